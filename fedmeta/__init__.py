@@ -1,0 +1,1 @@
+"""A federated meta-learning simulator."""

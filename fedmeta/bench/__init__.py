@@ -1,0 +1,1 @@
+"""Speed, measured against a rival in the same process run."""

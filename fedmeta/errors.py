@@ -1,0 +1,29 @@
+"""Exceptions that a user may see: one line each, with what went wrong, where, and what to do."""
+
+
+class FedmetaError(Exception):
+    """Base of every error that fedmeta raises on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(FedmetaError):
+    """The request itself is wrong (a config, a path, a file): nothing was started or changed."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration key or value is unknown, out of range or does not fit the others."""
+
+
+class DataError(UsageError):
+    """A data file is missing, corrupt, or holds too little for what was asked."""
+
+
+class RunError(FedmetaError):
+    """A run that had started could not go on; finished rounds are kept."""
+
+
+class DivergedError(RunError):
+    """The meta-learned state, or every update to it, became non-finite."""

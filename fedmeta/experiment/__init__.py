@@ -1,0 +1,1 @@
+"""One run from config to results: configuration, run folder, checkpoint and resume."""

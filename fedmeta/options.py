@@ -1,0 +1,68 @@
+"""Validated options, and the one-line messages that refuse a wrong one."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedmeta.errors import ConfigError
+
+
+class Options(BaseModel):
+    """Base of all option groups: immutable, typed, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return a hint that names the choice closest to `word`, or lists them all if none is close."""
+    known = sorted(choices)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "choose from: " + ", ".join(known) if known else "there is nothing to choose from"
+
+
+def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = "") -> OptionsT:
+    """Build `kind` from plain values.
+
+    Args:
+        kind: The options class.
+        values: Keys and values as read from TOML or the command line.
+        where: The dotted path of this group in the config, such as ``data``; used in messages.
+
+    Raises:
+        ConfigError: For the first unknown key or bad value, in one line that names its full path.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_first_problem(kind, error, where)) from None
+
+
+def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> str:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join([where, *path] if where else path)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}': {nearest(path[-1], _fields_at(kind, path[:-1]))}"
+    if first["type"] == "missing":
+        return f"missing key '{key}'"
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    reason = reason[:1].lower() + reason[1:]
+    return f"{key or where}: {reason}" + ("" if not path else f" (got {first['input']!r})")
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    """Names of the fields of the nested options class that `path` leads to."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            return []
+        kind = nested
+    return list(kind.model_fields)

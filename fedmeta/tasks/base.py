@@ -1,0 +1,136 @@
+"""What a task is, and the one interface that every task family has."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmeta.errors import ConfigError
+from fedmeta.options import Options, parse_options
+from fedmeta.registry import Registry
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """The shape of the tasks of a family, as far as a model must know it.
+
+    Attributes:
+        kind: ``classification`` (integer targets, cross-entropy) or ``regression`` (squared error).
+        input_shape: Shape of one example, without task and example axes; ``(length,)`` for text.
+        outputs: Ways, regression dimensions, or characters to choose from.
+        vocabulary: How many different input tokens there are; 0 where inputs are real numbers.
+    """
+
+    kind: Literal["classification", "regression"]
+    input_shape: tuple[int, ...]
+    outputs: int
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """T tasks at once; every tensor has the task axis first.
+
+    Attributes:
+        support_x: ``[T, S, *input_shape]``, float (or int64 tokens).
+        support_y: ``[T, S, ...]``, int64 labels in ``[0, outputs)`` or float targets ``[T, S, outputs]``.
+        query_x: ``[T, Q, *input_shape]``.
+        query_y: ``[T, Q, ...]``.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    def __len__(self) -> int:
+        return int(self.support_x.shape[0])
+
+    def __getitem__(self, tasks: slice) -> "TaskBatch":
+        return TaskBatch(*(getattr(self, f.name)[tasks] for f in fields(self)))
+
+    def to(self, dtype: torch.dtype) -> "TaskBatch":
+        """Cast the floating-point tensors to `dtype`; integer ones stay as they are."""
+        return TaskBatch(
+            *(
+                value.to(dtype) if value.is_floating_point() else value
+                for value in (getattr(self, f.name) for f in fields(self))
+            )
+        )
+
+    @staticmethod
+    def concat(batches: Sequence["TaskBatch"]) -> "TaskBatch":
+        """Join batches of equally shaped tasks along the task axis, in the order given."""
+        if len(batches) == 1:
+            return batches[0]
+        return TaskBatch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(TaskBatch)))
+
+
+@dataclass(frozen=True)
+class Population:
+    """How many clients there are, and which of them are kept out of training.
+
+    Client ids are partition ids: training clients come first, then validation, then test clients.
+    """
+
+    train: int
+    validation: int = 0
+    test: int = 0
+
+    def __post_init__(self) -> None:
+        if self.train < 1:
+            raise ConfigError(
+                f"no training client is left: {self.validation} validation and {self.test} test "
+                f"clients out of {len(self)}; raise 'clients' or hold fewer out"
+            )
+
+    def __len__(self) -> int:
+        return self.train + self.validation + self.test
+
+    def clients(self, split: Split) -> range:
+        """Return the ids of the clients of `split`."""
+        first = {"train": 0, "validation": self.train, "test": self.train + self.validation}[split]
+        return range(first, first + getattr(self, split))
+
+    def split_of(self, client: int) -> Split:
+        """Return the split that `client` belongs to."""
+        if client < self.train:
+            return "train"
+        return "validation" if client < self.train + self.validation else "test"
+
+
+class TaskFamily(Protocol):
+    """Where tasks come from: private data of every client, and how to draw tasks from it.
+
+    A family is built from its own options, the population and the run's seed, and is a pure
+    function of them: two processes that build the same family draw the same tasks.
+    """
+
+    Options: ClassVar[type[Options]]
+    spec: TaskSpec
+    population: Population
+
+    def __init__(self, options: Any, population: Population, seed: int) -> None: ...
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` tasks from the private data of `client`, float32, all randomness from `rng`."""
+        ...
+
+
+FAMILIES: Registry[type[TaskFamily]] = Registry("task")
+
+
+def build_family(task: str, data: Mapping[str, Any], population: Population, seed: int) -> TaskFamily:
+    """Build the task family called `task` (a name or dotted path) from plain option values.
+
+    Raises:
+        ConfigError: For an unknown task or option, or options that the clients' data cannot satisfy.
+        DataError: If a data file is missing or corrupt.
+    """
+    family = FAMILIES.get(task)
+    return family(parse_options(family.Options, data, "data"), population, seed)

@@ -1,0 +1,25 @@
+"""Randomness without state: every stream is named by the run's seed and a path."""
+
+import zlib
+
+import numpy as np
+import torch
+
+
+def _words(path: tuple[int | str, ...]) -> list[int]:
+    return [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
+
+
+def stream(seed: int, *path: int | str) -> np.random.Generator:
+    """Return the NumPy generator of `path`, such as ``stream(seed, "train", round, client)``.
+
+    Streams of different paths are independent, so nothing has to be saved to resume a run: the
+    tasks of round 900 do not depend on whether rounds 1 to 899 ran in this process.
+    """
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *_words(path)])))
+
+
+def torch_generator(seed: int, *path: int | str) -> torch.Generator:
+    """Return the torch generator of `path`; used to initialise models."""
+    words = np.random.SeedSequence([seed, *_words(path)]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
