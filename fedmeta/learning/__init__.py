@@ -1,1 +1,24 @@
-"""How to learn from tasks: models on the task axis, and meta-learning algorithms as pure functions."""
+"""How to learn from tasks: models and meta-learning algorithms as functions of tensors."""
+
+from fedmeta.learning import algorithms  # noqa: F401  (registers them)
+from fedmeta.learning.base import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
+from fedmeta.learning.inner import forward_query
+from fedmeta.learning.losses import per_task_accuracy, per_task_loss
+from fedmeta.learning.models import build_model
+from fedmeta.learning.setup import LearnerSetup, build_algorithm, resolve_setup
+
+__all__ = [
+    "ALGORITHMS",
+    "MODELS",
+    "Algorithm",
+    "LearnerSetup",
+    "Model",
+    "Tensors",
+    "build_algorithm",
+    "build_model",
+    "expand_state",
+    "forward_query",
+    "per_task_accuracy",
+    "per_task_loss",
+    "resolve_setup",
+]

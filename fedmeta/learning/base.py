@@ -44,6 +44,20 @@ class Model(Protocol):
         ...
 
 
+class ModelBuilder(Protocol):
+    """What is registered as a model: its options, and a constructor (``outputs=None``: an embedding)."""
+
+    Options: ClassVar[type[Options]]
+
+    def __call__(self, options: Any, spec: TaskSpec, outputs: int | None) -> Model:
+        """Build the network; raises ConfigError if it does not fit the tasks."""
+        ...
+
+
+MODELS: Registry[Any] = Registry("model")
+"""Holds a `ModelBuilder` per name; a dotted path may also lead to a `torch.nn.Module` class."""
+
+
 class Algorithm(ABC):
     """How to learn from tasks. Holds settings only; everything learned is in the state it is given.
 
@@ -99,8 +113,18 @@ class Algorithm(ABC):
         """
 
     @abstractmethod
-    def predict(self, state: Tensors, adapted: Tensors, x: Tensor) -> Tensor:
-        """Predict ``[T, B, ..., outputs]`` (logits or values) for ``x [T, B, *input]``."""
+    def predict(
+        self, state: Tensors, adapted: Tensors, x: Tensor, transductive: bool | None = None
+    ) -> Tensor:
+        """Predict ``[T, B, ..., outputs]`` (logits or values) for ``x [T, B, *input]``.
+
+        Args:
+            state: The state that `adapted` came from.
+            adapted: What `adapt` or `trajectory` returned; it serves both modes.
+            x: Inputs of each task.
+            transductive: Whether batch norm may use the statistics of `x` itself; None: as the
+                algorithm was built. Without it, the support set's statistics are used.
+        """
 
     def trajectory(
         self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: Sequence[int]

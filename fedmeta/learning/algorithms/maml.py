@@ -1,0 +1,71 @@
+"""Model-agnostic meta-learning, with and without the second derivatives."""
+
+import torch
+
+from fedmeta.learning.base import ALGORITHMS, Tensors
+from fedmeta.learning.inner import (
+    InnerGradient,
+    InnerOptions,
+    WeightAdaptation,
+    forward_query,
+    gradients,
+    leaves,
+    sgd_step,
+)
+from fedmeta.learning.losses import adaptation_metrics, per_task_loss
+from fedmeta.tasks import TaskBatch
+
+
+@ALGORITHMS.register("maml")
+class MAML(WeightAdaptation):
+    """MAML: the gradient of the query loss *through* the inner gradient steps.
+
+    Finn, Abbeel, Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+    equation 1 and Algorithm 2: inner steps ``theta' = theta - alpha grad L_support(theta)``, and the
+    meta-gradient ``grad_theta L_query(theta')`` with its second derivatives. The state is ``theta``.
+    """
+
+    Options = InnerOptions
+    second_order = True
+
+    @torch.enable_grad()
+    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Return each task's meta-gradient; losses before adaptation are the support set's at step 0."""
+        source = leaves(state)
+        adapted, before = self._inner_loop(source, tasks)
+        support = None if self.transductive else tasks.support_x
+        prediction = forward_query(self.model, adapted, tasks.query_x, support)
+        loss = per_task_loss(self.spec, prediction, tasks.query_y)
+        updates = gradients(loss, source if self.second_order else adapted)
+        metrics = adaptation_metrics(
+            self.spec,
+            (before.prediction, tasks.support_y),
+            (prediction, tasks.query_y),
+            (before.loss, loss),
+        )
+        return updates, metrics
+
+    def _inner_loop(self, source: Tensors, tasks: TaskBatch) -> tuple[Tensors, InnerGradient]:
+        """Return the adapted weights, and the first step's gradient with its prediction."""
+        weights, rates = self.weights(source), self.rates(source)
+        inner = first = self.inner_gradient(weights, tasks.support_x, tasks.support_y, self.second_order)
+        weights = self._step(weights, inner, rates)
+        for _ in range(1, self.options.inner_steps):
+            inner = self.inner_gradient(weights, tasks.support_x, tasks.support_y, self.second_order)
+            weights = self._step(weights, inner, rates)
+        return weights, first
+
+    def _step(self, weights: Tensors, inner: InnerGradient, rates: float | Tensors) -> Tensors:
+        stepped = sgd_step(weights, inner.values, rates)
+        return stepped if self.second_order else leaves(stepped)
+
+
+@ALGORITHMS.register("fomaml")
+class FOMAML(MAML):
+    """First-order MAML: the query gradient at the adapted weights, applied to the initial ones.
+
+    Finn et al. 2017, section 5.2 ("first-order approximation"); Nichol, Achiam, Schulman 2018,
+    "On First-Order Meta-Learning Algorithms", section 3.
+    """
+
+    second_order = False

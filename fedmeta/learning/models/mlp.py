@@ -1,0 +1,68 @@
+"""A multilayer perceptron on the task axis."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.errors import ConfigError
+from fedmeta.learning.base import MODELS, Model, Tensors
+from fedmeta.learning.models.layers import init_linear, linear
+from fedmeta.tasks import TaskSpec
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+
+@MODELS.register("mlp")
+class MLP(Model):
+    """Fully connected layers; the default is the sinusoid network of MAML (Finn et al. 2017, 5.1).
+
+    Inputs are flattened. Without a head the last hidden layer's activations are the embedding.
+    Weights and biases start uniform in ``±1/sqrt(fan_in)`` (see `init_linear`).
+
+    Raises:
+        ConfigError: If the tasks' inputs are tokens.
+    """
+
+    class Options(options.Options):
+        """Options of the MLP."""
+
+        hidden: list[PositiveInt] = Field(default=[40, 40], min_length=1)
+        activation: Literal["relu", "tanh", "sigmoid"] = "relu"
+
+    chunk_tasks = 64
+    batch_norm = False
+
+    def __init__(self, options: Any, spec: TaskSpec, outputs: int | None) -> None:
+        if spec.vocabulary:
+            raise ConfigError(
+                "model 'mlp' reads real numbers but the task's inputs are tokens; choose 'lstm'"
+            )
+        inputs = 1
+        for side in spec.input_shape:
+            inputs *= side
+        sizes = [inputs, *options.hidden]
+        self._layers = {f"hidden{i}": (sizes[i], sizes[i + 1]) for i in range(len(options.hidden))}
+        self._head = None if outputs is None else (sizes[-1], outputs)
+        self._activation = ACTIVATIONS[options.activation]
+        self.outputs = sizes[-1] if outputs is None else outputs
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw weights ``[in, out]`` and biases ``[out]`` of every layer."""
+        params: Tensors = {}
+        for name, (fan_in, fan_out) in self._layers.items():
+            params |= init_linear(name, fan_in, fan_out, generator)
+        if self._head is not None:
+            params |= init_linear("head", *self._head, generator)
+        return params
+
+    @override
+    def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
+        """Compute ``[T, B, outputs]`` from ``x [T, B, ...]``; `stat_rows` has no effect."""
+        hidden = x.flatten(2)
+        for name in self._layers:
+            hidden = self._activation(linear(params, name, hidden))
+        return hidden if self._head is None else linear(params, "head", hidden)
