@@ -9,11 +9,15 @@ from fedmeta.tasks.base import (
     TaskSpec,
     build_family,
 )
+from fedmeta.tasks.digits import Digits
 from fedmeta.tasks.seeding import stream, torch_generator
+from fedmeta.tasks.sinusoid import Sinusoid
 
 __all__ = [
     "FAMILIES",
+    "Digits",
     "Population",
+    "Sinusoid",
     "Split",
     "TaskBatch",
     "TaskFamily",

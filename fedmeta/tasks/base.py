@@ -38,7 +38,7 @@ class TaskBatch:
 
     Attributes:
         support_x: ``[T, S, *input_shape]``, float (or int64 tokens).
-        support_y: ``[T, S, ...]``, int64 labels in ``[0, outputs)`` or float targets ``[T, S, outputs]``.
+        support_y: ``[T, S, ...]``, int64 labels in ``[0, outputs)``, or float ``[T, S, outputs]``.
         query_x: ``[T, Q, *input_shape]``.
         query_y: ``[T, Q, ...]``.
     """

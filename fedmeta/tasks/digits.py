@@ -1,0 +1,112 @@
+"""Handwritten digits on turned pages: few-shot classification on real data without a download."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from fedmeta.errors import ConfigError
+from fedmeta.options import Options
+from fedmeta.tasks.base import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.episodes import ClassImages, EpisodeOptions, gather
+from fedmeta.tasks.seeding import stream
+
+CLASSES = 10
+LEVELS = 16.0
+# Mean and standard deviation of a pixel in [0, 1]: constants, so that no client's data sets the scale.
+MEAN, DEVIATION = 0.305, 0.376
+
+
+class DigitsOptions(EpisodeOptions):
+    """Options of `Digits`: those of the episodes, and the layout of an image.
+
+    Attributes:
+        layout: ``flat`` gives inputs of shape ``(64,)``, ``image`` of shape ``(1, 8, 8)``.
+    """
+
+    layout: Literal["flat", "image"] = "flat"
+
+
+@FAMILIES.register("digits")
+class Digits:
+    """N-way K-shot over the 1,797 digits of scikit-learn, standardised pixels.
+
+    What makes a client a client:
+
+    - *Images.* The images of each digit are shuffled and dealt in turn, so that every client has
+      nearly the same number of each digit, and no image has two owners.
+    - *Orientation.* Client images are turned (bilinear, about the centre) by the client's own one of
+      ``n`` evenly spaced angles, for ``n`` clients: a held-out orientation occurs in no training client.
+    - *Label coding.* A client's code is a random ring of the ten digits. A task draws its classes and
+      numbers them along the ring from a random start. A digit therefore has no label of its own: not
+      over clients, since rings differ, nor within one, since starts do, so that a network cannot learn
+      training clients by heart instead of learning to adapt (Yin et al. 2020, arXiv:1912.03820).
+
+    Raises:
+        ConfigError: If the clients are too many for the ways, shots and queries.
+    """
+
+    Options: ClassVar[type[Options]] = DigitsOptions
+
+    def __init__(self, options: DigitsOptions, population: Population, seed: int) -> None:
+        self.options = options
+        self.population = population
+        images, digits = _load()
+        rng = stream(seed, "digits")
+        owner = deal_by_class(digits, len(population), rng)
+        places = rng.permutation(len(population))
+        self.angles = 360.0 * places / len(population)
+        self.codes = rng.permuted(np.tile(np.arange(CLASSES), (len(population), 1)), axis=1)
+        self.clients: list[ClassImages] = []
+        for client, angle in enumerate(self.angles.tolist()):
+            mine = np.flatnonzero(owner == client)
+            images[mine] = turn(images[mine], angle)
+            self.clients.append(ClassImages([mine[digits[mine] == d] for d in self.codes[client]]))
+            self._check(client)
+        images = (images - MEAN) / DEVIATION
+        self.pool = images.flatten(1) if options.layout == "flat" else images
+        self.spec = TaskSpec("classification", tuple(self.pool.shape[1:]), options.ways)
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, grouped by class."""
+        shape = self.options.shape(self.population.split_of(client) != "train")
+        return gather(self.pool, self.clients[client].draw(count, shape, rng, coded=True), shape[1])
+
+    def _check(self, client: int) -> None:
+        held_out = self.population.split_of(client) != "train"
+        shape = self.options.shape(held_out)
+        if max(shape[0], self.options.ways) > CLASSES:
+            raise ConfigError(
+                f"data.ways = {max(shape[0], self.options.ways)}, but there are {CLASSES} digits"
+            )
+        self.clients[client].check(f"client {client}", shape, "test_" if held_out else "")
+
+
+def deal_by_class(
+    classes: NDArray[np.int64], clients: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return each item's owner; clients' counts differ by at most one, in all and by class."""
+    order = np.concatenate([rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)])
+    owner = np.empty(len(classes), dtype=np.int64)
+    owner[order] = np.arange(len(order)) % clients
+    return owner
+
+
+def turn(images: Tensor, degrees: float) -> Tensor:
+    """Turn ``images [B, 1, H, W]`` counter-clockwise about their centre, bilinear, ink-free outside."""
+    angle = np.deg2rad(degrees)
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    back = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]])
+    grid = affine_grid(back.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False)
+
+
+def _load() -> tuple[Tensor, NDArray[np.int64]]:
+    data = load_digits()
+    return torch.from_numpy((data.images / LEVELS).astype(np.float32))[:, None], data.target.astype(
+        np.int64
+    )

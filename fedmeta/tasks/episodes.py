@@ -1,0 +1,130 @@
+"""N-way K-shot episodes over images: the sampler that all image families share."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from fedmeta.errors import ConfigError
+from fedmeta.options import Options
+from fedmeta.tasks.base import TaskBatch
+
+Indices = NDArray[np.int64]
+
+
+class EpisodeOptions(Options):
+    """Shape of the episodes; the ``test_`` keys hold for validation and test clients.
+
+    Attributes:
+        ways: Classes of a task.
+        shots: Support images of a class.
+        queries: Query images of a class.
+        test_ways: None: as in training. Another number fits algorithms without a fixed head only.
+        test_shots: None: as in training.
+        test_queries: None: as in training.
+    """
+
+    ways: int = Field(default=5, ge=2)
+    shots: int = Field(default=1, ge=1)
+    queries: int = Field(default=1, ge=1)
+    test_ways: int | None = Field(default=None, ge=2)
+    test_shots: int | None = Field(default=None, ge=1)
+    test_queries: int | None = Field(default=None, ge=1)
+
+    def shape(self, held_out: bool) -> tuple[int, int, int]:
+        """Return ways, shots and queries of a training or of a held-out client."""
+        if not held_out:
+            return self.ways, self.shots, self.queries
+        return (
+            self.test_ways or self.ways,
+            self.test_shots or self.shots,
+            self.test_queries or self.queries,
+        )
+
+
+class ClassImages:
+    """The images of one client, by class: rows of indices into a pool that all clients share.
+
+    Args:
+        classes: For each class the indices of its images in the pool.
+    """
+
+    def __init__(self, classes: Sequence[Indices]) -> None:
+        self.sizes = np.array([len(images) for images in classes], dtype=np.int64)
+        self.smallest = min(self.sizes.tolist(), default=0)
+        self.ragged = bool(len(classes)) and self.smallest < int(self.sizes.max())
+        self.table = np.zeros((len(classes), int(self.sizes.max(initial=0))), dtype=np.int64)
+        for row, images in zip(self.table, classes, strict=True):
+            row[: len(images)] = images
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def check(self, who: str, shape: tuple[int, int, int], prefix: str = "") -> None:
+        """Refuse episodes that this client's images cannot fill.
+
+        Raises:
+            ConfigError: If ways exceed its classes, or shots plus queries the images of a class.
+        """
+        ways, shots, queries = shape
+        if ways > len(self):
+            raise ConfigError(
+                f"data.{prefix}ways = {ways}, but {who} has {len(self)} classes; "
+                f"set it to {len(self)} or less, or use fewer clients"
+            )
+        if shots + queries > self.smallest:
+            most = max(self.smallest - shots, 0)
+            raise ConfigError(
+                f"data.{prefix}shots + data.{prefix}queries = {shots} + {queries}, but "
+                f"{who} has a class of {self.smallest} images; "
+                f"set queries to {most} or less, or use fewer clients"
+            )
+
+    def draw(
+        self, count: int, shape: tuple[int, int, int], rng: np.random.Generator, coded: bool = False
+    ) -> Indices:
+        """Draw episodes: pool indices ``[count, ways, shots + queries]``, none twice in an episode.
+
+        A class's place along the ways is its label: random for every task, or (`coded`) by the
+        client's own code, which is the cyclic order of its classes read from a random start.
+        """
+        ways, shots, queries = shape
+        # Ranks of uniform draws choose without replacement for all tasks at once.
+        chosen = rng.random((count, len(self)), dtype=np.float32).argsort(axis=1)[:, :ways]
+        if coded:
+            chosen.sort(axis=1)
+            start = rng.integers(0, ways, (count, 1))
+            chosen = np.take_along_axis(chosen, (np.arange(ways) + start) % ways, axis=1)
+        keys = rng.random((count, ways, self.table.shape[1]), dtype=np.float32)
+        if self.ragged:
+            keys[np.arange(keys.shape[2]) >= self.sizes[chosen][:, :, None]] = 2.0
+        images = keys.argsort(axis=2)[:, :, : shots + queries]
+        drawn: Indices = self.table[chosen[:, :, None], images]
+        return drawn
+
+
+def gather(pool: Tensor, drawn: Indices, shots: int) -> TaskBatch:
+    """Turn drawn indices into tasks; examples are grouped by class, labels ``0 .. ways - 1``.
+
+    Args:
+        pool: ``[images, *input_shape]``, float32, or uint8 that is scaled to [0, 1].
+        drawn: ``[T, ways, shots + queries]``.
+        shots: How many of the drawn images of a class are its support.
+    """
+    count, ways = drawn.shape[:2]
+    sides = []
+    for part in (drawn[:, :, :shots], drawn[:, :, shots:]):
+        x = pool.index_select(0, torch.from_numpy(part.reshape(-1)))
+        x = x.view(count, -1, *pool.shape[1:])
+        sides += [x if x.is_floating_point() else x.float().div_(255.0)]
+        sides += [_labels(ways, part.shape[2]).expand(count, -1)]
+    return TaskBatch(*sides)
+
+
+@lru_cache(maxsize=64)
+def _labels(ways: int, each: int) -> Tensor:
+    return torch.arange(ways).repeat_interleave(each)

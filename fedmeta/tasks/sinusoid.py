@@ -1,0 +1,87 @@
+"""Sinusoid regression: the toy family of MAML, with clients that differ in amplitude and phase."""
+
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedmeta.options import Options
+from fedmeta.tasks.base import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.seeding import stream
+
+AMPLITUDE = (0.1, 5.0)
+PHASE = (0.0, float(np.pi))
+INPUT = (-5.0, 5.0)
+
+
+class SinusoidOptions(Options):
+    """Options of `Sinusoid`.
+
+    Attributes:
+        shots: Support points of a task.
+        queries: Query points of a task.
+        test_queries: Query points of a task of a held-out client; None: as many as in training.
+        heterogeneity: How much narrower than the whole range a client's own intervals of amplitude
+            and phase are: 0 all clients alike, 1 each client knows a single sine wave.
+    """
+
+    shots: int = Field(default=10, ge=1)
+    queries: int = Field(default=10, ge=1)
+    test_queries: int | None = Field(default=None, ge=1)
+    heterogeneity: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+@FAMILIES.register("sinusoid")
+class Sinusoid:
+    """Regress ``y = a sin(x - p)``, with ``a`` in [0.1, 5], ``p`` in [0, pi] and ``x`` in [-5, 5].
+
+    `sample` yields x and y of shape ``[T, shots or queries, 1]``. Nothing is stored per client: its
+    intervals are derived again from the seed each time, so a population of any size costs nothing.
+
+    Paper: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.1.
+    """
+
+    Options: ClassVar[type[Options]] = SinusoidOptions
+
+    def __init__(self, options: SinusoidOptions, population: Population, seed: int) -> None:
+        self.options = options
+        self.population = population
+        self.seed = seed
+        self.spec = TaskSpec("regression", (1,), 1)
+
+    def intervals(self, client: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the ``(low, high)`` of amplitude and of phase that `client` draws its waves from."""
+        width = 1.0 - self.options.heterogeneity
+        if width == 1.0:
+            return AMPLITUDE, PHASE
+        places = stream(self.seed, "client", client).random(2)
+        own = []
+        for (low, high), place in zip((AMPLITUDE, PHASE), places.tolist(), strict=True):
+            start = low + place * (1.0 - width) * (high - low)
+            own.append((start, start + width * (high - low)))
+        return own[0], own[1]
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` waves of `client`, and points of each; float32."""
+        amplitude, phase = self.intervals(client)
+        shots, queries = self.options.shots, self.options.queries
+        if self.options.test_queries and self.population.split_of(client) != "train":
+            queries = self.options.test_queries
+        # One draw for everything, laid out so that support and query are contiguous: this is called
+        # once per client and round, a thousand times a round.
+        draws = rng.random(count * (2 + shots + queries), dtype=np.float32)
+        a = _scale(draws[:count], amplitude).reshape(count, 1, 1)
+        p = _scale(draws[count : 2 * count], phase).reshape(count, 1, 1)
+        x = _scale(draws[2 * count :], INPUT)
+        sides: list[Tensor] = []
+        for points in (x[: count * shots], x[count * shots :]):
+            side = points.reshape(count, -1, 1)
+            sides += [torch.from_numpy(side), torch.from_numpy(a * np.sin(side - p))]
+        return TaskBatch(*sides)
+
+
+def _scale(unit: np.ndarray, interval: tuple[float, float]) -> np.ndarray:
+    low, high = interval
+    return cast("np.ndarray", unit * np.float32(high - low) + np.float32(low))

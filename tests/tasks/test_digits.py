@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from fedmeta.errors import ConfigError
+from fedmeta.tasks import Population, TaskBatch, build_family, stream
+from fedmeta.tasks.digits import DEVIATION, MEAN, Digits, turn
+
+
+def family(population: Population = Population(24, 0, 6), seed: int = 0, **options: object) -> Digits:  # noqa: B008
+    built = build_family("digits", options, population, seed)
+    assert isinstance(built, Digits)
+    return built
+
+
+def owned(digits: Digits, client: int) -> list[int]:
+    images = digits.clients[client]
+    return [i for row, size in zip(images.table, images.sizes, strict=True) for i in row[:size].tolist()]
+
+
+def digits_of(tasks: TaskBatch, built: Digits) -> np.ndarray:
+    """Which digit every support image shows, found again by its pixels among all images."""
+    truth = load_digits().target
+    distance = torch.cdist(tasks.support_x.flatten(0, 1), built.pool)
+    assert distance.min(1).values.max() < 0.02
+    return np.asarray(truth[distance.argmin(1).numpy()]).reshape(len(tasks), -1)
+
+
+def test_every_image_belongs_to_exactly_one_client_and_clients_are_alike_in_size() -> None:
+    built = family()
+    everyone = [owned(built, client) for client in range(30)]
+    assert sorted(i for mine in everyone for i in mine) == list(range(1797))
+    assert {len(mine) for mine in everyone} == {59, 60}
+    truth = load_digits().target
+    counts = np.array([np.bincount(truth[mine], minlength=10) for mine in everyone])
+    assert (np.ptp(counts, axis=0) <= 1).all()
+
+
+def test_no_two_clients_share_an_orientation_so_held_out_ones_are_unseen() -> None:
+    angles = family().angles
+    assert sorted(angles.tolist()) == pytest.approx([12.0 * k for k in range(30)])
+    assert not np.array_equal(angles, family(seed=1).angles)
+
+
+def test_a_client_sees_its_images_turned_by_its_angle() -> None:
+    built = family(Population(4))
+    for client, angle in enumerate(built.angles.tolist()):
+        first = owned(built, client)[0]
+        page = np.rot90(load_digits().images[first] / 16.0, k=round(angle / 90))
+        seen = built.pool[first].view(8, 8).numpy() * DEVIATION + MEAN
+        np.testing.assert_allclose(seen, page, atol=1e-5)
+
+
+def test_turning_by_a_full_circle_in_small_steps_keeps_the_ink_in_the_middle() -> None:
+    dot = torch.zeros(1, 1, 9, 9)
+    dot[..., 4, 4] = 1.0
+    for degrees in (0.0, 30.0, 77.0, 200.0):
+        assert turn(dot, degrees)[0, 0, 4, 4] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_task_has_the_asked_ways_shots_and_queries() -> None:
+    tasks = family(ways=5, shots=1, queries=4).sample(3, 7, stream(0))
+    assert tasks.support_x.shape == (7, 5, 64)
+    assert tasks.query_x.shape == (7, 20, 64)
+    assert tasks.support_y.tolist() == [[0, 1, 2, 3, 4]] * 7
+    assert (torch.bincount(tasks.query_y.flatten()) == 28).all()
+    assert family(layout="image").spec.input_shape == (1, 8, 8)
+
+
+def test_labels_name_digits_consistently_in_support_and_query() -> None:
+    built = family(ways=5, shots=2, queries=2)
+    tasks = built.sample(5, 20, stream(0))
+    swapped = TaskBatch(tasks.query_x, tasks.query_y, tasks.support_x, tasks.support_y)
+    for support, query in zip(digits_of(tasks, built), digits_of(swapped, built), strict=True):
+        assert np.array_equal(support, query)
+        assert len(set(support.tolist())) == 5
+
+
+def test_support_and_query_share_no_image() -> None:
+    tasks = family(ways=3, shots=2, queries=3).sample(0, 50, stream(0))
+    assert torch.cdist(tasks.support_x, tasks.query_x).min() > 1e-3
+
+
+def test_labels_run_along_the_clients_own_ring_of_digits() -> None:
+    built = family(ways=4)
+    for client in (0, 1, 29):
+        place = {int(d): i for i, d in enumerate(built.codes[client])}
+        for shown in digits_of(built.sample(client, 30, stream(client)), built):
+            places = np.array([place[int(d)] for d in shown])
+            start = int(places.argmin())
+            assert np.array_equal(np.roll(places, -start), np.sort(places))
+    assert len({tuple(code) for code in built.codes.tolist()}) == 30
+
+
+def test_no_digit_has_a_label_that_one_global_classifier_could_learn() -> None:
+    built = family(ways=5)
+    votes = np.zeros((10, 5))
+    for client in range(24):
+        for shown in digits_of(built.sample(client, 100, stream(client)), built):
+            votes[shown, np.arange(5)] += 1
+    # The best constant labelling of digits; a fair coin of five sides gives 0.20.
+    assert votes.max(1).sum() / votes.sum() < 0.24
+
+
+def test_two_builds_draw_the_same_tasks_and_another_seed_draws_others() -> None:
+    first, second, other = (family(seed=s).sample(2, 3, stream(1)) for s in (0, 0, 1))
+    assert torch.equal(first.query_x, second.query_x)
+    assert not torch.equal(first.query_x, other.query_x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ways": 11}, r"data.ways = 11, but there are 10 digits"),
+        (
+            {"queries": 6},
+            r"data.shots \+ data.queries = 1 \+ 6, but client .* has a class of [56] images",
+        ),
+        ({"test_queries": 9}, r"data.test_shots \+ data.test_queries = 1 \+ 9"),
+        ({"way": 3}, "unknown key 'data.way': did you mean 'ways'"),
+    ],
+)
+def test_what_a_client_cannot_serve_is_refused_in_one_line(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        family(**options)
+    assert "\n" not in str(refusal.value)
+
+
+def test_too_many_clients_are_refused() -> None:
+    with pytest.raises(ConfigError, match="use fewer clients"):
+        family(Population(1000))
