@@ -1,5 +1,9 @@
 """Meta-learning algorithms; importing this package registers them."""
 
+from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.maml import FOMAML, MAML
+from fedmeta.learning.algorithms.meta_sgd import MetaSGD
+from fedmeta.learning.algorithms.protonet import ProtoNet
+from fedmeta.learning.algorithms.reptile import Reptile
 
-__all__ = ["FOMAML", "MAML"]
+__all__ = ["FOMAML", "MAML", "FedAvg", "MetaSGD", "ProtoNet", "Reptile"]

@@ -1,6 +1,9 @@
-"""Networks as functions over the task axis."""
+"""Networks as functions over the task axis; importing this package registers them."""
 
-from fedmeta.learning.models import mlp  # noqa: F401  (registers itself)
 from fedmeta.learning.models.build import build_model, resolve_network
+from fedmeta.learning.models.conv4 import Conv4
+from fedmeta.learning.models.lstm import LSTM
+from fedmeta.learning.models.mlp import MLP
+from fedmeta.learning.models.module import ModuleModel
 
-__all__ = ["build_model", "resolve_network"]
+__all__ = ["LSTM", "MLP", "Conv4", "ModuleModel", "build_model", "resolve_network"]

@@ -1,0 +1,34 @@
+"""Meta-SGD: MAML that also learns how far to step along every weight."""
+
+import torch
+
+from fedmeta.learning.algorithms.maml import MAML
+from fedmeta.learning.base import ALGORITHMS, Tensors
+
+RATE = "lr."
+
+
+@ALGORITHMS.register("meta_sgd")
+class MetaSGD(MAML):
+    """Meta-SGD: an inner learning rate per weight, meta-learned together with the initial weights.
+
+    Li, Zhou, Chen, Li 2017, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning", equation 2,
+    ``theta' = theta - alpha * grad L_support(theta)`` (elementwise), and Algorithm 1. The state holds
+    ``theta`` and, as ``lr.<name>``, ``alpha``, which starts at ``inner_lr`` and may become negative.
+    """
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the initial weights; all learning rates start at ``inner_lr``."""
+        weights = self.model.init(generator)
+        rates = {
+            RATE + key: torch.full_like(value, self.options.inner_lr) for key, value in weights.items()
+        }
+        return weights | rates
+
+    def weights(self, state: Tensors) -> Tensors:
+        """Return the tensors that have a learning rate."""
+        return {key: value for key, value in state.items() if RATE + key in state}
+
+    def rates(self, state: Tensors) -> Tensors:
+        """Return the learning rates under the names of their weights."""
+        return {key: state[RATE + key] for key in self.weights(state)}

@@ -1,0 +1,116 @@
+"""Reptile: step from the initial weights towards the weights that plain training on a task finds."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain, count, islice, repeat
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from fedmeta.learning.base import ALGORITHMS, Tensors
+from fedmeta.learning.inner import InnerGradient, InnerOptions, WeightAdaptation, leaves, sgd_step
+from fedmeta.learning.losses import adaptation_metrics, per_task_loss
+from fedmeta.tasks import TaskBatch, stream
+
+Update = Callable[[Tensors, Tensors], Tensors]
+
+
+@ALGORITHMS.register("reptile")
+class Reptile(WeightAdaptation):
+    """Reptile: the pseudo-gradient ``theta - U_k(theta)``, first order.
+
+    Nichol, Achiam, Schulman 2018, "On First-Order Meta-Learning Algorithms", Algorithm 2 (its batched
+    version is the server's mean): ``U_k`` is k steps of SGD or Adam on the task. Support and query are
+    one training set here, as the paper's train-shots; the paper's Adam has ``beta1 = 0`` (appendix A).
+    Adam starts anew in every task. Minibatches run through shuffled passes over the examples, without
+    gaps between passes; pass i is shuffled in the same way for every task.
+    """
+
+    class Options(InnerOptions):
+        """Options of Reptile; ``inner_batch`` is the minibatch size (none: all examples)."""
+
+        inner_optimizer: Literal["sgd", "adam"] = "sgd"
+        inner_batch: PositiveInt | None = None
+        beta1: float = Field(default=0.0, ge=0, lt=1)
+        beta2: float = Field(default=0.999, ge=0, lt=1)
+
+    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Return ``theta - theta_k``; the loss after is that of the query set, which was trained on."""
+        x = torch.cat([tasks.support_x, tasks.query_x], dim=1)
+        y = torch.cat([tasks.support_y, tasks.query_y], dim=1)
+        walk = self._walk(state, x, y)
+        _, first, first_y = next(walk)
+        adapted = next(islice(walk, self.options.inner_steps - 1, None))[0]
+        with torch.no_grad():
+            prediction = self.predict(state, adapted, tasks.query_x, transductive=True)
+            loss = per_task_loss(self.spec, prediction, tasks.query_y)
+            updates = {key: state[key] - adapted[key] for key in state}
+        before, after = (first.prediction, first_y), (prediction, tasks.query_y)
+        return updates, adaptation_metrics(self.spec, before, after, (first.loss, loss))
+
+    def descend(self, state: Tensors, x: Tensor, y: Tensor) -> Iterator[Tensors]:
+        """Yield the weights after 0, 1, 2, ... steps of the inner optimizer."""
+        yield {key: value.detach() for key, value in state.items()}
+        for params, _, _ in self._walk(state, x, y):
+            yield params
+
+    def _walk(
+        self, state: Tensors, x: Tensor, y: Tensor
+    ) -> Iterator[tuple[Tensors, InnerGradient, Tensor]]:
+        """Yield, step after step, the new weights, the gradient that led there and its targets."""
+        step = self._optimizer()
+        params = state
+        for rows in minibatches(x.shape[1], self.options.inner_batch):
+            batch_x, batch_y = (x, y) if rows is None else (x[:, rows], y[:, rows])
+            with torch.enable_grad():
+                inner = self.inner_gradient(leaves(params), batch_x, batch_y)
+            with torch.no_grad():
+                params = step(params, inner.values)
+            yield params, inner, batch_y
+
+    def _optimizer(self) -> Update:
+        rate = self.options.inner_lr
+        if self.options.inner_optimizer == "adam":
+            return Adam(rate, self.options.beta1, self.options.beta2)
+        return lambda params, grads: sgd_step(params, grads, rate)
+
+
+class Adam:
+    """Adam with its moments per task (Kingma, Ba 2015, Algorithm 1; ``eps = 1e-8``)."""
+
+    def __init__(self, rate: float, beta1: float, beta2: float) -> None:
+        self._rate = rate
+        self._beta1 = beta1
+        self._beta2 = beta2
+        self._steps = 0
+        self._first: Tensors = {}
+        self._second: Tensors = {}
+
+    def __call__(self, params: Tensors, grads: Tensors) -> Tensors:
+        """Return the parameters after one step along `grads`."""
+        self._steps += 1
+        rate = self._rate / (1 - self._beta1**self._steps)
+        correction = 1 - self._beta2**self._steps
+        stepped: Tensors = {}
+        for key, grad in grads.items():
+            first = self._beta1 * self._first.get(key, 0.0) + (1 - self._beta1) * grad
+            second = self._beta2 * self._second.get(key, 0.0) + (1 - self._beta2) * grad.square()
+            self._first[key], self._second[key] = first, second
+            stepped[key] = torch.addcdiv(
+                params[key], first, (second / correction).sqrt() + 1e-8, value=-rate
+            )
+        return stepped
+
+
+def minibatches(examples: int, size: int | None) -> Iterator[list[int] | None]:
+    """Yield, without end, which examples each step takes; None stands for all of them.
+
+    The stream of shuffled passes is cut every `size` examples, so a batch may span two passes. The
+    shuffle of pass i depends on i alone: the order of a task's examples is random already.
+    """
+    if size is None or size >= examples:
+        yield from repeat(None)
+    rows = chain.from_iterable(stream(0, "pass", i).permutation(examples).tolist() for i in count())
+    while True:
+        yield list(islice(rows, size))

@@ -1,0 +1,63 @@
+"""Convolutions with weights per task, as one batched matrix product over the task axis."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Convolve images with a 3x3 kernel per task, zero padding 1.
+
+    Args:
+        x: Channels-last images ``[T, B, H, W, C]``.
+        weight: ``[T, 9 * C, D]``; rows by kernel row, kernel column, then channel.
+        stride: Of both sides.
+
+    Returns:
+        ``[T, B, H', W', D]``.
+    """
+    tasks, batch = x.shape[:2]
+    columns: Tensor = _Patches.apply(x.flatten(0, 1), stride)  # type: ignore[no-untyped-call]
+    height, width = columns.shape[1:3]
+    result = torch.bmm(columns.view(tasks, batch * height * width, -1), weight)
+    return result.view(tasks, batch, height, width, -1)
+
+
+class _Patches(torch.autograd.Function):
+    """Copy the 3x3 patches of ``[N, H, W, C]`` to ``[N, H', W', 3, 3, C]``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
+        ctx.stride = stride
+        ctx.size = x.shape[1:3]
+        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+        return padded.unfold(1, 3, stride).unfold(2, 3, stride).permute(0, 1, 2, 4, 5, 3).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _SumPatches.apply(grad, ctx.size, ctx.stride), None  # type: ignore[no-untyped-call]
+
+
+class _SumPatches(torch.autograd.Function):
+    """The adjoint of `_Patches`: add every patch to where it came from.
+
+    Being each other's adjoint makes both differentiable any number of times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+        ctx.stride = stride
+        count, height, width, _, _, channels = patches.shape
+        padded = patches.new_zeros(count, size[0] + 2, size[1] + 2, channels)
+        for row in range(3):
+            for column in range(3):
+                rows = slice(row, row + stride * (height - 1) + 1, stride)
+                columns = slice(column, column + stride * (width - 1) + 1, stride)
+                padded[:, rows, columns] += patches[:, :, :, row, column]
+        return padded[:, 1:-1, 1:-1].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _Patches.apply(grad, ctx.stride), None, None  # type: ignore[no-untyped-call]

@@ -1,0 +1,97 @@
+"""A character LSTM on the task axis."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.errors import ConfigError
+from fedmeta.learning.base import MODELS, Model, Tensors
+from fedmeta.learning.models.layers import init_linear, linear, uniform
+from fedmeta.tasks import TaskSpec
+
+
+@MODELS.register("lstm")
+class LSTM(Model):
+    """Embedding, LSTM layers and a linear head at every position.
+
+    Hochreiter, Schmidhuber 1997, with the forget gate of Gers et al. 2000; gates in the order input,
+    forget, cell, output. The embedding starts normal, all else uniform in ``±1/sqrt(hidden)``, as in
+    ``torch.nn.Embedding`` and ``torch.nn.LSTM``. LEAF's Shakespeare network (Caldas et al. 2018) has
+    ``embedding = 8, hidden = 256, layers = 2``.
+
+    Raises:
+        ConfigError: If the tasks' inputs are not tokens.
+    """
+
+    class Options(options.Options):
+        """Options of the LSTM."""
+
+        embedding: PositiveInt = 8
+        hidden: PositiveInt = 64
+        layers: PositiveInt = 1
+
+    chunk_tasks = 32
+    batch_norm = False
+
+    def __init__(self, options: Any, spec: TaskSpec, outputs: int | None) -> None:
+        if not spec.vocabulary:
+            raise ConfigError(
+                "model 'lstm' reads tokens but the task's inputs are real numbers; choose 'mlp'"
+            )
+        self._vocabulary = spec.vocabulary
+        self._options = options
+        self._head = outputs
+        self.outputs = options.hidden if outputs is None else outputs
+
+    @override
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the embedding ``[V, E]``, weights ``[in, 4H]`` and ``[H, 4H]`` a layer, and the head."""
+        size, hidden = self._options.embedding, self._options.hidden
+        bound = 1 / math.sqrt(hidden)
+        params = {"embedding": torch.empty(self._vocabulary, size).normal_(generator=generator)}
+        for layer in range(self._options.layers):
+            params[f"lstm{layer}.weight"] = uniform((size, 4 * hidden), bound, generator)
+            params[f"lstm{layer}.recurrent"] = uniform((hidden, 4 * hidden), bound, generator)
+            params[f"lstm{layer}.bias"] = uniform((4 * hidden,), bound, generator)
+            size = hidden
+        if self._head is not None:
+            params |= init_linear("head", hidden, self._head, generator)
+        return params
+
+    @override
+    def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
+        """Compute ``[T, B, L, outputs]`` from tokens ``[T, B, L]``; `stat_rows` has no effect."""
+        features = _embed(params["embedding"], x)
+        for layer in range(self._options.layers):
+            features = _layer(params, f"lstm{layer}", features)
+        if self._head is None:
+            return features
+        return linear(params, "head", features.flatten(1, 2)).view(*x.shape, -1)
+
+
+def _embed(weight: Tensor, tokens: Tensor) -> Tensor:
+    """Look the tokens ``[T, B, L]`` up in their own task's table of ``[T, V, E]``."""
+    tasks, vocabulary, _ = weight.shape
+    offsets = torch.arange(tasks, device=tokens.device).view(tasks, 1, 1) * vocabulary
+    return F.embedding(tokens + offsets, weight.flatten(0, 1))
+
+
+def _layer(params: Tensors, name: str, x: Tensor) -> Tensor:
+    """Run one layer over ``x [T, B, L, in]`` from a zero state and return ``[T, B, L, H]``."""
+    tasks, batch, length = x.shape[:3]
+    inputs = linear(params, name, x.flatten(1, 2)).view(tasks, batch, length, -1)
+    recurrent = params[f"{name}.recurrent"]
+    hidden = cell = x.new_zeros(tasks, batch, recurrent.shape[1])
+    outputs = []
+    for step in inputs.unbind(2):
+        enter, forget, candidate, leave = torch.baddbmm(step, hidden, recurrent).chunk(4, dim=-1)
+        cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
+        hidden = torch.sigmoid(leave) * torch.tanh(cell)
+        outputs.append(hidden)
+    return torch.stack(outputs, dim=2)
