@@ -1,5 +1,7 @@
 """Validated options, and the one-line messages that refuse a wrong one."""
 
+import inspect
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -66,3 +68,18 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
             return []
         kind = nested
     return list(kind.model_fields)
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """Return what the ``Attributes:`` section of a class's docstring says of each attribute."""
+    docs: dict[str, str] = {}
+    _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
+    for line in section.splitlines():
+        if match := re.match(r" {4}(\w+): (.*)", line):
+            name = match[1]
+            docs[name] = match[2]
+        elif docs and line.startswith(" " * 8):
+            docs[name] += " " + line.strip()
+        elif line.strip():
+            break
+    return docs

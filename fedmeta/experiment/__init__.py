@@ -1,1 +1,24 @@
 """One run from config to results: configuration, run folder, checkpoint and resume."""
+
+from fedmeta.experiment.config import (
+    Config,
+    describe_keys,
+    experiment_names,
+    load_config,
+    parse_settings,
+)
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.run import Listener, Result, resume, run
+
+__all__ = [
+    "Config",
+    "Listener",
+    "Result",
+    "RunFolder",
+    "describe_keys",
+    "experiment_names",
+    "load_config",
+    "parse_settings",
+    "resume",
+    "run",
+]

@@ -1,0 +1,144 @@
+"""What a person sees of a run: a live line while it goes on, and a small table at its end."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from fedmeta.experiment import Config, Listener, Result, RunFolder
+
+if TYPE_CHECKING:
+    from fedmeta.federation import RoundRecord
+
+PLAIN_LINE_SECONDS = 5.0
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left, from the average pace; rich's own looks at the last 1,000 updates alone."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields["first"]
+        if not done or task.elapsed is None:
+            return Text("-:--", style="cyan")
+        left = task.elapsed / done * task.remaining if task.remaining else 0.0
+        return Text(f"{int(left) // 60}:{int(left) % 60:02d} left", style="cyan")
+
+
+class Display:
+    """Shows a run's progress: live on a terminal, as plain lines elsewhere.
+
+    Args:
+        quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
+    """
+
+    def __init__(self, quiet_stdout: bool) -> None:
+        self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet_stdout
+        self.listener = Listener(started=self._started, round=self._round, note=self._note)
+        self._progress: Progress | None = None
+        self._rounds = 0
+        self._done_before = 0
+        self._tasks = 0
+        self._quarantined = 0
+        self._began = time.monotonic()
+        self._last_line = 0.0
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def _note(self, line: str) -> None:
+        sys.stderr.write(f"fedmeta: {line}\n")
+
+    def _started(self, folder: RunFolder, config: Config, done: int) -> None:
+        self._rounds, self._done_before = config.rounds, done
+        self._began = time.monotonic()
+        held_out = config.validation_clients + config.test_clients
+        where = f", going on after round {done}" if done else ""
+        self.console.print(
+            f"{config.algorithm} on {config.task}: {config.clients} clients ({held_out} held out), "
+            f"{config.cohort} a round, {config.rounds} rounds, seed {config.seed} -> {folder.path}{where}"
+        )
+        if self.live:
+            self._progress = Progress(
+                TextColumn("round {task.completed}/{task.total}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                _TimeLeft(),
+                console=self.console,
+                refresh_per_second=4,
+            )
+            self._progress.add_task("", total=config.rounds, completed=done, first=done)
+            self._progress.start()
+
+    def _round(self, record: "RoundRecord") -> None:
+        self._tasks += record.tasks
+        self._quarantined += record.quarantined
+        pace = self._tasks / max(time.monotonic() - self._began, 1e-9)
+        replies = f"{record.admitted} admitted, {self._quarantined} quarantined so far"
+        text = f"{_quality(record)} | {replies} | {pace:.0f} tasks/s"
+        if self._progress:
+            task = self._progress.task_ids[0]
+            self._progress.update(task, completed=record.round, description=text)
+            return
+        now = time.monotonic()
+        if record.round == self._rounds or now - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = now
+            done = record.round - self._done_before
+            left = (now - self._began) / done * (self._rounds - record.round)
+            self.console.print(f"round {record.round}/{self._rounds} | {text} | {left:.0f} s left")
+
+    def show_result(self, result: Result) -> None:
+        """Print how held-out clients do by adaptation step."""
+        if result.final:
+            self.console.print(_final_table(result))
+        self.console.print(
+            f"{result.tasks} training tasks in {result.wall_seconds:.1f} s; the run is in {result.run}"
+        )
+
+
+def _quality(record: "RoundRecord") -> str:
+    if record.skipped:
+        return "skipped: too few replies admitted"
+    if record.accuracy is None or record.accuracy_before is None:
+        return f"loss {record.loss_before:.3f} -> {record.loss:.3f}"
+    return f"loss {record.loss:.3f}, accuracy {record.accuracy_before:.3f} -> {record.accuracy:.3f}"
+
+
+def _final_table(result: Result) -> Table:
+    tasks = result.final[0].tasks
+    title = f"{result.experiment}: held-out clients, mean and 95% interval over {tasks} tasks"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    classification = result.final[0].accuracy is not None
+    inductive = any(step.inductive_accuracy is not None for step in result.final)
+    table.add_column("adaptation steps")
+    if classification:
+        table.add_column("accuracy", justify="right")
+    if inductive:
+        table.add_column("without transduction", justify="right")
+    table.add_column("loss", justify="right")
+    for step in result.final:
+        cells = ["before" if step.step == 0 else str(step.step)]
+        if classification:
+            cells.append(f"{step.accuracy:.3f} ± {step.ci95:.3f}")
+            loss = f"{step.loss:.3f}"
+        else:
+            loss = f"{step.loss:.3f} ± {step.ci95:.3f}"
+        if inductive:
+            cells.append(f"{step.inductive_accuracy:.3f}")
+        table.add_row(*cells, loss)
+    return table

@@ -1,0 +1,95 @@
+"""`fedmeta list`: what can be run, what was run, and what can be set."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedmeta.cli.run import Json
+
+
+class Kind(StrEnum):
+    """What to list."""
+
+    experiments = "experiments"
+    runs = "runs"
+    keys = "keys"
+    parts = "parts"
+
+
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.experiments,
+    runs: Annotated[Path, typer.Option(help="Where runs are.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List the experiments that come with fedmeta, the runs made, the config's keys, or its parts.
+
+    Parts are the task families, algorithms and models that a config can name, each with its options,
+    which are keys of [data], [learner] and [network].
+    """
+    rows = {
+        Kind.experiments: _experiments,
+        Kind.runs: lambda: _runs(runs),
+        Kind.keys: _keys,
+        Kind.parts: _parts,
+    }[kind]()
+    if as_json:
+        typer.echo(json.dumps({kind.value: rows}))
+        return
+    if not rows:
+        typer.echo(f"no {kind.value} yet")
+        return
+    widths = [max(len(str(row[key])) for row in rows) for key in rows[0]]
+    for row in rows:
+        cells = [str(value).ljust(width) for value, width in zip(row.values(), widths, strict=True)]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _experiments() -> list[dict[str, Any]]:
+    from fedmeta.experiment import experiment_names, load_config
+
+    return [{"name": name, "description": load_config(name).description} for name in experiment_names()]
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    from fedmeta.experiment import RunFolder
+
+    rows = []
+    for path in sorted(folder.glob("*/config.toml")):
+        info = RunFolder(path.parent).info
+        rows.append(
+            {
+                "run": str(path.parent),
+                "experiment": info.get("experiment", "?"),
+                "status": info.get("status", "unreadable"),
+                "seed": info.get("seed", "?"),
+                "seconds": info.get("wall_seconds", ""),
+            }
+        )
+    return rows
+
+
+def _keys() -> list[dict[str, Any]]:
+    from fedmeta.experiment import describe_keys
+
+    return [{"key": key, "default": default, "meaning": text} for key, default, text in describe_keys()]
+
+
+def _parts() -> list[dict[str, Any]]:
+    from fedmeta.learning import ALGORITHMS, MODELS
+    from fedmeta.tasks import FAMILIES
+
+    return [
+        {"part": registry.what, "name": name, "options": _options(registry.get(name))}
+        for registry in (FAMILIES, ALGORITHMS, MODELS)
+        for name in registry
+    ]
+
+
+def _options(part: Any) -> str:
+    return ", ".join(
+        name if field.is_required() else f"{name}={field.get_default(call_default_factory=True)}"
+        for name, field in part.Options.model_fields.items()
+    )

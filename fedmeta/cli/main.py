@@ -1,0 +1,55 @@
+"""The entry point: finds the command, and turns every error of a user into one line and a code."""
+
+import json
+import sys
+
+import click
+import typer
+
+from fedmeta.cli import bench, data, doctor, listing, run
+from fedmeta.errors import FedmetaError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="fedmeta",
+    help="Federated meta-learning: launch multi-client simulations, resume them, measure them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(run.run)
+app.command("resume")(run.resume)
+app.command("list")(listing.list_)
+app.add_typer(data.app, name="data")
+app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(arguments, prog_name="fedmeta", standalone_mode=False)
+    except FedmetaError as error:
+        _complain(str(error), arguments)
+        code = error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        code = error.exit_code
+    except click.ClickException as error:
+        hint = "; see `fedmeta --help`" if isinstance(error, click.UsageError) else ""
+        _complain(error.format_message().rstrip(".") + hint, arguments)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted", arguments)
+        code = INTERRUPTED
+    sys.exit(code or 0)
+
+
+def _complain(message: str, arguments: list[str]) -> None:
+    line = " ".join(message.split())
+    sys.stderr.write(f"fedmeta: {line}\n")
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps({"status": "error", "error": line}) + "\n")

@@ -1,0 +1,79 @@
+"""`fedmeta run` and `fedmeta resume`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedmeta.cli.display import Display
+    from fedmeta.experiment import Result
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Replace a value; see `fedmeta list keys`."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout; the rest goes to stderr.")
+]
+Experiment = Annotated[
+    str, typer.Argument(metavar="NAME|FILE", help="An experiment of `fedmeta list`, or a TOML file.")
+]
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart-001.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random; as -s seed=N.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
+
+
+def run(
+    experiment: Experiment,
+    settings: Settings = None,
+    seed: Seed = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run an experiment: clients learn to learn from private tasks, held-out clients are tested.
+
+    Examples:
+
+      fedmeta run quickstart
+
+      fedmeta run quickstart -s rounds=200 -s server.lr=0.003 --seed 1 --json
+    """
+    from fedmeta import experiment as experiments
+    from fedmeta.cli.display import Display
+
+    changes = experiments.parse_settings(settings or [])
+    if seed is not None:
+        changes["seed"] = seed
+    with Display(as_json) as display:
+        result = experiments.run(experiment, changes, out=out, listener=display.listener)
+    _finish(result, display, as_json)
+
+
+def resume(
+    run_folder: RunPath,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run from its newest good checkpoint, however it ended.
+
+    What a resumed run computes is the same, byte for byte, as if it had never stopped. Only keys
+    that do not change that may be set: rounds (more), workers, checkpoint_every, timeout.
+    """
+    from fedmeta import experiment as experiments
+    from fedmeta.cli.display import Display
+
+    changes = experiments.parse_settings(settings or [])
+    with Display(as_json) as display:
+        result = experiments.resume(run_folder, changes, listener=display.listener)
+    _finish(result, display, as_json)
+
+
+def _finish(result: "Result", display: "Display", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+    else:
+        display.show_result(result)

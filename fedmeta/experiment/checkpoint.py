@@ -1,0 +1,190 @@
+"""Checkpoints that survive a crash at any moment, and say so when they are damaged.
+
+A checkpoint is two files: ``round-000120.safetensors`` with the tensors and ``round-000120.json``, the
+manifest, with the SHA-256 of the first. Each is written beside its place, flushed to disk and renamed;
+the manifest comes last, so a checkpoint without a manifest never counts.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from fedmeta.federation import Snapshot
+from fedmeta.learning import Tensors
+
+KEPT_GENERATIONS = 2
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is and how long the run's logs were when it was taken.
+
+    Attributes:
+        round: Finished rounds.
+        sha256: Of the tensors' file.
+        log_bytes: Length of each log file, in bytes, at that round.
+        best_round: The checkpoint that scored best so far; it is kept.
+        best_score: Its score; higher is better.
+    """
+
+    round: int
+    sha256: str
+    log_bytes: dict[str, int]
+    best_round: int | None = None
+    best_score: float | None = None
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint that cannot be used; the message names the file and the damage."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` so that a crash leaves either the old or the new file, whole.
+
+    Raises:
+        OSError: If the disk is full or not writable; the old file is untouched then.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class CheckpointStore:
+    """The checkpoints of one run: the newest two generations and the best.
+
+    Args:
+        folder: The run's ``checkpoints`` folder; it must exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, snapshot: Snapshot, log_bytes: dict[str, int], score: float | None) -> Manifest:
+        """Write a checkpoint, then remove those no longer needed.
+
+        Args:
+            snapshot: The run after some round.
+            log_bytes: Length of each log at that round.
+            score: How good this state is, higher is better; None if unknown.
+
+        Raises:
+            OSError: If it could not be written; earlier checkpoints are untouched then.
+        """
+        tensors = {f"state.{key}": value for key, value in snapshot.state.items()}
+        tensors |= {f"optimizer.{key}": value for key, value in snapshot.optimizer.items()}
+        data = save({key: value.detach().contiguous() for key, value in tensors.items()})
+        best_round, best_score = self._best_with(snapshot.round, score)
+        manifest = Manifest(
+            snapshot.round, hashlib.sha256(data).hexdigest(), dict(log_bytes), best_round, best_score
+        )
+        write_atomically(self._tensors(snapshot.round), data)
+        text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+        write_atomically(self._manifest(snapshot.round), text.encode())
+        self._prune(manifest)
+        return manifest
+
+    def rounds(self) -> list[int]:
+        """Return the rounds that have any file of a checkpoint, newest first."""
+        files = [*self.folder.glob("round-*.json"), *self.folder.glob("round-*.safetensors")]
+        return sorted({int(path.stem.split("-")[1]) for path in files}, reverse=True)
+
+    def load(self, round_: int) -> tuple[Snapshot, Manifest]:
+        """Read and verify one checkpoint.
+
+        Raises:
+            DamagedCheckpointError: If a file of it is missing, truncated or altered.
+        """
+        manifest = self._read_manifest(round_)
+        path = self._tensors(round_)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
+        if hashlib.sha256(data).hexdigest() != manifest.sha256:
+            raise DamagedCheckpointError(f"{path}: its SHA-256 is not the one in its manifest")
+        try:
+            tensors = load(data)
+        except SafetensorError as error:
+            raise DamagedCheckpointError(f"{path}: {error}") from None
+        return Snapshot(round_, _under("state.", tensors), _under("optimizer.", tensors)), manifest
+
+    def newest_first(self) -> Iterator[tuple[Snapshot, Manifest] | DamagedCheckpointError]:
+        """Yield, newest first, each checkpoint or the reason why it cannot be used."""
+        for round_ in self.rounds():
+            try:
+                yield self.load(round_)
+            except DamagedCheckpointError as error:
+                yield error
+
+    def drop_after(self, round_: int) -> None:
+        """Remove later checkpoints: damaged or unfinished ones that a resumed run writes again."""
+        for later in self.rounds():
+            if later > round_:
+                self._remove(later)
+
+    def _best_with(self, round_: int, score: float | None) -> tuple[int | None, float | None]:
+        earlier = [r for r in self.rounds() if r < round_]
+        best_round, best_score = None, None
+        if earlier:
+            try:
+                last = self._read_manifest(earlier[0])
+                best_round, best_score = last.best_round, last.best_score
+            except DamagedCheckpointError:
+                pass
+        if score is not None and (best_score is None or score > best_score):
+            return round_, score
+        return best_round, best_score
+
+    def _prune(self, manifest: Manifest) -> None:
+        rounds = self.rounds()
+        complete = [round_ for round_ in rounds if self._manifest(round_).exists()]
+        keep = {*complete[:KEPT_GENERATIONS], manifest.best_round}
+        for round_ in rounds:
+            if round_ not in keep:
+                self._remove(round_)
+
+    def _remove(self, round_: int) -> None:
+        self._manifest(round_).unlink(missing_ok=True)
+        self._tensors(round_).unlink(missing_ok=True)
+
+    def _read_manifest(self, round_: int) -> Manifest:
+        path = self._manifest(round_)
+        try:
+            values: dict[str, Any] = json.loads(path.read_bytes())
+            manifest = Manifest(**values)
+        except OSError as error:
+            raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
+        except (ValueError, TypeError):
+            raise DamagedCheckpointError(f"{path}: not a checkpoint manifest") from None
+        if manifest.round != round_:
+            raise DamagedCheckpointError(f"{path}: says round {manifest.round}")
+        return manifest
+
+    def _tensors(self, round_: int) -> Path:
+        return self.folder / f"round-{round_:06d}.safetensors"
+
+    def _manifest(self, round_: int) -> Path:
+        return self.folder / f"round-{round_:06d}.json"
+
+
+def _under(prefix: str, tensors: Tensors) -> Tensors:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

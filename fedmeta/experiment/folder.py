@@ -1,0 +1,135 @@
+"""A run on disk: its files, who may write to them, and how they are read back."""
+
+import fcntl
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedmeta.errors import UsageError
+from fedmeta.experiment.checkpoint import CheckpointStore, write_atomically
+from fedmeta.experiment.config import Config, to_toml
+from fedmeta.options import nearest, parse_options
+
+LOGS = ("metrics.jsonl", "clients.jsonl")
+
+
+class RunFolder:
+    """The folder of one run.
+
+    ``config.toml`` is the resolved config, ``run.json`` the run's status and result,
+    ``metrics.jsonl`` a line a round, ``clients.jsonl`` a line per client and round, and
+    ``checkpoints/`` the state.
+
+    Args:
+        path: Where it is; `create` or `open` it rather than calling this.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = CheckpointStore(path / "checkpoints")
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "RunFolder":
+        """Make a new run folder at `path`.
+
+        Raises:
+            UsageError: If something is there already, or the place cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            (path / "checkpoints").mkdir()
+            write_atomically(path / "config.toml", to_toml(config).encode())
+            for log in LOGS:
+                (path / log).touch()
+        except FileExistsError:
+            raise UsageError(
+                f"{path} exists already: choose another --out, or go on with `fedmeta resume {path}`"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"cannot write to {path}: {error.strerror}") from None
+        return cls(path)
+
+    @classmethod
+    def create_next(cls, parent: Path, name: str, config: Config) -> "RunFolder":
+        """Make the first free one of ``<parent>/<name>-001``, ``-002``, and so on."""
+        number = 1
+        while True:
+            path = parent / f"{name}-{number:03d}"
+            if not path.exists():
+                try:
+                    return cls.create(path, config)
+                except UsageError:
+                    # Another process took this number between the look and the making.
+                    if not path.exists():
+                        raise
+            number += 1
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open an existing run folder.
+
+        Raises:
+            UsageError: If there is none at `path`; the nearest run beside it is named.
+        """
+        if not (path / "config.toml").is_file():
+            beside = [p.parent.name for p in path.parent.glob("*/config.toml")]
+            hint = f": {nearest(path.name, beside)}" if beside else ""
+            raise UsageError(f"no run folder at '{path}'{hint}")
+        return cls(path)
+
+    @property
+    def config(self) -> Config:
+        """The resolved config of the run."""
+        try:
+            values = tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self.path / 'config.toml'}: {error}") from None
+        return parse_options(Config, values)
+
+    def replace_config(self, config: Config) -> None:
+        """Write a changed config, for a resume that may change some keys."""
+        write_atomically(self.path / "config.toml", to_toml(config).encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process alone; the lock ends with the process, however it ends.
+
+        Raises:
+            UsageError: If another process is running in the folder.
+        """
+        lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(lock, 32).decode() or "unknown"
+                raise UsageError(f"{self.path} is in use by process {holder}: wait or stop it") from None
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(lock)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What ``run.json`` says; empty if there is none yet or it cannot be read."""
+        try:
+            info: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return info
+
+    def update_info(self, changes: Mapping[str, Any]) -> None:
+        """Change some entries of ``run.json``."""
+        text = json.dumps(self.info | dict(changes), indent=1)
+        write_atomically(self.path / "run.json", text.encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of ``metrics.jsonl``; a line that was cut off is left out."""
+        lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
+        return [json.loads(line) for line in lines]

@@ -1,0 +1,80 @@
+"""From a config to what the federation needs, with everything checked before any work starts."""
+
+from fedmeta.experiment.config import Config
+from fedmeta.federation import Learner, Plan, Workload
+from fedmeta.learning import LearnerSetup, resolve_setup
+from fedmeta.tasks import Population, resolve_options
+
+
+def resolve(config: Config) -> Config:
+    """Fill in the defaults of the chosen task family, model and algorithm.
+
+    Raises:
+        ConfigError: If one of them does not exist or has no such option.
+    """
+    setup = resolve_setup(_setup(config))
+    return config.model_copy(
+        update={
+            "data": resolve_options(config.task, config.data),
+            "network": dict(setup.network),
+            "learner": dict(setup.learner),
+            "quorum": config.quorum or (config.cohort + 1) // 2,
+        }
+    )
+
+
+def population(config: Config) -> Population:
+    """Return the clients of a config by split."""
+    held_out = config.validation_clients + config.test_clients
+    return Population(config.clients - held_out, config.validation_clients, config.test_clients)
+
+
+def workload(config: Config) -> Workload:
+    """Return what every client of the run must know."""
+    return Workload(
+        task=config.task,
+        data=config.data,
+        population=population(config),
+        learner=_setup(config),
+        seed=config.seed,
+        tasks_per_client=config.tasks_per_client,
+        local_steps=config.local_steps,
+        local_lr=config.local_lr,
+        dtype=config.dtype,
+        evaluation_tasks=config.evaluation.tasks,
+        evaluation_steps=config.evaluation.steps,
+    )
+
+
+def plan(config: Config) -> Plan:
+    """Return what the server does each round."""
+    return Plan(
+        rounds=config.rounds,
+        cohort=config.cohort,
+        quorum=config.quorum,
+        timeout=config.timeout,
+        server=config.server,
+        gate=config.gate,
+        evaluate_every=config.evaluation.every,
+    )
+
+
+def check(config: Config) -> Learner:
+    """Build the data, the model and the algorithm, so that a mistake shows before a run exists.
+
+    Raises:
+        ConfigError: If the parts do not fit each other.
+        DataError: If the data cannot be read.
+    """
+    return workload(config).build()
+
+
+def _setup(config: Config) -> LearnerSetup:
+    return LearnerSetup(
+        algorithm=config.algorithm,
+        learner=config.learner,
+        model=config.model,
+        network=config.network,
+        transductive=config.transductive,
+        compile=config.compile,
+    )

@@ -1,0 +1,141 @@
+"""Writes down each round as it ends: two logs, and now and then a checkpoint."""
+
+import errno
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, BinaryIO
+
+from fedmeta.errors import RunError
+from fedmeta.experiment.checkpoint import Manifest
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.folder import LOGS, RunFolder
+from fedmeta.federation import RoundRecord, Snapshot
+
+RoundListener = Callable[[RoundRecord], None]
+
+
+@dataclass
+class _Log:
+    file: BinaryIO
+    length: int
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        self.file.write(data)
+        self.length += len(data)
+
+
+class Recorder:
+    """Observer of a run that keeps its folder up to date.
+
+    A round counts as finished once a checkpoint covers it. The checkpoint holds the length of the
+    logs at that round, so what was written later is cut off when the run is resumed, and written
+    again by the same rounds.
+
+    Args:
+        folder: The run's folder, locked by this process.
+        config: The run's config; says when to checkpoint.
+        listener: Called after each round, for a progress display.
+    """
+
+    def __init__(self, folder: RunFolder, config: Config, listener: RoundListener) -> None:
+        self.folder = folder
+        self.config = config
+        self.listener = listener
+        self._logs = {name: self._open(name) for name in LOGS}
+        self._pending: tuple[RoundRecord, Snapshot, dict[str, int]] | None = None
+        self._clock = time.monotonic()
+
+    def _open(self, name: str) -> _Log:
+        path = self.folder.path / name
+        return _Log(path.open("ab"), path.stat().st_size)
+
+    def shorter_than(self, manifest: Manifest) -> str | None:
+        """Return the name of a log that lost lines since a checkpoint, or None if none did."""
+        return next((n for n, log in self._logs.items() if log.length < manifest.log_bytes[n]), None)
+
+    def rewind(self, manifest: Manifest | None) -> None:
+        """Cut the logs back to where they were at a checkpoint; None: to nothing."""
+        for name, log in self._logs.items():
+            log.length = manifest.log_bytes[name] if manifest else 0
+            log.file.truncate(log.length)
+
+    def on_round(self, record: RoundRecord, snapshot: Snapshot) -> None:
+        """Append the round to the logs and checkpoint it if it is due.
+
+        Raises:
+            RunError: If the disk is full or cannot be written; finished rounds are kept.
+        """
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        try:
+            self._logs["metrics.jsonl"].append([_metrics_row(record, seconds)])
+            self._logs["clients.jsonl"].append([_row(client) for client in record.clients])
+            lengths = {name: log.length for name, log in self._logs.items()}
+            self._pending = (record, snapshot, lengths)
+            if record.round % self.config.checkpoint_every == 0 or record.round == self.config.rounds:
+                self.checkpoint()
+        except OSError as error:
+            raise self._disk_error(error, record.round) from None
+        self.listener(record)
+
+    def checkpoint(self) -> None:
+        """Checkpoint the last round that was logged, if it is not yet."""
+        if self._pending is None:
+            return
+        record, snapshot, lengths = self._pending
+        for log in self._logs.values():
+            log.file.flush()
+            os.fsync(log.file.fileno())
+        self.folder.checkpoints.save(snapshot, lengths, score(record, self.config))
+        self._pending = None
+
+    def close(self) -> None:
+        """Close the logs; what could not be flushed is cut off at the next resume."""
+        for log in self._logs.values():
+            try:
+                log.file.close()
+            except OSError:
+                # The disk is full: the run has been told already, and the lines were never finished.
+                continue
+
+    def _disk_error(self, error: OSError, round_: int) -> RunError:
+        good = self.folder.checkpoints.rounds()
+        kept = f"the checkpoint of round {good[0]} is safe" if good else "no round was finished"
+        cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+        return RunError(
+            f"round {round_}: cannot write to {self.folder.path}: {cause}; {kept}; "
+            f"go on with `fedmeta resume {self.folder.path}`"
+        )
+
+
+def score(record: RoundRecord, config: Config) -> float | None:
+    """Score a round to find the best checkpoint; higher is better, None is no score.
+
+    Where there are validation clients they decide, at their last adaptation step; otherwise the
+    training clients' loss after adaptation does. Test clients are never asked.
+    """
+    if record.evaluation:
+        last = record.evaluation[-1]
+        return last.accuracy if last.accuracy is not None else -last.loss
+    if config.evaluation.every or record.skipped:
+        return None
+    return -record.loss
+
+
+def _row(record: object, leave_out: str = "") -> dict[str, Any]:
+    # A shallow asdict: a round of 1,000 clients would spend longer in a deep copy than in training.
+    values = ((f.name, getattr(record, f.name)) for f in fields(record) if f.name != leave_out)  # type: ignore[arg-type]
+    # JSON has no NaN: what a quarantined client reported stands as null beside its reason.
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values}
+
+
+def _metrics_row(record: RoundRecord, seconds: float) -> dict[str, Any]:
+    row = _row(record, leave_out="clients")
+    if record.evaluation is not None:
+        row["evaluation"] = [asdict(step) for step in record.evaluation]
+    return row | {"seconds": round(seconds, 6)}

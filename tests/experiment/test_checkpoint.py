@@ -1,0 +1,115 @@
+"""Checkpoints: what is kept, what is noticed, and what a crash or a full disk leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmeta.experiment.checkpoint import CheckpointStore, DamagedCheckpointError, write_atomically
+from fedmeta.federation import Snapshot
+
+
+def snapshot(round_: int) -> Snapshot:
+    return Snapshot(round_, {"w": torch.full((3, 2), float(round_))}, {"0.step": torch.tensor(7.0)})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path)
+
+
+def test_a_checkpoint_reads_back_exactly(store: CheckpointStore) -> None:
+    store.save(snapshot(3), {"metrics.jsonl": 99}, None)
+    loaded, manifest = store.load(3)
+    assert loaded.round == 3
+    assert torch.equal(loaded.state["w"], torch.full((3, 2), 3.0))
+    assert torch.equal(loaded.optimizer["0.step"], torch.tensor(7.0))
+    assert manifest.log_bytes == {"metrics.jsonl": 99}
+
+
+def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        CheckpointStore(tmp_path / name).save(snapshot(1), {}, 0.5)
+    files = [sorted((tmp_path / name).iterdir()) for name in ("a", "b")]
+    assert [p.name for p in files[0]] == [p.name for p in files[1]]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+
+
+def test_the_last_two_and_the_best_are_kept(store: CheckpointStore) -> None:
+    for round_, score in [(1, 0.1), (2, 0.9), (3, 0.3), (4, None), (5, 0.5)]:
+        store.save(snapshot(round_), {}, score)
+    assert store.rounds() == [5, 4, 2]
+    assert store.load(5)[1].best_round == 2
+    assert store.load(5)[1].best_score == 0.9
+    assert len(list(store.folder.iterdir())) == 6, "two files each and nothing left over"
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, Path.unlink])
+@pytest.mark.parametrize("suffix", ["safetensors", "json"])
+def test_damage_is_named_and_the_one_before_is_used(store: CheckpointStore, damage, suffix: str) -> None:
+    for round_ in (1, 2):
+        store.save(snapshot(round_), {}, None)
+    target = store.folder / f"round-000002.{suffix}"
+    damage(target)
+    first, second = list(store.newest_first())
+    assert isinstance(first, DamagedCheckpointError)
+    assert target.name in str(first) or "round-000002" in str(first)
+    assert not isinstance(second, DamagedCheckpointError)
+    assert second[0].round == 1
+
+
+def test_a_manifest_of_another_round_is_refused(store: CheckpointStore) -> None:
+    store.save(snapshot(1), {}, None)
+    (store.folder / "round-000001.json").rename(store.folder / "round-000002.json")
+    (store.folder / "round-000001.safetensors").rename(store.folder / "round-000002.safetensors")
+    with pytest.raises(DamagedCheckpointError, match="says round 1"):
+        store.load(2)
+
+
+def test_later_checkpoints_are_dropped_when_a_run_goes_back(store: CheckpointStore) -> None:
+    for round_ in (1, 2):
+        store.save(snapshot(round_), {}, None)
+    store.drop_after(1)
+    assert store.rounds() == [1]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    """A real out-of-space error: a process that may write no file beyond 64 KiB."""
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    code = (
+        "import resource, signal, sys, pathlib\n"
+        "from fedmeta.experiment.checkpoint import write_atomically\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "try:\n    write_atomically(pathlib.Path(sys.argv[1]), b'n' * 100_000)\n"
+        "except OSError as error:\n    print(error.errno)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "27", "EFBIG"
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_writing_replaces_the_file_whole(tmp_path: Path) -> None:
+    target = tmp_path / "file.json"
+    write_atomically(target, json.dumps([1]).encode())
+    write_atomically(target, json.dumps([1, 2]).encode())
+    assert json.loads(target.read_text()) == [1, 2]

@@ -1,0 +1,123 @@
+"""Configs: what is read, what is refused, and how."""
+
+from pathlib import Path
+
+import pytest
+
+from fedmeta.errors import ConfigError
+from fedmeta.experiment import Config, experiment_names, load_config, parse_settings
+from fedmeta.experiment.config import merge, to_toml
+from fedmeta.experiment.plan import resolve
+
+MINIMAL = """
+task = "sinusoid"
+algorithm = "maml"
+model = "mlp"
+rounds = 3
+clients = 6
+test_clients = 2
+cohort = 4
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> str:
+    path = tmp_path / "minimal.toml"
+    path.write_text(MINIMAL)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_that_comes_with_fedmeta_resolves(name: str) -> None:
+    config = resolve(load_config(name))
+    assert config.description
+    assert config.rounds >= 1
+
+
+def test_the_resolved_config_reads_back_as_an_equal_one(minimal: str, tmp_path: Path) -> None:
+    config = resolve(load_config(minimal, {"server.lr": 0.5, "data.shots": 7}))
+    copy = tmp_path / "copy.toml"
+    copy.write_text(to_toml(config))
+    assert load_config(str(copy)) == config
+    assert config.data["shots"] == 7
+    assert config.server.lr == 0.5
+    assert config.quorum == 2, "half of the cohort of 4"
+
+
+def test_settings_are_toml_values_or_plain_text() -> None:
+    pairs = ["rounds=5", "server.lr=1e-2", "compile=true", "task=digits", "x=[1, 2]", 'y="a=b"']
+    assert parse_settings(pairs) == {
+        "rounds": 5,
+        "server.lr": 0.01,
+        "compile": True,
+        "task": "digits",
+        "x": [1, 2],
+        "y": "a=b",
+    }
+
+
+def test_merging_leaves_the_original_and_its_other_keys_alone() -> None:
+    values = {"a": 1, "server": {"lr": 1, "clip_norm": 2}}
+    assert merge(values, {"server.lr": 3}) == {"a": 1, "server": {"lr": 3, "clip_norm": 2}}
+    assert values["server"] == {"lr": 1, "clip_norm": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"round": 5}, "unknown key 'round': did you mean 'rounds'?"),
+        ({"server.ls": 5}, "unknown key 'server.ls': did you mean 'lr'?"),
+        ({"data.shot": 5}, "unknown key 'data.shot': did you mean 'shots'?"),
+        ({"learner.iner_lr": 5}, "unknown key 'learner.iner_lr': did you mean 'inner_lr'?"),
+        ({"network.hiden": 5}, "unknown key 'network.hiden': did you mean 'hidden'?"),
+        ({"task": "sinusiod"}, "unknown task 'sinusiod': did you mean 'sinusoid'?"),
+        ({"algorithm": "mamml"}, "unknown algorithm 'mamml': did you mean 'maml'?"),
+        ({"model": "mpl"}, "unknown model 'mpl': did you mean 'mlp'?"),
+        ({"clients": 0}, "clients: a federation needs at least one client"),
+        ({"clients": 2}, "leaves nobody to train"),
+        ({"cohort": 5}, "cohort = 5 is larger than the population of 4 training clients"),
+        ({"quorum": 5}, "quorum = 5 is larger than cohort = 4"),
+        ({"server.lr": -1}, "server.lr: input should be greater than 0"),
+        ({"learner.inner_lr": -1}, "learner.inner_lr: input should be greater than 0"),
+        ({"rounds": 0}, "rounds: input should be greater than or equal to 1"),
+        ({"evaluation.steps": [3, 1]}, "evaluation.steps: must be increasing"),
+        ({"rounds.lr": 1}, "'rounds' is a value, not a table"),
+        ({"engine": "vectr"}, "engine: input should be 'vector'"),
+        ({"model": "no.such.module:Net"}, "model 'no.such.module:Net' cannot be imported"),
+        ({"model": "torch.nn:Liner"}, "no 'Liner' there; did you mean 'Linear'?"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_that_names_it(
+    minimal: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(load_config(minimal, settings))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_experiment_is_met_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="unknown experiment 'quickstat': did you mean 'quickstart'"):
+        load_config("quickstat")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no experiment file at"):
+        load_config(str(tmp_path / "none.toml"))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("rounds = ")
+    with pytest.raises(ConfigError, match=r"broken\.toml: Invalid value"):
+        load_config(str(broken))
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text(MINIMAL.replace("rounds = 3", ""))
+    with pytest.raises(ConfigError, match="missing key 'rounds'"):
+        load_config(str(path))
+
+
+def test_a_config_cannot_be_changed(minimal: str) -> None:
+    config: Config = load_config(minimal)
+    with pytest.raises(ValueError, match="frozen"):
+        config.rounds = 4  # type: ignore[misc]

@@ -1,0 +1,259 @@
+"""Runs from config to results: what they leave, that they repeat, and that they can be taken up again."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedmeta.errors import ConfigError, DivergedError, UsageError
+from fedmeta.experiment import Config, Listener, RunFolder, resume, run
+
+from .helpers import TINY, contents
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config(**TINY)
+
+
+@pytest.fixture(scope="module")
+def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run; tests only read it."""
+    path = tmp_path_factory.mktemp("runs") / "undisturbed"
+    run(config, out=path)
+    return path
+
+
+def test_a_run_leaves_config_logs_checkpoints_and_its_result(finished: Path, config: Config) -> None:
+    folder = RunFolder.open(finished)
+    rows = folder.metrics()
+    assert [row["round"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert all(row["tasks"] == 8 and row["admitted"] == 4 for row in rows)
+    assert [row["evaluation"] is not None for row in rows] == [False, True] * 3
+    clients = [json.loads(line) for line in (finished / "clients.jsonl").read_text().splitlines()]
+    assert len(clients) == 24
+    assert {row["client"] for row in clients} <= set(range(6)), "held-out clients never train"
+    assert folder.info["status"] == "finished"
+    assert folder.info["versions"]["torch"] == torch.__version__
+    assert [step["step"] for step in folder.info["final"]] == [0, 1, 3]
+    assert folder.config.rounds == config.rounds
+    assert folder.checkpoints.rounds()[:2] == [6, 5]
+
+
+def test_the_best_checkpoint_is_the_one_that_validation_clients_liked_best(finished: Path) -> None:
+    folder = RunFolder.open(finished)
+    losses = {r["round"]: r["evaluation"][-1]["loss"] for r in folder.metrics() if r["evaluation"]}
+    _, manifest = folder.checkpoints.load(6)
+    assert manifest.best_round == min(losses, key=losses.__getitem__)
+    assert manifest.best_round in folder.checkpoints.rounds()
+
+
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(
+    config: Config, finished: Path, tmp_path: Path
+) -> None:
+    run(config, {"workers": 2}, out=tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(finished)
+
+
+def test_another_seed_gives_another_run(config: Config, finished: Path, tmp_path: Path) -> None:
+    run(config, {"seed": 1}, out=tmp_path / "other")
+    assert contents(tmp_path / "other")["metrics.jsonl"] != contents(finished)["metrics.jsonl"]
+
+
+def test_a_run_cut_short_and_extended_equals_the_undisturbed_one(
+    config: Config, finished: Path, tmp_path: Path
+) -> None:
+    run(config, {"rounds": 3}, out=tmp_path / "cut")
+    result = resume(tmp_path / "cut", {"rounds": 6})
+    assert contents(tmp_path / "cut") == contents(finished)
+    assert result.tasks == 48
+    assert [step.loss for step in result.final] == [
+        s["loss"] for s in RunFolder.open(finished).info["final"]
+    ]
+
+
+class _Stop(Exception):
+    pass
+
+
+def _run_until(round_: int, config: Config, out: Path) -> None:
+    def stop(record: object) -> None:
+        if record.round == round_:  # type: ignore[attr-defined]
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        run(config, out=out, listener=Listener(round=stop))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove tensors", "remove manifest"])
+def test_a_damaged_checkpoint_is_named_and_the_run_ends_the_same(
+    config: Config, finished: Path, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "damaged"
+    _run_until(4, config, path)
+    tensors, manifest = (path / "checkpoints" / f"round-000004.{s}" for s in ("safetensors", "json"))
+    data = tensors.read_bytes()
+    if damage == "truncate":
+        tensors.write_bytes(data[:100])
+    elif damage == "flip":
+        tensors.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    else:
+        (tensors if damage == "remove tensors" else manifest).unlink()
+    notes: list[str] = []
+    resume(path, listener=Listener(note=notes.append))
+    assert "round-000004" in notes[0]
+    assert "rounds 4 to 4 were logged but not checkpointed" in notes[1]
+    assert contents(path) == contents(finished)
+
+
+def test_without_any_good_checkpoint_the_run_begins_again(
+    config: Config, finished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    _run_until(3, config, path)
+    for file in (path / "checkpoints").iterdir():
+        file.unlink()
+    resume(path)
+    assert contents(path) == contents(finished)
+
+
+def test_logs_that_lost_lines_send_the_run_back_further(
+    config: Config, finished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    _run_until(4, config, path)
+    log = path / "metrics.jsonl"
+    log.write_bytes(log.read_bytes()[:-20])
+    notes: list[str] = []
+    resume(path, listener=Listener(note=notes.append))
+    assert "metrics.jsonl is shorter" in notes[0]
+    assert contents(path) == contents(finished)
+
+
+def test_ctrl_c_keeps_the_finished_rounds(config: Config, finished: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+
+    def interrupt(record: object) -> None:
+        if record.round == 3:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    sparse = config.model_copy(update={"checkpoint_every": 100})
+    with pytest.raises(KeyboardInterrupt):
+        run(sparse, out=path, listener=Listener(round=interrupt))
+    folder = RunFolder.open(path)
+    assert folder.info["status"] == "interrupted"
+    assert folder.checkpoints.rounds() == [3]
+    resume(path)
+    assert contents(path)["metrics.jsonl"] == contents(finished)["metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 3}, "'seed' cannot be changed on resume"),
+        ({"server.lr": 3}, "'server.lr' cannot be changed on resume"),
+        ({"rouns": 3}, "unknown key 'rouns': did you mean 'rounds'"),
+        ({"rounds": 2}, r"a resumed run can only grow \(from 6, got 2\)"),
+    ],
+)
+def test_unsafe_changes_on_resume_are_refused_by_name(
+    finished: Path, settings: dict[str, int], message: str
+) -> None:
+    before = contents(finished)
+    with pytest.raises(ConfigError, match=message):
+        resume(finished, settings)
+    assert contents(finished) == before
+
+
+def test_a_folder_in_use_refuses_a_second_process(finished: Path) -> None:
+    hold = (
+        "import sys, pathlib; from fedmeta.experiment import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(finished)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"in use by process {holder.pid}"):
+            resume(finished)
+        holder.communicate("")
+
+
+def test_an_existing_folder_is_not_written_to(config: Config, finished: Path) -> None:
+    before = contents(finished)
+    with pytest.raises(UsageError, match="exists already"):
+        run(config, out=finished)
+    assert contents(finished) == before
+
+
+def test_a_place_that_cannot_be_written_is_named(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write to .*file/run"):
+        run(config, out=tmp_path / "file" / "run")
+
+
+def test_a_missing_run_is_met_with_the_nearest(finished: Path) -> None:
+    with pytest.raises(UsageError, match="no run folder at .*undisturbd'.*did you mean 'undisturbed'"):
+        resume(finished.parent / "undisturbd")
+
+
+def test_default_folders_are_new_each_time(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = config.model_copy(update={"rounds": 1})
+    assert [run(short).run.name for _ in range(2)] == ["run-001", "run-002"]
+
+
+def test_a_state_that_diverges_stops_the_run_with_round_and_last_good_checkpoint(
+    config: Config, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    wild = {"server.optimizer": "SGD", "server.lr": 1e30, "gate.max_norm": 1e30, "rounds": 50}
+    with pytest.raises(DivergedError, match=r"round \d+: .*checkpoint"):
+        run(config, wild, out=path)
+    folder = RunFolder.open(path)
+    assert folder.info["status"] == "failed"
+    for round_ in folder.checkpoints.rounds():
+        state = load_file(path / "checkpoints" / f"round-{round_:06d}.safetensors")
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def _full_disk(limit: int) -> None:
+    """Let this process write no file beyond `limit` bytes: a write beyond it fails as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_loses_no_finished_round(
+    config: Config, finished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    toml = tmp_path / "tiny.toml"
+    toml.write_text((finished / "config.toml").read_text())
+    limit = (finished / "clients.jsonl").stat().st_size * 2 // 3
+    ended = subprocess.run(
+        [sys.executable, "-m", "fedmeta", "run", str(toml), "--out", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: _full_disk(limit),
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert "cannot write to" in ended.stderr
+    assert "is safe" in ended.stderr
+    done = RunFolder.open(path).checkpoints.rounds()[0]
+    assert 1 <= done < 6
+    resume(path)
+    assert contents(path) == contents(finished)
