@@ -1,0 +1,197 @@
+"""Tensors to Flower arrays and back, byte for byte what `np.save` writes, without its detours."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedmeta.learning import Tensors
+
+NUMPY_STYPE = "numpy.ndarray"
+_SPARE_HEADER = 4096
+"""Bytes by which a foreign but valid ``.npy`` header may make an array longer than ours."""
+
+
+class CodecError(ValueError):
+    """An array record does not hold what was expected; the message is one short reason."""
+
+
+@lru_cache(maxsize=1024)
+def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return what `np.save` writes before the values of a C-ordered array."""
+    buffer = io.BytesIO()
+    # Version 1.0 holds any header below 64 KiB; np.save picks it as well.
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def pack(values: NDArray[Any]) -> Array:
+    """Serialize a C-ordered array; equal to ``flwr.app.Array(values)``."""
+    dtype, shape = str(values.dtype), values.shape
+    data = b"".join((npy_header(dtype, shape), values.data if values.size else b""))
+    return Array(dtype, shape, NUMPY_STYPE, data)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of a template: what its array must look like, and its place in a flat vector."""
+
+    key: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    header: bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Length of the serialized array."""
+        return len(self.header) + (self.stop - self.start) * self.dtype.itemsize
+
+
+class Codec:
+    """Reads and writes array records that have exactly the keys, shapes and dtypes of a template.
+
+    Args:
+        template: The meta-learned state, or anything of its form.
+    """
+
+    def __init__(self, template: Mapping[str, Tensor]) -> None:
+        self.slots = tuple(_slots(template))
+        self._by_key = {slot.key: slot for slot in self.slots}
+        self.size = sum(slot.stop - slot.start for slot in self.slots)
+        self.total_bytes = sum(slot.total_bytes for slot in self.slots)
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> ArrayRecord:
+        """Serialize tensors, in the template's order."""
+        return self.encode_arrays({k: v.detach().contiguous().numpy() for k, v in tensors.items()})
+
+    def encode_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+        """Serialize C-ordered arrays, in the template's order."""
+        record = ArrayRecord()
+        for slot in self.slots:
+            record[slot.key] = pack(arrays[slot.key])
+        return record
+
+    def decode(self, record: ArrayRecord) -> Tensors:
+        """Read tensors that own their memory.
+
+        Raises:
+            CodecError: If keys, shapes, dtypes or bytes are not those of the template.
+        """
+        self._check_keys(record)
+        return {
+            s.key: torch.from_numpy(_values(record[s.key], s).reshape(s.shape).copy())
+            for s in self.slots
+        }
+
+    def read_into(self, record: ArrayRecord, vector: NDArray[np.float64]) -> None:
+        """Read all values into a flat vector ``[size]``, one tensor after the other.
+
+        Raises:
+            CodecError: If keys, shapes, dtypes or bytes are not those of the template.
+        """
+        self._check_keys(record)
+        for slot in self.slots:
+            vector[slot.start : slot.stop] = _values(record[slot.key], slot)
+
+    def split(self, vector: NDArray[np.float64]) -> Tensors:
+        """Return a flat vector ``[size]`` as tensors of the template's shapes and dtypes."""
+        return {
+            slot.key: torch.from_numpy(
+                vector[slot.start : slot.stop].astype(slot.dtype).reshape(slot.shape)
+            )
+            for slot in self.slots
+        }
+
+    def _check_keys(self, record: ArrayRecord) -> None:
+        if record.keys() == self._by_key.keys():
+            return
+        for key in self._by_key:
+            if key not in record:
+                raise CodecError(f"'{key}' is missing")
+        extra = sorted(str(key) for key in record if key not in self._by_key)
+        raise CodecError(f"unexpected key '{extra[0]}'")
+
+
+def _slots(template: Mapping[str, Tensor]) -> Iterator[Slot]:
+    start = 0
+    for key, tensor in template.items():
+        dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+        shape = tuple(tensor.shape)
+        stop = start + math.prod(shape)
+        yield Slot(key, dtype, shape, start, stop, npy_header(str(dtype), shape))
+        start = stop
+
+
+def _values(array: Array, slot: Slot) -> NDArray[Any]:
+    """Return the values of `array` as a flat read-only view of its bytes."""
+    data = array.data
+    if (
+        array.dtype == slot.dtype.name
+        and array.shape == slot.shape
+        and array.stype == NUMPY_STYPE
+        and len(data) == slot.total_bytes
+        and data.startswith(slot.header)
+    ):
+        return np.frombuffer(data, slot.dtype, offset=len(slot.header))
+    return _foreign_values(array, slot)
+
+
+def _foreign_values(array: Array, slot: Slot) -> NDArray[Any]:
+    """Read an array that our encoder would have written otherwise, or say what is wrong with it.
+
+    Only the header is parsed, never a pickle, and nothing is allocated by what it claims.
+    """
+    if array.stype != NUMPY_STYPE or not isinstance(array.data, bytes):
+        raise CodecError(f"'{slot.key}' is serialized as '{array.stype}', not '{NUMPY_STYPE}'")
+    if tuple(array.shape) != slot.shape:
+        raise CodecError(
+            f"'{slot.key}' has shape {_short(tuple(array.shape))}, not {_short(slot.shape)}"
+        )
+    if array.dtype != slot.dtype.name:
+        raise CodecError(f"'{slot.key}' has dtype {array.dtype!s:.40}, not {slot.dtype.name}")
+    shape, fortran, dtype, start = _read_header(array.data, slot)
+    if shape != slot.shape:
+        raise CodecError(
+            f"'{slot.key}' holds shape {_short(shape)}, not {_short(slot.shape)} as declared"
+        )
+    if dtype.newbyteorder("=") != slot.dtype:
+        raise CodecError(f"'{slot.key}' holds dtype {dtype.name:.40}, not {slot.dtype.name} as declared")
+    if len(array.data) != start + (slot.stop - slot.start) * slot.dtype.itemsize:
+        raise CodecError(f"'{slot.key}' is {len(array.data)} bytes long, not {slot.total_bytes}")
+    flat = np.frombuffer(array.data, dtype, offset=start)
+    ordered = flat.reshape(shape, order="F" if fortran else "C").astype(slot.dtype)
+    return np.ascontiguousarray(ordered).reshape(-1)
+
+
+def _read_header(data: bytes, slot: Slot) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    if len(data) > slot.total_bytes + _SPARE_HEADER:
+        raise CodecError(f"'{slot.key}' is {len(data)} bytes long, not {slot.total_bytes}")
+    buffer = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(buffer)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read(buffer)
+    except Exception:
+        # The bytes are a stranger's; how exactly they fail to be a header does not matter.
+        raise CodecError(f"'{slot.key}' cannot be decoded") from None
+    return shape, fortran, dtype, buffer.tell()
+
+
+def _short(shape: tuple[int, ...]) -> str:
+    text = str(shape)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,99 @@
+"""The one place that touches what Flower keeps private; everything else uses its public names."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import flwr
+from flwr.app import Context, Error, Message, RecordDict
+
+from fedmeta.errors import FedmetaError
+
+SUPPORTED = "flwr >=1.41,<1.43"
+
+try:
+    from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+    from flwr.supercore.run import Run
+    from flwr.supercore.task_identity import TaskIdentity
+except ImportError as error:
+    raise FedmetaError(
+        f"flwr {flwr.__version__} is not laid out as expected ({error}); install '{SUPPORTED}'"
+    ) from error
+
+__all__ = ["Run", "answer_twice", "answers", "as_server", "check_flower", "client_error", "stamp"]
+
+_RUN = 1
+
+
+def new_run() -> Run:
+    """Return an empty run, as an in-process grid needs one."""
+    return Run.create_empty(_RUN)
+
+
+def new_context(node: int, client: int, clients: int) -> Context:
+    """Return the context of a node that holds one partition."""
+    config: dict[str, bool | float | int | str] = {"partition-id": client, "num-partitions": clients}
+    return Context(run_id=_RUN, node_id=node, node_config=config, state=RecordDict(), run_config={})
+
+
+@contextmanager
+def as_server() -> Iterator[None]:
+    """Let this process create messages as the server of a run; what was set before is put back."""
+    names = ("_run_id", "_node_id", "_task_id")
+    before = [getattr(TaskIdentity, name) for name in names]
+    for name, value in zip(names, (_RUN, SUPERLINK_NODE_ID, 0), strict=True):
+        setattr(TaskIdentity, name, value)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(TaskIdentity, name, value)
+
+
+def stamp(message: Message, message_id: str) -> None:
+    """Give a message its id, which a SuperLink would do."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def client_error(reason: str, reply_to: Message) -> Message:
+    """Return the reply of a client that failed, as Flower's own engines make it."""
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=reply_to)
+
+
+def answer_twice(reply: Message, again: Message) -> Message:
+    """Return `reply` with a second one behind it, as a client sends that pushes two.
+
+    A Flower mod returns one message; this lets a mod play a client that breaks the protocol.
+    """
+    reply.__dict__["_again"] = again
+    return reply
+
+
+def answers(reply: Message) -> list[Message]:
+    """Return all messages that a client sent as its reply."""
+    return [reply, *filter(None, [reply.__dict__.pop("_again", None)])]
+
+
+def check_flower() -> str:
+    """Return Flower's version after a message was made and answered in this process.
+
+    Raises:
+        FedmetaError: If the installed Flower does not work the way fedmeta needs.
+    """
+    try:
+        with as_server():
+            request = Message(RecordDict(), 2, "train")
+            stamp(request, "1")
+            reply = Message(RecordDict(), reply_to=request)
+            works = reply.metadata.reply_to_message_id == "1" and new_run().run_id == _RUN
+    except Exception as error:
+        # Whatever a strange version raises, the cure is the same.
+        raise FedmetaError(f"flwr {flwr.__version__} failed ({error}); install '{SUPPORTED}'") from error
+    if not works:
+        raise FedmetaError(f"flwr {flwr.__version__} does not keep message ids; install '{SUPPORTED}'")
+    return str(flwr.__version__)
+
+
+def message_ids(prefix: str) -> Iterator[str]:
+    """Yield ids that are unique within one grid."""
+    return (f"{prefix}-{number}" for number in itertools.count(1))

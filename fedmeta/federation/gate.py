@@ -1,0 +1,191 @@
+"""The admission gate: nothing from a client is believed before it passed every check here."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+from pydantic import Field
+
+from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
+from fedmeta.federation.codec import Codec, CodecError
+from fedmeta.options import Options
+
+_PARTS = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CONFIG: ConfigRecord}
+
+
+class GateOptions(Options):
+    """Bounds on a reply.
+
+    Attributes:
+        max_norm: Largest Euclidean norm of a client's pseudo-gradient.
+        max_tasks: Largest task count that a client may claim; None: what it was asked to do.
+    """
+
+    max_norm: float = Field(default=1000.0, gt=0)
+    max_tasks: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True)
+class Update:
+    """An admitted pseudo-gradient.
+
+    Attributes:
+        client: Partition id.
+        tasks: Tasks behind it, its weight in the mean.
+        vector: All values, flat, float64. The memory is used again for the next reply: copy to keep.
+        norm: Euclidean norm of `vector`.
+        metrics: The client's own means over its tasks.
+    """
+
+    client: int
+    tasks: int
+    vector: NDArray[np.float64]
+    norm: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """A reply that is not used, and why.
+
+    Attributes:
+        client: Partition id.
+        reason: One short line.
+        norm: Norm of the pseudo-gradient, if it could be read and is finite.
+        non_finite: Whether NaN or Inf is the reason, a sign of diverging rather than of malice.
+    """
+
+    client: int
+    reason: str
+    norm: float | None = None
+    non_finite: bool = False
+
+
+class _RefusedError(Exception):
+    def __init__(self, reason: str, norm: float | None = None, non_finite: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.norm = norm
+        self.non_finite = non_finite
+
+
+class AdmissionGate:
+    """Admits or quarantines training replies; whatever a reply holds, it never raises.
+
+    Args:
+        options: The bounds.
+        codec: Of the state; says which keys, shapes and dtypes are right.
+        metric_names: Metrics that every reply must carry.
+        asked_tasks: Tasks that each client was asked to work on.
+    """
+
+    def __init__(
+        self, options: GateOptions, codec: Codec, metric_names: Sequence[str], asked_tasks: int
+    ) -> None:
+        self.options = options
+        self.codec = codec
+        self.metric_names = tuple(metric_names)
+        self.max_tasks = options.max_tasks or asked_tasks
+        self._vector = np.empty(codec.size)
+        self._view = torch.from_numpy(self._vector)
+
+    def check(self, client: int, round_: int, replies: Sequence[Message]) -> Update | Quarantine:
+        """Judge all that one client sent in one round.
+
+        Args:
+            client: The client, as the grid knows it; not as the reply may claim.
+            round_: The round that was asked for.
+            replies: Its replies; more than one and none of them counts.
+        """
+        if len(replies) != 1:
+            return Quarantine(client, f"{len(replies)} replies in one round, none counts")
+        try:
+            return self._admit(client, round_, replies[0])
+        except _RefusedError as refused:
+            return Quarantine(client, refused.reason, refused.norm, refused.non_finite)
+        except Exception as error:
+            # Records are a client's to fill and may break the readers in ways that nobody foresaw.
+            return Quarantine(client, f"unreadable reply ({type(error).__name__})")
+
+    def _admit(self, client: int, round_: int, reply: Message) -> Update:
+        arrays, metrics, config = _open(reply)
+        if (claimed := config.get(ROUND)) != round_ or isinstance(claimed, bool):
+            raise _RefusedError(f"reply to round {_show(claimed)}, not {round_}")
+        tasks = self._check_tasks(metrics)
+        values = self._check_metrics(metrics)
+        try:
+            self.codec.read_into(arrays, self._vector)
+        except CodecError as error:
+            raise _RefusedError(str(error)) from None
+        norm = self._check_norm()
+        return Update(client, tasks, self._vector, norm, values)
+
+    def _check_tasks(self, metrics: MetricRecord) -> int:
+        if TASKS not in metrics:
+            raise _RefusedError(f"metric '{TASKS}' is missing")
+        tasks = metrics[TASKS]
+        if type(tasks) is not int:
+            raise _RefusedError(f"task count {_show(tasks)} is no whole number")
+        if not 1 <= tasks <= self.max_tasks:
+            raise _RefusedError(f"task count {_show(tasks)} is not within 1 and {self.max_tasks}")
+        return tasks
+
+    def _check_metrics(self, metrics: MetricRecord) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for name in self.metric_names:
+            value = metrics.get(name)
+            if type(value) is not float:
+                raise _RefusedError(f"metric '{name}' is {_show(value)}, not a number")
+            if not math.isfinite(value):
+                raise _RefusedError(f"metric '{name}' is {value}", non_finite=True)
+            if name.startswith("accuracy") and not 0.0 <= value <= 1.0 + 1e-6:
+                raise _RefusedError(f"metric '{name}' is {value:.6g}, not within 0 and 1")
+            values[name] = value
+        if len(metrics) != len(values) + 1:
+            extra = sorted(set(metrics) - set(values) - {TASKS})
+            raise _RefusedError(f"unexpected metric {_show(extra[0])}")
+        return values
+
+    def _check_norm(self) -> float:
+        square = float(torch.dot(self._view, self._view))
+        if not math.isfinite(square):
+            # Either a value is not finite, or the square of a finite one overflowed.
+            self._check_finite()
+        norm = math.sqrt(square)
+        if norm > self.options.max_norm:
+            known = norm if math.isfinite(norm) else None
+            raise _RefusedError(f"norm {norm:.4g} exceeds max_norm {self.options.max_norm:.4g}", known)
+        return norm
+
+    def _check_finite(self) -> None:
+        for slot in self.codec.slots:
+            values = self._vector[slot.start : slot.stop]
+            if np.isnan(values).any():
+                raise _RefusedError(f"NaN in '{slot.key}'", non_finite=True)
+            if np.isinf(values).any():
+                raise _RefusedError(f"Inf in '{slot.key}'", non_finite=True)
+
+
+def _open(reply: Message) -> tuple[ArrayRecord, MetricRecord, ConfigRecord]:
+    if reply.has_error():
+        lines = (reply.error.reason or f"code {reply.error.code}").strip().splitlines()
+        raise _RefusedError(f"client failed: {lines[0] if lines else 'no reason given'}"[:240])
+    if not reply.has_content() or not isinstance(reply.content, RecordDict):
+        raise _RefusedError("reply without content")
+    content = reply.content
+    for key, kind in _PARTS.items():
+        if not isinstance(content.get(key), kind):
+            raise _RefusedError(f"'{key}' is missing or no {kind.__name__}")
+    if len(content) != len(_PARTS):
+        extra = sorted(set(content) - set(_PARTS))
+        raise _RefusedError(f"unexpected record {_show(extra[0])}")
+    return content[ARRAYS], content[METRICS], content[CONFIG]  # type: ignore[return-value]
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

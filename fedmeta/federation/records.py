@@ -1,0 +1,113 @@
+"""What a round leaves behind: plain values that an observer may write down."""
+
+from dataclasses import dataclass
+
+from fedmeta.learning import Tensors
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One client's part in one round.
+
+    Attributes:
+        round: The round.
+        client: Partition id.
+        tasks: Training tasks behind the reply; 0 if it was not admitted.
+        norm: Euclidean norm of the pseudo-gradient; None if it could not be read.
+        admitted: Whether the reply was aggregated.
+        reason: Why it was not; None if it was.
+        loss: Query loss after adaptation as the client reports it; None if not admitted.
+        accuracy: Query accuracy after adaptation; None if not admitted, and for regression.
+    """
+
+    round: int
+    client: int
+    tasks: int
+    norm: float | None
+    admitted: bool
+    reason: str | None
+    loss: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """How well held-out clients do after a number of adaptation steps.
+
+    Attributes:
+        step: Adaptation steps.
+        loss: Mean query loss over tasks.
+        accuracy: Mean query accuracy over tasks; None for regression.
+        ci95: Half the width of the 95% confidence interval over tasks, ``1.96 s / sqrt(n)``, of the
+            accuracy, or of the loss for regression.
+        tasks: How many tasks were averaged.
+        loss_ci95: The same half width, of the loss.
+        inductive_accuracy: Accuracy with batch-norm statistics of the support set alone; None for
+            models without batch norm and for regression.
+        inductive_ci95: Its half width.
+    """
+
+    step: int
+    loss: float
+    accuracy: float | None
+    ci95: float
+    tasks: int
+    loss_ci95: float
+    inductive_accuracy: float | None = None
+    inductive_ci95: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One finished round. Means are over the tasks of the admitted clients, NaN where there are none.
+
+    Attributes:
+        round: Counted from 1.
+        skipped: Whether fewer clients than the quorum were admitted, so that the state did not change.
+        cohort: Clients that were asked.
+        admitted: Clients whose reply was aggregated.
+        quarantined: Clients whose reply was refused or missing.
+        tasks: Training tasks behind the admitted replies.
+        loss: Query loss after adaptation.
+        loss_before: Query loss before adaptation.
+        accuracy: Query accuracy after adaptation; None for regression.
+        accuracy_before: Query accuracy before adaptation; None for regression.
+        update_norm: Norm of the aggregated pseudo-gradient before clipping; 0 if skipped.
+        lr: The server's learning rate in this round.
+        bytes_down: Bytes of arrays sent to the cohort.
+        bytes_up: Bytes of arrays in its replies.
+        evaluation: Results of the validation clients by adaptation step; None if not due.
+        clients: Every client of the cohort, by partition id.
+    """
+
+    round: int
+    skipped: bool
+    cohort: int
+    admitted: int
+    quarantined: int
+    tasks: int
+    loss: float
+    loss_before: float
+    accuracy: float | None
+    accuracy_before: float | None
+    update_norm: float
+    lr: float
+    bytes_down: int
+    bytes_up: int
+    evaluation: tuple[StepResult, ...] | None
+    clients: tuple[ClientRecord, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a run needs to go on: training after round 900 depends on nothing else before it.
+
+    Attributes:
+        round: Finished rounds.
+        state: The meta-learned state.
+        optimizer: State of the server's optimizer as flat tensors; empty before its first step.
+    """
+
+    round: int
+    state: Tensors
+    optimizer: Tensors

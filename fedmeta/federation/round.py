@@ -1,0 +1,151 @@
+"""One round's bookkeeping: who replied, what was admitted, and what became of it."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Message
+from numpy.typing import NDArray
+
+from fedmeta.errors import DivergedError
+from fedmeta.federation.aggregate import Aggregator, MetricMean, TaskWeightedMean
+from fedmeta.federation.client import ARRAYS
+from fedmeta.federation.gate import AdmissionGate, Quarantine, Update
+from fedmeta.federation.plan import Plan
+from fedmeta.federation.records import ClientRecord, RoundRecord
+from fedmeta.learning import Tensors
+
+
+class RoundTally:
+    """Takes the replies of one round as they come, and holds no more than one of them.
+
+    Args:
+        round_: The round.
+        cohort: The clients that were asked.
+        gate: Judges each reply.
+    """
+
+    def __init__(self, round_: int, cohort: Sequence[int], gate: AdmissionGate) -> None:
+        self.round = round_
+        self.cohort = cohort
+        self.gate = gate
+        self.admitted = 0
+        self.bytes_up = 0
+        self.metrics = MetricMean()
+        self.aggregator: Aggregator = TaskWeightedMean(gate.codec.size)
+        self._awaited = set(cohort)
+        self._records: list[ClientRecord] = []
+        self._non_finite: list[Quarantine] = []
+
+    def take(self, client: int, sent: Sequence[Message]) -> None:
+        """Judge what one client sent, and aggregate it if it is sound."""
+        self.bytes_up += sum(_array_bytes(message) for message in sent)
+        if client not in self._awaited:
+            self._quarantine(Quarantine(client, "was not asked in this round"))
+            return
+        self._awaited.discard(client)
+        verdict = self.gate.check(client, self.round, sent)
+        if isinstance(verdict, Quarantine):
+            self._quarantine(verdict)
+        else:
+            self._admit(verdict)
+
+    def close(self, plan: Plan) -> None:
+        """Give up on clients that have not replied.
+
+        Raises:
+            DivergedError: If there were updates, and every one of them was non-finite.
+        """
+        for client in sorted(self._awaited):
+            self._quarantine(Quarantine(client, f"no reply within {plan.timeout:g} s"))
+        self._records.sort(key=lambda record: record.client)
+        if self._non_finite and len(self._non_finite) == len(self.cohort):
+            first = self._non_finite[0]
+            raise DivergedError(
+                f"round {self.round} diverged: the update of every client was non-finite "
+                f"(client {first.client}: {first.reason}); {_advice(plan)}"
+            )
+
+    @property
+    def pseudo_gradient(self) -> NDArray[np.float64]:
+        """The aggregated update, flat."""
+        return self.aggregator.result()
+
+    def record(self, skipped: bool, lr: float, bytes_each: int) -> RoundRecord:
+        """Return the round's record; the tally must be closed."""
+        mean = self.metrics.mean
+        loss, before = mean("loss"), mean("loss_before")
+        return RoundRecord(
+            round=self.round,
+            skipped=skipped,
+            cohort=len(self.cohort),
+            admitted=self.admitted,
+            quarantined=len(self._records) - self.admitted,
+            tasks=0 if skipped else self.metrics.tasks,
+            loss=math.nan if loss is None else loss,
+            loss_before=math.nan if before is None else before,
+            accuracy=mean("accuracy"),
+            accuracy_before=mean("accuracy_before"),
+            update_norm=0.0 if skipped else float(np.linalg.norm(self.pseudo_gradient)),
+            lr=lr,
+            bytes_down=len(self.cohort) * bytes_each,
+            bytes_up=self.bytes_up,
+            evaluation=None,
+            clients=tuple(self._records),
+        )
+
+    def _admit(self, update: Update) -> None:
+        self.admitted += 1
+        self.aggregator.add(update)
+        self.metrics.add(update)
+        metrics = update.metrics
+        self._records.append(
+            ClientRecord(
+                self.round,
+                update.client,
+                update.tasks,
+                update.norm,
+                True,
+                None,
+                metrics["loss"],
+                metrics.get("accuracy"),
+            )
+        )
+
+    def _quarantine(self, verdict: Quarantine) -> None:
+        if verdict.non_finite:
+            self._non_finite.append(verdict)
+        self._records.append(
+            ClientRecord(self.round, verdict.client, 0, verdict.norm, False, verdict.reason, None, None)
+        )
+
+
+def require_finite(state: Tensors, round_: int, plan: Plan) -> None:
+    """Check the state after the server's step.
+
+    Raises:
+        DivergedError: If a value is NaN or Inf.
+    """
+    for key, value in state.items():
+        if not bool(torch.isfinite(value).all()):
+            raise DivergedError(
+                f"round {round_} diverged: the server's step made '{key}' non-finite; {_advice(plan)}"
+            )
+
+
+def _advice(plan: Plan) -> str:
+    if plan.server.clip_norm is None:
+        return "clip the meta-gradient (server.clip_norm = 1.0, say) or lower the learning rates"
+    return f"lower server.clip_norm (now {plan.server.clip_norm:g}) or the learning rates"
+
+
+def _array_bytes(message: Message) -> int:
+    try:
+        arrays = message.content[ARRAYS] if message.has_content() else None
+        return (
+            sum(len(array.data) for array in arrays.values()) if isinstance(arrays, ArrayRecord) else 0
+        )
+    except Exception:
+        # A client may send records that cannot even be measured; the gate will say so.
+        return 0

@@ -1,0 +1,162 @@
+"""The server's step: any `torch.optim` optimizer, fed the aggregated pseudo-gradient."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator, model_validator
+
+from fedmeta.errors import ConfigError
+from fedmeta.learning import Tensors
+from fedmeta.options import Options, nearest
+
+
+class ServerOptions(Options):
+    """How the server steps.
+
+    Attributes:
+        optimizer: Name of a class of `torch.optim`.
+        lr: Its learning rate in the first round.
+        options: Its other keyword arguments.
+        schedule: How the rate falls over the rounds; ``linear`` is Reptile's.
+        clip_norm: Longest pseudo-gradient, by Euclidean norm; longer ones are scaled down to it.
+    """
+
+    optimizer: str = "Adam"
+    lr: float = Field(default=1e-3, gt=0)
+    options: dict[str, Any] = Field(default_factory=dict)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    clip_norm: float | None = Field(default=None, gt=0)
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        _optimizer_class(name)
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ServerOptions":
+        trial = torch.zeros(2, 2)
+        trial.grad = torch.zeros(2, 2)
+        try:
+            _build(self, [trial]).step()
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(_why_not(self, error)) from None
+        return self
+
+
+def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    kinds = {
+        key: kind
+        for key, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
+    }
+    kinds.pop("Optimizer", None)
+    if name not in kinds:
+        raise ValueError(f"unknown torch.optim optimizer '{name}': {nearest(name, kinds)}")
+    return kinds[name]
+
+
+def _build(options: ServerOptions, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    kind: Any = _optimizer_class(options.optimizer)
+    built: torch.optim.Optimizer = kind(parameters, lr=options.lr, **options.options)
+    return built
+
+
+def _why_not(options: ServerOptions, error: Exception) -> str:
+    kind = _optimizer_class(options.optimizer)
+    accepted = set(inspect.signature(kind).parameters) - {"params", "lr"}
+    for key in options.options:
+        if key not in accepted:
+            return f"{options.optimizer} has no option '{key}': {nearest(key, accepted)}"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{options.optimizer} cannot be the server's optimizer with these options: {reason}"
+
+
+def learning_rate(options: ServerOptions, round_: int, rounds: int) -> float:
+    """Return the rate of a round in ``1..rounds``: a pure function, so that resuming needs no state.
+
+    ``linear`` falls from ``lr`` in the first round to ``lr / rounds`` in the last one, as the
+    meta step size of Reptile does (Nichol et al. 2018, section 6); ``cosine`` is Loshchilov and Hutter
+    2017, equation 5, down to 0 after the last round.
+    """
+    done = (round_ - 1) / rounds
+    factor = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
+    return options.lr * factor[options.schedule]
+
+
+class ServerOptimizer:
+    """Owns the meta-learned state between rounds.
+
+    Args:
+        options: Which optimizer.
+        state: The state to start from; it is copied.
+        rounds: Length of the schedule.
+    """
+
+    def __init__(self, options: ServerOptions, state: Tensors, rounds: int) -> None:
+        self.options = options
+        self.rounds = rounds
+        self._state = {key: value.detach().clone() for key, value in state.items()}
+        # Whole numbers in a state (a step count, say) are not for an optimizer to move.
+        self._keys = [key for key, value in self._state.items() if value.is_floating_point()]
+        self._optimizer = _build(options, [self._state[key] for key in self._keys])
+
+    @property
+    def state(self) -> Tensors:
+        """A copy of the current state."""
+        return {key: value.clone() for key, value in self._state.items()}
+
+    def step(self, round_: int, pseudo_gradient: Tensors) -> None:
+        """Descend an aggregated pseudo-gradient, clipped, at the rate of `round_`."""
+        scale = self._clip_factor(pseudo_gradient)
+        for key in self._keys:
+            gradient = pseudo_gradient[key].to(self._state[key].dtype)
+            self._state[key].grad = gradient if scale is None else gradient * scale
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.options, round_, self.rounds)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _clip_factor(self, pseudo_gradient: Tensors) -> float | None:
+        limit = self.options.clip_norm
+        if limit is None:
+            return None
+        norm = math.sqrt(sum(float(pseudo_gradient[k].double().square().sum()) for k in self._keys))
+        return limit / norm if norm > limit else None
+
+    def export(self) -> Tensors:
+        """Return the optimizer's own state as flat tensors, for a checkpoint."""
+        flat: Tensors = {}
+        for key in self._keys:
+            for name, value in self._optimizer.state.get(self._state[key], {}).items():
+                if isinstance(value, torch.Tensor):
+                    flat[f"{key}/{name}"] = value.detach().clone()
+                elif value is not None:
+                    flat[f"{key}/{name}:{type(value).__name__}"] = torch.tensor(
+                        value, dtype=_WIDE[type(value)]
+                    )
+        return flat
+
+    def restore(self, flat: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `export` returned; later steps are then the same bit for bit.
+
+        Raises:
+            ConfigError: If it belongs to a state with other tensors.
+        """
+        for path, value in flat.items():
+            key, _, name = path.rpartition("/")
+            if key not in self._keys:
+                raise ConfigError(
+                    f"the optimizer's state holds '{path}', but there is no '{key}' to optimize"
+                )
+            name, _, plain = name.partition(":")
+            # Optimizer.load_state_dict would cast some values to the parameter's dtype.
+            self._optimizer.state[self._state[key]][name] = (
+                value.item() if plain else value.detach().clone()
+            )
+
+
+_WIDE: dict[type, torch.dtype] = {int: torch.int64, float: torch.float64, bool: torch.bool}

@@ -1,0 +1,222 @@
+"""The one strategy: sample, ask, admit, aggregate, step, evaluate, report."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from typing_extensions import override
+
+from fedmeta.errors import ConfigError
+from fedmeta.federation.client import TASKS, request_content
+from fedmeta.federation.codec import Codec
+from fedmeta.federation.evaluation import merge, quantities
+from fedmeta.federation.evaluation_replies import EvaluationGate
+from fedmeta.federation.gate import AdmissionGate
+from fedmeta.federation.nodes import Addresses, by_client, sample_cohort, wait_for_nodes
+from fedmeta.federation.plan import Plan
+from fedmeta.federation.records import RoundRecord, Snapshot
+from fedmeta.federation.round import RoundTally, require_finite
+from fedmeta.federation.server_optimizer import ServerOptimizer, learning_rate
+from fedmeta.federation.workload import Learner
+from fedmeta.tasks import Split
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[RoundRecord, Snapshot], None]
+
+
+class MetaStrategy(Strategy):
+    """Federated meta-learning with one server optimizer, on any Flower grid.
+
+    Args:
+        learner: Says what states and replies look like; its clients' data is not touched.
+        plan: What to do each round.
+        observer: Called after each round with what happened and where the run stands.
+        start: Where an earlier run stood; None: begin from the initial arrays.
+
+    Raises:
+        ConfigError: If the cohort is larger than the population.
+    """
+
+    def __init__(
+        self, learner: Learner, plan: Plan, observer: Observer, start: Snapshot | None = None
+    ) -> None:
+        workload = learner.workload
+        self.population = workload.population
+        if plan.cohort > self.population.train:
+            raise ConfigError(
+                f"cohort = {plan.cohort} is larger than the population of "
+                f"{self.population.train} training clients"
+            )
+        self.plan = plan
+        self.observer = observer
+        self.seed = workload.seed
+        self.steps = workload.evaluation_steps
+        self.codec = Codec(learner.template)
+        self.gate = AdmissionGate(plan.gate, self.codec, learner.metric_names, workload.tasks_per_round)
+        self.evaluation_gate = EvaluationGate(
+            quantities(learner.algorithm), len(self.steps), workload.evaluation_tasks
+        )
+        self.first_round = start.round + 1 if start else plan.first_round
+        self._optimizer = ServerOptimizer(
+            plan.server, start.state if start else learner.template, plan.rounds
+        )
+        if start:
+            self._optimizer.restore(start.optimizer)
+        self._cohort: list[int] = []
+        self._addresses: Addresses | None = None
+        self._record: RoundRecord | None = None
+
+    @property
+    def arrays(self) -> ArrayRecord:
+        """The current state, serialized."""
+        return self.codec.encode(self._optimizer.state)
+
+    def snapshot(self, round_: int) -> Snapshot:
+        """Return where the run stands after `round_`."""
+        return Snapshot(round_, self._optimizer.state, self._optimizer.export())
+
+    @override
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Draw the cohort and address the same request to each of its clients."""
+        self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.cohort)
+        return self._requests(MessageType.TRAIN, server_round, arrays, self._cohort)
+
+    @override
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Admit what is sound, average it, and take the server's step.
+
+        Returns:
+            The new state and the means of the clients' metrics; None for both if the quorum was missed.
+
+        Raises:
+            DivergedError: If the state, or every update to it, turned non-finite.
+        """
+        tally = RoundTally(server_round, self._cohort, self.gate)
+        for client, sent in by_client(replies, self._book()):
+            tally.take(client, sent)
+        tally.close(self.plan)
+        skipped = tally.admitted < max(1, self.plan.quorum)
+        if not skipped:
+            self._optimizer.step(server_round, self.codec.split(tally.pseudo_gradient))
+            require_finite(self._optimizer.state, server_round, self.plan)
+        self._record = tally.record(
+            skipped,
+            learning_rate(self.plan.server, server_round, self.plan.rounds),
+            self.codec.total_bytes,
+        )
+        if skipped:
+            log.warning(
+                "round %d skipped: %d admitted, quorum %d",
+                server_round,
+                tally.admitted,
+                self.plan.quorum,
+            )
+            return None, None
+        return self.arrays, MetricRecord({TASKS: self._record.tasks, "loss": self._record.loss})
+
+    @override
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every validation client, in the rounds where evaluation is due."""
+        every = self.plan.evaluate_every
+        if not every or server_round % every:
+            return []
+        return self.ask_split("validation", server_round, arrays)
+
+    @override
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Merge the validation clients' sums into the round's record."""
+        sums = self.evaluation_gate.admitted(server_round, by_client(replies, self._book()))
+        results = merge(self.steps, sums)
+        if not results or self._record is None:
+            return None
+        self._record = replace(self._record, evaluation=results)
+        return MetricRecord({"loss": [result.loss for result in results]})
+
+    @override
+    def summary(self) -> None:
+        """Log what this strategy does."""
+        plan = self.plan
+        log.info(
+            "%d of %d clients a round, quorum %d, %s at %g (%s)",
+            plan.cohort,
+            self.population.train,
+            plan.quorum,
+            plan.server.optimizer,
+            plan.server.lr,
+            plan.server.schedule,
+        )
+
+    def connect(self, grid: Grid) -> None:
+        """Wait for the nodes, for no longer than the plan's timeout, and learn where each client is."""
+        self._addresses = wait_for_nodes(grid, len(self.population), self.plan.timeout)
+
+    def ask_split(self, split: Split, round_: int, arrays: ArrayRecord) -> Iterable[Message]:
+        """Address an evaluation request to every client of `split`."""
+        return self._requests(MessageType.EVALUATE, round_, arrays, self.population.clients(split))
+
+    @override
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the rounds from where the snapshot stood up to `num_rounds`.
+
+        Unlike Flower's, it begins after the last finished round, waits for nothing without a deadline,
+        and keeps no history: the observer is told each round.
+
+        Args:
+            grid: Where the clients are.
+            initial_arrays: The state to start from; ignored where there is a snapshot.
+            num_rounds: The last round.
+            timeout: Seconds to wait for the replies of a round.
+            train_config: Not used; the plan says everything.
+            evaluate_config: Not used.
+            evaluate_fn: Called after each round with the round and the state.
+
+        Returns:
+            The final arrays.
+        """
+        self.summary()
+        self.connect(grid)
+        config = ConfigRecord()
+        arrays = self.arrays if self.first_round > 1 else initial_arrays
+        for round_ in range(self.first_round, num_rounds + 1):
+            asked = self.configure_train(round_, arrays, train_config or config, grid)
+            changed, _ = self.aggregate_train(round_, grid.send_and_receive(asked, timeout=timeout))
+            arrays = changed or arrays
+            asked = list(self.configure_evaluate(round_, arrays, evaluate_config or config, grid))
+            if asked:
+                self.aggregate_evaluate(round_, grid.send_and_receive(asked, timeout=timeout))
+            if evaluate_fn:
+                evaluate_fn(round_, arrays)
+            if self._record is not None:
+                self.observer(self._record, self.snapshot(round_))
+        return Result(arrays=arrays)
+
+    def _requests(
+        self, kind: str, round_: int, arrays: ArrayRecord, clients: Iterable[int]
+    ) -> Iterator[Message]:
+        content, book = request_content(arrays, round_), self._book()
+        for client in clients:
+            yield Message(content, book.node_of(client), kind, group_id=str(round_))
+
+    def _book(self) -> Addresses:
+        if self._addresses is None:
+            raise RuntimeError("connect the strategy to a grid first")
+        return self._addresses

@@ -1,0 +1,72 @@
+"""What runs in a worker process: it computes chunks for the grid of its parent."""
+
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.execution import Job, Outcome, compute
+from fedmeta.federation.workload import CohortUpdate, Workload, describe
+from fedmeta.learning import Tensors
+
+READY = "ready"
+Arrays = dict[str, NDArray[Any]]
+Packed = tuple[list[int], Arrays, Arrays, int, dict[int, str]] | EvaluationSums | str
+
+
+def to_arrays(tensors: Tensors) -> Arrays:
+    """Return tensors as C-ordered arrays, which pickle into one block each."""
+    return {key: np.ascontiguousarray(value.detach().numpy()) for key, value in tensors.items()}
+
+
+def to_tensors(arrays: Arrays) -> Tensors:
+    """Return the tensors of `to_arrays`."""
+    return {key: torch.from_numpy(value) for key, value in arrays.items()}
+
+
+def pack_outcome(outcome: Outcome) -> Packed:
+    """Make an outcome ready to cross a pipe."""
+    if isinstance(outcome, CohortUpdate):
+        updates, metrics = to_arrays(outcome.updates), to_arrays(outcome.metrics)
+        return outcome.clients, updates, metrics, outcome.tasks, outcome.failures
+    return outcome
+
+
+def unpack_outcome(packed: Packed) -> Outcome:
+    """Return what `pack_outcome` was given."""
+    if isinstance(packed, tuple):
+        clients, updates, metrics, tasks, failures = packed
+        return CohortUpdate(clients, to_tensors(updates), to_tensors(metrics), tasks, failures)
+    return packed
+
+
+def main() -> None:
+    """Serve the parent, whose connection is the file descriptor in ``argv[1]``, until it closes or dies."""
+    torch.set_num_threads(1)
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    try:
+        _serve(connection)
+    except (EOFError, ConnectionError):
+        return
+
+
+def _serve(connection: "Connection[Any, Any]") -> None:
+    workload: Workload = connection.recv()
+    try:
+        learner = workload.build()
+    except Exception as error:
+        # The parent goes on without this process and says why.
+        connection.send(describe(error))
+        return
+    connection.send(READY)
+    state: Tensors = {}
+    while True:
+        order: Arrays | Job = connection.recv()
+        if isinstance(order, dict):
+            state = to_tensors(order)
+        else:
+            connection.send(pack_outcome(compute(learner, state, order)))

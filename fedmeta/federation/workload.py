@@ -1,0 +1,252 @@
+"""What every client computes, for many clients at once: a cohort of one is the same code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
+from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, expand_state
+from fedmeta.tasks import Population, TaskBatch, TaskFamily, build_family, stream, torch_generator
+
+LOSSES = ("loss", "loss_before")
+ACCURACIES = ("accuracy", "accuracy_before")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What clients work on, as plain values: any process that builds it computes the same.
+
+    Attributes:
+        task: Task family, by name or dotted path.
+        data: The family's options.
+        population: Clients by split.
+        learner: Algorithm and model.
+        seed: Of all that is random.
+        tasks_per_client: Tasks of a client in each of its local steps.
+        local_steps: Meta-steps that a client takes before it replies.
+        local_lr: Step size of those.
+        dtype: Of the state, the tasks and the updates.
+        evaluation_tasks: Tasks that each held-out client is evaluated on.
+        evaluation_steps: Adaptation steps after which it is, increasing.
+    """
+
+    task: str
+    data: Mapping[str, Any]
+    population: Population
+    learner: LearnerSetup
+    seed: int
+    tasks_per_client: int = 1
+    local_steps: int = 1
+    local_lr: float = 0.01
+    dtype: Literal["float32", "float64"] = "float32"
+    evaluation_tasks: int = 100
+    evaluation_steps: tuple[int, ...] = (0, 1, 3, 5, 10)
+
+    def build(self) -> "Learner":
+        """Load the data and build the algorithm.
+
+        Raises:
+            ConfigError: For an unknown name or option, or parts that do not fit each other.
+            DataError: If a data file is missing or corrupt.
+        """
+        family = build_family(self.task, self.data, self.population, self.seed)
+        return Learner(self, family, build_algorithm(self.learner, family.spec))
+
+    @property
+    def tasks_per_round(self) -> int:
+        """Tasks of one client in one round."""
+        return self.tasks_per_client * self.local_steps
+
+
+@dataclass(frozen=True)
+class CohortUpdate:
+    """What a stack of clients computed.
+
+    Attributes:
+        clients: Partition ids of those that succeeded; C in number.
+        updates: Pseudo-gradients, ``[C, ...]`` by key of the state.
+        metrics: Means over a client's tasks, ``[C]`` each.
+        tasks: Tasks of each client.
+        failures: Why the others failed, by partition id.
+    """
+
+    clients: list[int]
+    updates: Tensors
+    metrics: Tensors
+    tasks: int
+    failures: dict[int, str] = field(default_factory=dict)
+
+
+class Learner:
+    """The clients' side of a workload: private data and local work, without any state of its own.
+
+    Args:
+        workload: The values it was built from.
+        family: The clients' data.
+        algorithm: How they learn.
+    """
+
+    def __init__(self, workload: Workload, family: TaskFamily, algorithm: Algorithm) -> None:
+        self.workload = workload
+        self.family = family
+        self.algorithm = algorithm
+        self.dtype: torch.dtype = getattr(torch, workload.dtype)
+
+    @cached_property
+    def template(self) -> Tensors:
+        """The initial state; what a state or update must look like."""
+        drawn = self.algorithm.init(torch_generator(self.workload.seed, "init"))
+        return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in drawn.items()}
+
+    def init_state(self) -> Tensors:
+        """Draw the initial state, from the seed alone."""
+        return {key: value.clone() for key, value in self.template.items()}
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics that a training reply carries."""
+        return LOSSES + (ACCURACIES if self.family.spec.kind == "classification" else ())
+
+    @property
+    def chunk_clients(self) -> int:
+        """How many clients are stacked at once; a matter of the model, never of the machine."""
+        return max(1, self.algorithm.model.chunk_tasks // self.workload.tasks_per_client)
+
+    def sample(self, round_: int, client: int) -> TaskBatch:
+        """Draw a client's tasks of one round, those of its first local step first."""
+        rng = stream(self.workload.seed, "train", round_, client)
+        return self.family.sample(client, self.workload.tasks_per_round, rng).to(self.dtype)
+
+    def train(self, state: Tensors, round_: int, clients: Sequence[int]) -> CohortUpdate:
+        """Compute the updates of clients that start from one state, in one stack.
+
+        A client that fails is left out with its reason. Its place in the stack is filled with tasks
+        of another, so that nobody else's result depends on it, to the last bit.
+        """
+        drawn, failures = self._draw(round_, clients)
+        try:
+            return self._stacked(state, clients, drawn, failures)
+        except Exception:
+            # Somebody's tasks break the stack: find out whose by computing each alone.
+            failures |= self._failing_alone(state, drawn)
+        try:
+            return self._stacked(state, clients, drawn, failures)
+        except Exception:
+            return self._one_by_one(state, clients, drawn, failures)
+
+    def evaluate(self, state: Tensors, client: int) -> EvaluationSums:
+        """Adapt to a held-out client's tasks, the same ones each time, and add up how well it does."""
+        rng = stream(self.workload.seed, "evaluate", client)
+        tasks = self.family.sample(client, self.workload.evaluation_tasks, rng).to(self.dtype)
+        return evaluate_tasks(self.algorithm, state, tasks, self.workload.evaluation_steps)
+
+    def _draw(self, round_: int, clients: Sequence[int]) -> tuple[dict[int, TaskBatch], dict[int, str]]:
+        drawn, failures = {}, {}
+        for client in clients:
+            try:
+                drawn[client] = self.sample(round_, client)
+            except Exception as error:
+                # A client's own code and data: whatever it raises is that client's failure alone.
+                failures[client] = describe(error)
+        return drawn, failures
+
+    def _stacked(
+        self,
+        state: Tensors,
+        clients: Sequence[int],
+        drawn: dict[int, TaskBatch],
+        failures: dict[int, str],
+    ) -> CohortUpdate:
+        good = [client for client in clients if client not in failures]
+        if not good:
+            return CohortUpdate([], {}, {}, self.workload.tasks_per_round, dict(failures))
+        batches = [drawn[good[0] if client in failures else client] for client in clients]
+        updates, metrics = self._local_steps(state, TaskBatch.concat(batches), len(batches))
+        if failures:
+            rows = [row for row, client in enumerate(clients) if client not in failures]
+            updates = {key: value[rows] for key, value in updates.items()}
+            metrics = {key: value[rows] for key, value in metrics.items()}
+        return CohortUpdate(good, updates, metrics, self.workload.tasks_per_round, dict(failures))
+
+    def _failing_alone(self, state: Tensors, drawn: dict[int, TaskBatch]) -> dict[int, str]:
+        failures = {}
+        for client, tasks in drawn.items():
+            try:
+                self._local_steps(state, tasks, 1)
+            except Exception as error:
+                failures[client] = describe(error)
+        return failures
+
+    def _one_by_one(
+        self,
+        state: Tensors,
+        clients: Sequence[int],
+        drawn: dict[int, TaskBatch],
+        failures: dict[int, str],
+    ) -> CohortUpdate:
+        """Compute clients whose tasks cannot be stacked, because their shapes differ."""
+        good = [client for client in clients if client not in failures]
+        parts = [self._local_steps(state, drawn[client], 1) for client in good]
+        updates, metrics = (
+            {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
+        )
+        return CohortUpdate(good, updates, metrics, self.workload.tasks_per_round, dict(failures))
+
+    def _local_steps(self, state: Tensors, tasks: TaskBatch, clients: int) -> tuple[Tensors, Tensors]:
+        """Take local steps ``theta <- theta - local_lr * g``; per client sum g and average the metrics.
+
+        The sum is ``(theta_0 - theta_k) / local_lr``: what FedAvg's server steps along (Reddi et al.
+        2021, "Adaptive Federated Optimization", Algorithm 1).
+        """
+        workload = self.workload
+        rows = expand_state(state, clients * workload.tasks_per_client)
+        own = expand_state(state, clients)
+        total: Tensors = {}
+        seen: list[Tensors] = []
+        for step in range(workload.local_steps):
+            if step:
+                rows = {k: v.repeat_interleave(workload.tasks_per_client, 0) for k, v in own.items()}
+            gradients, metrics = self.algorithm.task_updates(
+                rows, self._step_tasks(tasks, clients, step)
+            )
+            mean = {key: _client_mean(value, clients) for key, value in gradients.items()}
+            seen.append({key: _client_mean(value, clients) for key, value in metrics.items()})
+            total = {key: total[key] + mean[key] for key in mean} if total else mean
+            if step + 1 < workload.local_steps:
+                own = {key: value - workload.local_lr * mean[key] for key, value in own.items()}
+        names = self.metric_names
+        return total, {n: torch.stack([metrics[n] for metrics in seen]).mean(0) for n in names}
+
+    def _step_tasks(self, tasks: TaskBatch, clients: int, step: int) -> TaskBatch:
+        """Pick the tasks of one local step out of those of a round, client by client."""
+        workload = self.workload
+        if workload.local_steps == 1:
+            return tasks
+
+        def pick(values: Tensor) -> Tensor:
+            split = values.view(
+                clients, workload.local_steps, workload.tasks_per_client, *values.shape[1:]
+            )
+            return split[:, step].flatten(0, 1)
+
+        return TaskBatch(
+            *(pick(v) for v in (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y))
+        )
+
+
+def _client_mean(values: Tensor, clients: int) -> Tensor:
+    """Average ``[C * n, ...]`` over each client's n tasks, ``[C, ...]``."""
+    values = values.detach()
+    if values.shape[0] == clients:
+        return values
+    return values.reshape(clients, -1, *values.shape[1:]).mean(1)
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
