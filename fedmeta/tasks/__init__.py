@@ -10,12 +10,14 @@ from fedmeta.tasks.base import (
     build_family,
 )
 from fedmeta.tasks.digits import Digits
+from fedmeta.tasks.omniglot import Omniglot
 from fedmeta.tasks.seeding import stream, torch_generator
 from fedmeta.tasks.sinusoid import Sinusoid
 
 __all__ = [
     "FAMILIES",
     "Digits",
+    "Omniglot",
     "Population",
     "Sinusoid",
     "Split",

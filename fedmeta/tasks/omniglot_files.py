@@ -1,0 +1,172 @@
+"""Reading Omniglot's official zip files into small grey images, and keeping the result."""
+
+import hashlib
+import re
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmeta.errors import DataError
+from fedmeta.tasks.sources import cache_folder, sha256_of
+
+PAGE, SIDE = 105, 28
+
+# Part of the name of a cached file: raise it when what `_decode` yields changes.
+_FORMAT = "omniglot 1"
+_MEMBER = re.compile(r"(?:.*/)?(?P<alphabet>[^/]+)/(?P<character>character\d+)/\d+_\d+\.png")
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Drawings of characters.
+
+    Attributes:
+        images: ``[N, 28, 28]``, uint8, ink 255.
+        character: ``[N]``, which character each image shows.
+        names: The name of each character, such as ``Korean/character07``.
+        files: ``[characters]``, the position of the zip file each one comes from.
+    """
+
+    images: NDArray[np.uint8]
+    character: NDArray[np.int64]
+    names: tuple[str, ...]
+    files: NDArray[np.int64]
+
+    @property
+    def alphabets(self) -> tuple[str, ...]:
+        """Return the alphabet of each character."""
+        return tuple(name.partition("/")[0] for name in self.names)
+
+
+def read_characters(files: Sequence[Path], fetch_hint: str) -> Characters:
+    """Read official zip files, in order; an alphabet that an earlier file holds too is not read again.
+
+    The result is cached under the SHA-256 of the files, so that the second time takes milliseconds.
+
+    Args:
+        files: The zip files.
+        fetch_hint: How to get them again, for messages.
+
+    Raises:
+        DataError: If a file is corrupt or holds no drawings, or Pillow is missing to decode them.
+    """
+    sums = [sha256_of(file) for file in files]
+    key = hashlib.sha256(" ".join([_FORMAT, *sums]).encode()).hexdigest()[:32]
+    cached = cache_folder() / "decoded" / f"omniglot-{key}.npz"
+    known = _load(cached)
+    if known is None:
+        known = _decode_all(files, fetch_hint)
+        _save(known, cached)
+    return known
+
+
+def shrink(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Average ``[B, 105, 105]`` over the area of each of 28 x 28 cells; 255 is a cell full of ink.
+
+    A cell is 3.75 pixels wide; a pixel on its border counts by the part that lies inside.
+    """
+    edges = np.arange(SIDE + 1) * (PAGE / SIDE)
+    pixels = np.arange(PAGE)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights = (np.clip(overlap, 0.0, None) * (SIDE / PAGE)).astype(np.float32)
+    grey: NDArray[np.uint8] = np.rint(weights @ ink @ weights.T * 255.0).astype(np.uint8)
+    return grey
+
+
+def _decode_all(files: Sequence[Path], fetch_hint: str) -> Characters:
+    images: list[NDArray[np.uint8]] = []
+    names: list[str] = []
+    origin: list[int] = []
+    for place, file in enumerate(files):
+        earlier = {name.partition("/")[0] for name in names}
+        try:
+            for name, drawings in _decode(file, earlier):
+                images.append(shrink(drawings))
+                names.append(name)
+                origin.append(place)
+        except _BROKEN as error:
+            reason = str(error) or type(error).__name__
+            raise DataError(f"{file} is corrupt or truncated ({reason}): {fetch_hint}") from None
+    counts = [len(drawings) for drawings in images]
+    return Characters(
+        np.concatenate(images),
+        np.repeat(np.arange(len(names)), counts),
+        tuple(names),
+        np.array(origin, dtype=np.int64),
+    )
+
+
+def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield each character's name and its drawings ``[drawers, 105, 105]``, ink 1."""
+    with zipfile.ZipFile(file) as archive:
+        bad = archive.testzip()
+        if bad:
+            raise zipfile.BadZipFile(f"bad CRC-32 of {bad}")
+        members: dict[str, list[str]] = {}
+        for member in sorted(archive.namelist()):
+            match = _MEMBER.fullmatch(member)
+            if match:
+                members.setdefault(f"{match['alphabet']}/{match['character']}", []).append(member)
+        if not members:
+            raise ValueError("it holds no alphabet/characterNN/XXXX_DD.png")
+        for name, drawings in members.items():
+            if name.partition("/")[0] not in skip:
+                yield name, np.stack([_page(archive.read(drawing), drawing) for drawing in drawings])
+
+
+def _page(png: bytes, name: str) -> NDArray[np.float32]:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError("decoding Omniglot needs Pillow: pip install 'fedmeta[data]'") from None
+    with Image.open(BytesIO(png), formats=["PNG"]) as image:
+        if image.size != (PAGE, PAGE):
+            raise ValueError(f"{name} is {image.size[0]}x{image.size[1]}, not {PAGE}x{PAGE}")
+        return (np.asarray(image.convert("L")) < 128).astype(np.float32)
+
+
+def _load(cached: Path) -> Characters | None:
+    """Return what is cached; None if there is nothing or it is damaged, since it can be made again."""
+    try:
+        with cached.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return Characters(
+                kept["images"], kept["character"], tuple(kept["names"].tolist()), kept["files"]
+            )
+    except (*_BROKEN, KeyError):
+        return None
+
+
+def _save(characters: Characters, cached: Path) -> None:
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+            whole = Path(folder) / cached.name
+            np.savez_compressed(
+                whole,
+                images=characters.images,
+                character=characters.character,
+                names=np.array(characters.names),
+                files=characters.files,
+            )
+            whole.replace(cached)
+    except OSError:
+        # The cache saves a few seconds; a home that cannot be written is no reason not to run.
+        return

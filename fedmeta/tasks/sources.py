@@ -1,0 +1,150 @@
+"""The data sets that fedmeta knows: their official files, and where these lie on this machine.
+
+Two folders hold data, laid out alike: the one that ``FEDMETA_DATA`` names, which is only read, and the
+cache (``FEDMETA_CACHE``, or ``~/.cache/fedmeta``), into which files are fetched.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from fedmeta.errors import ConfigError, DataError
+from fedmeta.options import nearest
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One official file.
+
+    Attributes:
+        path: Where it lies in a data folder, such as ``omniglot/images_evaluation.zip``.
+        url: Its official address.
+        size: Its size in bytes, which is also the most that a download may be.
+        sha256: Its SHA-256, in hexadecimal.
+    """
+
+    path: str
+    url: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: what it is, its licence and its files."""
+
+    name: str
+    what: str
+    licence: str
+    files: tuple[SourceFile, ...]
+
+
+def _omniglot(part: str, size: int, sha256: str) -> SourceFile:
+    url = f"https://github.com/brendenlake/omniglot/raw/master/python/{part}.zip"
+    return SourceFile(f"omniglot/{part}.zip", url, size, sha256)
+
+
+# Sizes and sums of the two small sets were measured on the files. Those of the full sets are the ones
+# that TensorFlow Datasets publishes (url_checksums/omniglot.txt), which agree on the small sets.
+_SMALL = (
+    _omniglot(
+        "images_background_small1",
+        1_319_022,
+        "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4",
+    ),
+    _omniglot(
+        "images_background_small2",
+        1_580_917,
+        "3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f",
+    ),
+)
+_FULL = (
+    _omniglot(
+        "images_background",
+        9_464_212,
+        "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+    ),
+    _omniglot(
+        "images_evaluation",
+        6_462_886,
+        "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+    ),
+)
+_PLAYS = SourceFile(
+    "tinyshakespeare/input.txt",
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+    1_115_394,
+    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+)
+
+
+def sources() -> Mapping[str, Source]:
+    """Return the data sets that can be fetched, by name."""
+    small = "handwritten characters, the two small official sets: 8 alphabets, 242 characters"
+    full = "handwritten characters, the full official sets: 50 alphabets, 1,623 characters"
+    known = (
+        Source("omniglot", small, "MIT", _SMALL),
+        Source("omniglot-full", full, "MIT", _FULL),
+        Source(
+            "shakespeare", "plays, a client is a speaker: tiny Shakespeare", "public domain", (_PLAYS,)
+        ),
+    )
+    return MappingProxyType({source.name: source for source in known})
+
+
+def cache_folder() -> Path:
+    """Return the folder that files are fetched to and decoded data is kept in."""
+    named = os.environ.get("FEDMETA_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "fedmeta"
+
+
+def locate(path: str, source: str) -> Path:
+    """Return where the data file `path` lies: in ``FEDMETA_DATA`` or else in the cache.
+
+    Raises:
+        DataError: If it is in neither; the message says how to fetch `source`.
+    """
+    folders = _folders()
+    for folder in folders:
+        if (folder / path).is_file():
+            return folder / path
+    places = " or ".join(str(folder) for folder in folders)
+    raise DataError(f"{path} is not in {places}: {how_to_fetch(source)}")
+
+
+def where(name: str) -> Path | None:
+    """Return the folder that the source `name` would be read from, None if a file of it is missing."""
+    for folder in _folders():
+        if all((folder / file.path).is_file() for file in source_named(name).files):
+            return folder
+    return None
+
+
+def how_to_fetch(source: str) -> str:
+    """Return the hint that every message about a bad or missing data file ends with."""
+    return f"fetch it with `fedmeta data fetch {source}`, or name a folder that has it in FEDMETA_DATA"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; `DataError` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def source_named(name: str) -> Source:
+    """Return the source called `name`; `ConfigError` with the nearest one if there is none."""
+    known = sources()
+    if name not in known:
+        raise ConfigError(f"unknown data set '{name}': {nearest(name, known)}")
+    return known[name]
+
+
+def _folders() -> list[Path]:
+    named = os.environ.get("FEDMETA_DATA")
+    return ([Path(named).expanduser()] if named else []) + [cache_folder()]

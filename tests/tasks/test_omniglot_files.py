@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmeta.errors import DataError
+from fedmeta.tasks.omniglot_files import read_characters, shrink
+from tests.tasks.conftest import SMALL_1, SMALL_2, real_file, write_zip
+
+
+def stripes(alphabet: str, character: int, drawer: int) -> np.ndarray:
+    page = np.zeros((105, 105))
+    page[10 * character : 10 * character + 4, : 20 * drawer] = 1
+    return page
+
+
+@pytest.fixture
+def tiny(folders: Path) -> list[Path]:
+    write_zip(folders / SMALL_1, {"Greek": 2, "Korean": 3}, stripes)
+    write_zip(folders / SMALL_2, {"Greek": 2, "Tagalog": 1}, stripes)
+    return [folders / SMALL_1, folders / SMALL_2]
+
+
+def test_shrinking_averages_ink_over_the_area_of_a_cell() -> None:
+    page = np.zeros((1, 105, 105), dtype=np.float32)
+    page[0, :15, :15] = 1
+    small = shrink(page)[0]
+    # 15 pixels are exactly 4 cells of 3.75.
+    assert (small[:4, :4] == 255).all()
+    assert small[4:].max() == small[:, 4:].max() == 0
+    page[0, :, 15] = 1
+    # One column of pixels fills 1 / 3.75 of each cell in the fifth column: 255 / 3.75 = 68.
+    assert (shrink(page)[0, :, 4] == 68).all()
+
+
+def test_an_alphabet_that_both_files_hold_is_read_once(tiny: list[Path]) -> None:
+    known = read_characters(tiny, "")
+    assert known.names == (
+        "Greek/character01",
+        "Greek/character02",
+        "Korean/character01",
+        "Korean/character02",
+        "Korean/character03",
+        "Tagalog/character01",
+    )
+    assert known.files.tolist() == [0, 0, 0, 0, 0, 1]
+    assert np.bincount(known.character).tolist() == [4] * 6
+    assert known.images.dtype == np.uint8
+
+
+def test_ink_is_one_where_the_official_files_are_black(tiny: list[Path]) -> None:
+    first = read_characters(tiny, "").images[0]
+    # Rows 10 to 13 are inked: cell 3 (rows 11.25 to 15) to (14 - 11.25) / 3.75 = 11/15 of its height.
+    assert first[3, 0] == round(255 * 11 / 15)
+    assert first[10:].max() == 0
+
+
+def test_the_second_time_images_come_from_the_cache_and_are_the_same(
+    tiny: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read_characters(tiny, "")
+    monkeypatch.setattr("fedmeta.tasks.omniglot_files._decode_all", None)
+    second = read_characters(tiny, "")
+    assert np.array_equal(first.images, second.images)
+    assert first.names == second.names
+    assert [path.suffix for path in (tmp_path / "cache" / "decoded").iterdir()] == [".npz"]
+    assert sorted(path.suffix for path in tiny[0].parent.iterdir()) == [".zip", ".zip"]
+
+
+def test_a_damaged_cache_is_made_again(tiny: list[Path], tmp_path: Path) -> None:
+    first = read_characters(tiny, "")
+    (kept,) = (tmp_path / "cache" / "decoded").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-200])
+    assert np.array_equal(read_characters(tiny, "").images, first.images)
+
+
+def test_other_files_are_not_served_from_the_cache_of_these(tiny: list[Path]) -> None:
+    read_characters(tiny, "")
+    write_zip(tiny[1], {"Sanskrit": 1}, stripes)
+    assert "Sanskrit/character01" in read_characters(tiny, "").names
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tiny: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "file"))
+    assert len(read_characters(tiny, "").names) == 6
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    place = len(content) // 3
+    return content[:place] + bytes(255 - b for b in content[place : place + 40]) + content[place + 40 :]
+
+
+def emptied(content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, emptied])
+def test_a_damaged_file_is_named_with_how_to_fetch_it_again(tiny: list[Path], damage: object) -> None:
+    tiny[1].write_bytes(damage(tiny[1].read_bytes()))  # type: ignore[operator]
+    with pytest.raises(DataError, match=r"small2.zip is corrupt or truncated .*: do this") as refusal:
+        read_characters(tiny, "do this")
+    assert "\n" not in str(refusal.value)
+
+
+def test_pages_of_another_size_are_refused(folders: Path) -> None:
+    write_zip(folders / SMALL_1, {"Greek": 1}, lambda *_: np.zeros((28, 28)))
+    with pytest.raises(DataError, match="is 28x28, not 105x105"):
+        read_characters([folders / SMALL_1], "")
+
+
+def test_a_zip_of_something_else_is_refused(folders: Path) -> None:
+    write_zip(folders / SMALL_1, {}, stripes)
+    with pytest.raises(DataError, match=r"it holds no alphabet/characterNN"):
+        read_characters([folders / SMALL_1], "")
+
+
+def test_without_pillow_the_message_says_what_to_install(
+    tiny: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(DataError, match=r"pip install 'fedmeta\[data\]'"):
+        read_characters(tiny, "")
+
+
+def test_the_official_small_sets_hold_what_their_readme_says(folders: Path) -> None:
+    known = read_characters([real_file(SMALL_1), real_file(SMALL_2)], "")
+    names, counts = np.unique(known.alphabets, return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {
+        "Balinese": 24,
+        "Early_Aramaic": 22,
+        "Greek": 24,
+        "Japanese_(katakana)": 47,
+        "Korean": 40,
+        "Latin": 26,
+        "Sanskrit": 42,
+        "Tagalog": 17,
+    }
+    assert known.images.shape == (4840, 28, 28)
+    assert set(np.bincount(known.character).tolist()) == {20}
+    # A pen stroke covers a few percent of a page, not most of it: ink was not swapped with paper.
+    assert 0.02 < known.images.mean() / 255 < 0.2
