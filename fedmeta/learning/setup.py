@@ -6,6 +6,7 @@ from typing import Any
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.base import ALGORITHMS, Algorithm
+from fedmeta.learning.compiled import CompiledAlgorithm
 from fedmeta.learning.models import build_model, resolve_network
 from fedmeta.options import parse_options
 from fedmeta.tasks import TaskSpec
@@ -67,4 +68,5 @@ def build_algorithm(setup: LearnerSetup, spec: TaskSpec) -> Algorithm:
     kind = algorithm_kind(setup.algorithm)
     options = parse_options(kind.Options, setup.learner, "learner")
     model = build_model(setup.model, setup.network, spec, kind.model_outputs(spec))
-    return kind(options, model, spec, setup.transductive)
+    algorithm = kind(options, model, spec, setup.transductive)
+    return CompiledAlgorithm(algorithm) if setup.compile else algorithm

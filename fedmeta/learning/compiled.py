@@ -1,0 +1,106 @@
+"""An algorithm whose `task_updates` is one compiled function per shape of its inputs."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from typing_extensions import override
+
+from fedmeta.errors import ConfigError
+from fedmeta.learning.base import Algorithm, Tensors
+from fedmeta.tasks import TaskBatch
+
+Flat = Callable[..., list[Tensor]]
+Layout = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype], ...]
+
+
+class CompiledAlgorithm(Algorithm):
+    """Computes `task_updates` of another algorithm by compiled code; all else is that algorithm's own.
+
+    The gradients inside `task_updates` are traced into one forward-only graph, so that second
+    derivatives, which `torch.compile` alone refuses, are compiled like everything else. The results are
+    equal up to rounding. Each new shape of state or tasks costs some seconds once.
+
+    Raises:
+        ConfigError: If there is no C++ compiler, or the algorithm cannot be traced.
+    """
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        super().__init__(algorithm.options, algorithm.model, algorithm.spec, algorithm.transductive)
+        self._algorithm = algorithm
+        self._compiled: dict[Layout, tuple[Flat, list[str]]] = {}
+        _require_compiler()
+
+    @override
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the initial state; see the algorithm."""
+        return self._algorithm.init(generator)
+
+    @override
+    @torch.no_grad()
+    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Return the algorithm's per-task pseudo-gradients and metrics; see there."""
+        inputs = {**state, **{f"@{f.name}": getattr(tasks, f.name) for f in fields(tasks)}}
+        values = list(inputs.values())
+        layout = tuple((key, v.shape, v.stride(), v.dtype) for key, v in inputs.items())
+        if layout not in self._compiled:
+            self._compiled[layout] = self._compile(list(state), values)
+        function, metrics = self._compiled[layout]
+        results = function(*values)
+        return dict(zip(state, results, strict=False)), dict(
+            zip(metrics, results[len(state) :], strict=True)
+        )
+
+    @override
+    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:
+        """Adapt to each task's support set; see the algorithm."""
+        return self._algorithm.adapt(state, support_x, support_y, steps)
+
+    @override
+    def predict(
+        self, state: Tensors, adapted: Tensors, x: Tensor, transductive: bool | None = None
+    ) -> Tensor:
+        """Predict for ``x [T, B, *input]``; see the algorithm."""
+        return self._algorithm.predict(state, adapted, x, transductive)
+
+    @override
+    def trajectory(
+        self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: Sequence[int]
+    ) -> Iterator[tuple[int, Tensors]]:
+        """Yield ``(step, adapted)``; see the algorithm."""
+        return self._algorithm.trajectory(state, support_x, support_y, steps)
+
+    def _compile(self, keys: list[str], values: list[Tensor]) -> tuple[Flat, list[str]]:
+        """Trace and compile for inputs laid out like `values`; also name the metrics in their order."""
+        metrics: list[str] = []
+
+        def flat(*inputs: Tensor) -> list[Tensor]:
+            state = dict(zip(keys, inputs, strict=False))
+            updates, measured = self._algorithm.task_updates(state, TaskBatch(*inputs[len(keys) :]))
+            metrics[:] = measured
+            return [*(updates[key] for key in keys), *measured.values()]
+
+        try:
+            graph = make_fx(flat, tracing_mode="fake")(*values)
+            function: Flat = torch.compile(graph, dynamic=False)
+            function(*values)
+        except Exception as error:
+            # The tracer and the compiler raise many kinds; to the user each says: not with this model.
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(
+                f"compile: the learner cannot be compiled here ({reason}); set it to false"
+            ) from None
+        return function, metrics
+
+
+def _require_compiler() -> None:
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"compile: no C++ compiler '{compiler}' found; install one, or set it to false"
+        )
