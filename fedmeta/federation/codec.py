@@ -13,9 +13,9 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedmeta.federation.flower import NUMPY_STYPE, numpy_array
 from fedmeta.learning import Tensors
 
-NUMPY_STYPE = "numpy.ndarray"
 _SPARE_HEADER = 4096
 """Bytes by which a foreign but valid ``.npy`` header may make an array longer than ours."""
 
@@ -35,28 +35,23 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def pack(values: NDArray[Any]) -> Array:
-    """Serialize a C-ordered array; equal to ``flwr.app.Array(values)``."""
-    dtype, shape = str(values.dtype), values.shape
-    data = b"".join((npy_header(dtype, shape), values.data if values.size else b""))
-    return Array(dtype, shape, NUMPY_STYPE, data)
-
-
 @dataclass(frozen=True)
 class Slot:
     """One tensor of a template: what its array must look like, and its place in a flat vector."""
 
     key: str
     dtype: np.dtype[Any]
+    dtype_name: str
     shape: tuple[int, ...]
     start: int
     stop: int
     header: bytes
+    total_bytes: int
 
-    @property
-    def total_bytes(self) -> int:
-        """Length of the serialized array."""
-        return len(self.header) + (self.stop - self.start) * self.dtype.itemsize
+    def pack(self, values: NDArray[Any]) -> Array:
+        """Serialize a C-ordered array of the slot's form; equal to ``flwr.app.Array(values)``."""
+        data = b"".join((self.header, values.data if values.size else b""))
+        return numpy_array(self.dtype_name, self.shape, data)
 
 
 class Codec:
@@ -80,7 +75,7 @@ class Codec:
         """Serialize C-ordered arrays, in the template's order."""
         record = ArrayRecord()
         for slot in self.slots:
-            record[slot.key] = pack(arrays[slot.key])
+            record[slot.key] = slot.pack(arrays[slot.key])
         return record
 
     def decode(self, record: ArrayRecord) -> Tensors:
@@ -130,7 +125,9 @@ def _slots(template: Mapping[str, Tensor]) -> Iterator[Slot]:
         dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
         shape = tuple(tensor.shape)
         stop = start + math.prod(shape)
-        yield Slot(key, dtype, shape, start, stop, npy_header(str(dtype), shape))
+        header = npy_header(dtype.name, shape)
+        total = len(header) + (stop - start) * dtype.itemsize
+        yield Slot(key, dtype, dtype.name, shape, start, stop, header, total)
         start = stop
 
 
@@ -138,7 +135,7 @@ def _values(array: Array, slot: Slot) -> NDArray[Any]:
     """Return the values of `array` as a flat read-only view of its bytes."""
     data = array.data
     if (
-        array.dtype == slot.dtype.name
+        array.dtype == slot.dtype_name
         and array.shape == slot.shape
         and array.stype == NUMPY_STYPE
         and len(data) == slot.total_bytes
@@ -159,15 +156,15 @@ def _foreign_values(array: Array, slot: Slot) -> NDArray[Any]:
         raise CodecError(
             f"'{slot.key}' has shape {_short(tuple(array.shape))}, not {_short(slot.shape)}"
         )
-    if array.dtype != slot.dtype.name:
-        raise CodecError(f"'{slot.key}' has dtype {array.dtype!s:.40}, not {slot.dtype.name}")
+    if array.dtype != slot.dtype_name:
+        raise CodecError(f"'{slot.key}' has dtype {array.dtype!s:.40}, not {slot.dtype_name}")
     shape, fortran, dtype, start = _read_header(array.data, slot)
     if shape != slot.shape:
         raise CodecError(
             f"'{slot.key}' holds shape {_short(shape)}, not {_short(slot.shape)} as declared"
         )
     if dtype.newbyteorder("=") != slot.dtype:
-        raise CodecError(f"'{slot.key}' holds dtype {dtype.name:.40}, not {slot.dtype.name} as declared")
+        raise CodecError(f"'{slot.key}' holds dtype {dtype.name:.40}, not {slot.dtype_name} as declared")
     if len(array.data) != start + (slot.stop - slot.start) * slot.dtype.itemsize:
         raise CodecError(f"'{slot.key}' is {len(array.data)} bytes long, not {slot.total_bytes}")
     flat = np.frombuffer(array.data, dtype, offset=start)

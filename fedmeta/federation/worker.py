@@ -45,7 +45,7 @@ def unpack_outcome(packed: Packed) -> Outcome:
 
 
 def main() -> None:
-    """Serve the parent, whose connection is the file descriptor in ``argv[1]``, until it closes or dies."""
+    """Serve the parent, at file descriptor ``argv[1]``, until it closes the connection or dies."""
     torch.set_num_threads(1)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
