@@ -12,6 +12,7 @@ from fedmeta.tasks.base import (
 from fedmeta.tasks.digits import Digits
 from fedmeta.tasks.omniglot import Omniglot
 from fedmeta.tasks.seeding import stream, torch_generator
+from fedmeta.tasks.shakespeare import Shakespeare
 from fedmeta.tasks.sinusoid import Sinusoid
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Digits",
     "Omniglot",
     "Population",
+    "Shakespeare",
     "Sinusoid",
     "Split",
     "TaskBatch",

@@ -177,7 +177,7 @@ class TestRefusals:
             family(Population(4, 0, 2))
 
     def test_validation_clients_without_characters_are_refused(self) -> None:
-        with pytest.raises(ConfigError, match="set data.validation_alphabets or"):
+        with pytest.raises(ConfigError, match=r"set data\.validation_alphabets or"):
             family(Population(3, 1, 2))
 
 

@@ -1,0 +1,169 @@
+"""Next-character prediction on plays: a client is a speaker, a task is a stretch of its text."""
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from fedmeta.errors import ConfigError, DataError
+from fedmeta.options import Options
+from fedmeta.tasks.base import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.seeding import stream
+from fedmeta.tasks.sources import how_to_fetch, locate, sha256_of, source_named
+
+Tokens = NDArray[np.int64]
+
+SOURCE = "shakespeare"
+# Fixed, and not read off the text, so that no held-out speaker shapes the model.
+CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
+OTHER = len(CHARACTERS)
+VOCABULARY = len(CHARACTERS) + 1
+
+_SPEECH = re.compile(r"(?P<speaker>[^\n]+):\n(?P<words>.+)", re.DOTALL)
+
+
+class ShakespeareOptions(Options):
+    """Options of `Shakespeare`.
+
+    Attributes:
+        length: Characters that a window predicts, one after each of as many that it sees.
+        shots: Support windows of a task.
+        queries: Query windows of a task.
+        test_queries: Query windows for validation and test clients; None: as in training.
+        support_fraction: The share of a speaker's text, from its start, that support is drawn from.
+        verify: Whether the file must be the official one; false for a text of your own laid out alike.
+    """
+
+    length: int = Field(default=80, ge=1)
+    shots: int = Field(default=4, ge=1)
+    queries: int = Field(default=4, ge=1)
+    test_queries: int | None = Field(default=None, ge=1)
+    support_fraction: float = Field(default=0.5, gt=0.0, lt=1.0)
+    verify: bool = True
+
+
+@FAMILIES.register("shakespeare")
+class Shakespeare:
+    """Predict the next character at every position; x and y ``[T, windows, length]``, int64 tokens.
+
+    The speakers with most text are the clients, one each, shuffled by the seed into training,
+    validation and test. Support comes from the earlier part of a speaker's text and query from the
+    later one; windows of a task never overlap. Tokens are printable ASCII, newline and one for the rest.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning", has speakers as clients.
+
+    Raises:
+        ConfigError: If there are fewer speakers than clients, or one speaks too little for a task.
+        DataError: If the text is missing, corrupt or truncated.
+    """
+
+    Options: ClassVar[type[Options]] = ShakespeareOptions
+
+    def __init__(self, options: ShakespeareOptions, population: Population, seed: int) -> None:
+        self.options = options
+        self.population = population
+        self.spec = TaskSpec("classification", (options.length,), VOCABULARY, VOCABULARY)
+        texts = read_speakers(options.verify)
+        if len(texts) < len(population):
+            raise ConfigError(f"{len(population)} clients, but the plays have {len(texts)} speakers")
+        most = sorted(texts, key=lambda name: (-len(texts[name]), name))[: len(population)]
+        order = stream(seed, "shakespeare").permutation(len(population))
+        self.speakers = tuple(most[place] for place in order.tolist())
+        self.texts = tuple(encode(texts[speaker]) for speaker in self.speakers)
+        for client in range(len(population)):
+            self._check(client)
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` tasks of `client`: windows of its text, in the order of the text."""
+        text = self.texts[client]
+        boundary = self._boundary(client)
+        sides: list[Tensor] = []
+        for part, windows in (
+            (text[:boundary], self.options.shots),
+            (text[boundary:], self._queries(client)),
+        ):
+            starts = place_windows(len(part), self.options.length + 1, (count, windows), rng)
+            drawn = torch.from_numpy(part[starts[:, :, None] + np.arange(self.options.length + 1)])
+            sides += [drawn[:, :, :-1].contiguous(), drawn[:, :, 1:].contiguous()]
+        return TaskBatch(*sides)
+
+    def _queries(self, client: int) -> int:
+        held_out = self.population.split_of(client) != "train"
+        return (self.options.test_queries if held_out else None) or self.options.queries
+
+    def _boundary(self, client: int) -> int:
+        return int(self.options.support_fraction * len(self.texts[client]))
+
+    def _check(self, client: int) -> None:
+        boundary = self._boundary(client)
+        size = self.options.length + 1
+        sides = (
+            ("shots", self.options.shots, boundary),
+            ("queries", self._queries(client), len(self.texts[client]) - boundary),
+        )
+        for key, windows, have in sides:
+            if windows * size > have:
+                raise ConfigError(
+                    f"data.{key} = {windows} windows of {size} characters need {windows * size}, but "
+                    f"speaker '{self.speakers[client]}' has {have} for them; use fewer clients, fewer "
+                    f"{key} or a smaller data.length"
+                )
+
+
+def place_windows(
+    length: int, size: int, shape: tuple[int, int], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw starts ``[T, windows]`` of windows of `size` within `length` that do not overlap in a row.
+
+    Sorted draws from the room that the windows leave free, each moved on by the windows before it.
+    """
+    free = length - shape[1] * size
+    gaps = np.sort(rng.integers(0, free + 1, shape), axis=1)
+    starts: NDArray[np.int64] = gaps + size * np.arange(shape[1])
+    return starts
+
+
+def encode(text: str) -> Tokens:
+    """Return the token of each character: its place in `CHARACTERS`, or `OTHER`."""
+    codes = np.array([ord(character) for character in text], dtype=np.int64)
+    tokens = np.where((codes >= 32) & (codes < 127), codes - 31, OTHER)
+    return np.where(codes == ord("\n"), 0, tokens)
+
+
+def read_speakers(verify: bool) -> dict[str, str]:
+    """Return all that each speaker says, in the order of the plays, speeches joined by newlines.
+
+    Args:
+        verify: Whether to refuse a file that is not the official one, byte for byte.
+
+    Raises:
+        DataError: If the file is missing, not the official one, or no play.
+    """
+    (official,) = source_named(SOURCE).files
+    path = locate(official.path, SOURCE)
+    if verify and sha256_of(path) != official.sha256:
+        raise DataError(
+            f"{path} is corrupt, truncated or not the official file (its SHA-256 differs): "
+            f"{how_to_fetch(SOURCE)}; data.verify = false reads a text of your own"
+        )
+    return _speeches(path)
+
+
+def _speeches(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is corrupt ({error.reason}): {how_to_fetch(SOURCE)}") from None
+    said: dict[str, list[str]] = {}
+    for block in re.split(r"\n{2,}", text.strip()):
+        speech = _SPEECH.fullmatch(block)
+        if speech:
+            said.setdefault(speech["speaker"], []).append(speech["words"])
+    if not said:
+        raise DataError(f"{path} holds no speech (a line 'SPEAKER:' and text): {how_to_fetch(SOURCE)}")
+    return {speaker: "\n".join(speeches) for speaker, speeches in said.items()}
