@@ -73,15 +73,14 @@ def _runs() -> str:
 
 
 def _data() -> str:
-    from fedmeta.tasks import datasets
+    from fedmeta.tasks.sources import sources, where
 
-    rows = [
-        f"{row.name}: {row.folder or 'not here, get it with `fedmeta data fetch ' + row.name + '`'}"
-        for row in datasets()
-    ]
-    if any("not here" in row for row in rows):
-        raise RuntimeError("; ".join(rows))
-    return "; ".join(rows)
+    places = {name: where(name) for name in sources()}
+    missing = [name for name, folder in places.items() if folder is None]
+    found = ", ".join(f"{name} in {folder}" for name, folder in places.items() if folder) or "none"
+    if missing:
+        raise RuntimeError(f"{found}; missing: {', '.join(missing)} (get with `fedmeta data fetch`)")
+    return found
 
 
 def _images() -> str:

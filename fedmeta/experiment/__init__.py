@@ -7,6 +7,7 @@ from fedmeta.experiment.config import (
     load_config,
     parse_settings,
 )
+from fedmeta.experiment.environment import versions
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.run import Listener, Result, resume, run
 
@@ -21,4 +22,5 @@ __all__ = [
     "parse_settings",
     "resume",
     "run",
+    "versions",
 ]

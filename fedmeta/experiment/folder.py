@@ -39,6 +39,10 @@ class RunFolder:
         Raises:
             UsageError: If something is there already, or the place cannot be written.
         """
+        if path.exists():
+            raise UsageError(
+                f"{path} exists already: choose another --out, or go on with `fedmeta resume {path}`"
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
@@ -46,10 +50,6 @@ class RunFolder:
             write_atomically(path / "config.toml", to_toml(config).encode())
             for log in LOGS:
                 (path / log).touch()
-        except FileExistsError:
-            raise UsageError(
-                f"{path} exists already: choose another --out, or go on with `fedmeta resume {path}`"
-            ) from None
         except OSError as error:
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)

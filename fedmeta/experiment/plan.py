@@ -1,9 +1,13 @@
 """From a config to what the federation needs, with everything checked before any work starts."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fedmeta.experiment.config import Config
 from fedmeta.federation import Learner, Plan, Workload
 from fedmeta.learning import LearnerSetup, resolve_setup
-from fedmeta.tasks import Population, resolve_options
+from fedmeta.options import parse_options
+from fedmeta.tasks import FAMILIES, Population
 
 
 def resolve(config: Config) -> Config:
@@ -13,14 +17,20 @@ def resolve(config: Config) -> Config:
         ConfigError: If one of them does not exist or has no such option.
     """
     setup = resolve_setup(_setup(config))
+    data = parse_options(FAMILIES.get(config.task).Options, config.data, "data")
     return config.model_copy(
         update={
-            "data": resolve_options(config.task, config.data),
-            "network": dict(setup.network),
-            "learner": dict(setup.learner),
+            "data": _set(data.model_dump(mode="json")),
+            "network": _set(setup.network),
+            "learner": _set(setup.learner),
             "quorum": config.quorum or (config.cohort + 1) // 2,
         }
     )
+
+
+def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+    # TOML has no null, so what may be absent is left out.
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def population(config: Config) -> Population:

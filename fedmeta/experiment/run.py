@@ -16,7 +16,7 @@ from fedmeta.experiment.config import Config, load_config, merge
 from fedmeta.experiment.environment import provenance
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.recorder import Recorder, RoundListener
-from fedmeta.federation import Learner, Snapshot, StepResult, evaluate, simulate
+from fedmeta.federation import Snapshot, StepResult, evaluate, simulate
 from fedmeta.options import nearest, parse_options
 
 RESUMABLE = ("rounds", "workers", "checkpoint_every", "timeout")
@@ -97,14 +97,14 @@ def run(
     else:
         config, name = load_config(experiment, settings), Path(experiment).stem
     config = planning.resolve(config)
-    learner = planning.check(config)
+    planning.check(config)
     if out is None:
         folder = RunFolder.create_next(Path("runs"), name, config)
     else:
         folder = RunFolder.create(Path(out), config)
     with folder.locked():
         folder.update_info({"experiment": name, "seed": config.seed, **provenance()})
-        return _execute(folder, config, learner, listener or Listener())
+        return _execute(folder, config, listener or Listener())
 
 
 def resume(
@@ -124,47 +124,40 @@ def resume(
     folder = RunFolder.open(Path(path))
     with folder.locked():
         config = _changed(folder.config, settings or {})
-        learner = planning.check(config)
+        planning.check(config)
         if config != folder.config:
             folder.replace_config(config)
-        return _execute(folder, config, learner, listener or Listener())
+        return _execute(folder, config, listener or Listener())
 
 
 def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
-    changed = parse_options(Config, merge(config.model_dump(), settings))
     for key in settings:
         if key not in RESUMABLE:
             known = key.split(".")[0] in Config.model_fields
             why = "would change what the finished rounds mean" if known else nearest(key, RESUMABLE)
-            raise ConfigError(
-                f"'{key}' cannot be changed on resume: {why} (may: {', '.join(RESUMABLE)})"
-            )
+            may = ", ".join(RESUMABLE)
+            raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {may})")
+    changed = parse_options(Config, merge(config.model_dump(), settings))
     if changed.rounds < config.rounds:
-        raise ConfigError(
-            f"rounds: a resumed run can only grow (from {config.rounds}, got {changed.rounds})"
-        )
+        raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")
     return changed
 
 
-def _execute(folder: RunFolder, config: Config, learner: Learner, listener: Listener) -> Result:
+def _execute(folder: RunFolder, config: Config, listener: Listener) -> Result:
     with _accounted(folder), closing(Recorder(folder, config, listener.round)) as recorder:
         start = _newest(folder, recorder, listener)
         listener.started(folder, config, start.round if start else 0)
         try:
             snapshot = _train(config, start, recorder)
-            final = (
-                evaluate(planning.workload(config), snapshot.state, "test")
-                if config.test_clients
-                else ()
+            final = evaluate(
+                planning.workload(config), snapshot.state, "test", config.workers, config.timeout
             )
         except KeyboardInterrupt:
             recorder.checkpoint()
             raise
         except DivergedError as error:
             good = folder.checkpoints.rounds()
-            kept = (
-                f"the last good checkpoint is of round {good[0]}" if good else "no checkpoint was taken"
-            )
+            kept = f"the last good checkpoint is of round {good[0]}" if good else "no checkpoint yet"
             raise DivergedError(f"{error}; {kept}") from None
         folder.update_info({"final": [asdict(step) for step in final]})
     return _result(folder, config, final)

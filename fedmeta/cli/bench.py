@@ -1,0 +1,5 @@
+"""`fedmeta bench`."""
+
+
+def bench() -> None:
+    """Not there yet."""

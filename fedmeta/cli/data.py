@@ -1,0 +1,69 @@
+"""`fedmeta data`: the data sets, where they are, and how to get them."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from fedmeta.cli.run import Json
+
+app = typer.Typer(
+    help="List the data sets, or fetch one from its official address.", no_args_is_help=True
+)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the data sets with where they are; digits come with scikit-learn and sinusoids with none."""
+    from fedmeta.tasks.sources import sources, where
+
+    rows = []
+    for source in sources().values():
+        size = sum(file.size for file in source.files)
+        rows.append(
+            {
+                "name": source.name,
+                "what": source.what,
+                "licence": source.licence,
+                "bytes": size,
+                "folder": str(where(source.name)) if where(source.name) else None,
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps({"data": rows}))
+        return
+    for row in rows:
+        place = row["folder"] or f"not here: fedmeta data fetch {row['name']}"
+        typer.echo(f"{row['name']:14} {row['what']} ({row['licence']})\n{'':14} {place}")
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="A data set of `fedmeta data list`.")],
+    folder: Annotated[Path | None, typer.Option(help="Where to; by default the cache folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a data set from its official address, checked by SHA-256.
+
+    A download that was cut off goes on from where it stopped. Nothing is kept that does not match.
+    """
+    from fedmeta.tasks import fetch as fetching
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = {}
+
+        def show(path: str, done: int, size: int) -> None:
+            if path not in tasks:
+                tasks[path] = bars.add_task(path, total=size)
+            bars.update(tasks[path], completed=done)
+
+        paths = fetching.fetch(name, folder, progress=show)
+    if as_json:
+        typer.echo(json.dumps({"fetched": [str(path) for path in paths]}))
+    else:
+        for path in paths:
+            typer.echo(str(path))
