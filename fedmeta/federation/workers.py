@@ -1,6 +1,7 @@
 """Worker processes that compute chunks side by side, and the choice whether to have any."""
 
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -82,7 +83,8 @@ class Worker:
         if not self.alive:
             raise _Gone
         try:
-            if self.connection.poll(max(0.0, deadline - time.monotonic())):
+            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            if self.connection.poll(left):
                 return self.connection.recv()
             self.stop("did not answer in time")
         except (EOFError, OSError):
