@@ -69,7 +69,7 @@ class Digits:
             self._check(client)
         images = (images - MEAN) / DEVIATION
         self.pool = images.flatten(1) if options.layout == "flat" else images
-        self.spec = TaskSpec("classification", tuple(self.pool.shape[1:]), options.ways)
+        self.spec = TaskSpec("classification", tuple(self.pool.shape[1:]), options.outputs)
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, grouped by class."""
@@ -79,10 +79,8 @@ class Digits:
     def _check(self, client: int) -> None:
         held_out = self.population.split_of(client) != "train"
         shape = self.options.shape(held_out)
-        if max(shape[0], self.options.ways) > CLASSES:
-            raise ConfigError(
-                f"data.ways = {max(shape[0], self.options.ways)}, but there are {CLASSES} digits"
-            )
+        if self.options.outputs > CLASSES:
+            raise ConfigError(f"data.ways = {self.options.outputs}, but there are {CLASSES} digits")
         self.clients[client].check(f"client {client}", shape, "test_" if held_out else "")
 
 

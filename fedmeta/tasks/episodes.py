@@ -23,7 +23,8 @@ class EpisodeOptions(Options):
         ways: Classes of a task.
         shots: Support images of a class.
         queries: Query images of a class.
-        test_ways: None: as in training. Another number fits algorithms without a fixed head only.
+        test_ways: None: as in training. More suits algorithms without a head: a head grows to the most
+            ways, but the outputs that training never uses stay untrained.
         test_shots: None: as in training.
         test_queries: None: as in training.
     """
@@ -34,6 +35,11 @@ class EpisodeOptions(Options):
     test_ways: int | None = Field(default=None, ge=2)
     test_shots: int | None = Field(default=None, ge=1)
     test_queries: int | None = Field(default=None, ge=1)
+
+    @property
+    def outputs(self) -> int:
+        """Return how many labels the tasks of any client use: what a head must tell apart."""
+        return max(self.ways, self.test_ways or self.ways)
 
     def shape(self, held_out: bool) -> tuple[int, int, int]:
         """Return ways, shots and queries of a training or of a held-out client."""

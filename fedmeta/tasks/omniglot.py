@@ -68,7 +68,7 @@ class Omniglot:
     def __init__(self, options: OmniglotOptions, population: Population, seed: int) -> None:
         self.options = options
         self.population = population
-        self.spec = TaskSpec("classification", (1, SIDE, SIDE), options.ways)
+        self.spec = TaskSpec("classification", (1, SIDE, SIDE), options.outputs)
         source = SOURCES[options.source]
         files = [locate(file.path, source) for file in source_named(source).files]
         self.characters = read_characters(files, how_to_fetch(source))
