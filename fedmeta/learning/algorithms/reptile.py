@@ -39,9 +39,10 @@ class Reptile(WeightAdaptation):
         """Return ``theta - theta_k``; the loss after is that of the query set, which was trained on."""
         x = torch.cat([tasks.support_x, tasks.query_x], dim=1)
         y = torch.cat([tasks.support_y, tasks.query_y], dim=1)
-        walk = self._walk(state, x, y)
-        _, first, first_y = next(walk)
-        adapted = next(islice(walk, self.options.inner_steps - 1, None))[0]
+        walk = islice(self._walk(state, x, y), self.options.inner_steps)
+        adapted, first, first_y = next(walk)
+        for adapted, _, _ in walk:  # noqa: B007 (the last one counts)
+            pass
         with torch.no_grad():
             prediction = self.predict(state, adapted, tasks.query_x, transductive=True)
             loss = per_task_loss(self.spec, prediction, tasks.query_y)

@@ -1,0 +1,114 @@
+"""The models again, as plain `torch.nn.Module`s of one task, to compare with."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fedmeta.learning import Tensors
+from tests.learning.cases import CASES, UserNet
+
+
+class Conv4(nn.Module):
+    def __init__(self, width: int, ways: int, strided: bool) -> None:
+        super().__init__()
+        self.strided = strided
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(
+                1 if i == 0 else width, width, 3, stride=2 if strided else 1, padding=1, bias=False
+            )
+            for i in range(4)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width, track_running_stats=False) for _ in range(4))
+        self.head = nn.Linear(width, ways)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = torch.relu(norm(convolution(x)))
+            if not self.strided and x.shape[-1] > 1:
+                x = nn.functional.max_pool2d(x, 2)
+        return self.head(x.mean((2, 3)) if self.strided else x.flatten(1))
+
+
+class LSTM(nn.Module):
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.cells = nn.ModuleList(
+            nn.LSTMCell(embedding if i == 0 else hidden, hidden) for i in range(layers)
+        )
+        for cell in self.cells:  # ours has one bias where cuDNN's formula has the sum of two
+            del cell.bias_hh
+            cell.register_buffer("bias_hh", torch.zeros(4 * hidden))
+        self.head = nn.Linear(hidden, vocabulary)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequence = self.embedding(x)
+        for cell in self.cells:
+            state = None
+            outputs = []
+            for step in sequence.unbind(1):
+                state = cell(step, state)
+                outputs.append(state[0])
+            sequence = torch.stack(outputs, 1)
+        return self.head(sequence)
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(1, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 1))
+
+
+def _image_mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, 7), nn.Tanh(), nn.Linear(7, 3))
+
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "sinusoid-mlp": _mlp,
+    "image-mlp": _image_mlp,
+    "conv4-stride": lambda: Conv4(4, 3, strided=True),
+    "conv4-max": lambda: Conv4(4, 3, strided=False),
+    "lstm": lambda: LSTM(7, 3, 5, 2),
+    "user-module": lambda: UserNet(4),
+}
+
+
+def to_module(name: str, params: Tensors) -> nn.Module:
+    """Return the reference module of case `name` with the weights of one task."""
+    module = MODULES[name]().double()
+    with torch.no_grad():
+        for own, value in zip(module.parameters(), _translate(name, params).values(), strict=True):
+            own.copy_(value)
+    return module
+
+
+def from_module(name: str, module_values: list[Tensor], like: Tensors) -> Tensors:
+    """Return values in the module's order and shapes (weights or gradients) as ours are laid out."""
+    positions = _translate(
+        name, {key: _positions(value, i) for i, (key, value) in enumerate(like.items())}
+    )
+    result = {key: torch.empty_like(value) for key, value in like.items()}
+    for value, position in zip(module_values, positions.values(), strict=True):
+        key = list(like)[int(position.flatten()[0].item()) // 10**6]
+        result[key].view(-1)[(position.flatten() % 10**6).long()] = value.flatten()
+    return result
+
+
+def _positions(value: Tensor, index: int) -> Tensor:
+    return (torch.arange(value.numel()) + index * 10**6).view(value.shape)
+
+
+def _translate(name: str, params: Tensors) -> Tensors:
+    """Bring our tensors of one task to the shapes and the order of the module's parameters."""
+    if name == "user-module":
+        return dict(params)
+    moved = {key: _layout(key, value) for key, value in params.items()}
+    if CASES[name].model != "conv4":
+        return moved
+    order = [key for prefix in ("conv", "norm", "head") for key in moved if key.startswith(prefix)]
+    return {key: moved[key] for key in order}
+
+
+def _layout(key: str, value: Tensor) -> Tensor:
+    if key.startswith("conv"):
+        return value.reshape(3, 3, -1, value.shape[1]).permute(3, 2, 0, 1)
+    return value if value.dim() == 1 or key == "embedding" else value.T
