@@ -5,7 +5,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -104,6 +103,9 @@ def turn(images: Tensor, degrees: float) -> Tensor:
 
 
 def _load() -> tuple[Tensor, NDArray[np.int64]]:
+    # Imported late: it takes longer than the rest of fedmeta, and only this family needs it.
+    from sklearn.datasets import load_digits
+
     data = load_digits()
     return torch.from_numpy((data.images / LEVELS).astype(np.float32))[:, None], data.target.astype(
         np.int64

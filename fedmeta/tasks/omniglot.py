@@ -151,7 +151,7 @@ def _by_alphabet(
     if options.test_alphabets is None and options.source == "full":
         test = np.flatnonzero(characters.files == 1)
     else:
-        named = options.test_alphabets or SMALL_TEST_ALPHABETS
+        named = SMALL_TEST_ALPHABETS if options.test_alphabets is None else options.test_alphabets
         _check_names("test_alphabets", named, alphabets)
         test = np.flatnonzero(np.isin(alphabets, named))
     _check_names("validation_alphabets", options.validation_alphabets, alphabets)
