@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
@@ -24,7 +25,8 @@ class CompiledAlgorithm(Algorithm):
 
     The gradients inside `task_updates` are traced into one forward-only graph, so that second
     derivatives, which `torch.compile` alone refuses, are compiled like everything else. The results are
-    equal up to rounding. Each new shape of state or tasks costs some seconds once.
+    equal up to rounding. Each new shape of state or tasks takes about half a minute once, and less where
+    the compiler finds it in its cache on disk.
 
     Raises:
         ConfigError: If there is no C++ compiler, or the algorithm cannot be traced.
@@ -86,9 +88,12 @@ class CompiledAlgorithm(Algorithm):
             return [*(updates[key] for key in keys), *measured.values()]
 
         try:
-            graph = make_fx(flat, tracing_mode="fake")(*values)
-            function: Flat = torch.compile(graph, dynamic=False)
-            function(*values)
+            with warnings.catch_warnings():
+                # The compiler imports parts of torch that use torch's own deprecated parts.
+                warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
+                graph = make_fx(flat, tracing_mode="fake")(*values)
+                function: Flat = torch.compile(graph, dynamic=False)
+                function(*values)
         except Exception as error:
             # The tracer and the compiler raise many kinds; to the user each says: not with this model.
             reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,33 @@
+import shutil
+
+import pytest
+import torch
+
+from fedmeta.errors import ConfigError
+from fedmeta.learning import LearnerSetup, build_algorithm, expand_state
+from fedmeta.tasks import TaskSpec, torch_generator
+from tests.learning.cases import Case, make_learner, make_tasks
+
+CASE = Case("mlp", {"hidden": [4]}, TaskSpec("classification", (3,), 2))
+SETUP = LearnerSetup("maml", {"inner_steps": 2}, CASE.model, CASE.network, compile=True)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_updates_equal_eager_ones_for_every_layout_of_the_state() -> None:
+    eager, compiled = make_learner("maml", CASE, inner_steps=2), build_algorithm(SETUP, CASE.spec)
+    tasks = make_tasks(CASE.spec)
+    shared = {
+        key: value.double() for key, value in expand_state(eager.init(torch_generator(0)), 2).items()
+    }
+    for state in (shared, {key: value.contiguous() for key, value in shared.items()}):
+        expected, actual = eager.task_updates(state, tasks), compiled.task_updates(state, tasks)
+        for one, other in zip(expected, actual, strict=True):
+            assert one.keys() == other.keys()
+            for key in one:
+                torch.testing.assert_close(other[key], one[key], rtol=1e-9, atol=1e-12)
+
+
+def test_without_a_compiler_the_option_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"no C\+\+ compiler 'no-such-compiler'"):
+        build_algorithm(SETUP, CASE.spec)
