@@ -51,7 +51,9 @@ def fetch(
     A download that was cut off goes on from where it stopped. Nothing is kept that does not match.
     """
     from fedmeta.tasks import fetch as fetching
+    from fedmeta.tasks.sources import source_named
 
+    source_named(name)  # a wrong name is refused before a progress bar is drawn
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks = {}

@@ -58,12 +58,13 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
 
     rows = []
     for path in sorted(folder.glob("*/config.toml")):
-        info = RunFolder(path.parent).info
+        folder = RunFolder(path.parent)
+        info = folder.info
         rows.append(
             {
                 "run": str(path.parent),
                 "experiment": info.get("experiment", "?"),
-                "status": info.get("status", "unreadable"),
+                "status": folder.status,
                 "seed": info.get("seed", "?"),
                 "seconds": info.get("wall_seconds", ""),
             }

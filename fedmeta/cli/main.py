@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments, prog_name="fedmeta", standalone_mode=False)
+        if code == INTERRUPTED:  # typer's way of passing on a Ctrl-C
+            _complain("interrupted", arguments)
     except FedmetaError as error:
         _complain(str(error), arguments)
         code = error.exit_code
@@ -42,9 +44,6 @@ def main(arguments: list[str] | None = None) -> None:
         hint = "; see `fedmeta --help`" if isinstance(error, click.UsageError) else ""
         _complain(error.format_message().rstrip(".") + hint, arguments)
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted", arguments)
-        code = INTERRUPTED
     sys.exit(code or 0)
 
 

@@ -124,6 +124,25 @@ class RunFolder:
             return {}
         return info
 
+    @property
+    def status(self) -> str:
+        """``running``, ``finished``, ``failed``, ``interrupted``, ``killed``, or ``unreadable``.
+
+        A run that says it is running but that no process holds was killed: nobody could say so then.
+        """
+        status = str(self.info.get("status", "unreadable"))
+        return "killed" if status == "running" and not self._held() else status
+
+    def _held(self) -> bool:
+        try:
+            with (self.path / "run.lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def update_info(self, changes: Mapping[str, Any]) -> None:
         """Change some entries of ``run.json``."""
         text = json.dumps(self.info | dict(changes), indent=1)

@@ -87,7 +87,7 @@ class RoundTally:
             loss_before=math.nan if before is None else before,
             accuracy=mean("accuracy"),
             accuracy_before=mean("accuracy_before"),
-            update_norm=0.0 if skipped else float(np.linalg.norm(self.pseudo_gradient)),
+            update_norm=0.0 if skipped else _norm(self.pseudo_gradient),
             lr=lr,
             bytes_down=len(self.cohort) * bytes_each,
             bytes_up=self.bytes_up,
@@ -132,6 +132,11 @@ def require_finite(state: Tensors, round_: int, plan: Plan) -> None:
             raise DivergedError(
                 f"round {round_} diverged: the server's step made '{key}' non-finite; {_advice(plan)}"
             )
+
+
+def _norm(vector: NDArray[np.float64]) -> float:
+    # NumPy's norm would wake a thread pool that torch's one thread knows nothing of.
+    return float(torch.linalg.vector_norm(torch.from_numpy(vector)))
 
 
 def _advice(plan: Plan) -> str:

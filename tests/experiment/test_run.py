@@ -184,9 +184,19 @@ def test_a_folder_in_use_refuses_a_second_process(finished: Path) -> None:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
+        assert RunFolder.open(finished).status == "finished"
         with pytest.raises(UsageError, match=f"in use by process {holder.pid}"):
             resume(finished)
         holder.communicate("")
+
+
+def test_a_run_whose_process_is_gone_was_killed(config: Config, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", config)
+    assert folder.status == "unreadable", "it has not begun"
+    folder.update_info({"status": "running"})
+    assert folder.status == "killed"
+    with folder.locked():
+        assert folder.status == "running"
 
 
 def test_an_existing_folder_is_not_written_to(config: Config, finished: Path) -> None:

@@ -1,0 +1,195 @@
+"""The command line as a user meets it: exit codes, one-line errors, JSON on stdout alone."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fedmeta.cli.main import main
+from fedmeta.experiment import Config, RunFolder
+from fedmeta.experiment.config import to_toml
+from fedmeta.experiment.plan import resolve
+from tests.experiment.helpers import TINY, command, fedmeta, start
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with the tiny experiment in it."""
+    (tmp_path / "tiny.toml").write_text(to_toml(resolve(Config(**TINY))))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+def test_run_prints_progress_and_a_table_of_adaptation(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", "./tiny.toml") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "9 clients (3 held out), 4 a round, 6 rounds, seed 0 -> runs/tiny-001" in out
+    assert "round 6/6" in out
+    assert "4 admitted, 0 quarantined" in out
+    table = [line for line in out.splitlines() if "±" in line]
+    assert [line.split()[1] for line in table] == ["before", "1", "3"]
+
+
+def test_json_is_one_object_on_stdout_and_nothing_else(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", "./tiny.toml", "--seed", "3", "-s", "rounds=2", "--out", "r", "--json") == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert "round 2/2" in err
+    known = {key: value for key, value in result.items() if key not in ("wall_seconds", "final")}
+    assert known == {
+        "status": "finished",
+        "run": "r",
+        "experiment": "tiny",
+        "algorithm": "maml",
+        "engine": "vector",
+        "seed": 3,
+        "rounds": 2,
+        "clients": 9,
+        "tasks": 16,
+    }
+    assert result["wall_seconds"] > 0
+    assert [row["step"] for row in result["final"]] == [0, 1, 3]
+    assert all(
+        row["accuracy"] is None and row["ci95"] > 0 and row["loss"] > 0 for row in result["final"]
+    )
+
+
+def test_resume_extends_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "./tiny.toml", "-s", "rounds=2", "--out", "r") == 0
+    assert call("resume", "r", "-s", "rounds=4", "--json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["rounds"], result["tasks"]) == (4, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quickstrat"], "unknown experiment 'quickstrat': did you mean 'quickstart'?"),
+        (["run", "./tiny.toml", "-s", "ronds=3"], "unknown key 'ronds': did you mean 'rounds'?"),
+        (["run", "./tiny.toml", "-s", "rounds"], "expected key=value"),
+        (["run", "./tiny.toml", "-s", "clients=0"], "at least one client"),
+        (["run", "./tiny.toml", "-s", "cohort=99"], "cohort = 99 is larger than the population"),
+        (["run", "./tiny.toml", "-s", "server.lr=-0.1"], "server.lr: input should be greater than 0"),
+        (["run", "./tiny.toml", "-s", "learner.inner_lr=-1"], "learner.inner_lr"),
+        (["run", "./tiny.toml", "-s", "model=nowhere.Net"], "model 'nowhere.Net' cannot be imported"),
+        (["run", "./tiny.toml", "-s", "model=torch.nn:Identity"], "model"),
+        (
+            ["run", "./tiny.toml", "-s", "algorithm=mmal"],
+            "unknown algorithm 'mmal': did you mean 'maml'?",
+        ),
+        (["run", "./tiny.toml", "-s", "task=digit"], "unknown task 'digit': did you mean 'digits'?"),
+        (["run", "quickstart", "-s", "data.ways=11"], "11"),
+        (["run", "quickstart", "-s", "data.queries=60"], "data.shots + data.queries"),
+        (["run", "./tiny.toml", "--out", "."], "exists already"),
+        (["run", "./tiny.toml", "--out", "tiny.toml/run"], "cannot write to"),
+        (["run", "./none.toml"], "no experiment file"),
+        (["run"], "Missing argument"),
+        (["run", "quickstart", "--sed", "1"], "No such option"),
+        (["runn"], "No such command"),
+        (["resume", "nothing"], "no run folder at 'nothing'"),
+        (["data", "fetch", "omniglott"], "unknown data set 'omniglott': did you mean 'omniglot'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing_behind(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert call(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert [path.name for path in here.iterdir()] == ["tiny.toml"]
+
+
+def test_with_json_an_error_is_an_object_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "quickstrat", "--json") == 2
+    out, _ = capsys.readouterr()
+    assert json.loads(out)["status"] == "error"
+    assert "quickstart" in json.loads(out)["error"]
+
+
+def test_ctrl_c_leaves_a_readable_run_and_exit_130(here: Path) -> None:
+    process = start("run", "tiny.toml", "-s", "rounds=100000", "--out", "r", cwd=here)
+    assert process.stdout is not None
+    while "round" not in (line := process.stdout.readline()):
+        assert line, process.communicate()
+    while "round" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "fedmeta: interrupted\n"
+    folder = RunFolder.open(here / "r")
+    assert folder.info["status"] == "interrupted"
+    rounds = [row["round"] for row in folder.metrics()]
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert folder.checkpoints.rounds()[0] == len(rounds)
+
+
+def test_list_names_experiments_runs_keys_and_parts(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("run", "./tiny.toml", "-s", "rounds=1")
+    capsys.readouterr()
+    shown = {}
+    for kind in ("experiments", "runs", "keys", "parts"):
+        assert call("list", kind, "--json") == 0
+        shown[kind] = json.loads(capsys.readouterr().out)[kind]
+    assert {"quickstart", "sinusoid-maml"} <= {row["name"] for row in shown["experiments"]}
+    assert [(row["run"], row["status"]) for row in shown["runs"]] == [("runs/tiny-001", "finished")]
+    keys = {row["key"]: row for row in shown["keys"]}
+    assert keys["server.lr"]["default"] == "0.001"
+    assert all(row["meaning"] for row in shown["keys"]), [
+        r["key"] for r in shown["keys"] if not r["meaning"]
+    ]
+    assert {"maml", "reptile", "protonet"} <= {row["name"] for row in shown["parts"]}
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [[], ["run"], ["resume"], ["list"], ["data"], ["data", "fetch"], ["doctor"], ["bench"]]
+    for words in commands:
+        assert call(*words, "--help") == 0
+        assert "Usage: fedmeta" in capsys.readouterr().out
+
+
+def test_doctor_finds_this_machine_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("doctor", "--json") == 0
+    states = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)["checks"]}
+    assert states["versions"] == states["flower"] == states["runs"] == "ok"
+
+
+def test_data_list_says_where_each_set_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("data", "list", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["data"]}
+    assert {"omniglot", "omniglot-full", "shakespeare"} == set(rows)
+
+
+def test_the_module_is_the_command(here: Path) -> None:
+    shown = fedmeta("list", cwd=here)
+    assert shown.returncode == 0
+    assert "quickstart" in shown.stdout
+
+
+def test_a_closed_pipe_is_no_fault(here: Path) -> None:
+    ended = subprocess.run(
+        " ".join([*command("list", "keys"), "| head -1"]),
+        shell=True,
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stderr == ""
