@@ -23,15 +23,15 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
     Cases:
 
-      maml-sinusoid           a MAML meta-gradient, many small tasks, against a loop over clones
+      maml-sinusoid: a MAML meta-gradient of many small tasks
 
-      maml-sinusoid-compiled  the same with compile = true
+      maml-sinusoid-compiled: the same with compile = true
 
-      maml-conv4              a MAML meta-gradient of Conv4; one worker process against two
+      maml-conv4: a MAML meta-gradient of Conv4; one process, and two
 
-      grid-overhead           a round of 1,000 clients that do nothing, against np.save and np.load
+      grid-overhead: a round of 1,000 clients that do nothing
 
-      population              100,000 registered clients: time to start, and memory
+      population: 100,000 registered clients; start and memory
 
     Figures are medians, with the quartiles in brackets. Ratios can be compared between machines;
     milliseconds cannot. A missed goal is reported and is no error.

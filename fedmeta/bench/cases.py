@@ -1,0 +1,22 @@
+"""The cases by name."""
+
+from fedmeta.bench import maml_sinusoid
+from fedmeta.bench.result import Case
+from fedmeta.errors import UsageError
+from fedmeta.options import nearest
+
+ALL = "all"
+CASES: dict[str, Case] = {case.name: case for case in (maml_sinusoid.EAGER, maml_sinusoid.COMPILED)}
+
+
+def find_cases(name: str) -> list[Case]:
+    """Return the case called `name`, or every case for ``all``.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if name == ALL:
+        return list(CASES.values())
+    if name not in CASES:
+        raise UsageError(f"unknown case '{name}': {nearest(name, [*CASES, ALL])}")
+    return [CASES[name]]

@@ -1,0 +1,90 @@
+"""Tasks, and an algorithm, that cost next to nothing: what is left is what fedmeta itself costs."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from fedmeta import options
+from fedmeta.learning import Algorithm, Tensors
+from fedmeta.tasks import Population, TaskBatch, TaskSpec
+
+
+class Noise:
+    """Classify images of pure noise, ``[size, size]``; made for timing, as there is nothing to learn."""
+
+    class Options(options.Options):
+        """Options of `Noise`."""
+
+        ways: PositiveInt = 5
+        shots: PositiveInt = 1
+        queries: PositiveInt = 1
+        size: PositiveInt = 28
+
+    def __init__(self, options: Any, population: Population, seed: int) -> None:  # noqa: ARG002
+        self.options = options
+        self.population = population
+        self.spec = TaskSpec("classification", (options.size, options.size), options.ways)
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
+        """Draw `count` tasks, images ``[T, ways * shots or queries, size, size]``; labels balanced."""
+        sides: list[Tensor] = []
+        for images_per_class in (self.options.shots, self.options.queries):
+            rows = self.options.ways * images_per_class
+            shape = (count, rows, self.options.size, self.options.size)
+            labels = torch.arange(self.options.ways).repeat(images_per_class)
+            sides += [
+                torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)),
+                labels.expand(count, rows).contiguous(),
+            ]
+        return TaskBatch(*sides)
+
+
+class NoData:
+    """Regression tasks of a single zero, whatever shape of input the model is built for."""
+
+    class Options(options.Options):
+        """Options of `NoData`: the shape that the model believes its inputs to have."""
+
+        input_shape: tuple[PositiveInt, ...]
+        outputs: PositiveInt = 1
+
+    def __init__(self, options: Any, population: Population, seed: int) -> None:  # noqa: ARG002
+        self.population = population
+        self.spec = TaskSpec("regression", options.input_shape, options.outputs)
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
+        """Return `count` tasks of one zero each."""
+        return TaskBatch(*(torch.zeros(count, 1, 1) for _ in range(4)))
+
+
+class NoLearning(Algorithm):
+    """Sends a tenth of the model's weights as the update, without running the model."""
+
+    class Options(options.Options):
+        """There are none."""
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the model's weights."""
+        return self.model.init(generator)
+
+    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Return a tenth of each task's state, and losses of zero."""
+        zeros = torch.zeros(len(tasks))
+        return {key: value * 0.1 for key, value in state.items()}, {"loss": zeros, "loss_before": zeros}
+
+    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:  # noqa: ARG002
+        """Return the state as it is."""
+        return state
+
+    def predict(
+        self,
+        state: Tensors,  # noqa: ARG002
+        adapted: Tensors,  # noqa: ARG002
+        x: Tensor,
+        transductive: bool | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Predict zeros."""
+        return x.new_zeros(*x.shape[:2], self.spec.outputs)

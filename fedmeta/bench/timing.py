@@ -1,0 +1,94 @@
+"""Fair timing of a few functions in one process: taking turns, warmed up, medians with their spread."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+Clock = Callable[[], float]
+SAMPLE_MS = 20.0
+"""A sample repeats its function until it lasts about this long, so that caches and clocks settle."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one call took, sample by sample.
+
+    Attributes:
+        samples: Milliseconds a call, in the order measured.
+    """
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle sample, in milliseconds."""
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Lower and upper quartile, in milliseconds."""
+        return quartiles(self.samples)
+
+
+def quartiles(values: tuple[float, ...] | list[float]) -> tuple[float, float]:
+    """Return the lower and upper quartile; a single value is both."""
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], object]],
+    runs: int,
+    *,
+    clock: Clock = time.perf_counter,
+    sample_ms: float = SAMPLE_MS,
+) -> dict[str, Timing]:
+    """Time functions in turns, A B A B, so that what disturbs the machine disturbs all of them.
+
+    Each is called twice beforehand: once to warm up (or compile), once to see how many calls fill a
+    sample.
+
+    Args:
+        functions: What to time, by name, in the order of turns.
+        runs: Samples of each.
+        clock: Returns seconds.
+        sample_ms: Least length of a sample, about.
+
+    Returns:
+        Milliseconds a call, by name.
+    """
+    calls: dict[str, int] = {}
+    for name, function in functions.items():
+        function()
+        once = _seconds(function, 1, clock)
+        calls[name] = max(1, math.ceil(sample_ms / 1e3 / once)) if once > 0 else 1
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(runs):
+        for name, function in functions.items():
+            samples[name].append(_seconds(function, calls[name], clock) / calls[name] * 1e3)
+    return {name: Timing(tuple(values)) for name, values in samples.items()}
+
+
+def _seconds(function: Callable[[], object], calls: int, clock: Clock) -> float:
+    began = clock()
+    for _ in range(calls):
+        function()
+    return clock() - began
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Let torch use `threads` threads in the block, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

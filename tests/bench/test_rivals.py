@@ -1,0 +1,48 @@
+"""The rivals compute what we compute: otherwise a race would say nothing."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedmeta.bench import maml_sinusoid
+from fedmeta.bench.clone_and_loop import Episode, clone, meta_gradient
+from fedmeta.bench.libraries import by_higher, by_torchopt
+from fedmeta.bench.meta_gradients import Duel
+from fedmeta.bench.networks import as_module_parameter
+
+DUELS = {"maml-sinusoid": maml_sinusoid.duel}
+WAYS = {"clone-and-loop": meta_gradient, "higher": by_higher, "torchopt": by_torchopt}
+
+
+def ours(duel: Duel) -> list[Tensor]:
+    return [as_module_parameter(key, value) for key, value in duel.ours().items()]
+
+
+@pytest.mark.parametrize("case", DUELS)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_rival_computes_our_meta_gradient(case: str, way: str):
+    if way != "clone-and-loop":
+        pytest.importorskip(way)
+    rival: Callable[[Episode], list[Tensor]] = WAYS[way]
+    duel = DUELS[case](dtype="float64")
+    before = [parameter.detach().clone() for parameter in duel.episode.module.parameters()]
+    for _ in range(2):
+        # Twice: a rival must leave the module as it found it.
+        for mine, theirs in zip(ours(duel), rival(duel.episode), strict=True):
+            assert mine.shape == theirs.shape
+            assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
+    after = list(duel.episode.module.parameters())
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_a_clone_computes_the_same_and_passes_gradients_to_its_original():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
+    x = torch.tensor([[1.0, -2.0]])
+    copy = clone(module)
+    assert torch.equal(copy(x), module(x))
+    through = torch.autograd.grad(copy(x).sum(), list(module.parameters()))
+    direct = torch.autograd.grad(module(x).sum(), list(module.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(through, direct, strict=True))
+    assert not any(a is b for a, b in zip(copy.parameters(), module.parameters(), strict=True))
