@@ -73,9 +73,11 @@ def _why_not(options: ServerOptions, error: Exception) -> str:
     accepted = set(inspect.signature(kind).parameters) - {"params", "lr"}
     for key in options.options:
         if key not in accepted:
-            return f"{options.optimizer} has no option '{key}': {nearest(key, accepted)}"
+            return f"no option '{key}' in torch.optim.{options.optimizer}: {nearest(key, accepted)}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{options.optimizer} cannot be the server's optimizer with these options: {reason}"
+    return (
+        f"torch.optim.{options.optimizer} cannot be the server's optimizer with these options: {reason}"
+    )
 
 
 def learning_rate(options: ServerOptions, round_: int, rounds: int) -> float:

@@ -1,0 +1,235 @@
+"""A run is a function of its workload and plan: not of workers, restarts or lost processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from fedmeta.errors import DataError
+from fedmeta.federation import (
+    MetaStrategy,
+    Plan,
+    RoundRecord,
+    ServerOptions,
+    Snapshot,
+    VectorGrid,
+    evaluate,
+    simulate,
+)
+from fedmeta.federation.execution import InProcess, TrainJob, compute, one_thread
+from fedmeta.federation.flower import as_server
+from fedmeta.federation.workers import Auto, ProcessPool
+from tests.federation.helpers import SINUSOID, assert_same
+from tests.federation.test_stacked import CONV
+
+PLAN = Plan(
+    rounds=6,
+    cohort=10,
+    server=ServerOptions(lr=0.01, schedule="cosine", clip_norm=5.0),
+    evaluate_every=2,
+)
+# Three tasks of each client make several chunks of a cohort.
+WORKLOAD = replace(SINUSOID, tasks_per_client=40)
+
+
+def run(workers: int = 1, start: Snapshot | None = None) -> tuple[list[RoundRecord], list[Snapshot]]:
+    records: list[RoundRecord] = []
+    snapshots: list[Snapshot] = []
+
+    def observe(record: RoundRecord, snapshot: Snapshot) -> None:
+        records.append(record)
+        snapshots.append(snapshot)
+
+    final = simulate(WORKLOAD, PLAN, observer=observe, start=start, workers=workers)
+    assert_same(final.state, snapshots[-1].state)
+    return records, snapshots
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[list[RoundRecord], list[Snapshot]]:
+    return run()
+
+
+def assert_same_run(
+    one: tuple[list[RoundRecord], list[Snapshot]], other: tuple[list[RoundRecord], list[Snapshot]]
+) -> None:
+    assert one[0] == other[0]
+    for ours, theirs in zip(one[1], other[1], strict=True):
+        assert ours.round == theirs.round
+        assert_same(ours.state, theirs.state)
+        assert_same(ours.optimizer, theirs.optimizer)
+
+
+def test_a_cohort_makes_several_chunks() -> None:
+    assert WORKLOAD.build().chunk_clients < PLAN.cohort
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_same_bytes_for_any_number_of_workers(
+    workers: int, undisturbed: tuple[list[RoundRecord], list[Snapshot]]
+) -> None:
+    assert_same_run(run(workers), undisturbed)
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 5])
+def test_going_on_from_a_snapshot_equals_the_undisturbed_run(
+    rounds: int, undisturbed: tuple[list[RoundRecord], list[Snapshot]]
+) -> None:
+    records, snapshots = undisturbed
+    assert_same_run(run(start=snapshots[rounds - 1]), (records[rounds:], snapshots[rounds:]))
+
+
+def test_a_finished_run_goes_nowhere(undisturbed: tuple[list[RoundRecord], list[Snapshot]]) -> None:
+    end = undisturbed[1][-1]
+    again = simulate(WORKLOAD, PLAN, start=end, observer=lambda *_: pytest.fail("no round is left"))
+    assert again.round == end.round
+    assert_same(again.state, end.state)
+
+
+def test_convolutions_have_the_same_bytes_in_a_worker() -> None:
+    learner = CONV.build()
+    state, job = learner.init_state(), TrainJob(1, tuple(range(6)))
+    with one_thread(), ProcessPool(learner, 1) as pool:
+        [theirs] = pool.run(state, [job], time.monotonic() + 120)
+        ours = compute(learner, state, job)
+    assert_same(ours.updates, theirs.updates)  # type: ignore[union-attr]
+    assert_same(ours.metrics, theirs.metrics)  # type: ignore[union-attr]
+
+
+def test_evaluation_is_the_same_in_workers() -> None:
+    state = WORKLOAD.build().init_state()
+    assert evaluate(WORKLOAD, state, "test", workers=2) == evaluate(WORKLOAD, state, "test")
+
+
+def test_a_killed_worker_costs_nothing_but_time(
+    undisturbed: tuple[list[RoundRecord], list[Snapshot]], caplog: pytest.LogCaptureFixture
+) -> None:
+    records: list[RoundRecord] = []
+    snapshots: list[Snapshot] = []
+    with one_thread(), as_server():
+        learner = WORKLOAD.build()
+        with ProcessPool(learner, 2) as pool:
+
+            def observe(record: RoundRecord, snapshot: Snapshot) -> None:
+                records.append(record)
+                snapshots.append(snapshot)
+                # One after the other, until this process does all the work.
+                if record.round in (2, 4):
+                    os.kill(pool.workers[record.round // 4].process.pid, signal.SIGKILL)
+
+            strategy = MetaStrategy(learner, PLAN, observe)
+            strategy.start(VectorGrid(learner, pool), strategy.arrays, num_rounds=PLAN.rounds)
+    assert_same_run((records, snapshots), undisturbed)
+    assert [
+        record.message.split(" ", 3)[3] for record in caplog.records if "worker" in record.message
+    ] == ["died; its clients are computed elsewhere"] * 2
+
+
+def test_a_worker_killed_in_the_middle_of_a_round_costs_nothing_either() -> None:
+    with one_thread():
+        learner = WORKLOAD.build()
+        jobs = [TrainJob(1, (client,)) for client in range(8)]
+        state = learner.init_state()
+        expected = [compute(learner, state, job) for job in jobs]
+        with ProcessPool(learner, 2) as pool:
+            outcomes = []
+            for outcome in pool.run(state, jobs, time.monotonic() + 120):
+                outcomes.append(outcome)
+                if len(outcomes) == 2:
+                    pool.workers[0].process.kill()
+    for ours, theirs in zip(expected, outcomes, strict=True):
+        assert_same(ours.updates, theirs.updates)  # type: ignore[union-attr]
+
+
+def test_auto_moves_to_workers_without_changing_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmeta.federation.workers.WORTHWHILE_SECONDS", 0.0)
+    monkeypatch.setattr("fedmeta.federation.workers.available_cores", lambda: 2)
+    with one_thread():
+        learner = WORKLOAD.build()
+        jobs = [TrainJob(1, (client,)) for client in range(8)]
+        state = learner.init_state()
+        expected = [compute(learner, state, job) for job in jobs]
+        with Auto(learner, rounds=3) as auto:
+            first = list(auto.run(state, jobs, time.monotonic() + 120))
+            assert auto.pool is not None
+            auto.pool.ready(wait=True)
+            second = list(auto.run(state, jobs, time.monotonic() + 120))
+    for ours, one, two in zip(expected, first, second, strict=True):
+        assert_same(ours.updates, one.updates)  # type: ignore[union-attr]
+        assert_same(ours.updates, two.updates)  # type: ignore[union-attr]
+
+
+def test_auto_stays_in_this_process_when_workers_would_not_pay() -> None:
+    learner = SINUSOID.build()
+    with Auto(learner, rounds=2) as auto:
+        for _ in range(2):
+            list(
+                auto.run(
+                    learner.init_state(), [TrainJob(1, (c,)) for c in range(4)], time.monotonic() + 60
+                )
+            )
+        assert auto.pool is None
+
+
+def test_nobody_is_waited_for_past_the_deadline() -> None:
+    learner = SINUSOID.build()
+    jobs = [TrainJob(1, (client,)) for client in range(4)]
+    assert list(InProcess(learner).run(learner.init_state(), jobs, time.monotonic() - 1)) == []
+    with ProcessPool(learner, 1) as pool:
+        assert list(pool.run(learner.init_state(), jobs, time.monotonic() - 1)) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_no_process_is_left_behind_however_the_run_ends(error: type[BaseException]) -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    def observe(record: RoundRecord, snapshot: Snapshot) -> None:
+        started = {child.pid for child in psutil.Process().children(recursive=True)} - before
+        assert len(started) == 2
+        raise error
+
+    with pytest.raises(error):
+        simulate(WORKLOAD, PLAN, observer=observe, workers=2)
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
+    script = (
+        "import time\n"
+        "from tests.federation.helpers import SINUSOID\n"
+        "from fedmeta.federation.workers import ProcessPool\n"
+        "pool = ProcessPool(SINUSOID.build(), 2)\n"
+        "pool.ready(wait=True)\n"
+        "print(*[worker.process.pid for worker in pool.workers], flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(workers) == 2
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+def test_a_worker_that_cannot_load_its_data_is_reported_and_replaced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    learner = SINUSOID.build()
+    unloadable = replace(SINUSOID, data={"shots": -1})
+    learner.workload = unloadable
+    with ProcessPool(learner, 1) as pool:
+        learner.workload = SINUSOID
+        [outcome] = pool.run(learner.init_state(), [TrainJob(1, (0,))], time.monotonic() + 120)
+    assert outcome.clients == [0]  # type: ignore[union-attr]
+    assert any("could not start: ConfigError: data.shots" in record.message for record in caplog.records)
+
+
+def test_an_error_before_the_first_round_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises((DataError, Exception), match="unknown task"):
+        simulate(replace(WORKLOAD, task="sinusiod"), PLAN, observer=lambda *_: None)

@@ -1,0 +1,136 @@
+"""The server's step is torch.optim's, at the scheduled rate, and survives a checkpoint bit for bit."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from fedmeta.errors import ConfigError
+from fedmeta.federation import ServerOptimizer, ServerOptions
+from fedmeta.federation.server_optimizer import learning_rate
+from fedmeta.learning import Tensors
+from fedmeta.options import parse_options
+from tests.federation.helpers import assert_same
+
+ROUNDS = 10
+OPTIMIZERS = [
+    ("SGD", {}),
+    ("SGD", {"momentum": 0.9, "nesterov": True}),
+    ("Adam", {}),
+    ("Adam", {"amsgrad": True, "betas": [0.5, 0.9]}),
+    ("AdamW", {"weight_decay": 0.1}),
+    ("Adamax", {}),
+    ("NAdam", {}),
+    ("RAdam", {}),
+    ("RMSprop", {"momentum": 0.5, "centered": True}),
+    ("Rprop", {}),
+    ("ASGD", {}),
+    ("Adagrad", {}),
+    ("Adadelta", {}),
+    ("Adafactor", {}),
+]
+
+
+def state() -> Tensors:
+    generator = torch.Generator().manual_seed(0)
+    return {"w": torch.randn(3, 4, generator=generator), "b": torch.randn(3, generator=generator)}
+
+
+def gradients(round_: int) -> Tensors:
+    generator = torch.Generator().manual_seed(round_)
+    return {"w": torch.randn(3, 4, generator=generator), "b": torch.randn(3, generator=generator)}
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+def test_steps_like_torch_optim_run_directly(name: str, options: dict[str, object]) -> None:
+    server = ServerOptimizer(ServerOptions(optimizer=name, lr=0.05, options=options), state(), ROUNDS)
+    weights = {key: value.clone().requires_grad_() for key, value in state().items()}
+    reference = getattr(torch.optim, name)(weights.values(), lr=0.05, **options)
+    for round_ in range(1, 6):
+        server.step(round_, gradients(round_))
+        for key, value in gradients(round_).items():
+            weights[key].grad = value
+        reference.step()
+    assert_same(server.state, {key: value.detach() for key, value in weights.items()})
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
+def test_a_restored_optimizer_goes_on_bit_for_bit(name: str, options: dict[str, object]) -> None:
+    how = ServerOptions(optimizer=name, lr=0.05, options=options, schedule="cosine", clip_norm=1.0)
+    undisturbed = ServerOptimizer(how, state(), ROUNDS)
+    for round_ in range(1, 8):
+        undisturbed.step(round_, gradients(round_))
+        if round_ == 4:
+            # Through safetensors, as a checkpoint goes.
+            kept, flat = load(save(undisturbed.state)), load(save(undisturbed.export()))
+    resumed = ServerOptimizer(how, kept, ROUNDS)
+    resumed.restore(flat)
+    for round_ in range(5, 8):
+        resumed.step(round_, gradients(round_))
+    assert_same(resumed.state, {key: undisturbed.state[key] for key in resumed.state})
+    assert_same(resumed.export(), {key: undisturbed.export()[key] for key in resumed.export()})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1.0, 1.0, 1.0, 1.0]),
+        ("linear", [1.0, 0.75, 0.5, 0.25]),
+        ("cosine", [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]),
+    ],
+)
+def test_schedules_are_functions_of_the_round(schedule: str, expected: list[float]) -> None:
+    options = ServerOptions(lr=1.0, schedule=schedule)
+    assert [learning_rate(options, round_, 4) for round_ in range(1, 5)] == pytest.approx(expected)
+
+
+def test_a_long_pseudo_gradient_is_scaled_down_to_clip_norm() -> None:
+    options = ServerOptions(optimizer="SGD", lr=1.0, clip_norm=1.0)
+    server = ServerOptimizer(options, {"x": torch.zeros(2)}, 1)
+    server.step(1, {"x": torch.tensor([3.0, 4.0])})
+    torch.testing.assert_close(server.state["x"], torch.tensor([-0.6, -0.8]))
+
+
+def test_a_short_pseudo_gradient_is_left_alone() -> None:
+    options = ServerOptions(optimizer="SGD", lr=1.0, clip_norm=6.0)
+    server = ServerOptimizer(options, {"x": torch.zeros(2)}, 1)
+    server.step(1, {"x": torch.tensor([3.0, 4.0])})
+    assert server.state["x"].tolist() == [-3.0, -4.0]
+
+
+def test_whole_numbers_in_a_state_are_carried_but_not_stepped() -> None:
+    start = {"x": torch.zeros(1), "count": torch.tensor([5])}
+    server = ServerOptimizer(ServerOptions(optimizer="SGD", lr=1.0), start, 1)
+    server.step(1, {"x": torch.ones(1), "count": torch.tensor([9])})
+    assert {key: value.tolist() for key, value in server.state.items()} == {"x": [-1.0], "count": [5]}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "Adm"}, "unknown torch.optim optimizer 'Adm': did you mean 'Adam'"),
+        (
+            {"optimizer": "Adam", "options": {"beta": 1}},
+            "no option 'beta' in torch.optim.Adam: did you mean 'betas'",
+        ),
+        ({"optimizer": "Adam", "options": {"betas": [2.0, 0.9]}}, "Invalid beta parameter"),
+        ({"optimizer": "SGD", "options": {"nesterov": True}}, "Nesterov momentum requires"),
+        ({"optimizer": "LBFGS"}, "LBFGS cannot be the server's optimizer.*closure"),
+        ({"optimizer": "SparseAdam"}, "SparseAdam cannot be the server's optimizer"),
+        ({"lr": -1.0}, "server.lr: input should be greater than 0"),
+        ({"clip_norm": 0.0}, "server.clip_norm"),
+        ({"clip": 1.0}, "unknown key 'server.clip': did you mean 'clip_norm'"),
+        ({"schedule": "linar"}, "server.schedule"),
+    ],
+)
+def test_bad_options_are_one_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_options(ServerOptions, values, "server")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_optimizer_state_of_another_model_is_refused() -> None:
+    server = ServerOptimizer(ServerOptions(), state(), ROUNDS)
+    with pytest.raises(ConfigError, match="no 'other' to optimize"):
+        server.restore({"other/step": torch.tensor(1.0)})
