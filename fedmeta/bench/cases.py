@@ -1,12 +1,14 @@
 """The cases by name."""
 
-from fedmeta.bench import maml_sinusoid
+from fedmeta.bench import maml_conv4, maml_sinusoid
 from fedmeta.bench.result import Case
 from fedmeta.errors import UsageError
 from fedmeta.options import nearest
 
 ALL = "all"
-CASES: dict[str, Case] = {case.name: case for case in (maml_sinusoid.EAGER, maml_sinusoid.COMPILED)}
+CASES: dict[str, Case] = {
+    case.name: case for case in (maml_sinusoid.EAGER, maml_sinusoid.COMPILED, maml_conv4.CASE)
+}
 
 
 def find_cases(name: str) -> list[Case]:

@@ -1,18 +1,23 @@
 """The rivals compute what we compute: otherwise a race would say nothing."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from fedmeta.bench import maml_sinusoid
+from fedmeta.bench import maml_conv4, maml_sinusoid
 from fedmeta.bench.clone_and_loop import Episode, clone, meta_gradient
 from fedmeta.bench.libraries import by_higher, by_torchopt
 from fedmeta.bench.meta_gradients import Duel
 from fedmeta.bench.networks import as_module_parameter
 
-DUELS = {"maml-sinusoid": maml_sinusoid.duel}
+DUELS = {
+    "maml-sinusoid": maml_sinusoid.duel,
+    # Nine tasks are more than one chunk.
+    "maml-conv4": partial(maml_conv4.duel, tasks=9, width=3),
+}
 WAYS = {"clone-and-loop": meta_gradient, "higher": by_higher, "torchopt": by_torchopt}
 
 
