@@ -1,1 +1,86 @@
-"""A federated meta-learning simulator."""
+"""A federated meta-learning simulator.
+
+The names below are the library; `fedmeta.run` is where to begin. They are imported when they are first
+used, so that ``import fedmeta`` costs nothing: torch and Flower alone take seconds.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedmeta.errors import ConfigError, DataError, FedmetaError, RunError, UsageError
+    from fedmeta.experiment import Config, RunFolder, load_config
+    from fedmeta.experiment.run import Listener, Result, resume, run
+    from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload, evaluate, simulate
+    from fedmeta.learning import Algorithm, LearnerSetup, Model, build_algorithm, expand_state
+    from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family
+
+    __version__: str
+else:
+    _NAMES = {
+        "errors": ("ConfigError", "DataError", "FedmetaError", "RunError", "UsageError"),
+        "experiment": ("Config", "RunFolder", "load_config"),
+        "experiment.run": ("Listener", "Result", "resume", "run"),
+        "federation": (
+            "Plan",
+            "RoundRecord",
+            "Snapshot",
+            "StepResult",
+            "Workload",
+            "evaluate",
+            "simulate",
+        ),
+        "learning": ("Algorithm", "LearnerSetup", "Model", "build_algorithm", "expand_state"),
+        "tasks": ("Population", "TaskBatch", "TaskFamily", "TaskSpec", "build_family"),
+    }
+    _HOMES = {name: f"fedmeta.{module}" for module, names in _NAMES.items() for name in names}
+
+    def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("fedmeta")
+        elif name in _HOMES:
+            from importlib import import_module
+
+            value = getattr(import_module(_HOMES[name]), name)
+        else:
+            raise AttributeError(f"module 'fedmeta' has no attribute '{name}'")
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "Algorithm",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "FedmetaError",
+    "LearnerSetup",
+    "Listener",
+    "Model",
+    "Plan",
+    "Population",
+    "Result",
+    "RoundRecord",
+    "RunError",
+    "RunFolder",
+    "Snapshot",
+    "StepResult",
+    "TaskBatch",
+    "TaskFamily",
+    "TaskSpec",
+    "UsageError",
+    "Workload",
+    "__version__",
+    "build_algorithm",
+    "build_family",
+    "evaluate",
+    "expand_state",
+    "load_config",
+    "resume",
+    "run",
+    "simulate",
+]

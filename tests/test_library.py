@@ -1,0 +1,53 @@
+"""The library's front door: light to open, and every name behind it is the room's own."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import fedmeta
+
+HEAVY = {"torch", "flwr", "numpy", "pydantic", "sklearn", "typer", "rich"}
+
+
+def promised() -> dict[str, str]:
+    """The names that type checkers see, each with its module, read from the source."""
+    tree = ast.parse(Path(fedmeta.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    return {
+        alias.name: node.module
+        for node in imports
+        for alias in node.names
+        if node.module and node.module.startswith("fedmeta.")
+    }
+
+
+def test_importing_fedmeta_imports_nothing_heavy() -> None:
+    script = f"import sys, fedmeta; print(sorted({HEAVY!r} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", sorted(promised()))
+def test_a_name_is_the_one_that_type_checkers_see(name: str) -> None:
+    assert getattr(fedmeta, name) is getattr(importlib.import_module(promised()[name]), name)
+
+
+def test_all_names_are_promised_and_none_more() -> None:
+    assert {*promised(), "__version__"} == set(fedmeta.__all__)
+    assert set(fedmeta.__all__) <= set(dir(fedmeta))
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert fedmeta.__version__ == version("fedmeta")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'fedmeta' has no attribute 'rum'"):
+        fedmeta.rum  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'rum'"):
+        from fedmeta import rum  # noqa: F401
