@@ -1,29 +1,36 @@
 """Tasks, and an algorithm, that cost next to nothing: what is left is what fedmeta itself costs."""
 
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from fedmeta import options
 from fedmeta.learning import Algorithm, Tensors
+from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
+
+
+class NoOptions(Options):
+    """Of a part that has nothing to set."""
+
+
+class NoiseOptions(Options):
+    """Options of `Noise`."""
+
+    ways: PositiveInt = 5
+    shots: PositiveInt = 1
+    queries: PositiveInt = 1
+    size: PositiveInt = 28
 
 
 class Noise:
     """Classify images of pure noise, ``[size, size]``; made for timing, as there is nothing to learn."""
 
-    class Options(options.Options):
-        """Options of `Noise`."""
+    Options: ClassVar[type[Options]] = NoiseOptions
 
-        ways: PositiveInt = 5
-        shots: PositiveInt = 1
-        queries: PositiveInt = 1
-        size: PositiveInt = 28
-
-    def __init__(self, options: Any, population: Population, seed: int) -> None:  # noqa: ARG002
+    def __init__(self, options: NoiseOptions, population: Population, seed: int) -> None:  # noqa: ARG002
         self.options = options
         self.population = population
         self.spec = TaskSpec("classification", (options.size, options.size), options.ways)
@@ -42,16 +49,19 @@ class Noise:
         return TaskBatch(*sides)
 
 
+class NoDataOptions(Options):
+    """Options of `NoData`: the shape that the model believes its inputs and outputs to have."""
+
+    input_shape: tuple[PositiveInt, ...]
+    outputs: PositiveInt = 1
+
+
 class NoData:
     """Regression tasks of a single zero, whatever shape of input the model is built for."""
 
-    class Options(options.Options):
-        """Options of `NoData`: the shape that the model believes its inputs to have."""
+    Options: ClassVar[type[Options]] = NoDataOptions
 
-        input_shape: tuple[PositiveInt, ...]
-        outputs: PositiveInt = 1
-
-    def __init__(self, options: Any, population: Population, seed: int) -> None:  # noqa: ARG002
+    def __init__(self, options: NoDataOptions, population: Population, seed: int) -> None:  # noqa: ARG002
         self.population = population
         self.spec = TaskSpec("regression", options.input_shape, options.outputs)
 
@@ -63,8 +73,7 @@ class NoData:
 class NoLearning(Algorithm):
     """Sends a tenth of the model's weights as the update, without running the model."""
 
-    class Options(options.Options):
-        """There are none."""
+    Options = NoOptions
 
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the model's weights."""

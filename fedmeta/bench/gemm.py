@@ -17,7 +17,7 @@ def gemm() -> Callable[[], object]:
 
 
 def gemm_flops() -> int:
-    """Floating-point operations of one `gemm`: a multiplication and an addition per triple of indices."""
+    """Operations of one `gemm`: a multiplication and an addition per triple of indices."""
     return 2 * SIDE**3
 
 

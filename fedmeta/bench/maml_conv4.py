@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 from fedmeta.bench import networks
-from fedmeta.bench.families import Noise
+from fedmeta.bench.families import Noise, NoiseOptions
 from fedmeta.bench.gemm import count_flops, gemm, gemm_flops
 from fedmeta.bench.meta_gradients import OURS, RIVAL, Dtype, Duel, make_duel
 from fedmeta.bench.result import Case, Goal, Result, ratio
@@ -26,7 +26,7 @@ def setup(width: int = WIDTH) -> LearnerSetup:
 
 def duel(tasks: int = TASKS, width: int = WIDTH, dtype: Dtype = "float32") -> Duel:
     """Prepare 5-way 1-shot tasks with one query image a class."""
-    family = Noise(Noise.Options(), Population(1), 0)
+    family = Noise(NoiseOptions(), Population(1), 0)
     return make_duel(setup(width), family, tasks, networks.conv4, dtype)
 
 

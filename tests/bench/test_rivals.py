@@ -1,6 +1,6 @@
 """The rivals compute what we compute: otherwise a race would say nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -12,6 +12,7 @@ from fedmeta.bench.clone_and_loop import Episode, clone, meta_gradient
 from fedmeta.bench.libraries import by_higher, by_torchopt
 from fedmeta.bench.meta_gradients import Duel
 from fedmeta.bench.networks import as_module_parameter
+from fedmeta.bench.timing import pinned
 
 DUELS = {
     "maml-sinusoid": maml_sinusoid.duel,
@@ -19,6 +20,12 @@ DUELS = {
     "maml-conv4": partial(maml_conv4.duel, tasks=9, width=3),
 }
 WAYS = {"clone-and-loop": meta_gradient, "higher": by_higher, "torchopt": by_torchopt}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with pinned(1):
+        yield
 
 
 def ours(duel: Duel) -> list[Tensor]:
