@@ -1,6 +1,6 @@
 """The Flower ClientApp: one client's replies, and the form that they have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -8,6 +8,7 @@ from flwr.clientapp.typing import Mod
 
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.flower import fill
 from fedmeta.federation.workload import CohortUpdate, Learner
 
 ARRAYS = "arrays"
@@ -28,20 +29,24 @@ class ReplyWriter:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
 
-    def training(self, update: CohortUpdate, round_: int) -> list[RecordDict]:
-        """Return the replies of ``update.clients``, in their order."""
+    def training(self, update: CohortUpdate, round_: int) -> Iterator[RecordDict]:
+        """Yield the replies of ``update.clients``, in their order.
+
+        Each is written when it is asked for, so that only one is in memory, and mostly in cache.
+        """
         arrays = {key: value.contiguous().numpy() for key, value in update.updates.items()}
         metrics = {name: value.tolist() for name, value in update.metrics.items()}
-        replies = []
         for row in range(len(update.clients)):
-            content = RecordDict()
-            content[ARRAYS] = self.codec.encode_arrays({key: arrays[key][row] for key in arrays})
-            content[METRICS] = _metrics(
-                update.tasks, {name: values[row] for name, values in metrics.items()}
+            own = {key: stack[row] for key, stack in arrays.items()}
+            values = {TASKS: update.tasks, **{name: column[row] for name, column in metrics.items()}}
+            yield fill(
+                RecordDict(),
+                {
+                    ARRAYS: self.codec.encode_arrays(own),
+                    METRICS: fill(MetricRecord(), values),
+                    CONFIG: fill(ConfigRecord(), {ROUND: round_}),
+                },
             )
-            content[CONFIG] = ConfigRecord({ROUND: round_})
-            replies.append(content)
-        return replies
 
     @staticmethod
     def evaluation(sums: EvaluationSums, round_: int) -> RecordDict:
@@ -51,14 +56,6 @@ class ReplyWriter:
             metrics[f"{name}-sum"] = sums.sums[name]
             metrics[f"{name}-squares"] = sums.squares[name]
         return RecordDict({METRICS: metrics, CONFIG: ConfigRecord({ROUND: round_})})
-
-
-def _metrics(tasks: int, values: Mapping[str, float]) -> MetricRecord:
-    record = MetricRecord()
-    record[TASKS] = tasks
-    for name, value in values.items():
-        record[name] = value
-    return record
 
 
 def request_content(arrays: ArrayRecord, round_: int) -> RecordDict:
@@ -100,7 +97,7 @@ def build_client_app(learner: Learner, mods: Sequence[Mod] = ()) -> ClientApp:
         update = learner.train(codec.decode(arrays), round_, [client])
         if client in update.failures:
             raise RuntimeError(update.failures[client])
-        return Message(writer.training(update, round_)[0], reply_to=message)
+        return Message(next(writer.training(update, round_)), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedmeta.federation.flower import NUMPY_STYPE, numpy_array
+from fedmeta.federation.flower import NUMPY_STYPE, fill, numpy_array
 from fedmeta.learning import Tensors
 
 _SPARE_HEADER = 4096
@@ -73,10 +73,7 @@ class Codec:
 
     def encode_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
         """Serialize C-ordered arrays, in the template's order."""
-        record = ArrayRecord()
-        for slot in self.slots:
-            record[slot.key] = slot.pack(arrays[slot.key])
-        return record
+        return fill(ArrayRecord(), {slot.key: slot.pack(arrays[slot.key]) for slot in self.slots})
 
     def decode(self, record: ArrayRecord) -> Tensors:
         """Read tensors that own their memory.

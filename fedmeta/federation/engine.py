@@ -67,7 +67,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
 
 
 def evaluate(
-    workload: Workload, state: Tensors, split: Split, workers: Workers = 1, timeout: float = 600.0
+    workload: Workload, state: Tensors, split: Split, workers: Workers = 1
 ) -> tuple[StepResult, ...]:
     """Evaluate a state on the clients of one split, by the messages that a real federation would use.
 
@@ -75,8 +75,7 @@ def evaluate(
         workload: What clients do.
         state: The meta-learned state.
         split: Which clients.
-        workers: Processes that compute; ``auto`` measures first.
-        timeout: Seconds to wait for all replies.
+        workers: Processes that compute; ``auto`` measures first. One that is stuck is done without.
 
     Returns:
         One result per adaptation step; none if the split has no clients.
@@ -91,7 +90,7 @@ def evaluate(
         strategy = MetaStrategy(learner, Plan(rounds=1, cohort=1), lambda *_: None)
         strategy.connect(grid)
         asked = strategy.ask_split(split, 0, strategy.codec.encode(state))
-        replies = by_client(grid.send_and_receive(asked, timeout=timeout), grid)
+        replies = by_client(grid.send_and_receive(asked), grid)
         results = merge(workload.evaluation_steps, strategy.evaluation_gate.admitted(0, replies))
     if not results:
         raise RunError(f"none of the {clients} {split} clients could be evaluated")

@@ -56,7 +56,8 @@ def by_client(
 ) -> Iterator[tuple[int, Sequence[Message]]]:
     """Group replies by the client that sent them, in the order of partition ids.
 
-    A list, which is in whatever order replies arrived, is sorted; a stream must be in order.
+    A list, which is in whatever order replies arrived, is sorted; a stream must be in order. Replies of
+    nodes that hold none of our partitions are left out.
 
     Raises:
         RunError: If a stream is not.
@@ -69,8 +70,9 @@ def by_client(
     ordered = sorted(replies, key=client) if isinstance(replies, Sequence) else replies
     last = -1
     for number, group in groupby(ordered, key=client):
+        if number < 0:
+            continue
         if number < last:
             raise RunError("the grid streamed its replies out of order")
         last = number
-        if number >= 0:
-            yield number, list(group)
+        yield number, list(group)

@@ -160,26 +160,27 @@ class VectorGrid(Grid):
         return TrainJob(round_, clients) if kind == MessageType.TRAIN else EvaluateJob(clients[0])
 
     def _replies(self, chunk: list[Message], outcome: Outcome, round_: int) -> Iterator[Message]:
-        contents, failures = self._contents(chunk, outcome, round_)
+        written, failures = self._contents(chunk, outcome, round_)
         for message in chunk:
             client = message.metadata.dst_node_id - FIRST_NODE
+            failure = failures.get(client)
+            content = None if failure is not None else next(written)
             if client in self._modded:
                 yield from self._ask_app(message)
-            elif client in contents:
-                yield Message(contents.pop(client), reply_to=message)
+            elif content is not None:
+                yield Message(content, reply_to=message)
             else:
-                yield client_error(failures[client], message)
+                yield client_error(str(failure), message)
 
     def _contents(
         self, chunk: list[Message], outcome: Outcome, round_: int
-    ) -> tuple[dict[int, RecordDict], dict[int, str]]:
+    ) -> tuple[Iterator[RecordDict], dict[int, str]]:
+        """Return the contents of the replies of those who succeeded, in order, and why others failed."""
         if isinstance(outcome, CohortUpdate):
-            written = self._writer.training(outcome, round_)
-            return dict(zip(outcome.clients, written, strict=True)), outcome.failures
-        client = chunk[0].metadata.dst_node_id - FIRST_NODE
+            return self._writer.training(outcome, round_), outcome.failures
         if isinstance(outcome, EvaluationSums):
-            return {client: self._writer.evaluation(outcome, round_)}, {}
-        return {}, {client: outcome}
+            return iter([self._writer.evaluation(outcome, round_)]), {}
+        return iter(()), {chunk[0].metadata.dst_node_id - FIRST_NODE: outcome}
 
     def _ask_app(self, message: Message) -> list[Message]:
         """Let one client's own ClientApp answer, as Flower's engines do."""

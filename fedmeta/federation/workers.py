@@ -1,7 +1,6 @@
 """Worker processes that compute chunks side by side, and the choice whether to have any."""
 
 import logging
-import math
 import os
 import socket
 import subprocess
@@ -30,6 +29,8 @@ JOBS_AHEAD = 2
 """Jobs that wait at each worker, so that it need not wait; what it computed ahead stays with it."""
 STARTUP_SECONDS = 120.0
 """How long a worker may take to import and load its data before the run goes on without it."""
+JOB_SECONDS = 600.0
+"""How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
 WORTHWHILE_SECONDS = 10.0
 """Time that workers must save over the rest of a run for ``auto`` to start them."""
 
@@ -75,7 +76,7 @@ class Worker:
             self.stop("died")
 
     def receive(self, deadline: float) -> Any:
-        """Wait for the worker's next message.
+        """Wait for the worker's next message, for no longer than `JOB_SECONDS`.
 
         Raises:
             _Gone: If it died, or the deadline passed; it is stopped then.
@@ -83,8 +84,8 @@ class Worker:
         if not self.alive:
             raise _Gone
         try:
-            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-            if self.connection.poll(left):
+            left = min(deadline - time.monotonic(), JOB_SECONDS)
+            if self.connection.poll(max(0.0, left)):
                 return self.connection.recv()
             self.stop("did not answer in time")
         except (EOFError, OSError):

@@ -19,9 +19,7 @@ def test_an_unknown_flower_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) ->
         raise TypeError("unexpected signature")
 
     monkeypatch.setattr("fedmeta.federation.flower.Message", changed)
-    with pytest.raises(
-        FedmetaError, match=r"flwr .* failed \(unexpected signature\); install 'flwr >=1.41"
-    ):
+    with pytest.raises(FedmetaError, match=r"failed \(unexpected signature\); install 'flwr >=1.41"):
         check_flower()
 
 
