@@ -1,13 +1,20 @@
 """The cases by name."""
 
-from fedmeta.bench import maml_conv4, maml_sinusoid
+from fedmeta.bench import grid_overhead, maml_conv4, maml_sinusoid, population
 from fedmeta.bench.result import Case
 from fedmeta.errors import UsageError
 from fedmeta.options import nearest
 
 ALL = "all"
 CASES: dict[str, Case] = {
-    case.name: case for case in (maml_sinusoid.EAGER, maml_sinusoid.COMPILED, maml_conv4.CASE)
+    case.name: case
+    for case in (
+        maml_sinusoid.EAGER,
+        maml_sinusoid.COMPILED,
+        maml_conv4.CASE,
+        grid_overhead.CASE,
+        population.CASE,
+    )
 }
 
 

@@ -1,4 +1,4 @@
-"""Tasks, and an algorithm, that cost next to nothing: what is left is what fedmeta itself costs."""
+"""Tasks, a model and an algorithm that cost next to nothing: what is left is what fedmeta costs."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from fedmeta.learning import Algorithm, Tensors
+from fedmeta.learning import Algorithm, Model, Tensors
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
 
@@ -68,6 +68,33 @@ class NoData:
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
         """Return `count` tasks of one zero each."""
         return TaskBatch(*(torch.zeros(count, 1, 1) for _ in range(4)))
+
+
+class FlatOptions(Options):
+    """Options of `Flat`."""
+
+    size: PositiveInt
+
+
+class Flat(Model):
+    """A model that is one long vector and computes nothing."""
+
+    Options: ClassVar[type[Options]] = FlatOptions
+    # As Conv4, which is about as large as what this stands in for.
+    chunk_tasks = 8
+    batch_norm = False
+
+    def __init__(self, options: FlatOptions, spec: TaskSpec, outputs: int | None) -> None:
+        self._size = options.size
+        self.outputs = outputs or spec.outputs
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the vector."""
+        return {"vector": torch.randn(self._size, generator=generator) * 0.01}
+
+    def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:  # noqa: ARG002
+        """Compute zeros ``[T, B, outputs]``."""
+        return x.new_zeros(*x.shape[:2], self.outputs)
 
 
 class NoLearning(Algorithm):
