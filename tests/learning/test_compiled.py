@@ -6,7 +6,7 @@ import torch
 from fedmeta.errors import ConfigError
 from fedmeta.learning import LearnerSetup, build_algorithm, expand_state
 from fedmeta.tasks import TaskSpec, torch_generator
-from tests.learning.cases import Case, make_learner, make_tasks
+from tests.learning.cases import CASES, Case, make_learner, make_state, make_tasks
 
 CASE = Case("mlp", {"hidden": [4]}, TaskSpec("classification", (3,), 2))
 SETUP = LearnerSetup("maml", {"inner_steps": 2}, CASE.model, CASE.network, compile=True)
@@ -25,6 +25,31 @@ def test_compiled_updates_equal_eager_ones_for_every_layout_of_the_state() -> No
             assert one.keys() == other.keys()
             for key in one:
                 torch.testing.assert_close(other[key], one[key], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [
+        ("maml", "conv4-stride"),
+        ("protonet", "conv4-max"),
+        ("meta_sgd", "lstm"),
+        ("fomaml", "user-module"),
+        ("reptile", "image-mlp"),
+        ("fedavg", "sinusoid-mlp"),
+    ],
+)
+def test_every_algorithm_and_model_can_be_compiled(algorithm: str, name: str) -> None:
+    case = CASES[name]
+    eager = make_learner(algorithm, case)
+    setup = LearnerSetup(algorithm, {}, case.model, case.network, compile=True)
+    compiled = build_algorithm(setup, case.spec)
+    tasks, state = make_tasks(case.spec), make_state(eager)
+    expected, actual = eager.task_updates(state, tasks), compiled.task_updates(state, tasks)
+    for one, other in zip(expected, actual, strict=True):
+        for key in one:
+            torch.testing.assert_close(other[key], one[key], rtol=1e-8, atol=1e-11)
 
 
 def test_without_a_compiler_the_option_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
