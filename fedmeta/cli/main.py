@@ -1,7 +1,9 @@
 """The entry point: finds the command, and turns every error of a user into one line and a code."""
 
 import json
+import signal
 import sys
+from typing import NoReturn
 
 import click
 import typer
@@ -30,6 +32,7 @@ app.command("bench")(bench.bench)
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(arguments, prog_name="fedmeta", standalone_mode=False)
         if code == INTERRUPTED:  # typer's way of passing on a Ctrl-C
@@ -45,6 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(error.format_message().rstrip(".") + hint, arguments)
         code = error.exit_code
     sys.exit(code or 0)
+
+
+def _terminate(*_: object) -> NoReturn:
+    # A polite request to end is a Ctrl-C from another hand: finished rounds are kept.
+    raise KeyboardInterrupt
 
 
 def _complain(message: str, arguments: list[str]) -> None:

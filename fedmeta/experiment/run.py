@@ -149,9 +149,7 @@ def _execute(folder: RunFolder, config: Config, listener: Listener) -> Result:
         listener.started(folder, config, start.round if start else 0)
         try:
             snapshot = _train(config, start, recorder)
-            final = evaluate(
-                planning.workload(config), snapshot.state, "test", config.workers, config.timeout
-            )
+            final = evaluate(planning.workload(config), snapshot.state, "test", config.workers)
         except KeyboardInterrupt:
             recorder.checkpoint()
             raise

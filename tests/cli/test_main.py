@@ -121,14 +121,15 @@ def test_with_json_an_error_is_an_object_too(here: Path, capsys: pytest.CaptureF
     assert "quickstart" in json.loads(out)["error"]
 
 
-def test_ctrl_c_leaves_a_readable_run_and_exit_130(here: Path) -> None:
+@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_readable_run_and_exit_130(here: Path, request_to_end: signal.Signals) -> None:
     process = start("run", "tiny.toml", "-s", "rounds=100000", "--out", "r", cwd=here)
     assert process.stdout is not None
     while "round" not in (line := process.stdout.readline()):
         assert line, process.communicate()
     while "round" not in process.stdout.readline():
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(request_to_end)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err == "fedmeta: interrupted\n"
