@@ -15,6 +15,7 @@ from fedmeta.federation.flower import as_server
 from fedmeta.learning import LearnerSetup, Tensors
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
+from fedmeta.tasks.sinusoid import Sinusoid
 
 SINUSOID = Workload(
     task="sinusoid",
@@ -50,6 +51,23 @@ class OddClients:
         x = torch.from_numpy(rng.random((count, 2 * points, width), dtype=np.float32))
         y = x.sum(-1, keepdim=True)
         return TaskBatch(x[:, :points], y[:, :points], x[:, points:], y[:, points:])
+
+
+class Fragile(Sinusoid):
+    """Sinusoids, but one client draws tasks that no model can take."""
+
+    BROKEN = 4
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        tasks = super().sample(client, count, rng)
+        return replace(tasks, support_y=tasks.support_y[:, :1, :0]) if client == self.BROKEN else tasks
+
+
+class Offline(Sinusoid):
+    """Sinusoids whose clients' disks are all gone."""
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        raise OSError("no disk")
 
 
 class NoisyImages:

@@ -11,11 +11,12 @@ from flwr.app import Message, RecordDict
 
 from fedmeta.errors import RunError
 from fedmeta.federation import evaluate
+from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.evaluation_replies import EvaluationGate
 from fedmeta.federation.flower import as_server, client_error, stamp
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
-from fedmeta.tasks import Population, TaskBatch, stream
+from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, NoisyImages
 from tests.federation.test_stacked import CONV
 
@@ -97,20 +98,13 @@ def test_a_split_without_clients_has_no_results() -> None:
     assert evaluate(alone, alone.build().init_state(), "test") == ()
 
 
-def sample_nothing(*_: object) -> TaskBatch:
-    raise OSError("no disk")
-
-
-def test_a_split_that_fails_as_a_whole_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = SINUSOID.build().init_state()
-    monkeypatch.setattr("fedmeta.tasks.sinusoid.Sinusoid.sample", sample_nothing)
+def test_a_split_that_fails_as_a_whole_is_an_error() -> None:
+    offline = replace(SINUSOID, task="tests.federation.helpers:Offline")
     with pytest.raises(RunError, match="none of the 3 test clients could be evaluated"):
-        evaluate(SINUSOID, state, "test")
+        evaluate(offline, offline.build().init_state(), "test")
 
 
 def reply(spoil: Callable[[RecordDict], object] | None = None) -> Message:
-    from fedmeta.federation.client import ReplyWriter
-
     body = ReplyWriter.evaluation(EvaluationSums(4, {"loss": [2.0, 1.0]}, {"loss": [1.0, 0.5]}), 5)
     if spoil:
         spoil(body)

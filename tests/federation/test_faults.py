@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, Message, RecordDict
+from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.errors import DivergedError
@@ -17,6 +17,7 @@ from fedmeta.tasks import Population
 from tests.federation.helpers import (
     PLAN,
     SINUSOID,
+    Fragile,
     OddClients,
     assert_same,
     reply_mod,
@@ -24,7 +25,7 @@ from tests.federation.helpers import (
     without,
 )
 
-FAULTY = 4
+FAULTY = Fragile.BROKEN
 
 
 def change_first_array(change: Callable[[np.ndarray], np.ndarray]) -> Mod:
@@ -148,8 +149,6 @@ def test_a_clients_context_lasts_over_the_rounds_and_stays_with_it() -> None:
     seen: list[int] = []
 
     def counting(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        from flwr.app import ConfigRecord
-
         counter = context.state.setdefault("counter", ConfigRecord({"n": 0}))
         counter["n"] = int(counter["n"]) + 1  # type: ignore[index, arg-type, call-overload]
         seen.append(counter["n"])  # type: ignore[index, call-overload, arg-type]
@@ -180,7 +179,7 @@ def test_clients_whose_data_or_work_fails_are_the_only_ones_that_do() -> None:
 
 
 def test_a_client_that_fails_in_the_stack_changes_no_bit_of_the_others() -> None:
-    workload = replace(SINUSOID, task="tests.federation.test_faults:Fragile")
+    workload = replace(SINUSOID, task="tests.federation.helpers:Fragile")
     broken, records = run_on_grid(workload, PLAN)
     assert any(record.quarantined for record in records)
     dropped, _ = run_on_grid(SINUSOID, PLAN, change=without(FAULTY))
@@ -232,14 +231,3 @@ def test_a_reply_of_a_client_that_was_not_asked_is_set_aside() -> None:
     for record in records:
         reasons = sorted(str(c.reason) for c in record.clients if not c.admitted)
         assert reasons == ["no reply within 600 s", "was not asked in this round"]
-
-
-from fedmeta.tasks.sinusoid import Sinusoid  # noqa: E402
-
-
-class Fragile(Sinusoid):
-    """Sinusoids whose client `FAULTY` draws tasks that no model can take."""
-
-    def sample(self, client, count, rng):  # type: ignore[no-untyped-def]
-        tasks = super().sample(client, count, rng)
-        return replace(tasks, support_y=tasks.support_y[:, :1, :0]) if client == FAULTY else tasks

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.federation import MetaStrategy, Plan, VectorGrid, Workload, build_client_app
 from fedmeta.federation.execution import InProcess, one_thread
@@ -117,8 +117,6 @@ def test_a_query_is_left_to_the_app_which_does_not_know_it() -> None:
     with as_server():
         learner = SINUSOID.build()
         grid = VectorGrid(learner, InProcess(learner))
-        from flwr.app import RecordDict
-
         [reply] = grid.send_and_receive([grid.create_message(RecordDict(), "query", 2, "")])
         assert "No query function" in str(reply.error.reason)
         [reply] = grid.send_and_receive([grid.create_message(RecordDict(), "train", 2, "")])

@@ -1,0 +1,194 @@
+"""Worker processes that compute chunks side by side."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from fedmeta.federation.execution import (
+    Executor,
+    Job,
+    Outcome,
+    compute,
+)
+from fedmeta.federation.worker import READY, to_arrays, unpack_outcome
+from fedmeta.federation.workload import Learner
+from fedmeta.learning import Tensors
+
+log = logging.getLogger(__name__)
+
+JOBS_AHEAD = 2
+"""Jobs that wait at each worker, so that it need not wait; what it computed ahead stays with it."""
+STARTUP_SECONDS = 120.0
+"""How long a worker may take to import and load its data before the run goes on without it."""
+JOB_SECONDS = 600.0
+"""How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
+
+_ENTRY = "from fedmeta.federation.worker import main; main()"
+
+
+class _Gone(Exception):
+    """A worker died, or was too slow and has been stopped."""
+
+
+class Worker:
+    """One worker process, started and stopped by this one alone."""
+
+    def __init__(self, learner: Learner) -> None:
+        ours, theirs = socket.socketpair()
+        environment = os.environ | {
+            # The child must find the same modules, a user's own among them.
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "OMP_NUM_THREADS": "1",
+        }
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                # Its own session: Ctrl-C reaches only us. It ends when our end of the pair closes.
+                start_new_session=True,
+            )
+        self.connection: Connection[Any, Any] = Connection(ours.detach())
+        self.ready = False
+        self.alive = True
+        self.waiting = 0
+        self._started = time.monotonic()
+        self.send(learner.workload)
+
+    def send(self, order: object) -> None:
+        """Send the workload, a state or a job; that a worker is dead may show only later."""
+        try:
+            self.connection.send(order)
+        except OSError:
+            self.stop("died")
+
+    def receive(self, deadline: float) -> Any:
+        """Wait for the worker's next message, for no longer than `JOB_SECONDS`.
+
+        Raises:
+            _Gone: If it died, or the deadline passed; it is stopped then.
+        """
+        if not self.alive:
+            raise _Gone
+        try:
+            left = min(deadline - time.monotonic(), JOB_SECONDS)
+            if self.connection.poll(max(0.0, left)):
+                return self.connection.recv()
+            self.stop("did not answer in time")
+        except (EOFError, OSError):
+            self.stop("died")
+        raise _Gone
+
+    def becomes_ready(self, wait: bool) -> bool:
+        """Return whether the worker has loaded its data; with `wait`, wait until it has or is gone."""
+        late = self._started + STARTUP_SECONDS
+        if (
+            not self.ready
+            and self.alive
+            and (wait or time.monotonic() > late or self.connection.poll(0))
+        ):
+            try:
+                answer = self.receive(late)
+            except _Gone:
+                return False
+            self.ready = answer == READY
+            if not self.ready:
+                self.stop(f"could not start: {answer}")
+        return self.ready and self.alive
+
+    def stop(self, why: str | None = None) -> None:
+        """End the process, whatever it is doing."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+        if why:
+            log.warning(
+                "worker process %d %s; its clients are computed elsewhere", self.process.pid, why
+            )
+
+
+class ProcessPool(Executor):
+    """Computes jobs in worker processes; what a lost worker owes is computed in this one.
+
+    Args:
+        learner: The clients' side; every worker builds its own from the same workload.
+        count: Worker processes.
+    """
+
+    def __init__(self, learner: Learner, count: int) -> None:
+        self.learner = learner
+        self.workers: list[Worker] = []
+        try:
+            for _ in range(count):
+                self.workers.append(Worker(learner))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def ready(self, wait: bool = False) -> bool:
+        """Return whether every worker that is still alive can take jobs."""
+        states = [worker.becomes_ready(wait) for worker in self.workers if worker.alive]
+        return all(states)
+
+    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[Outcome]:
+        """Yield the outcomes of `jobs`; at most `JOBS_AHEAD` per worker are under way."""
+        self.ready(wait=True)
+        crew = [worker for worker in self.workers if worker.alive]
+        arrays = to_arrays(state) if crew else {}
+        for worker in crew:
+            worker.send(arrays)
+        owners: list[Worker | None] = []
+        try:
+            for index, job in enumerate(jobs):
+                self._hand_out(crew, jobs, owners, index)
+                try:
+                    yield self._collect(owners[index], state, job, deadline)
+                except TimeoutError:
+                    return
+        finally:
+            for worker in crew:
+                if worker.waiting:
+                    worker.stop("was still busy when its round ended")
+
+    def _hand_out(
+        self, crew: list[Worker], jobs: Sequence[Job], owners: list[Worker | None], index: int
+    ) -> None:
+        """Give jobs to the least busy workers, until each has enough ahead."""
+        while len(owners) < len(jobs):
+            alive = [worker for worker in crew if worker.alive and worker.waiting < JOBS_AHEAD]
+            if not alive:
+                break
+            worker = min(alive, key=lambda candidate: candidate.waiting)
+            worker.send(jobs[len(owners)])
+            worker.waiting += 1
+            owners.append(worker)
+        if len(owners) <= index:
+            owners.append(None)
+
+    def _collect(self, owner: Worker | None, state: Tensors, job: Job, deadline: float) -> Outcome:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if owner is None or not owner.alive:
+            return compute(self.learner, state, job)
+        try:
+            packed = owner.receive(deadline)
+        except _Gone:
+            if time.monotonic() > deadline:
+                raise TimeoutError from None
+            return compute(self.learner, state, job)
+        owner.waiting -= 1
+        return unpack_outcome(packed)
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.stop()
