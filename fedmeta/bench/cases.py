@@ -6,6 +6,8 @@ from fedmeta.errors import UsageError
 from fedmeta.options import nearest
 
 ALL = "all"
+"""Stands for every case."""
+
 CASES: dict[str, Case] = {
     case.name: case
     for case in (

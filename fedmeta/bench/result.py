@@ -11,6 +11,12 @@ import torch
 from fedmeta.bench.timing import Timing, quartiles
 
 
+def machine() -> str:
+    """Describe this machine: its cores, its architecture and torch."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores, {platform.machine()}, torch {torch.__version__}"
+
+
 @dataclass(frozen=True)
 class Goal:
     """A figure that a case is held to.
@@ -61,6 +67,7 @@ class Result:
         goals: What the case is held to; the first is about the ratio, if there is a rival.
         others_ms: Median milliseconds of further rivals.
         details: More figures, by a name that carries the unit.
+        machine: Where it was measured, as far as it matters to a reader of ratios.
     """
 
     case: str
@@ -74,6 +81,8 @@ class Result:
     goals: tuple[Goal, ...]
     others_ms: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
+
+    machine: str = field(default_factory=machine)
 
     @property
     def ratio(self) -> float | None:
@@ -95,7 +104,7 @@ class Result:
             "goals": [goal.to_json() for goal in self.goals],
             "others_ms": dict(self.others_ms),
             "details": dict(self.details),
-            "machine": machine(),
+            "machine": self.machine,
         }
 
 
@@ -124,9 +133,3 @@ def ratio(top: Timing, bottom: Timing) -> tuple[float, tuple[float, float]]:
     """Return the medians' ratio, and the quartiles of the ratios of neighbouring samples."""
     pairs = [a / b for a, b in zip(top.samples, bottom.samples, strict=True)]
     return top.median / bottom.median, quartiles(pairs)
-
-
-def machine() -> str:
-    """Describe the machine as far as it matters to a reader of ratios."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {platform.machine()}, torch {torch.__version__}"
