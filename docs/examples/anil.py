@@ -1,0 +1,29 @@
+"""ANIL: MAML whose inner loop adapts the last layer alone."""
+
+from torch import Tensor, zeros_like
+from typing_extensions import override
+
+from fedmeta.learning import Tensors, per_task_loss
+from fedmeta.learning.algorithms import MAML
+from fedmeta.learning.inner import InnerGradient, gradients
+
+
+class ANIL(MAML):
+    """Almost no inner loop: the body's features are meta-learned, and a task changes only the head.
+
+    Raghu, Raghu, Bengio, Vinyals 2020, "Rapid Learning or Feature Reuse?", section 4: an inner step is
+    ``head' = head - alpha grad_head L_support(body, head)``; the meta-gradient
+    ``grad L_query(body, head')`` is taken by all weights, through the inner steps. The model's head
+    must be called ``head``.
+    """
+
+    @override
+    def inner_gradient(
+        self, params: Tensors, x: Tensor, y: Tensor, create_graph: bool = False
+    ) -> InnerGradient:
+        """Differentiate the loss on ``x, y`` by the head; the body's gradient is zero."""
+        prediction = self.model.forward(params, x)
+        loss = per_task_loss(self.spec, prediction, y)
+        head = {key: value for key, value in params.items() if key.startswith("head.")}
+        body = {key: zeros_like(value) for key, value in params.items()}
+        return InnerGradient(body | gradients(loss, head, create_graph), loss, prediction)

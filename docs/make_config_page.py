@@ -1,0 +1,139 @@
+"""Prints docs/config.md, from the code: `python docs/make_config_page.py > docs/config.md`."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from fedmeta.experiment import Config
+from fedmeta.learning import ALGORITHMS, MODELS
+from fedmeta.options import attribute_docs
+from fedmeta.registry import Registry
+from fedmeta.tasks import FAMILIES
+
+INTRODUCTION = """\
+# Configuration
+
+A run is a function of its config: a TOML file with the keys below. `-s key=value` replaces a value
+from the command line, and `fedmeta.run(name, {"server.lr": 0.01})` from Python; a key within a table
+is written with a dot. A value on the command line is TOML, or plain text where it is no TOML. An
+unknown key or a bad value is refused before anything starts.
+
+A key that is *unset* by default has no value in TOML: leave it out. "None" in a meaning is just that.
+
+`python docs/make_config_page.py` prints this page from the code; `fedmeta list keys` and
+`fedmeta list parts` show the same in a terminal."""
+
+TABLES = {
+    "": (
+        "Keys",
+        "The keys outside of any table. `cohort` may not exceed the training clients, those not held\n"
+        "out; `quorum` may not exceed `cohort`.",
+    ),
+    "server": ("`[server]`", "The server's step on the aggregated pseudo-gradient."),
+    "gate": ("`[gate]`", "What a client's reply must satisfy to be admitted."),
+    "evaluation": (
+        "`[evaluation]`",
+        "How validation and test clients are evaluated. `every` needs validation clients.",
+    ),
+    "chain": ("`[chain]`", "The ledger of contributions; there is none yet."),
+}
+PARTS: dict[str, tuple[str, Registry[Any]]] = {
+    "data": ("the task family, `task`", FAMILIES),
+    "learner": ("the algorithm, `algorithm`", ALGORITHMS),
+    "network": ("the model, `model`", MODELS),
+}
+# What the code does not say of itself; a class that documents its attributes needs no entry here.
+MEANINGS = {
+    "fedavg.inner_lr": "Step size of fine-tuning on the support set, at test alone.",
+    "inner_lr": "Step size of the inner loop; in `meta_sgd`, where each weight's own starts.",
+    "inner_steps": "Inner steps in training; at test, `evaluation.steps` says how many.",
+    "inner_optimizer": "What makes the inner steps; Adam starts anew in every task.",
+    "inner_batch": "Examples of an inner step; unset: all of the task's.",
+    "beta1": "Of the inner Adam: decay of the gradient's running mean.",
+    "beta2": "Of the inner Adam: decay of its square's running mean.",
+    "width": "Channels of every convolution.",
+    "pooling": "`stride`: strided convolutions, then the mean over the image; `max`: 2x2 max-pooling.",
+    "embedding": "Size of a character's embedding.",
+    "lstm.hidden": "Units of a layer.",
+    "layers": "LSTM layers, one above the other.",
+    "hidden": "Units of each hidden layer, from the input on.",
+    "activation": "Between the layers.",
+}
+
+
+def main() -> None:
+    """Print the page."""
+    print(INTRODUCTION)
+    for table, (title, what) in TABLES.items():
+        kind = Config if not table else Config.model_fields[table].annotation
+        print(f"\n## {title}\n\n{what}\n")
+        print("\n".join(rows(kind)))
+    for table, (of, registry) in PARTS.items():
+        print(f"\n## `[{table}]`\n\nOptions of {of}.")
+        for name in registry:
+            part = registry.get(name)
+            print(f"\n### `{name}`\n\n{summary(part)}\n")
+            print("\n".join(rows(part.Options, name)) if part.Options.model_fields else "No options.")
+
+
+def rows(kind: Any, part: str = "") -> Iterator[str]:
+    """Yield the Markdown table of an options class."""
+    yield "| key | values | default | meaning |"
+    yield "|---|---|---|---|"
+    schemas = kind.model_json_schema()["properties"]
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            continue  # a table of its own
+        default = "required"
+        if not field.is_required():
+            default = show(field.get_default(call_default_factory=True))
+        cells = (f"`{name}`", values(schemas[name]), default, meaning(kind, name, part))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def meaning(kind: type, name: str, part: str = "") -> str:
+    """Return what the class, or one that it inherits from, says of an attribute; else what we say."""
+    documented = [attribute_docs(base).get(name) for base in kind.__mro__]
+    said = next(filter(None, documented), None) or MEANINGS.get(f"{part}.{name}") or MEANINGS[name]
+    return said.replace("``", "`")
+
+
+def values(schema: dict[str, Any]) -> str:
+    """Say in words which values a JSON schema admits."""
+    if "anyOf" in schema:
+        return " or ".join(values(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    kind = schema.get("type")
+    if kind == "array":
+        return f"list, each {values(schema['items'])}"
+    words = {
+        "integer": "whole number",
+        "boolean": "`true`, `false`",
+        "string": "text",
+        "object": "table",
+    }
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {_number(schema[key])}" for key, sign in signs.items() if key in schema]
+    return " ".join([words.get(kind or "", "number"), ", ".join(bounds)]).strip()
+
+
+def show(value: Any) -> str:
+    """Return a default as TOML would have it."""
+    return "unset" if value is None else f"`{json.dumps(value)}`"
+
+
+def summary(part: type) -> str:
+    """Return the first paragraph of a class's docstring."""
+    return " ".join(inspect.cleandoc(part.__doc__ or "").partition("\n\n")[0].split()).replace("``", "`")
+
+
+def _number(value: float) -> str:
+    return "2^63" if value == 2**63 else f"{value:g}"
+
+
+if __name__ == "__main__":
+    main()

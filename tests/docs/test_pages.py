@@ -1,0 +1,45 @@
+"""The pages agree with the files that they show, the code that they describe, and each other."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+SHOWN = re.compile(r'^```\w+ title="(.+?)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def shown() -> list[tuple[str, str]]:
+    """Each file that a page shows, with what the page shows of it."""
+    return [match for page in PAGES for match in SHOWN.findall(text(page))]
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in shown()}))
+def test_a_page_shows_a_file_as_it_is(name: str) -> None:
+    assert {content for shown_name, content in shown() if shown_name == name} == {text(DOCS / name)}
+
+
+def test_every_example_is_shown() -> None:
+    files = {f"examples/{path.name}" for path in (DOCS / "examples").iterdir() if path.is_file()}
+    assert {name for name, _ in shown()} == files
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    links = [link for link in LINK.findall(text(page)) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_page_of_configuration_is_what_its_script_prints() -> None:
+    script = [sys.executable, "-X", "utf8", str(DOCS / "make_config_page.py")]
+    printed = subprocess.run(script, capture_output=True, check=True, encoding="utf-8").stdout
+    assert text(DOCS / "config.md") == printed, "run `python docs/make_config_page.py > docs/config.md`"
