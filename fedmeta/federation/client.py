@@ -34,7 +34,7 @@ class ReplyWriter:
 
         Each is written when it is asked for, so that only one is in memory, and mostly in cache.
         """
-        arrays = {key: value.contiguous().numpy() for key, value in update.updates.items()}
+        arrays = {key: value.numpy() for key, value in update.updates.items()}
         metrics = {name: value.tolist() for name, value in update.metrics.items()}
         for row in range(len(update.clients)):
             own = {key: stack[row] for key, stack in arrays.items()}

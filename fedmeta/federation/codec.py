@@ -49,8 +49,9 @@ class Slot:
     total_bytes: int
 
     def pack(self, values: NDArray[Any]) -> Array:
-        """Serialize a C-ordered array of the slot's form; equal to ``flwr.app.Array(values)``."""
-        data = b"".join((self.header, values.data if values.size else b""))
+        """Serialize an array of the slot's form, as C-ordered; equal to ``flwr.app.Array(values)``."""
+        ordered = values if values.flags.c_contiguous else np.ascontiguousarray(values)
+        data = b"".join((self.header, ordered.data if values.size else b""))
         return numpy_array(self.dtype_name, self.shape, data)
 
 
@@ -69,10 +70,10 @@ class Codec:
 
     def encode(self, tensors: Mapping[str, Tensor]) -> ArrayRecord:
         """Serialize tensors, in the template's order."""
-        return self.encode_arrays({k: v.detach().contiguous().numpy() for k, v in tensors.items()})
+        return self.encode_arrays({k: v.detach().numpy() for k, v in tensors.items()})
 
     def encode_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-        """Serialize C-ordered arrays, in the template's order."""
+        """Serialize arrays, in the template's order."""
         return fill(ArrayRecord(), {slot.key: slot.pack(arrays[slot.key]) for slot in self.slots})
 
     def decode(self, record: ArrayRecord) -> Tensors:
