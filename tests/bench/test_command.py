@@ -43,3 +43,12 @@ def test_help_names_every_case(capsys: pytest.CaptureFixture[str]):
     assert call("--help") == 0
     text = capsys.readouterr().out
     assert all(name in text for name in CASES)
+
+
+def test_without_json_every_goal_is_named_with_its_verdict(capsys: pytest.CaptureFixture[str]):
+    assert call("maml-sinusoid", "--runs", "1") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("maml-sinusoid: one second-order MAML meta-gradient")
+    assert "times as fast as clone-and-loop" in captured.out
+    assert ("met: at least 12" in captured.out) != ("MISSED: at least 12" in captured.out)
+    assert captured.err == "fedmeta: measuring maml-sinusoid\n"
