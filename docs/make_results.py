@@ -25,10 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/results"))
     given = parser.parse_args()
-    results = [run(given.name, given.set, seed, given.runs) for seed in range(given.seeds)]
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    results = [run(given.name, given.set, seed, given.runs) for seed in seeds]
     print(f"{given.name} {' '.join(given.set)}: {results[0].rounds} rounds, {results[0].tasks} tasks")
     print(f"seconds by seed: {', '.join(f'{result.wall_seconds:.0f}' for result in results)}")
     for steps in zip(*(result.final for result in results), strict=True):
@@ -36,7 +38,8 @@ def main() -> None:
         for name in ("accuracy", "inductive_accuracy", "loss"):
             values = [getattr(step, name) for step in steps]
             if None not in values:
-                cells.append(f"{name} {statistics.mean(values):.3f} (seeds {', '.join(f'{v:.3f}' for v in values)})")
+                by_seed = ", ".join(f"{value:.3f}" for value in values)
+                cells.append(f"{name} {statistics.mean(values):.3f} (by seed {by_seed})")
         print(" | ".join(cells), flush=True)
 
 

@@ -2,7 +2,7 @@
 
 
 class FedmetaError(Exception):
-    """Base of every error that fedmeta raises on purpose; `exit_code` is what the command line returns."""
+    """Base of every error raised on purpose; `exit_code` is what the command line returns."""
 
     exit_code = 1
 

@@ -12,7 +12,7 @@ def _no_leaks_from_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def real_data() -> Path:
     """The folder of real data; the test is skipped where there is none."""
     folder = os.environ.get("FEDMETA_DATA")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fedmeta.learning import keep_freed_memory
+
 Clock = Callable[[], float]
 SAMPLE_MS = 20.0
 """A sample repeats its function until it lasts about this long, so that caches and clocks settle."""
@@ -85,7 +87,8 @@ def _seconds(function: Callable[[], object], calls: int, clock: Clock) -> float:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Let torch use `threads` threads in the block, and as many as before after it."""
+    """Compute as a run does: `threads` torch threads in the block, and freed memory kept."""
+    keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

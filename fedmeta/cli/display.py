@@ -39,7 +39,7 @@ class Display:
     def __init__(self, quiet_stdout: bool) -> None:
         self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet_stdout
-        self.listener = Listener(started=self._started, round=self._round, note=self._note)
+        self.listener = Listener(self._started, self._round, self._testing, self._note)
         self._progress: Progress | None = None
         self._rounds = 0
         self._done_before = 0
@@ -70,7 +70,8 @@ class Display:
         where = f", going on after round {done}" if done else ""
         self.console.print(
             f"{config.algorithm} on {config.task}: {config.clients} clients ({held_out} held out), "
-            f"{config.cohort} a round, {config.rounds} rounds, seed {config.seed} -> {folder.path}{where}"
+            f"{config.cohort} a round, {config.rounds} rounds, seed {config.seed} "
+            f"-> {folder.path}{where}"
         )
         if self.live:
             self._progress = Progress(
@@ -101,6 +102,12 @@ class Display:
             done = record.round - self._done_before
             left = (now - self._began) / done * (self._rounds - record.round)
             self.console.print(f"round {record.round}/{self._rounds} | {text} | {left:.0f} s left")
+
+    def _testing(self, clients: int) -> None:
+        if self._progress:
+            self._progress.stop()
+        if clients:
+            self.console.print(f"testing {clients} held-out clients")
 
     def show_result(self, result: Result) -> None:
         """Print how held-out clients do by adaptation step."""

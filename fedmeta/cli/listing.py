@@ -53,11 +53,11 @@ def _experiments() -> list[dict[str, Any]]:
     return [{"name": name, "description": load_config(name).description} for name in experiment_names()]
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
+def _runs(parent: Path) -> list[dict[str, Any]]:
     from fedmeta.experiment import RunFolder
 
     rows = []
-    for path in sorted(folder.glob("*/config.toml")):
+    for path in sorted(parent.glob("*/config.toml")):
         folder = RunFolder(path.parent)
         info = folder.info
         rows.append(

@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _terminate)
+    # A dotted path in a config may lead to a module beside it, as it does for `python -m fedmeta`.
+    sys.path.insert(0, "")
     try:
         code = app(arguments, prog_name="fedmeta", standalone_mode=False)
         if code == INTERRUPTED:  # typer's way of passing on a Ctrl-C

@@ -7,7 +7,7 @@ from fedmeta.experiment.config import Config
 from fedmeta.federation import Learner, Plan, Workload
 from fedmeta.learning import LearnerSetup, resolve_setup
 from fedmeta.options import parse_options
-from fedmeta.tasks import FAMILIES, Population
+from fedmeta.tasks import Population, family_kind
 
 
 def resolve(config: Config) -> Config:
@@ -17,7 +17,7 @@ def resolve(config: Config) -> Config:
         ConfigError: If one of them does not exist or has no such option.
     """
     setup = resolve_setup(_setup(config))
-    data = parse_options(FAMILIES.get(config.task).Options, config.data, "data")
+    data = parse_options(family_kind(config.task).Options, config.data, "data")
     return config.model_copy(
         update={
             "data": _set(data.model_dump(mode="json")),

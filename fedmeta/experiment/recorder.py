@@ -77,11 +77,16 @@ class Recorder:
             self._logs["clients.jsonl"].append([_row(client) for client in record.clients])
             lengths = {name: log.length for name, log in self._logs.items()}
             self._pending = (record, snapshot, lengths)
-            if record.round % self.config.checkpoint_every == 0 or record.round == self.config.rounds:
+            if self._due(record):
                 self.checkpoint()
         except OSError as error:
             raise self._disk_error(error, record.round) from None
         self.listener(record)
+
+    def _due(self, record: RoundRecord) -> bool:
+        # An evaluated round is checkpointed as well: it may be the best one.
+        every = record.round % self.config.checkpoint_every == 0
+        return every or record.evaluation is not None or record.round == self.config.rounds
 
     def checkpoint(self) -> None:
         """Checkpoint the last round that was logged, if it is not yet."""

@@ -34,11 +34,13 @@ class Listener:
     Attributes:
         started: Called once with the run's folder, its config, and how many rounds are done already.
         round: Called after each round.
+        testing: Called when training is over, with the number of test clients that are next.
         note: Called with a line about each thing found on the way, such as a damaged checkpoint.
     """
 
     started: Callable[[RunFolder, Config, int], None] = _ignore
     round: RoundListener = _ignore
+    testing: Callable[[int], None] = _ignore
     note: Callable[[str], None] = _ignore
 
 
@@ -149,6 +151,7 @@ def _execute(folder: RunFolder, config: Config, listener: Listener) -> Result:
         listener.started(folder, config, start.round if start else 0)
         try:
             snapshot = _train(config, start, recorder)
+            listener.testing(config.test_clients)
             final = evaluate(planning.workload(config), snapshot.state, "test", config.workers)
         except KeyboardInterrupt:
             recorder.checkpoint()

@@ -18,7 +18,7 @@ from fedmeta.federation.strategy import MetaStrategy, Observer
 from fedmeta.federation.vector_grid import VectorGrid
 from fedmeta.federation.workers import build_executor
 from fedmeta.federation.workload import Learner, Workload
-from fedmeta.learning import Tensors
+from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import Split
 
 
@@ -102,6 +102,7 @@ def _session(
     workload: Workload, workers: Workers, rounds: int, mods: Mapping[int, Sequence[Mod]] | None
 ) -> Iterator[tuple[Learner, VectorGrid]]:
     """Build both sides of a federation; worker processes end with the block, however it ends."""
+    keep_freed_memory()
     with one_thread(), as_server():
         learner = workload.build()
         with build_executor(learner, workers, rounds) as executor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.execution import Job, Outcome, compute
 from fedmeta.federation.workload import CohortUpdate, Workload, describe
-from fedmeta.learning import Tensors
+from fedmeta.learning import Tensors, keep_freed_memory
 
 READY = "ready"
 Arrays = dict[str, NDArray[Any]]
@@ -47,6 +47,7 @@ def unpack_outcome(packed: Packed) -> Outcome:
 def main() -> None:
     """Serve the parent, at file descriptor ``argv[1]``, until it closes the connection or dies."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         _serve(connection)

@@ -8,6 +8,7 @@ from fedmeta.tasks.base import (
     TaskFamily,
     TaskSpec,
     build_family,
+    family_kind,
 )
 from fedmeta.tasks.digits import Digits
 from fedmeta.tasks.omniglot import Omniglot
@@ -27,6 +28,7 @@ __all__ = [
     "TaskFamily",
     "TaskSpec",
     "build_family",
+    "family_kind",
     "stream",
     "torch_generator",
 ]

@@ -132,5 +132,20 @@ def build_family(task: str, data: Mapping[str, Any], population: Population, see
         ConfigError: For an unknown task or option, or options that the clients' data cannot satisfy.
         DataError: If a data file is missing or corrupt.
     """
-    family = FAMILIES.get(task)
+    family = family_kind(task)
     return family(parse_options(family.Options, data, "data"), population, seed)
+
+
+def family_kind(task: str) -> type[TaskFamily]:
+    """Return the task family called `task`, a name or dotted path.
+
+    Raises:
+        ConfigError: If there is none, or it is no task family.
+    """
+    family = FAMILIES.get(task)
+    options = getattr(family, "Options", None)
+    if not (isinstance(options, type) and issubclass(options, Options) and hasattr(family, "sample")):
+        raise ConfigError(
+            f"task '{task}' is no task family: it needs Options and sample(), see TaskFamily"
+        )
+    return family

@@ -86,6 +86,7 @@ def test_resume_extends_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["run", "./tiny.toml", "-s", "learner.inner_lr=-1"], "learner.inner_lr"),
         (["run", "./tiny.toml", "-s", "model=nowhere.Net"], "model 'nowhere.Net' cannot be imported"),
         (["run", "./tiny.toml", "-s", "model=torch.nn:Identity"], "model"),
+        (["run", "./tiny.toml", "-s", "task=collections:OrderedDict"], "is no task family"),
         (
             ["run", "./tiny.toml", "-s", "algorithm=mmal"],
             "unknown algorithm 'mmal': did you mean 'maml'?",
@@ -130,7 +131,7 @@ def test_ctrl_c_leaves_a_readable_run_and_exit_130(here: Path, request_to_end: s
     while "round" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(request_to_end)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err == "fedmeta: interrupted\n"
     folder = RunFolder.open(here / "r")

@@ -148,7 +148,7 @@ def test_ctrl_c_keeps_the_finished_rounds(config: Config, finished: Path, tmp_pa
         run(sparse, out=path, listener=Listener(round=interrupt))
     folder = RunFolder.open(path)
     assert folder.info["status"] == "interrupted"
-    assert folder.checkpoints.rounds() == [3]
+    assert folder.checkpoints.rounds() == [3, 2], "2 was evaluated, 3 is where it was interrupted"
     resume(path)
     assert contents(path)["metrics.jsonl"] == contents(finished)["metrics.jsonl"]
 
@@ -174,7 +174,8 @@ def test_unsafe_changes_on_resume_are_refused_by_name(
 def test_a_folder_in_use_refuses_a_second_process(finished: Path) -> None:
     hold = (
         "import sys, pathlib; from fedmeta.experiment import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n    print('held', flush=True); sys.stdin.read()"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n"
+        "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(finished)],
