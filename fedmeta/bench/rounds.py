@@ -9,9 +9,9 @@ from flwr.app import ConfigRecord
 from fedmeta.errors import RunError
 from fedmeta.federation import MetaStrategy, Plan, VectorGrid, Workload
 from fedmeta.federation.client import TASKS
-from fedmeta.federation.execution import one_thread
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.workers import build_executor
+from fedmeta.federation.vector.auto import build_executor
+from fedmeta.federation.vector.execution import one_thread
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.engine import build_server_app, evaluate, simulate
 from fedmeta.federation.flower import check_flower
-from fedmeta.federation.gate import AdmissionGate, GateOptions
-from fedmeta.federation.plan import Plan
 from fedmeta.federation.records import ClientRecord, RoundRecord, Snapshot, StepResult
-from fedmeta.federation.server_optimizer import ServerOptimizer, ServerOptions
-from fedmeta.federation.strategy import MetaStrategy
-from fedmeta.federation.vector_grid import VectorGrid
+from fedmeta.federation.server.gate import AdmissionGate, GateOptions
+from fedmeta.federation.server.optimizer import ServerOptimizer, ServerOptions
+from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.strategy import MetaStrategy
+from fedmeta.federation.vector.grid import VectorGrid
 from fedmeta.federation.workload import Learner, Workload
 
 __all__ = [

@@ -9,14 +9,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedmeta.errors import RunError
 from fedmeta.federation.evaluation import merge
-from fedmeta.federation.execution import Workers, one_thread
 from fedmeta.federation.flower import as_server, new_context
-from fedmeta.federation.nodes import by_client
-from fedmeta.federation.plan import Plan
 from fedmeta.federation.records import Snapshot, StepResult
-from fedmeta.federation.strategy import MetaStrategy, Observer
-from fedmeta.federation.vector_grid import VectorGrid
-from fedmeta.federation.workers import build_executor
+from fedmeta.federation.server.nodes import by_client
+from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.strategy import MetaStrategy, Observer
+from fedmeta.federation.vector.auto import build_executor
+from fedmeta.federation.vector.execution import Workers, one_thread
+from fedmeta.federation.vector.grid import VectorGrid
 from fedmeta.federation.workload import Learner, Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import Split

@@ -21,10 +21,10 @@ from fedmeta.federation import (
     evaluate,
     simulate,
 )
-from fedmeta.federation.execution import InProcess, TrainJob, compute, one_thread
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.pool import ProcessPool
-from fedmeta.federation.workers import Auto
+from fedmeta.federation.vector.auto import Auto
+from fedmeta.federation.vector.execution import InProcess, TrainJob, compute, one_thread
+from fedmeta.federation.vector.pool import ProcessPool
 from tests.federation.helpers import SINUSOID, assert_same
 from tests.federation.test_stacked import CONV
 
@@ -148,8 +148,8 @@ def test_a_worker_killed_in_the_middle_of_a_round_costs_nothing_either() -> None
 
 
 def test_auto_moves_to_workers_without_changing_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedmeta.federation.workers.WORTHWHILE_SECONDS", 0.0)
-    monkeypatch.setattr("fedmeta.federation.workers.available_cores", lambda: 2)
+    monkeypatch.setattr("fedmeta.federation.vector.auto.WORTHWHILE_SECONDS", 0.0)
+    monkeypatch.setattr("fedmeta.federation.vector.auto.available_cores", lambda: 2)
     with one_thread():
         learner = WORKLOAD.build()
         jobs = [TrainJob(1, (client,)) for client in range(8)]
@@ -203,7 +203,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     script = (
         "import time\n"
         "from tests.federation.helpers import SINUSOID\n"
-        "from fedmeta.federation.pool import ProcessPool\n"
+        "from fedmeta.federation.vector.pool import ProcessPool\n"
         "pool = ProcessPool(SINUSOID.build(), 2)\n"
         "pool.ready(wait=True)\n"
         "print(*[worker.process.pid for worker in pool.workers], flush=True)\n"

@@ -13,8 +13,8 @@ from fedmeta.errors import RunError
 from fedmeta.federation import evaluate
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
-from fedmeta.federation.evaluation_replies import EvaluationGate
 from fedmeta.federation.flower import as_server, client_error, stamp
+from fedmeta.federation.server.evaluation_replies import EvaluationGate
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
 from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, NoisyImages

@@ -8,8 +8,8 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.federation import MetaStrategy, Plan, VectorGrid, Workload, build_client_app
-from fedmeta.federation.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server, new_context
+from fedmeta.federation.vector.execution import InProcess, one_thread
 from fedmeta.learning import LearnerSetup, per_task_loss
 from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, algorithm, train_requests

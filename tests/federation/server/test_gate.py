@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fedmeta.federation import AdmissionGate, GateOptions
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server, stamp
-from fedmeta.federation.gate import Quarantine, Update
+from fedmeta.federation.server.gate import Quarantine, Update
 
 CLIENT, ROUND = 3, 8
 CODEC = Codec({"w": torch.zeros(2, 2), "b": torch.zeros(1)})

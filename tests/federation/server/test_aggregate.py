@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedmeta.federation.aggregate import MetricMean, TaskWeightedMean
-from fedmeta.federation.gate import Update
+from fedmeta.federation.server.aggregate import MetricMean, TaskWeightedMean
+from fedmeta.federation.server.gate import Update
 
 
 def updates(count: int = 40, size: int = 300) -> list[Update]:

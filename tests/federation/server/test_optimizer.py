@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation import ServerOptimizer, ServerOptions
-from fedmeta.federation.server_optimizer import learning_rate
+from fedmeta.federation.server.optimizer import learning_rate
 from fedmeta.learning import Tensors
 from fedmeta.options import parse_options
 from tests.federation.helpers import assert_same

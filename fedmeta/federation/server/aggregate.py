@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmeta.federation.gate import Update
+from fedmeta.federation.server.gate import Update
 
 
 class Aggregator(Protocol):

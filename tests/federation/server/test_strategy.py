@@ -14,9 +14,9 @@ from flwr.app import ConfigRecord, Message
 
 from fedmeta.errors import ConfigError, RunError
 from fedmeta.federation import MetaStrategy, Plan, ServerOptions, VectorGrid, simulate
-from fedmeta.federation.execution import InProcess
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.nodes import by_client, sample_cohort, wait_for_nodes
+from fedmeta.federation.server.nodes import by_client, sample_cohort, wait_for_nodes
+from fedmeta.federation.vector.execution import InProcess
 from fedmeta.tasks import Population
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, run_on_grid
 from tests.federation.test_stacked import CONV

@@ -14,7 +14,6 @@ from flwr.serverapp import Grid
 from fedmeta.federation.client import ReplyWriter, build_client_app, read_request
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import EvaluationSums
-from fedmeta.federation.execution import EvaluateJob, Executor, Job, Outcome, TrainJob, one_thread
 from fedmeta.federation.flower import (
     Run,
     answers,
@@ -24,6 +23,7 @@ from fedmeta.federation.flower import (
     new_run,
     stamp,
 )
+from fedmeta.federation.vector.execution import EvaluateJob, Executor, Job, Outcome, TrainJob, one_thread
 from fedmeta.federation.workload import CohortUpdate, Learner, describe
 from fedmeta.learning import Tensors
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fedmeta.federation.execution import (
+from fedmeta.federation.vector.execution import (
     Executor,
     Job,
     Outcome,
     compute,
 )
-from fedmeta.federation.worker import READY, to_arrays, unpack_outcome
+from fedmeta.federation.vector.worker import READY, to_arrays, unpack_outcome
 from fedmeta.federation.workload import Learner
 from fedmeta.learning import Tensors
 
@@ -29,7 +29,7 @@ STARTUP_SECONDS = 120.0
 JOB_SECONDS = 600.0
 """How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
 
-_ENTRY = "from fedmeta.federation.worker import main; main()"
+_ENTRY = "from fedmeta.federation.vector.worker import main; main()"
 
 
 class _Gone(Exception):

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation.gate import GateOptions
-from fedmeta.federation.server_optimizer import ServerOptions
+from fedmeta.federation.server.gate import GateOptions
+from fedmeta.federation.server.optimizer import ServerOptions
 
 
 @dataclass(frozen=True)

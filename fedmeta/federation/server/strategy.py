@@ -13,13 +13,13 @@ from fedmeta.errors import ConfigError
 from fedmeta.federation.client import TASKS, request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import merge, quantities
-from fedmeta.federation.evaluation_replies import EvaluationGate
-from fedmeta.federation.gate import AdmissionGate
-from fedmeta.federation.nodes import Addresses, by_client, sample_cohort, wait_for_nodes
-from fedmeta.federation.plan import Plan
 from fedmeta.federation.records import RoundRecord, Snapshot
-from fedmeta.federation.round import RoundTally, require_finite
-from fedmeta.federation.server_optimizer import ServerOptimizer, learning_rate
+from fedmeta.federation.server.evaluation_replies import EvaluationGate
+from fedmeta.federation.server.gate import AdmissionGate
+from fedmeta.federation.server.nodes import Addresses, by_client, sample_cohort, wait_for_nodes
+from fedmeta.federation.server.optimizer import ServerOptimizer, learning_rate
+from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.round import RoundTally, require_finite
 from fedmeta.federation.workload import Learner
 from fedmeta.tasks import Split
 

@@ -9,11 +9,11 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
 from fedmeta.errors import DivergedError
-from fedmeta.federation.aggregate import Aggregator, MetricMean, TaskWeightedMean
 from fedmeta.federation.client import ARRAYS
-from fedmeta.federation.gate import AdmissionGate, Quarantine, Update
-from fedmeta.federation.plan import Plan
 from fedmeta.federation.records import ClientRecord, RoundRecord
+from fedmeta.federation.server.aggregate import Aggregator, MetricMean, TaskWeightedMean
+from fedmeta.federation.server.gate import AdmissionGate, Quarantine, Update
+from fedmeta.federation.server.plan import Plan
 from fedmeta.learning import Tensors
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedmeta.federation.evaluation import EvaluationSums
-from fedmeta.federation.execution import Job, Outcome, compute
+from fedmeta.federation.vector.execution import Job, Outcome, compute
 from fedmeta.federation.workload import CohortUpdate, Workload, describe
 from fedmeta.learning import Tensors, keep_freed_memory
 

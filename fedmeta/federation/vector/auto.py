@@ -4,8 +4,15 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 
-from fedmeta.federation.execution import Executor, InProcess, Job, Outcome, Workers, available_cores
-from fedmeta.federation.pool import ProcessPool
+from fedmeta.federation.vector.execution import (
+    Executor,
+    InProcess,
+    Job,
+    Outcome,
+    Workers,
+    available_cores,
+)
+from fedmeta.federation.vector.pool import ProcessPool
 from fedmeta.federation.workload import Learner
 from fedmeta.learning import Tensors
 

@@ -1,0 +1,1 @@
+"""The server: sample a cohort, admit what is sound, aggregate it, step, report."""
