@@ -1,5 +1,6 @@
 """Prototypical networks: classify by the nearest mean of embedded support examples."""
 
+import math
 from typing import Any
 
 import torch
@@ -54,11 +55,14 @@ class ProtoNet(Algorithm):
         """Return the gradient of the query loss; nothing is adapted: before and after are the same."""
         params = leaves(state)
         embedded = self.model.forward(params, tasks.support_x)
-        prototypes = class_means(embedded, tasks.support_y, self.spec.outputs)
+        # Test may have more ways than these tasks. Reading the ways off the labels, as `adapt` does,
+        # would make a shape depend on values, which cannot be compiled: absent classes get no chance.
+        ways = self.spec.outputs
+        prototypes = class_means(embedded, tasks.support_y, ways)
+        absent = F.one_hot(tasks.support_y, ways).sum(1, keepdim=True) == 0
         support = None if self.transductive else tasks.support_x
-        logits = negative_distances(
-            forward_query(self.model, params, tasks.query_x, support), prototypes
-        )
+        query = forward_query(self.model, params, tasks.query_x, support)
+        logits = negative_distances(query, prototypes).masked_fill(absent, -math.inf)
         loss = per_task_loss(self.spec, logits, tasks.query_y)
         after = (logits, tasks.query_y)
         return gradients(loss, params), adaptation_metrics(self.spec, after, after, (loss, loss))
@@ -91,9 +95,12 @@ class ProtoNet(Algorithm):
 
 
 def class_means(embedded: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """Average ``[T, S, D]`` by labels ``[T, S]`` to ``[T, ways, D]`` (Snell et al. 2017, equation 1)."""
+    """Average ``[T, S, D]`` by labels ``[T, S]`` to ``[T, ways, D]`` (Snell et al. 2017, equation 1).
+
+    A class without support has its mean at 0.
+    """
     members = F.one_hot(labels, ways).to(embedded.dtype).transpose(1, 2)
-    return torch.bmm(members, embedded) / members.sum(2, keepdim=True)
+    return torch.bmm(members, embedded) / members.sum(2, keepdim=True).clamp(min=1)
 
 
 def negative_distances(embedded: Tensor, prototypes: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.learning import expand_state
-from fedmeta.tasks import TaskSpec
+from fedmeta.federation import Plan, RoundRecord, ServerOptions, Workload, evaluate, simulate
+from fedmeta.learning import LearnerSetup, expand_state
+from fedmeta.tasks import Population, TaskSpec
 from tests.learning.cases import (
     CASES,
     Case,
@@ -17,6 +22,7 @@ from tests.learning.cases import (
 IDENTITY = Case(
     "torch.nn:Linear", {"in_features": 2, "out_features": 2}, TaskSpec("classification", (2,), 2)
 )
+WIDE = TaskSpec("classification", (1, 12, 12), 8)
 
 
 def identity_state(tasks: int = 1) -> dict[str, torch.Tensor]:
@@ -62,10 +68,54 @@ def test_update_is_the_derivative_of_the_query_loss(transductive: bool) -> None:
 
 def test_a_task_may_have_more_ways_than_those_of_training() -> None:
     learner = make_learner("protonet", CASES["conv4-max"])
-    wide = make_tasks(TaskSpec("classification", (1, 12, 12), 8), support=8, query=8)
+    wide = make_tasks(WIDE, support=8, query=8)
     state = make_state(learner)
     adapted = learner.adapt(state, wide.support_x, wide.support_y, steps=0)
     assert learner.predict(state, adapted, wide.query_x).shape == (2, 8, 8)
+
+
+def test_ways_that_only_test_has_change_nothing_in_training() -> None:
+    """Conv4 embeds without a head, so that a learner for 3 ways and one for 8 have the same state."""
+    learner = make_learner("protonet", CASES["conv4-max"])
+    wide = make_learner("protonet", replace(CASES["conv4-max"], spec=WIDE))
+    tasks, state = make_tasks(learner.spec), make_state(learner)
+    for expected, actual in zip(
+        learner.task_updates(state, tasks), wide.task_updates(state, tasks), strict=True
+    ):
+        for key, value in expected.items():
+            torch.testing.assert_close(actual[key], value, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [
+        ("mlp", {"hidden": [16]}),
+        ("torch.nn:Linear", {"in_features": 64, "out_features": 16}),
+    ],
+)
+def test_digits_with_more_ways_at_test_than_in_training_are_learned(
+    model: str, network: dict[str, Any]
+) -> None:
+    """Untrained, the loss is that of a random embedding; guessing is right once in five."""
+    workload = Workload(
+        task="digits",
+        data={"ways": 5, "test_ways": 8, "queries": 3},
+        population=Population(8, 0, 2),
+        learner=LearnerSetup("protonet", {}, model, network),
+        seed=0,
+        evaluation_tasks=20,
+        evaluation_steps=(0,),
+    )
+    records: list[RoundRecord] = []
+    server = ServerOptions(lr=0.01)
+    plan = Plan(rounds=40, cohort=8, server=server)
+    after = simulate(workload, plan, observer=lambda record, _: records.append(record))
+    losses = [record.loss for record in records]
+    assert all(map(math.isfinite, losses))
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    [tested] = evaluate(workload, after.state, "test")
+    [untrained] = evaluate(workload, workload.build().init_state(), "test")
+    assert tested.loss < untrained.loss
 
 
 def test_steps_change_nothing() -> None:
