@@ -83,11 +83,15 @@ class ClassImages:
                 f"set it to {len(self)} or less, or use fewer clients"
             )
         if shots + queries > self.smallest:
-            most = max(self.smallest - shots, 0)
+            fewer_shots = max(min(shots, self.smallest - queries), 1)
+            fewer_queries = min(queries, self.smallest - fewer_shots)
+            fitting = (
+                f"data.{prefix}shots = {fewer_shots} and data.{prefix}queries = {fewer_queries} fit, or "
+            )
             raise ConfigError(
                 f"data.{prefix}shots + data.{prefix}queries = {shots} + {queries}, but "
                 f"{who} has a class of {self.smallest} images; "
-                f"set queries to {most} or less, or use fewer clients"
+                f"{fitting if fewer_queries > 0 else ''}use fewer clients"
             )
 
     def draw(

@@ -13,9 +13,9 @@ from fedmeta.options import Options, nearest
 from fedmeta.tasks.base import FAMILIES, Population, Split, TaskBatch, TaskSpec
 from fedmeta.tasks.episodes import ClassImages, EpisodeOptions, gather
 from fedmeta.tasks.omniglot_files import SIDE, Characters, read_characters
-from fedmeta.tasks.partition import PartitionOptions, deal
+from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
 from fedmeta.tasks.seeding import stream
-from fedmeta.tasks.sources import how_to_fetch, locate, source_named
+from fedmeta.tasks.sources import locate, source_named
 
 Indices = NDArray[np.int64]
 
@@ -42,8 +42,9 @@ class OmniglotOptions(EpisodeOptions, PartitionOptions):
 
     source: Literal["small", "full"] = "small"
     split: Literal["alphabets", "characters"] = "alphabets"
-    test_alphabets: tuple[str, ...] | None = None
-    validation_alphabets: tuple[str, ...] = ()
+    # TOML knows lists alone: these two are lenient where all else is strict.
+    test_alphabets: tuple[str, ...] | None = Field(default=None, strict=False)
+    validation_alphabets: tuple[str, ...] = Field(default=(), strict=False)
     test_characters: float | None = Field(default=None, gt=0.0, lt=1.0)
     validation_characters: float = Field(default=0.0, ge=0.0, lt=1.0)
     rotations: bool = True
@@ -71,7 +72,7 @@ class Omniglot:
         self.spec = TaskSpec("classification", (1, SIDE, SIDE), options.outputs)
         source = SOURCES[options.source]
         files = [locate(file.path, source) for file in source_named(source).files]
-        self.characters = read_characters(files, how_to_fetch(source))
+        self.characters = read_characters(files, source)
         self.split = split_characters(self.characters, options, stream(seed, "omniglot", "split"))
         self.owned: list[Indices] = []
         for split in ("train", "validation", "test"):
@@ -99,14 +100,8 @@ class Omniglot:
         needed = -(-ways // QUARTER_TURNS) if turned else ways
         units = np.unique(np.array(self.characters.alphabets)[characters], return_inverse=True)[1]
         uneven = self.options.partition == "dirichlet"
-        alphabets = len(set(units.tolist()))
-        if self.options.partition == "natural" and clients > alphabets:
-            raise ConfigError(
-                f"data.partition = 'natural': {alphabets} alphabets cannot serve {clients} {split} "
-                "clients; use fewer, or set data.partition to 'iid'"
-            )
-        dealt = deal(units, clients, self.options, rng, at_least=needed if uneven else 1)
-        return [characters[items] for items in dealt]
+        receivers = Receivers(clients, needed if uneven else 1, split, "alphabets")
+        return [characters[items] for items in deal(units, receivers, self.options, rng)]
 
     def _images(self, client: int) -> ClassImages:
         split = self.population.split_of(client)

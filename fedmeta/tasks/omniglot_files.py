@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmeta.errors import DataError
-from fedmeta.tasks.sources import cache_folder, sha256_of
+from fedmeta.tasks.sources import cache_folder, how_to_fetch, sha256_of
 
 PAGE, SIDE = 105, 28
 
@@ -56,14 +56,14 @@ class Characters:
         return tuple(name.partition("/")[0] for name in self.names)
 
 
-def read_characters(files: Sequence[Path], fetch_hint: str) -> Characters:
+def read_characters(files: Sequence[Path], source: str) -> Characters:
     """Read official zip files, in order; an alphabet that an earlier file holds too is not read again.
 
     The result is cached under the SHA-256 of the files, so that the second time takes milliseconds.
 
     Args:
         files: The zip files.
-        fetch_hint: How to get them again, for messages.
+        source: The data set that they are of, for messages.
 
     Raises:
         DataError: If a file is corrupt or holds no drawings, or Pillow is missing to decode them.
@@ -73,7 +73,7 @@ def read_characters(files: Sequence[Path], fetch_hint: str) -> Characters:
     cached = cache_folder() / "decoded" / f"omniglot-{key}.npz"
     known = _load(cached)
     if known is None:
-        known = _decode_all(files, fetch_hint)
+        known = _decode_all(files, source)
         _save(known, cached)
     return known
 
@@ -91,7 +91,7 @@ def shrink(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
     return grey
 
 
-def _decode_all(files: Sequence[Path], fetch_hint: str) -> Characters:
+def _decode_all(files: Sequence[Path], source: str) -> Characters:
     images: list[NDArray[np.uint8]] = []
     names: list[str] = []
     origin: list[int] = []
@@ -104,7 +104,8 @@ def _decode_all(files: Sequence[Path], fetch_hint: str) -> Characters:
                 origin.append(place)
         except _BROKEN as error:
             reason = str(error) or type(error).__name__
-            raise DataError(f"{file} is corrupt or truncated ({reason}): {fetch_hint}") from None
+            hint = how_to_fetch(source, corrupt=file)
+            raise DataError(f"{file} is corrupt or truncated ({reason}): {hint}") from None
     counts = [len(drawings) for drawings in images]
     return Characters(
         np.concatenate(images),

@@ -1,5 +1,6 @@
 """How the items of one split (characters, images, texts) are dealt to the clients of that split."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ from pydantic import Field
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options
+from fedmeta.tasks.base import Split
 
 Indices = NDArray[np.int64]
 
@@ -27,17 +29,37 @@ class PartitionOptions(Options):
     alpha: float = Field(default=0.5, gt=0.0)
 
 
+@dataclass(frozen=True)
+class Receivers:
+    """Whom a split's items are dealt to.
+
+    Attributes:
+        clients: How many.
+        at_least: Items that each one needs.
+        split: The split that they are of.
+        units: What the units are called, for messages.
+    """
+
+    clients: int
+    at_least: int = 1
+    split: Split = "train"
+    units: str = "units"
+
+    def __str__(self) -> str:
+        key = "clients" if self.split == "train" else f"{self.split}_clients"
+        return f"{key}: {self.clients} {self.split} clients"
+
+
 def deal(
-    units: Indices, clients: int, options: PartitionOptions, rng: np.random.Generator, at_least: int = 1
+    units: Indices, receivers: Receivers, options: PartitionOptions, rng: np.random.Generator
 ) -> list[Indices]:
     """Deal items to clients; every item goes to exactly one of them.
 
     Args:
         units: ``[items]``, the unit that each item belongs to.
-        clients: How many clients share the items.
+        receivers: The clients that share the items.
         options: The scheme.
         rng: The source of all randomness.
-        at_least: Items that every client needs.
 
     Returns:
         The items of each client, in increasing order; nothing if there are no clients.
@@ -45,12 +67,15 @@ def deal(
     Raises:
         ConfigError: If the items or units cannot serve so many clients.
     """
+    clients, at_least = receivers.clients, receivers.at_least
     if clients == 0:
         return []
+    if options.partition == "natural":
+        _check_natural(len(np.unique(units)), receivers)
     if len(units) < clients * at_least:
         raise ConfigError(
-            f"{clients} clients need {at_least} items each, but this split holds {len(units)}; "
-            f"use {len(units) // at_least} clients or fewer"
+            f"{receivers} need at least {at_least} of the split's {len(units)} items each; "
+            f"use {len(units) // at_least} or fewer"
         )
     scheme = {"iid": _iid, "dirichlet": _dirichlet, "natural": _natural}[options.partition]
     for _ in range(_DIRICHLET_DRAWS if options.partition == "dirichlet" else 1):
@@ -62,9 +87,18 @@ def deal(
         options.partition, "set data.partition to 'iid'"
     )
     raise ConfigError(
-        f"the {options.partition} partition leaves a client with {smallest} of the {at_least} items it "
-        f"needs; {hint} or use fewer clients than {clients}"
+        f"{receivers} need at least {at_least} items each, but data.partition = '{options.partition}' "
+        f"leaves one with {smallest}; {hint}, or use fewer"
     )
+
+
+def _check_natural(units: int, receivers: Receivers) -> None:
+    if receivers.clients > units:
+        raise ConfigError(
+            f"{receivers} need one or more of the split's {units} {receivers.units} each, as "
+            f"data.partition = 'natural' deals them whole; use {units} or fewer, "
+            "or set data.partition to 'iid'"
+        )
 
 
 def _iid(units: Indices, clients: int, alpha: float, rng: np.random.Generator) -> Indices:  # noqa: ARG001
@@ -88,11 +122,6 @@ def _dirichlet(units: Indices, clients: int, alpha: float, rng: np.random.Genera
 
 def _natural(units: Indices, clients: int, alpha: float, rng: np.random.Generator) -> Indices:  # noqa: ARG001
     names, sizes = np.unique(units, return_counts=True)
-    if clients > len(names):
-        raise ConfigError(
-            f"the natural partition gives whole units to clients, and {len(names)} units cannot serve "
-            f"{clients} clients; use {len(names)} or fewer, or set data.partition to 'iid'"
-        )
     owner = np.empty(len(units), dtype=np.int64)
     held = np.zeros(clients, dtype=np.int64)
     shuffled = rng.permutation(len(names))

@@ -24,6 +24,8 @@ CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
 OTHER = len(CHARACTERS)
 VOCABULARY = len(CHARACTERS) + 1
 
+# Not how to fetch the official file, which would overwrite a text of the user's own.
+_OWN_TEXT = "correct it, or set data.verify to true for the official text"
 _SPEECH = re.compile(r"(?P<speaker>[^\n]+):\n(?P<words>.+)", re.DOTALL)
 
 
@@ -149,7 +151,7 @@ def read_speakers(verify: bool) -> dict[str, str]:
     if verify and sha256_of(path) != official.sha256:
         raise DataError(
             f"{path} is corrupt, truncated or not the official file (its SHA-256 differs): "
-            f"{how_to_fetch(SOURCE)}; data.verify = false reads a text of your own"
+            f"{how_to_fetch(SOURCE, corrupt=path)}; data.verify = false reads a text of your own"
         )
     return _speeches(path)
 
@@ -158,12 +160,12 @@ def _speeches(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is corrupt ({error.reason}): {how_to_fetch(SOURCE)}") from None
+        raise DataError(f"{path} is corrupt or not UTF-8 ({error.reason}): {_OWN_TEXT}") from None
     said: dict[str, list[str]] = {}
     for block in re.split(r"\n{2,}", text.strip()):
         speech = _SPEECH.fullmatch(block)
         if speech:
             said.setdefault(speech["speaker"], []).append(speech["words"])
     if not said:
-        raise DataError(f"{path} holds no speech (a line 'SPEAKER:' and text): {how_to_fetch(SOURCE)}")
+        raise DataError(f"{path} holds no speech (a line 'SPEAKER:' and text): {_OWN_TEXT}")
     return {speaker: "\n".join(speeches) for speaker, speeches in said.items()}

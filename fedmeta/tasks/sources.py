@@ -6,6 +6,7 @@ cache (``FEDMETA_CACHE``, or ``~/.cache/fedmeta``), into which files are fetched
 
 import hashlib
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +124,19 @@ def where(name: str) -> Path | None:
     return None
 
 
-def how_to_fetch(source: str) -> str:
-    """Return the hint that every message about a bad or missing data file ends with."""
-    return f"fetch it with `fedmeta data fetch {source}`, or name a folder that has it in FEDMETA_DATA"
+def how_to_fetch(source: str, corrupt: Path | None = None) -> str:
+    """Return the hint that a message about a missing data file ends with, or about a corrupt one.
+
+    Args:
+        source: The data set.
+        corrupt: The bad file, as `locate` found it. It is replaced where it lies, since a sound one in
+            the cache would not be read as long as a bad one lies in ``FEDMETA_DATA``.
+    """
+    command = f"fedmeta data fetch {source}"
+    if corrupt is not None:
+        depth = len(Path(source_named(source).files[0].path).parts)
+        command += f" --folder {shlex.quote(str(corrupt.parents[depth - 1]))}"
+    return f"fetch it with `{command}`, or name a folder that has it in FEDMETA_DATA"
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,10 @@
+import re
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedmeta.errors import ConfigError
 from fedmeta.tasks.episodes import ClassImages, EpisodeOptions, gather
@@ -61,8 +65,31 @@ def test_what_a_client_cannot_fill_is_refused_by_key() -> None:
     ):
         ragged().check("client 2", (4, 1, 1), "test_")
     with pytest.raises(
-        ConfigError, match=r"1 \+ 3, but client 2 has a class of 3 images; set queries to 2"
+        ConfigError,
+        match=r"1 \+ 3, but client 2 has a class of 3 images; data.shots = 1 and data.queries = 2 fit",
     ):
         ragged().check("client 2", (3, 1, 3))
+    with pytest.raises(
+        ConfigError, match=r"data.test_shots = 2 and data.test_queries = 1 fit, or use fewer"
+    ):
+        ragged().check("client 2", (3, 20, 1), "test_")
+    with pytest.raises(ConfigError, match=r"1 \+ 1, but c has a class of 1 images; use fewer clients"):
+        ClassImages([np.arange(1)] * 2).check("c", (2, 1, 1))
     with pytest.raises(ConfigError, match=r"has 0 classes"):
         ClassImages([]).check("client 0", (2, 1, 1))
+
+
+@given(smallest=st.integers(2, 40), shots=st.integers(1, 40), queries=st.integers(1, 40))
+def test_the_shots_and_queries_that_a_refusal_proposes_do_fit(
+    smallest: int, shots: int, queries: int
+) -> None:
+    client = ClassImages([np.arange(smallest)] * 2)
+    try:
+        client.check("c", (2, shots, queries))
+    except ConfigError as refusal:
+        proposed = re.search(r"data.shots = (\d+) and data.queries = (\d+) fit", str(refusal))
+        assert proposed is not None
+        fewer = int(proposed[1]), int(proposed[2])
+        client.check("c", (2, *fewer))
+        assert 1 <= fewer[0] <= shots
+        assert 1 <= fewer[1] <= queries

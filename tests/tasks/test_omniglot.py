@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.tasks import Population, build_family, stream
-from fedmeta.tasks.omniglot import Omniglot
+from fedmeta.tasks.omniglot import Omniglot, OmniglotOptions
 from tests.tasks.conftest import SMALL_1, SMALL_2, real_file, write_zip
 
 ALPHABETS = ({"Greek": 12, "Korean": 16, "Latin": 10}, {"Greek": 12, "Sanskrit": 8, "Tagalog": 6})
@@ -173,12 +174,31 @@ class TestRefusals:
         assert "\n" not in str(refusal.value)
 
     def test_more_clients_than_alphabets_are_refused(self) -> None:
-        with pytest.raises(ConfigError, match="3 alphabets cannot serve 4 train clients"):
+        with pytest.raises(ConfigError, match=r"clients: 4 train clients .* 3 alphabets each"):
             family(Population(4, 0, 2))
 
     def test_validation_clients_without_characters_are_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"set data\.validation_alphabets or"):
             family(Population(3, 1, 2))
+
+
+def test_a_corrupt_file_is_to_be_replaced_where_it_lies(tiny: Path) -> None:
+    (tiny / SMALL_2).write_bytes(b"PK")
+    with pytest.raises(DataError, match="corrupt") as refusal:
+        family(Population(3, 0, 2))
+    assert f"`fedmeta data fetch omniglot --folder {tiny}`" in str(refusal.value)
+
+
+def test_lists_are_taken_for_alphabets_where_types_are_strict() -> None:
+    class Strict(OmniglotOptions, strict=True):
+        pass
+
+    alphabets = {"test_alphabets": ["Latin"], "validation_alphabets": ["Greek", "Korean"]}
+    options = Strict.model_validate(alphabets)
+    assert options.test_alphabets == ("Latin",)
+    assert options.validation_alphabets == ("Greek", "Korean")
+    with pytest.raises(ValidationError):
+        Strict.model_validate({"ways": "5"})
 
 
 def test_missing_data_say_where_they_were_looked_for_and_how_to_fetch_them(folders: Path) -> None:

@@ -34,7 +34,7 @@ def test_shrinking_averages_ink_over_the_area_of_a_cell() -> None:
 
 
 def test_an_alphabet_that_both_files_hold_is_read_once(tiny: list[Path]) -> None:
-    known = read_characters(tiny, "")
+    known = read_characters(tiny, "omniglot")
     assert known.names == (
         "Greek/character01",
         "Greek/character02",
@@ -49,7 +49,7 @@ def test_an_alphabet_that_both_files_hold_is_read_once(tiny: list[Path]) -> None
 
 
 def test_ink_is_one_where_the_official_files_are_black(tiny: list[Path]) -> None:
-    first = read_characters(tiny, "").images[0]
+    first = read_characters(tiny, "omniglot").images[0]
     # Rows 10 to 13 are inked: cell 3 (rows 11.25 to 15) to (14 - 11.25) / 3.75 = 11/15 of its height.
     assert first[3, 0] == round(255 * 11 / 15)
     assert first[10:].max() == 0
@@ -58,9 +58,9 @@ def test_ink_is_one_where_the_official_files_are_black(tiny: list[Path]) -> None
 def test_the_second_time_images_come_from_the_cache_and_are_the_same(
     tiny: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = read_characters(tiny, "")
+    first = read_characters(tiny, "omniglot")
     monkeypatch.setattr("fedmeta.tasks.omniglot_files._decode_all", None)
-    second = read_characters(tiny, "")
+    second = read_characters(tiny, "omniglot")
     assert np.array_equal(first.images, second.images)
     assert first.names == second.names
     assert [path.suffix for path in (tmp_path / "cache" / "decoded").iterdir()] == [".npz"]
@@ -68,16 +68,16 @@ def test_the_second_time_images_come_from_the_cache_and_are_the_same(
 
 
 def test_a_damaged_cache_is_made_again(tiny: list[Path], tmp_path: Path) -> None:
-    first = read_characters(tiny, "")
+    first = read_characters(tiny, "omniglot")
     (kept,) = (tmp_path / "cache" / "decoded").iterdir()
     kept.write_bytes(kept.read_bytes()[:-200])
-    assert np.array_equal(read_characters(tiny, "").images, first.images)
+    assert np.array_equal(read_characters(tiny, "omniglot").images, first.images)
 
 
 def test_other_files_are_not_served_from_the_cache_of_these(tiny: list[Path]) -> None:
-    read_characters(tiny, "")
+    read_characters(tiny, "omniglot")
     write_zip(tiny[1], {"Sanskrit": 1}, stripes)
-    assert "Sanskrit/character01" in read_characters(tiny, "").names
+    assert "Sanskrit/character01" in read_characters(tiny, "omniglot").names
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -85,7 +85,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "file"))
-    assert len(read_characters(tiny, "").names) == 6
+    assert len(read_characters(tiny, "omniglot").names) == 6
 
 
 def truncated(content: bytes) -> bytes:
@@ -104,21 +104,23 @@ def emptied(content: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [truncated, flipped, emptied])
 def test_a_damaged_file_is_named_with_how_to_fetch_it_again(tiny: list[Path], damage: object) -> None:
     tiny[1].write_bytes(damage(tiny[1].read_bytes()))  # type: ignore[operator]
-    with pytest.raises(DataError, match=r"small2.zip is corrupt or truncated .*: do this") as refusal:
-        read_characters(tiny, "do this")
+    with pytest.raises(
+        DataError, match=r"small2.zip is corrupt or truncated .*: fetch it with `fedmeta data fetch"
+    ) as refusal:
+        read_characters(tiny, "omniglot")
     assert "\n" not in str(refusal.value)
 
 
 def test_pages_of_another_size_are_refused(folders: Path) -> None:
     write_zip(folders / SMALL_1, {"Greek": 1}, lambda *_: np.zeros((28, 28)))
     with pytest.raises(DataError, match="is 28x28, not 105x105"):
-        read_characters([folders / SMALL_1], "")
+        read_characters([folders / SMALL_1], "omniglot")
 
 
 def test_a_zip_of_something_else_is_refused(folders: Path) -> None:
     write_zip(folders / SMALL_1, {}, stripes)
     with pytest.raises(DataError, match=r"it holds no alphabet/characterNN"):
-        read_characters([folders / SMALL_1], "")
+        read_characters([folders / SMALL_1], "omniglot")
 
 
 def test_without_pillow_the_message_says_what_to_install(
@@ -126,11 +128,11 @@ def test_without_pillow_the_message_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(DataError, match=r"pip install 'fedmeta\[data\]'"):
-        read_characters(tiny, "")
+        read_characters(tiny, "omniglot")
 
 
 def test_the_official_small_sets_hold_what_their_readme_says(folders: Path) -> None:
-    known = read_characters([real_file(SMALL_1), real_file(SMALL_2)], "")
+    known = read_characters([real_file(SMALL_1), real_file(SMALL_2)], "omniglot")
     names, counts = np.unique(known.alphabets, return_counts=True)
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {
         "Balinese": 24,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmeta.errors import ConfigError
-from fedmeta.tasks.partition import PartitionOptions, deal
+from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
 
 Scheme = Literal["natural", "iid", "dirichlet"]
 
@@ -31,7 +31,9 @@ def test_every_item_is_dealt_exactly_once_or_the_deal_is_refused(
 ) -> None:
     of = units(*sizes)
     try:
-        parts = deal(of, clients, PartitionOptions(partition=scheme), np.random.default_rng(seed))
+        parts = deal(
+            of, Receivers(clients), PartitionOptions(partition=scheme), np.random.default_rng(seed)
+        )
     except ConfigError:
         assert clients > 1
         return
@@ -41,21 +43,23 @@ def test_every_item_is_dealt_exactly_once_or_the_deal_is_refused(
 
 
 def test_iid_deals_evenly() -> None:
-    parts = deal(units(10, 13), 5, PartitionOptions(partition="iid"), np.random.default_rng(0))
+    parts = deal(
+        units(10, 13), Receivers(5), PartitionOptions(partition="iid"), np.random.default_rng(0)
+    )
     assert sorted(len(part) for part in parts) == [4, 4, 5, 5, 5]
 
 
 def test_natural_gives_whole_units_to_one_client_each() -> None:
     of = units(40, 24, 26, 22, 47, 24)
     for clients in (2, 3, 6):
-        held = shares(deal(of, clients, PartitionOptions(), np.random.default_rng(1)), of)
+        held = shares(deal(of, Receivers(clients), PartitionOptions(), np.random.default_rng(1)), of)
         assert ((held > 0).sum(0) == 1).all()
 
 
 def test_natural_with_few_clients_evens_out_whole_units() -> None:
     # By hand: 8 | 7, then 6 joins 7, 5 joins 8, and 4 joins either side of 13: 17 and 13.
     of = units(4, 5, 6, 7, 8)
-    parts = deal(of, 2, PartitionOptions(), np.random.default_rng(0))
+    parts = deal(of, Receivers(2), PartitionOptions(), np.random.default_rng(0))
     assert sorted(len(part) for part in parts) == [13, 17]
 
 
@@ -64,7 +68,7 @@ def test_a_small_alpha_is_more_uneven_than_a_large_one() -> None:
 
     def unevenness(alpha: float) -> float:
         options = PartitionOptions(partition="dirichlet", alpha=alpha)
-        return float(shares(deal(of, 4, options, np.random.default_rng(0)), of).std())
+        return float(shares(deal(of, Receivers(4), options, np.random.default_rng(0)), of).std())
 
     # Shares of Dir(alpha, .., alpha) over k have variance (k - 1) / (k^2 (k alpha + 1)): alpha = 0.5
     # and k = 4 give a standard deviation of 0.25, or 50 of 200 items; alpha = 1000 gives 0.0068, or 1.4.
@@ -74,17 +78,28 @@ def test_a_small_alpha_is_more_uneven_than_a_large_one() -> None:
 
 def test_each_client_gets_what_it_needs_at_least() -> None:
     options = PartitionOptions(partition="dirichlet", alpha=0.5)
-    parts = deal(units(*[20] * 5), 6, options, np.random.default_rng(3), at_least=8)
+    parts = deal(units(*[20] * 5), Receivers(6, at_least=8), options, np.random.default_rng(3))
     assert min(len(part) for part in parts) >= 8
 
 
 @pytest.mark.parametrize(
     ("scheme", "clients", "at_least", "message"),
     [
-        ("natural", 4, 1, "3 units cannot serve 4 clients; use 3 or fewer"),
-        ("iid", 31, 1, "31 clients need 1 items each, but this split holds 30; use 30 clients or fewer"),
-        ("iid", 7, 5, "use 6 clients or fewer"),
-        ("dirichlet", 10, 3, r"raise data.alpha \(now 0.01\)"),
+        (
+            "natural",
+            4,
+            1,
+            "3 units each, as data.partition = 'natural' .*; use 3 or fewer, or set data.p",
+        ),
+        ("natural", 31, 1, "data.partition = 'natural' .*; use 3 or fewer"),
+        (
+            "iid",
+            31,
+            1,
+            "^clients: 31 train clients need at least 1 of .* 30 items each; use 30 or fewer",
+        ),
+        ("iid", 7, 5, "use 6 or fewer"),
+        ("dirichlet", 10, 3, r"data.partition = 'dirichlet' .*raise data.alpha \(now 0.01\)"),
         ("natural", 3, 10, "set data.partition to 'iid'"),
     ],
 )
@@ -94,18 +109,27 @@ def test_more_clients_than_can_be_served_are_refused(
     with pytest.raises(ConfigError, match=message):
         deal(
             units(9, 10, 11),
-            clients,
+            Receivers(clients, at_least),
             PartitionOptions(partition=scheme, alpha=0.01),
             np.random.default_rng(0),
-            at_least,
         )
 
 
+def test_held_out_clients_are_refused_by_their_own_key() -> None:
+    receivers = Receivers(9, split="validation")
+    with pytest.raises(
+        ConfigError, match=r"^validation_clients: 9 validation clients need at least 1 of"
+    ):
+        deal(units(4, 4), receivers, PartitionOptions(partition="iid"), np.random.default_rng(0))
+
+
 def test_no_clients_get_nothing() -> None:
-    assert deal(units(3), 0, PartitionOptions(), np.random.default_rng(0)) == []
+    assert deal(units(3), Receivers(0), PartitionOptions(), np.random.default_rng(0)) == []
 
 
 def test_the_same_generator_deals_the_same() -> None:
     options = PartitionOptions(partition="dirichlet")
-    first, second = (deal(units(50, 50), 4, options, np.random.default_rng(5)) for _ in range(2))
+    first, second = (
+        deal(units(50, 50), Receivers(4), options, np.random.default_rng(5)) for _ in range(2)
+    )
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

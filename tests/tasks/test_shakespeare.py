@@ -94,17 +94,19 @@ def test_windows_never_overlap_and_reach_all_of_the_text() -> None:
 
 
 def test_a_file_that_is_not_the_official_one_is_named_with_how_to_fetch_it(tiny: Path) -> None:
-    with pytest.raises(DataError, match="`fedmeta data fetch shakespeare`") as refusal:
+    with pytest.raises(DataError, match="`fedmeta data fetch shakespeare --folder") as refusal:
         family(Population(2), verify=True)
     assert str(tiny) in str(refusal.value)
+    assert f"--folder {tiny.parents[1]}`" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"no speaker here", b"\xff\xfe\xfa"])
 def test_a_file_that_is_no_play_is_refused(tiny: Path, content: bytes) -> None:
     tiny.write_bytes(content)
-    with pytest.raises(DataError, match=r"input\.txt (holds no speech|is corrupt)"):
+    with pytest.raises(DataError, match=r"input\.txt (holds no speech|is corrupt)") as refusal:
         family(Population(2))
+    assert "data fetch" not in str(refusal.value), "fetching would overwrite a text of one's own"
 
 
 def test_a_truncated_official_file_is_refused(folders: Path) -> None:

@@ -1,9 +1,18 @@
+import shlex
 from pathlib import Path
 
 import pytest
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.tasks.sources import cache_folder, locate, sha256_of, source_named, sources, where
+from fedmeta.tasks.sources import (
+    cache_folder,
+    how_to_fetch,
+    locate,
+    sha256_of,
+    source_named,
+    sources,
+    where,
+)
 from tests.tasks.conftest import real_file
 
 
@@ -29,6 +38,16 @@ def test_a_missing_file_is_named_with_both_folders_and_the_command(folders: Path
         locate("omniglot/x.zip", "omniglot")
     assert str(folders) in str(refusal.value)
     assert str(cache_folder()) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", list(sources()))
+def test_the_command_for_a_corrupt_file_puts_a_sound_one_in_its_place(folders: Path, name: str) -> None:
+    """`fetch` writes each file to its official path in the folder it is given (see test_fetch)."""
+    folder = folders / "my data"
+    file = source_named(name).files[-1]
+    command = shlex.split(how_to_fetch(name, corrupt=folder / file.path).split("`")[1])
+    assert command[:-1] == ["fedmeta", "data", "fetch", name, "--folder"]
+    assert Path(command[-1]) == folder
 
 
 def test_an_unknown_data_set_gets_the_nearest_name() -> None:
