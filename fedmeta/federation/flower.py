@@ -78,20 +78,6 @@ def client_error(reason: str, reply_to: Message) -> Message:
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=reply_to)
 
 
-def answer_twice(reply: Message, again: Message) -> Message:
-    """Return `reply` with a second one behind it, as a client sends that pushes two.
-
-    A Flower mod returns one message; this lets a mod play a client that breaks the protocol.
-    """
-    reply.__dict__["_again"] = again
-    return reply
-
-
-def answers(reply: Message) -> list[Message]:
-    """Return all messages that a client sent as its reply."""
-    return [reply, *filter(None, [reply.__dict__.pop("_again", None)])]
-
-
 def check_flower() -> str:
     """Return Flower's version after a message was made and answered in this process.
 

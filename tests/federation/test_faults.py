@@ -11,7 +11,6 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.errors import DivergedError
 from fedmeta.federation import Plan, Workload
-from fedmeta.federation.flower import answer_twice
 from fedmeta.learning import LearnerSetup
 from fedmeta.tasks import Population
 from tests.federation.helpers import (
@@ -62,10 +61,6 @@ def exits(message: Message, context: Context, call_next: ClientAppCallable) -> M
     raise SystemExit(3)
 
 
-def twice(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    return answer_twice(call_next(message, context), call_next(message, context))
-
-
 def nothing(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     return None  # type: ignore[return-value]
 
@@ -103,10 +98,9 @@ FAULTS: list[tuple[str, Mod, str]] = [
     ("tasks 1e9", metric(1e9), "task count 1000000000.0"),
     ("wrong round", reply_mod(lambda c: c["config"].update(round=1000)), "reply to round 1000"),
     ("no content", reply_mod(lambda c: c.clear()), "is missing"),
-    ("two replies", twice, "2 replies in one round"),
     ("exception", raises, "client failed: RuntimeError: out of battery"),
     ("exit", exits, "client failed: SystemExit: 3"),
-    ("no message", nothing, "client failed: AttributeError"),
+    ("no message", nothing, "client failed: replied with NoneType, not a message"),
     ("another's name", in_anothers_name, "in the name of another"),
 ]
 
@@ -127,6 +121,18 @@ def test_the_model_is_the_one_of_a_run_without_that_reply(mod: Mod, reason: str)
     assert_same(faulty.state, lossy.state)
     assert_same(faulty.optimizer, lossy.optimizer)
     assert [r.loss for r in records] == [r.loss for r in lost]
+
+
+def test_a_client_that_replies_twice_is_set_aside_with_both_replies() -> None:
+    def repeat(replies: list[Message]) -> list[Message]:
+        return replies + [reply for reply in replies if reply.metadata.src_node_id == FAULTY + 2]
+
+    repeated, records = run_on_grid(SINUSOID, PLAN, change=repeat)
+    lossy, _ = run_on_grid(SINUSOID, PLAN, change=without(FAULTY))
+    reasons = [c.reason for record in records for c in record.clients if c.client == FAULTY]
+    assert reasons
+    assert set(reasons) == {"2 replies in one round, none counts"}
+    assert_same(repeated.state, lossy.state)
 
 
 def test_a_client_that_spoils_its_copy_of_the_broadcast_spoils_no_other() -> None:

@@ -19,7 +19,6 @@ class Plan:
         server: The server's optimizer.
         gate: The bounds on replies.
         evaluate_every: Rounds between evaluations of the validation clients; 0: never.
-        first_round: Where to begin without a snapshot.
     """
 
     rounds: int
@@ -29,7 +28,6 @@ class Plan:
     server: ServerOptions = field(default_factory=ServerOptions)
     gate: GateOptions = field(default_factory=GateOptions)
     evaluate_every: int = 0
-    first_round: int = 1
 
     def __post_init__(self) -> None:
         if self.cohort < 1:

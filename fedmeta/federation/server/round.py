@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,9 +68,9 @@ class RoundTally:
                 f"(client {first.client}: {first.reason}); {_advice(plan)}"
             )
 
-    @property
+    @cached_property
     def pseudo_gradient(self) -> NDArray[np.float64]:
-        """The aggregated update, flat."""
+        """The aggregated update, flat; the tally must be closed."""
         return self.aggregator.result()
 
     def record(self, skipped: bool, lr: float, bytes_each: int) -> RoundRecord:

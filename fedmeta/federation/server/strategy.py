@@ -60,7 +60,7 @@ class MetaStrategy(Strategy):
         self.evaluation_gate = EvaluationGate(
             quantities(learner.algorithm), len(self.steps), workload.evaluation_tasks
         )
-        self.first_round = start.round + 1 if start else plan.first_round
+        self.first_round = start.round + 1 if start else 1
         self._optimizer = ServerOptimizer(
             plan.server, start.state if start else learner.template, plan.rounds
         )

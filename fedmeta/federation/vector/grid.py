@@ -16,7 +16,6 @@ from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.flower import (
     Run,
-    answers,
     client_error,
     message_ids,
     new_context,
@@ -132,7 +131,7 @@ class VectorGrid(Grid):
             for message in messages:
                 if time.monotonic() > deadline:
                     return
-                yield from self._ask_app(message)
+                yield self._ask_app(message)
             return
         state, round_ = request
         size = self.learner.chunk_clients if kind == MessageType.TRAIN else 1
@@ -166,7 +165,7 @@ class VectorGrid(Grid):
             failure = failures.get(client)
             content = None if failure is not None else next(written)
             if client in self._modded:
-                yield from self._ask_app(message)
+                yield self._ask_app(message)
             elif content is not None:
                 yield Message(content, reply_to=message)
             else:
@@ -182,38 +181,39 @@ class VectorGrid(Grid):
             return iter([self._writer.evaluation(outcome, round_)]), {}
         return iter(()), {chunk[0].metadata.dst_node_id - FIRST_NODE: outcome}
 
-    def _ask_app(self, message: Message) -> list[Message]:
+    def _ask_app(self, message: Message) -> Message:
         """Let one client's own ClientApp answer, as Flower's engines do."""
         node = message.metadata.dst_node_id
         client = self.client_of(node)
         if client is None:
-            return [client_error(f"there is no node {node}", message)]
+            return client_error(f"there is no node {node}", message)
         context = self._contexts.pop(node, None) or new_context(node, client, self._clients)
         # Over a network every client would have its own copy; here it must not spoil the others'.
         own = copy.copy(message)
         own.__dict__["_content"] = copy.deepcopy(message.__dict__["_content"])
-        replies = _call(self._modded.get(client, self._app), own, context)
+        reply = _call(self._modded.get(client, self._app), own, context)
         if len(context.state):
             self._contexts[node] = context
-        return [reply if _from(reply, message) else client_error(_FORGED, message) for reply in replies]
+        if not isinstance(reply, Message):
+            return client_error(f"replied with {type(reply).__name__}, not a message", message)
+        return reply if _from(reply, message) else client_error(_FORGED, message)
 
 
 _FORGED = "replied in the name of another node or to another message"
 
 
-def _call(app: ClientApp, message: Message, context: Context) -> list[Message]:
+def _call(app: ClientApp, message: Message, context: Context) -> Message:
     try:
         with one_thread():
-            return answers(app(message, context))
+            return app(message, context)
     except (Exception, SystemExit) as error:
         # A client's own code: whatever it raises is that client's failure alone.
-        return [client_error(describe(error), message)]
+        return client_error(describe(error), message)
 
 
 def _from(reply: Message, request: Message) -> bool:
     asked = request.metadata
     return (
-        isinstance(reply, Message)
-        and reply.metadata.src_node_id == asked.dst_node_id
+        reply.metadata.src_node_id == asked.dst_node_id
         and reply.metadata.reply_to_message_id == asked.message_id
     )

@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, Message
 from fedmeta.errors import ConfigError, RunError
 from fedmeta.federation import MetaStrategy, Plan, ServerOptions, VectorGrid, simulate
 from fedmeta.federation.flower import as_server
+from fedmeta.federation.server.aggregate import TaskWeightedMean
 from fedmeta.federation.server.nodes import by_client, sample_cohort, wait_for_nodes
 from fedmeta.federation.vector.execution import InProcess
 from fedmeta.tasks import Population
@@ -199,3 +200,16 @@ def test_a_large_population_costs_nothing_to_register() -> None:
     simulate(workload, Plan(rounds=1, cohort=200), observer=lambda record, _: records.append(record))
     assert records[0].admitted == 200
     assert max(client.client for client in records[0].clients) > 50_000
+
+
+def test_the_aggregate_of_a_round_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[TaskWeightedMean] = []
+    result = TaskWeightedMean.result
+
+    def counted(mean: TaskWeightedMean) -> np.ndarray:
+        rounds.append(mean)
+        return result(mean)
+
+    monkeypatch.setattr(TaskWeightedMean, "result", counted)
+    run_on_grid(SINUSOID, PLAN)
+    assert len(rounds) == PLAN.rounds
