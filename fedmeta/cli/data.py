@@ -1,12 +1,14 @@
 """`fedmeta data`: the data sets, where they are, and how to get them."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from fedmeta.cli.run import Json
 
@@ -51,21 +53,38 @@ def fetch(
     A download that was cut off goes on from where it stopped. Nothing is kept that does not match.
     """
     from fedmeta.tasks import fetch as fetching
-    from fedmeta.tasks.sources import source_named
 
-    source_named(name)  # a wrong name is refused before a progress bar is drawn
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = {}
-
-        def show(path: str, done: int, size: int) -> None:
-            if path not in tasks:
-                tasks[path] = bars.add_task(path, total=size)
-            bars.update(tasks[path], completed=done)
-
+    with _bars() as show:
         paths = fetching.fetch(name, folder, progress=show)
     if as_json:
         typer.echo(json.dumps({"fetched": [str(path) for path in paths]}))
     else:
         for path in paths:
             typer.echo(str(path))
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Yield what draws the progress of each file on a terminal; None where nobody watches.
+
+    Drawing begins with the first bytes, so that an error before them stays a line of its own.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bars = Progress(*columns, console=console)
+    tasks: dict[str, TaskID] = {}
+
+    def show(path: str, done: int, size: int) -> None:
+        bars.start()
+        if path not in tasks:
+            tasks[path] = bars.add_task(path, total=size)
+        bars.update(tasks[path], completed=done)
+
+    try:
+        yield show
+    finally:
+        if tasks:
+            bars.stop()
