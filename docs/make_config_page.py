@@ -45,23 +45,6 @@ PARTS: dict[str, tuple[str, Registry[Any]]] = {
     "learner": ("the algorithm, `algorithm`", ALGORITHMS),
     "network": ("the model, `model`", MODELS),
 }
-# What the code does not say of itself; a class that documents its attributes needs no entry here.
-MEANINGS = {
-    "fedavg.inner_lr": "Step size of fine-tuning on the support set, at test alone.",
-    "inner_lr": "Step size of the inner loop; in `meta_sgd`, where each weight's own starts.",
-    "inner_steps": "Inner steps in training; at test, `evaluation.steps` says how many.",
-    "inner_optimizer": "What makes the inner steps; Adam starts anew in every task.",
-    "inner_batch": "Examples of an inner step; unset: all of the task's.",
-    "beta1": "Of the inner Adam: decay of the gradient's running mean.",
-    "beta2": "Of the inner Adam: decay of its square's running mean.",
-    "width": "Channels of every convolution.",
-    "pooling": "`stride`: strided convolutions, then the mean over the image; `max`: 2x2 max-pooling.",
-    "embedding": "Size of a character's embedding.",
-    "lstm.hidden": "Units of a layer.",
-    "layers": "LSTM layers, one above the other.",
-    "hidden": "Units of each hidden layer, from the input on.",
-    "activation": "Between the layers.",
-}
 
 
 def main() -> None:
@@ -76,10 +59,10 @@ def main() -> None:
         for name in registry:
             part = registry.get(name)
             print(f"\n### `{name}`\n\n{summary(part)}\n")
-            print("\n".join(rows(part.Options, name)) if part.Options.model_fields else "No options.")
+            print("\n".join(rows(part.Options)) if part.Options.model_fields else "No options.")
 
 
-def rows(kind: Any, part: str = "") -> Iterator[str]:
+def rows(kind: Any) -> Iterator[str]:
     """Yield the Markdown table of an options class."""
     yield "| key | values | default | meaning |"
     yield "|---|---|---|---|"
@@ -90,15 +73,16 @@ def rows(kind: Any, part: str = "") -> Iterator[str]:
         default = "required"
         if not field.is_required():
             default = show(field.get_default(call_default_factory=True))
-        cells = (f"`{name}`", values(schemas[name]), default, meaning(kind, name, part))
+        cells = (f"`{name}`", values(schemas[name]), default, meaning(kind, name))
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def meaning(kind: type, name: str, part: str = "") -> str:
-    """Return what the class, or one that it inherits from, says of an attribute; else what we say."""
-    documented = [attribute_docs(base).get(name) for base in kind.__mro__]
-    said = next(filter(None, documented), None) or MEANINGS.get(f"{part}.{name}") or MEANINGS[name]
-    return said.replace("``", "`")
+def meaning(kind: type, name: str) -> str:
+    """Return what the class, or one that it inherits from, says of an attribute in its docstring."""
+    documented = [docs[name] for docs in map(attribute_docs, kind.__mro__) if name in docs]
+    if not documented:
+        raise SystemExit(f"{kind.__qualname__} has no 'Attributes:' entry for '{name}'")
+    return documented[0].replace("``", "`")
 
 
 def values(schema: dict[str, Any]) -> str:

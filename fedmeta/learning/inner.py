@@ -17,7 +17,12 @@ SUPPORT_X = "@support_x"
 
 
 class InnerOptions(options.Options):
-    """Options of an inner loop of plain gradient descent."""
+    """Options of an inner loop of plain gradient descent.
+
+    Attributes:
+        inner_lr: Step size of the inner loop; in ``meta_sgd``, where each weight's own starts.
+        inner_steps: Inner steps in training; at test, ``evaluation.steps`` says how many.
+    """
 
     inner_lr: float = Field(default=0.01, gt=0)
     inner_steps: int = Field(default=1, ge=1)

@@ -20,7 +20,11 @@ class FedAvg(WeightAdaptation):
     """
 
     class Options(options.Options):
-        """Options of FedAvg."""
+        """Options of FedAvg.
+
+        Attributes:
+            inner_lr: Step size of fine-tuning on the support set, at test alone.
+        """
 
         inner_lr: float = Field(default=0.01, gt=0)
 

@@ -28,7 +28,14 @@ class Reptile(WeightAdaptation):
     """
 
     class Options(InnerOptions):
-        """Options of Reptile; ``inner_batch`` is the minibatch size (none: all examples)."""
+        """Options of Reptile.
+
+        Attributes:
+            inner_optimizer: What makes the inner steps; Adam starts anew in every task.
+            inner_batch: Examples of an inner step; None: all of the task's.
+            beta1: Of the inner Adam: decay of the gradient's running mean.
+            beta2: Of the inner Adam: decay of its square's running mean.
+        """
 
         inner_optimizer: Literal["sgd", "adam"] = "sgd"
         inner_batch: PositiveInt | None = None

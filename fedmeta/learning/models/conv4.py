@@ -37,7 +37,13 @@ class Conv4(Model):
     """
 
     class Options(options.Options):
-        """Options of Conv4."""
+        """Options of Conv4.
+
+        Attributes:
+            width: Channels of every convolution.
+            pooling: ``stride``: strided convolutions, then the mean over the image; ``max``: 2x2
+                max-pooling.
+        """
 
         width: PositiveInt = 64
         pooling: Literal["stride", "max"] = "stride"

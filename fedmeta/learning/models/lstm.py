@@ -30,7 +30,13 @@ class LSTM(Model):
     """
 
     class Options(options.Options):
-        """Options of the LSTM."""
+        """Options of the LSTM.
+
+        Attributes:
+            embedding: Size of a character's embedding.
+            hidden: Units of a layer.
+            layers: LSTM layers, one above the other.
+        """
 
         embedding: PositiveInt = 8
         hidden: PositiveInt = 64

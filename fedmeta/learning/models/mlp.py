@@ -28,7 +28,12 @@ class MLP(Model):
     """
 
     class Options(options.Options):
-        """Options of the MLP."""
+        """Options of the MLP.
+
+        Attributes:
+            hidden: Units of each hidden layer, from the input on.
+            activation: Between the layers.
+        """
 
         hidden: list[PositiveInt] = Field(default=[40, 40], min_length=1)
         activation: Literal["relu", "tanh", "sigmoid"] = "relu"
