@@ -12,9 +12,16 @@ from fedmeta.errors import ConfigError
 
 
 class Options(BaseModel):
-    """Base of all option groups: immutable, typed, and closed to unknown keys."""
+    """Base of all option groups: immutable, closed to unknown keys, and strict about types.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    A whole number is accepted where a real one is meant and nothing else is converted, so that
+    ``rounds = true`` is a mistake. A field of tuples, which TOML writes as lists, needs
+    ``Field(strict=False)``.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -48,15 +55,44 @@ def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = 
 
 def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join([where, *path] if where else path)
+    full = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}': {nearest(path[-1], _fields_at(kind, path[:-1]))}"
+        key = ".".join([where, *full] if where else full)
+        return f"unknown key '{key}': {nearest(full[-1], _fields_at(kind, full[:-1]))}"
+    path = _to_field(kind, full)
+    key = ".".join([where, *path] if where else path)
     if first["type"] == "missing":
         return f"missing key '{key}'"
-    reason = str(first["msg"]).removeprefix("Value error, ")
+    reason = _PLAIN_WORDS.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     reason = reason[:1].lower() + reason[1:]
-    return f"{key or where}: {reason}" + ("" if not path else f" (got {first['input']!r})")
+    # A whole group's value says less than the reason does.
+    got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
+    return f"{key}: {reason}{got}" if key else reason
+
+
+_PLAIN_WORDS = {
+    "model_type": "must be a table of keys",
+    "dict_type": "must be a table of keys",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+}
+
+
+def _to_field(kind: type[BaseModel], path: list[str]) -> list[str]:
+    """Cut an error's location after the field: what follows are list positions and union members."""
+    kept: list[str] = []
+    for part in path:
+        field = kind.model_fields.get(part)
+        kept.append(part)
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            break
+        kind = nested
+    return kept
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:

@@ -8,10 +8,8 @@ from typing import NoReturn
 import click
 import typer
 
-from fedmeta.cli import bench, data, doctor, listing, run
+from fedmeta.cli import INTERRUPTED, bench, data, doctor, listing, run
 from fedmeta.errors import FedmetaError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="fedmeta",
@@ -33,7 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _terminate)
-    # A dotted path in a config may lead to a module beside it, as it does for `python -m fedmeta`.
+    # A shell starts background jobs with SIGINT ignored; a script that sends one means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A dotted path in a config may lead to a module of the current folder, as for `python -m fedmeta`.
     sys.path.insert(0, "")
     try:
         code = app(arguments, prog_name="fedmeta", standalone_mode=False)
@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     except FedmetaError as error:
         _complain(str(error), arguments)
         code = error.exit_code
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), arguments)
+        code = FedmetaError.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         sys.stderr.write(error.format_message() + "\n")
         code = error.exit_code

@@ -61,7 +61,8 @@ def resume(
     """Go on with a run from its newest good checkpoint, however it ended.
 
     What a resumed run computes is the same, byte for byte, as if it had never stopped. Only keys
-    that do not change that may be set: rounds (more), workers, checkpoint_every, timeout.
+    that leave the finished rounds as they are may be set: rounds (more), workers,
+    checkpoint_every, timeout.
     """
     from fedmeta import experiment as experiments
     from fedmeta.cli.display import Display

@@ -8,6 +8,7 @@ the manifest comes last, so a checkpoint without a manifest never counts.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from fedmeta.federation import Snapshot
 from fedmeta.learning import Tensors
 
 KEPT_GENERATIONS = 2
+_NAME = re.compile(r"round-(\d+)\.(?:json|safetensors)")
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class CheckpointStore:
 
     def rounds(self) -> list[int]:
         """Return the rounds that have any file of a checkpoint, newest first."""
-        files = [*self.folder.glob("round-*.json"), *self.folder.glob("round-*.safetensors")]
-        return sorted({int(path.stem.split("-")[1]) for path in files}, reverse=True)
+        named = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted({int(match[1]) for match in named if match}, reverse=True)
 
     def load(self, round_: int) -> tuple[Snapshot, Manifest]:
         """Read and verify one checkpoint.

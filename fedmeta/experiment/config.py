@@ -23,7 +23,7 @@ class EvaluationOptions(Options):
     """
 
     tasks: int = Field(100, ge=2)
-    steps: tuple[int, ...] = (0, 1, 3, 5, 10)
+    steps: tuple[int, ...] = Field((0, 1, 3, 5, 10), strict=False)
     every: int = Field(0, ge=0)
 
     @field_validator("steps")
@@ -164,7 +164,7 @@ def find_experiment(name: str) -> Path:
     if path.suffix == ".toml" or len(path.parts) > 1:
         if path.is_file():
             return path
-        raise ConfigError(f"no experiment file at '{name}'")
+        raise ConfigError(f"no experiment file at '{name}'{', but a folder' if path.is_dir() else ''}")
     raise ConfigError(f"unknown experiment '{name}': {nearest(name, experiment_names())}")
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,38 +34,48 @@ class RunFolder:
         self.checkpoints = CheckpointStore(path / "checkpoints")
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> "RunFolder":
-        """Make a new run folder at `path`.
+    def create(cls, path: Path, config: Config, info: Mapping[str, Any]) -> "RunFolder":
+        """Make a new run folder at `path`, whole or not at all.
+
+        Args:
+            path: Where; nothing may be there yet.
+            config: The resolved config.
+            info: First entries of ``run.json``.
 
         Raises:
             UsageError: If something is there already, or the place cannot be written.
         """
+        taken = f"{path} exists already: choose another --out, or go on with `fedmeta resume {path}`"
         if path.exists():
-            raise UsageError(
-                f"{path} exists already: choose another --out, or go on with `fedmeta resume {path}`"
-            )
+            raise UsageError(taken)
+        new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-            (path / "checkpoints").mkdir()
-            write_atomically(path / "config.toml", to_toml(config).encode())
+            (new / "checkpoints").mkdir(parents=True)
+            write_atomically(new / "config.toml", to_toml(config).encode())
             for log in LOGS:
-                (path / log).touch()
+                (new / log).touch()
+            cls(new).update_info(info)
+            new.rename(path)
         except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            if path.exists():
+                raise UsageError(taken) from None
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)
 
     @classmethod
-    def create_next(cls, parent: Path, name: str, config: Config) -> "RunFolder":
+    def create_next(
+        cls, parent: Path, name: str, config: Config, info: Mapping[str, Any]
+    ) -> "RunFolder":
         """Make the first free one of ``<parent>/<name>-001``, ``-002``, and so on."""
         number = 1
         while True:
             path = parent / f"{name}-{number:03d}"
             if not path.exists():
                 try:
-                    return cls.create(path, config)
+                    return cls.create(path, config, info)
                 except UsageError:
-                    # Another process took this number between the look and the making.
+                    # Another process may have taken this number between the look and the making.
                     if not path.exists():
                         raise
             number += 1
@@ -102,7 +113,10 @@ class RunFolder:
         Raises:
             UsageError: If another process is running in the folder.
         """
-        lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.path}: {error.strerror}") from None
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,10 +133,10 @@ class RunFolder:
     def info(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none yet or it cannot be read."""
         try:
-            info: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+            info = json.loads((self.path / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return info
+        return info if isinstance(info, dict) else {}
 
     @property
     def status(self) -> str:
@@ -149,6 +163,18 @@ class RunFolder:
         write_atomically(self.path / "run.json", text.encode())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of ``metrics.jsonl``; a line that was cut off is left out."""
-        lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
+        """Return the lines of ``metrics.jsonl``; a last line that was cut off is left out.
+
+        Raises:
+            UsageError: If a line is damaged, or the file is missing; it is named.
+        """
+        path = self.path / "metrics.jsonl"
+        rows: list[dict[str, Any]] = []
+        try:
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                rows.append(json.loads(line))
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
+        except ValueError:
+            raise UsageError(f"{path}: line {len(rows) + 1} is damaged") from None
+        return rows

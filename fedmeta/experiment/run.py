@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedmeta.errors import ConfigError, DivergedError
+from fedmeta.errors import ConfigError, DivergedError, FedmetaError, RunError
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
 from fedmeta.experiment.config import Config, load_config, merge
@@ -20,7 +20,7 @@ from fedmeta.federation import Snapshot, StepResult, evaluate, simulate
 from fedmeta.options import nearest, parse_options
 
 RESUMABLE = ("rounds", "workers", "checkpoint_every", "timeout")
-"""Keys that may change when a run is resumed: none of them alters what a round computes."""
+"""Keys that may change when a run is resumed: none of them alters what finished rounds computed."""
 
 
 def _ignore(*_: object) -> None:
@@ -100,12 +100,12 @@ def run(
         config, name = load_config(experiment, settings), Path(experiment).stem
     config = planning.resolve(config)
     planning.check(config)
+    info = {"experiment": name, "seed": config.seed, **provenance()}
     if out is None:
-        folder = RunFolder.create_next(Path("runs"), name, config)
+        folder = RunFolder.create_next(Path("runs"), name, config, info)
     else:
-        folder = RunFolder.create(Path(out), config)
+        folder = RunFolder.create(Path(out), config, info)
     with folder.locked():
-        folder.update_info({"experiment": name, "seed": config.seed, **provenance()})
         return _execute(folder, config, listener or Listener())
 
 
@@ -123,13 +123,19 @@ def resume(
         UsageError: If there is no such run, another process is in it, or a change is not safe.
         RunError: If the run could not go on.
     """
-    folder = RunFolder.open(Path(path))
+    folder, listener = RunFolder.open(Path(path)), listener or Listener()
     with folder.locked():
-        config = _changed(folder.config, settings or {})
+        before = folder.config
+        config = _changed(before, settings or {})
         planning.check(config)
-        if config != folder.config:
+        if config != before:
             folder.replace_config(config)
-        return _execute(folder, config, listener or Listener())
+        if config.rounds > before.rounds and config.server.schedule != "constant":
+            listener.note(
+                f"the {config.server.schedule} schedule is as long as the run: "
+                f"from here on the learning rate is that of a run of {config.rounds} rounds"
+            )
+        return _execute(folder, config, listener)
 
 
 def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -153,15 +159,20 @@ def _execute(folder: RunFolder, config: Config, listener: Listener) -> Result:
             snapshot = _train(config, start, recorder)
             listener.testing(config.test_clients)
             final = evaluate(planning.workload(config), snapshot.state, "test", config.workers)
-        except KeyboardInterrupt:
-            recorder.checkpoint()
+        except (KeyboardInterrupt, FedmetaError) as error:
+            # A full disk stops this as well; the checkpoints before it are whole.
+            with suppress(OSError):
+                recorder.checkpoint()
+            if isinstance(error, DivergedError):
+                raise DivergedError(f"{error}; {_last_good(folder)}") from None
             raise
-        except DivergedError as error:
-            good = folder.checkpoints.rounds()
-            kept = f"the last good checkpoint is of round {good[0]}" if good else "no checkpoint yet"
-            raise DivergedError(f"{error}; {kept}") from None
         folder.update_info({"final": [asdict(step) for step in final]})
     return _result(folder, config, final)
+
+
+def _last_good(folder: RunFolder) -> str:
+    rounds = folder.checkpoints.rounds()
+    return f"the last good checkpoint is of round {rounds[0]}" if rounds else "no round was good"
 
 
 def _train(config: Config, start: Snapshot | None, recorder: Recorder) -> Snapshot:
@@ -178,6 +189,7 @@ def _train(config: Config, start: Snapshot | None, recorder: Recorder) -> Snapsh
 
 def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapshot | None:
     """Find the newest good checkpoint, and put the folder back to how it was then."""
+    folder.checkpoints.folder.mkdir(exist_ok=True)
     logged = len(folder.metrics())
     found: tuple[Snapshot, Manifest] | None = None
     for candidate in folder.checkpoints.newest_first():
@@ -219,6 +231,8 @@ def _accounted(folder: RunFolder) -> Iterator[None]:
         # On a full disk the status cannot be written either; the first error is the one to tell.
         with suppress(OSError):
             close("failed", str(error) or type(error).__name__)
+        if isinstance(error, OSError):
+            raise RunError(f"{error.filename or folder.path}: {error.strerror or error}") from None
         raise
     close("finished")
 
@@ -228,7 +242,7 @@ def _result(folder: RunFolder, config: Config, final: tuple[StepResult, ...]) ->
     return Result(
         status=info["status"],
         run=folder.path,
-        experiment=info["experiment"],
+        experiment=info.get("experiment", folder.path.name),
         algorithm=config.algorithm,
         engine=config.engine,
         seed=config.seed,

@@ -85,14 +85,24 @@ def test_resume_extends_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["run", "./tiny.toml", "-s", "server.lr=-0.1"], "server.lr: input should be greater than 0"),
         (["run", "./tiny.toml", "-s", "learner.inner_lr=-1"], "learner.inner_lr"),
         (["run", "./tiny.toml", "-s", "model=nowhere.Net"], "model 'nowhere.Net' cannot be imported"),
-        (["run", "./tiny.toml", "-s", "model=torch.nn:Identity"], "model"),
+        (
+            [
+                "run",
+                "./tiny.toml",
+                "-s",
+                "model=torch.nn:Linear",
+                "-s",
+                "network={in_features=1,out_features=2}",
+            ],
+            "Linear' has 2 outputs but the task needs 1",
+        ),
         (["run", "./tiny.toml", "-s", "task=collections:OrderedDict"], "is no task family"),
         (
             ["run", "./tiny.toml", "-s", "algorithm=mmal"],
             "unknown algorithm 'mmal': did you mean 'maml'?",
         ),
         (["run", "./tiny.toml", "-s", "task=digit"], "unknown task 'digit': did you mean 'digits'?"),
-        (["run", "quickstart", "-s", "data.ways=11"], "11"),
+        (["run", "quickstart", "-s", "data.ways=11"], "data.ways = 11, but there are 10 digits"),
         (["run", "quickstart", "-s", "data.queries=60"], "data.shots + data.queries"),
         (["run", "./tiny.toml", "--out", "."], "exists already"),
         (["run", "./tiny.toml", "--out", "tiny.toml/run"], "cannot write to"),
@@ -113,6 +123,21 @@ def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing_behind(
     assert err.count("\n") == 1, err
     assert message in err
     assert [path.name for path in here.iterdir()] == ["tiny.toml"]
+
+
+def test_a_truncated_data_file_is_named_with_how_to_fetch_it_again(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = here / "data" / "tinyshakespeare" / "input.txt"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("First Citizen:\nBefore we pro")
+    monkeypatch.setenv("FEDMETA_DATA", str(here / "data"))
+    assert call("run", "shakespeare-maml", "--out", "r") == 2
+    _, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert str(broken) in err
+    assert "fedmeta data fetch shakespeare" in err
+    assert not (here / "r").exists()
 
 
 def test_with_json_an_error_is_an_object_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

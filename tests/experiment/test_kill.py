@@ -2,12 +2,13 @@
 
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from fedmeta.experiment import Config, run
+from fedmeta.experiment import Config, RunFolder, run
 from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve
 
@@ -23,28 +24,32 @@ def test_a_run_killed_at_random_moments_ends_byte_for_byte_the_same(kills: int, 
     run(config, out=tmp_path / "undisturbed")
     path = tmp_path / "killed"
     (tmp_path / "tiny.toml").write_text(to_toml(config))
-    moments = random.Random(20)  # seeded: the moments are the same each time, the machine's pace is not
-    arguments = ("run", "tiny.toml", "--out", str(path))
-    delivered = 0
-    while True:
-        process = start(*arguments, cwd=tmp_path)
-        if delivered < kills:
+    # Seeded: the moments are the same each time, only the machine's pace is not.
+    moments = random.Random(20)
+    for kill in range(kills):
+        process = start(*_arguments(path), cwd=tmp_path)
+        if kill % 2:
             _wait_until_training(process, path)
-            time.sleep(moments.uniform(0.0, 0.05))
-            process.send_signal(signal.SIGKILL)
-            delivered += process.wait() == -signal.SIGKILL
-            process.communicate()
+            time.sleep(moments.uniform(0.0, 0.1))
         else:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-            break
-        arguments = ("resume", str(path))
-    assert delivered == kills
+            # Anywhere in a process's life: while it starts, makes its folder, trains or tests.
+            time.sleep(moments.uniform(0.0, 5.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(*_arguments(path), cwd=tmp_path)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
     assert contents(path) == contents(tmp_path / "undisturbed")
+    assert {row["step"] for row in RunFolder.open(path).info["final"]} == {0, 1, 3}
 
 
-def _wait_until_training(process, path: Path) -> None:
-    """Wait until the log grows, or changes at all: this process has begun to write."""
+def _arguments(path: Path) -> tuple[str, ...]:
+    """A folder is there whole or not at all, so that it can be resumed once it is there."""
+    return ("resume", str(path)) if path.exists() else ("run", "tiny.toml", "--out", str(path))
+
+
+def _wait_until_training(process: subprocess.Popen[str], path: Path) -> None:
+    """Wait until this process has begun to write its log, or has ended."""
     log = path / "metrics.jsonl"
     before = log.stat().st_mtime_ns if log.exists() else None
     while process.poll() is None:

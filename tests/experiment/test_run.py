@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,7 +193,7 @@ def test_a_folder_in_use_refuses_a_second_process(finished: Path) -> None:
 
 
 def test_a_run_whose_process_is_gone_was_killed(config: Config, tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run", config)
+    folder = RunFolder.create(tmp_path / "run", config, {})
     assert folder.status == "unreadable", "it has not begun"
     folder.update_info({"status": "running"})
     assert folder.status == "killed"
@@ -238,6 +239,56 @@ def test_a_state_that_diverges_stops_the_run_with_round_and_last_good_checkpoint
     for round_ in folder.checkpoints.rounds():
         state = load_file(path / "checkpoints" / f"round-{round_:06d}.safetensors")
         assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_rounds_before_a_divergence_are_kept_even_between_checkpoints(
+    config: Config, tmp_path: Path
+) -> None:
+    wild = {"server.optimizer": "SGD", "server.lr": 1e30, "gate.max_norm": 1e30, "checkpoint_every": 50}
+    with pytest.raises(DivergedError, match=r"the last good checkpoint is of round 1$"):
+        run(config, {**wild, "evaluation.every": 0}, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"[1]", b"{"])
+def test_a_lost_run_json_does_not_end_a_resume(
+    config: Config, tmp_path: Path, damage: bytes | None
+) -> None:
+    path = tmp_path / "run"
+    run(config, {"rounds": 2}, out=path)
+    (path / "run.json").unlink() if damage is None else (path / "run.json").write_bytes(damage)
+    assert RunFolder.open(path).status == "unreadable"
+    result = resume(path)
+    assert (result.status, result.experiment) == ("finished", "run")
+
+
+def test_a_damaged_log_line_is_named(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    run(config, {"rounds": 3}, out=path)
+    log = path / "metrics.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'{"round": 2', b'{"round" 2'))
+    with pytest.raises(UsageError, match=r"metrics\.jsonl: line 2 is damaged"):
+        resume(path, {"rounds": 4})
+
+
+def test_a_lost_checkpoint_folder_and_stray_files_in_it_are_no_fault(
+    config: Config, finished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    _run_until(3, config, path)
+    shutil.rmtree(path / "checkpoints")
+    resume(path, {"rounds": 6})
+    assert contents(path)["metrics.jsonl"] == contents(finished)["metrics.jsonl"]
+    (path / "checkpoints" / "round-x.json").write_text("mine")
+    assert RunFolder.open(path).checkpoints.rounds()[0] == 6
+
+
+def test_extending_a_run_with_a_schedule_says_what_that_does(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    run(config, {"rounds": 2, "server.schedule": "linear"}, out=path)
+    notes: list[str] = []
+    resume(path, {"rounds": 3}, listener=Listener(note=notes.append))
+    assert "the linear schedule is as long as the run" in notes[0]
+    assert RunFolder.open(path).metrics()[2]["lr"] == pytest.approx(1e-3 / 3)
 
 
 def _full_disk(limit: int) -> None:
