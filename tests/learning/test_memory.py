@@ -21,7 +21,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(mode: str) -> int:
-    shown = subprocess.run([sys.executable, "-c", CHURN, mode], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", CHURN, mode], capture_output=True, text=True, check=True
+    )
     return int(shown.stdout)
 
 
