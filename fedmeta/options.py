@@ -83,14 +83,14 @@ _PLAIN_WORDS = {
 
 
 def _to_field(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Cut an error's location after the field: what follows are list positions and union members."""
+    """Cut an error's location after the field and its list position: union members follow."""
     kept: list[str] = []
-    for part in path:
+    for depth, part in enumerate(path):
         field = kind.model_fields.get(part)
         kept.append(part)
         nested = field.annotation if field else None
         if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            break
+            return kept + [position for position in path[depth + 1 :] if position.isdigit()]
         kind = nested
     return kept
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from fedmeta.learning import Algorithm, Model, Tensors
@@ -52,7 +52,7 @@ class Noise:
 class NoDataOptions(Options):
     """Options of `NoData`: the shape that the model believes its inputs and outputs to have."""
 
-    input_shape: tuple[PositiveInt, ...]
+    input_shape: tuple[PositiveInt, ...] = Field(strict=False)
     outputs: PositiveInt = 1
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedmeta.bench import CASES
-from fedmeta.cli import main
+from fedmeta.cli.main import main
 
 
 def call(*arguments: str) -> int:
