@@ -4,11 +4,11 @@ import ctypes
 import sys
 
 _M_TOP_PAD = -2
-_PAD_BYTES = 64 << 20
+_PAD_BYTES = 256 << 20
 
 
 def keep_freed_memory() -> None:
-    """Ask the C library to hold on to up to 64 MiB that was freed; does nothing without glibc.
+    """Ask the C library to hold on to up to 256 MiB that was freed; does nothing without glibc.
 
     A meta-gradient allocates and frees the same tens of megabytes each time. By default glibc returns
     them to the system, which hands them back page by page: thousands of page faults a step, and a
