@@ -30,7 +30,7 @@ class SinusoidOptions(Options):
     shots: int = Field(default=10, ge=1)
     queries: int = Field(default=10, ge=1)
     test_queries: int | None = Field(default=None, ge=1)
-    heterogeneity: float = Field(default=0.0, ge=0.0, le=1.0)
+    heterogeneity: float = Field(default=0.3, ge=0.0, le=1.0)
 
 
 @FAMILIES.register("sinusoid")
