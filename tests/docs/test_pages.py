@@ -43,3 +43,8 @@ def test_the_page_of_configuration_is_what_its_script_prints() -> None:
     script = [sys.executable, "-X", "utf8", str(DOCS / "make_config_page.py")]
     printed = subprocess.run(script, capture_output=True, check=True, encoding="utf-8").stdout
     assert text(DOCS / "config.md") == printed, "run `python docs/make_config_page.py > docs/config.md`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_has_a_gap_left_to_fill(page: Path) -> None:
+    assert "@@" not in text(page)
