@@ -5,6 +5,8 @@ import sys
 
 _M_TOP_PAD = -2
 _PAD_BYTES = 256 << 20
+_M_MMAP_THRESHOLD = -3
+_LARGEST_KEPT_BYTES = 32 << 20
 
 
 def keep_freed_memory() -> None:
@@ -12,7 +14,10 @@ def keep_freed_memory() -> None:
 
     A meta-gradient allocates and frees the same tens of megabytes each time. By default glibc returns
     them to the system, which hands them back page by page: thousands of page faults a step, and a
-    tenth to a fifth of the time of Conv4. See ``M_TOP_PAD`` in mallopt(3).
+    tenth to a fifth of the time of Conv4. See ``M_TOP_PAD`` and ``M_MMAP_THRESHOLD`` in
+    mallopt(3).
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        # Setting either turns off glibc's own adjustment of the other.
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
         libc.mallopt(_M_TOP_PAD, _PAD_BYTES)
