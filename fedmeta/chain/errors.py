@@ -1,0 +1,52 @@
+"""What can go wrong with a chain, normalised: the same errors whatever node or library is behind it."""
+
+from fedmeta.errors import RunError, UsageError
+
+NO_EXTRA = "the chain needs its extra: pip install 'fedmeta[chain]'"
+
+
+class ChainError(RunError):
+    """Base of what a chain may answer; `RunError`, because it happens while things run."""
+
+
+class ChainDownError(ChainError):
+    """The node did not answer: nothing is known about the request, and it may be tried again later."""
+
+
+class NoNodeError(ChainDownError, UsageError):
+    """There is no node where one was asked for: nothing was started or changed."""
+
+    exit_code = 2
+
+
+class RpcError(ChainError):
+    """The node refused a request.
+
+    Attributes:
+        code: The JSON-RPC error code, such as -32000.
+        message: What the node said, in one line.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{message} (JSON-RPC error {code})")
+        self.code = code
+        self.message = message
+
+
+class RevertedError(ChainError):
+    """A contract refused a call or a transaction.
+
+    Attributes:
+        name: The custom error's name, ``Error`` (a ``require`` with text), ``Panic``, or ``""`` if the
+            data is unknown or there is none.
+        arguments: The custom error's arguments in order: int, bool, bytes, str (addresses checksummed).
+        data: The raw revert data.
+    """
+
+    def __init__(self, name: str, arguments: tuple[object, ...] = (), data: bytes = b"") -> None:
+        shown = ", ".join(f"0x{a.hex()}" if isinstance(a, bytes) else str(a) for a in arguments)
+        what = f"{name}({shown})" if name else f"no known reason (data 0x{data.hex()})"
+        super().__init__(f"the contract refused: {what}")
+        self.name = name
+        self.arguments = arguments
+        self.data = data

@@ -1,0 +1,95 @@
+"""The configuration of the ledger: where it is, who signs, and what a round pays."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fedmeta.options import Options, nearest
+
+LOCAL_CHAIN_IDS = (31337, 1337)
+PROVIDERS = ("none", "embedded", "anvil", "ganache")
+URL_SCHEMES = ("http://", "https://", "ws://", "wss://")
+MOST_MEMBERS = 32
+
+
+class StakingOptions(Options):
+    """What participants put at stake.
+
+    Attributes:
+        enabled: Deploy the registry, and let every client join it with a stake.
+        stake: Whole tokens that a participant puts in.
+        unbonding: Seconds between leaving and the withdrawal of the stake.
+        slash_after: Refused updates after which a participant is slashed.
+        slash_share: Share of the stake that it then loses.
+    """
+
+    enabled: bool = False
+    stake: int = Field(1_000, ge=1)
+    unbonding: int = Field(86_400, ge=0)
+    slash_after: int = Field(3, ge=1)
+    slash_share: float = Field(0.5, gt=0, le=1)
+
+
+class ChainOptions(Options):
+    """The optional ledger.
+
+    Attributes:
+        provider: none, embedded, anvil, ganache, or the URL of a node.
+        chain_id: That the node must have; by default 31337 for the chains we start, any for a URL.
+        port: Of a node we start; by default a free one.
+        addresses: File that `fedmeta chain deploy` wrote; by default the run deploys its own contracts.
+        pot: Whole tokens that a round pays.
+        budget: Whole tokens put in escrow; 0: pot times rounds.
+        committee: Members whose keys sign the records.
+        threshold: Signatures that a record needs.
+        challenge_delay: Seconds before a record becomes claimable.
+        deadline: Seconds from the deployment until the sponsor may take back what was not awarded.
+        batch: Rounds that one record covers while the chain keeps up.
+        claim: end: for everybody, once the run is over; never: participants claim themselves.
+        keystore: Folder of encrypted keys; the password is in FEDMETA_KEYSTORE_PASSWORD.
+        staking: What participants put at stake.
+    """
+
+    provider: str = "none"
+    chain_id: int | None = Field(None, ge=1, lt=2**53)
+    port: int | None = Field(None, ge=1, le=65_535)
+    addresses: str = ""
+    pot: int = Field(100, ge=1, le=10**12)
+    budget: int = Field(0, ge=0, le=10**12)
+    committee: int = Field(5, ge=1, le=MOST_MEMBERS)
+    threshold: int = Field(3, ge=1, le=MOST_MEMBERS)
+    challenge_delay: int = Field(0, ge=0, lt=2**32)
+    deadline: int = Field(365 * 86_400, ge=1, lt=2**32)
+    batch: int = Field(1, ge=1, le=10_000)
+    claim: Literal["end", "never"] = "end"
+    keystore: str = ""
+    staking: StakingOptions = StakingOptions()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a ledger at all."""
+        return self.provider != "none"
+
+    @property
+    def is_url(self) -> bool:
+        """Whether the node is somebody else's to start and stop."""
+        return self.provider.startswith(URL_SCHEMES)
+
+    @field_validator("provider")
+    @classmethod
+    def _known(cls, provider: str) -> str:
+        if provider in PROVIDERS:
+            return provider
+        if not provider.startswith(URL_SCHEMES):
+            raise ValueError(
+                f"no such provider: {nearest(provider, PROVIDERS)} or an http(s):// or ws:// URL"
+            )
+        if not provider.partition("://")[2].strip("/"):
+            raise ValueError("the URL has no host")
+        return provider
+
+    @model_validator(mode="after")
+    def _signable(self) -> "ChainOptions":
+        if self.threshold > self.committee:
+            raise ValueError(f"threshold = {self.threshold} exceeds the committee of {self.committee}")
+        return self

@@ -1,0 +1,1 @@
+"""Chains to write on: in process, local nodes that we start, and any node by its URL."""
