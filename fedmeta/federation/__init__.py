@@ -3,26 +3,42 @@
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.engine import build_server_app, evaluate, simulate
 from fedmeta.federation.flower import check_flower
-from fedmeta.federation.records import ClientRecord, RoundRecord, Snapshot, StepResult
-from fedmeta.federation.server.gate import AdmissionGate, GateOptions
+from fedmeta.federation.records import (
+    Award,
+    ClientRecord,
+    RoundRecord,
+    SignedUpdate,
+    Snapshot,
+    StepResult,
+)
+from fedmeta.federation.server.gate import AdmissionGate, GateOptions, Update
 from fedmeta.federation.server.optimizer import ServerOptimizer, ServerOptions
 from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.scoring import Preview, Rewards, Scorer
 from fedmeta.federation.server.strategy import MetaStrategy
+from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.grid import VectorGrid
 from fedmeta.federation.workload import Learner, Workload
 
 __all__ = [
     "AdmissionGate",
+    "Award",
     "ClientRecord",
     "GateOptions",
     "Learner",
     "MetaStrategy",
     "Plan",
+    "Preview",
+    "Rewards",
     "RoundRecord",
+    "Scorer",
     "ServerOptimizer",
     "ServerOptions",
+    "Signatures",
+    "SignedUpdate",
     "Snapshot",
     "StepResult",
+    "Update",
     "VectorGrid",
     "Workload",
     "build_client_app",

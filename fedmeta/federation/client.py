@@ -2,13 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
+from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedmeta.federation.codec import Codec
+from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.flower import fill
+from fedmeta.federation.signing import SIGNATURE, Signatures
 from fedmeta.federation.workload import CohortUpdate, Learner
 
 ARRAYS = "arrays"
@@ -24,10 +33,12 @@ class ReplyWriter:
 
     Args:
         codec: Of the state.
+        signatures: Signs each reply in the name of its client; None: replies are not signed.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, signatures: Signatures | None = None) -> None:
         self.codec = codec
+        self.signatures = signatures
 
     def training(self, update: CohortUpdate, round_: int) -> Iterator[RecordDict]:
         """Yield the replies of ``update.clients``, in their order.
@@ -36,10 +47,10 @@ class ReplyWriter:
         """
         arrays = {key: value.numpy() for key, value in update.updates.items()}
         metrics = {name: value.tolist() for name, value in update.metrics.items()}
-        for row in range(len(update.clients)):
+        for row, client in enumerate(update.clients):
             own = {key: stack[row] for key, stack in arrays.items()}
             values = {TASKS: update.tasks, **{name: column[row] for name, column in metrics.items()}}
-            yield fill(
+            reply = fill(
                 RecordDict(),
                 {
                     ARRAYS: self.codec.encode_arrays(own),
@@ -47,6 +58,9 @@ class ReplyWriter:
                     CONFIG: fill(ConfigRecord(), {ROUND: round_}),
                 },
             )
+            if self.signatures:
+                sign_reply(reply, client, self.codec, self.signatures)
+            yield reply
 
     @staticmethod
     def evaluation(sums: EvaluationSums, round_: int) -> RecordDict:
@@ -76,7 +90,39 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
     return arrays, round_
 
 
-def build_client_app(learner: Learner, mods: Sequence[Mod] = ()) -> ClientApp:
+def sign_reply(reply: RecordDict, client: int, codec: Codec, signatures: Signatures) -> None:
+    """Sign a training reply; what is no update at all stays unsigned, and the gate says what it is."""
+    arrays, metrics, config = reply.get(ARRAYS), reply.get(METRICS), reply.get(CONFIG)
+    if not (isinstance(arrays, ArrayRecord) and isinstance(metrics, MetricRecord)):
+        return
+    if not isinstance(config, ConfigRecord):
+        return
+    round_, tasks = config.get(ROUND), metrics.get(TASKS)
+    if not (isinstance(round_, int) and isinstance(tasks, int)):
+        return
+    try:
+        digest = codec.digest(arrays)
+    except CodecError:
+        return
+    config[SIGNATURE] = signatures.sign(client, round_, tasks, digest)
+
+
+def _signing(codec: Codec, signatures: Signatures) -> Mod:
+    """Return the mod that signs whatever leaves a client, after all that its other mods did to it."""
+
+    def sign(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        client = _partition(context)
+        reply = call_next(message, context)
+        if message.metadata.message_type == MessageType.TRAIN and reply.has_content():
+            sign_reply(reply.content, client, codec, signatures)
+        return reply
+
+    return sign
+
+
+def build_client_app(
+    learner: Learner, mods: Sequence[Mod] = (), signatures: Signatures | None = None
+) -> ClientApp:
     """Build the ClientApp: the same work as a grid stacks, for a cohort of one.
 
     It answers ``train`` with the client's pseudo-gradient, task count and metrics, and ``evaluate``
@@ -85,9 +131,11 @@ def build_client_app(learner: Learner, mods: Sequence[Mod] = ()) -> ClientApp:
     Args:
         learner: The clients' side of the workload.
         mods: Flower mods around both handlers.
+        signatures: Signs what the client answers; None: replies are not signed.
     """
-    app = ClientApp(mods=list(mods))
     codec = Codec(learner.template)
+    signing = [_signing(codec, signatures)] if signatures else []
+    app = ClientApp(mods=[*signing, *mods])
     writer = ReplyWriter(codec)
 
     @app.train()

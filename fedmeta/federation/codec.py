@@ -1,9 +1,10 @@
 """Tensors to Flower arrays and back, byte for byte what `np.save` writes, without its detours."""
 
+import hashlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -68,6 +69,7 @@ class Codec:
     def __init__(self, template: Mapping[str, Tensor]) -> None:
         self.slots = tuple(_slots(template))
         self._by_key = {slot.key: slot for slot in self.slots}
+        self._sorted = sorted(self.slots, key=lambda slot: slot.key)
         self.size = sum(slot.stop - slot.start for slot in self.slots)
         self.total_bytes = sum(slot.total_bytes for slot in self.slots)
 
@@ -101,6 +103,23 @@ class Codec:
         for slot in self.slots:
             _widen(_values(record[slot.key], slot), vector[slot.start : slot.stop])
 
+    def digest(self, record: ArrayRecord) -> bytes:
+        """Return the SHA-256 of the values that a record holds: `tensors_digest` of what it decodes to.
+
+        Raises:
+            CodecError: If keys, shapes, dtypes or bytes are not those of the template.
+        """
+        self._check_keys(record)
+        return _digest((slot, _values(record[slot.key], slot).data) for slot in self._sorted)
+
+    def tensors_digest(self, tensors: Mapping[str, Tensor]) -> bytes:
+        """Return the SHA-256 of tensors of the template's form.
+
+        For each key in sorted order it takes ``key NUL dtype NUL shape NUL values``: the dtype as NumPy
+        writes it (``<f4``), the shape as ``3,4``, the values little-endian and C-ordered.
+        """
+        return _digest((slot, _flat(tensors[slot.key]).data) for slot in self._sorted)
+
     def split(self, vector: NDArray[np.float64]) -> Tensors:
         """Return a flat vector ``[size]`` as tensors of the template's shapes and dtypes."""
         return {
@@ -118,6 +137,19 @@ class Codec:
                 raise CodecError(f"'{key}' is missing")
         extra = sorted(str(key) for key in record if key not in self._by_key)
         raise CodecError(f"unexpected key '{extra[0]}'")
+
+
+def _digest(parts: Iterable[tuple[Slot, memoryview]]) -> bytes:
+    digest = hashlib.sha256()
+    for slot, values in parts:
+        shape = ",".join(str(size) for size in slot.shape)
+        digest.update(b"\0".join((slot.key.encode(), slot.dtype.str.encode(), shape.encode(), b"")))
+        digest.update(values)
+    return digest.digest()
+
+
+def _flat(tensor: Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(tensor.detach().numpy()).reshape(-1)
 
 
 def _widen(values: NDArray[Any], into: NDArray[np.float64]) -> None:

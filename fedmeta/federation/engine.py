@@ -13,9 +13,10 @@ from fedmeta.federation.flower import as_server, new_context
 from fedmeta.federation.records import Snapshot, StepResult
 from fedmeta.federation.server.nodes import by_client
 from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.scoring import Rewards
 from fedmeta.federation.server.strategy import MetaStrategy, Observer
 from fedmeta.federation.vector.auto import build_executor
-from fedmeta.federation.vector.execution import Workers, one_thread
+from fedmeta.federation.vector.execution import Executor, Workers, one_thread
 from fedmeta.federation.vector.grid import VectorGrid
 from fedmeta.federation.workload import Learner, Workload
 from fedmeta.learning import Tensors, keep_freed_memory
@@ -42,6 +43,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
     start: Snapshot | None = None,
     workers: Workers = 1,
     mods: Mapping[int, Sequence[Mod]] | None = None,
+    rewards: Rewards | None = None,
 ) -> Snapshot:
     """Train federated, all clients in this machine.
 
@@ -55,13 +57,16 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
         start: Snapshot of an earlier run to go on from.
         workers: Processes that compute; ``auto`` measures first.
         mods: Flower mods by client, to play faulty ones for instance.
+        rewards: How clients are known and paid; None: they are neither.
 
     Raises:
         UsageError: If the parts do not fit each other or data cannot be read.
         DivergedError: If the state, or every update to it, turned non-finite.
     """
-    with _session(workload, workers, plan.rounds, mods) as (learner, grid):
-        strategy = MetaStrategy(learner, plan, observer, start)
+    signatures = rewards.signatures if rewards else None
+    with _session(workload, workers, plan.rounds) as (learner, executor):
+        grid = VectorGrid(learner, executor, mods, signatures)
+        strategy = MetaStrategy(learner, plan, observer, start, rewards)
         build_server_app(strategy)(grid, new_context(1, -1, len(workload.population)))
         return strategy.snapshot(max(plan.rounds, strategy.first_round - 1))
 
@@ -86,7 +91,8 @@ def evaluate(
     clients = len(workload.population.clients(split))
     if not clients:
         return ()
-    with _session(workload, workers, 1, None) as (learner, grid):
+    with _session(workload, workers, 1) as (learner, executor):
+        grid = VectorGrid(learner, executor)
         strategy = MetaStrategy(learner, Plan(rounds=1, cohort=1), lambda *_: None)
         strategy.connect(grid)
         asked = strategy.ask_split(split, 0, strategy.codec.encode(state))
@@ -98,12 +104,10 @@ def evaluate(
 
 
 @contextmanager
-def _session(
-    workload: Workload, workers: Workers, rounds: int, mods: Mapping[int, Sequence[Mod]] | None
-) -> Iterator[tuple[Learner, VectorGrid]]:
-    """Build both sides of a federation; worker processes end with the block, however it ends."""
+def _session(workload: Workload, workers: Workers, rounds: int) -> Iterator[tuple[Learner, Executor]]:
+    """Open the clients' side and what computes it; workers end with the block, however it ends."""
     keep_freed_memory()
     with one_thread(), as_server():
         learner = workload.build()
         with build_executor(learner, workers, rounds) as executor:
-            yield learner, VectorGrid(learner, executor, mods)
+            yield learner, executor

@@ -6,6 +6,34 @@ from fedmeta.learning import Tensors
 
 
 @dataclass(frozen=True)
+class SignedUpdate:
+    """Proof of who contributed what.
+
+    Attributes:
+        account: Address of the client.
+        digest: SHA-256 of the update's values.
+        signature: The client's signature under round, task count and digest.
+    """
+
+    account: str
+    digest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Award:
+    """What an admitted update was worth.
+
+    Attributes:
+        score: By the rule of the run, higher is better.
+        reward: Token units it is paid.
+    """
+
+    score: float
+    reward: int
+
+
+@dataclass(frozen=True)
 class ClientRecord:
     """One client's part in one round.
 
@@ -18,6 +46,8 @@ class ClientRecord:
         reason: Why it was not; None if it was.
         loss: Query loss after adaptation as the client reports it; None if not admitted.
         accuracy: Query accuracy after adaptation; None if not admitted, and for regression.
+        signed: Proof of who sent it; None if not admitted, and where replies are not signed.
+        award: What it was worth; None if not admitted, and where nothing is paid.
     """
 
     round: int
@@ -28,6 +58,8 @@ class ClientRecord:
     reason: str | None
     loss: float | None
     accuracy: float | None
+    signed: SignedUpdate | None = None
+    award: Award | None = None
 
 
 @dataclass(frozen=True)

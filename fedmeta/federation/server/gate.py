@@ -12,6 +12,8 @@ from pydantic import Field
 
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
 from fedmeta.federation.codec import Codec, CodecError
+from fedmeta.federation.records import SignedUpdate
+from fedmeta.federation.signing import SIGNATURE, Signatures
 from fedmeta.options import Options
 
 _PARTS = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CONFIG: ConfigRecord}
@@ -39,6 +41,8 @@ class Update:
         vector: All values, flat, float64. The memory is used again for the next reply: copy to keep.
         norm: Euclidean norm of `vector`.
         metrics: The client's own means over its tasks.
+        fingerprint: Equal for equal vectors, and in practice for no others.
+        signed: Who signed it and what; None where replies are not signed.
     """
 
     client: int
@@ -46,6 +50,8 @@ class Update:
     vector: NDArray[np.float64]
     norm: float
     metrics: dict[str, float]
+    fingerprint: tuple[float, float] = (0.0, 0.0)
+    signed: SignedUpdate | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ class Quarantine:
     non_finite: bool = False
 
 
+_SAMPLED = 256
+"""Values that enter a fingerprint beside the norm."""
+
+
 class _RefusedError(Exception):
     def __init__(self, reason: str, norm: float | None = None, non_finite: bool = False) -> None:
         super().__init__(reason)
@@ -81,15 +91,22 @@ class AdmissionGate:
         codec: Of the state; says which keys, shapes and dtypes are right.
         metric_names: Metrics that every reply must carry.
         asked_tasks: Tasks that each client was asked to work on.
+        signatures: Checks who signed; None: replies must not be signed.
     """
 
     def __init__(
-        self, options: GateOptions, codec: Codec, metric_names: Sequence[str], asked_tasks: int
+        self,
+        options: GateOptions,
+        codec: Codec,
+        metric_names: Sequence[str],
+        asked_tasks: int,
+        signatures: Signatures | None = None,
     ) -> None:
         self.options = options
         self.codec = codec
         self.metric_names = tuple(metric_names)
         self.max_tasks = options.max_tasks or asked_tasks
+        self.signatures = signatures
         self._vector = np.empty(codec.size)
         self._view = torch.from_numpy(self._vector)
 
@@ -122,7 +139,29 @@ class AdmissionGate:
         except CodecError as error:
             raise _RefusedError(str(error)) from None
         norm = self._check_norm()
-        return Update(client, tasks, self._vector, norm, values)
+        signed = self._check_signature(client, round_, tasks, arrays, config)
+        return Update(client, tasks, self._vector, norm, values, self._fingerprint(norm), signed)
+
+    def _check_signature(
+        self, client: int, round_: int, tasks: int, arrays: ArrayRecord, config: ConfigRecord
+    ) -> SignedUpdate | None:
+        extra = sorted(set(config) - {ROUND, SIGNATURE})
+        if extra:
+            raise _RefusedError(f"unexpected config {_show(extra[0])}")
+        signature = config.get(SIGNATURE)
+        if self.signatures is None:
+            return None
+        if not isinstance(signature, bytes):
+            raise _RefusedError("not signed")
+        digest = self.codec.digest(arrays)
+        if not self.signatures.check(client, round_, tasks, digest, signature):
+            raise _RefusedError("not signed by the account of its client")
+        return SignedUpdate(self.signatures.account(client), digest, signature)
+
+    def _fingerprint(self, norm: float) -> tuple[float, float]:
+        # Norms of different updates hardly ever agree to the last bit; those of one update with some
+        # signs turned do, and some of its values tell these apart.
+        return norm, float(self._view[:: max(1, len(self._view) // _SAMPLED)].sum())
 
     def _check_tasks(self, metrics: MetricRecord) -> int:
         if TASKS not in metrics:

@@ -125,6 +125,20 @@ class ServerOptimizer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
+    def preview(self, round_: int, pseudo_gradient: Tensors | None) -> Tensors:
+        """Return the state that `step` would lead to, and stay where we are; None: no step."""
+        if pseudo_gradient is None:
+            return self.state
+        before, memory = self.state, self.export()
+        try:
+            self.step(round_, pseudo_gradient)
+            return self.state
+        finally:
+            for key in self._keys:
+                self._state[key].copy_(before[key])
+            self._optimizer.state.clear()
+            self.restore(memory)
+
     def _clip_factor(self, pseudo_gradient: Tensors) -> float | None:
         limit = self.options.clip_norm
         if limit is None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,7 @@ from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.server.aggregate import Aggregator, MetricMean, TaskWeightedMean
 from fedmeta.federation.server.gate import AdmissionGate, Quarantine, Update
 from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.scoring import Preview, Scorer
 from fedmeta.learning import Tensors
 
 
@@ -25,18 +27,24 @@ class RoundTally:
         round_: The round.
         cohort: The clients that were asked.
         gate: Judges each reply.
+        scorer: Says what admitted updates were worth; if it reads their values, they are held.
     """
 
-    def __init__(self, round_: int, cohort: Sequence[int], gate: AdmissionGate) -> None:
+    def __init__(
+        self, round_: int, cohort: Sequence[int], gate: AdmissionGate, scorer: Scorer | None = None
+    ) -> None:
         self.round = round_
         self.cohort = cohort
         self.gate = gate
+        self.scorer = scorer
         self.admitted = 0
         self.bytes_up = 0
         self.metrics = MetricMean()
         self.aggregator: Aggregator = TaskWeightedMean(gate.codec.size)
         self._awaited = set(cohort)
         self._records: list[ClientRecord] = []
+        self._scored: list[Update] = []
+        self._seen: dict[tuple[float, float], int] = {}
         self._non_finite: list[Quarantine] = []
 
     def take(self, client: int, sent: Sequence[Message]) -> None:
@@ -46,7 +54,7 @@ class RoundTally:
             self._quarantine(Quarantine(client, "was not asked in this round"))
             return
         self._awaited.discard(client)
-        verdict = self.gate.check(client, self.round, sent)
+        verdict = self._refuse_copy(self.gate.check(client, self.round, sent))
         if isinstance(verdict, Quarantine):
             self._quarantine(verdict)
         else:
@@ -67,6 +75,14 @@ class RoundTally:
                 f"round {self.round} diverged: the update of every client was non-finite "
                 f"(client {first.client}: {first.reason}); {_advice(plan)}"
             )
+
+    def award(self, preview: Preview) -> None:
+        """Let the scorer decide what each admitted client gets; the tally must be closed."""
+        if self.scorer is None or not self._scored:
+            return
+        awards = self.scorer.award(self.round, self._scored, preview)
+        self._records = [replace(r, award=awards.get(r.client)) for r in self._records]
+        self._scored = []
 
     @cached_property
     def pseudo_gradient(self) -> NDArray[np.float64]:
@@ -100,6 +116,9 @@ class RoundTally:
         self.admitted += 1
         self.aggregator.add(update)
         self.metrics.add(update)
+        if self.scorer:
+            kept = update.vector.copy() if self.scorer.wants_vectors else update.vector[:0]
+            self._scored.append(replace(update, vector=kept))
         metrics = update.metrics
         self._records.append(
             ClientRecord(
@@ -111,8 +130,18 @@ class RoundTally:
                 None,
                 metrics["loss"],
                 metrics.get("accuracy"),
+                update.signed,
             )
         )
+
+    def _refuse_copy(self, verdict: Update | Quarantine) -> Update | Quarantine:
+        # Nothing can be said of zeros: two clients that learned nothing did not copy each other.
+        if isinstance(verdict, Quarantine) or not verdict.norm:
+            return verdict
+        first = self._seen.setdefault(verdict.fingerprint, verdict.client)
+        if first == verdict.client:
+            return verdict
+        return Quarantine(verdict.client, f"the same update as client {first}'s", verdict.norm)
 
     def _quarantine(self, verdict: Quarantine) -> None:
         if verdict.non_finite:

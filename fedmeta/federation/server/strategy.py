@@ -4,9 +4,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
@@ -20,7 +22,9 @@ from fedmeta.federation.server.nodes import Addresses, by_client, sample_cohort,
 from fedmeta.federation.server.optimizer import ServerOptimizer, learning_rate
 from fedmeta.federation.server.plan import Plan
 from fedmeta.federation.server.round import RoundTally, require_finite
+from fedmeta.federation.server.scoring import Rewards
 from fedmeta.federation.workload import Learner
+from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
 
 log = logging.getLogger(__name__)
@@ -36,14 +40,21 @@ class MetaStrategy(Strategy):
         plan: What to do each round.
         observer: Called after each round with what happened and where the run stands.
         start: Where an earlier run stood; None: begin from the initial arrays.
+        rewards: How clients are known and paid; None: they are neither.
 
     Raises:
         ConfigError: If the cohort is larger than the population.
     """
 
     def __init__(
-        self, learner: Learner, plan: Plan, observer: Observer, start: Snapshot | None = None
+        self,
+        learner: Learner,
+        plan: Plan,
+        observer: Observer,
+        start: Snapshot | None = None,
+        rewards: Rewards | None = None,
     ) -> None:
+        rewards = rewards or Rewards()
         workload = learner.workload
         self.population = workload.population
         if plan.cohort > self.population.train:
@@ -56,7 +67,14 @@ class MetaStrategy(Strategy):
         self.seed = workload.seed
         self.steps = workload.evaluation_steps
         self.codec = Codec(learner.template)
-        self.gate = AdmissionGate(plan.gate, self.codec, learner.metric_names, workload.tasks_per_round)
+        self.scorer = rewards.scorer
+        self.gate = AdmissionGate(
+            plan.gate,
+            self.codec,
+            learner.metric_names,
+            workload.tasks_per_round,
+            rewards.signatures,
+        )
         self.evaluation_gate = EvaluationGate(
             quantities(learner.algorithm), len(self.steps), workload.evaluation_tasks
         )
@@ -99,12 +117,13 @@ class MetaStrategy(Strategy):
         Raises:
             DivergedError: If the state, or every update to it, turned non-finite.
         """
-        tally = RoundTally(server_round, self._cohort, self.gate)
+        tally = RoundTally(server_round, self._cohort, self.gate, self.scorer)
         for client, sent in by_client(replies, self._book()):
             tally.take(client, sent)
         tally.close(self.plan)
         skipped = tally.admitted < max(1, self.plan.quorum)
         if not skipped:
+            tally.award(lambda vector: self._preview(server_round, vector))
             self._optimizer.step(server_round, self.codec.split(tally.pseudo_gradient))
             require_finite(self._optimizer.state, server_round, self.plan)
         self._record = tally.record(
@@ -208,6 +227,9 @@ class MetaStrategy(Strategy):
             if self._record is not None:
                 self.observer(self._record, self.snapshot(round_))
         return Result(arrays=arrays)
+
+    def _preview(self, round_: int, vector: NDArray[np.float64] | None) -> Tensors:
+        return self._optimizer.preview(round_, None if vector is None else self.codec.split(vector))
 
     def _requests(
         self, kind: str, round_: int, arrays: ArrayRecord, clients: Iterable[int]

@@ -22,6 +22,7 @@ from fedmeta.federation.flower import (
     new_run,
     stamp,
 )
+from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import EvaluateJob, Executor, Job, Outcome, TrainJob, one_thread
 from fedmeta.federation.workload import CohortUpdate, Learner, describe
 from fedmeta.learning import Tensors
@@ -41,18 +42,25 @@ class VectorGrid(Grid):
         learner: The clients' side of the workload.
         executor: Where it is computed.
         mods: Flower mods by client; they wrap that client's app alone.
+        signatures: Signs in the name of each client; None: replies are not signed.
     """
 
     def __init__(
-        self, learner: Learner, executor: Executor, mods: Mapping[int, Sequence[Mod]] | None = None
+        self,
+        learner: Learner,
+        executor: Executor,
+        mods: Mapping[int, Sequence[Mod]] | None = None,
+        signatures: Signatures | None = None,
     ) -> None:
         self.learner = learner
         self.executor = executor
         self._clients = len(learner.workload.population)
         self._codec = Codec(learner.template)
-        self._writer = ReplyWriter(self._codec)
-        self._app = build_client_app(learner)
-        self._modded = {client: build_client_app(learner, own) for client, own in (mods or {}).items()}
+        self._writer = ReplyWriter(self._codec, signatures)
+        self._app = build_client_app(learner, (), signatures)
+        self._modded = {
+            client: build_client_app(learner, own, signatures) for client, own in (mods or {}).items()
+        }
         self._contexts: dict[int, Context] = {}
         self._ids = message_ids("request")
         self._pushed: dict[str, Message] = {}

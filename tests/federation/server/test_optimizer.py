@@ -134,3 +134,25 @@ def test_an_optimizer_state_of_another_model_is_refused() -> None:
     server = ServerOptimizer(ServerOptions(), state(), ROUNDS)
     with pytest.raises(ConfigError, match="no 'other' to optimize"):
         server.restore({"other/step": torch.tensor(1.0)})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("SGD", {}), ("SGD", {"momentum": 0.9}), ("Adam", {}), ("Adagrad", {})]
+)
+def test_a_preview_is_the_next_step_and_leaves_no_trace(name: str, options: dict[str, object]) -> None:
+    state = {"w": torch.randn(3, 2, generator=torch.Generator().manual_seed(1))}
+    gradients = [
+        {"w": torch.randn(3, 2, generator=torch.Generator().manual_seed(seed))} for seed in (2, 3, 4)
+    ]
+    plain, previewed = (
+        ServerOptimizer(ServerOptions(optimizer=name, lr=0.1, options=options), state, 3)
+        for _ in range(2)
+    )
+    for round_, gradient in enumerate(gradients, 1):
+        foreseen = previewed.preview(round_, gradient)
+        previewed.preview(round_, {"w": 100 * gradient["w"]})
+        assert previewed.preview(round_, None)["w"].equal(plain.state["w"])
+        plain.step(round_, gradient)
+        previewed.step(round_, gradient)
+        assert foreseen["w"].equal(plain.state["w"])
+        assert previewed.state["w"].equal(plain.state["w"])
