@@ -8,8 +8,10 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from fedmeta.chain.options import ChainOptions
 from fedmeta.errors import ConfigError
 from fedmeta.federation import GateOptions, ServerOptions
+from fedmeta.incentives.options import IncentiveOptions
 from fedmeta.options import Options, attribute_docs, nearest, parse_options
 
 
@@ -32,16 +34,6 @@ class EvaluationOptions(Options):
         if not steps or steps[0] < 0 or sorted(set(steps)) != list(steps):
             raise ValueError("must be increasing step counts from 0 on")
         return steps
-
-
-class ChainOptions(Options):
-    """The optional ledger.
-
-    Attributes:
-        provider: Where contributions are recorded.
-    """
-
-    provider: Literal["none"] = "none"
 
 
 class Config(Options):
@@ -75,6 +67,7 @@ class Config(Options):
         server: The server's optimizer.
         gate: What a reply must satisfy.
         evaluation: Of held-out clients.
+        incentives: What updates are worth.
         chain: The optional ledger.
     """
 
@@ -105,6 +98,7 @@ class Config(Options):
     server: ServerOptions = ServerOptions()
     gate: GateOptions = GateOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
+    incentives: IncentiveOptions = IncentiveOptions()
     chain: ChainOptions = ChainOptions()
 
     @field_validator("clients")
@@ -137,6 +131,21 @@ class Config(Options):
             raise ValueError(f"quorum = {self.quorum} is larger than cohort = {self.cohort}")
         if self.evaluation.every and not self.validation_clients:
             raise ValueError("evaluation.every needs validation_clients of at least 1")
+        return self
+
+    @model_validator(mode="after")
+    def _pots_are_covered(self) -> "Config":
+        chain, rule = self.chain, self.incentives.rule
+        if self.incentives.needs_held_out and not self.validation_clients:
+            raise ValueError(
+                f"incentives.rule = '{rule}' needs validation_clients of at least 1, "
+                "whose tasks the server measures updates on"
+            )
+        if chain.enabled and chain.budget and chain.budget < chain.pot * self.rounds:
+            raise ValueError(
+                f"chain.budget = {chain.budget} is smaller than {self.rounds} pots of "
+                f"chain.pot = {chain.pot} tokens"
+            )
         return self
 
 

@@ -17,6 +17,10 @@ def resolve(config: Config) -> Config:
         ConfigError: If one of them does not exist or has no such option.
     """
     setup = resolve_setup(_setup(config))
+    rule = config.incentives.rule
+    if config.chain.enabled and rule == "none":
+        # A ledger without awards would record rounds and pay nobody; tasks are what was surely given.
+        rule = "tasks"
     data = parse_options(family_kind(config.task).Options, config.data, "data")
     return config.model_copy(
         update={
@@ -24,6 +28,7 @@ def resolve(config: Config) -> Config:
             "network": _set(setup.network),
             "learner": _set(setup.learner),
             "quorum": config.quorum or (config.cohort + 1) // 2,
+            "incentives": config.incentives.model_copy(update={"rule": rule}),
         }
     )
 

@@ -110,15 +110,9 @@ class Codec:
             CodecError: If keys, shapes, dtypes or bytes are not those of the template.
         """
         self._check_keys(record)
-        return _digest((slot, _values(record[slot.key], slot).data) for slot in self._sorted)
-
-    def tensors_digest(self, tensors: Mapping[str, Tensor]) -> bytes:
-        """Return the SHA-256 of tensors of the template's form.
-
-        For each key in sorted order it takes ``key NUL dtype NUL shape NUL values``: the dtype as NumPy
-        writes it (``<f4``), the shape as ``3,4``, the values little-endian and C-ordered.
-        """
-        return _digest((slot, _flat(tensors[slot.key]).data) for slot in self._sorted)
+        return _digest(
+            (slot.key, slot.dtype, slot.shape, _values(record[slot.key], slot)) for slot in self._sorted
+        )
 
     def split(self, vector: NDArray[np.float64]) -> Tensors:
         """Return a flat vector ``[size]`` as tensors of the template's shapes and dtypes."""
@@ -139,17 +133,23 @@ class Codec:
         raise CodecError(f"unexpected key '{extra[0]}'")
 
 
-def _digest(parts: Iterable[tuple[Slot, memoryview]]) -> bytes:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return the SHA-256 of named tensors, such as a state.
+
+    For each key in sorted order it takes ``key NUL dtype NUL shape NUL values``: the dtype as NumPy
+    writes it (``<f4``), the shape as ``3,4``, the values little-endian and C-ordered.
+    """
+    arrays = ((key, tensors[key].detach().contiguous().numpy()) for key in sorted(tensors))
+    return _digest((key, array.dtype, array.shape, array.reshape(-1)) for key, array in arrays)
+
+
+def _digest(parts: Iterable[tuple[str, np.dtype[Any], tuple[int, ...], NDArray[Any]]]) -> bytes:
     digest = hashlib.sha256()
-    for slot, values in parts:
-        shape = ",".join(str(size) for size in slot.shape)
-        digest.update(b"\0".join((slot.key.encode(), slot.dtype.str.encode(), shape.encode(), b"")))
-        digest.update(values)
+    for key, dtype, shape, values in parts:
+        sizes = ",".join(str(size) for size in shape)
+        digest.update(b"\0".join((key.encode(), dtype.str.encode(), sizes.encode(), b"")))
+        digest.update(values.data)
     return digest.digest()
-
-
-def _flat(tensor: Tensor) -> NDArray[Any]:
-    return np.ascontiguousarray(tensor.detach().numpy()).reshape(-1)
 
 
 def _widen(values: NDArray[Any], into: NDArray[np.float64]) -> None:

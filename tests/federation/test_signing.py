@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation import ClientRecord, Rewards, RoundRecord, Snapshot, simulate
-from fedmeta.federation.codec import Codec
+from fedmeta.federation.codec import Codec, tensors_digest
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, reply_mod
 
 ONE_ROUND = replace(PLAN, rounds=1, cohort=12)
@@ -50,12 +50,12 @@ def config(change: Callable[[ConfigRecord], object]) -> Callable[[RecordDict], N
 
 
 def test_the_digest_is_a_sha256_that_anybody_can_compute() -> None:
-    tensors = {"w": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([3.0], dtype=torch.float64)}
+    tensors = {"w": torch.tensor([[1.0], [2.0]]).T, "b": torch.tensor(3.0, dtype=torch.float64)}
     by_hand = hashlib.sha256(
-        b"b\0<f8\x001\0" + struct.pack("<d", 3.0) + b"w\0<f4\x001,2\0" + struct.pack("<ff", 1.0, 2.0)
+        b"b\0<f8\0\0" + struct.pack("<d", 3.0) + b"w\0<f4\x001,2\0" + struct.pack("<ff", 1.0, 2.0)
     ).digest()
     codec = Codec(tensors)
-    assert codec.tensors_digest(tensors) == by_hand
+    assert tensors_digest(tensors) == by_hand
     assert codec.digest(codec.encode(tensors)) == by_hand
 
 
