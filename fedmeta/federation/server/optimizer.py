@@ -125,10 +125,8 @@ class ServerOptimizer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def preview(self, round_: int, pseudo_gradient: Tensors | None) -> Tensors:
-        """Return the state that `step` would lead to, and stay where we are; None: no step."""
-        if pseudo_gradient is None:
-            return self.state
+    def preview(self, round_: int, pseudo_gradient: Tensors) -> Tensors:
+        """Return the state that `step` would lead to, and stay where we are."""
         before, memory = self.state, self.export()
         try:
             self.step(round_, pseudo_gradient)

@@ -12,8 +12,8 @@ from fedmeta.federation.server.gate import Update
 from fedmeta.federation.signing import Signatures
 from fedmeta.learning import Tensors
 
-Preview = Callable[[NDArray[np.float64] | None], Tensors]
-"""The state that the server's step would lead to from a flat pseudo-gradient; None: no step."""
+Preview = Callable[[NDArray[np.float64]], Tensors]
+"""The state that the server's step would lead to from a flat pseudo-gradient."""
 
 
 class Scorer(Protocol):

@@ -228,8 +228,8 @@ class MetaStrategy(Strategy):
                 self.observer(self._record, self.snapshot(round_))
         return Result(arrays=arrays)
 
-    def _preview(self, round_: int, vector: NDArray[np.float64] | None) -> Tensors:
-        return self._optimizer.preview(round_, None if vector is None else self.codec.split(vector))
+    def _preview(self, round_: int, vector: NDArray[np.float64]) -> Tensors:
+        return self._optimizer.preview(round_, self.codec.split(vector))
 
     def _requests(
         self, kind: str, round_: int, arrays: ArrayRecord, clients: Iterable[int]
