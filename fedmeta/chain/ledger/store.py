@@ -1,0 +1,215 @@
+"""A small SQLite file that one process writes, every step of it durable before the next begins."""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedmeta.errors import RunError, UsageError
+
+StepHook = Callable[[str], None]
+_OPEN: set[Path] = set()
+_OPEN_LOCK = threading.Lock()
+
+
+class DamagedJournalError(RunError):
+    """The file cannot be read as a journal; the message names it and what can be done."""
+
+
+def ignore(_: str) -> None:
+    """Take no notice of a step."""
+
+
+class Store:
+    """A SQLite file in WAL mode, flushed to the disk at every commit.
+
+    Args:
+        path: The file; it and its folder are made if missing.
+        schema: SQL that makes the tables of a new file.
+        version: Of the schema; a file of another version is refused.
+        hook: Called with ``before NAME`` and ``after NAME`` around each step's transaction.
+
+    Raises:
+        UsageError: If another process has it open, or the place cannot be written.
+        DamagedJournalError: If it is no such file, or damaged.
+    """
+
+    def __init__(self, path: Path, schema: str, version: int, hook: StepHook = ignore) -> None:
+        self.path = path
+        self._hook = hook
+        self._guard = threading.RLock()
+        self._lock = _Lock(path)
+        try:
+            self._db = _connect(path)
+            with self._clear():
+                _check(self._db, path, version)
+                if _version(self._db) == 0:
+                    self._make(schema, version)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _make(self, schema: str, version: int) -> None:
+        # One transaction: a crash leaves no file with half of its tables.
+        script = f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;"
+        self._db.executescript(script)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[sqlite3.Connection]:
+        """Run the block in one transaction that is on the disk when the block has ended.
+
+        Raises:
+            RunError: If the disk is full or the file was damaged; nothing of the block is kept then.
+        """
+        with self._guard, self._clear():
+            self._hook(f"before {name}")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+            self._hook(f"after {name}")
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds."""
+        with self._guard, self._clear():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _clear(self) -> Iterator[None]:
+        with explained(self.path):
+            yield
+
+    def close(self) -> None:
+        """Close the file, and let others open it. Twice is fine."""
+        with self._guard:
+            self._db.close()
+            self._lock.release()
+
+
+class Reader:
+    """The same file, read while another process may be writing it.
+
+    Raises:
+        UsageError: If there is no such file.
+        DamagedJournalError: If it cannot be read.
+    """
+
+    def __init__(self, path: Path, version: int) -> None:
+        if not path.is_file():
+            raise UsageError(f"there is no journal at '{path}'")
+        self.path = path
+        with explained(path):
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+            _check(self._db, path, version)
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds."""
+        with explained(self.path):
+            return self._db.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+class _Lock:
+    """Keeps other processes, and other openings in this one, away; it ends with the process.
+
+    A POSIX record lock and not `flock`: a child that was forked does not inherit it, so that an orphan
+    never keeps a journal locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+        held = UsageError(f"the journal '{path}' is in use by another process: wait or stop it")
+        with _OPEN_LOCK:
+            if self._path in _OPEN:
+                raise UsageError(f"the journal '{path}' is open already in this process")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise UsageError(f"cannot write to {path.parent}: {error.strerror}") from None
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(self._file)
+                raise held from None
+            _OPEN.add(self._path)
+
+    def release(self) -> None:
+        with _OPEN_LOCK:
+            if self._path in _OPEN:
+                _OPEN.discard(self._path)
+                os.close(self._file)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    with explained(path):
+        # Two threads share the connection, one at a time; see `Store._guard`.
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
+    found = _version(db)
+    if found not in (0, version):
+        raise UsageError(f"{path}: a journal of format {found}, and this fedmeta reads {version}")
+    ((verdict,),) = db.execute("PRAGMA quick_check(1)").fetchall()
+    if verdict != "ok":
+        raise damaged(path, verdict)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into one line that names the file.
+
+    Raises:
+        RunError: For each of them.
+    """
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.DatabaseError as error:
+        # The low byte is the kind; the rest says more than a user needs.
+        kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if kind in _PASSING:
+            raise RunError(f"{path}: {_PASSING[kind]}") from None
+        raise damaged(path, str(error)) from None
+
+
+_PASSING = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+    sqlite3.SQLITE_READONLY: "cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
+    sqlite3.SQLITE_IOERR: "the disk failed",
+}
+
+
+def damaged(path: Path, why: str) -> DamagedJournalError:
+    """Return the error that says so."""
+    return DamagedJournalError(
+        f"{path}: the journal is damaged ({' '.join(why.split())}): "
+        "restore the file, or start over with --new-campaign"
+    )
