@@ -13,7 +13,7 @@ from fedmeta.errors import RunError
 from fedmeta.experiment.checkpoint import Manifest
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import LOGS, RunFolder
-from fedmeta.federation import RoundRecord, Snapshot
+from fedmeta.federation import ClientRecord, RoundRecord, Snapshot, tensors_digest
 
 RoundListener = Callable[[RoundRecord], None]
 
@@ -40,12 +40,21 @@ class Recorder:
         folder: The run's folder, locked by this process.
         config: The run's config; says when to checkpoint.
         listener: Called after each round, for a progress display.
+        covered: Called with a round as soon as a checkpoint covers it and all before it.
     """
 
-    def __init__(self, folder: RunFolder, config: Config, listener: RoundListener) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Config,
+        listener: RoundListener,
+        covered: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.listener = listener
+        self.covered = covered
+        self._columns = _Columns(signed=config.chain.enabled, paid=config.incentives.rule != "none")
         self._logs = {name: self._open(name) for name in LOGS}
         self._pending: tuple[RoundRecord, Snapshot, dict[str, int]] | None = None
         self._clock = time.monotonic()
@@ -73,8 +82,11 @@ class Recorder:
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         try:
-            self._logs["metrics.jsonl"].append([_metrics_row(record, seconds)])
-            self._logs["clients.jsonl"].append([_row(client) for client in record.clients])
+            row = _metrics_row(record, seconds)
+            if self.config.chain.enabled:
+                row["model"] = tensors_digest(snapshot.state).hex()
+            self._logs["metrics.jsonl"].append([row])
+            self._logs["clients.jsonl"].append([self._columns.row(one) for one in record.clients])
             lengths = {name: log.length for name, log in self._logs.items()}
             self._pending = (record, snapshot, lengths)
             if self._due(record):
@@ -98,6 +110,7 @@ class Recorder:
             os.fsync(log.file.fileno())
         self.folder.checkpoints.save(snapshot, lengths, score(record, self.config))
         self._pending = None
+        self.covered(record.round)
 
     def close(self) -> None:
         """Close the logs; what could not be flushed is cut off at the next resume."""
@@ -132,15 +145,35 @@ def score(record: RoundRecord, config: Config) -> float | None:
     return -record.loss
 
 
-def _row(record: object, leave_out: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns a client's line has beyond the plain ones: the same in all lines of a run."""
+
+    signed: bool
+    paid: bool
+
+    def row(self, client: ClientRecord) -> dict[str, Any]:
+        row = _row(client, "signed", "award")
+        if self.signed:
+            proof = client.signed
+            row["account"] = proof.account if proof else None
+            row["update"] = proof.digest.hex() if proof else None
+            row["signature"] = proof.signature.hex() if proof else None
+        if self.paid:
+            row["score"] = client.award.score if client.award else None
+            row["reward"] = client.award.reward if client.award else None
+        return row
+
+
+def _row(record: object, *leave_out: str) -> dict[str, Any]:
     # A shallow asdict: a round of 1,000 clients would spend longer in a deep copy than in training.
-    values = ((f.name, getattr(record, f.name)) for f in fields(record) if f.name != leave_out)  # type: ignore[arg-type]
+    values = ((f.name, getattr(record, f.name)) for f in fields(record) if f.name not in leave_out)  # type: ignore[arg-type]
     # JSON has no NaN: what a quarantined client reported stands as null beside its reason.
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values}
 
 
 def _metrics_row(record: RoundRecord, seconds: float) -> dict[str, Any]:
-    row = _row(record, leave_out="clients")
+    row = _row(record, "clients")
     if record.evaluation is not None:
         row["evaluation"] = [asdict(step) for step in record.evaluation]
     return row | {"seconds": round(seconds, 6)}

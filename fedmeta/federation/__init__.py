@@ -1,6 +1,7 @@
 """Who learns and how updates travel: Flower client, server, strategy, grid and admission gate."""
 
 from fedmeta.federation.client import build_client_app
+from fedmeta.federation.codec import tensors_digest
 from fedmeta.federation.engine import build_server_app, evaluate, simulate
 from fedmeta.federation.flower import check_flower
 from fedmeta.federation.records import (
@@ -46,4 +47,5 @@ __all__ = [
     "check_flower",
     "evaluate",
     "simulate",
+    "tensors_digest",
 ]
