@@ -1,0 +1,111 @@
+"""What a coalition's updates would have done to held-out tasks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedmeta.incentives.game import Coalition, Players
+from fedmeta.incentives.options import IncentiveOptions
+from fedmeta.learning import Algorithm, Tensors, per_task_loss
+from fedmeta.tasks import TaskBatch, TaskFamily, stream
+
+Preview = Callable[[NDArray[np.float64]], Tensors]
+"""The state that the server's step would lead to from a flat pseudo-gradient ``[D]``."""
+
+WORST_LOSS = 1e6
+"""Stands for any larger or undefined loss: a ruined model is no reason to fail."""
+
+
+def held_out_tasks(family: TaskFamily, count: int, seed: int, round_: int) -> TaskBatch:
+    """Draw a round's tasks from the validation clients, evenly, and other ones in each round.
+
+    A new draw each round makes the errors of different rounds independent, so that they cancel.
+
+    Args:
+        family: The clients' data; the population has validation clients.
+        count: How many tasks.
+        seed: The run's.
+        round_: The round.
+    """
+    clients = family.population.clients("validation")
+    shares = [len(range(place, count, len(clients))) for place in range(len(clients))]
+    return TaskBatch.concat(
+        [
+            family.sample(client, share, stream(seed, "incentives", round_, client))
+            for client, share in zip(clients, shares, strict=True)
+            if share
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class HeldOutUtility:
+    """Minus the mean loss on held-out tasks, after adapting to each, of the model a coalition makes.
+
+    Gradient-based model reconstruction (Liu et al. 2022, arXiv:2109.02053; Song, Tong, Wei 2019): nobody
+    trains again, the server's own next step is taken from the updates at hand. With weights
+    ``w_i = tasks_i / sum of all tasks``, coalition S makes
+
+    - ``absent = "zero"``: ``step(sum over S of w_i g_i)``. This is the round as it was but for the
+      others' updates, which are zero. An update of zeros then is a null player, worth 0 exactly; so
+      is, as far as the step is linear, splitting a client's tasks over several names.
+    - ``absent = "excluded"``: ``step(sum over S of w_i g_i / sum over S of w_i)``, the paper's
+      reconstruction: the round that S alone would have had. Here one client alone takes a whole round's
+      step along its own noisy update, and two names have two of these.
+
+    Nobody (S empty) is the server's step along zero, not the old state: with momentum or weight decay
+    the state moves without anybody's help, which is nobody's merit.
+
+    Attributes:
+        algorithm: How to adapt.
+        tasks: Held-out tasks, the same for every coalition: their difficulty cancels in differences.
+        preview: The server's step, which must not change the server.
+        players: Whose updates there are.
+        options: Steps of adaptation, and how the absent count.
+    """
+
+    algorithm: Algorithm
+    tasks: TaskBatch
+    preview: Preview
+    players: Players
+    options: IncentiveOptions
+
+    def __call__(self, coalitions: Sequence[Coalition]) -> list[float]:
+        """Measure coalitions, as many in one stack as suit the model."""
+        size = max(1, self.algorithm.model.chunk_tasks // len(self.tasks))
+        losses: list[float] = []
+        for first in range(0, len(coalitions), size):
+            losses += self._losses(coalitions[first : first + size])
+        return [-loss for loss in losses]
+
+    def _losses(self, coalitions: Sequence[Coalition]) -> list[float]:
+        states = [self.preview(vector.numpy()) for vector in self._aggregates(coalitions)]
+        each = len(self.tasks)
+        rows = {
+            key: torch.stack([state[key] for state in states]).repeat_interleave(each, 0)
+            for key in states[0]
+        }
+        tasks = self.tasks if len(states) == 1 else TaskBatch.concat([self.tasks] * len(states))
+        adapted = self.algorithm.adapt(rows, tasks.support_x, tasks.support_y, self.options.steps)
+        with torch.no_grad():
+            prediction = self.algorithm.predict(rows, adapted, tasks.query_x)
+            losses = per_task_loss(self.algorithm.spec, prediction, tasks.query_y).double()
+        finite = losses.nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
+        means: list[float] = finite.view(len(states), each).mean(1).tolist()
+        return means
+
+    def _aggregates(self, coalitions: Sequence[Coalition]) -> Tensor:
+        """Return each coalition's pseudo-gradient, ``[len(coalitions), D]``."""
+        weights = torch.zeros(len(coalitions), len(self.players), dtype=torch.float64)
+        for row, coalition in zip(weights, coalitions, strict=True):
+            for player in coalition:
+                row[player] = self.players.tasks[player]
+        if self.options.absent == "excluded":
+            weights /= weights.sum(1, keepdim=True).clamp(min=1.0)
+        else:
+            weights /= sum(self.players.tasks)
+        return weights @ torch.from_numpy(self.players.updates)

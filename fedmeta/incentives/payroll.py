@@ -1,0 +1,85 @@
+"""Who has been paid what so far, and what a round's scores add to it."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from fedmeta.incentives.allocation import allocate
+from fedmeta.incentives.options import IncentiveOptions
+
+MERIT = 10**12
+"""Merit that the clients of a round share: fixed point, so that sums stay exact and short."""
+
+
+class Payroll:
+    """Pays each round's pot, by that round's scores alone or by all of them.
+
+    Paying each round's positive scores (``settle = "round"``) pays luck: a free-rider whose scores
+    are noise about zero is paid in every second round and never pays back. With ``settle = "run"`` a
+    round adds to each client's merit its share ``score_i / sum |score_j|``, negative ones too, and a
+    client is due what its part of all positive merit says of all pots so far, less what it was paid:
+    ``due_i = (paid + pot) * merit_i+ / sum merit_j+ - paid_i``. The round's pot is shared by the
+    positive dues. So an early mistake is made good later, in both directions, and nobody lives on past merit: who
+    stops adding stops being due.
+
+    The sum over rounds is the federated Shapley value's (Wang, Rausch, Zhang, Jia, Song 2020,
+    arXiv:2009.06192, by the linearity of Shapley values), each round normalised to weigh as much as its
+    pot does. What luck can still take is the highest point of a random walk: at most
+    ``variance / (2 |mean|)`` rounds' worth in expectation if a client's mean is negative (Kingman 1962,
+    "Some Inequalities for the Queue GI/G/1"), however long the run, while an honest one's pay
+    grows with the rounds.
+
+    Args:
+        options: Rule of settlement, and the cap.
+        pot: Token units a round.
+    """
+
+    def __init__(self, options: IncentiveOptions, pot: int) -> None:
+        self.options = options
+        self.pot = pot
+        self.merit: dict[int, int] = {}
+        self.paid: dict[int, int] = {}
+        self._positive = 0
+        self._total = 0
+
+    def pay(self, scores: Mapping[int, float]) -> dict[int, int]:
+        """Return the units that each client of a round gets, and remember them.
+
+        Args:
+            scores: By partition id, of the admitted clients of the next round.
+        """
+        clients = sorted(scores)
+        self._add_merit(scores)
+        if self.options.settle == "round":
+            claims: list[Fraction] = [Fraction(scores[client]) for client in clients]
+        else:
+            claims = [self._due(client) for client in clients]
+        units = allocate(claims, self.pot, self.options.cap)
+        rewards = dict(zip(clients, units, strict=True))
+        self._add_pay(rewards)
+        return rewards
+
+    def replay(self, scores: Mapping[int, float], rewards: Mapping[int, int]) -> None:
+        """Take over a finished round, in the order of rounds, when a run is resumed."""
+        self._add_merit(scores)
+        self._add_pay(rewards)
+
+    def _due(self, client: int) -> Fraction:
+        merit = max(self.merit[client], 0)
+        if not merit:
+            return Fraction(0)
+        entitled = Fraction((self._total + self.pot) * merit, self._positive)
+        return max(entitled - self.paid.get(client, 0), Fraction(0))
+
+    def _add_merit(self, scores: Mapping[int, float]) -> None:
+        exact = {client: Fraction(score) for client, score in scores.items()}
+        size = sum(map(abs, exact.values()), Fraction(0))
+        for client, score in exact.items():
+            before = self.merit.get(client, 0)
+            after = before + (int(MERIT * score / size) if size else 0)
+            self.merit[client] = after
+            self._positive += max(after, 0) - max(before, 0)
+
+    def _add_pay(self, rewards: Mapping[int, int]) -> None:
+        for client, units in rewards.items():
+            self.paid[client] = self.paid.get(client, 0) + units
+            self._total += units
