@@ -18,8 +18,8 @@ class Payroll:
     round adds to each client's merit its share ``score_i / sum |score_j|``, negative ones too, and a
     client is due what its part of all positive merit says of all pots so far, less what it was paid:
     ``due_i = (paid + pot) * merit_i+ / sum merit_j+ - paid_i``. The round's pot is shared by the
-    positive dues. So an early mistake is made good later, in both directions, and nobody lives on past merit: who
-    stops adding stops being due.
+    positive dues. So an early mistake is made good later, in both directions, and nobody lives on past
+    merit: who stops adding stops being due.
 
     The sum over rounds is the federated Shapley value's (Wang, Rausch, Zhang, Jia, Song 2020,
     arXiv:2009.06192, by the linearity of Shapley values), each round normalised to weigh as much as its

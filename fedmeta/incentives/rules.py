@@ -72,10 +72,10 @@ def cosine(
 
     After the cosine gradient Shapley value of Xu, Lyu, Ma, Miao, Foo, Low 2021, "Gradient Driven Rewards
     to Guarantee Fairness in Collaborative Machine Learning" (NeurIPS); they compare with the aggregate,
-    of which the update is a part. It needs no held-out tasks and is cheap, and it is known to be wrong in
-    ways that matter: it pays agreement, not usefulness, so a majority of poisoners is paid and the
-    honest are not; a copy, however scaled, is paid like its victim; rare but valuable data looks
-    like disagreement; and an update's size counts for nothing. An update of zeros agrees with nobody.
+    of which the update is a part. It needs no held-out tasks and is cheap, and it is wrong in ways that
+    matter: it pays agreement, not usefulness, so a majority of poisoners is paid and the honest are
+    not; a copy, however scaled, is paid like its victim; rare but valuable data looks like
+    disagreement; and an update's size counts for nothing. An update of zeros agrees with nobody.
     """
     vectors = torch.from_numpy(game.players.updates)
     weighted = vectors * torch.tensor(game.players.tasks, dtype=torch.float64)[:, None]

@@ -37,10 +37,10 @@ def gtg_shapley(game: Game, options: ShapleyOptions, rng: np.random.Generator) -
     """Estimate every player's Shapley value by Guided Truncation Gradient Shapley.
 
     Liu, Chen, Yu, Liu, Cui 2022, "GTG-Shapley: Efficient and Accurate Participant Contribution
-    Evaluation in Federated Learning", ACM TIST 13(4), arXiv:2109.02053. Models are reconstructed from updates (see
-    `HeldOutUtility`), a round that changed nothing is skipped (between-round truncation), each
-    player comes first in turn (guided sampling), a permutation ends where little is left to explain
-    (within-round truncation), and sampling ends when the values have settled.
+    Evaluation in Federated Learning", ACM TIST 13(4), arXiv:2109.02053. Models are reconstructed from
+    updates (see `HeldOutUtility`), a round that changed nothing is skipped (between-round truncation),
+    each player comes first in turn (guided sampling), a permutation ends where little is left to
+    explain (within-round truncation), and sampling ends when the values have settled.
 
     Two things differ. Every other turn walks the permutations of the one before backwards: such
     antithetic pairs are exact where players interact in pairs only (Mitchell, Cooper, Frank, Holmes
@@ -53,7 +53,8 @@ def gtg_shapley(game: Game, options: ShapleyOptions, rng: np.random.Generator) -
         return [0.0] * count
     records: list[NDArray[np.float64]] = []
     for turn in guided_turns(count, options.permutations, rng):
-        records.extend(marginals(game, turn, options.truncation))
+        left = options.permutations - len(records)
+        records.extend(marginals(game, turn[:left], options.truncation))
         if len(records) >= options.permutations or _settled(records, options.convergence):
             break
     values: list[float] = np.mean(records, axis=0).tolist()
@@ -66,11 +67,7 @@ def guided_turns(count: int, limit: int, rng: np.random.Generator) -> Iterator[N
     Where there are more players than the `limit` of permutations, only as many come first.
     """
     while True:
-        firsts = (
-            rng.permutation(count)[: max(1, (limit + 1) // 2)]
-            if count > limit // 2
-            else np.arange(count)
-        )
+        firsts = rng.permutation(count)[:limit]
         turn = np.empty((len(firsts), count), dtype=np.int64)
         for row, first in zip(turn, firsts, strict=True):
             row[0] = first
