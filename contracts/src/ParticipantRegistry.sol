@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+
+import {Committee} from "./Committee.sol";
+import {RewardLedger} from "./RewardLedger.sol";
+
+/// @title The participants of a campaign and their stakes
+/// @notice Who joins puts down a stake in the ledger's token. It comes back some time after leaving, less what the
+/// committee slashed for misbehaviour meanwhile. What is slashed funds the ledger's escrow.
+contract ParticipantRegistry is Committee {
+    using SafeERC20 for IERC20;
+
+    /// @dev One slot. `nonce` outlives the membership, so that no slash can be submitted twice.
+    struct Member {
+        uint128 stake;
+        uint64 withdrawableAt;
+        uint64 nonce;
+    }
+
+    bytes32 private constant SLASH_TYPEHASH = keccak256(
+        "Slash(bytes32 campaign,address account,uint64 nonce,uint256 amount,bytes32 evidenceHash)"
+    );
+
+    RewardLedger public immutable ledger;
+    IERC20 public immutable token;
+    bytes32 public immutable campaign;
+    /// @notice What everyone puts down to join.
+    uint128 public immutable stake;
+    /// @notice The most that one account can be slashed by from joining to withdrawing.
+    uint128 public immutable slashCap;
+    /// @notice For how many seconds after leaving a stake can still be slashed and not be withdrawn.
+    uint40 public immutable unbonding;
+
+    /// @notice An account's stake, when it may be withdrawn (0: has not left), and the nonce its next slash must name.
+    mapping(address account => Member) public members;
+
+    event Joined(address indexed account, address indexed payer, uint256 stake);
+    event Left(address indexed account, uint64 withdrawableAt);
+    event Withdrawn(address indexed account, uint256 amount);
+    event Slashed(address indexed account, uint64 nonce, uint256 amount, bytes32 evidenceHash);
+
+    error ZeroStake();
+    error SlashCapAboveStake(uint128 slashCap, uint128 stake);
+    error AlreadyStaked(address account);
+    error NotActive(address account);
+    error NotLeaving(address account);
+    error StillUnbonding(uint64 withdrawableAt);
+    error ZeroSlash();
+    error SlashCapExceeded(uint256 slashed, uint128 slashCap);
+
+    /// @dev The committee, token and campaign are the ledger's.
+    constructor(RewardLedger ledger_, uint128 stake_, uint128 slashCap_, uint40 unbonding_)
+        Committee("fedmeta ParticipantRegistry", ledger_.committee(), ledger_.threshold())
+    {
+        if (stake_ == 0) revert ZeroStake();
+        if (slashCap_ > stake_) revert SlashCapAboveStake(slashCap_, stake_);
+        ledger = ledger_;
+        token = ledger_.token();
+        campaign = ledger_.campaign();
+        stake = stake_;
+        slashCap = slashCap_;
+        unbonding = unbonding_;
+    }
+
+    /// @notice Puts down the stake for an account. Anyone may pay it; it will come back to the account.
+    function join(address account) external {
+        Member storage member = members[account];
+        if (member.stake != 0) revert AlreadyStaked(account);
+        member.stake = stake;
+        emit Joined(account, msg.sender, stake);
+        token.safeTransferFrom(msg.sender, address(this), stake);
+    }
+
+    /// @notice Starts the caller's unbonding delay.
+    function leave() external {
+        if (!isActive(msg.sender)) revert NotActive(msg.sender);
+        uint64 withdrawableAt = uint64(block.timestamp) + unbonding;
+        members[msg.sender].withdrawableAt = withdrawableAt;
+        emit Left(msg.sender, withdrawableAt);
+    }
+
+    /// @notice Gives an account that has left what remains of its stake. Anyone may submit it; only the account is paid.
+    function withdraw(address account) external {
+        Member storage member = members[account];
+        if (member.withdrawableAt == 0) revert NotLeaving(account);
+        if (block.timestamp < member.withdrawableAt) revert StillUnbonding(member.withdrawableAt);
+        uint256 amount = member.stake;
+        member.stake = 0;
+        member.withdrawableAt = 0;
+        emit Withdrawn(account, amount);
+        token.safeTransfer(account, amount);
+    }
+
+    /// @notice Takes a part of an account's stake, also while it is unbonding, and funds the ledger with it.
+    /// @param signatures See Committee; at least `threshold` members sign the slash together with the account's nonce.
+    function slash(address account, uint256 amount, bytes32 evidenceHash, bytes calldata signatures) external {
+        Member storage member = members[account];
+        uint64 nonce = member.nonce;
+        _requireCommittee(
+            keccak256(abi.encode(SLASH_TYPEHASH, campaign, account, nonce, amount, evidenceHash)), signatures
+        );
+        uint256 left = member.stake;
+        if (left == 0) revert NotActive(account);
+        if (amount == 0) revert ZeroSlash();
+        if (stake - left + amount > slashCap) revert SlashCapExceeded(stake - left + amount, slashCap);
+
+        member.stake = uint128(left - amount);
+        member.nonce = nonce + 1;
+        if (left == amount) member.withdrawableAt = 0;
+        emit Slashed(account, nonce, amount, evidenceHash);
+        token.forceApprove(address(ledger), amount);
+        ledger.fund(amount);
+    }
+
+    /// @notice Whether an account has staked and not left.
+    function isActive(address account) public view returns (bool) {
+        return members[account].stake != 0 && members[account].withdrawableAt == 0;
+    }
+}
