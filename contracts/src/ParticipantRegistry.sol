@@ -20,13 +20,11 @@ contract ParticipantRegistry is Committee {
         uint64 nonce;
     }
 
-    bytes32 private constant SLASH_TYPEHASH = keccak256(
-        "Slash(bytes32 campaign,address account,uint64 nonce,uint256 amount,bytes32 evidenceHash)"
-    );
+    bytes32 private constant SLASH_TYPEHASH =
+        keccak256("Slash(address account,uint256 amount,bytes32 evidenceHash,uint64 nonce)");
 
     RewardLedger public immutable ledger;
     IERC20 public immutable token;
-    bytes32 public immutable campaign;
     /// @notice What everyone puts down to join.
     uint128 public immutable stake;
     /// @notice The most that one account can be slashed by from joining to withdrawing.
@@ -51,7 +49,7 @@ contract ParticipantRegistry is Committee {
     error ZeroSlash();
     error SlashCapExceeded(uint256 slashed, uint128 slashCap);
 
-    /// @dev The committee, token and campaign are the ledger's.
+    /// @dev The committee and the token are the ledger's.
     constructor(RewardLedger ledger_, uint128 stake_, uint128 slashCap_, uint40 unbonding_)
         Committee("fedmeta ParticipantRegistry", ledger_.committee(), ledger_.threshold())
     {
@@ -59,7 +57,6 @@ contract ParticipantRegistry is Committee {
         if (slashCap_ > stake_) revert SlashCapAboveStake(slashCap_, stake_);
         ledger = ledger_;
         token = ledger_.token();
-        campaign = ledger_.campaign();
         stake = stake_;
         slashCap = slashCap_;
         unbonding = unbonding_;
@@ -100,7 +97,7 @@ contract ParticipantRegistry is Committee {
         Member storage member = members[account];
         uint64 nonce = member.nonce;
         _requireCommittee(
-            keccak256(abi.encode(SLASH_TYPEHASH, campaign, account, nonce, amount, evidenceHash)), signatures
+            keccak256(abi.encode(SLASH_TYPEHASH, account, amount, evidenceHash, nonce)), signatures
         );
         uint256 left = member.stake;
         if (left == 0) revert NotActive(account);
