@@ -1,0 +1,36 @@
+"""Clients that mean harm."""
+
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+from pydantic import Field
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.federation.behaviours.base import BEHAVIOURS, Behaviour
+
+
+@BEHAVIOURS.register("poison")
+class Poison(Behaviour):
+    """Trains honestly and sends the opposite, some times as long: the model shall get worse.
+
+    The sign-flipping attack, for example of Li, Xu, Chen, Giannakis, Ling 2019, "RSA: Byzantine-Robust
+    Stochastic Aggregation Methods for Distributed Learning from Heterogeneous Datasets" (AAAI).
+    """
+
+    class Options(options.Options):
+        """Options of the poison.
+
+        Attributes:
+            factor: Length of the opposite, in lengths of the honest update.
+        """
+
+        factor: float = Field(default=2.0, gt=0)
+
+    options: Any
+
+    @override
+    def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        factor = self.options.factor
+        return self.stage.change(call_next(message, context), lambda update: -factor * update)

@@ -1,0 +1,123 @@
+"""Clients that do their part with what little or bad data they have."""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.federation.behaviours.base import BEHAVIOURS, Behaviour
+from fedmeta.federation.client import build_client_app
+from fedmeta.federation.workload import Learner
+from fedmeta.tasks import TaskBatch, TaskFamily
+
+
+class PoorData(Behaviour):
+    """Trains as everybody does, by a learner of its own; subclasses say what it lacks."""
+
+    options: Any
+
+    def learner(self) -> Learner:
+        """Return the learner that such a client has."""
+        raise NotImplementedError
+
+    @cached_property
+    def _app(self) -> ClientApp:
+        return build_client_app(self.learner())
+
+    @override
+    def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        return self._app(message, context)
+
+
+@BEHAVIOURS.register("noisy-data")
+class NoisyData(PoorData):
+    """Trains on data of which some labels or inputs are wrong."""
+
+    class Options(options.Options):
+        """Options of the noise.
+
+        Attributes:
+            labels: Share of the labels (or targets) that are those of a random example of the task.
+            inputs: Standard deviation of the noise on real-valued inputs.
+        """
+
+        labels: float = Field(default=0.5, ge=0, le=1)
+        inputs: float = Field(default=0.0, ge=0)
+
+    @override
+    def learner(self) -> Learner:
+        honest = self.stage.learner
+        noisy = NoisyFamily(honest.family, self.options.labels, self.options.inputs)
+        return Learner(honest.workload, noisy, honest.algorithm)
+
+
+@BEHAVIOURS.register("little-data")
+class LittleData(PoorData):
+    """Has data for fewer tasks than it is asked for, and says so."""
+
+    class Options(options.Options):
+        """Options of the shortage.
+
+        Attributes:
+            tasks: Tasks of each local step, fewer than the others'.
+        """
+
+        tasks: int = Field(default=1, ge=1)
+
+    @override
+    def learner(self) -> Learner:
+        honest = self.stage.learner
+        fewer = min(self.options.tasks, honest.workload.tasks_per_client)
+        workload = replace(honest.workload, tasks_per_client=fewer)
+        return Learner(workload, honest.family, honest.algorithm)
+
+
+class NoisyFamily:
+    """A task family with errors in what it draws.
+
+    Args:
+        family: The right data.
+        labels: See `NoisyData`.
+        inputs: See `NoisyData`.
+    """
+
+    Options: ClassVar[type[options.Options]] = options.Options
+
+    def __init__(self, family: TaskFamily, labels: float, inputs: float) -> None:
+        self.family = family
+        self.spec = family.spec
+        self.population = family.population
+        self.labels = labels
+        self.inputs = inputs
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw the tasks that the right data would give, then spoil them."""
+        tasks = self.family.sample(client, count, rng)
+        return TaskBatch(
+            self._spoil_inputs(tasks.support_x, rng),
+            self._spoil_labels(tasks.support_y, rng),
+            self._spoil_inputs(tasks.query_x, rng),
+            self._spoil_labels(tasks.query_y, rng),
+        )
+
+    def _spoil_labels(self, labels: Tensor, rng: np.random.Generator) -> Tensor:
+        count, examples = labels.shape[:2]
+        wrong = rng.random((count, examples)) < self.labels
+        others = rng.integers(0, examples, (count, examples))
+        source = np.where(wrong, others, np.arange(examples))
+        return labels[torch.arange(count)[:, None], torch.from_numpy(source)]
+
+    def _spoil_inputs(self, inputs: Tensor, rng: np.random.Generator) -> Tensor:
+        if not self.inputs or not inputs.is_floating_point():
+            return inputs
+        noise = torch.from_numpy(rng.standard_normal(inputs.shape, dtype=np.float32))
+        return inputs + self.inputs * noise
