@@ -1,19 +1,35 @@
 """Keccak-256, and addresses as text and bytes."""
 
-from Crypto.Hash import keccak as _keccak
+try:
+    from sha3 import keccak_256  # type: ignore[import-untyped]
+except ModuleNotFoundError:
+    # The C module has wheels for Linux only; without it this takes seven times as long.
+    from Crypto.Hash import keccak as _pycryptodome
 
+    def keccak(data: bytes) -> bytes:
+        """Return the Keccak-256 hash of `data`, 32 bytes."""
+        return _pycryptodome.new(digest_bits=256, data=data).digest()
 
-def keccak(data: bytes) -> bytes:
-    """Return the Keccak-256 hash of `data`, 32 bytes."""
-    return _keccak.new(digest_bits=256, data=data).digest()
+else:
+
+    def keccak(data: bytes) -> bytes:
+        """Return the Keccak-256 hash of `data`, 32 bytes."""
+        digest: bytes = keccak_256(data).digest()
+        return digest
 
 
 def to_address(raw: bytes) -> str:
-    """Return 20 bytes as a checksummed address (EIP-55)."""
+    """Return 20 bytes as a checksummed address (EIP-55).
+
+    Raises:
+        ValueError: If these are not 20 bytes.
+    """
+    if len(raw) != 20:
+        raise ValueError(f"an address has 20 bytes, not {len(raw)}")
     digits = raw.hex()
     marks = keccak(digits.encode()).hex()
     return "0x" + "".join(
-        digit.upper() if int(mark, 16) > 7 else digit for digit, mark in zip(digits, marks, strict=False)
+        digit.upper() if mark > "7" else digit for digit, mark in zip(digits, marks, strict=False)
     )
 
 
@@ -25,4 +41,7 @@ def from_address(address: str) -> bytes:
     """
     if len(address) != 42 or address[:2] != "0x":
         raise ValueError(f"not an address: {address!r}")
-    return bytes.fromhex(address[2:])
+    try:
+        return bytes.fromhex(address[2:])
+    except ValueError:
+        raise ValueError(f"not an address: {address!r}") from None

@@ -1,46 +1,66 @@
-"""Who signs: the sponsor, the committee and the clients; development keys on local chains only."""
+"""Who signs: the sponsor, the committee and the clients; development keys on local chains only.
 
+Keys come from the environment or from a folder of encrypted key files, and go nowhere.
+"""
+
+import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.development import development_keys
+from fedmeta.chain.keystore import read_key
+from fedmeta.chain.options import LOCAL_CHAIN_IDS, ChainOptions
+from fedmeta.chain.signer import Signer, recover
+from fedmeta.errors import UsageError
 
+__all__ = [
+    "ClientKeys",
+    "Keys",
+    "Signer",
+    "open_client_keys",
+    "open_keys",
+    "open_sponsor",
+    "recover",
+]
 
-class Signer:
-    """A private key that signs digests and transactions; it never shows itself.
+SPONSOR_KEY = "FEDMETA_SPONSOR_KEY"
+COMMITTEE_KEYS = "FEDMETA_COMMITTEE_KEYS"
+CLIENT_SECRET = "FEDMETA_CLIENT_SECRET"
 
-    Attributes:
-        address: Its checksummed address.
-    """
-
-    address: str
-
-    def __init__(self, secret: bytes) -> None:
-        raise NotImplementedError
-
-    def sign(self, digest: bytes) -> bytes:
-        """Return the 65-byte signature r, s, v (v is 27 or 28) of a 32-byte digest."""
-        raise NotImplementedError
-
-    def sign_transaction(self, transaction: Mapping[str, object]) -> tuple[bytes, bytes]:
-        """Return a transaction, signed and encoded, and its hash."""
-        raise NotImplementedError
+_DEVELOPMENT_SECRET = b"fedmeta development clients: everybody knows this secret"
+_SHORTEST_SECRET = 32
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class ClientKeys:
-    """One key for each client, derived from one secret and the run."""
+    """One key for each client, derived from one secret and the run.
+
+    Args:
+        secret: Whoever has it can sign for every client.
+        run: The run's id, 32 bytes.
+    """
 
     def __init__(self, secret: bytes, run: bytes) -> None:
-        raise NotImplementedError
+        self._secret = hmac.digest(secret, run, "sha256")
+        self._signers: dict[int, Signer] = {}
 
     def address(self, client: int) -> str:
         """Return the client's account."""
-        raise NotImplementedError
+        return self._signer(client).address
 
     def sign(self, client: int, digest: bytes) -> bytes:
         """Return the client's 65-byte signature of a 32-byte digest."""
-        raise NotImplementedError
+        return self._signer(client).sign(digest)
+
+    def _signer(self, client: int) -> Signer:
+        signer = self._signers.get(client)
+        if signer is None:
+            # One hash in 2^128 is no key; that client would have none.
+            signer = Signer(hmac.digest(self._secret, client.to_bytes(8), "sha256"))
+            self._signers[client] = signer
+        return signer
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class Keys:
 
     Attributes:
         sponsor: Pays, deploys and sends all transactions.
-        committee: The members, in order; each signs records.
+        committee: The members, whose keys sign records, by rising address as the contracts want them.
         clients: The participants' keys.
         development: Whether they are the keys that everybody knows.
     """
@@ -65,11 +85,15 @@ class Keys:
         Raises:
             UsageError: Naming the variables to set.
         """
-        raise NotImplementedError
+        if self.development and chain_id not in LOCAL_CHAIN_IDS:
+            raise UsageError(_not_local(f"chain {chain_id}"))
 
 
 def open_keys(
-    options: ChainOptions, chain_id: int | None, run: bytes, environment: Mapping[str, str] = os.environ
+    options: ChainOptions,
+    chain_id: int | None,
+    run: bytes,
+    environment: Mapping[str, str] = os.environ,
 ) -> Keys:
     """Return the keys of a run.
 
@@ -77,25 +101,113 @@ def open_keys(
         options: Of the chain.
         chain_id: Of the node, or None if it has not answered yet; then `Keys.check` must follow.
         run: The run's id, 32 bytes.
-        environment: Where FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS and FEDMETA_CLIENT_SECRET are.
+        environment: Where FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS (separated by commas),
+            FEDMETA_CLIENT_SECRET and FEDMETA_KEYSTORE_PASSWORD are looked up.
 
     Raises:
         UsageError: If keys are missing, malformed or not fit for the chain.
     """
-    raise NotImplementedError
+    source = _Source(options, chain_id, environment)
+    keys = Keys(source.sponsor(), source.committee(), source.clients(run), source.development)
+    if keys.sponsor.address in {member.address for member in keys.committee}:
+        raise UsageError("the sponsor's key is a committee member's as well: use another")
+    return keys
+
+
+def open_sponsor(
+    options: ChainOptions, chain_id: int | None, environment: Mapping[str, str] = os.environ
+) -> Signer:
+    """Return the sponsor's key alone, as `open_keys` would."""
+    return _Source(options, chain_id, environment).sponsor()
 
 
 def open_client_keys(
-    options: ChainOptions, chain_id: int | None, run: bytes, environment: Mapping[str, str] = os.environ
+    options: ChainOptions,
+    chain_id: int | None,
+    run: bytes,
+    environment: Mapping[str, str] = os.environ,
 ) -> ClientKeys:
     """Return the clients' keys alone, as `open_keys` would."""
-    raise NotImplementedError
+    return _Source(options, chain_id, environment).clients(run)
 
 
-def recover(digest: bytes, signature: bytes) -> str:
-    """Return the address that signed a 32-byte digest.
+class _Source:
+    """Where keys come from: the mnemonic, a keystore or the environment."""
 
-    Raises:
-        ValueError: If the signature is malformed or malleable.
-    """
-    raise NotImplementedError
+    def __init__(
+        self, options: ChainOptions, chain_id: int | None, environment: Mapping[str, str]
+    ) -> None:
+        self.options = options
+        self.environment = environment
+        given = any(environment.get(name) for name in (SPONSOR_KEY, COMMITTEE_KEYS, CLIENT_SECRET))
+        # The accounts of chains that we start are the mnemonic's: no other has funds there.
+        self.development = not (options.is_url and (options.keystore or given))
+        if self.development:
+            _require_local(options, options.chain_id if chain_id is None else chain_id)
+
+    def sponsor(self) -> Signer:
+        if self.development:
+            return Signer(development_keys(1 + self.options.committee)[0])
+        return self._signer("sponsor") if self.options.keystore else self._from_text(SPONSOR_KEY)[0]
+
+    def committee(self) -> tuple[Signer, ...]:
+        size = self.options.committee
+        if self.development:
+            members = [Signer(key) for key in development_keys(1 + size)[1:]]
+        elif self.options.keystore:
+            members = [self._signer(f"committee-{index}") for index in range(1, size + 1)]
+        else:
+            members = self._from_text(COMMITTEE_KEYS)
+            if len(members) != size:
+                raise UsageError(f"{COMMITTEE_KEYS} has {len(members)} keys; chain.committee = {size}")
+        members.sort(key=lambda member: member.address.lower())
+        if len({member.address for member in members}) < len(members):
+            raise UsageError("two committee members have the same key")
+        return tuple(members)
+
+    def clients(self, run: bytes) -> ClientKeys:
+        if self.development:
+            return ClientKeys(_DEVELOPMENT_SECRET, run)
+        if self.options.keystore:
+            return ClientKeys(read_key(self.options.keystore, "clients", self.environment), run)
+        secret = self._variable(CLIENT_SECRET)
+        if len(secret) < _SHORTEST_SECRET:
+            raise UsageError(f"{CLIENT_SECRET} has fewer than {_SHORTEST_SECRET} characters")
+        return ClientKeys(secret.encode(), run)
+
+    def _signer(self, name: str) -> Signer:
+        return Signer(read_key(self.options.keystore, name, self.environment))
+
+    def _from_text(self, variable: str) -> list[Signer]:
+        """Return the keys in a variable; its value is never shown."""
+        signers = []
+        for part in self._variable(variable).split(","):
+            try:
+                signers.append(Signer(bytes.fromhex(part.strip().removeprefix("0x"))))
+            except ValueError:
+                raise UsageError(f"{variable} is not a private key in 64 hexadecimal digits") from None
+        return signers
+
+    def _variable(self, name: str) -> str:
+        value = self.environment.get(name)
+        if not value:
+            raise UsageError(f"the environment variable {name} is not set")
+        return value
+
+
+def _require_local(options: ChainOptions, chain_id: int | None) -> None:
+    if chain_id is None and options.is_url:
+        host = urlsplit(options.provider).hostname
+        if host not in _LOOPBACK:
+            raise UsageError(
+                _not_local(f"the node at {host}") + ", or chain.chain_id if it is a local one"
+            )
+    elif chain_id is not None and chain_id not in LOCAL_CHAIN_IDS:
+        raise UsageError(_not_local(f"chain {chain_id}"))
+
+
+def _not_local(what: str) -> str:
+    return (
+        f"{what} is not for the development keys, which everybody knows: set {SPONSOR_KEY}, "
+        f"{COMMITTEE_KEYS} and {CLIENT_SECRET}, or chain.keystore"
+    )

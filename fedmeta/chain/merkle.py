@@ -1,9 +1,17 @@
-"""Merkle trees, byte for byte those of OpenZeppelin's `StandardMerkleTree`."""
+"""Merkle trees, byte for byte those of OpenZeppelin's `StandardMerkleTree` (1.0.8).
+
+A leaf is the double hash of its ABI-encoded values, so that no inner node can be passed off as one.
+Leaves are sorted by hash and pairs are hashed in sorted order, so that a proof needs no directions.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fedmeta.chain.hashing import from_address, keccak
+
 EMPTY_ROOT = bytes(32)
+
+_PADDING = bytes(12)
 
 
 @dataclass(frozen=True)
@@ -11,12 +19,17 @@ class MerkleTree:
     """A complete binary tree over sorted leaves.
 
     Attributes:
-        root: 32 bytes; `EMPTY_ROOT`, of which nothing can be proven, if there are no leaves.
-        nodes: All hashes, the root first, the leaves last in falling order.
+        nodes: All hashes, the root first, the leaves last in falling order; none if there are no leaves.
+        places: Index of each leaf in `nodes`.
     """
 
-    root: bytes
     nodes: tuple[bytes, ...]
+    places: dict[bytes, int]
+
+    @property
+    def root(self) -> bytes:
+        """32 bytes; `EMPTY_ROOT`, of which nothing can be proven, if there are no leaves."""
+        return self.nodes[0] if self.nodes else EMPTY_ROOT
 
     def proof(self, leaf: bytes) -> list[bytes]:
         """Return the hashes that lead from `leaf` (see `reward_leaf`) to the root.
@@ -24,29 +37,61 @@ class MerkleTree:
         Raises:
             KeyError: If the tree has no such leaf.
         """
-        raise NotImplementedError
+        place = self.places[leaf]
+        path = []
+        while place > 0:
+            # Children of i are at 2i + 1, which is odd, and 2i + 2.
+            path.append(self.nodes[place + 1 if place % 2 else place - 1])
+            place = (place - 1) // 2
+        return path
+
+
+def build_tree(leaves: Iterable[bytes]) -> MerkleTree:
+    """Return the tree over leaves, which are 32 bytes each and may come in any order."""
+    last = sorted(leaves, reverse=True)
+    count = len(last)
+    nodes = [b""] * max(count - 1, 0) + last
+    for place in range(count - 2, -1, -1):
+        left, right = nodes[2 * place + 1], nodes[2 * place + 2]
+        nodes[place] = keccak(left + right if left < right else right + left)
+    places = {leaf: count - 1 + index for index, leaf in enumerate(last)}
+    return MerkleTree(tuple(nodes), places)
 
 
 def reward_leaf(account: str, amount: int) -> bytes:
-    """Return the leaf of what an account was awarded in all, in token units."""
-    raise NotImplementedError
+    """Return the leaf of what an account was awarded in all, in token units.
+
+    Raises:
+        ValueError: For a malformed address.
+        OverflowError: For an amount that is negative or has more than 256 bits.
+    """
+    return keccak(keccak(_PADDING + from_address(account) + amount.to_bytes(32)))
 
 
 def contribution_leaf(account: str, round_: int, tasks: int, update: bytes, reward: int) -> bytes:
-    """Return the leaf of one client's contribution to one round."""
-    raise NotImplementedError
+    """Return the leaf of one client's contribution to one round; see `reward_leaf` for errors."""
+    if len(update) != 32:
+        raise ValueError(f"an update's digest has 32 bytes, not {len(update)}")
+    words = round_.to_bytes(8).rjust(32, b"\0") + tasks.to_bytes(8).rjust(32, b"\0")
+    return keccak(keccak(_PADDING + from_address(account) + words + update + reward.to_bytes(32)))
 
 
 def rewards_tree(rewards: Iterable[tuple[str, int]]) -> MerkleTree:
-    """Return the tree over (account, cumulative units)."""
-    raise NotImplementedError
+    """Return the tree over (account, cumulative units); values ``["address", "uint256"]``."""
+    return build_tree(reward_leaf(account, amount) for account, amount in rewards)
 
 
 def contributions_tree(contributions: Iterable[tuple[str, int, int, bytes, int]]) -> MerkleTree:
-    """Return the tree over (account, round, tasks, update digest, units)."""
-    raise NotImplementedError
+    """Return the tree over (account, round, tasks, update digest, units).
+
+    Values ``["address", "uint64", "uint64", "bytes32", "uint256"]``.
+    """
+    return build_tree(contribution_leaf(*contribution) for contribution in contributions)
 
 
 def verify(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
     """Return whether `proof` leads from `leaf` to `root`."""
-    raise NotImplementedError
+    node = leaf
+    for sibling in proof:
+        node = keccak(node + sibling if node < sibling else sibling + node)
+    return node == root

@@ -1,11 +1,43 @@
-"""EIP-712 digests of what committee and clients sign."""
+"""EIP-712 digests of what committee and clients sign.
+
+Written out for the four flat types that there are, because the general encoders take a millisecond each.
+The types are those of `contracts/src`; that of an update is checked nowhere on the chain.
+"""
 
 from dataclasses import dataclass
+
+from fedmeta.chain.hashing import from_address, keccak
+
+RECORD_TYPE = (
+    "Record(bytes32 campaign,uint64 epoch,uint64 firstRound,uint64 lastRound,bytes32 rewardsRoot,"
+    "bytes32 contributionsRoot,bytes32 modelHash,bytes32 evidenceHash,uint256 total)"
+)
+VETO_TYPE = "Veto(bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash)"
+SLASH_TYPE = "Slash(bytes32 campaign,address account,uint64 nonce,uint256 amount,bytes32 evidenceHash)"
+UPDATE_TYPE = "Update(bytes32 run,uint64 round,uint64 tasks,bytes32 update)"
+LEDGER_NAME = "fedmeta RewardLedger"
+REGISTRY_NAME = "fedmeta ParticipantRegistry"
+UPDATE_NAME = "fedmeta update"
+VERSION = "1"
+
+_PADDING = bytes(12)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the committee signs for a range of rounds; hashes are 32 bytes, `total` in token units."""
+    """What the committee signs for a range of rounds.
+
+    Attributes:
+        campaign: The campaign's id, 32 bytes, as are all hashes and roots.
+        epoch: Vetoes so far.
+        first_round: First round covered.
+        last_round: Last round covered.
+        rewards_root: Of the tree of cumulative rewards.
+        contributions_root: Of the tree of these rounds' contributions.
+        model_hash: Of the model after the last round.
+        evidence_hash: Of the log of these rounds.
+        total: Token units awarded since the campaign's start.
+    """
 
     campaign: bytes
     epoch: int
@@ -20,7 +52,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Veto:
-    """What the committee signs to drop a queued record and all after it."""
+    """What the committee signs to drop a queued record and all after it; see `Record`."""
 
     campaign: bytes
     epoch: int
@@ -30,39 +62,101 @@ class Veto:
 
 @dataclass(frozen=True, slots=True)
 class Slash:
-    """What the committee signs to take a part of a stake (fields follow the registry contract)."""
+    """What the committee signs to take a part of a stake.
 
+    Attributes:
+        campaign: The campaign's id.
+        account: Whose stake.
+        nonce: The account's slashings so far.
+        amount: Token units.
+        evidence_hash: Of what shows the fault.
+    """
+
+    campaign: bytes
     account: str
+    nonce: int
     amount: int
     evidence_hash: bytes
-    nonce: int
 
 
 def ledger_domain(chain_id: int, ledger: str) -> bytes:
     """Return the EIP-712 domain separator of a deployed `RewardLedger`."""
-    raise NotImplementedError
+    return _contract_domain(LEDGER_NAME, chain_id, ledger)
 
 
 def registry_domain(chain_id: int, registry: str) -> bytes:
     """Return the EIP-712 domain separator of a deployed `ParticipantRegistry`."""
-    raise NotImplementedError
+    return _contract_domain(REGISTRY_NAME, chain_id, registry)
 
 
 def record_digest(domain: bytes, record: Record) -> bytes:
-    """Return the 32 bytes that committee members sign for a record."""
-    raise NotImplementedError
+    """Return the 32 bytes that committee members sign for a record.
+
+    Raises:
+        ValueError: If a hash has not 32 bytes.
+        OverflowError: If a number does not fit its type.
+    """
+    values = (
+        _word(record.campaign)
+        + _uint64(record.epoch)
+        + _uint64(record.first_round)
+        + _uint64(record.last_round)
+        + _word(record.rewards_root)
+        + _word(record.contributions_root)
+        + _word(record.model_hash)
+        + _word(record.evidence_hash)
+        + record.total.to_bytes(32)
+    )
+    return _digest(domain, _RECORD + values)
 
 
 def veto_digest(domain: bytes, veto: Veto) -> bytes:
-    """Return the 32 bytes that committee members sign for a veto."""
-    raise NotImplementedError
+    """Return the 32 bytes that committee members sign for a veto; errors as of `record_digest`."""
+    values = _word(veto.campaign) + _uint64(veto.epoch) + _uint64(veto.first_round)
+    return _digest(domain, _VETO + values + _word(veto.evidence_hash))
 
 
 def slash_digest(domain: bytes, slash: Slash) -> bytes:
-    """Return the 32 bytes that committee members sign for a slashing."""
-    raise NotImplementedError
+    """Return the 32 bytes that committee members sign for a slashing; errors as of `record_digest`."""
+    values = _word(slash.campaign) + _PADDING + from_address(slash.account) + _uint64(slash.nonce)
+    return _digest(domain, _SLASH + values + slash.amount.to_bytes(32) + _word(slash.evidence_hash))
 
 
 def update_digest(run: bytes, round_: int, tasks: int, update: bytes) -> bytes:
-    """Return the 32 bytes that a client signs for its update; needs no contract and no chain."""
-    raise NotImplementedError
+    """Return the 32 bytes that a client signs for its update; errors as of `record_digest`.
+
+    The domain names no contract and no chain: clients sign while there may be neither.
+    """
+    values = _word(run) + _uint64(round_) + _uint64(tasks) + _word(update)
+    return _digest(_UPDATE_DOMAIN, _UPDATE + values)
+
+
+def _digest(domain: bytes, encoded: bytes) -> bytes:
+    return keccak(b"\x19\x01" + domain + keccak(encoded))
+
+
+def _contract_domain(name: str, chain_id: int, contract: str) -> bytes:
+    fields = b"string name,string version,uint256 chainId,address verifyingContract"
+    typehash = keccak(b"EIP712Domain(" + fields + b")")
+    where = chain_id.to_bytes(32) + _PADDING + from_address(contract)
+    return keccak(typehash + keccak(name.encode()) + keccak(VERSION.encode()) + where)
+
+
+def _word(value: bytes) -> bytes:
+    if len(value) != 32:
+        raise ValueError(f"a hash or id has 32 bytes, not {len(value)}")
+    return value
+
+
+def _uint64(value: int) -> bytes:
+    return value.to_bytes(8).rjust(32, b"\0")
+
+
+_RECORD, _VETO, _SLASH, _UPDATE = (
+    keccak(type_.encode()) for type_ in (RECORD_TYPE, VETO_TYPE, SLASH_TYPE, UPDATE_TYPE)
+)
+_UPDATE_DOMAIN = keccak(
+    keccak(b"EIP712Domain(string name,string version)")
+    + keccak(UPDATE_NAME.encode())
+    + keccak(VERSION.encode())
+)

@@ -1,0 +1,104 @@
+"""One private key: digests and transactions signed with libsecp256k1, and who signed what."""
+
+from collections.abc import Mapping
+
+import rlp  # type: ignore[import-untyped]
+from coincurve import PrivateKey, PublicKey
+
+from fedmeta.chain.hashing import from_address, keccak, to_address
+
+SIGNATURE_LENGTH = 65
+
+# Order of secp256k1 (SEC 2, section 2.4.1). Every signature has a twin, whose s is in the upper half.
+_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_DYNAMIC_FEE = b"\x02"
+
+
+class Signer:
+    """A private key that signs digests and transactions and does not show itself.
+
+    Args:
+        secret: 32 bytes.
+
+    Raises:
+        ValueError: If `secret` is no private key.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != 32:
+            raise ValueError("a private key has 32 bytes")
+        self._key = PrivateKey(secret)
+        self.address = _address(self._key.public_key)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.address})"
+
+    def sign(self, digest: bytes) -> bytes:
+        """Return the 65-byte signature r, s, v (v is 27 or 28) of a 32-byte digest."""
+        signature = self._key.sign_recoverable(digest, hasher=None)
+        return signature[:64] + bytes([27 + signature[64]])
+
+    def sign_transaction(self, transaction: Mapping[str, object]) -> tuple[bytes, bytes]:
+        """Sign a transaction.
+
+        Args:
+            transaction: ``chainId``, ``nonce``, ``gas``; ``maxFeePerGas`` and ``maxPriorityFeePerGas``
+                (EIP-1559), or ``gasPrice`` (EIP-155); and ``to``, ``value``, ``data`` if there are any.
+
+        Returns:
+            The encoded transaction, and its hash.
+
+        Raises:
+            KeyError: If a field is missing.
+        """
+        encoded = (
+            self._dynamic(transaction) if "maxFeePerGas" in transaction else self._legacy(transaction)
+        )
+        return encoded, keccak(encoded)
+
+    def _dynamic(self, transaction: Mapping[str, object]) -> bytes:
+        fees = [transaction["maxPriorityFeePerGas"], transaction["maxFeePerGas"]]
+        fields = [transaction["chainId"], transaction["nonce"], *fees, *_body(transaction), []]
+        parity, r, s = self._parts(_DYNAMIC_FEE + rlp.encode(fields))
+        return bytes(_DYNAMIC_FEE + rlp.encode([*fields, parity, r, s]))
+
+    def _legacy(self, transaction: Mapping[str, object]) -> bytes:
+        chain_id = transaction["chainId"]
+        assert isinstance(chain_id, int)
+        fields = [transaction["nonce"], transaction["gasPrice"], *_body(transaction)]
+        parity, r, s = self._parts(rlp.encode([*fields, chain_id, 0, 0]))
+        return bytes(rlp.encode([*fields, 35 + 2 * chain_id + parity, r, s]))
+
+    def _parts(self, message: bytes) -> tuple[int, int, int]:
+        signature = self.sign(keccak(message))
+        return signature[64] - 27, int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
+
+
+def recover(digest: bytes, signature: bytes) -> str:
+    """Return the address that signed a 32-byte digest.
+
+    Raises:
+        ValueError: If it is no signature, or one that the contracts would not take (the upper half's s).
+    """
+    if len(signature) != SIGNATURE_LENGTH or len(digest) != 32 or signature[64] not in (27, 28):
+        raise ValueError("not a signature")
+    if int.from_bytes(signature[32:64]) > _ORDER // 2:
+        raise ValueError("not a signature: s is in the upper half")
+    try:
+        key = PublicKey.from_signature_and_message(
+            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
+        )
+    except Exception:
+        # coincurve raises plain Exception for values that are off the curve.
+        raise ValueError("not a signature") from None
+    return _address(key)
+
+
+def _address(key: PublicKey) -> str:
+    return to_address(keccak(key.format(compressed=False)[1:])[12:])
+
+
+def _body(transaction: Mapping[str, object]) -> list[object]:
+    to = transaction.get("to")
+    where = from_address(to) if isinstance(to, str) else b""
+    return [transaction["gas"], where, transaction.get("value", 0), transaction.get("data", b"")]
