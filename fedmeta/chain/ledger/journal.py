@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.chain.ledger.entries import Campaign, SignedRecord, State, Transaction
-from fedmeta.chain.ledger.rounds import FrozenRound, decode, encode
+from fedmeta.chain.ledger.rounds import FrozenRound, awards, contributions_in, decode, encode
 from fedmeta.chain.ledger.store import Reader, StepHook, Store, damaged, ignore
 from fedmeta.errors import RunError
 
@@ -89,6 +89,25 @@ class JournalView:
     def rounds(self, first: int, last: int) -> list[FrozenRound]:
         """Return rounds `first` to `last`; see `contents`."""
         return [decode(content) for content in self.contents(first, last)]
+
+    def awarded(self, last: int) -> int:
+        """Return the token units that the rounds up to `last` award."""
+        rows = self._store.rows("SELECT content FROM rounds WHERE round <= ?", (last,))
+        return sum(units for (content,) in rows for _, units in awards(content))
+
+    def last_within(self, first: int, contributions: int) -> int:
+        """Return the last round such that those from `first` on have that many contributions together.
+
+        At least `first` itself, however many it has.
+        """
+        query = "SELECT round, length(content) FROM rounds WHERE round >= ? ORDER BY round"
+        last, found = first, 0
+        for round_, length in self._store.rows(query, (first,)):
+            found += contributions_in(length)
+            if found > contributions:
+                break
+            last = round_
+        return last
 
     def records(self) -> list[SignedRecord]:
         """Return all records, by rising range."""
