@@ -74,6 +74,7 @@ ALL = [
     part("poison"),
     part("noisy-data", inputs=0.5),
     part("little-data"),
+    part("sybil", owner=VICTIM),
 ]
 
 
@@ -174,6 +175,23 @@ def test_little_data_is_never_more_than_what_was_asked() -> None:
     assert tasks(replies(part("little-data", tasks=50))[CHEAT]) == 3
 
 
+@pytest.mark.parametrize(("asked", "done"), [(None, 3), (2, 2), (50, 3)])
+def test_a_sybil_trains_on_its_owners_data_by_its_own_draws(asked: int | None, done: int) -> None:
+    options = {} if asked is None else {"tasks": asked}
+    sent = replies(part("sybil", owner=VICTIM, **options))[CHEAT]
+    learner = WORKLOAD.build()
+    drawn = learner.family.sample(VICTIM, done, stream(WORKLOAD.seed, "train", 1, CHEAT))
+    rows = {key: value.expand(done, *value.shape) for key, value in learner.init_state().items()}
+    by_hand, _ = learner.algorithm.task_updates(rows, drawn)
+    assert tasks(sent) == done
+    np.testing.assert_allclose(
+        update(sent),
+        torch.cat([value.mean(0).flatten() for value in by_hand.values()]),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
 DIGITS = Workload(
     task="digits",
     data={"ways": 5, "shots": 2, "queries": 4},
@@ -215,6 +233,7 @@ MISTAKES: list[tuple[list[dict[str, Any]], str]] = [
     ([part("noise"), part("poison")], "behaviours.1.clients: client 5 has a part already"),
     ([part("copy", of=CHEAT)], "behaviours.0.of: client 5 is a copier itself"),
     ([part("copy", of=-1)], "behaviours.0.of: client -1 is not one of the 12 that train"),
+    ([part("sybil", owner=12)], "behaviours.0.owner: client 12 is not one of the 12 that train"),
     ([part("fedmeta.options.Options")], "behaviours.0.kind: 'fedmeta.options.Options' is no Behaviour"),
 ]
 

@@ -7,8 +7,10 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
+from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedmeta.federation.client import ARRAYS, PARTITION, build_client_app, read_request
 from fedmeta.federation.codec import Codec
@@ -84,6 +86,22 @@ class Behaviour(ABC):
     def victim(self) -> int | None:
         """The client whose update this one takes for its own; None: nobody's."""
         return None
+
+
+class OtherLearner(Behaviour):
+    """Trains as everybody does, but by a learner of its own; subclasses say how that differs."""
+
+    @abstractmethod
+    def learner(self) -> Learner:
+        """Return the learner that such a client has."""
+
+    @cached_property
+    def _app(self) -> ClientApp:
+        return build_client_app(self.learner())
+
+    @override
+    def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        return self._app(message, context)
 
 
 BEHAVIOURS: Registry[type[Behaviour]] = Registry("behaviour")

@@ -62,11 +62,12 @@ def read_behaviours(tables: Sequence[Mapping[str, Any]], population: Population)
                 raise ConfigError(f"behaviours.{place}.clients: client {client} has a part already")
             parts[client] = casting
     for place, casting in enumerate(castings):
+        for key in ("of", "owner"):
+            if (other := getattr(casting.options, key, None)) is not None:
+                _check_trains(other, f"behaviours.{place}.{key}", population)
         victim = getattr(casting.options, "of", None)
-        if isinstance(victim, int):
-            _check_trains(victim, f"behaviours.{place}.of", population)
-            if victim in parts and hasattr(parts[victim].options, "of"):
-                raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
+        if victim in parts and hasattr(parts[victim].options, "of"):
+            raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
     return castings
 
 

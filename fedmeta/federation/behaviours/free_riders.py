@@ -3,8 +3,6 @@
 They report the metrics and task counts of an honest client: nobody who does not train would say so.
 """
 
-from typing import Any
-
 import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
@@ -49,8 +47,6 @@ class Noise(Behaviour):
 
         scale: float = Field(default=1.0, gt=0)
 
-    options: Any
-
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         rng = self.stage.rng(message, context)
@@ -71,8 +67,6 @@ class Copy(Behaviour):
         """
 
         of: int
-
-    options: Any
 
     @property
     @override

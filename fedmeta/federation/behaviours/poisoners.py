@@ -1,7 +1,5 @@
 """Clients that mean harm."""
 
-from typing import Any
-
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from pydantic import Field
@@ -27,8 +25,6 @@ class Poison(Behaviour):
         """
 
         factor: float = Field(default=2.0, gt=0)
-
-    options: Any
 
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:

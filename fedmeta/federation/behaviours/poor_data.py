@@ -1,45 +1,22 @@
 """Clients that do their part with what little or bad data they have."""
 
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviours.base import BEHAVIOURS, Behaviour
-from fedmeta.federation.client import build_client_app
+from fedmeta.federation.behaviours.base import BEHAVIOURS, OtherLearner
 from fedmeta.federation.workload import Learner
 from fedmeta.tasks import TaskBatch, TaskFamily
 
 
-class PoorData(Behaviour):
-    """Trains as everybody does, by a learner of its own; subclasses say what it lacks."""
-
-    options: Any
-
-    def learner(self) -> Learner:
-        """Return the learner that such a client has."""
-        raise NotImplementedError
-
-    @cached_property
-    def _app(self) -> ClientApp:
-        return build_client_app(self.learner())
-
-    @override
-    def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        return self._app(message, context)
-
-
 @BEHAVIOURS.register("noisy-data")
-class NoisyData(PoorData):
+class NoisyData(OtherLearner):
     """Trains on data of which some labels or inputs are wrong."""
 
     class Options(options.Options):
@@ -61,7 +38,7 @@ class NoisyData(PoorData):
 
 
 @BEHAVIOURS.register("little-data")
-class LittleData(PoorData):
+class LittleData(OtherLearner):
     """Has data for fewer tasks than it is asked for, and says so."""
 
     class Options(options.Options):

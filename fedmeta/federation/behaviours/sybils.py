@@ -1,0 +1,62 @@
+"""Clients that are one and the same."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.federation.behaviours.base import BEHAVIOURS, OtherLearner
+from fedmeta.federation.workload import Learner
+from fedmeta.tasks import TaskBatch, TaskFamily
+
+
+@BEHAVIOURS.register("sybil")
+class Sybil(OtherLearner):
+    """Another name of a client: trains honestly, on that client's data, by draws of its own.
+
+    Douceur 2002, "The Sybil Attack" (IPTPS).
+    """
+
+    class Options(options.Options):
+        """Options of the other name.
+
+        Attributes:
+            owner: The client whose data it has.
+            tasks: Tasks of each local step, if its owner splits its work over its names; None: as many
+                as it is asked for.
+        """
+
+        owner: int
+        tasks: int | None = Field(default=None, ge=1)
+
+    @override
+    def learner(self) -> Learner:
+        honest = self.stage.learner
+        asked = honest.workload.tasks_per_client
+        tasks = asked if self.options.tasks is None else min(self.options.tasks, asked)
+        workload = replace(honest.workload, tasks_per_client=tasks)
+        return Learner(workload, OwnersData(honest.family, self.options.owner), honest.algorithm)
+
+
+class OwnersData:
+    """A task family in which everybody has the data of one client.
+
+    Args:
+        family: The right owners' data.
+        owner: The client.
+    """
+
+    Options: ClassVar[type[options.Options]] = options.Options
+
+    def __init__(self, family: TaskFamily, owner: int) -> None:
+        self.family = family
+        self.spec = family.spec
+        self.population = family.population
+        self.owner = owner
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
+        """Draw tasks from the owner's data, whoever asks."""
+        return self.family.sample(self.owner, count, rng)
