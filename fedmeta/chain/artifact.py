@@ -1,8 +1,24 @@
-"""The compiled contracts that ship with the package."""
+"""The compiled contracts that ship with the package, and what their refusals mean."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
 from typing import Any
+
+from fedmeta.chain import abi as solidity
+from fedmeta.chain.errors import RevertedError
+from fedmeta.chain.hashing import keccak
+from fedmeta.errors import RunError
+
+NAMES = ("FedToken", "RewardLedger", "ParticipantRegistry")
+
+# What the compiler itself reverts with.
+_BUILT_IN: tuple[solidity.Entry, ...] = (
+    {"name": "Error", "inputs": [{"type": "string"}]},
+    {"name": "Panic", "inputs": [{"type": "uint256"}]},
+)
 
 
 @dataclass(frozen=True)
@@ -20,47 +36,149 @@ class Artifact:
     """
 
     name: str
-    abi: Sequence[Mapping[str, Any]]
+    abi: tuple[solidity.Entry, ...]
     bytecode: bytes
     deployed: bytes
     immutables: tuple[tuple[int, int], ...]
     compiler: Mapping[str, Any]
     source_hash: str
 
-    @property
+    @cached_property
     def code_hash(self) -> bytes:
         """Keccak-256 of the deployed code with zeros for immutables."""
-        raise NotImplementedError
+        return keccak(self.deployed)
 
     def matches(self, code: bytes) -> bool:
         """Return whether `code`, as on a chain, is this contract, whatever its immutables."""
-        raise NotImplementedError
+        if len(code) != len(self.deployed):
+            return False
+        masked = bytearray(code)
+        for start, length in self.immutables:
+            masked[start : start + length] = bytes(length)
+        return bytes(masked) == self.deployed
 
     def encode(self, function: str, *arguments: object) -> bytes:
-        """Return the call data of a function."""
-        raise NotImplementedError
+        """Return the call data of a function; a struct is a tuple.
+
+        Raises:
+            ValueError: If the arguments do not fit the function.
+        """
+        entry = self._function(function, len(arguments))
+        return solidity.selector(entry) + solidity.encode(entry["inputs"], arguments)
 
     def decode(self, function: str, data: bytes) -> tuple[Any, ...]:
-        """Return what a function returned."""
-        raise NotImplementedError
+        """Return what a function returned; structs as tuples, addresses checksummed.
+
+        Raises:
+            ValueError: If `data` is something else.
+        """
+        return solidity.decode(self._function(function)["outputs"], data)
 
     def creation(self, *arguments: object) -> bytes:
-        """Return the data of the transaction that deploys it."""
-        raise NotImplementedError
+        """Return the data of the transaction that deploys it.
 
-    def decode_log(self, event: str, log: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of an event by name."""
-        raise NotImplementedError
+        Raises:
+            ValueError: If the arguments do not fit the constructor.
+        """
+        inputs = [entry["inputs"] for entry in self.abi if entry["type"] == "constructor"]
+        return self.bytecode + solidity.encode(inputs[0] if inputs else [], arguments)
 
     def topic(self, event: str) -> str:
         """Return the first topic of an event, as 0x text."""
-        raise NotImplementedError
+        return "0x" + keccak(solidity.signature(self._event(event)).encode()).hex()
+
+    def decode_log(self, event: str, log: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of an event by name.
+
+        Args:
+            event: Its name.
+            log: As JSON-RPC gives it, with ``topics`` and ``data``.
+
+        Raises:
+            ValueError: If it is another event, or malformed.
+        """
+        inputs = self._event(event)["inputs"]
+        topics, data = (
+            (bytes.fromhex(topic[2:]) for topic in log["topics"]),
+            bytes.fromhex(log["data"][2:]),
+        )
+        if "0x" + next(topics, b"").hex() != self.topic(event):
+            raise ValueError(f"not the event {event}")
+        plain = iter(solidity.decode([i for i in inputs if not i["indexed"]], data))
+        return {
+            i["name"]: solidity.decode_topic(i, next(topics)) if i["indexed"] else next(plain)
+            for i in inputs
+        }
+
+    def _function(self, name: str, arity: int | None = None) -> solidity.Entry:
+        for entry in self.abi:
+            named = entry["type"] == "function" and entry["name"] == name
+            if named and arity in (None, len(entry["inputs"])):
+                return entry
+        raise ValueError(f"{self.name} has no function {name} of so many arguments")
+
+    def _event(self, name: str) -> solidity.Entry:
+        for entry in self.abi:
+            if entry["type"] == "event" and entry["name"] == name:
+                return entry
+        raise ValueError(f"{self.name} has no event {name}")
 
 
+@lru_cache
 def load_artifact(name: str) -> Artifact:
-    """Return a shipped contract: ``FedToken``, ``RewardLedger`` or ``ParticipantRegistry``.
+    """Return a shipped contract: one of `NAMES`.
 
     Raises:
-        RunError: If the package is incomplete.
+        RunError: If the package is incomplete or damaged.
     """
-    raise NotImplementedError
+    path = files("fedmeta.chain") / "artifacts" / f"{name}.json"
+    try:
+        return parse_artifact(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the package's {path} is damaged or missing ({error}): install it again"
+        ) from None
+
+
+def parse_artifact(content: Mapping[str, Any]) -> Artifact:
+    """Return the artifact that a file's content describes.
+
+    Raises:
+        KeyError: If a field is missing.
+        ValueError: If a field is malformed.
+    """
+    ranges = {
+        (int(place["start"]), int(place["length"]))
+        for places in content["immutableReferences"].values()
+        for place in places
+    }
+    artifact = Artifact(
+        name=content["name"],
+        abi=tuple(content["abi"]),
+        bytecode=bytes.fromhex(content["bytecode"][2:]),
+        deployed=bytes.fromhex(content["deployedBytecode"][2:]),
+        immutables=tuple(sorted(ranges)),
+        compiler=content["compiler"],
+        source_hash=content["sourceHash"],
+    )
+    if any(start + length > len(artifact.deployed) for start, length in ranges):
+        raise ValueError("immutables beyond the end of the code")
+    return artifact
+
+
+def explain_revert(data: bytes) -> RevertedError:
+    """Return the error that a contract's revert data stands for."""
+    entry = _refusals().get(data[:4])
+    if entry is not None:
+        try:
+            return RevertedError(entry["name"], solidity.decode(entry["inputs"], data[4:]), data)
+        except ValueError:
+            pass
+    return RevertedError("", (), data)
+
+
+@lru_cache
+def _refusals() -> dict[bytes, solidity.Entry]:
+    """Custom errors of all our contracts by selector: one contract passes on what another says."""
+    entries = [entry for name in NAMES for entry in load_artifact(name).abi if entry["type"] == "error"]
+    return {solidity.selector(entry): entry for entry in (*_BUILT_IN, *entries)}

@@ -13,7 +13,7 @@ RECORD_TYPE = (
     "bytes32 contributionsRoot,bytes32 modelHash,bytes32 evidenceHash,uint256 total)"
 )
 VETO_TYPE = "Veto(bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash)"
-SLASH_TYPE = "Slash(bytes32 campaign,address account,uint64 nonce,uint256 amount,bytes32 evidenceHash)"
+SLASH_TYPE = "Slash(address account,uint256 amount,bytes32 evidenceHash,uint64 nonce)"
 UPDATE_TYPE = "Update(bytes32 run,uint64 round,uint64 tasks,bytes32 update)"
 LEDGER_NAME = "fedmeta RewardLedger"
 REGISTRY_NAME = "fedmeta ParticipantRegistry"
@@ -65,18 +65,16 @@ class Slash:
     """What the committee signs to take a part of a stake.
 
     Attributes:
-        campaign: The campaign's id.
         account: Whose stake.
-        nonce: The account's slashings so far.
         amount: Token units.
-        evidence_hash: Of what shows the fault.
+        evidence_hash: Of what shows the fault, 32 bytes.
+        nonce: The account's slashings so far.
     """
 
-    campaign: bytes
     account: str
-    nonce: int
     amount: int
     evidence_hash: bytes
+    nonce: int
 
 
 def ledger_domain(chain_id: int, ledger: str) -> bytes:
@@ -118,8 +116,8 @@ def veto_digest(domain: bytes, veto: Veto) -> bytes:
 
 def slash_digest(domain: bytes, slash: Slash) -> bytes:
     """Return the 32 bytes that committee members sign for a slashing; errors as of `record_digest`."""
-    values = _word(slash.campaign) + _PADDING + from_address(slash.account) + _uint64(slash.nonce)
-    return _digest(domain, _SLASH + values + slash.amount.to_bytes(32) + _word(slash.evidence_hash))
+    values = _PADDING + from_address(slash.account) + slash.amount.to_bytes(32)
+    return _digest(domain, _SLASH + values + _word(slash.evidence_hash) + _uint64(slash.nonce))
 
 
 def update_digest(run: bytes, round_: int, tasks: int, update: bytes) -> bytes:
