@@ -13,7 +13,8 @@ import {RewardLedger} from "./RewardLedger.sol";
 contract ParticipantRegistry is Committee {
     using SafeERC20 for IERC20;
 
-    /// @dev One slot. `nonce` outlives the membership, so that no slash can be submitted twice.
+    /// @dev One slot. `nonce` counts slashes and withdrawals and outlives the stake: a signed slash works once, and only
+    /// on the stake it was signed for.
     struct Member {
         uint128 stake;
         uint64 withdrawableAt;
@@ -23,16 +24,18 @@ contract ParticipantRegistry is Committee {
     bytes32 private constant SLASH_TYPEHASH =
         keccak256("Slash(address account,uint256 amount,bytes32 evidenceHash,uint64 nonce)");
 
+    /// @notice The ledger that slashed stakes fund.
     RewardLedger public immutable ledger;
+    /// @notice The token of the stakes.
     IERC20 public immutable token;
     /// @notice What everyone puts down to join.
     uint128 public immutable stake;
-    /// @notice The most that one account can be slashed by from joining to withdrawing.
+    /// @notice The most that can be slashed of one stake.
     uint128 public immutable slashCap;
-    /// @notice For how many seconds after leaving a stake can still be slashed and not be withdrawn.
+    /// @notice For how many seconds after leaving a stake cannot be withdrawn, and can still be slashed.
     uint40 public immutable unbonding;
 
-    /// @notice An account's stake, when it may be withdrawn (0: has not left), and the nonce its next slash must name.
+    /// @notice An account's stake, since when it can be withdrawn (0: it has not left), and the nonce of its next slash.
     mapping(address account => Member) public members;
 
     event Joined(address indexed account, address indexed payer, uint256 stake);
@@ -46,8 +49,9 @@ contract ParticipantRegistry is Committee {
     error NotActive(address account);
     error NotLeaving(address account);
     error StillUnbonding(uint64 withdrawableAt);
+    error NotStaked(address account);
     error ZeroSlash();
-    error SlashCapExceeded(uint256 slashed, uint128 slashCap);
+    error SlashCapExceeded(uint256 amount, uint128 room);
 
     /// @dev The committee and the token are the ledger's.
     constructor(RewardLedger ledger_, uint128 stake_, uint128 slashCap_, uint40 unbonding_)
@@ -87,26 +91,27 @@ contract ParticipantRegistry is Committee {
         uint256 amount = member.stake;
         member.stake = 0;
         member.withdrawableAt = 0;
+        member.nonce++;
         emit Withdrawn(account, amount);
         token.safeTransfer(account, amount);
     }
 
-    /// @notice Takes a part of an account's stake, also while it is unbonding, and funds the ledger with it.
-    /// @param signatures See Committee; at least `threshold` members sign the slash together with the account's nonce.
+    /// @notice Takes a part of an account's stake, also while it is unbonding, and funds the ledger with it. Anyone may
+    /// submit it.
+    /// @param signatures As Committee wants them; the members sign the other arguments with the account's nonce.
     function slash(address account, uint256 amount, bytes32 evidenceHash, bytes calldata signatures) external {
         Member storage member = members[account];
-        uint64 nonce = member.nonce;
-        _requireCommittee(
-            keccak256(abi.encode(SLASH_TYPEHASH, account, amount, evidenceHash, nonce)), signatures
-        );
-        uint256 left = member.stake;
-        if (left == 0) revert NotActive(account);
+        uint128 left = member.stake;
+        if (left == 0) revert NotStaked(account);
         if (amount == 0) revert ZeroSlash();
-        if (stake - left + amount > slashCap) revert SlashCapExceeded(stake - left + amount, slashCap);
+        uint128 room = slashCap - (stake - left);
+        if (amount > room) revert SlashCapExceeded(amount, room);
+        uint64 nonce = member.nonce;
+        _requireCommittee(keccak256(abi.encode(SLASH_TYPEHASH, account, amount, evidenceHash, nonce)), signatures);
 
-        member.stake = uint128(left - amount);
+        member.stake = left - uint128(amount);
         member.nonce = nonce + 1;
-        if (left == amount) member.withdrawableAt = 0;
+        if (amount == left) member.withdrawableAt = 0;
         emit Slashed(account, nonce, amount, evidenceHash);
         token.forceApprove(address(ledger), amount);
         ledger.fund(amount);

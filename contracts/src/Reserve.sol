@@ -4,10 +4,21 @@ pragma solidity 0.8.37;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
-/// @title The pocket in which a ledger keeps what it has not awarded yet
-/// @notice A bare account: all it ever does is to let the ledger that made it move its tokens.
+/// @title The pocket in which a ledger keeps what it has not awarded
+/// @notice Only the ledger that made it can take tokens out.
 contract Reserve {
+    address private immutable _ledger = msg.sender;
+    IERC20 private immutable _token;
+
+    error NotTheLedger(address caller);
+
     constructor(IERC20 token) {
-        SafeERC20.forceApprove(token, msg.sender, type(uint256).max);
+        _token = token;
+    }
+
+    /// @notice Sends tokens out.
+    function release(address to, uint256 amount) external {
+        if (msg.sender != _ledger) revert NotTheLedger(msg.sender);
+        SafeERC20.safeTransfer(_token, to, amount);
     }
 }
