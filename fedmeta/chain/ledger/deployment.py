@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from fedmeta.chain.artifact import load_artifact
@@ -66,10 +67,17 @@ class Deployment:
             UnderfundedError: If the sponsor has too few tokens.
             ChainError: See `Transactor.perform`; call again later.
         """
+        code = load_artifact("RewardLedger").code_hash
+        if self._campaign.code not in (None, code):
+            raise WrongCampaignError(
+                "the campaign's ledger was deployed by another version of fedmeta: go on with that one, "
+                "or start over with --new-campaign"
+            )
         terms = self._terms()
         token = self._token()
         ledger = self._ledger(terms, token.address)
-        deployed = Deployed(token, ledger, None, terms)
+        registry = self._registry(ledger.address) if self.options.staking.enabled else None
+        deployed = Deployed(token, ledger, registry, terms)
         self._write_down(deployed)
         self._fund(deployed)
         return deployed
@@ -145,6 +153,19 @@ class Deployment:
 
         return self._created("RewardLedger", (terms.struct(token),), self._campaign.ledger, is_ours)
 
+    def _registry(self, ledger: str) -> Contract:
+        staking = self.options.staking
+        stake = staking.stake * UNITS
+        most = int(stake * Decimal(str(staking.slash_share)))
+        expected = [ledger.lower(), stake, most, staking.unbonding]
+
+        def is_ours(registry: Contract) -> bool:
+            found = registry.many("ledger", "stake", "slashCap", "unbonding")
+            return [str(found[0]).lower(), *found[1:]] == expected
+
+        arguments = (ledger, stake, most, staking.unbonding)
+        return self._created("ParticipantRegistry", arguments, self._campaign.registry, is_ours)
+
     def _created(
         self,
         name: str,
@@ -179,10 +200,14 @@ class Deployment:
 
     def _write_down(self, deployed: Deployed) -> None:
         campaign = self._campaign
-        token, ledger = deployed.token.address, deployed.ledger.address
-        if (campaign.token, campaign.ledger) != (token, ledger):
-            code = deployed.ledger.artifact.code_hash
-            self.journal.note("deployed", token=token, ledger=ledger, code=code)
+        found = {
+            "token": deployed.token.address,
+            "ledger": deployed.ledger.address,
+            "registry": deployed.registry.address if deployed.registry else campaign.registry,
+            "code": deployed.ledger.artifact.code_hash,
+        }
+        if any(getattr(campaign, name) != value for name, value in found.items()):
+            self.journal.note("deployed", **found)
 
     def _fund(self, deployed: Deployed) -> None:
         """Bring the escrow up to the budget.

@@ -92,3 +92,16 @@ class Transaction:
     state: State = "journaled"
     block_hash: bytes | None = None
     block_number: int | None = None
+
+
+@dataclass(frozen=True)
+class Stake:
+    """A stake that is to be put down.
+
+    Attributes:
+        account: For whom.
+        evidence: Hash of what shows that a part of it is to be taken, 32 bytes; None: nothing does.
+    """
+
+    account: str
+    evidence: bytes | None = None

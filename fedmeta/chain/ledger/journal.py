@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedmeta.chain.ledger.entries import Campaign, SignedRecord, State, Transaction
+from fedmeta.chain.ledger.entries import Campaign, SignedRecord, Stake, State, Transaction
 from fedmeta.chain.ledger.rounds import FrozenRound, awards, contributions_in, decode, encode
 from fedmeta.chain.ledger.store import Reader, StepHook, Store, damaged, ignore
 from fedmeta.errors import RunError
@@ -37,6 +37,7 @@ CREATE TABLE transactions (
     hash BLOB PRIMARY KEY, action TEXT NOT NULL, sender TEXT NOT NULL, nonce INTEGER NOT NULL,
     raw BLOB NOT NULL, state TEXT NOT NULL, block_hash BLOB, block_number INTEGER
 );
+CREATE TABLE stakes (account TEXT PRIMARY KEY, evidence BLOB);
 CREATE INDEX transactions_by_action ON transactions (action);
 """
 
@@ -136,6 +137,10 @@ class JournalView:
         )
         return [Transaction(*row) for row in self._store.rows(query)]
 
+    def stakes(self) -> list[Stake]:
+        """Return the stakes that are to be put down, in the order in which they were asked for."""
+        return [Stake(*row) for row in self._store.rows("SELECT account, evidence FROM stakes")]
+
 
 class Journal(JournalView):
     """The journal, open for writing by this process alone.
@@ -221,6 +226,18 @@ class Journal(JournalView):
         with self._store.step("mined") as db:
             query = "UPDATE transactions SET state = 'mined', block_hash = ?, block_number = ?"
             db.execute(f"{query} WHERE hash = ?", (block_hash, block_number, transaction.hash))
+
+    def stake(self, accounts: Sequence[str]) -> None:
+        """Write down that these accounts join with a stake; those that are there already stay."""
+        with self._store.step("stake") as db:
+            query = "INSERT OR IGNORE INTO stakes (account) VALUES (?)"
+            db.executemany(query, [(account,) for account in accounts])
+
+    def accuse(self, account: str, evidence: bytes) -> None:
+        """Write down what an account's stake is to be slashed for; the first evidence stays."""
+        with self._store.step("accuse") as db:
+            query = "UPDATE stakes SET evidence = ? WHERE account = ? AND evidence IS NULL"
+            db.execute(query, (evidence, account))
 
     def recorded_through(self, round_: int) -> None:
         """Follow the chain: it holds the records up to `round_`, and none after it."""

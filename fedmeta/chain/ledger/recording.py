@@ -41,6 +41,7 @@ class Recording:
     """
 
     def __init__(self, deployed: Deployed, transactor: Transactor, keys: Keys, batch: int) -> None:
+        self.deployed = deployed
         self.ledger = deployed.ledger
         self.terms = deployed.terms
         self.transactor = transactor

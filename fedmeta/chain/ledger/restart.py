@@ -58,8 +58,17 @@ def _copy_rounds(folder: Path, copied: Journal) -> None:
     try:
         for first in range(1, old.frozen + 1, _AT_ONCE):
             copied.freeze(old.rounds(first, min(first + _AT_ONCE - 1, old.frozen)))
+        _copy_stakes(old, copied)
     finally:
         old.close()
+
+
+def _copy_stakes(old: Journal, copied: Journal) -> None:
+    stakes = old.stakes()
+    copied.stake([stake.account for stake in stakes])
+    for stake in stakes:
+        if stake.evidence is not None:
+            copied.accuse(stake.account, stake.evidence)
 
 
 def complete_restart(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.chain.errors import ChainError
@@ -11,8 +12,10 @@ from fedmeta.chain.ledger.addresses import WrongCampaignError
 from fedmeta.chain.ledger.claims import Claims
 from fedmeta.chain.ledger.contract import NoCodeError, quantity, unhex
 from fedmeta.chain.ledger.deployment import Deployment
+from fedmeta.chain.ledger.entries import Campaign, Stake
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.ledger.recording import Recording
+from fedmeta.chain.ledger.staking import Stakes
 from fedmeta.chain.ledger.transactions import Transactor
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
@@ -56,6 +59,7 @@ class Session:
         self.keys = self._bind()
         self.transactor = Transactor(chain, self.journal, settler.wait)
         self._recording: Recording | None = None
+        self._staked: list[Stake] = []
         self._looked = 0.0
 
     def _bind(self) -> Keys:
@@ -71,12 +75,22 @@ class Session:
         if self._recording is None:
             deployed = Deployment(self.transactor, self.keys, self.options).ensure()
             self._recording = Recording(deployed, self.transactor, self.keys, self.options.batch)
+            # What was staked is looked at again: the deployment may be another one.
+            self._staked = []
         return self._recording
+
+    def _stake(self, recording: Recording) -> None:
+        stakes, deployed = self.journal.stakes(), recording.deployed
+        if deployed.registry is not None and stakes != self._staked:
+            Stakes(recording, deployed.token, deployed.registry).settle(stakes)
+            self._staked = stakes
 
     def record(self, draining: bool) -> bool:
         """Record the next rounds; return whether there were any."""
         try:
-            recorded = self.recording.step(draining)
+            recording = self.recording
+            self._stake(recording)
+            recorded = recording.step(draining)
         except NoCodeError:
             # The chain went back to before the deployment.
             self._recording = None
@@ -101,16 +115,26 @@ def bind(journal: Journal, chain: Chain) -> None:
     campaign = journal.campaign
     if campaign is None or campaign.genesis is None:
         journal.note("bind", chain_id=chain.chain_id, genesis=chain.genesis)
-        return
+    else:
+        check_chain(journal.path, campaign, chain)
+
+
+def check_chain(path: Path, campaign: Campaign, chain: Chain) -> None:
+    """Refuse a chain that is not the one of a campaign.
+
+    Raises:
+        WrongCampaignError: Naming both.
+    """
     if campaign.chain_id != chain.chain_id:
         raise WrongCampaignError(
-            f"{journal.path} is about chain {campaign.chain_id}, and the node has chain "
-            f"{chain.chain_id}: point at the right one, or start over with --new-campaign"
+            f"{path} is about chain {campaign.chain_id}, and the node has chain {chain.chain_id}: "
+            "point at the right one, or start over with --new-campaign"
         )
-    if campaign.genesis != chain.genesis:
+    genesis = campaign.genesis or b""
+    if genesis != chain.genesis:
         raise WrongCampaignError(
-            f"the chain was reset (genesis 0x{chain.genesis.hex()[:8]}, in {journal.path} "
-            f"0x{campaign.genesis.hex()[:8]}): nothing is paid again; start over with --new-campaign"
+            f"the chain was reset (its genesis is 0x{chain.genesis.hex()[:8]}, in {path} "
+            f"0x{genesis.hex()[:8]}): nothing is paid again; start over with --new-campaign"
         )
 
 

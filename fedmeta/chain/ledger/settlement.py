@@ -111,6 +111,21 @@ class Settlement:
         self.journal.freeze(rounds)
         self._settler.wake()
 
+    def stake(self, accounts: Sequence[str]) -> None:
+        """Ask that the sponsor puts down a stake for each account, once; needs `staking.enabled`."""
+        self.journal.stake(accounts)
+        self._settler.wake()
+
+    def slash(self, account: str, evidence: bytes) -> None:
+        """Ask that the committee takes its share of an account's stake, once in a campaign.
+
+        Args:
+            account: Which was staked.
+            evidence: Hash of what shows the misbehaviour, 32 bytes, such as a round's evidence hash.
+        """
+        self.journal.accuse(account, evidence)
+        self._settler.wake()
+
     def start(self) -> None:
         """Start to settle in the background."""
         self._settler.start()
