@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedmeta.errors import ConfigError, DataError, FedmetaError, RunError, UsageError
     from fedmeta.experiment import Config, RunFolder, load_config
-    from fedmeta.experiment.run import Listener, Result, resume, run
+    from fedmeta.experiment.result import Listener, Result
+    from fedmeta.experiment.run import resume, run
     from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload, evaluate, simulate
     from fedmeta.learning import Algorithm, LearnerSetup, Model, build_algorithm, expand_state
     from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family
@@ -19,7 +20,8 @@ else:
     _NAMES = {
         "errors": ("ConfigError", "DataError", "FedmetaError", "RunError", "UsageError"),
         "experiment": ("Config", "RunFolder", "load_config"),
-        "experiment.run": ("Listener", "Result", "resume", "run"),
+        "experiment.result": ("Listener", "Result"),
+        "experiment.run": ("resume", "run"),
         "federation": (
             "Plan",
             "RoundRecord",

@@ -37,6 +37,7 @@ class ChainOptions(Options):
         provider: none, embedded, anvil, ganache, or the URL of a node.
         chain_id: That the node must have; by default 31337 for the chains we start, any for a URL.
         port: Of a node we start; by default a free one.
+        required: A node given by URL must answer before a run starts; false: it may come later.
         addresses: File that `fedmeta chain deploy` wrote; by default the run deploys its own contracts.
         pot: Whole tokens that a round pays.
         budget: Whole tokens put in escrow; 0: pot times rounds.
@@ -53,6 +54,7 @@ class ChainOptions(Options):
     provider: str = "none"
     chain_id: int | None = Field(None, ge=1, lt=2**53)
     port: int | None = Field(None, ge=1, le=65_535)
+    required: bool = True
     addresses: str = ""
     pot: int = Field(100, ge=1, le=10**12)
     budget: int = Field(0, ge=0, le=10**12)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
+from fedmeta.cli.tables import earnings_table, final_table, settled_line
 from fedmeta.experiment import Config, Listener, Result, RunFolder
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Display:
     def __init__(self, quiet_stdout: bool) -> None:
         self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet_stdout
-        self.listener = Listener(self._started, self._round, self._testing, self._note)
+        self.listener = Listener(self._started, self._round, self._testing, self._settling, self._note)
         self._progress: Progress | None = None
         self._rounds = 0
         self._done_before = 0
@@ -109,10 +109,17 @@ class Display:
         if clients:
             self.console.print(f"testing {clients} held-out clients")
 
+    def _settling(self, rounds: int) -> None:
+        self.console.print(f"settling {rounds} rounds on the chain")
+
     def show_result(self, result: Result) -> None:
         """Print how held-out clients do by adaptation step."""
         if result.final:
-            self.console.print(_final_table(result))
+            self.console.print(final_table(result))
+        if result.participants:
+            self.console.print(earnings_table(result.participants, result.chain is not None))
+        if result.chain:
+            self.console.print(settled_line(result))
         self.console.print(
             f"{result.tasks} training tasks in {result.wall_seconds:.1f} s; the run is in {result.run}"
         )
@@ -124,28 +131,3 @@ def _quality(record: "RoundRecord") -> str:
     if record.accuracy is None or record.accuracy_before is None:
         return f"loss {record.loss_before:.3f} -> {record.loss:.3f}"
     return f"loss {record.loss:.3f}, accuracy {record.accuracy_before:.3f} -> {record.accuracy:.3f}"
-
-
-def _final_table(result: Result) -> Table:
-    tasks = result.final[0].tasks
-    title = f"{result.experiment}: held-out clients, mean and 95% interval over {tasks} tasks"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    classification = result.final[0].accuracy is not None
-    inductive = any(step.inductive_accuracy is not None for step in result.final)
-    table.add_column("adaptation steps")
-    if classification:
-        table.add_column("accuracy", justify="right")
-    if inductive:
-        table.add_column("without transduction", justify="right")
-    table.add_column("loss", justify="right")
-    for step in result.final:
-        cells = ["before" if step.step == 0 else str(step.step)]
-        if classification:
-            cells.append(f"{step.accuracy:.3f} ± {step.ci95:.3f}")
-            loss = f"{step.loss:.3f}"
-        else:
-            loss = f"{step.loss:.3f} ± {step.ci95:.3f}"
-        if inductive:
-            cells.append(f"{step.inductive_accuracy:.3f}")
-        table.add_row(*cells, loss)
-    return table

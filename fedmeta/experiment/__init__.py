@@ -9,7 +9,8 @@ from fedmeta.experiment.config import (
 )
 from fedmeta.experiment.environment import versions
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.run import Listener, Result, resume, run
+from fedmeta.experiment.result import Listener, Result
+from fedmeta.experiment.run import resume, run
 
 __all__ = [
     "Config",

@@ -66,6 +66,7 @@ class Config(Options):
         learner: Options of the algorithm.
         server: The server's optimizer.
         gate: What a reply must satisfy.
+        behaviours: Clients that do not do their part: tables of kind, clients and options.
         evaluation: Of held-out clients.
         incentives: What updates are worth.
         chain: The optional ledger.
@@ -97,6 +98,7 @@ class Config(Options):
     learner: dict[str, Any] = Field(default_factory=dict)
     server: ServerOptions = ServerOptions()
     gate: GateOptions = GateOptions()
+    behaviours: list[dict[str, Any]] = Field(default_factory=list)
     evaluation: EvaluationOptions = EvaluationOptions()
     incentives: IncentiveOptions = IncentiveOptions()
     chain: ChainOptions = ChainOptions()
@@ -240,11 +242,13 @@ def to_toml(config: Config) -> str:
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:
     # TOML has no null; an absent key means the same to every option that may be None.
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in table.items()
-        if value is not None
-    }
+    return {key: _value(value) for key, value in table.items() if value is not None}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(one) for one in value]
+    return _without_none(value) if isinstance(value, dict) else value
 
 
 def describe_keys() -> list[tuple[str, str, str]]:

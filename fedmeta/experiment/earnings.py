@@ -1,9 +1,9 @@
 """Who contributed to a run and what each was awarded, from ``clients.jsonl`` alone."""
 
-import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 UNITS = 10**6
 """Token units in a token."""
@@ -45,25 +45,24 @@ class _Tally:
     earned: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: dict[str, object]) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         self.rounds += 1
-        self.tasks += int(str(row["tasks"]))
+        self.tasks += row["tasks"]
         if not row["admitted"]:
-            self.reasons[str(row["reason"])] += 1
+            self.reasons[row["reason"]] += 1
             return
         self.admitted += 1
-        self.account = self.account or (str(row["account"]) if row.get("account") else None)
+        self.account = self.account or row.get("account")
         if row.get("score") is not None:
             self.scored += 1
-            self.score += float(str(row["score"]))
-        self.earned += int(str(row.get("reward") or 0))
+            self.score += row["score"]
+        self.earned += row.get("reward") or 0
 
 
-def participants(lines: Iterable[bytes]) -> tuple[Participant, ...]:
-    """Add up the lines of ``clients.jsonl``, by client; those who earned most come first."""
+def participants(rows: Iterable[Mapping[str, Any]]) -> tuple[Participant, ...]:
+    """Add up the rows of ``clients.jsonl``, by client; those who earned most come first."""
     tallies: dict[int, _Tally] = {}
-    for line in lines:
-        row = json.loads(line)
+    for row in rows:
         tallies.setdefault(row["client"], _Tally()).add(row)
     found = [
         Participant(

@@ -168,7 +168,18 @@ class RunFolder:
         Raises:
             UsageError: If a line is damaged, or the file is missing; it is named.
         """
-        path = self.path / "metrics.jsonl"
+        return self._rows("metrics.jsonl")
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Return the lines of ``clients.jsonl``; a last line that was cut off is left out.
+
+        Raises:
+            UsageError: If a line is damaged, or the file is missing; it is named.
+        """
+        return self._rows("clients.jsonl")
+
+    def _rows(self, log: str) -> list[dict[str, Any]]:
+        path = self.path / log
         rows: list[dict[str, Any]] = []
         try:
             for line in path.read_bytes().split(b"\n")[:-1]:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flwr.clientapp.typing import Mod
+
 from fedmeta.experiment.config import Config
 from fedmeta.federation import Learner, Plan, Workload
+from fedmeta.federation.behaviours import Casting, mods_for, read_behaviours
 from fedmeta.learning import LearnerSetup, resolve_setup
 from fedmeta.options import parse_options
 from fedmeta.tasks import Population, family_kind
@@ -27,6 +30,7 @@ def resolve(config: Config) -> Config:
             "data": _set(data.model_dump(mode="json")),
             "network": _set(setup.network),
             "learner": _set(setup.learner),
+            "behaviours": [casting.table for casting in castings(config)],
             "quorum": config.quorum or (config.cohort + 1) // 2,
             "incentives": config.incentives.model_copy(update={"rule": rule}),
         }
@@ -42,6 +46,11 @@ def population(config: Config) -> Population:
     """Return the clients of a config by split."""
     held_out = config.validation_clients + config.test_clients
     return Population(config.clients - held_out, config.validation_clients, config.test_clients)
+
+
+def castings(config: Config) -> list[Casting]:
+    """Return who does not do their part, and how."""
+    return read_behaviours(config.behaviours, population(config))
 
 
 def workload(config: Config) -> Workload:
@@ -72,6 +81,11 @@ def plan(config: Config) -> Plan:
         gate=config.gate,
         evaluate_every=config.evaluation.every,
     )
+
+
+def mods(config: Config) -> dict[int, list[Mod]]:
+    """Return what stands between the clients that misbehave and their honest selves."""
+    return mods_for(config.behaviours, workload(config))
 
 
 def check(config: Config) -> Learner:

@@ -1,0 +1,74 @@
+"""The tables at the end of a run."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from fedmeta.experiment import Result
+from fedmeta.experiment.earnings import UNITS, Participant
+
+SHOWN_PARTICIPANTS = 30
+
+
+def earnings_table(participants: Sequence[Participant], on_chain: bool) -> Table:
+    """Return who contributed, what it was worth and what it earns; the highest paid come first."""
+    total = sum(one.earned for one in participants) / UNITS
+    table = Table(
+        title=f"who contributed: {total:,.6g} tokens for {len(participants)} clients",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("client", justify="right")
+    if on_chain:
+        table.add_column("account")
+    for name in ("rounds", "tasks", "mean score", "earned"):
+        table.add_column(name, justify="right")
+    table.add_column("refused")
+    for one in participants[:SHOWN_PARTICIPANTS]:
+        refused = one.rounds - one.admitted
+        cells = [str(one.client), *([_short(one.account)] if on_chain else [])]
+        score = "-" if one.score is None else f"{one.score:.4g}"
+        cells += [f"{one.admitted}/{one.rounds}", str(one.tasks), score, f"{one.earned / UNITS:,.2f}"]
+        table.add_row(*cells, f"{refused}: {one.refused}" if refused else "")
+    if len(participants) > SHOWN_PARTICIPANTS:
+        table.caption = f"and {len(participants) - SHOWN_PARTICIPANTS} more: see clients.jsonl"
+    return table
+
+
+def _short(account: str | None) -> str:
+    return f"{account[:8]}...{account[-4:]}" if account else "-"
+
+
+def settled_line(result: Result) -> str:
+    """Return how far the ledger came, and what to do next."""
+    chain = result.chain or {}
+    line = f"{chain['recorded']} of {chain['frozen']} rounds recorded on the chain"
+    if chain["complete"]:
+        return f"{line}; check it with `fedmeta chain audit {result.run}`"
+    return f"{line}: {chain['problem']}; `fedmeta resume {result.run}` settles the rest"
+
+
+def final_table(result: Result) -> Table:
+    """Return how held-out clients do by adaptation step."""
+    tasks = result.final[0].tasks
+    title = f"{result.experiment}: held-out clients, mean and 95% interval over {tasks} tasks"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    classification = result.final[0].accuracy is not None
+    inductive = any(step.inductive_accuracy is not None for step in result.final)
+    table.add_column("adaptation steps")
+    if classification:
+        table.add_column("accuracy", justify="right")
+    if inductive:
+        table.add_column("without transduction", justify="right")
+    table.add_column("loss", justify="right")
+    for step in result.final:
+        cells = ["before" if step.step == 0 else str(step.step)]
+        if classification:
+            cells.append(f"{step.accuracy:.3f} ± {step.ci95:.3f}")
+            loss = f"{step.loss:.3f}"
+        else:
+            loss = f"{step.loss:.3f} ± {step.ci95:.3f}"
+        if inductive:
+            cells.append(f"{step.inductive_accuracy:.3f}")
+        table.add_row(*cells, loss)
+    return table

@@ -1,0 +1,189 @@
+"""The inside of a run: train from where it stood, test, settle, and keep the folder true meanwhile."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fedmeta.errors import DivergedError, FedmetaError, RunError
+from fedmeta.experiment import plan as planning
+from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.earnings import participants
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.recorder import Recorder
+from fedmeta.experiment.result import Listener, Result, ignore
+from fedmeta.experiment.scorer import RunScorer
+from fedmeta.federation import Learner, Rewards, Snapshot, StepResult, evaluate, simulate
+
+if TYPE_CHECKING:
+    from fedmeta.experiment.ledger import RunLedger
+
+
+def execute(folder: RunFolder, config: Config, learner: Learner, listener: Listener) -> Result:
+    """Run what is left of a run.
+
+    Args:
+        folder: The run's folder, locked by this process.
+        config: Its config.
+        learner: The clients' side of its workload.
+        listener: Watches it.
+
+    Raises:
+        UsageError: If the chain or the keys that the config asks for can never work.
+        RunError: If the run could not go on.
+    """
+    with _accounted(folder), _ledger(folder, config, listener) as ledger:
+        covered = ledger.covered if ledger else ignore
+        with closing(Recorder(folder, config, listener.round, covered)) as recorder:
+            final = _train_and_test(_Parts(folder, config, learner, recorder, ledger), listener)
+        changes: dict[str, Any] = {"final": [asdict(step) for step in final]}
+        if ledger:
+            listener.settling(ledger.settlement.frozen)
+            changes["chain"] = asdict(ledger.finish())
+        folder.update_info(changes)
+    return _result(folder, config, final)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    folder: RunFolder
+    config: Config
+    learner: Learner
+    recorder: Recorder
+    ledger: "RunLedger | None"
+
+
+def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]:
+    folder, config = parts.folder, parts.config
+    start = _newest(folder, parts.recorder, listener)
+    listener.started(folder, config, start.round if start else 0)
+    if parts.ledger:
+        parts.ledger.start()
+    try:
+        snapshot = _train(parts, start)
+        listener.testing(config.test_clients)
+        return evaluate(planning.workload(config), snapshot.state, "test", config.workers)
+    except (KeyboardInterrupt, FedmetaError) as error:
+        # A full disk stops this as well; the checkpoints before it are whole.
+        with suppress(OSError):
+            parts.recorder.checkpoint()
+        if isinstance(error, DivergedError):
+            raise DivergedError(f"{error}; {_last_good(folder)}") from None
+        raise
+
+
+@contextmanager
+def _ledger(folder: RunFolder, config: Config, listener: Listener) -> Iterator["RunLedger | None"]:
+    if not config.chain.enabled:
+        yield None
+        return
+    from fedmeta.experiment.ledger import RunLedger
+
+    with RunLedger(folder, config, listener.note) as ledger:
+        yield ledger
+
+
+def _rewards(parts: _Parts) -> Rewards:
+    scorer = None
+    if parts.config.incentives.rule != "none":
+        scorer = RunScorer(parts.config, parts.learner)
+        scorer.replay(parts.folder.clients())
+    return Rewards(parts.ledger.signatures if parts.ledger else None, scorer)
+
+
+def _last_good(folder: RunFolder) -> str:
+    rounds = folder.checkpoints.rounds()
+    return f"the last good checkpoint is of round {rounds[0]}" if rounds else "no round was good"
+
+
+def _train(parts: _Parts, start: Snapshot | None) -> Snapshot:
+    config = parts.config
+    if start and start.round >= config.rounds:
+        return start
+    return simulate(
+        planning.workload(config),
+        planning.plan(config),
+        start=start,
+        observer=parts.recorder.on_round,
+        workers=config.workers,
+        mods=planning.mods(config),
+        rewards=_rewards(parts),
+    )
+
+
+def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapshot | None:
+    """Find the newest good checkpoint, and put the folder back to how it was then."""
+    folder.checkpoints.folder.mkdir(exist_ok=True)
+    logged = len(folder.metrics())
+    found: tuple[Snapshot, Manifest] | None = None
+    for candidate in folder.checkpoints.newest_first():
+        if isinstance(candidate, DamagedCheckpointError):
+            listener.note(f"{candidate}: not used")
+        elif short := recorder.shorter_than(candidate[1]):
+            listener.note(
+                f"checkpoint of round {candidate[0].round}: {short} is shorter than it was then"
+            )
+        else:
+            found = candidate
+            break
+    round_ = found[0].round if found else 0
+    if logged > round_:
+        listener.note(
+            f"rounds {round_ + 1} to {logged} were logged but not checkpointed: they run again"
+        )
+    folder.checkpoints.drop_after(round_)
+    recorder.rewind(found[1] if found else None)
+    return found[0] if found else None
+
+
+@contextmanager
+def _accounted(folder: RunFolder) -> Iterator[None]:
+    """Keep the status and the time in ``run.json`` true, however the block ends."""
+    began, spent = time.monotonic(), folder.info.get("wall_seconds", 0.0)
+
+    def close(status: str, error: str | None = None) -> None:
+        seconds = round(spent + time.monotonic() - began, 3)
+        folder.update_info({"status": status, "ended": _now(), "wall_seconds": seconds, "error": error})
+
+    folder.update_info({"status": "running", "started": _now(), "pid": os.getpid(), "error": None})
+    try:
+        yield
+    except KeyboardInterrupt:
+        close("interrupted")
+        raise
+    except Exception as error:
+        # On a full disk the status cannot be written either; the first error is the one to tell.
+        with suppress(OSError):
+            close("failed", str(error) or type(error).__name__)
+        if isinstance(error, OSError):
+            raise RunError(f"{error.filename or folder.path}: {error.strerror or error}") from None
+        raise
+    close("finished")
+
+
+def _result(folder: RunFolder, config: Config, final: tuple[StepResult, ...]) -> Result:
+    info = folder.info
+    paid = config.incentives.rule != "none"
+    return Result(
+        status=info["status"],
+        run=folder.path,
+        experiment=info.get("experiment", folder.path.name),
+        algorithm=config.algorithm,
+        engine=config.engine,
+        seed=config.seed,
+        rounds=config.rounds,
+        clients=config.clients,
+        tasks=sum(row["tasks"] for row in folder.metrics()),
+        wall_seconds=info["wall_seconds"],
+        final=final,
+        participants=participants(folder.clients()) if paid else (),
+        chain=info.get("chain"),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

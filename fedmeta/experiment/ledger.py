@@ -1,0 +1,181 @@
+"""The run's side of the ledger: which finished rounds it is told of, and what came of them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import groupby
+from pathlib import Path
+
+from fedmeta.chain import ClientKeys, open_chain, open_client_keys, open_keys, recover, update_digest
+from fedmeta.chain.ledger.restart import new_campaign
+from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
+from fedmeta.chain.ledger.settlement import Settled, Settlement
+from fedmeta.chain.ledger.settler import Hooks
+from fedmeta.experiment.config import Config, to_toml
+from fedmeta.experiment.earnings import UNITS
+from fedmeta.experiment.folder import RunFolder
+
+FINISH_SECONDS = 120.0
+"""How long a finished run waits for a chain that answers; one that is down is given up much sooner."""
+
+
+def run_id(config: Config) -> bytes:
+    """Return the id that clients sign under: of what the run computes, not of where or when."""
+    return hashlib.sha256(b"fedmeta run\n" + to_toml(config).encode()).digest()
+
+
+class ClientSignatures:
+    """Signs for a simulation's clients and checks it; see `fedmeta.federation.Signatures`.
+
+    Args:
+        keys: Of the clients.
+        run: The run's id.
+    """
+
+    def __init__(self, keys: ClientKeys, run: bytes) -> None:
+        self.keys = keys
+        self.run = run
+
+    def account(self, client: int) -> str:
+        """Return the client's address."""
+        return self.keys.address(client)
+
+    def sign(self, client: int, round_: int, tasks: int, update: bytes) -> bytes:
+        """Return the client's signature under an update."""
+        return self.keys.sign(client, update_digest(self.run, round_, tasks, update))
+
+    def check(self, client: int, round_: int, tasks: int, update: bytes, signature: bytes) -> bool:
+        """Tell whether the client signed just this."""
+        try:
+            signer = recover(update_digest(self.run, round_, tasks, update), signature)
+        except ValueError:
+            return False
+        return signer == self.account(client)
+
+
+class FinishedRounds:
+    """Reads a run's finished rounds from its logs, each once, as the ledger freezes them.
+
+    What is frozen comes from the files and from nowhere else, so that an audit of the files can find
+    every byte of it again.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._clients = folder / "clients.jsonl"
+        self._metrics = folder / "metrics.jsonl"
+        self._read = {self._clients: 0, self._metrics: 0}
+
+    def next(self) -> Iterator[FrozenRound]:
+        """Yield the rounds that were logged since the last call."""
+        models = {
+            row["round"]: bytes.fromhex(row["model"])
+            for row in map(json.loads, self._new_lines(self._metrics))
+        }
+        rows = ((json.loads(line), line) for line in self._new_lines(self._clients))
+        for round_, group in groupby(rows, key=lambda pair: pair[0]["round"]):
+            evidence = hashlib.sha256()
+            contributions = []
+            for row, line in group:
+                evidence.update(line)
+                if row["admitted"]:
+                    contributions.append(_contribution(row))
+            yield FrozenRound(round_, models[round_], evidence.digest(), tuple(contributions))
+
+    def _new_lines(self, path: Path) -> list[bytes]:
+        with path.open("rb") as file:
+            file.seek(self._read[path])
+            lines = file.readlines()
+            self._read[path] = file.tell()
+        return lines
+
+
+def _contribution(row: dict[str, object]) -> Contribution:
+    score = row["score"]
+    return Contribution(
+        client=int(str(row["client"])),
+        account=str(row["account"]),
+        tasks=int(str(row["tasks"])),
+        update=bytes.fromhex(str(row["update"])),
+        signature=bytes.fromhex(str(row["signature"])),
+        score=None if score is None else float(str(score)),
+        reward=int(str(row["reward"] or 0)),
+    )
+
+
+class RunLedger(AbstractContextManager["RunLedger"]):
+    """A run's settlement, its clients' signatures, and what of the run is frozen so far.
+
+    Args:
+        folder: The run's folder, locked by this process.
+        config: The run's config; it has a chain.
+        note: Called with a line about each thing that delays payment.
+
+    Raises:
+        UsageError: If keys are missing, the journal is not this run's or is in use, or the budget of a
+            deployed campaign is too small.
+        RunError: If the journal is damaged.
+    """
+
+    def __init__(self, folder: RunFolder, config: Config, note: Callable[[str], None]) -> None:
+        options = config.chain
+        run = bytes.fromhex(folder.info["run_id"])
+        self.signatures = ClientSignatures(open_client_keys(options, None, run), run)
+        self._rounds = FinishedRounds(folder.path)
+        self.settlement = Settlement.open(
+            folder.path / "chain", options, run, budget_units(config), Hooks(note=note)
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self.settlement.close()
+
+    def start(self) -> None:
+        """Freeze what the run has finished so far, and begin to settle in the background.
+
+        Raises:
+            UsageError: If the settlement can never work: the wrong chain, an unfunded account.
+        """
+        self.covered()
+        self.settlement.start()
+        self.settlement.check()
+
+    def covered(self, _: int = 0) -> None:
+        """Freeze the rounds that a checkpoint has come to cover."""
+        self.settlement.freeze(list(self._rounds.next()))
+
+    def finish(self) -> Settled:
+        """Settle what is left, as far as the chain lets us in a reasonable time."""
+        return self.settlement.finish(FINISH_SECONDS)
+
+
+def preflight(config: Config) -> None:
+    """Look at what a new run asks of a chain, before there is a run.
+
+    Raises:
+        UsageError: If the extra or a key is missing, or a node that was named does not answer or is of
+            another chain.
+    """
+    options = config.chain
+    run = run_id(config)
+    open_client_keys(options, None, run)
+    if options.is_url and options.required:
+        with open_chain(options, Path()) as chain:
+            open_keys(options, chain.chain_id, run)
+
+
+def start_over(folder: RunFolder, config: Config) -> None:
+    """Put a run's campaign aside; its rounds will be recorded and paid on new contracts.
+
+    Raises:
+        UsageError: If there is no campaign.
+    """
+    run = bytes.fromhex(folder.info["run_id"])
+    new_campaign(folder.path / "chain", config.chain, run, budget_units(config))
+
+
+def budget_units(config: Config) -> int:
+    """Return the token units that a run's sponsor puts in escrow."""
+    return (config.chain.budget or config.chain.pot * config.rounds) * UNITS

@@ -1,0 +1,73 @@
+"""What a caller sees of a run: its progress, and what it came to."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.earnings import Participant
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.recorder import RoundListener
+from fedmeta.federation import StepResult
+
+
+def ignore(*_: object) -> None:
+    """Do nothing with whatever happened."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What a caller may watch of a run; every part is optional.
+
+    Attributes:
+        started: Called once with the run's folder, its config, and how many rounds are done already.
+        round: Called after each round.
+        testing: Called when training is over, with the number of test clients that are next.
+        settling: Called when the ledger is waited for, with the number of rounds that it holds.
+        note: Called with a line about each thing found on the way, such as a damaged checkpoint.
+    """
+
+    started: Callable[[RunFolder, Config, int], None] = ignore
+    round: RoundListener = ignore
+    testing: Callable[[int], None] = ignore
+    settling: Callable[[int], None] = ignore
+    note: Callable[[str], None] = ignore
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        status: ``finished``.
+        run: The run's folder.
+        experiment: Name of the experiment.
+        tasks: Training tasks that entered the model.
+        wall_seconds: Time spent, over all the processes that worked on the run.
+        final: Test clients' loss and accuracy by adaptation step; empty without test clients.
+        participants: Who contributed and earned what; empty where nothing is paid.
+        chain: How far the ledger came (see `fedmeta.chain.ledger.settlement.Settled`); None without one.
+    """
+
+    status: str
+    run: Path
+    experiment: str
+    algorithm: str
+    engine: str
+    seed: int
+    rounds: int
+    clients: int
+    tasks: int
+    wall_seconds: float
+    final: tuple[StepResult, ...]
+    participants: tuple[Participant, ...] = ()
+    chain: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return asdict(self) | {
+            "run": str(self.run),
+            "final": [asdict(step) for step in self.final],
+            "participants": [asdict(one) for one in self.participants],
+        }

@@ -1,0 +1,49 @@
+"""Pays a run's clients round by round: the incentives' rules behind the federation's seam."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.earnings import UNITS
+from fedmeta.federation import Award, Learner, Preview, Update
+from fedmeta.incentives import Appraiser, Payroll, Players
+
+
+class RunScorer:
+    """Scores each round by the config's rule and pays its pot; see `fedmeta.federation.Scorer`.
+
+    Args:
+        config: The run's; its rule is not ``none``.
+        learner: For the algorithm, and the validation clients' tasks.
+    """
+
+    def __init__(self, config: Config, learner: Learner) -> None:
+        options = config.incentives
+        self.wants_vectors = options.needs_vectors
+        self.appraiser = Appraiser(
+            options, learner.algorithm, learner.family, learner.dtype, config.seed
+        )
+        self.payroll = Payroll(options, config.chain.pot * UNITS)
+
+    def award(self, round_: int, admitted: Sequence[Update], preview: Preview) -> Mapping[int, Award]:
+        """Return what each admitted client of a round gets, by partition id."""
+        players = Players(
+            tuple(update.client for update in admitted),
+            tuple(update.tasks for update in admitted),
+            np.stack([update.vector for update in admitted]),
+        )
+        scores = dict(zip(players.clients, self.appraiser.scores(round_, players, preview), strict=True))
+        rewards = self.payroll.pay(scores)
+        return {client: Award(scores[client], rewards[client]) for client in players.clients}
+
+    def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take over the finished rounds of a run, as rows of ``clients.jsonl``."""
+        for _, clients in groupby(rows, key=lambda row: row["round"]):
+            awarded = [row for row in clients if row["score"] is not None]
+            self.payroll.replay(
+                {row["client"]: row["score"] for row in awarded},
+                {row["client"]: row["reward"] for row in awarded},
+            )
