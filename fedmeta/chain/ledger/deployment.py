@@ -215,7 +215,9 @@ class Deployment:
         An allowance for exactly what is missing comes first, so that a second funding that slipped in
         would find nothing to spend.
         """
-        budget, ledger, token = self._campaign.budget, deployed.ledger, deployed.token
+        ledger, token = deployed.ledger, deployed.token
+        # The first funding awards a unit to nobody, which must not be missing at the end.
+        budget = self._campaign.budget + int(ledger.call("DUST"))
         sponsor = self.keys.sponsor
 
         def missing() -> int:

@@ -112,12 +112,15 @@ class JournalView:
 
     def records(self) -> list[SignedRecord]:
         """Return all records, by rising range."""
-        rows = self._store.rows(f"SELECT {_names(SignedRecord)} FROM records ORDER BY first")
-        return [replace(SignedRecord(*row), mined=bool(row[-1])) for row in rows]
+        return self._records("ORDER BY first")
 
     def record(self, first: int) -> SignedRecord | None:
         """Return the record whose range begins with round `first`."""
-        return next((r for r in self.records() if r.first == first), None)
+        return next(iter(self._records("WHERE first = ?", first)), None)
+
+    def _records(self, which: str, *values: object) -> list[SignedRecord]:
+        rows = self._store.rows(f"SELECT {_names(SignedRecord)} FROM records {which}", values)
+        return [replace(SignedRecord(*row), mined=bool(row[-1])) for row in rows]
 
     @property
     def recorded(self) -> int:

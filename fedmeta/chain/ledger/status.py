@@ -46,7 +46,7 @@ class Escrow:
 
     Attributes:
         funded: Put into escrow so far.
-        awarded: Awarded by records.
+        awarded: Awarded by records, and the unit that the ledger keeps.
         paid: Paid to participants.
         next_round: Round with which the next record begins.
         epoch: Vetoes so far.

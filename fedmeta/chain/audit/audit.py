@@ -1,0 +1,75 @@
+"""`fedmeta chain audit`: one finding after the other, from the files up to the last token."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedmeta.chain.audit.chain_checks import ChainChecks
+from fedmeta.chain.audit.files import RunFiles
+from fedmeta.chain.audit.findings import Finding, look
+from fedmeta.chain.audit.record_checks import RecordChecks
+from fedmeta.chain.audit.run_checks import RunChecks
+from fedmeta.chain.audit.token_checks import TokenChecks
+from fedmeta.chain.ledger.attached import attach, clients_of
+from fedmeta.chain.ledger.journal import JournalView
+from fedmeta.chain.ledger.restart import JOURNAL
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.providers.opening import open_chain
+from fedmeta.errors import FedmetaError
+
+
+def audit(run_folder: Path, options: ChainOptions) -> list[Finding]:
+    """Work out a run's ledger again, from the run's files and the chain.
+
+    Args:
+        run_folder: The run's folder.
+        options: Of its chain.
+
+    Returns:
+        What was looked at, in order; the first one that is not ok is the first thing that differs.
+
+    Raises:
+        UsageError: If there is no run, or it has no ledger.
+    """
+    files = RunFiles(run_folder)
+    path = run_folder / "chain" / JOURNAL
+    try:
+        journal = JournalView(path)
+    except FedmetaError as error:
+        if error.exit_code == 2:
+            raise
+        return [Finding(False, "journal", str(error))]
+    try:
+        return [*_files(files, journal), *_chain(run_folder, options, journal)]
+    finally:
+        journal.close()
+
+
+def _files(files: RunFiles, journal: JournalView) -> Iterator[Finding]:
+    checks = RunChecks(files, journal)
+    yield look("run", checks.identity)
+    yield look("rounds in the logs", checks.rounds)
+    yield look("clients' signatures", checks.signatures)
+    yield look("checkpoints", checks.checkpoints)
+    yield look("records in the journal", RecordChecks(journal).journaled)
+
+
+def _chain(run_folder: Path, options: ChainOptions, journal: JournalView) -> list[Finding]:
+    try:
+        with open_chain(options, run_folder / "chain") as chain:
+            deployed, campaign = attach(journal, chain), journal.campaign
+            assert campaign is not None
+            records = RecordChecks(journal)
+            ledger = ChainChecks(deployed, campaign, records)
+            tokens = TokenChecks(deployed, campaign, records, clients_of(journal))
+            return [
+                look("contracts", ledger.contracts),
+                look("records on the chain", ledger.recorded),
+                look("committee's signatures", ledger.endorsed),
+                look("awards", tokens.awards),
+                look("claims", tokens.claims),
+                look("tokens", tokens.tokens),
+                look("escrow", tokens.escrow),
+                look("stakes", tokens.stakes),
+            ]
+    except FedmetaError as error:
+        return [Finding(False, "chain", str(error))]

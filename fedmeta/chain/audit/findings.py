@@ -1,0 +1,75 @@
+"""What an audit found, line by line."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from fedmeta.errors import FedmetaError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        ok: Whether it agrees.
+        what: What was looked at.
+        detail: What was found; where it does not agree, both values.
+    """
+
+    ok: bool
+    what: str
+    detail: str
+
+
+class DisagreementError(Exception):
+    """Two things that should be equal are not; the message names where, and both values."""
+
+
+def look(what: str, check: Callable[[], str]) -> Finding:
+    """Return what a check found: it returns what it saw, or raises where things disagree."""
+    try:
+        return Finding(True, what, check())
+    except (DisagreementError, FedmetaError) as error:
+        return Finding(False, what, str(error))
+
+
+def require_equal(
+    where: str, name: str, values: tuple[object, object], sources: tuple[str, str]
+) -> None:
+    """Raise unless two values are equal.
+
+    Args:
+        where: Such as ``round 3, client 7``.
+        name: Of the field.
+        values: The two.
+        sources: Who says which.
+
+    Raises:
+        DisagreementError: Naming them all.
+    """
+    first, second = values
+    if first != second:
+        raise DisagreementError(
+            f"{where}: {name} is {shown(first)} in {sources[0]} and {shown(second)} in {sources[1]}"
+        )
+
+
+def shown(value: object) -> str:
+    """Return a value as a reader of the audit sees it."""
+    if isinstance(value, bytes):
+        return f"0x{value.hex()}"
+    return "nothing" if value is None else str(value)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return ``1 round`` or ``2 rounds``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def first_failure(findings: Iterable[Finding]) -> Finding | None:
+    """Return the first thing that does not agree; None if all does."""
+    return next(_failures(findings), None)
+
+
+def _failures(findings: Iterable[Finding]) -> Iterator[Finding]:
+    return (finding for finding in findings if not finding.ok)

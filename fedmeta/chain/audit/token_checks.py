@@ -1,0 +1,136 @@
+"""Every token: who was awarded, paid and funded how much, and where the tokens are."""
+
+from collections import Counter
+from functools import cached_property
+
+from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
+from fedmeta.chain.audit.record_checks import RecordChecks
+from fedmeta.chain.ledger.claims import claimed_by
+from fedmeta.chain.ledger.contract import Event, chunks
+from fedmeta.chain.ledger.deployment import Deployed
+from fedmeta.chain.ledger.entries import Campaign
+
+_NOBODY = "0x" + 40 * "0"
+_READ_AT_ONCE = 500
+
+
+class TokenChecks:
+    """Checks of every token's way; each returns what it saw, or raises where things disagree.
+
+    Args:
+        deployed: The campaign's contracts.
+        campaign: From the journal.
+        records: Say who was awarded what.
+        clients: The client behind each participant's account.
+    """
+
+    def __init__(
+        self,
+        deployed: Deployed,
+        campaign: Campaign,
+        records: RecordChecks,
+        clients: dict[str, int],
+    ) -> None:
+        self.deployed = deployed
+        self.ledger = deployed.ledger
+        self.token = deployed.token
+        self.campaign = campaign
+        self.records = records
+        self.clients = clients
+
+    @cached_property
+    def _transfers(self) -> list[Event]:
+        return self.token.events("Transfer", self.campaign.block)
+
+    @cached_property
+    def _awarded(self) -> dict[str, int]:
+        """What each account was awarded by what is on the chain."""
+        last = int(self.ledger.call("nextRound")) - 1
+        return self.records.totals(min(last, self.records.frozen)).by_account()
+
+    @cached_property
+    def _claimed(self) -> dict[str, int]:
+        return claimed_by(self.ledger, list(self.clients))
+
+    def awards(self) -> str:
+        """All that the ledger awarded is what the rounds award."""
+        awarded, dust = (int(value) for value in self.ledger.many("awarded", "DUST"))
+        expected = sum(self._awarded.values())
+        # The ledger keeps a unit that is nobody's from its first funding on.
+        found = max(0, awarded - dust)
+        require_equal("the ledger", "awarded", (found, expected), ("it", "the rounds"))
+        return f"{found} units to {counted(len(self._awarded), 'account')}"
+
+    def claims(self) -> str:
+        """Nobody claimed more than it was awarded, and each claim was paid to the account itself."""
+        received: Counter[str] = Counter()
+        for event in self._transfers:
+            if _lower(event.arguments["from"]) == self.ledger.address.lower():
+                received[_lower(event.arguments["to"])] += int(event.arguments["value"])
+        reserve = _lower(self.ledger.call("reserve"))
+        known = {account.lower() for account in self.clients} | {reserve}
+        for account, units in received.items():
+            if account not in known:
+                raise DisagreementError(f"{account} was paid {units} units and contributed nothing")
+        for account, client in self.clients.items():
+            claimed, awarded = self._claimed[account], self._awarded.get(account, 0)
+            where = f"client {client} ({account})"
+            paid = received[account.lower()]
+            require_equal(where, "claimed", (claimed, paid), ("the ledger", "the token's transfers"))
+            if claimed > awarded:
+                raise DisagreementError(f"{where}: claimed {claimed} units, and was awarded {awarded}")
+        total, waiting = sum(self._claimed.values()), sum(self._awarded.values())
+        return f"{total} units claimed, {waiting - total} unclaimed"
+
+    def tokens(self) -> str:
+        """Each account holds what the transfers say, and together they are the supply."""
+        balances: Counter[str] = Counter()
+        for event in self._transfers:
+            units = int(event.arguments["value"])
+            balances[_lower(event.arguments["from"])] -= units
+            balances[_lower(event.arguments["to"])] += units
+        supply = -balances.pop(_NOBODY, 0)
+        require_equal(
+            "the token", "supply", (int(self.token.call("totalSupply")), supply), ("it", "its transfers")
+        )
+        for some in chunks(sorted(balances), _READ_AT_ONCE):
+            answers = self.token.chain.batch([self.token.query("balanceOf", a) for a in some])
+            for account, answer in zip(some, answers, strict=True):
+                held = int(self.token.result("balanceOf", answer))
+                values = (held, balances[account])
+                require_equal(account, "balance", values, ("the token", "its transfers"))
+        return f"{supply} units in {counted(len(balances), 'account')}"
+
+    def escrow(self) -> str:
+        """Escrow and payments together are what was funded."""
+        awarded, paid, unawarded = (int(v) for v in self.ledger.many("awarded", "paid", "unawarded"))
+        funded = self._sum("Funded")
+        swept = self._sum("Swept")
+        found = awarded + unawarded + swept
+        if found < funded:
+            raise DisagreementError(f"{funded} units were funded, and {found} are there or were paid")
+        claimed = sum(self._claimed.values())
+        require_equal("the ledger", "paid", (paid, claimed), ("it", "the participants' claims"))
+        given = f" + {found - funded} given" if found > funded else ""
+        kept = f"{paid} paid + {found - paid - swept} in escrow + {swept} taken back"
+        return f"{funded} units funded{given} = {kept}"
+
+    def _sum(self, event: str) -> int:
+        found = self.ledger.events(event, self.campaign.block)
+        return sum(int(e.arguments["amount"]) for e in found)
+
+    def stakes(self) -> str:
+        """The registry holds every stake."""
+        registry = self.deployed.registry
+        if registry is None:
+            return "none"
+        joined = {e.arguments["account"] for e in registry.events("Joined", self.campaign.block)}
+        stakes = sum(int(registry.call("members", account)[0]) for account in sorted(joined))
+        held = int(self.token.call("balanceOf", registry.address))
+        if held < stakes:
+            raise DisagreementError(f"the registry holds {held} units, and the stakes are {stakes}")
+        return f"{stakes} units of {counted(len(joined), 'account')}"
+
+
+def _lower(address: object) -> str:
+    return str(address).lower()
