@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fedmeta.experiment import Config
+from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.learning import ALGORITHMS, MODELS
 from fedmeta.options import attribute_docs
 from fedmeta.registry import Registry
@@ -38,9 +39,21 @@ TABLES = {
         "`[evaluation]`",
         "How validation and test clients are evaluated. `every` needs validation clients.",
     ),
-    "chain": ("`[chain]`", "The ledger of contributions; there is none yet."),
+    "incentives": (
+        "`[incentives]`",
+        "What admitted updates are worth, and how a round's pot is shared ([incentives](incentives.md)).\n"
+        "With a chain, a `rule` of `none` becomes `tasks`.",
+    ),
+    "incentives.shapley": ("`[incentives.shapley]`", "Settings of `rule = \"shapley\"`."),
+    "chain": (
+        "`[chain]`",
+        "The ledger of contributions and rewards ([chain](chain.md)). Keys and passwords are never\n"
+        "in a config: they come from the environment or an encrypted keystore.",
+    ),
+    "chain.staking": ("`[chain.staking]`", "What participants put at stake."),
 }
 PARTS: dict[str, tuple[str, Registry[Any]]] = {
+    "[behaviours]": ("a behaviour, `kind`, beside `kind` and `clients`", BEHAVIOURS),
     "data": ("the task family, `task`", FAMILIES),
     "learner": ("the algorithm, `algorithm`", ALGORITHMS),
     "network": ("the model, `model`", MODELS),
@@ -51,7 +64,9 @@ def main() -> None:
     """Print the page."""
     print(INTRODUCTION)
     for table, (title, what) in TABLES.items():
-        kind = Config if not table else Config.model_fields[table].annotation
+        kind: Any = Config
+        for name in filter(None, table.split(".")):
+            kind = kind.model_fields[name].annotation
         print(f"\n## {title}\n\n{what}\n")
         print("\n".join(rows(kind)))
     for table, (of, registry) in PARTS.items():

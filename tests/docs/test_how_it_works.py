@@ -31,7 +31,8 @@ def column(heading: str, place: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run("quickstart", TINY, out=tmp_path_factory.mktemp("runs") / "run").run
+    settings = TINY | {"chain.provider": "embedded"}
+    return run("quickstart", settings, out=tmp_path_factory.mktemp("runs") / "run").run
 
 
 def test_every_file_of_a_run_is_listed(folder: Path) -> None:
