@@ -59,6 +59,8 @@ def test_json_is_one_object_on_stdout_and_nothing_else(
         "rounds": 2,
         "clients": 9,
         "tasks": 16,
+        "participants": [],
+        "chain": None,
     }
     assert result["wall_seconds"] > 0
     assert [row["step"] for row in result["final"]] == [0, 1, 3]
