@@ -9,7 +9,7 @@ library RewardsTree {
     function root(address account, uint256 cumulative, bytes32[] calldata proof) internal pure returns (bytes32 node) {
         // The first 64 bytes of memory are scratch space, which Solidity leaves to its users between statements.
         assembly ("memory-safe") {
-            mstore(0x00, account)
+            mstore(0x00, shr(96, shl(96, account)))
             mstore(0x20, cumulative)
             mstore(0x00, keccak256(0x00, 0x40))
             node := keccak256(0x00, 0x20)
