@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 import typer
 
-from fedmeta.cli import INTERRUPTED, bench, data, doctor, listing, run
+from fedmeta.cli import INTERRUPTED, bench, chain, data, doctor, listing, run
 from fedmeta.errors import FedmetaError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("run")(run.run)
 app.command("resume")(run.resume)
 app.command("list")(listing.list_)
 app.add_typer(data.app, name="data")
+app.add_typer(chain.app, name="chain")
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

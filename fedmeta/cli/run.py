@@ -56,20 +56,26 @@ def run(
 def resume(
     run_folder: RunPath,
     settings: Settings = None,
+    new_campaign: Annotated[
+        bool,
+        typer.Option("--new-campaign", help="Record and pay all rounds anew, on new contracts."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, however it ended.
 
     What a resumed run computes is the same, byte for byte, as if it had never stopped. Only keys
     that leave the finished rounds as they are may be set: rounds (more), workers,
-    checkpoint_every, timeout.
+    checkpoint_every, timeout, and where the chain is. Rounds that wait for a chain are settled.
     """
     from fedmeta import experiment as experiments
     from fedmeta.cli.display import Display
 
     changes = experiments.parse_settings(settings or [])
     with Display(as_json) as display:
-        result = experiments.resume(run_folder, changes, listener=display.listener)
+        result = experiments.resume(
+            run_folder, changes, listener=display.listener, new_campaign=new_campaign
+        )
     _finish(result, display, as_json)
 
 

@@ -1,11 +1,16 @@
 """The tables at the end of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from fedmeta.experiment import Result
 from fedmeta.experiment.earnings import UNITS, Participant
+
+if TYPE_CHECKING:
+    from fedmeta.chain.ledger.status import Participant as Account
+    from fedmeta.chain.ledger.status import Status
 
 SHOWN_PARTICIPANTS = 30
 
@@ -37,6 +42,40 @@ def earnings_table(participants: Sequence[Participant], on_chain: bool) -> Table
 
 def _short(account: str | None) -> str:
     return f"{account[:8]}...{account[-4:]}" if account else "-"
+
+
+def status_lines(status: "Status") -> Iterator[str]:
+    """Yield how a campaign stands as a whole."""
+    where = f"chain {status.chain_id}, ledger {status.ledger}" if status.ledger else "on no chain yet"
+    yield f"campaign {status.campaign}: {where}"
+    pot = f"{_tokens(status.pot)} tokens a round"
+    yield f"rounds: {status.recorded} recorded, {status.waiting} waiting; the pot is {pot}"
+    if status.escrow:
+        escrow = status.escrow
+        yield (
+            f"tokens: {_tokens(escrow.funded)} funded, {_tokens(escrow.awarded)} awarded, "
+            f"{_tokens(escrow.paid)} paid"
+        )
+    if status.problem:
+        yield f"the chain does not answer: {status.problem}"
+
+
+def participants_table(participants: "Sequence[Account]") -> Table:
+    """Return what each participant was awarded and has claimed."""
+    table = Table()
+    table.add_column("client", justify="right")
+    table.add_column("account")
+    for name in ("awarded", "paid", "unclaimed"):
+        table.add_column(name, justify="right")
+    for one in participants:
+        amounts = (one.frozen, one.claimed, one.unclaimed)
+        cells = ["-" if units is None else f"{units / UNITS:,.2f}" for units in amounts]
+        table.add_row(str(one.client), one.account, *cells)
+    return table
+
+
+def _tokens(units: int) -> str:
+    return f"{units / UNITS:,.6g}"
 
 
 def settled_line(result: Result) -> str:
