@@ -1,45 +1,78 @@
 """A chain behind JSON-RPC, its errors normalised in one place."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
+
+from fedmeta.chain.artifact import explain_revert
+from fedmeta.chain.errors import ChainError, RpcError
 
 if TYPE_CHECKING:
     from web3 import Web3
 
 Call = tuple[str, Sequence[object]]
+Reply = dict[str, Any]
 
 
 class Transport(Protocol):
-    """What carries JSON-RPC requests; a reply is the dict with ``result`` or ``error``."""
+    """What carries JSON-RPC requests; a reply is the dict with ``result`` or ``error``.
 
-    def send(self, calls: Sequence[Call]) -> list[dict[str, Any]]:
-        """Return the replies to `calls` in order.
+    Attributes:
+        name: What messages call the node; without anything secret.
+    """
+
+    name: str
+
+    def send(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return the replies to `calls` in order, in one round trip; may be called by several threads.
 
         Raises:
             ChainDownError: If the node did not answer.
         """
+        ...
 
     def close(self) -> None:
         """Let go of the node; if it is ours, stop it with its state saved."""
+        ...
 
 
 class Chain:
     """One chain; calls may come from several threads.
 
+    Args:
+        transport: How to reach its node.
+
     Attributes:
+        name: What messages call the node.
         chain_id: As the node says.
         genesis: Hash of block 0, 32 bytes: which chain of that id it is.
-        w3: A web3 that goes through `request`; its errors are ours.
+
+    Raises:
+        ChainDownError: If the node does not answer.
+        ChainError: If what answers is no Ethereum node.
     """
 
-    chain_id: int
-    genesis: bytes
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.name = transport.name
+        identity = self.batch([("eth_chainId", ()), ("eth_getBlockByNumber", ("0x0", False))])
+        for answer in identity:
+            if isinstance(answer, ChainError):
+                raise answer
+        try:
+            self.chain_id = int(identity[0], 16)
+            self.genesis = bytes.fromhex(identity[1]["hash"][2:])
+        except (TypeError, ValueError, KeyError):
+            raise RpcError(0, f"{self.name} is no Ethereum node") from None
 
-    @property
+    @cached_property
     def w3(self) -> "Web3":
-        """A web3 on this chain, made when first used."""
-        raise NotImplementedError
+        """A web3 on this chain, made when first used; its errors are ours."""
+        from fedmeta.chain.providers.web3 import connect
+
+        return connect(self)
 
     def request(self, method: str, params: Sequence[object] = ()) -> Any:
         """Return the result of one JSON-RPC call (quantities and data are 0x text).
@@ -49,21 +82,26 @@ class Chain:
             RevertedError: A contract refused; its custom error decoded.
             RpcError: The node refused.
         """
-        raise NotImplementedError
+        answer = self.batch([(method, params)])[0]
+        if isinstance(answer, ChainError):
+            raise answer
+        return answer
 
     def batch(self, calls: Sequence[Call]) -> list[Any]:
-        """Return the results of several calls, in one round trip where the transport can.
+        """Return the results of several calls, in one round trip.
 
         A call that failed has its `ChainError` in its place.
 
         Raises:
             ChainDownError: The node did not answer in time.
         """
-        raise NotImplementedError
+        if not calls:
+            return []
+        return [_outcome(reply) for reply in self._transport.send(calls)]
 
     def close(self) -> None:
         """Let go of the chain; if it is ours, stop it with its state saved. Twice is fine."""
-        raise NotImplementedError
+        self._transport.close()
 
     def __enter__(self) -> "Chain":
         return self
@@ -72,3 +110,61 @@ class Chain:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def encode(calls: Sequence[Call]) -> bytes:
+    """Return the body of a request: an object for one call, an array for several; ids count from 0."""
+    requests = [
+        {"jsonrpc": "2.0", "id": index, "method": method, "params": list(params)}
+        for index, (method, params) in enumerate(calls)
+    ]
+    return json.dumps(requests if len(requests) > 1 else requests[0]).encode()
+
+
+def decode(body: bytes | str, count: int) -> list[Reply] | None:
+    """Return the replies in a response's body, in the order of the calls; None if it holds none."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return None
+    if isinstance(content, Mapping) and count > 1 and "error" in content:
+        # Refused as a whole.
+        return [dict(content)] * count
+    replies = content if isinstance(content, list) else [content]
+    if not all(
+        isinstance(reply, Mapping) and ("result" in reply or "error" in reply) for reply in replies
+    ):
+        return None
+    if count == 1 and len(replies) == 1:
+        return [dict(replies[0])]
+    by_id = {reply.get("id"): dict(reply) for reply in replies}
+    return [by_id[index] for index in range(count)] if set(by_id) == set(range(count)) else None
+
+
+def _outcome(reply: Reply) -> Any:
+    error = reply.get("error")
+    return _to_error(error) if error is not None else reply.get("result")
+
+
+def _to_error(error: Any) -> ChainError:
+    """Return our error for a JSON-RPC error of py-evm, Anvil, Ganache, Geth or their like."""
+    if not isinstance(error, Mapping):
+        return RpcError(0, str(error))
+    code = error.get("code")
+    message = " ".join(str(error.get("message", "unknown error")).split())
+    data = _revert_data(error.get("data"))
+    if code == 3 or data or "revert" in message.lower():
+        return explain_revert(data)
+    return RpcError(code if isinstance(code, int) else 0, message)
+
+
+def _revert_data(value: Any) -> bytes:
+    """Find the revert data: text (Anvil, Geth, Ganache), or in an object (Ganache, Hardhat)."""
+    if isinstance(value, Mapping):
+        return _revert_data(value.get("result") or value.get("data"))
+    text = str(value or "")
+    text = text.removeprefix("Reverted ")
+    try:
+        return bytes.fromhex(text[2:]) if text.startswith("0x") else b""
+    except ValueError:
+        return b""

@@ -1,0 +1,129 @@
+"""py-evm's blocks, transactions and receipts as JSON-RPC shows them."""
+
+from typing import Any
+
+import rlp  # type: ignore[import-untyped]
+from eth.abc import BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI
+from eth_bloom.bloom import BloomFilter
+
+from fedmeta.chain.hashing import keccak, to_address
+
+Json = dict[str, Any]
+
+
+def quantity(value: int) -> str:
+    """Return a number as 0x text without leading zeros."""
+    return hex(value)
+
+
+def data(value: bytes) -> str:
+    """Return bytes as 0x text."""
+    return "0x" + value.hex()
+
+
+def base_fee(header: BlockHeaderAPI) -> int:
+    """Return wei per gas that a block burns; every block since London has that."""
+    return header.base_fee_per_gas or 0
+
+
+def block(header: BlockHeaderAPI, transactions: list[str]) -> Json:
+    """Return a block with the hashes of its transactions."""
+    return {
+        "number": quantity(header.block_number),
+        "hash": data(header.hash),
+        "parentHash": data(header.parent_hash or b""),
+        "nonce": data(header.nonce),
+        "sha3Uncles": data(header.uncles_hash),
+        "logsBloom": data(header.bloom.to_bytes(256)),
+        "transactionsRoot": data(header.transaction_root),
+        "receiptsRoot": data(header.receipt_root),
+        "stateRoot": data(header.state_root),
+        "withdrawalsRoot": data(header.withdrawals_root or b""),
+        "miner": to_address(header.coinbase),
+        "difficulty": quantity(header.difficulty),
+        "totalDifficulty": "0x0",
+        "mixHash": data(header.mix_hash),
+        "extraData": data(header.extra_data),
+        "gasLimit": quantity(header.gas_limit),
+        "gasUsed": quantity(header.gas_used),
+        "baseFeePerGas": quantity(base_fee(header)),
+        "timestamp": quantity(header.timestamp),
+        "transactions": transactions,
+        "uncles": [],
+        "withdrawals": [],
+    }
+
+
+def transaction(signed: SignedTransactionAPI, header: BlockHeaderAPI) -> Json:
+    """Return the one transaction of a block."""
+    kind = getattr(signed, "type_id", None) or 0
+    shown: Json = {
+        "type": quantity(kind),
+        "chainId": quantity(signed.chain_id or 0),
+        "hash": data(signed.hash),
+        "nonce": quantity(signed.nonce),
+        "blockHash": data(header.hash),
+        "blockNumber": quantity(header.block_number),
+        "transactionIndex": "0x0",
+        "from": to_address(signed.sender),
+        "to": to_address(signed.to) if signed.to else None,
+        "value": quantity(signed.value),
+        "gas": quantity(signed.gas),
+        "input": data(signed.data),
+        "v": quantity(signed.y_parity if kind else signed.v),  # type: ignore[attr-defined]
+        "r": quantity(signed.r),
+        "s": quantity(signed.s),
+    }
+    if kind == 2:
+        tip = min(signed.max_priority_fee_per_gas, signed.max_fee_per_gas - base_fee(header))
+        shown["maxFeePerGas"] = quantity(signed.max_fee_per_gas)
+        shown["maxPriorityFeePerGas"] = quantity(signed.max_priority_fee_per_gas)
+        shown["gasPrice"] = quantity(base_fee(header) + tip)
+    else:
+        shown["gasPrice"] = quantity(signed.gas_price)
+    if kind:
+        shown["accessList"] = [
+            {"address": to_address(address), "storageKeys": [data(slot.to_bytes(32)) for slot in slots]}
+            for address, slots in signed.access_list
+        ]
+        shown["yParity"] = shown["v"]
+    return shown
+
+
+def receipt(result: ReceiptAPI, shown: Json) -> Json:
+    """Return the receipt of a block's one transaction, which is given as shown."""
+    place = {
+        "transactionHash": shown["hash"],
+        "transactionIndex": "0x0",
+        "blockHash": shown["blockHash"],
+        "blockNumber": shown["blockNumber"],
+    }
+    logs = [
+        {
+            **place,
+            "logIndex": quantity(index),
+            "address": to_address(log.address),
+            "topics": [data(topic.to_bytes(32)) for topic in log.topics],
+            "data": data(log.data),
+            "removed": False,
+        }
+        for index, log in enumerate(result.logs)
+    ]
+    return {
+        **place,
+        "type": shown["type"],
+        "from": shown["from"],
+        "to": shown["to"],
+        "contractAddress": None if shown["to"] else _created(shown),
+        "status": "0x1" if result.state_root == b"\x01" else "0x0",
+        "gasUsed": quantity(result.gas_used),
+        "cumulativeGasUsed": quantity(result.gas_used),
+        "effectiveGasPrice": shown["gasPrice"],
+        "logs": logs,
+        "logsBloom": data(int(BloomFilter(result.bloom)).to_bytes(256)),
+    }
+
+
+def _created(shown: Json) -> str:
+    sender, nonce = bytes.fromhex(shown["from"][2:]), int(shown["nonce"], 16)
+    return to_address(keccak(rlp.encode([sender, nonce]))[12:])
