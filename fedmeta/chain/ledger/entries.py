@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fedmeta.chain.errors import ChainError
+
 State = Literal["journaled", "sent", "mined", "final", "reverted", "dropped"]
+
+
+class NotMinedError(ChainError):
+    """A transaction waits for a block; there is nothing to do but to wait as well."""
 
 
 @dataclass(frozen=True)

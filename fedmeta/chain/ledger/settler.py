@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmeta.chain.errors import ChainDownError, ChainError
+from fedmeta.chain.ledger.entries import NotMinedError
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.options import ChainOptions
-from fedmeta.errors import FedmetaError, UsageError
+from fedmeta.errors import FedmetaError
 
 if TYPE_CHECKING:
     from fedmeta.chain.ledger.session import Session
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 15.0
+LONGEST_PAUSE_AT_END = 1.0
+GIVE_UP_AFTER = 8.0
+"""Seconds without any success after which a finished run stops waiting for its chain."""
+
 LOOK_EVERY = 5.0
 """Seconds after which an idle settler looks whether the chain still holds what it held."""
 
@@ -76,6 +81,7 @@ class Settler:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._until: float | None = None
+        self._failing_since: float | None = None
         # A daemon: a node that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="fedmeta-settler", daemon=True)
 
@@ -92,18 +98,19 @@ class Settler:
         self._until = time.monotonic() + seconds
         self._draining.set()
         self._wake.set()
-        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._thread.join(seconds)
         self.stop()
 
     def stop(self) -> None:
         """End it as soon as its present request is answered."""
-        self._stop.set()
-        self._wake.set()
+        for event in (self._stop, self._draining, self._wake):
+            event.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pauses = _Pauses()
         try:
             while True:
                 try:
@@ -111,8 +118,7 @@ class Settler:
                     return
                 except ChainError as error:
                     self._delayed(error)
-                    self.wait(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
+                    self.wait(pauses.next(self._draining.is_set()))
         except StoppedError:
             return
         except FedmetaError as error:
@@ -132,18 +138,16 @@ class Settler:
 
         with open_session(self) as session:
             self.tried.set()
-            pause, failures = FIRST_PAUSE, 0
+            pauses = _Pauses()
             while not self.done:
                 try:
                     self._work(session)
-                    pause, failures, self.problem = FIRST_PAUSE, 0, None
+                    pauses, self.problem, self._failing_since = _Pauses(), None, None
                 except ChainError as error:
                     self._delayed(error)
-                    failures += 1
-                    if isinstance(error, ChainDownError) and failures >= FAILURES_BEFORE_RECONNECT:
+                    if isinstance(error, ChainDownError) and pauses.count >= FAILURES_BEFORE_RECONNECT:
                         raise
-                    self.wait(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
+                    self.wait(pauses.next(self._draining.is_set()))
 
     def _work(self, session: "Session") -> None:
         """Do the next thing."""
@@ -161,7 +165,7 @@ class Settler:
 
     def _leave_room(self, seconds: float) -> None:
         # Python threads share one processor: training must get most of it.
-        self._stop.wait(min(seconds * (1 / SHARE - 1), 1.0))
+        self._stop.wait(min(seconds * (1 / SHARE - 1), 0.5))
         self._check()
 
     def _idle(self) -> None:
@@ -175,7 +179,9 @@ class Settler:
             StoppedError: If it is.
         """
         left = seconds if self._until is None else min(seconds, self._until - time.monotonic())
-        self._stop.wait(max(0.0, left))
+        # Whoever waits for the end does not want to wait for a long pause first.
+        event = self._stop if self._draining.is_set() else self._draining
+        event.wait(max(0.0, left))
         self._check()
 
     def _check(self) -> None:
@@ -183,9 +189,12 @@ class Settler:
             raise StoppedError
 
     def _delayed(self, error: ChainError) -> None:
-        if isinstance(error, UsageError) and not isinstance(error, ChainDownError):
-            raise error
         self.tried.set()
+        now = time.monotonic()
+        if self._failing_since is None or not self._draining.is_set():
+            self._failing_since = now
+        if not isinstance(error, NotMinedError) and now - self._failing_since > GIVE_UP_AFTER:
+            self._stop.set()
         if self.problem != str(error):
             self._say(str(error))
         self.problem = str(error)
@@ -193,3 +202,21 @@ class Settler:
     def _say(self, line: str) -> None:
         if self.hooks.note:
             self.hooks.note(line)
+
+
+class _Pauses:
+    """Pauses between attempts, each twice as long as the one before, up to a limit.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def next(self, at_end: bool) -> float:
+        """Return the next one, in seconds; shorter ones where somebody waits for the end."""
+        longest = LONGEST_PAUSE_AT_END if at_end else LONGEST_PAUSE
+        pause = min(FIRST_PAUSE * 2.0 ** min(self.count, 20), longest)
+        self.count += 1
+        return pause

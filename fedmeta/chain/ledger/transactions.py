@@ -14,7 +14,7 @@ from typing import Any
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
 from fedmeta.chain.keys import Signer
 from fedmeta.chain.ledger.contract import quantity, unhex
-from fedmeta.chain.ledger.entries import Transaction
+from fedmeta.chain.ledger.entries import NotMinedError, Transaction
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.providers.base import Chain
 
@@ -221,7 +221,7 @@ class Transactor:
                 return False
             if time.monotonic() > end:
                 self._slow.add(transaction.hash)
-                raise ChainError(f"{action.key}: not mined after {PATIENCE:g} s; still waiting")
+                raise NotMinedError(f"{action.key}: not mined after {PATIENCE:g} s; still waiting")
             self._wait(pause)
             pause = min(pause * 1.5, 0.5)
         if self._note(transaction, receipt):

@@ -1,0 +1,72 @@
+"""A chain that behaves as chains do on a bad day."""
+
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from fedmeta.chain.errors import ChainDownError, ChainError, RpcError
+from fedmeta.chain.providers.base import Call, Chain
+
+SEND = "eth_sendRawTransaction"
+
+
+class FaultyChain(Chain):
+    """Another chain with faults, drawn from a seed.
+
+    A request is refused, or lost before it arrives, or answered by nobody although it arrived; a
+    transaction is sent twice; and now and then the newest blocks vanish.
+
+    Args:
+        inner: The chain.
+        seed: Of the faults.
+        rate: Share of requests that something happens to.
+        reorgs: Whether blocks vanish; the node must know `anvil_reorg`.
+    """
+
+    def __init__(self, inner: Chain, seed: object, rate: float = 0.15, reorgs: bool = False) -> None:
+        self.inner = inner
+        self.chain_id, self.genesis = inner.chain_id, inner.genesis
+        self._generator = random.Random(f"{seed}")
+        self._rate = rate
+        self._reorgs = reorgs
+
+    def request(self, method: str, params: Sequence[object] = ()) -> Any:
+        fault = self._fault()
+        if fault == "refused":
+            raise RpcError(-32000, "a fault of the test's")
+        if fault == "lost":
+            raise ChainDownError("a fault of the test's: not sent")
+        if fault == "twice" and method == SEND:
+            with suppress(ChainError):
+                self.inner.request(method, params)
+        if fault == "reorg":
+            self._reorg()
+        answer = self.inner.request(method, params)
+        if fault == "unanswered":
+            raise ChainDownError("a fault of the test's: not answered")
+        return answer
+
+    def batch(self, calls: Sequence[Call]) -> list[Any]:
+        fault = self._fault()
+        if fault in ("lost", "unanswered"):
+            raise ChainDownError("a fault of the test's: no batch")
+        answers = self.inner.batch(calls)
+        if fault == "refused":
+            answers[-1] = RpcError(-32000, "a fault of the test's")
+        return answers
+
+    def _fault(self) -> str | None:
+        if self._generator.random() >= self._rate:
+            return None
+        faults = ["refused", "lost", "unanswered", "unanswered", "twice", "twice"]
+        return self._generator.choice(faults + ["reorg"] * self._reorgs)
+
+    def _reorg(self) -> None:
+        newest = int(self.inner.request("eth_blockNumber"), 16)
+        depth = min(self._generator.randrange(1, 6), newest)
+        if depth:
+            self.inner.request("anvil_reorg", (depth, []))
+
+    def close(self) -> None:
+        self.inner.close()
