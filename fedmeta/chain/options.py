@@ -6,7 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from fedmeta.options import Options, nearest
 
-LOCAL_CHAIN_IDS = (31337, 1337)
+DEFAULT_CHAIN_ID = 31337
+LOCAL_CHAIN_IDS = (DEFAULT_CHAIN_ID, 1337)
 PROVIDERS = ("none", "embedded", "anvil", "ganache")
 URL_SCHEMES = ("http://", "https://", "ws://", "wss://")
 MOST_MEMBERS = 32
@@ -89,6 +90,15 @@ class ChainOptions(Options):
         if not provider.partition("://")[2].strip("/"):
             raise ValueError("the URL has no host")
         return provider
+
+    @model_validator(mode="after")
+    def _local(self) -> "ChainOptions":
+        # Their keys are known to everybody: what they sign must be good nowhere else.
+        ours = self.enabled and not self.is_url
+        if ours and self.chain_id not in (None, *LOCAL_CHAIN_IDS):
+            ids = " or ".join(map(str, LOCAL_CHAIN_IDS))
+            raise ValueError(f"chain_id = {self.chain_id}: a chain that we start has {ids}")
+        return self
 
     @model_validator(mode="after")
     def _signable(self) -> "ChainOptions":

@@ -70,7 +70,7 @@ class Chain:
     @cached_property
     def w3(self) -> "Web3":
         """A web3 on this chain, made when first used; its errors are ours."""
-        from fedmeta.chain.providers.web3 import connect
+        from fedmeta.chain.providers.web3_provider import connect
 
         return connect(self)
 

@@ -1,20 +1,90 @@
 """From options to a chain."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
+from fedmeta.chain.errors import ChainDownError, NoNodeError
+from fedmeta.chain.options import DEFAULT_CHAIN_ID, ChainOptions
+from fedmeta.chain.providers.address import expand
+from fedmeta.chain.providers.base import Call, Chain, Reply, Transport
+from fedmeta.errors import UsageError
+
+if TYPE_CHECKING:
+    from fedmeta.chain.providers.node import Node
 
 
-def open_chain(options: ChainOptions, folder: Path) -> Chain:
+def open_chain(
+    options: ChainOptions, folder: Path, environment: Mapping[str, str] = os.environ
+) -> Chain:
     """Open the chain that `options.provider` names, starting it if it is ours.
 
     Args:
         options: Of the chain.
         folder: Where the state of a chain of ours is kept; made if missing. Unused for a URL.
+        environment: Where ``${NAME}`` in a URL is looked up.
 
     Raises:
         NoNodeError: If no node answers at the URL (`ChainDownError` and exit code 2 at once).
         UsageError: Another chain id than `options.chain_id`, a folder or port in use, no binary.
+        RunError: If a node of ours does not start.
     """
-    raise NotImplementedError
+    url = expand(options.provider, environment) if options.is_url else None
+    transport = _connect(url) if url else _start(options, folder)
+    try:
+        chain = Chain(transport)
+        if options.chain_id not in (None, chain.chain_id):
+            raise UsageError(
+                f"{chain.name} has chain id {chain.chain_id}, and chain.chain_id = {options.chain_id}"
+            )
+    except BaseException as error:
+        transport.close()
+        if url and isinstance(error, ChainDownError):
+            raise NoNodeError(str(error)) from None
+        raise
+    return chain
+
+
+def _start(options: ChainOptions, folder: Path) -> Transport:
+    chain_id = options.chain_id or DEFAULT_CHAIN_ID
+    if options.provider == "embedded":
+        from fedmeta.chain.providers.embedded.transport import EmbeddedTransport
+
+        return EmbeddedTransport(folder, chain_id)
+    from fedmeta.chain.providers.node import start_node
+    from fedmeta.chain.providers.over_http import HttpTransport
+
+    if options.provider == "anvil":
+        node = start_node("anvil", folder, options.port, chain_id)
+    elif options.provider == "ganache":
+        node = start_node("ganache", folder, options.port, chain_id)
+    else:
+        raise UsageError("chain.provider = none: there is no chain")
+    return _OwnNode(node, HttpTransport(node.url))
+
+
+def _connect(url: str) -> Transport:
+    if url.startswith("http"):
+        from fedmeta.chain.providers.over_http import HttpTransport
+
+        return HttpTransport(url)
+    from fedmeta.chain.providers.over_websocket import WebSocketTransport
+
+    return WebSocketTransport(url)
+
+
+class _OwnNode:
+    """The transport to a node that ends with it."""
+
+    def __init__(self, node: "Node", transport: Transport) -> None:
+        self.name = f"{node.kind} at {transport.name}"
+        self.node = node
+        self._transport = transport
+
+    def send(self, calls: Sequence[Call]) -> list[Reply]:
+        return self._transport.send(calls)
+
+    def close(self) -> None:
+        self._transport.close()
+        self.node.stop()

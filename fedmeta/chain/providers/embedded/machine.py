@@ -6,7 +6,6 @@ the same hashes; with both a transaction takes three times as long.
 """
 
 import os
-import re
 import time
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from eth.abc import BlockHeaderAPI, ComputationAPI, SignedTransactionAPI, StateA
 from eth.consensus.context import ConsensusContext
 from eth.db.chain import ChainDB
 from eth.db.trie import make_trie_root_and_nodes
-from eth.exceptions import PyEVMError, Revert
+from eth.exceptions import PyEVMError
 from eth.vm.chain_context import ChainContext
 from eth.vm.forks.shanghai import ShanghaiVM
 from eth.vm.forks.shanghai.blocks import ShanghaiBlockHeader
@@ -33,6 +32,7 @@ from eth_typing import Address, BlockNumber
 from eth_utils.exceptions import ValidationError
 
 from fedmeta.chain.providers.embedded import render
+from fedmeta.chain.providers.embedded.faults import Fault, raise_if_failed, refusal
 from fedmeta.chain.providers.embedded.store import Store, StoredBlock
 
 GAS_LIMIT = 60_000_000
@@ -40,16 +40,6 @@ _FIRST_BASE_FEE = 10**9
 _OFFSET = "seconds ahead of the clock"
 _BUILDER = ShanghaiVM.get_transaction_builder()
 _MALFORMED = (rlp.exceptions.RLPException, ValidationError, PyEVMError, ValueError, TypeError)
-
-
-class Fault(Exception):
-    """What JSON-RPC answers instead of a result."""
-
-    def __init__(self, code: int, message: str, data: bytes | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.data = data
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,7 @@ class Machine:
             receipt, _ = machine.apply_transaction(header, transaction)
         except (ValidationError, BadSignature, PyEVMError) as error:
             self.store.forget()
-            raise Fault(-32000, _refusal(error)) from None
+            raise refusal(error) from None
         machine.state.persist()
         header = machine.add_receipt_to_header(header, receipt).copy(
             state_root=machine.state.state_root,
@@ -163,7 +153,7 @@ class Machine:
             Fault: Code 3 with the data if it reverts, -32000 if it fails otherwise.
         """
         computation = self._try(call, number, call.gas or GAS_LIMIT)
-        _raise_if_failed(computation)
+        raise_if_failed(computation)
         return bytes(computation.output)
 
     def estimate(self, call: Call, number: int) -> int:
@@ -176,7 +166,7 @@ class Machine:
         """
         most = call.gas or GAS_LIMIT
         computation = self._try(call, number, most)
-        _raise_if_failed(computation)
+        raise_if_failed(computation)
         enough = most - computation.get_gas_remaining()
         while enough < most and self._try(call, number, enough).is_error:
             enough = min(enough + enough // 16, most)
@@ -252,7 +242,7 @@ class Machine:
         try:
             return state.apply_transaction(spoof)  # type: ignore[arg-type]
         except (ValidationError, PyEVMError) as error:
-            raise Fault(-32000, str(error)) from None
+            raise refusal(error) from None
         finally:
             self.store.forget()
 
@@ -269,23 +259,3 @@ class Machine:
         self.store.add(StoredBlock(header.block_number, encoded, body, transaction, receipt))
         self._next_timestamp = None
         self._head = header
-
-
-def _refusal(error: Exception) -> str:
-    """Return py-evm's reason as other nodes give it, where they agree."""
-    reason = " ".join(str(error).split())
-    if nonces := re.search(r"nonce: Expected (\d+), but got (\d+)", reason):
-        word = "low" if int(nonces[2]) < int(nonces[1]) else "high"
-        return f"nonce too {word}: next nonce {nonces[1]}, transaction has {nonces[2]}"
-    if "afford" in reason or "enough balance" in reason:
-        return f"insufficient funds: {reason}"
-    return reason
-
-
-def _raise_if_failed(computation: ComputationAPI) -> None:
-    if not computation.is_error:
-        return
-    error = computation.error
-    if isinstance(error, Revert):
-        raise Fault(3, "execution reverted", bytes(error.args[0]) if error.args else b"")
-    raise Fault(-32000, f"execution failed: {type(error).__name__}: {error}")

@@ -1,0 +1,80 @@
+"""JSON-RPC over HTTP, on connections that are kept open."""
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from fedmeta.chain.errors import ChainDownError
+from fedmeta.chain.providers.address import shown
+from fedmeta.chain.providers.base import Call, Reply, decode, encode
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+_THREADS = 4
+
+
+class HttpTransport:
+    """A node at an http(s) URL.
+
+    Nothing is sent twice: whether a request is to be repeated is for the caller to say.
+
+    Args:
+        url: Of the node; ``user:password@`` is sent as basic authentication.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name = shown(url)
+        parts = urlsplit(url)
+        self._url = url
+        self._headers = {"Content-Type": "application/json"}
+        if parts.username is not None:
+            self._headers |= urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password or ''}")
+            self._url = url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
+        self._pool = _pool(parts.scheme, parts.hostname or "")
+
+    def send(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return the replies to `calls` in order, in one round trip.
+
+        Raises:
+            ChainDownError: If there is no answer, or none that is JSON-RPC.
+        """
+        try:
+            response = self._pool.request("POST", self._url, body=encode(calls), headers=self._headers)
+        except HTTPError as error:
+            raise ChainDownError(f"no node answers at {self.name}: {_reason(error)}") from None
+        replies = decode(response.data, len(calls))
+        if replies is None:
+            raise ChainDownError(
+                f"{self.name} answers with HTTP status {response.status} and no JSON-RPC"
+            )
+        return replies
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
+
+def _pool(scheme: str, host: str) -> urllib3.PoolManager:
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
+    proxy = getproxies().get(scheme)
+    if proxy and not proxy_bypass(host) and host not in ("localhost", "127.0.0.1", "::1"):
+        return urllib3.ProxyManager(proxy, maxsize=_THREADS, retries=False, timeout=timeout)
+    return urllib3.PoolManager(maxsize=_THREADS, retries=False, timeout=timeout)
+
+
+def _reason(error: HTTPError) -> str:
+    """Return why there was no answer, without urllib3's objects and the URL in its messages."""
+    name = type(error).__name__
+    known = {
+        "NewConnectionError": "connection refused",
+        "NameResolutionError": "there is no such host",
+        "ConnectTimeoutError": f"no connection within {CONNECT_SECONDS:g} s",
+        "ReadTimeoutError": f"no answer within {ANSWER_SECONDS:g} s",
+        "ProtocolError": "the connection was closed",
+        "SSLError": "its certificate is not accepted",
+        "ProxyError": "the proxy does not let us through",
+    }
+    return known.get(name, name)
