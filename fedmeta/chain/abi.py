@@ -5,7 +5,7 @@ from typing import Any
 
 from eth_abi.abi import decode as _decode
 from eth_abi.abi import encode as _encode
-from eth_abi.exceptions import DecodingError
+from eth_abi.exceptions import DecodingError, EncodingError
 
 from fedmeta.chain.hashing import from_address, keccak, to_address
 
@@ -37,7 +37,10 @@ def encode(parameters: Sequence[Parameter], values: Sequence[object]) -> bytes:
     Raises:
         ValueError: If they do not fit the types.
     """
-    return _encode([type_of(parameter) for parameter in parameters], values)
+    try:
+        return _encode([type_of(parameter) for parameter in parameters], values)
+    except (EncodingError, TypeError) as error:
+        raise ValueError(f"not values of these types: {error}") from None
 
 
 def decode(parameters: Sequence[Parameter], data: bytes) -> tuple[Any, ...]:
