@@ -22,7 +22,8 @@ def _round_ms(provider: str, out: Path) -> float:
     result = run("quickstart", settings | {"chain.provider": provider}, out=out, listener=listener)
     settling = time.perf_counter() - settled_from[0] if settled_from else 0.0
     rows = RunFolder.open(result.run).metrics()[WARM_UP:]
-    return (sum(row["seconds"] for row in rows) / len(rows) + settling / ROUNDS) * 1e3
+    training: float = sum(row["seconds"] for row in rows)
+    return (training / len(rows) + settling / ROUNDS) * 1e3
 
 
 def _measure(case: Case, runs: int) -> Result:

@@ -64,7 +64,7 @@ def participants_table(participants: "Sequence[Account]") -> Table:
     """Return what each participant was awarded and has claimed."""
     table = Table()
     table.add_column("client", justify="right")
-    table.add_column("account")
+    table.add_column("account", min_width=42)
     for name in ("awarded", "paid", "unclaimed"):
         table.add_column(name, justify="right")
     for one in participants:

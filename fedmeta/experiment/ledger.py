@@ -7,22 +7,37 @@ from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 
-from fedmeta.chain import ClientKeys, open_chain, open_client_keys, open_keys, recover, update_digest
+from fedmeta.chain import (
+    ChainOptions,
+    ClientKeys,
+    open_chain,
+    open_client_keys,
+    open_keys,
+    recover,
+    update_digest,
+)
+from fedmeta.chain.ledger.addresses import Addresses
+from fedmeta.chain.ledger.deploying import deploy_to_file
 from fedmeta.chain.ledger.restart import new_campaign
 from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
 from fedmeta.chain.ledger.settlement import Settled, Settlement
 from fedmeta.chain.ledger.settler import Hooks
+from fedmeta.errors import UsageError
+from fedmeta.experiment import plan as planning
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.earnings import UNITS
 from fedmeta.experiment.folder import RunFolder
 
 FINISH_SECONDS = 120.0
-"""How long a finished run waits for a chain that answers; one that is down is given up much sooner."""
+"""How long a finished run waits for a chain that answers."""
+AWAY_SECONDS = 5.0
+"""How long it waits for one that is away."""
 
 
 def run_id(config: Config) -> bytes:
-    """Return the id that clients sign under: of what the run computes, not of where or when."""
-    return hashlib.sha256(b"fedmeta run\n" + to_toml(config).encode()).digest()
+    """Return the id that clients sign under: of what the run computes and pays, not of where."""
+    what = config.model_copy(update={"chain": ChainOptions(pot=config.chain.pot), "workers": "auto"})
+    return hashlib.sha256(b"fedmeta run\n" + to_toml(what).encode()).digest()
 
 
 class ClientSignatures:
@@ -148,7 +163,7 @@ class RunLedger(AbstractContextManager["RunLedger"]):
 
     def finish(self) -> Settled:
         """Settle what is left, as far as the chain lets us in a reasonable time."""
-        return self.settlement.finish(FINISH_SECONDS)
+        return self.settlement.finish(AWAY_SECONDS if self.settlement.problem else FINISH_SECONDS)
 
 
 def preflight(config: Config) -> None:
@@ -179,3 +194,25 @@ def start_over(folder: RunFolder, config: Config) -> None:
 def budget_units(config: Config) -> int:
     """Return the token units that a run's sponsor puts in escrow."""
     return (config.chain.budget or config.chain.pot * config.rounds) * UNITS
+
+
+def deploy(config: Config, file: Path) -> tuple[Addresses, bool]:
+    """Put the contracts of an experiment on a node and write their addresses, or find that it was done.
+
+    Args:
+        config: The experiment's; its provider is a node's URL.
+        file: Where the addresses are, or go to.
+
+    Returns:
+        The addresses, and whether they are new.
+
+    Raises:
+        UsageError: If the provider is no URL, and as `deploy_to_file`.
+    """
+    config = planning.resolve(config)
+    if not config.chain.is_url:
+        raise UsageError(
+            f"chain.provider = '{config.chain.provider}': contracts can be deployed ahead of a run to a "
+            "node with a URL alone; start one with `fedmeta chain up`"
+        )
+    return deploy_to_file(file, config.chain, run_id(config), budget_units(config), file.parent)

@@ -1,5 +1,6 @@
 """One run from config to results, and the way back into a run that was cut short."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,13 @@ def run(
     else:
         folder = RunFolder.create(Path(out), config, info)
     with folder.locked():
-        return execute(folder, config, learner, listener or Listener())
+        try:
+            return execute(folder, config, learner, listener or Listener())
+        except UsageError:
+            # A mistake that only the chain could tell: there is nothing to keep.
+            if not folder.metrics():
+                shutil.rmtree(folder.path)
+            raise
 
 
 def resume(

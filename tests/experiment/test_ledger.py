@@ -1,0 +1,256 @@
+"""Runs on every chain: all rounds recorded, everybody paid, and nothing learned otherwise."""
+
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from fedmeta.chain import start_node
+from fedmeta.chain.audit import audit
+from fedmeta.chain.ledger.status import status
+from fedmeta.errors import FedmetaError, UsageError
+from fedmeta.experiment import Config, RunFolder, load_config, resume, run
+from fedmeta.experiment.ledger import deploy
+from fedmeta.experiment.result import Result
+
+from .helpers import TINY, contents, fedmeta, start
+
+CHAINS = ["embedded", "anvil", "ganache"]
+WHOLE = TINY | {"incentives": {"rule": "leave-one-out", "tasks": 4}}
+
+
+def config(provider: str, **chain: object) -> Config:
+    return Config(**WHOLE | {"chain": {"provider": provider, **chain}})  # type: ignore[arg-type]
+
+
+def paid(path: Path) -> dict[int, int | None]:
+    """Units that each client holds by the chain's word."""
+    found = status(path / "chain", RunFolder.open(path).config.chain)
+    assert found.problem is None
+    return {one.client: one.claimed for one in found.participants}
+
+
+def earned(result: Result) -> dict[int, int]:
+    return {one.client: one.earned for one in result.participants}
+
+
+def disagreements(path: Path) -> list[str]:
+    findings = audit(path, RunFolder.open(path).config.chain)
+    assert len(findings) > 8
+    return [f"{finding.what}: {finding.detail}" for finding in findings if not finding.ok]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def anvil(folder: Path, port: int) -> Iterator[str]:
+    node = start_node("anvil", folder, port)
+    try:
+        yield node.url
+    finally:
+        node.stop()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run on the embedded chain; tests only read it."""
+    return run(config("embedded"), out=tmp_path_factory.mktemp("runs") / "undisturbed")
+
+
+@pytest.mark.parametrize("provider", CHAINS)
+def test_every_round_is_recorded_everybody_is_paid_and_the_audit_agrees(
+    provider: str, tmp_path: Path
+) -> None:
+    result = run(config(provider), out=tmp_path / "run")
+    assert result.chain is not None
+    assert (result.chain["recorded"], result.chain["complete"], result.chain["problem"]) == (
+        6,
+        True,
+        None,
+    )
+    assert sum(earned(result).values()) == 6 * 100 * 10**6
+    assert paid(result.run) == earned(result)
+    assert disagreements(result.run) == []
+
+
+def test_a_chain_changes_nothing_that_is_learned_or_earned(undisturbed: Result, tmp_path: Path) -> None:
+    plain = run(config("none"), out=tmp_path / "plain")
+    assert earned(plain) == earned(undisturbed)
+    one, other = contents(plain.run), contents(undisturbed.run)
+    assert {k: v for k, v in one.items() if k.endswith("tensors")} == {
+        k: v for k, v in other.items() if k.endswith("tensors")
+    }
+
+
+def test_a_chain_that_is_down_delays_payment_and_nothing_else(
+    undisturbed: Result, tmp_path: Path
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    result = run(config(url, required=False), out=tmp_path / "run")
+    assert result.chain is not None
+    assert (result.chain["recorded"], result.chain["complete"]) == (0, False)
+    assert url in result.chain["problem"]
+    assert (tmp_path / "run" / "clients.jsonl").read_bytes() == (
+        undisturbed.run / "clients.jsonl"
+    ).read_bytes()
+    with anvil(tmp_path / "anvil", port):
+        later = resume(result.run)
+        assert later.chain is not None
+        assert later.chain["complete"]
+        assert paid(result.run) == earned(undisturbed)
+        assert disagreements(result.run) == []
+
+
+def test_a_chain_that_was_reset_is_refused_until_a_new_campaign_is_asked_for(
+    undisturbed: Result, tmp_path: Path
+) -> None:
+    port = free_port()
+    with anvil(tmp_path / "first", port) as url:
+        result = run(config(url), out=tmp_path / "run")
+        assert paid(result.run) == earned(undisturbed)
+    with anvil(tmp_path / "second", port):
+        with pytest.raises(UsageError, match="--new-campaign"):
+            resume(result.run)
+        again = resume(result.run, new_campaign=True)
+        assert again.chain is not None
+        assert again.chain["complete"]
+        assert paid(result.run) == earned(undisturbed)
+        assert disagreements(result.run) == []
+    assert (tmp_path / "run" / "chain-1" / "journal.sqlite").is_file()
+
+
+@pytest.mark.parametrize("provider", ["embedded", "anvil"])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_a_run_killed_at_random_moments_pays_as_the_undisturbed_one(
+    provider: str, kills: int, undisturbed: Result, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(config(provider).model_dump(exclude_none=True)))
+    path, moments = tmp_path / "killed", random.Random(4)
+    for _ in range(kills):
+        process = _start(path, tmp_path)
+        time.sleep(moments.uniform(2.0, 6.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = _start(path, tmp_path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert (path / "clients.jsonl").read_bytes() == (undisturbed.run / "clients.jsonl").read_bytes()
+    assert paid(path) == earned(undisturbed)
+    assert disagreements(path) == []
+
+
+def _start(path: Path, cwd: Path) -> subprocess.Popen[str]:
+    known = ("resume", str(path)) if path.exists() else ("run", "tiny.toml", "--out", str(path))
+    return start(*known, cwd=cwd)
+
+
+def test_a_deployed_campaign_is_used_by_the_run_that_it_was_made_for(tmp_path: Path) -> None:
+    with anvil(tmp_path / "anvil", free_port()) as url:
+        made_for, file = config(url), tmp_path / "addresses.json"
+        addresses, fresh = deploy(made_for, file)
+        assert fresh
+        before = file.read_bytes()
+        assert deploy(made_for, file) == (addresses, False)
+        assert file.read_bytes() == before
+        result = run(config(url, addresses=str(file)), out=tmp_path / "run")
+        found = status(result.run / "chain", RunFolder.open(result.run).config.chain)
+        assert (found.ledger, found.token) == (addresses.ledger, addresses.token)
+        assert paid(result.run) == earned(result)
+        other = Config(**WHOLE | {"seed": 5, "chain": {"provider": url, "addresses": str(file)}})  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"addresses\.json"):
+            run(other, out=tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+
+
+def test_an_audit_of_files_that_were_touched_names_what_differs(
+    undisturbed: Result, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed.run, tmp_path / "run")
+    log = tmp_path / "run" / "clients.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    changed = re.sub(rb'"reward": (\d+)', lambda m: b'"reward": %d' % (int(m[1]) + 1), lines[1])
+    log.write_bytes(b"".join([lines[0], changed, *lines[2:]]))
+    done = fedmeta("chain", "audit", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "round 1" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["chain.provider=anvill"], "did you mean 'anvil'?"),
+        (["chain.provider=http://127.0.0.1:9"], "http://127.0.0.1:9"),
+        (["chain.provider=embedded", "chain.threshold=9"], "threshold = 9"),
+        (["chain.provider=embedded", "chain.budget=10"], "chain.budget = 10 is smaller than 6 pots"),
+        (["chain.provider=embedded", "chain.addresses=missing.json"], "missing.json"),
+        (["incentives.rule=shaply"], "'shapley'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    settings: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(WHOLE))
+    pairs = [argument for pair in settings for argument in ("-s", pair)]
+    done = fedmeta("run", "./tiny.toml", *pairs, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_without_the_extra_a_chain_is_one_line_and_everything_else_works(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(WHOLE | {"rounds": 1}))
+    without = (
+        "import sys\n"
+        "for name in ('web3', 'eth_account', 'eth_abi', 'coincurve', 'eth', 'eth_hash'):\n"
+        "    sys.modules[name] = None\n"
+        "from fedmeta.cli.main import main\n"
+        "main(sys.argv[1:])\n"
+    )
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", without, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert call("run", "./tiny.toml").returncode == 0
+    refused = call("run", "./tiny.toml", "-s", "chain.provider=embedded")
+    assert refused.returncode == 2
+    assert refused.stderr == ("fedmeta: the chain needs its extra: pip install 'fedmeta[chain]'\n")
+
+
+def test_a_run_without_a_chain_has_no_campaign(tmp_path: Path) -> None:
+    result = run(Config(**TINY | {"rounds": 1}), out=tmp_path / "run")
+    with pytest.raises(UsageError, match="no chain"):
+        resume(result.run, new_campaign=True)
+    done = fedmeta("chain", "audit", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no ledger" in done.stderr
+
+
+def test_the_quickstart_can_be_had_with_a_chain() -> None:
+    settings = {"chain.provider": "embedded"}
+    assert load_config("quickstart", settings).chain.enabled
+    with pytest.raises(FedmetaError):
+        load_config("quickstart", settings | {"chain.pot": 0})
