@@ -1,6 +1,7 @@
 """A chain that behaves as chains do on a bad day."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,15 +22,20 @@ class FaultyChain(Chain):
         inner: The chain.
         seed: Of the faults.
         rate: Share of requests that something happens to.
-        reorgs: Whether blocks vanish; the node must know `anvil_reorg`.
+        reorgs: Whether blocks vanish as well: ``anvil_reorg`` puts empty ones in their place,
+            ``evm_revert`` none; None: they do not.
     """
 
-    def __init__(self, inner: Chain, seed: object, rate: float = 0.15, reorgs: bool = False) -> None:
+    def __init__(
+        self, inner: Chain, seed: object, rate: float = 0.15, reorgs: str | None = None
+    ) -> None:
         self.inner = inner
-        self.chain_id, self.genesis = inner.chain_id, inner.genesis
+        self.name, self.chain_id, self.genesis = inner.name, inner.chain_id, inner.genesis
+        self.faults: Counter[str] = Counter()
         self._generator = random.Random(f"{seed}")
         self._rate = rate
         self._reorgs = reorgs
+        self._snapshot: object = None
 
     def request(self, method: str, params: Sequence[object] = ()) -> Any:
         fault = self._fault()
@@ -60,13 +66,21 @@ class FaultyChain(Chain):
         if self._generator.random() >= self._rate:
             return None
         faults = ["refused", "lost", "unanswered", "unanswered", "twice", "twice"]
-        return self._generator.choice(faults + ["reorg"] * self._reorgs)
+        fault = self._generator.choice(faults + ["reorg"] * (self._reorgs is not None))
+        self.faults[fault] += 1
+        return fault
 
     def _reorg(self) -> None:
-        newest = int(self.inner.request("eth_blockNumber"), 16)
-        depth = min(self._generator.randrange(1, 6), newest)
-        if depth:
-            self.inner.request("anvil_reorg", (depth, []))
+        if self._reorgs == "anvil_reorg":
+            newest = int(self.inner.request("eth_blockNumber"), 16)
+            depth = min(self._generator.randrange(1, 6), newest)
+            if depth:
+                self.inner.request("anvil_reorg", (depth, []))
+        elif self._snapshot is None:
+            self._snapshot = self.inner.request("evm_snapshot")
+        else:
+            self.inner.request("evm_revert", (self._snapshot,))
+            self._snapshot = None
 
     def close(self) -> None:
         self.inner.close()

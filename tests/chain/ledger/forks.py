@@ -32,9 +32,10 @@ class Run:
         rounds: How many.
         clients: In each round.
         kill_at: Number of the journal's step event at which the process kills itself.
+        kill_on: Step event at which it does, such as ``before sent``.
         kill_after: Seconds after which it is killed.
         seed: Of its faults; None: the chain behaves.
-        reorgs: Whether blocks vanish as well.
+        reorgs: How blocks vanish as well; see `FaultyChain`.
         seconds: Time to finish.
     """
 
@@ -44,9 +45,10 @@ class Run:
     rounds: int = 6
     clients: int = 3
     kill_at: int | None = None
+    kill_on: str | None = None
     kill_after: float | None = None
     seed: int | None = None
-    reorgs: bool = False
+    reorgs: str | None = None
     seconds: float = 60.0
 
     @property
@@ -58,10 +60,10 @@ def drive(run: Run) -> int:
     """Freeze, settle and claim; return whether all is done."""
     events = 0
 
-    def hook(_: str) -> None:
+    def hook(event: str) -> None:
         nonlocal events
         events += 1
-        if events == run.kill_at:
+        if events == run.kill_at or event == run.kill_on:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def connect(options: ChainOptions, folder: Path) -> FaultyChain:
@@ -123,8 +125,9 @@ def _child(run: Run) -> None:
 
 
 def _serve() -> None:
-    # What the settler imports late is imported now, so that a fork has it.
-    import_module("fedmeta.chain.ledger.session")
+    # What is imported late is imported now, so that a fork has it.
+    for module in ("ledger.session", "providers.embedded.transport", "providers.over_http"):
+        import_module(f"fedmeta.chain.{module}")
     for line in sys.stdin:
         run = Run(**json.loads(line))
         child = os.fork()

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +19,23 @@ from tests.chain.ledger.forks import COMPLETE, ForkServer, Run
 from tests.chain.ledger.rounds import POT, synthetic_rounds
 
 KILLED = -signal.SIGKILL
+REORGS = {"embedded": "evm_revert", "anvil": "anvil_reorg", "ganache": "evm_revert"}
+"""How blocks vanish on each chain."""
+
+MEAN_LIFE = {"embedded": 0.5, "anvil": 0.15, "ganache": 0.6}
+"""Mean seconds until a process is killed: most die with work half done, and some get on."""
+
+EVERYWHERE = ["embedded", "anvil", pytest.param("ganache", marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="module")
-def forks() -> Iterator[ForkServer]:
-    server = ForkServer()
-    yield server
-    server.close()
+@pytest.fixture(params=EVERYWHERE)
+def chain(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def run(provider: str, tmp_path: Path) -> Run:
+def run(chain: str, request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    provider = chain if chain == "embedded" else request.getfixturevalue(chain)
     return Run(str(tmp_path / "chain"), provider, os.urandom(32).hex())
 
 
@@ -49,23 +54,29 @@ def require_paid_once(run: Run) -> None:
         deployed = attach(journal, chain)
         token, ledger = deployed.token, deployed.ledger
         owed = expected(run)
-        held = {account: token.call("balanceOf", account) for account in owed}
-        assert held == owed
-        assert ledger.call("nextRound") == run.rounds + 1
+        assert {account: token.call("balanceOf", account) for account in owed} == owed
         assert ledger.call("paid") == sum(owed.values())
         assert ledger.call("funded") == run.rounds * POT + ledger.call("DUST")
-        records = [(r.first, r.last) for r in journal.records() if r.mined]
-        assert [n for a, b in records for n in range(a, b + 1)] == list(range(1, run.rounds + 1))
+        assert ledger.call("nextRound") == run.rounds + 1
+    records = [(r.first, r.last) for r in journal.records() if r.mined]
+    assert [n for a, b in records for n in range(a, b + 1)] == list(range(1, run.rounds + 1))
     journal.close()
 
 
 def finish(forks: ForkServer, run: Run) -> None:
-    assert forks.run(replace(run, kill_at=None, kill_after=None)) == COMPLETE
+    assert forks.run(replace(run, kill_at=None, kill_on=None, kill_after=None, seed=None)) == COMPLETE
 
 
-@pytest.fixture(params=["anvil"])
-def provider(request: pytest.FixtureRequest) -> str:
-    return "http://127.0.0.1:8599"
+def killed_at_random(forks: ForkServer, run: Run, moments: int, mean_life: float) -> int:
+    """Kill a run at random moments until it is through; return how often it died."""
+    generator, kills = random.Random(run.seed), 0
+    while kills < moments:
+        status = forks.run(replace(run, kill_after=generator.expovariate(1 / mean_life)))
+        if status == COMPLETE:
+            break
+        assert status == KILLED
+        kills += 1
+    return kills
 
 
 def test_an_undisturbed_run_pays_what_the_rounds_award(forks, run):
@@ -79,38 +90,71 @@ def test_nothing_is_paid_twice_by_running_again(forks, run):
     require_paid_once(run)
 
 
-def test_a_kill_before_and_after_every_step_of_the_journal(forks, run):
-    kills = 0
-    # A killed step comes first in the next process: one kill before it, then one after it.
-    while forks.run(replace(run, kill_at=1 + kills % 2)) == KILLED:
-        kills += 1
-        assert kills < 400
-    require_paid_once(run)
-    assert kills > 60
+STEPS = [
+    *("campaign", "freeze", "bind", "terms", "transaction"),
+    *("sent", "mined", "deployed", "sign", "recorded"),
+]
+"""The journal's durable steps, from an empty file to a recorded round."""
 
 
-def killed_at_random(forks: ForkServer, run: Run, moments: int, seed: int) -> int:
-    """Kill a run at random moments until it is through; return how often it died."""
-    generator, kills = random.Random(seed), 0
-    while kills < moments:
-        seconds = generator.expovariate(1 / 0.1)
-        status = forks.run(replace(run, kill_after=seconds, seed=seed))
-        if status == COMPLETE:
+def test_a_kill_before_and_after_every_kind_of_step(forks, run, tmp_path):
+    for event in [f"{when} {step}" for step in STEPS for when in ("before", "after")]:
+        folder = str(tmp_path / event / "chain")
+        this = replace(run, folder=folder, run=os.urandom(32).hex(), rounds=3)
+        assert forks.run(replace(this, kill_on=event)) == KILLED, event
+        finish(forks, this)
+        require_paid_once(this)
+
+
+def test_a_run_that_dies_again_and_again_comes_to_its_end(forks, run):
+    # A killed step comes first in the next process: one or two events on, it is killed again.
+    for kills in range(200):
+        if forks.run(replace(run, kill_at=1 + kills % 2)) != KILLED:
             break
-        assert status == KILLED
-        kills += 1
-    return kills
+    assert 50 < kills < 199
+    require_paid_once(run)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_kills_at_random_moments_with_faults(forks, run, seed):
-    killed_at_random(forks, run, 10, seed)
+@pytest.mark.parametrize("reorgs", [False, True])
+def test_kills_at_random_moments_among_faults(forks, run, chain, reorgs):
+    run = replace(run, seed=1, reorgs=REORGS[chain] if reorgs else None)
+    killed_at_random(forks, run, 5, MEAN_LIFE[chain])
     finish(forks, run)
     require_paid_once(run)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_kills_at_random_moments_with_faults_and_reorganisations(forks, run, seed):
-    killed_at_random(forks, replace(run, reorgs=True), 10, seed)
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("chain", ["embedded", "anvil"], indirect=True)
+def test_200_kills_at_random_moments_among_faults(forks, run, chain, tmp_path):
+    kills, seed = 0, 0
+    while kills < 200:
+        seed += 1
+        this = replace(run, run=os.urandom(32).hex(), folder=str(tmp_path / f"run-{seed}" / "chain"))
+        faulty = replace(this, seed=seed, reorgs=REORGS[chain] if seed % 2 else None)
+        kills += killed_at_random(forks, faulty, 200 - kills, MEAN_LIFE[chain])
+        finish(forks, this)
+        require_paid_once(this)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", ["embedded", "anvil"], indirect=True)
+def test_every_single_step_killed_in_a_run_of_its_own(forks, run, tmp_path):
+    event, status = 0, KILLED
+    while status == KILLED:
+        event += 1
+        folder = str(tmp_path / f"run-{event}" / "chain")
+        this = replace(run, folder=folder, run=os.urandom(32).hex(), rounds=3)
+        status = forks.run(replace(this, kill_at=event))
+        finish(forks, this)
+        require_paid_once(this)
+    assert status == COMPLETE
+    assert event > 80
+
+
+@pytest.mark.parametrize("own", ["anvil", pytest.param("ganache", marks=pytest.mark.slow)])
+def test_a_node_of_ours_that_dies_with_the_run(forks, own, tmp_path):
+    run = Run(str(tmp_path / "chain"), own, os.urandom(32).hex(), seed=4)
+    killed_at_random(forks, run, 4, 0.8)
     finish(forks, run)
     require_paid_once(run)
