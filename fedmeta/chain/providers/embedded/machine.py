@@ -215,7 +215,9 @@ class Machine:
 
     def _pending(self) -> BlockHeaderAPI:
         parent = self._last()
-        clock = max(int(time.time()) + self._offset, parent.timestamp + 1)
+        # Blocks of one second have one timestamp, as on Anvil and Ganache: a chain must not run ahead of
+        # the clock that deadlines are meant by.
+        clock = max(int(time.time()) + self._offset, parent.timestamp)
         header: BlockHeaderAPI = ShanghaiVM.create_header_from_parent(
             parent, gas_limit=parent.gas_limit, timestamp=self._next_timestamp or clock
         )
