@@ -2,7 +2,7 @@
 //
 //   node build.mjs [folder]     (default: ../fedmeta/chain/artifacts)
 //
-// The compiler's settings live in foundry.toml; the compiler is the solcjs of package.json.
+// The compiler's settings are the profile `ship` of foundry.toml; the compiler is the solcjs of package.json.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -20,7 +20,8 @@ function forgeBuild(folder) {
   const platform = `@foundry-rs/forge-${process.platform}-${{ x64: "amd64", arm64: "arm64" }[process.arch]}`;
   const forge = createRequire(import.meta.url).resolve(`${platform}/bin/forge`);
   const flags = ["--out", folder, "--cache-path", join(folder, "cache"), "--extra-output", "metadata"];
-  const build = spawnSync(forge, ["build", "src", ...flags], { cwd: here, encoding: "utf8" });
+  const env = { ...process.env, FOUNDRY_PROFILE: "ship" };
+  const build = spawnSync(forge, ["build", "src", ...flags], { cwd: here, env, encoding: "utf8" });
   if (build.status !== 0) throw new Error(`forge build failed\n${build.stdout}${build.stderr}`);
 }
 

@@ -2,10 +2,11 @@
 pragma solidity 0.8.37;
 
 import {FedToken} from "../src/FedToken.sol";
+import {Deploy} from "./Deploy.sol";
 import {vm} from "./Vm.sol";
 
 contract FedTokenTest {
-    FedToken private token = new FedToken("Fed", "FED", 1_000_000);
+    FedToken private token = Deploy.token("Fed", "FED", 1_000_000);
 
     function test_theWholeSupplyGoesToTheDeployer() public view {
         vm.assertEq(token.totalSupply(), 1_000_000, "supply");

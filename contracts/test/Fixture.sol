@@ -6,6 +6,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {Committee} from "../src/Committee.sol";
 import {FedToken} from "../src/FedToken.sol";
 import {RewardLedger} from "../src/RewardLedger.sol";
+import {Deploy} from "./Deploy.sol";
 import {Signing} from "./Signing.sol";
 import {Tree} from "./Tree.sol";
 import {vm} from "./Vm.sol";
@@ -23,7 +24,7 @@ abstract contract Fixture is Signing {
     address[] internal accounts = [address(0xA11CE), address(0xB0B), address(0xCA201)];
 
     function deployToken() internal {
-        token = new FedToken("Fed", "FED", SUPPLY);
+        token = Deploy.token("Fed", "FED", SUPPLY);
     }
 
     function terms(uint40 challengeDelay) internal view returns (RewardLedger.Terms memory) {
@@ -42,7 +43,7 @@ abstract contract Fixture is Signing {
 
     /// @dev A ledger with BUDGET to award.
     function deployLedger(uint40 challengeDelay) internal returns (RewardLedger ledger) {
-        ledger = new RewardLedger(terms(challengeDelay));
+        ledger = Deploy.ledger(terms(challengeDelay));
         fund(ledger, BUDGET + ledger.DUST());
     }
 

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {RewardLedger} from "../src/RewardLedger.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {Tree} from "./Tree.sol";
 import {vm} from "./Vm.sol";
@@ -25,7 +26,7 @@ contract GasTest is Fixture {
         deployToken();
         RewardLedger.Terms memory large = terms(0);
         (large.roundCap, large.lifetimeCap) = (1e8, 1e12);
-        ledger = new RewardLedger(large);
+        ledger = Deploy.ledger(large);
         fund(ledger, 1e12);
     }
 

@@ -5,6 +5,7 @@ import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.so
 
 import {Reserve} from "../src/Reserve.sol";
 import {RewardLedger} from "../src/RewardLedger.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {vm} from "./Vm.sol";
 
@@ -15,7 +16,7 @@ contract LedgerFundingTest is Fixture {
 
     function setUp() public {
         deployToken();
-        ledger = new RewardLedger(terms(0));
+        ledger = Deploy.ledger(terms(0));
     }
 
     function test_theFirstFundingAwardsOneUnitToNobody() public {
@@ -78,7 +79,7 @@ contract LedgerFundingTest is Fixture {
     }
 
     function test_whatIsQueuedIsNotSwept() public {
-        ledger = new RewardLedger(terms(LIFETIME * 2));
+        ledger = Deploy.ledger(terms(LIFETIME * 2));
         fund(ledger, BUDGET);
         post(ledger, amountsOf(100, 20, 3));
         vm.warp(ledger.deadline() + 1);

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {Committee} from "../src/Committee.sol";
 import {RewardLedger} from "../src/RewardLedger.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {vm} from "./Vm.sol";
 
@@ -12,7 +13,7 @@ contract LedgerTermsTest is Fixture {
     }
 
     function test_aLedgerKeepsItsTerms() public {
-        RewardLedger ledger = new RewardLedger(terms(7));
+        RewardLedger ledger = Deploy.ledger(terms(7));
         vm.assertEq(address(ledger.token()), address(token), "token");
         vm.assertEq(ledger.sponsor(), address(this), "sponsor");
         vm.assertEq(ledger.campaign(), CAMPAIGN, "campaign");
@@ -30,48 +31,48 @@ contract LedgerTermsTest is Fixture {
         RewardLedger.Terms memory bad = terms(0);
         bad.sponsor = address(0);
         vm.expectRevert(abi.encodeWithSelector(RewardLedger.ZeroSponsor.selector));
-        new RewardLedger(bad);
+        Deploy.ledger(bad);
     }
 
     function test_aDeadlineThatHasPassedIsRefused() public {
         RewardLedger.Terms memory bad = terms(0);
         bad.deadline = uint40(block.timestamp);
         vm.expectRevert(abi.encodeWithSelector(RewardLedger.DeadlinePassed.selector, block.timestamp));
-        new RewardLedger(bad);
+        Deploy.ledger(bad);
     }
 
     function test_aThresholdOfZeroIsRefused() public {
         RewardLedger.Terms memory bad = terms(0);
         bad.threshold = 0;
         vm.expectRevert(abi.encodeWithSelector(Committee.ThresholdOutOfRange.selector, 0, 5));
-        new RewardLedger(bad);
+        Deploy.ledger(bad);
     }
 
     function test_aThresholdAboveTheCommitteeIsRefused() public {
         RewardLedger.Terms memory bad = terms(0);
         bad.threshold = 6;
         vm.expectRevert(abi.encodeWithSelector(Committee.ThresholdOutOfRange.selector, 6, 5));
-        new RewardLedger(bad);
+        Deploy.ledger(bad);
     }
 
     function test_aZeroAddressInTheCommitteeIsRefused() public {
         RewardLedger.Terms memory bad = terms(0);
         bad.committee[0] = address(0);
         vm.expectRevert(abi.encodeWithSelector(Committee.MembersNotAscending.selector, address(0)));
-        new RewardLedger(bad);
+        Deploy.ledger(bad);
     }
 
     function test_aMemberTwiceIsRefused() public {
         RewardLedger.Terms memory bad = terms(0);
         bad.committee[3] = bad.committee[2];
         vm.expectRevert(abi.encodeWithSelector(Committee.MembersNotAscending.selector, bad.committee[2]));
-        new RewardLedger(bad);
+        Deploy.ledger(bad);
     }
 
     function test_anUnsortedCommitteeIsRefused() public {
         RewardLedger.Terms memory bad = terms(0);
         (bad.committee[0], bad.committee[1]) = (bad.committee[1], bad.committee[0]);
         vm.expectRevert(abi.encodeWithSelector(Committee.MembersNotAscending.selector, bad.committee[1]));
-        new RewardLedger(bad);
+        Deploy.ledger(bad);
     }
 }

@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {Committee} from "../src/Committee.sol";
 import {ParticipantRegistry} from "../src/ParticipantRegistry.sol";
 import {RewardLedger} from "../src/RewardLedger.sol";
+import {Deploy} from "./Deploy.sol";
 import {Fixture} from "./Fixture.sol";
 import {vm} from "./Vm.sol";
 
@@ -34,12 +35,12 @@ contract RegistryTest is Fixture {
 
     function test_aRegistryWithoutAStakeIsRefused() public {
         vm.expectRevert(abi.encodeWithSelector(ParticipantRegistry.ZeroStake.selector));
-        new ParticipantRegistry(ledger, 0, 0, UNBONDING);
+        Deploy.registry(ledger, 0, 0, UNBONDING);
     }
 
     function test_aSlashCapAboveTheStakeIsRefused() public {
         vm.expectRevert(abi.encodeWithSelector(ParticipantRegistry.SlashCapAboveStake.selector, STAKE + 1, STAKE));
-        new ParticipantRegistry(ledger, STAKE, STAKE + 1, UNBONDING);
+        Deploy.registry(ledger, STAKE, STAKE + 1, UNBONDING);
     }
 
     function test_whoeverPaysTheStakeBelongsToTheAccount() public {
@@ -175,7 +176,7 @@ contract RegistryTest is Fixture {
     }
 
     function _deploy(uint128 slashCap) private {
-        registry = new ParticipantRegistry(ledger, STAKE, slashCap, UNBONDING);
+        registry = Deploy.registry(ledger, STAKE, slashCap, UNBONDING);
     }
 
     function _join() private {

@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
 import {RewardLedger} from "../../src/RewardLedger.sol";
+import {Deploy} from "../Deploy.sol";
 import {Tree} from "../Tree.sol";
 import {vm} from "../Vm.sol";
 import {LedgerModel} from "./LedgerModel.sol";
@@ -15,7 +16,7 @@ contract LedgerHandler is LedgerModel {
         deployToken();
         RewardLedger.Terms memory t = terms(DELAY);
         t.sponsor = SPONSOR;
-        ledger = new RewardLedger(t);
+        ledger = Deploy.ledger(t);
     }
 
     function fund(uint256 amount) external watched {

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {ParticipantRegistry} from "../../src/ParticipantRegistry.sol";
 import {RewardLedger} from "../../src/RewardLedger.sol";
+import {Deploy} from "../Deploy.sol";
 import {Fixture} from "../Fixture.sol";
 import {vm} from "../Vm.sol";
 
@@ -42,7 +43,7 @@ contract RegistryHandler is Fixture {
     constructor() {
         deployToken();
         ledger = deployLedger(0);
-        registry = new ParticipantRegistry(ledger, STAKE, SLASH_CAP, UNBONDING);
+        registry = Deploy.registry(ledger, STAKE, SLASH_CAP, UNBONDING);
         token.approve(address(registry), type(uint256).max);
     }
 
