@@ -25,7 +25,7 @@ def earnings_table(participants: Sequence[Participant], on_chain: bool) -> Table
     )
     table.add_column("client", justify="right")
     if on_chain:
-        table.add_column("account")
+        table.add_column("account", min_width=15)
     for name in ("rounds", "tasks", "mean score", "earned"):
         table.add_column(name, justify="right")
     table.add_column("refused")

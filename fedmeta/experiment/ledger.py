@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from fedmeta.chain import (
     ChainOptions,
@@ -24,6 +25,7 @@ from fedmeta.chain.ledger.settlement import Settled, Settlement
 from fedmeta.chain.ledger.settler import Hooks
 from fedmeta.errors import UsageError
 from fedmeta.experiment import plan as planning
+from fedmeta.experiment.conduct import Conduct
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.earnings import UNITS
 from fedmeta.experiment.folder import RunFolder
@@ -77,9 +79,11 @@ class FinishedRounds:
 
     Args:
         folder: The run's folder.
+        look: Called with each row of ``clients.jsonl`` and its bytes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, look: Callable[[dict[str, Any], bytes], object]) -> None:
+        self._look = look
         self._clients = folder / "clients.jsonl"
         self._metrics = folder / "metrics.jsonl"
         self._read = {self._clients: 0, self._metrics: 0}
@@ -96,6 +100,7 @@ class FinishedRounds:
             contributions = []
             for row, line in group:
                 evidence.update(line)
+                self._look(row, line)
                 if row["admitted"]:
                     contributions.append(_contribution(row))
             yield FrozenRound(round_, models[round_], evidence.digest(), tuple(contributions))
@@ -139,7 +144,11 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         options = config.chain
         run = bytes.fromhex(folder.info["run_id"])
         self.signatures = ClientSignatures(open_client_keys(options, None, run), run)
-        self._rounds = FinishedRounds(folder.path)
+        self._rounds = FinishedRounds(folder.path, self._look)
+        self._conduct = Conduct(options.staking.slash_after)
+        self._staking = options.staking.enabled
+        self._participants = range(planning.population(config).train)
+        self._slashed: list[tuple[str, bytes]] = []
         self.settlement = Settlement.open(
             folder.path / "chain", options, run, budget_units(config), Hooks(note=note)
         )
@@ -153,6 +162,8 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         Raises:
             UsageError: If the settlement can never work: the wrong chain, an unfunded account.
         """
+        if self._staking:
+            self.settlement.stake([self.signatures.account(one) for one in self._participants])
         self.covered()
         self.settlement.start()
         self.settlement.check()
@@ -160,6 +171,14 @@ class RunLedger(AbstractContextManager["RunLedger"]):
     def covered(self, _: int = 0) -> None:
         """Freeze the rounds that a checkpoint has come to cover."""
         self.settlement.freeze(list(self._rounds.next()))
+        while self._slashed:
+            self.settlement.slash(*self._slashed.pop(0))
+
+    def _look(self, row: dict[str, Any], line: bytes) -> None:
+        found = self._conduct.look(row, line) if self._staking else None
+        if found:
+            client, evidence = found
+            self._slashed.append((self.signatures.account(client), evidence))
 
     def finish(self) -> Settled:
         """Settle what is left, as far as the chain lets us in a reasonable time."""

@@ -178,6 +178,26 @@ def test_a_deployed_campaign_is_used_by_the_run_that_it_was_made_for(tmp_path: P
         assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("provider", CHAINS)
+def test_stakes_are_put_down_and_slashed_into_the_escrow(provider: str, tmp_path: Path) -> None:
+    staked = WHOLE | {
+        "cohort": 6,
+        "behaviours": [{"kind": "copy", "clients": [5], "of": 1}],
+        "chain": {
+            "provider": provider,
+            "staking": {"enabled": True, "stake": 40, "slash_after": 2, "slash_share": 0.25},
+        },
+    }
+    result = run(Config(**staked), out=tmp_path / "run")  # type: ignore[arg-type]
+    assert result.chain is not None
+    assert result.chain["complete"]
+    found = status(result.run / "chain", RunFolder.open(result.run).config.chain)
+    assert found.escrow is not None
+    # 6 pots of 100 tokens, a quarter of one stake of 40, and the unit that keeps the escrow warm.
+    assert found.escrow.funded in (610 * 10**6, 610 * 10**6 + 1)
+    assert disagreements(result.run) == []
+
+
 def test_an_audit_of_files_that_were_touched_names_what_differs(
     undisturbed: Result, tmp_path: Path
 ) -> None:
