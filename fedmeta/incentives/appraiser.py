@@ -46,4 +46,5 @@ class Appraiser:
         if not self.options.needs_held_out:
             return Game(players)
         tasks = held_out_tasks(self.family, self.options.tasks, self.seed, round_).to(self.dtype)
-        return Game(players, HeldOutUtility(self.algorithm, tasks, preview, players, self.options))
+        measured = players.shortened(self.options.longest)
+        return Game(players, HeldOutUtility(self.algorithm, tasks, preview, measured, self.options))

@@ -1,10 +1,11 @@
 """A round as a cooperative game: players, coalitions, and what each coalition would have achieved."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Coalition = tuple[int, ...]
@@ -27,6 +28,19 @@ class Players:
 
     def __len__(self) -> int:
         return len(self.clients)
+
+    def shortened(self, longest: float) -> "Players":
+        """Scale updates down that are longer than `longest` times the median length (0: no limit).
+
+        The norm bound of Sun, Kairouz, Suresh, McMahan 2019, "Can You Really Backdoor Federated
+        Learning?" (arXiv:1911.07963), with the round's own scale. Updates of zeros have no say in it.
+        """
+        lengths = torch.linalg.vector_norm(torch.from_numpy(self.updates), dim=1).numpy()
+        if not longest or not lengths.any():
+            return self
+        limit = longest * float(np.median(lengths[lengths > 0]))
+        factors = limit / np.maximum(lengths, limit)
+        return replace(self, updates=self.updates * factors[:, None])
 
 
 class Utility(Protocol):

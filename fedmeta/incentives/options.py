@@ -43,6 +43,8 @@ class IncentiveOptions(Options):
         cap: Largest share of a round's pot for one participant; what is cut off is not paid.
         absent: In the model of a coalition the others' updates are ``zero`` (everybody keeps its weight
             in the round) or ``excluded`` (the coalition's weights are scaled up to 1).
+        longest: An update longer than this many median lengths of its round is measured as if it were
+            just so long, so that exaggerating does not pay; 0: as long as it is.
         tasks: Held-out tasks that measure a round, shared by all its coalitions.
         steps: Adaptation steps before the loss on them is measured.
         shapley: Settings of the ``shapley`` rule.
@@ -52,6 +54,7 @@ class IncentiveOptions(Options):
     settle: Literal["run", "round"] = "run"
     cap: float | None = Field(default=None, gt=0, le=1)
     absent: Literal["zero", "excluded"] = "zero"
+    longest: float = Field(default=2.0, ge=0)
     tasks: int = Field(default=32, ge=1)
     steps: int = Field(default=1, ge=0)
     shapley: ShapleyOptions = ShapleyOptions()

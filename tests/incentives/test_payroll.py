@@ -1,0 +1,187 @@
+"""Pay over a whole run: luck evens out, nobody lives on past merit, and a resumed run pays the same."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedmeta.incentives import IncentiveOptions, Payroll, allocate
+
+POT = 1000
+Settle = Literal["run", "round"]
+
+
+def payroll(settle: Settle = "run", **options: Any) -> Payroll:
+    return Payroll(IncentiveOptions(rule="shapley", settle=settle, **options), POT)
+
+
+rounds = st.lists(
+    st.dictionaries(st.integers(0, 6), st.floats(-10, 10), min_size=1), min_size=1, max_size=20
+)
+
+
+@given(rounds)
+def test_round_by_round_each_pot_follows_that_rounds_scores_alone(
+    rounds: list[dict[int, float]],
+) -> None:
+    paying = payroll("round")
+    for scores in rounds:
+        order = sorted(scores)
+        expected = dict(zip(order, allocate([scores[c] for c in order], POT), strict=True))
+        assert paying.pay(scores) == expected
+
+
+@pytest.mark.parametrize("settle", ["run", "round"])
+def test_the_first_round_is_paid_by_its_scores(settle: Settle) -> None:
+    assert payroll(settle).pay({4: 3.0, 2: 1.0, 9: -1.0}) == {2: 250, 4: 750, 9: 0}
+
+
+def test_what_luck_gave_is_taken_into_account_later() -> None:
+    paying = payroll()
+    # Round 1: 7 is lucky. Shares of the round: 1/2 and 1/2.
+    assert paying.pay({1: 1.0, 7: 1.0}) == {1: 500, 7: 500}
+    # Round 2: shares 3/4 and -1/4; merits 5/4 and 1/4. Of two pots 1 is due 5/6, that is 1667, less
+    # the 500 that it has; 7 is due 1/6, that is 333, and has more than that.
+    assert paying.pay({1: 3.0, 7: -1.0}) == {1: 1000, 7: 0}
+    # Round 3: shares 2/3 and 1/3; merits 23/12 and 7/12. Of three pots 1 is due 2300 less 1500, and 7
+    # is due 700 less 500.
+    assert paying.pay({1: 2.0, 7: 1.0}) == {1: 800, 7: 200}
+
+
+def test_who_is_scored_alike_in_every_round_is_paid_alike_in_every_round() -> None:
+    paying = payroll()
+    for _ in range(50):
+        assert paying.pay({0: 2.0, 1: 1.0, 2: -1.0, 3: 1.0}) == {0: 500, 1: 250, 2: 0, 3: 250}
+
+
+def test_rounds_weigh_alike_however_much_they_gained() -> None:
+    # A run gains much at first and little later, but each round has the same pot.
+    early, late = payroll(), payroll()
+    for size in (1.0, 1e-3, 1e-6):
+        early.pay({0: size, 1: 2 * size})
+        late.pay({0: 1.0, 1: 2.0})
+    assert early.paid == late.paid
+
+
+def simulate(settle: Settle, length: int = 400) -> dict[str, float]:
+    """Honest clients with real merit and much noise, and a free-rider with noise alone."""
+    rng = np.random.default_rng(5)
+    paying = payroll(settle)
+    for _ in range(length):
+        honest = rng.normal(1.0, 1.0, 10)
+        scores = dict(enumerate(honest.tolist()))
+        paying.pay(scores | {10: rng.normal(0.0, 0.3), 11: rng.normal(-0.1, 0.3)})
+    mean = np.mean([paying.paid[client] for client in range(10)])
+    return {"noise": paying.paid[10] / mean, "worse": paying.paid[11] / mean}
+
+
+def test_noise_about_zero_is_paid_by_each_round_and_hardly_by_the_run() -> None:
+    # By hand: the mean of max(0, N(0, 0.3)) is 0.3 / sqrt(2 pi) = 0.12, that of max(0, N(1, 1)) 1.083.
+    assert simulate("round")["noise"] == pytest.approx(0.12 / 1.083, abs=0.03)
+    assert simulate("run")["noise"] < 0.03
+    assert simulate("run")["worse"] < 0.01
+
+
+def test_past_merit_is_not_paid_twice() -> None:
+    paying = payroll()
+    for _ in range(100):
+        paying.pay({0: 1.0, 1: 1.0, 2: 1.0})
+    before = dict(paying.paid)
+    for _ in range(100):
+        # Client 0 has made a name for itself and stops working.
+        paying.pay({0: 0.0, 1: 1.0, 2: 1.0})
+    assert paying.paid[0] == before[0]
+    assert paying.paid[1] - before[1] == pytest.approx(50 * POT, rel=0.001)
+
+
+def test_who_comes_late_is_paid_like_everybody_from_then_on() -> None:
+    paying = payroll()
+    for _ in range(100):
+        paying.pay({0: 1.0, 1: 1.0})
+    for _ in range(100):
+        paying.pay({0: 1.0, 1: 1.0, 2: 2.0})
+    assert paying.paid[2] == pytest.approx(50 * POT, rel=0.001)
+    assert paying.paid[0] == pytest.approx(75 * POT, rel=0.001)
+
+
+def test_who_is_not_asked_in_a_round_is_paid_what_it_is_due_when_it_is() -> None:
+    rng = np.random.default_rng(1)
+    paying = payroll()
+    merit = np.array([1.0, 1.0, 2.0, 4.0, -1.0])
+    asked: np.ndarray[Any, Any] = np.zeros(5)
+    for _ in range(400):
+        cohort = rng.choice(5, 3, replace=False)
+        size = np.abs(merit[cohort]).sum()
+        asked[cohort] += merit[cohort] / size
+        paying.pay({int(c): float(merit[c]) for c in cohort})
+    earned = np.array([paying.paid[c] for c in range(5)]) / sum(paying.paid.values())
+    np.testing.assert_allclose(earned, np.maximum(asked, 0) / np.maximum(asked, 0).sum(), atol=0.005)
+
+
+@given(rounds, st.none() | st.floats(0.05, 1.0))
+def test_a_round_is_paid_one_pot_at_most_and_nothing_is_taken_back(
+    rounds: list[dict[int, float]], cap: float | None
+) -> None:
+    paying = payroll(cap=cap)
+    for scores in rounds:
+        rewards = paying.pay(scores)
+        assert rewards.keys() == scores.keys()
+        assert min(rewards.values()) >= 0
+        assert sum(rewards.values()) <= POT
+    if cap is None and all(len(scores) == 7 for scores in rounds):
+        assert sum(rewards.values()) in (0, POT)
+
+
+@given(st.lists(st.lists(st.floats(-10, 10), min_size=4, max_size=4), min_size=1, max_size=15))
+def test_the_whole_pot_is_paid_wherever_all_are_asked_and_somebody_has_merit(
+    rounds: list[list[float]],
+) -> None:
+    paying = payroll()
+    for scores in rounds:
+        rewards = paying.pay(dict(enumerate(scores)))
+        assert sum(rewards.values()) == (POT if max(paying.merit.values()) > 0 else 0)
+
+
+def test_a_cap_holds_in_every_round_and_what_is_due_stays_due() -> None:
+    paying = payroll(cap=0.4)
+    assert paying.pay({0: 3.0, 1: 1.0}) == {0: 400, 1: 250}
+    assert paying.pay({0: 3.0, 1: 1.0})[0] == 400
+
+
+@given(rounds, st.data())
+def test_a_resumed_run_pays_to_the_unit_what_it_would_have_paid(
+    rounds: list[dict[int, float]], data: st.DataObject
+) -> None:
+    whole = payroll()
+    logged = [(scores, whole.pay(scores)) for scores in rounds]
+    kill = data.draw(st.integers(0, len(rounds)))
+    resumed = payroll()
+    for scores, rewards in logged[:kill]:
+        resumed.replay(from_json(scores), rewards)
+    assert [resumed.pay(scores) for scores, _ in logged[kill:]] == [pay for _, pay in logged[kill:]]
+    assert (resumed.merit, resumed.paid) == (whole.merit, whole.paid)
+
+
+def from_json(scores: Mapping[int, float]) -> dict[int, float]:
+    """Scores as a log gives them back."""
+    return {int(client): score for client, score in json.loads(json.dumps(scores)).items()}
+
+
+def test_a_round_in_which_all_score_zero_changes_nobodys_merit() -> None:
+    paying = payroll()
+    paying.pay({0: 1.0, 1: 1.0})
+    before = dict(paying.merit)
+    paying.pay({0: 0.0, 1: 0.0})
+    assert paying.merit == before
+
+
+def test_ten_thousand_clients_are_paid_in_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    paying = payroll()
+    for _ in range(2):
+        rewards = paying.pay(dict(enumerate(rng.normal(size=10_000).tolist())))
+        assert sum(rewards.values()) == POT
