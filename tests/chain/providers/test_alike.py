@@ -4,7 +4,7 @@ import pytest
 from web3.exceptions import TransactionNotFound
 
 from fedmeta.chain import Chain
-from fedmeta.chain.errors import RevertedError, RpcError
+from fedmeta.chain.errors import ChainError, RevertedError, RpcError
 from tests.chain.providers.helpers import (
     NOBODY,
     OTHERS,
@@ -132,6 +132,21 @@ class TestContracts:
         found = send(chain, sign(next_nonce(chain), to=token, data=data, gas=estimate))
         assert found["status"] == "0x1"
         assert number(found["gasUsed"]) <= estimate <= 2 * number(found["gasUsed"])
+
+
+class TestRules:
+    """All three follow Shanghai's rules: what runs on one runs on the others."""
+
+    def test_push0_is_known(self, chain: Chain) -> None:
+        # PUSH0 PUSH0 RETURN, as a contract's creation.
+        assert (
+            chain.request("eth_call", ({"from": SPONSOR.address, "data": "0x5f5ff3"}, "latest")) == "0x"
+        )
+
+    def test_mcopy_which_newer_contracts_need_is_not(self, chain: Chain) -> None:
+        # PUSH0 PUSH0 PUSH0 MCOPY STOP.
+        with pytest.raises(ChainError):
+            chain.request("eth_call", ({"from": SPONSOR.address, "data": "0x5f5f5f5e00"}, "latest"))
 
 
 class TestRefusals:

@@ -1,0 +1,207 @@
+"""What is particular to the embedded chain: its own machine, store and methods."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rlp
+
+from fedmeta.chain import Chain
+from fedmeta.chain.errors import RevertedError, RpcError
+from fedmeta.chain.hashing import keccak
+from fedmeta.chain.providers.opening import open_chain
+from tests.chain.providers.helpers import (
+    NOBODY,
+    OTHERS,
+    SPONSOR,
+    TOKEN,
+    balance,
+    call,
+    deploy_token,
+    latest,
+    next_nonce,
+    number,
+    options,
+    send,
+    sign,
+)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    with open_chain(options("embedded"), tmp_path_factory.mktemp("embedded")) as opened:
+        yield opened
+
+
+def field(block: dict[str, Any], name: str) -> bytes:
+    text = block[name][2:]
+    return bytes.fromhex(text if len(text) % 2 == 0 else "0" + text)
+
+
+def test_a_blocks_hash_is_that_of_its_header(chain: Chain) -> None:
+    send(chain, sign(next_nonce(chain), to=NOBODY, value=1))
+    block = latest(chain)
+    # The fields of a header in the order of EIP-4895; numbers without leading zeros.
+    bytes_ = [
+        "parentHash",
+        "sha3Uncles",
+        "miner",
+        "stateRoot",
+        "transactionsRoot",
+        "receiptsRoot",
+        "logsBloom",
+    ]
+    numbers = ["difficulty", "number", "gasLimit", "gasUsed", "timestamp"]
+    tail = ["extraData", "mixHash", "nonce"]
+    header: list[object] = [field(block, name) for name in bytes_]
+    header += [number(block[name]) for name in numbers] + [field(block, name) for name in tail]
+    header += [number(block["baseFeePerGas"]), field(block, "withdrawalsRoot")]
+    assert "0x" + keccak(rlp.encode(header)).hex() == block["hash"]
+
+
+def test_the_base_fee_follows_eip_1559(chain: Chain) -> None:
+    chain.request("evm_mine")
+    parent = latest(chain)
+    chain.request("evm_mine")
+    fee, used, target = (
+        number(parent["baseFeePerGas"]),
+        number(parent["gasUsed"]),
+        number(parent["gasLimit"]) // 2,
+    )
+    assert used == 0
+    assert number(latest(chain)["baseFeePerGas"]) == fee - fee * target // target // 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"nonce": 10_000}, "nonce too high"),
+        ({"nonce": 0}, "nonce too low|already known"),
+        ({"maxFeePerGas": 0, "maxPriorityFeePerGas": 0}, "max fee per gas"),
+        ({"gas": 61_000_000}, "exceeds gas limit"),
+        ({"gas": 20_000}, "[Ii]ntrinsic|gas"),
+        ({"value": 10**30}, "insufficient funds"),
+    ],
+)
+def test_what_cannot_be_mined_is_refused_and_leaves_no_trace(
+    chain: Chain, fields: dict[str, int], message: str
+) -> None:
+    send(chain, sign(next_nonce(chain), to=NOBODY, value=1))
+    before = latest(chain)
+    signed = sign(**{"nonce": next_nonce(chain), "to": NOBODY, **fields})  # type: ignore[arg-type]
+    with pytest.raises(RpcError, match=message):
+        chain.request("eth_sendRawTransaction", (signed[0],))
+    assert latest(chain)["hash"] == before["hash"]
+    assert chain.request("eth_getTransactionReceipt", (signed[1],)) is None
+
+
+def test_a_transaction_is_mined_once(chain: Chain) -> None:
+    signed = sign(next_nonce(chain), to=NOBODY, value=1)
+    found = send(chain, signed)
+    with pytest.raises(RpcError, match="already known"):
+        chain.request("eth_sendRawTransaction", (signed[0],))
+    assert chain.request("eth_getTransactionReceipt", (signed[1],)) == found
+
+
+def test_a_changed_signature_is_another_sender_or_none(chain: Chain) -> None:
+    before = next_nonce(chain)
+    raw, _ = sign(before, to=NOBODY, value=1)
+    for forged in (raw[:-2] + "00", raw[:-64] + "00" * 32):
+        with pytest.raises(RpcError):
+            chain.request("eth_sendRawTransaction", (forged,))
+    assert next_nonce(chain) == before
+
+
+def test_the_past_can_be_asked(chain: Chain) -> None:
+    token = deploy_token(chain)
+    then = latest(chain)["number"]
+    before = balance(chain, NOBODY)
+    send(chain, sign(next_nonce(chain), to=NOBODY, value=9))
+    send(chain, sign(next_nonce(chain), to=token, data=TOKEN.encode("transfer", NOBODY, 4)))
+    assert chain.request("eth_getBalance", (NOBODY, then)) == hex(before)
+    ask = call(token, NOBODY, "balanceOf", NOBODY)
+    assert [number(chain.request("eth_call", (ask, block))) for block in (then, "latest")] == [0, 4]
+    # A call leaves no trace.
+    chain.request("eth_call", (call(token, SPONSOR.address, "transfer", NOBODY, 5), "latest"))
+    assert number(chain.request("eth_call", (ask, "latest"))) == 4
+
+
+def test_contracts_see_the_last_blocks_hash(chain: Chain) -> None:
+    # BLOCKHASH(NUMBER - 1), returned as a word; and the code that deploys these 12 bytes.
+    runtime = "4360019003405f5260205ff3"
+    creation = bytes.fromhex("6b" + runtime + "5f52600c6014f3")
+    made = send(chain, sign(next_nonce(chain), data=creation))
+    answer = chain.request("eth_call", ({"to": made["contractAddress"]}, "latest"))
+    assert answer == latest(chain)["hash"]
+
+
+def test_running_out_of_gas_is_not_a_refusal(chain: Chain) -> None:
+    token = deploy_token(chain)
+    wanted = call(token, SPONSOR.address, "transfer", NOBODY, 1)
+    with pytest.raises(RpcError, match="OutOfGas"):
+        chain.request("eth_call", ({**wanted, "gas": hex(25_000)}, "latest"))
+    with pytest.raises(RevertedError):
+        chain.request("eth_call", (call(token, NOBODY, "transfer", OTHERS[0].address, 1), "latest"))
+
+
+def test_the_next_timestamp_can_be_chosen(chain: Chain) -> None:
+    wanted = number(latest(chain)["timestamp"]) + 5_000
+    chain.request("evm_setNextBlockTimestamp", (wanted,))
+    chain.request("evm_mine")
+    assert number(latest(chain)["timestamp"]) == wanted
+    chain.request("evm_mine")
+    assert 0 <= number(latest(chain)["timestamp"]) - wanted < 10
+    with pytest.raises(RpcError, match="is not after the last block's"):
+        chain.request("evm_setNextBlockTimestamp", (wanted,))
+
+
+def test_a_clock_that_was_set_ahead_stays_so(tmp_path: Path) -> None:
+    with open_chain(options("embedded"), tmp_path) as chain:
+        chain.request("evm_increaseTime", (10_000,))
+        start = number(latest(chain)["timestamp"])
+    with open_chain(options("embedded"), tmp_path) as chain:
+        chain.request("evm_mine")
+        assert 10_000 <= number(latest(chain)["timestamp"]) - start < 10_060
+
+
+def test_whole_transactions_are_shown_on_request(chain: Chain) -> None:
+    found = send(chain, sign(next_nonce(chain), to=NOBODY, value=1))
+    block = chain.request("eth_getBlockByHash", (found["blockHash"], True))
+    assert [t["hash"] for t in block["transactions"]] == [found["transactionHash"]]
+    assert chain.request("eth_getBlockByNumber", ("0xffffff", False)) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("eth_getBalance", ()),
+        ("eth_getBalance", ("0x12", "latest")),
+        ("eth_getBalance", (NOBODY, "yesterday")),
+        ("eth_getBalance", (NOBODY, "0xffffff")),
+        ("eth_call", ("0x12", "latest")),
+        ("eth_call", ({"to": NOBODY, "data": "12"}, "latest")),
+        ("eth_call", ({"to": NOBODY, "data": "0xzz"}, "latest")),
+        ("eth_call", ({"to": 5}, "latest")),
+        ("eth_getLogs", (5,)),
+        ("eth_getLogs", ({"blockHash": "0x12"},)),
+        ("eth_chainId", (1, 2)),
+        ("eth_sendRawTransaction", (None,)),
+        ("evm_increaseTime", ("soon",)),
+        ("eth_nothing", ()),
+    ],
+)
+def test_bad_requests_are_refused_and_break_nothing(
+    chain: Chain, method: str, params: tuple[object, ...]
+) -> None:
+    with pytest.raises(RpcError) as caught:
+        chain.request(method, params)
+    assert caught.value.code in (-32602, -32601, -32001, -32000)
+    assert chain.request("eth_chainId") == "0x7a69"
+
+
+def test_a_snapshot_is_used_once(chain: Chain) -> None:
+    first, second = (chain.request("evm_snapshot") for _ in range(2))
+    assert chain.request("evm_revert", (first,)) is True
+    assert chain.request("evm_revert", (second,)) is False
+    assert chain.request("evm_revert", (first,)) is False
