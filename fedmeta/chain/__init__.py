@@ -6,20 +6,22 @@ a second and is an optional extra; whoever has not installed it gets one line th
 
 from typing import TYPE_CHECKING
 
-from fedmeta.chain.errors import (
-    NO_EXTRA,
-    ChainDownError,
-    ChainError,
-    NoNodeError,
-    RevertedError,
-    RpcError,
-)
+from fedmeta.chain.errors import ChainDownError, ChainError, NoNodeError, RevertedError, RpcError
+from fedmeta.chain.extra import require_extra
 from fedmeta.chain.options import LOCAL_CHAIN_IDS, ChainOptions, StakingOptions
 
 if TYPE_CHECKING:
     from fedmeta.chain.artifact import Artifact, load_artifact
     from fedmeta.chain.hashing import keccak
-    from fedmeta.chain.keys import ClientKeys, Keys, Signer, open_client_keys, open_keys, recover
+    from fedmeta.chain.keys import (
+        ClientKeys,
+        Keys,
+        Signer,
+        open_client_keys,
+        open_keys,
+        open_sponsor,
+        recover,
+    )
     from fedmeta.chain.merkle import MerkleTree, contributions_tree, rewards_tree
     from fedmeta.chain.providers.base import Chain
     from fedmeta.chain.providers.node import Node, banner, start_node
@@ -37,7 +39,15 @@ else:
     _NAMES = {
         "artifact": ("Artifact", "load_artifact"),
         "hashing": ("keccak",),
-        "keys": ("ClientKeys", "Keys", "Signer", "open_client_keys", "open_keys", "recover"),
+        "keys": (
+            "ClientKeys",
+            "Keys",
+            "Signer",
+            "open_client_keys",
+            "open_keys",
+            "open_sponsor",
+            "recover",
+        ),
         "merkle": ("MerkleTree", "contributions_tree", "rewards_tree"),
         "providers.base": ("Chain",),
         "providers.node": ("Node", "banner", "start_node"),
@@ -59,14 +69,8 @@ else:
             raise AttributeError(f"module 'fedmeta.chain' has no attribute '{name}'")
         from importlib import import_module
 
-        from fedmeta.errors import UsageError
-
-        try:
-            value = getattr(import_module(_HOMES[name]), name)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("fedmeta"):
-                raise
-            raise UsageError(NO_EXTRA) from None
+        require_extra()
+        value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
 
@@ -76,7 +80,6 @@ else:
 
 __all__ = [
     "LOCAL_CHAIN_IDS",
-    "NO_EXTRA",
     "Artifact",
     "Chain",
     "ChainDownError",
@@ -101,8 +104,10 @@ __all__ = [
     "open_chain",
     "open_client_keys",
     "open_keys",
+    "open_sponsor",
     "record_digest",
     "recover",
+    "require_extra",
     "rewards_tree",
     "slash_digest",
     "start_node",

@@ -2,9 +2,6 @@
 
 from fedmeta.errors import RunError, UsageError
 
-NO_EXTRA = "the chain needs its extra: pip install 'fedmeta[chain]'"
-
-
 class ChainError(RunError):
     """Base of what a chain may answer; `RunError`, because it happens while things run."""
 

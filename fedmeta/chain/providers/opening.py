@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmeta.chain.errors import NO_EXTRA, ChainDownError, NoNodeError
+from fedmeta.chain.errors import ChainDownError, NoNodeError
 from fedmeta.chain.options import DEFAULT_CHAIN_ID, ChainOptions
 from fedmeta.chain.providers.address import expand
 from fedmeta.chain.providers.base import Call, Chain, Reply, Transport
@@ -49,11 +49,8 @@ def open_chain(
 def _start(options: ChainOptions, folder: Path) -> Transport:
     chain_id = options.chain_id or DEFAULT_CHAIN_ID
     if options.provider == "embedded":
-        try:
-            from fedmeta.chain.providers.embedded.transport import EmbeddedTransport
-        except ModuleNotFoundError:
-            # Whoever has web3 anyway may lack py-evm.
-            raise UsageError(NO_EXTRA) from None
+        from fedmeta.chain.providers.embedded.transport import EmbeddedTransport
+
         return EmbeddedTransport(folder, chain_id)
     from fedmeta.chain.providers.node import start_node
     from fedmeta.chain.providers.over_http import HttpTransport
