@@ -12,12 +12,12 @@ from fedmeta.chain.ledger.addresses import (
     read_addresses,
 )
 from fedmeta.chain.ledger.contract import Contract
-from fedmeta.chain.ledger.deployment import Deployed, Deployment, UnderfundedError, expected_terms
-from fedmeta.chain.ledger.entries import Campaign
+from fedmeta.chain.ledger.deployment import Deployed, Deployment, expected_terms
+from fedmeta.chain.ledger.entries import Campaign, PoorAccountError
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.ledger.session import bind
 from fedmeta.chain.ledger.terms import UNITS, campaign_id, difference
-from fedmeta.chain.ledger.transactions import Transactor, UnfundedError
+from fedmeta.chain.ledger.transactions import Transactor
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.opening import open_chain
@@ -58,7 +58,7 @@ def deploy_to_file(
             _identify(journal, Campaign(campaign_id(run), run, _cap(options), budget))
             addresses = _deploy(journal, options, chain)
             _write(path, addresses.to_json())
-        except (UnfundedError, UnderfundedError) as error:
+        except PoorAccountError as error:
             raise UsageError(str(error)) from None
         finally:
             journal.close()

@@ -6,12 +6,11 @@ from decimal import Decimal
 from pathlib import Path
 
 from fedmeta.chain.artifact import load_artifact
-from fedmeta.chain.errors import ChainError
 from fedmeta.chain.hashing import from_address, keccak, to_address
 from fedmeta.chain.keys import Keys
 from fedmeta.chain.ledger.addresses import WrongCampaignError, check_deployed, read_addresses
 from fedmeta.chain.ledger.contract import Contract, NoCodeError, has_code, quantity
-from fedmeta.chain.ledger.entries import Campaign
+from fedmeta.chain.ledger.entries import Campaign, PoorAccountError
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.ledger.terms import UNITS, Terms, ascending, difference, read_terms
 from fedmeta.chain.ledger.transactions import Action, Transactor
@@ -20,10 +19,6 @@ from fedmeta.chain.providers.base import Chain
 
 LEAST_SUPPLY = 10**9 * UNITS
 _CALL_GAS = 150_000
-
-
-class UnderfundedError(ChainError):
-    """The sponsor has too few tokens for the escrow."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Deployment:
 
         Raises:
             WrongCampaignError: If what is there has other terms or code.
-            UnderfundedError: If the sponsor has too few tokens.
+            PoorAccountError: If the sponsor has too few tokens.
             ChainError: See `Transactor.perform`; call again later.
         """
         code = load_artifact("RewardLedger").code_hash
@@ -227,7 +222,7 @@ class Deployment:
         if not lacking or self._after(deployed.terms.deadline):
             return
         if (held := int(token.call("balanceOf", sponsor.address))) < lacking:
-            raise UnderfundedError(
+            raise PoorAccountError(
                 f"the escrow lacks {lacking / UNITS:g} tokens and the sponsor {sponsor.address} "
                 f"has {held / UNITS:g}"
             )

@@ -12,6 +12,10 @@ class NotMinedError(ChainError):
     """A transaction waits for a block; there is nothing to do but to wait as well."""
 
 
+class PoorAccountError(ChainError):
+    """An account has too little of what it is to spend; somebody has to send it some."""
+
+
 @dataclass(frozen=True)
 class Campaign:
     """Whose journal it is; what is None is not known yet.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from fedmeta.chain.ledger.entries import Campaign
+from fedmeta.chain.ledger.entries import Campaign, PoorAccountError
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.ledger.restart import JOURNAL, complete_restart, counter_of
 from fedmeta.chain.ledger.rounds import FrozenRound
@@ -91,8 +91,8 @@ class Settlement:
     @property
     def problem(self) -> str | None:
         """What delays or ended the settlement, in one line; None if nothing does."""
-        refusal = self._settler.refusal
-        return str(refusal) if refusal else self._settler.problem
+        error = self._settler.refusal or self._settler.delay
+        return str(error) if error else None
 
     def freeze(self, rounds: Sequence[FrozenRound]) -> None:
         """Freeze finished rounds: on the disk when this returns, and never changed again.
@@ -131,15 +131,18 @@ class Settlement:
         self._settler.start()
 
     def check(self, seconds: float = 30.0) -> None:
-        """Wait until the settler has reached the chain or found that it is away.
+        """Wait until the settler has sent something, or found that it cannot now or ever.
 
         Raises:
             FedmetaError: If what it found can never work: the wrong chain, a chain that was reset, keys
                 that are missing. A chain that is merely away raises nothing.
+            UsageError: If an account lacks funds, unless the chain is not `required`.
         """
         self._settler.tried.wait(seconds)
         if self._settler.refusal:
             raise self._settler.refusal
+        if isinstance(self._settler.delay, PoorAccountError) and self.options.required:
+            raise UsageError(str(self._settler.delay))
 
     def finish(self, seconds: float) -> Settled:
         """Record and claim what is left, for so long at most, and stop.

@@ -26,6 +26,7 @@ GIVE_UP_AFTER = 8.0
 LOOK_EVERY = 5.0
 """Seconds after which an idle settler looks whether the chain still holds what it held."""
 
+_LONG = 0.1
 FAILURES_BEFORE_RECONNECT = 3
 SHARE = 0.25
 """Of one processor's time that the settler takes while training goes on."""
@@ -54,7 +55,7 @@ class Settler:
     """Connects, deploys, records and claims, in a thread of its own.
 
     Whatever the chain does, nothing is raised into the caller's thread: what delays the settlement is in
-    `problem` and is tried again, with growing pauses; what ends it is in `refusal`.
+    `delay` and is tried again, with growing pauses; what ends it is in `refusal`.
 
     Args:
         journal: Open for writing.
@@ -63,9 +64,10 @@ class Settler:
         hooks: Seams for tests.
 
     Attributes:
-        problem: Why nothing moves at the moment, in one line; None if all is well.
+        delay: Why nothing moves at the moment; None if all is well.
         refusal: The error that ended the settlement for good; None if none did.
-        paid: Units that were claimed for participants at the end.
+        done: Whether all was recorded, and claimed if that was to be.
+        tried: Set when it is known whether the chain is there and takes transactions.
     """
 
     def __init__(self, journal: Journal, options: ChainOptions, folder: Path, hooks: Hooks) -> None:
@@ -73,7 +75,7 @@ class Settler:
         self.options = options
         self.folder = folder
         self.hooks = hooks
-        self.problem: str | None = None
+        self.delay: ChainError | None = None
         self.refusal: FedmetaError | None = None
         self.done = False
         self.tried = threading.Event()
@@ -137,12 +139,11 @@ class Settler:
         from fedmeta.chain.ledger.session import open_session
 
         with open_session(self) as session:
-            self.tried.set()
             pauses = _Pauses()
             while not self.done:
                 try:
                     self._work(session)
-                    pauses, self.problem, self._failing_since = _Pauses(), None, None
+                    pauses, self.delay, self._failing_since = _Pauses(), None, None
                 except ChainError as error:
                     self._delayed(error)
                     if isinstance(error, ChainDownError) and pauses.count >= FAILURES_BEFORE_RECONNECT:
@@ -154,7 +155,9 @@ class Settler:
         began, draining = time.thread_time(), self._draining.is_set()
         # Cleared before looking: what is frozen from here on wakes it again.
         self._wake.clear()
-        if session.record(draining):
+        recorded = session.record(draining)
+        self.tried.set()
+        if recorded:
             if not draining:
                 self._leave_room(time.thread_time() - began)
         elif draining:
@@ -178,6 +181,9 @@ class Settler:
         Raises:
             StoppedError: If it is.
         """
+        if seconds > _LONG:
+            # A transaction was taken and its block is slow to come.
+            self.tried.set()
         left = seconds if self._until is None else min(seconds, self._until - time.monotonic())
         # Whoever waits for the end does not want to wait for a long pause first.
         event = self._stop if self._draining.is_set() else self._draining
@@ -195,9 +201,9 @@ class Settler:
             self._failing_since = now
         if not isinstance(error, NotMinedError) and now - self._failing_since > GIVE_UP_AFTER:
             self._stop.set()
-        if self.problem != str(error):
+        if str(self.delay) != str(error):
             self._say(str(error))
-        self.problem = str(error)
+        self.delay = error
 
     def _say(self, line: str) -> None:
         if self.hooks.note:

@@ -14,7 +14,7 @@ from typing import Any
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
 from fedmeta.chain.keys import Signer
 from fedmeta.chain.ledger.contract import quantity, unhex
-from fedmeta.chain.ledger.entries import NotMinedError, Transaction
+from fedmeta.chain.ledger.entries import NotMinedError, PoorAccountError, Transaction
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.providers.base import Chain
 
@@ -24,10 +24,6 @@ Wait = Callable[[float], None]
 TRIES = 8
 PATIENCE = 30.0
 _GWEI = 10**9
-
-
-class UnfundedError(ChainError):
-    """The account that sends has too little of the chain's own currency."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Transactor:
         Raises:
             ChainDownError: The node is away; nothing is known about what was sent last.
             RevertedError: The contract refuses.
-            UnfundedError: The sender cannot pay for it.
+            PoorAccountError: The sender cannot pay for it.
             ChainError: The node keeps refusing, or answers in contradictions.
         """
         for _ in range(TRIES):
@@ -129,7 +125,12 @@ class Transactor:
         for transaction in reversed(self.journal.transactions(key)):
             if transaction.state not in ("journaled", "sent"):
                 continue
-            if self._known(transaction) or self._nonce(transaction.sender) == transaction.nonce:
+            nonce = self._nonce(transaction.sender)
+            # A nonce above the account's next one waits for others that may never come, as after a
+            # reorganisation; one below is taken, unless by this transaction itself.
+            if nonce == transaction.nonce:
+                return transaction
+            if nonce > transaction.nonce and self._known(transaction):
                 return transaction
             self.journal.mark(transaction, "dropped")
         return None
@@ -167,7 +168,7 @@ class Transactor:
 
     def _require(self, sender: str, balance: int, needed: int) -> None:
         if balance < needed:
-            raise UnfundedError(
+            raise PoorAccountError(
                 f"account {sender} has {balance / 10**18:.6g} ETH on chain {self.chain.chain_id} "
                 f"and needs {needed / 10**18:.6g}: send it some"
             )
@@ -218,6 +219,8 @@ class Transactor:
         pause, end = 0.001, time.monotonic() + PATIENCE
         while (receipt := self.receipt(transaction.hash)) is None:
             if self._known(transaction) is None and self.receipt(transaction.hash) is None:
+                return False
+            if pause > 0.2 and self._nonce(transaction.sender) < transaction.nonce:
                 return False
             if time.monotonic() > end:
                 self._slow.add(transaction.hash)
