@@ -2,6 +2,7 @@
 
 from fedmeta.errors import RunError, UsageError
 
+
 class ChainError(RunError):
     """Base of what a chain may answer; `RunError`, because it happens while things run."""
 
