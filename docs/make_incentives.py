@@ -2,7 +2,7 @@
 
     python docs/make_incentives.py earned --seeds 1 2 3   # by kind of client, under each rule
     python docs/make_incentives.py exact --seeds 1 2 3    # GTG-Shapley against exact Shapley values
-    python docs/make_incentives.py servers --seeds 1 2 3  # under other optimizers of the server
+    python docs/make_incentives.py servers --seeds 1 2 --rounds 100  # by the server's optimizer
 
 The rules do not touch the training, so that one run is scored by all of them.
 """
@@ -77,9 +77,8 @@ def appraiser(config: Config, learner: Learner, **changes: Any) -> Appraiser:
     return Appraiser(options, learner.algorithm, learner.family, learner.dtype, config.seed)
 
 
-def load(seed: int, **settings: Any) -> Config:
-    dotted = {key.replace("__", "."): value for key, value in settings.items()}
-    return planning.resolve(load_config("incentives", {"seed": seed, **dotted}))
+def load(settings: Mapping[str, Any]) -> Config:
+    return planning.resolve(load_config("incentives", settings))
 
 
 # --- who earned what ---------------------------------------------------------------------------------
@@ -155,23 +154,23 @@ def print_ratios(runs: Sequence[dict[str, dict[int, float]]], of: dict[str, list
         print(f"| {kind} | " + " | ".join(cells) + " |", flush=True)
 
 
-def earned(seeds: Sequence[int]) -> None:
-    print_ratios([ratios(load(seed), COLUMNS) for seed in seeds], kinds(load(seeds[0])))
+def earned(runs: Sequence[Mapping[str, Any]]) -> None:
+    print_ratios([ratios(load(run), COLUMNS) for run in runs], kinds(load(runs[0])))
 
 
 SERVERS: dict[str, dict[str, Any]] = {
     "SGD, lr 0.5": {},
-    "SGD, lr 0.05, momentum 0.9": {"server__lr": 0.05, "server__options": {"momentum": 0.9}},
-    "SGD, lr 0.5, clip_norm 0.05": {"server__clip_norm": 0.05},
-    "Adam, lr 0.001": {"server__optimizer": "Adam", "server__lr": 0.001},
+    "SGD, lr 0.05, momentum 0.9": {"server.lr": 0.05, "server.options": {"momentum": 0.9}},
+    "SGD, lr 0.5, clip_norm 0.05": {"server.clip_norm": 0.05},
+    "Adam, lr 0.001": {"server.optimizer": "Adam", "server.lr": 0.001},
 }
 
 
-def servers(seeds: Sequence[int]) -> None:
+def servers(runs: Sequence[Mapping[str, Any]]) -> None:
     columns = {name: COLUMNS[name] for name in ("shapley", "shapley, the absent excluded")}
     for name, settings in SERVERS.items():
         print(f"\n{name}\n")
-        configs = [load(seed, **settings) for seed in seeds]
+        configs = [load({**run, **settings}) for run in runs]
         print_ratios([ratios(config, columns) for config in configs], kinds(configs[0]))
 
 
@@ -203,16 +202,16 @@ class Compared:
             self.measured.setdefault(absent, []).append(again.measured)
 
 
-def exact(seeds: Sequence[int]) -> None:
+def exact(runs: Sequence[Mapping[str, Any]]) -> None:
     print("| seed | `absent` | all rounds' values | median round | worst round | coalitions of 256 |")
     print("|---|---|---|---|---|---|")
-    for seed in seeds:
-        found = watch(load(seed), Compared)
+    for run in runs:
+        found = watch(load(run), Compared)
         for absent, pairs in found.values.items():
             rounds = [spearmanr(exact, estimated)[0] for exact, estimated in pairs]
             pooled = spearmanr(*(np.concatenate(side) for side in zip(*pairs, strict=True)))[0]
             print(
-                f"| {seed} | `{absent}` | {pooled:.3f} | {np.median(rounds):.3f} | {min(rounds):.3f} "
+                f"| {run['seed']} | `{absent}` | {pooled:.3f} | {np.median(rounds):.3f} | {min(rounds):.3f} "
                 f"| {np.mean(found.measured[absent]):.0f} |",
                 flush=True,
             )
@@ -222,8 +221,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("table", choices=("earned", "exact", "servers"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rounds", type=int)
     given = parser.parse_args()
-    {"earned": earned, "exact": exact, "servers": servers}[given.table](given.seeds)
+    rounds = {"rounds": given.rounds} if given.rounds else {}
+    tables = {"earned": earned, "exact": exact, "servers": servers}
+    tables[given.table]([{"seed": seed, **rounds} for seed in given.seeds])
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class IncentiveOptions(Options):
     settle: Literal["run", "round"] = "run"
     cap: float | None = Field(default=None, gt=0, le=1)
     absent: Literal["zero", "excluded"] = "zero"
-    longest: float = Field(default=2.0, ge=0)
+    longest: float = Field(default=1.5, ge=0)
     tasks: int = Field(default=32, ge=1)
     steps: int = Field(default=1, ge=0)
     shapley: ShapleyOptions = ShapleyOptions()
