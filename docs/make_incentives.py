@@ -211,8 +211,8 @@ def exact(runs: Sequence[Mapping[str, Any]]) -> None:
             rounds = [spearmanr(exact, estimated)[0] for exact, estimated in pairs]
             pooled = spearmanr(*(np.concatenate(side) for side in zip(*pairs, strict=True)))[0]
             print(
-                f"| {run['seed']} | `{absent}` | {pooled:.3f} | {np.median(rounds):.3f} | {min(rounds):.3f} "
-                f"| {np.mean(found.measured[absent]):.0f} |",
+                f"| {run['seed']} | `{absent}` | {pooled:.3f} | {np.median(rounds):.3f} "
+                f"| {min(rounds):.3f} | {np.mean(found.measured[absent]):.0f} |",
                 flush=True,
             )
 
