@@ -24,7 +24,8 @@ contract RegistryHandler is Fixture {
     RewardLedger public ledger;
     ParticipantRegistry public registry;
 
-    Signed[] private used;
+    /// @dev Slashes that were submitted, or whose stake is gone.
+    Signed[] private spent;
 
     /// @notice By account: what is left of the stake, what of it was slashed, when it can be withdrawn (0: not leaving),
     /// and all that was ever withdrawn.
@@ -75,6 +76,7 @@ contract RegistryHandler is Fixture {
     function withdraw(uint256 who) external {
         address a = accounts[who % 3];
         bool expected = withdrawableAt[a] != 0 && block.timestamp >= withdrawableAt[a];
+        Signed memory late = _sign(a, 1);
         vm.prank(OUTSIDER);
         (bool done,) = address(registry).call(abi.encodeCall(registry.withdraw, (a)));
         require(done || !expected, "a withdrawal that is due was refused");
@@ -84,22 +86,22 @@ contract RegistryHandler is Fixture {
         if (slashedOf[a] > 0) count["withdrawn after a slash"]++;
         withdrawn[a] += staked[a];
         (staked[a], slashedOf[a], withdrawableAt[a]) = (0, 0, 0);
+        spent.push(late);
     }
 
     function slash(uint256 who, uint256 amount) external {
         address a = accounts[who % 3];
         amount %= STAKE / 2;
         bool expected = staked[a] > 0 && amount > 0 && slashedOf[a] + amount <= SLASH_CAP;
-        (,, uint64 nonce) = registry.members(a);
-        bytes memory signed = signatures(slashDigest(address(registry), a, amount, "evidence", nonce));
-        bool done = _slash(Signed(a, amount, signed));
+        Signed memory signed = _sign(a, amount);
+        bool done = _slash(signed);
         require(done || !expected, "a slash within the cap was refused");
         if (done && !expected) slashedTooMuch = true;
         if (!done) {
             count["slash refused"]++;
             return;
         }
-        used.push(Signed(a, amount, signed));
+        spent.push(signed);
         if (withdrawableAt[a] != 0) count["slashed while unbonding"]++;
         count["slashed"]++;
         slashed += amount;
@@ -108,14 +110,19 @@ contract RegistryHandler is Fixture {
     }
 
     function replay(uint256 which) external {
-        if (used.length == 0) return;
-        Signed memory s = used[used.length - 1 - which % (used.length < 3 ? used.length : 3)];
+        if (spent.length == 0) return;
+        Signed memory s = spent[spent.length - 1 - which % (spent.length < 3 ? spent.length : 3)];
         if (staked[s.account] > 0 && slashedOf[s.account] + s.amount <= SLASH_CAP) count["replayed within the cap"]++;
         if (_slash(s)) signaturesReused = true;
     }
 
     function warp(uint256 time) external {
         vm.warp(block.timestamp + time % 1 days);
+    }
+
+    function _sign(address a, uint256 amount) private view returns (Signed memory) {
+        (,, uint64 nonce) = registry.members(a);
+        return Signed(a, amount, signatures(slashDigest(address(registry), a, amount, "evidence", nonce)));
     }
 
     function _slash(Signed memory s) private returns (bool done) {
