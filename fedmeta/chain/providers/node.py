@@ -163,7 +163,8 @@ def _arguments(identity: Identity, port: int, folder: Path) -> list[str]:
             "--miner.blockGasLimit": identity.gas_limit,
             "--database.dbPath": folder / "ganache",
         }
-    return [str(part) for option in options.items() for part in option]
+    quiet = "--quiet" if identity.kind == "anvil" else "--logging.quiet"
+    return [quiet, *(str(part) for option in options.items() for part in option)]
 
 
 def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:

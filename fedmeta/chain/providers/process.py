@@ -24,7 +24,7 @@ class NodeProcess:
 
     Args:
         command: What to run.
-        folder: Where it keeps its state, its output (``node.log``) and its process id (``node.json``).
+        folder: Where it keeps its state, its errors (``node.log``) and its process id (``node.json``).
 
     Raises:
         RunError: If it cannot be started.
@@ -40,7 +40,8 @@ class NodeProcess:
                     command,
                     cwd=folder,
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    # Banners with private keys, and a line for each request.
+                    stdout=subprocess.DEVNULL,
                     stderr=log,
                     start_new_session=True,
                 )
