@@ -45,7 +45,8 @@ class Stakes:
         self.join_all([stake.account for stake in stakes])
         most = int(self.registry.call("slashCap"))
         for stake in stakes:
-            if stake.evidence is not None:
+            # Who has left took the rest along: there is nothing to slash, and no reason to stop.
+            if stake.evidence is not None and int(self.registry.call("members", stake.account)[0]):
                 self.slash(stake.account, most, stake.evidence)
 
     def join_all(self, accounts: Sequence[str]) -> int:

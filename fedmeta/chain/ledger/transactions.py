@@ -24,6 +24,7 @@ Wait = Callable[[float], None]
 TRIES = 8
 PATIENCE = 30.0
 _GWEI = 10**9
+_LEAST_GAS = 21_000
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,18 @@ class Transactor:
                 (try_out, (call,) if action.gas is None else (call, "latest")),
             ]
         )
-        for answer in answers:
+        *known, tried = answers
+        for answer in known:
             if isinstance(answer, ChainError):
                 raise answer
-        nonce = slow.nonce if slow else quantity(answers[0])
-        gas = action.gas or quantity(answers[3]) * 5 // 4
-        fees = self._fees(answers[2], slow)
-        self._require(signer.address, quantity(answers[1]), gas * max(fees.values()) + action.value)
+        refused = isinstance(tried, ChainError)
+        gas = action.gas or (_LEAST_GAS if refused else quantity(tried) * 5 // 4)
+        fees = self._fees(known[2], slow)
+        # Nodes say this in words of their own; so it comes first.
+        self._require(signer.address, quantity(known[1]), gas * max(fees.values()) + action.value)
+        if refused:
+            raise tried
+        nonce = slow.nonce if slow else quantity(known[0])
         values: dict[str, object] = {"chainId": self.chain.chain_id, "nonce": nonce, "gas": gas, **fees}
         values |= {"value": action.value, "data": action.data}
         values |= {"to": action.to} if action.to else {}
