@@ -31,6 +31,9 @@ def look(what: str, check: Callable[[], str]) -> Finding:
         return Finding(True, what, check())
     except (DisagreementError, FedmetaError) as error:
         return Finding(False, what, str(error))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        # Somebody wrote into a file what no run writes.
+        return Finding(False, what, f"malformed: {type(error).__name__}: {error}")
 
 
 def require_equal(

@@ -1,0 +1,3 @@
+from tests.chain.ledger.conftest import anvil
+
+__all__ = ["anvil"]
