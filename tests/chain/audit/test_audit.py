@@ -230,7 +230,7 @@ class TestJournal:
 
     def test_a_changed_round(self, run, options, rounds):
         """By somebody who knows that there is a digest, and changes it as well."""
-            with sqlite3.connect(run / "chain" / "journal.sqlite") as db:
+        with sqlite3.connect(run / "chain" / "journal.sqlite") as db:
             (content,) = db.execute("SELECT content FROM rounds WHERE round = 2").fetchone()
         db.close()
         frozen = decode(content)
