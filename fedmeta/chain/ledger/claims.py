@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedmeta.chain.hashing import keccak
+from fedmeta.chain.hashing import from_address, keccak, to_address
 from fedmeta.chain.ledger.contract import Contract, chunks, quantity
 from fedmeta.chain.ledger.entries import SignedRecord
 from fedmeta.chain.ledger.recording import Recording
@@ -71,6 +71,16 @@ class Claims:
             for batch in chunks(due, IN_ONE_TRANSACTION):
                 self._pay(record, batch, proofs)
         return Claimed(len(due), sum(d.units for d in due), waiting)
+
+    def single(self, account: str) -> Action:
+        """Return a claim for one account as it would send it itself, under the newest record."""
+        record = self.recording.journal.records()[-1]
+        totals = self.recording.totals(record.last)
+        cumulative = totals.by_account()[to_address(from_address(account))]
+        proof = totals.tree().proof(reward_leaf(account, cumulative))
+        data = self.ledger.data("claim", record.first, account, cumulative, proof)
+        key = f"claim {keccak(data).hex()[:32]}"
+        return Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS)
 
     def _newest_claimable(self) -> tuple[SignedRecord | None, int]:
         """Return the newest record whose challenge delay is over, and the units in those after it."""

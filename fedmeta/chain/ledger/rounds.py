@@ -130,12 +130,12 @@ _Row = tuple[int, bytes, int, bytes, bytes, float, int]
 def _contributions(rows: Iterable[_Row]) -> Iterable[Contribution]:
     for client, account, tasks, update, signature, score, reward in rows:
         known = None if math.isnan(score) else score
-        yield Contribution(client, _text(account), tasks, update, signature, known, reward)
+        yield Contribution(client, account_text(account), tasks, update, signature, known, reward)
 
 
 @lru_cache(maxsize=1 << 16)
-def _text(account: bytes) -> str:
-    # The same accounts come back in every round, and their text costs two hashes.
+def account_text(account: bytes) -> str:
+    """Return 20 bytes as a checksummed address; remembered, for it costs two hashes."""
     return to_address(account)
 
 

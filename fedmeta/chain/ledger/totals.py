@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedmeta.chain.hashing import to_address
-from fedmeta.chain.ledger.rounds import awards, decode
+from fedmeta.chain.ledger.rounds import account_text, awards, decode
 from fedmeta.chain.merkle import MerkleTree, contributions_tree, rewards_tree
 from fedmeta.chain.typed_data import Record
 
@@ -92,7 +91,7 @@ class Totals:
 
     def by_account(self) -> dict[str, int]:
         """Return the units of each account that was awarded any, by checksummed address, sorted."""
-        return {to_address(account): units for account, units in sorted(self._units.items())}
+        return {account_text(account): units for account, units in sorted(self._units.items())}
 
     def tree(self) -> MerkleTree:
         """Return the tree whose root a record carries."""
