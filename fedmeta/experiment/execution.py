@@ -60,9 +60,9 @@ class _Parts:
 def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]:
     folder, config = parts.folder, parts.config
     start = _newest(folder, parts.recorder, listener)
-    listener.started(folder, config, start.round if start else 0)
     if parts.ledger:
         parts.ledger.start()
+    listener.started(folder, config, start.round if start else 0)
     try:
         snapshot = _train(parts, start)
         listener.testing(config.test_clients)

@@ -143,6 +143,8 @@ class RunLedger(AbstractContextManager["RunLedger"]):
     def __init__(self, folder: RunFolder, config: Config, note: Callable[[str], None]) -> None:
         options = config.chain
         run = bytes.fromhex(folder.info["run_id"])
+        self._note = note
+        self._untold: list[str] | None = []
         self.signatures = ClientSignatures(open_client_keys(options, None, run), run)
         self._rounds = FinishedRounds(folder.path, self._look)
         self._conduct = Conduct(options.staking.slash_after)
@@ -150,7 +152,7 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         self._participants = range(planning.population(config).train)
         self._slashed: list[tuple[str, bytes]] = []
         self.settlement = Settlement.open(
-            folder.path / "chain", options, run, budget_units(config), Hooks(note=note)
+            folder.path / "chain", options, run, budget_units(config), Hooks(note=self._say)
         )
 
     def __exit__(self, *_: object) -> None:
@@ -167,6 +169,16 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         self.covered()
         self.settlement.start()
         self.settlement.check()
+        untold, self._untold = self._untold or [], None
+        for line in untold:
+            self._note(line)
+
+    def _say(self, line: str) -> None:
+        # What ends a run at its start is told by the error that ends it.
+        if self._untold is None:
+            self._note(line)
+        else:
+            self._untold.append(line)
 
     def covered(self, _: int = 0) -> None:
         """Freeze the rounds that a checkpoint has come to cover."""

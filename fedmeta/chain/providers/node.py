@@ -147,9 +147,10 @@ def _arguments(identity: Identity, port: int, folder: Path) -> list[str]:
             # Without it a killed node would have saved nothing.
             "--state-interval": 1,
             "--cache-path": folder / "cache",
+            # Anvil makes a genesis block at every start, also beside the one in its state: they must be
+            # the same one.
+            "--timestamp": identity.timestamp,
         }
-        if not (folder / ANVIL_STATE).exists():
-            options["--timestamp"] = identity.timestamp
     else:
         options = {
             "--server.host": "127.0.0.1",
@@ -182,13 +183,23 @@ def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:
             except ChainError:
                 return False
             # Another node may have got the port in between.
-            return (
-                chain.chain_id == identity.chain_id
-                and int(genesis["gasLimit"], 16) == identity.gas_limit
+            ours = (chain.chain_id, int(genesis["gasLimit"], 16)) == (
+                identity.chain_id,
+                identity.gas_limit,
             )
+            if ours and identity.kind == "anvil":
+                _set_clock(chain)
+            return ours
         return False
     finally:
         transport.close()
+
+
+def _set_clock(chain: Chain) -> None:
+    """Let Anvil's clock go right: it would go on from where its state ends."""
+    latest, now = chain.request("eth_getBlockByNumber", ("latest", False)), int(time.time())
+    if now > int(latest["timestamp"], 16):
+        chain.request("anvil_setTime", (now,))
 
 
 def _free_port() -> int:

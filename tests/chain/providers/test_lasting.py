@@ -84,6 +84,22 @@ def test_a_closed_chain_is_opened_as_it_was(provider: str, tmp_path: Path) -> No
         assert next_nonce(chain, SPONSOR) == SENT + 1
 
 
+@pytest.mark.parametrize("ended", ["closed", "killed"])
+def test_a_chain_is_the_same_however_often_it_is_opened(
+    ended: str, provider: str, tmp_path: Path
+) -> None:
+    seen = []
+    for _ in range(5):
+        if ended == "killed":
+            with holder(provider, tmp_path, transactions=0):
+                pass
+        with open_chain(options(provider), tmp_path) as chain:
+            seen.append(chain.genesis)
+            send(chain, sign(next_nonce(chain), to=NOBODY, value=1))
+            assert abs(int(latest(chain)["timestamp"], 16) - time.time()) < 60
+    assert seen == seen[:1] * 5
+
+
 def test_another_folder_is_another_chain(provider: str, tmp_path: Path) -> None:
     with (
         open_chain(options(provider), tmp_path / "a") as first,
