@@ -17,6 +17,7 @@ from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.node import start_node
 from fedmeta.chain.providers.opening import open_chain
 from fedmeta.errors import RunError, UsageError
+from tests.chain.ledger.faults import FaultyChain
 from tests.chain.ledger.helpers import (
     earned,
     held,
@@ -434,3 +435,25 @@ def test_the_settler_takes_a_broken_connection_for_a_chain_that_is_down(folder, 
 
     settled = settle(folder, options, ROUNDS, hooks=Hooks(connect=connect))
     assert (settled.problem, settled.refused) == ("nobody there", False)
+
+
+class SendsTwice(FaultyChain):
+    """Sends every transaction twice."""
+
+    def _fault(self):
+        return "twice"
+
+
+@pytest.mark.parametrize("own", ["embedded", "anvil", pytest.param("ganache", marks=pytest.mark.slow)])
+def test_a_fresh_chain_that_gets_everything_twice(folder, own):
+    """Ganache executes a transaction with nonce 0 as often as it is sent."""
+    options = ChainOptions(provider=own, pot=1)
+
+    def connect(chosen, where):
+        return SendsTwice(open_chain(chosen, where), seed=0)
+
+    assert settle(folder, options, ROUNDS, hooks=Hooks(connect=connect)).complete
+    with open_chain(options, folder) as chain:
+        deployed, owed = attach(journal_of(folder), chain), earned(ROUNDS)
+        assert held(deployed.token, list(owed)) == owed
+        assert deployed.ledger.call("funded") == 100 * POT + deployed.ledger.call("DUST")
