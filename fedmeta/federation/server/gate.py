@@ -109,6 +109,7 @@ class AdmissionGate:
         self.signatures = signatures
         self._vector = np.empty(codec.size)
         self._view = torch.from_numpy(self._vector)
+        self._sample = self._vector[:: max(1, codec.size // _SAMPLED)]
 
     def check(self, client: int, round_: int, replies: Sequence[Message]) -> Update | Quarantine:
         """Judge all that one client sent in one round.
@@ -161,7 +162,7 @@ class AdmissionGate:
     def _fingerprint(self, norm: float) -> tuple[float, float]:
         # Norms of different updates hardly ever agree to the last bit; those of one update with some
         # signs turned do, and some of its values tell these apart.
-        return norm, float(self._view[:: max(1, len(self._view) // _SAMPLED)].sum())
+        return norm, float(self._sample.sum())
 
     def _check_tasks(self, metrics: MetricRecord) -> int:
         if TASKS not in metrics:
