@@ -9,9 +9,9 @@ from fedmeta.bench.result import Case, Goal, Result
 from fedmeta.bench.timing import quartiles
 from fedmeta.experiment import Listener, RunFolder, run
 
-ROUNDS = 200
-WARM_UP = 20
-"""Rounds that are not counted: in them the node starts and the contracts are deployed."""
+ROUNDS = 400
+WARM_UP = 100
+"""Rounds that are not counted: meanwhile web3 is imported and the contracts are deployed."""
 
 
 def _round_ms(provider: str, out: Path) -> float:
@@ -29,7 +29,10 @@ def _round_ms(provider: str, out: Path) -> float:
 def _measure(case: Case, runs: int) -> Result:
     with tempfile.TemporaryDirectory(prefix="fedmeta-bench-") as folder:
         pairs = [
-            (_round_ms("none", Path(folder, f"{n}-none")), _round_ms("anvil", Path(folder, f"{n}-anvil")))
+            (
+                _round_ms("none", Path(folder, f"{n}-none")),
+                _round_ms("anvil", Path(folder, f"{n}-anvil")),
+            )
             for n in range(runs)
         ]
     added = [with_chain - without for without, with_chain in pairs]

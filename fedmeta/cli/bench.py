@@ -36,6 +36,8 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
       population: 100,000 registered clients; start and memory
 
+      chain-cost: gas of records and claims, and the time of a round of 10,000 participants
+
       chain-round: what recording and paying on Anvil adds to a round
 
     Figures are medians, with the quartiles in brackets. Ratios can be compared between machines;
