@@ -57,7 +57,7 @@ class NoDataOptions(Options):
 
 
 class NoData:
-    """Regression tasks of a single zero, whatever shape of input the model is built for."""
+    """Regression tasks of a single number, the client's, whatever shape of input the model is for."""
 
     Options: ClassVar[type[Options]] = NoDataOptions
 
@@ -66,8 +66,8 @@ class NoData:
         self.spec = TaskSpec("regression", options.input_shape, options.outputs)
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
-        """Return `count` tasks of one zero each."""
-        return TaskBatch(*(torch.zeros(count, 1, 1) for _ in range(4)))
+        """Return `count` tasks of one number each."""
+        return TaskBatch(*(torch.full((count, 1, 1), float(client)) for _ in range(4)))
 
 
 class FlatOptions(Options):
@@ -98,7 +98,10 @@ class Flat(Model):
 
 
 class NoLearning(Algorithm):
-    """Sends a tenth of the model's weights as the update, without running the model."""
+    """Sends about a tenth of the model's weights as the update, without running the model.
+
+    Not quite the same from any two clients: the gate refuses copies.
+    """
 
     Options = NoOptions
 
@@ -107,9 +110,11 @@ class NoLearning(Algorithm):
         return self.model.init(generator)
 
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return a tenth of each task's state, and losses of zero."""
+        """Return about a tenth of each task's state, and losses of zero."""
         zeros = torch.zeros(len(tasks))
-        return {key: value * 0.1 for key, value in state.items()}, {"loss": zeros, "loss_before": zeros}
+        share = 0.1 * (1.0 + 1e-6 * tasks.support_x.flatten())
+        updates = {k: v * share.view(-1, *[1] * (v.dim() - 1)) for k, v in state.items()}
+        return updates, {"loss": zeros, "loss_before": zeros}
 
     def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:  # noqa: ARG002
         """Return the state as it is."""

@@ -26,11 +26,11 @@ def test_every_round_but_the_first_is_timed_and_followed_by_its_rival(workload: 
         assert all(math.isfinite(sample) and sample > 0 for sample in timing.samples)
 
 
-def test_a_client_sends_a_tenth_of_its_weights():
+def test_a_client_sends_about_a_tenth_of_its_weights():
     workload = mlp_workload(3)
     seen = []
     simulate(
         workload, Plan(rounds=1, cohort=3), observer=lambda record, _: seen.append(record.update_norm)
     )
     start = torch.cat([value.flatten() for value in workload.build().init_state().values()])
-    assert seen == [pytest.approx(0.1 * start.norm().item(), rel=1e-6)]
+    assert seen == [pytest.approx(0.1 * start.norm().item(), rel=1e-5)]
