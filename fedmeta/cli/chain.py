@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 
 @app.command("up")
-def up(
+def up(  # noqa: PLR0913 (options of a command)
     kind: Annotated[Kind, typer.Argument(help="Which node.")] = Kind.anvil,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="On 127.0.0.1.")] = 8545,
     chain_id: Annotated[int, typer.Option(min=1)] = 31337,
@@ -41,6 +41,7 @@ def up(
     state: Annotated[
         Path | None, typer.Option(help="Folder that keeps the chain; by default it is forgotten.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Start Anvil or Ganache with accounts that everybody knows, until Ctrl-C.
 
@@ -57,7 +58,8 @@ def up(
     with TemporaryDirectory(prefix="fedmeta-chain-") as forgotten:
         node = start_node(kind.value, state or Path(forgotten), port, chain_id, accounts)
         try:
-            typer.echo(banner(node))
+            shown = {"url": node.url, "chain_id": node.chain_id, "accounts": node.accounts}
+            typer.echo(json.dumps(shown) if as_json else banner(node))
             status = node.wait()
         except KeyboardInterrupt:
             typer.echo("stopping", err=True)

@@ -142,7 +142,7 @@ class RunLedger(AbstractContextManager["RunLedger"]):
 
     def __init__(self, folder: RunFolder, config: Config, note: Callable[[str], None]) -> None:
         options = config.chain
-        run = bytes.fromhex(folder.info["run_id"])
+        run = _run_of(folder, config)
         self._note = note
         self._untold: list[str] | None = []
         self.signatures = ClientSignatures(open_client_keys(options, None, run), run)
@@ -218,8 +218,14 @@ def start_over(folder: RunFolder, config: Config) -> None:
     Raises:
         UsageError: If there is no campaign.
     """
-    run = bytes.fromhex(folder.info["run_id"])
+    run = _run_of(folder, config)
     new_campaign(folder.path / "chain", config.chain, run, budget_units(config))
+
+
+def _run_of(folder: RunFolder, config: Config) -> bytes:
+    # Without run.json it is worked out again, which is right unless the run was extended.
+    known = folder.info.get("run_id")
+    return bytes.fromhex(known) if known else run_id(config)
 
 
 def budget_units(config: Config) -> int:
