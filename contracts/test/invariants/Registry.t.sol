@@ -40,7 +40,7 @@ contract RegistryInvariants {
         for (uint256 who = 0; who < 3; who++) {
             address account = handler.account(who);
             (uint128 stake, uint64 withdrawableAt,) = registry.members(account);
-            vm.assertEq(handler.balanceOf(account), handler.withdrawn(account), "a stake comes back once");
+            vm.assertEq(handler.balanceOf(account), handler.withdrawn(account), "a stake comes back whole, and once");
             vm.assertEq(stake, handler.staked(account), "a stake falls by what is slashed");
             vm.assertEq(withdrawableAt, handler.withdrawableAt(account), "a stake waits for its delay");
         }

@@ -1,0 +1,57 @@
+"""An invariant is worth what it catches: planted bugs, one at a time, and the assertion that fails."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.workshop import CONTRACTS, forge, workshop
+
+MUTANTS = tomllib.loads((CONTRACTS / "mutants.toml").read_text())["mutant"]
+# All of them take minutes; these two, one of each contract, are always tried.
+ALWAYS = ("a claim is not written down", "a slashed stake stays on the books")
+
+
+def plant(mutant: dict, source: Path) -> None:
+    text = source.read_text()
+    for find, replace in [(mutant["find"], mutant["replace"]), *mutant.get("also", [])]:
+        assert text.count(find) == 1, f"{find!r} is in {source.name} {text.count(find)} times"
+        text = text.replace(find, replace)
+    source.write_text(text)
+
+
+def failures(output: str) -> list[str]:
+    """Return the assertions that failed, without the values after the colon."""
+    suites = json.loads(output).values()
+    results = [result for suite in suites for result in suite["test_results"].values()]
+    assert len(results) == 2
+    return [result["reason"].partition(":")[0] for result in results if result["status"] != "Success"]
+
+
+def case(mutant: dict) -> object:
+    marks = () if mutant["name"] in ALWAYS else pytest.mark.slow
+    return pytest.param(mutant, id=mutant["name"], marks=marks)
+
+
+@pytest.mark.parametrize("mutant", [case(mutant) for mutant in MUTANTS])
+def test_a_planted_bug_is_caught_by_the_invariant_it_breaks(mutant: dict, tmp_path: Path) -> None:
+    contracts = workshop(tmp_path)
+    plant(mutant, contracts / "src" / mutant["file"])
+    invariants = ("--match-path", "test/invariants/*", "--match-test", "^invariant_", "--json")
+    # A shorter walk to the same failure would be of use to a reader only.
+    done = forge(
+        contracts, "test", *invariants, CONTRACTS="source", FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT="0"
+    )
+    assert done.stdout, done.stderr
+    assert sorted(failures(done.stdout)) == sorted(mutant["caught_by"])
+
+
+def test_every_assertion_of_the_invariants_catches_a_bug() -> None:
+    caught = {name for mutant in MUTANTS for name in mutant["caught_by"]}
+    for suite in ("Ledger", "Registry"):
+        text = (CONTRACTS / "test" / "invariants" / f"{suite}.t.sol").read_text()
+        body = text[text.index("function invariant_") : text.index("function test_")]
+        said = {part.split('"')[1] for part in body.split("vm.assert")[1:]}
+        assert said
+        assert said <= caught, f"no planted bug shows that these catch anything: {sorted(said - caught)}"
