@@ -41,10 +41,10 @@ TABLES = {
     ),
     "incentives": (
         "`[incentives]`",
-        "What admitted updates are worth, and how a round's pot is shared ([incentives](incentives.md)).\n"
-        "With a chain, a `rule` of `none` becomes `tasks`.",
+        "What admitted updates are worth, and how a round's pot is shared: see\n"
+        "[incentives](incentives.md). With a chain, a `rule` of `none` becomes `tasks`.",
     ),
-    "incentives.shapley": ("`[incentives.shapley]`", "Settings of `rule = \"shapley\"`."),
+    "incentives.shapley": ("`[incentives.shapley]`", 'Settings of `rule = "shapley"`.'),
     "chain": (
         "`[chain]`",
         "The ledger of contributions and rewards ([chain](chain.md)). Keys and passwords are never\n"
