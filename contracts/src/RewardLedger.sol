@@ -149,7 +149,7 @@ contract RewardLedger is Committee {
     function fund(uint256 amount) external {
         emit Funded(msg.sender, amount);
         token.safeTransferFrom(msg.sender, address(reserve), amount);
-        if (awarded == 0) _award(DUST);
+        if (awarded < DUST) _award(DUST);
     }
 
     /// @notice Writes down the next rounds and awards what they add to the total. Anyone may submit it.
@@ -255,9 +255,8 @@ contract RewardLedger is Committee {
     /// @dev Raises `awarded`, and moves the tokens from the reserve to here.
     function _award(uint128 total) private {
         uint128 added = total - awarded;
-        if (added == 0) return;
         awarded = total;
-        reserve.release(address(this), added);
+        if (added > 0) reserve.release(address(this), added);
     }
 
     /// @dev Whether there was anything to pay. Reverts unless the claim is proved under a claimable record.
