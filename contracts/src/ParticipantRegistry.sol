@@ -13,8 +13,8 @@ import {RewardLedger} from "./RewardLedger.sol";
 contract ParticipantRegistry is Committee {
     using SafeERC20 for IERC20;
 
-    /// @dev One slot. `nonce` counts slashes and withdrawals and outlives the stake: a signed slash works once, and only
-    /// on the stake it was signed for.
+    /// @dev One slot. `nonce` counts slashes and withdrawals and outlives the stake: a signed slash works once, and
+    /// only on the stake it was signed for.
     struct Member {
         uint128 stake;
         uint64 withdrawableAt;
@@ -35,7 +35,8 @@ contract ParticipantRegistry is Committee {
     /// @notice For how many seconds after leaving a stake cannot be withdrawn, and can still be slashed.
     uint40 public immutable unbonding;
 
-    /// @notice An account's stake, since when it can be withdrawn (0: it has not left), and the nonce of its next slash.
+    /// @notice An account's stake, since when it can be withdrawn (0: it has not left), and the nonce of its next
+    /// slash.
     mapping(address account => Member) public members;
 
     event Joined(address indexed account, address indexed payer, uint256 stake);
@@ -83,7 +84,8 @@ contract ParticipantRegistry is Committee {
         emit Left(msg.sender, withdrawableAt);
     }
 
-    /// @notice Gives an account that has left what remains of its stake. Anyone may submit it; only the account is paid.
+    /// @notice Gives an account that has left what remains of its stake. Anyone may submit it; only the account is
+    /// paid.
     function withdraw(address account) external {
         Member storage member = members[account];
         if (member.withdrawableAt == 0) revert NotLeaving(account);

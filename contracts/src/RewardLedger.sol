@@ -13,11 +13,12 @@ import {RewardsTree} from "./RewardsTree.sol";
 /// @notice A sponsor funds it, a committee records rounds, participants claim.
 ///
 /// The tokens lie in two pockets: the reserve holds what is not awarded, this contract what is awarded and not claimed.
-/// A record moves what it adds to the total from the first to the second. So no claim, not even under a root whose leaves
-/// add up to more than its total, can pay out a token that was not awarded, and no sweep can take one that was.
+/// A record moves what it adds to the total from the first to the second. So no claim, not even under a root whose
+/// leaves add up to more than its total, can pay out a token that was not awarded, and no sweep can take one that was.
 ///
 /// Tokens sent to the reserve without `fund` fund it all the same. Tokens sent to this contract are a gift to the
-/// participants, and make `paid` read low. A token that takes a fee on transfers, or changes balances, must not be used.
+/// participants, and make `paid` read low. A token that takes a fee on transfers, or changes balances, must not be
+/// used.
 contract RewardLedger is Committee {
     using SafeERC20 for IERC20;
 
@@ -197,14 +198,11 @@ contract RewardLedger is Committee {
 
     /// @notice Drops a record that is not claimable yet and all after it, for good. Anyone may submit it.
     /// @param rewardsRoots Of the record that begins with `firstRound`, and of each one after it.
-    /// @param signatures As Committee wants them; the members sign `firstRound` and `evidenceHash` with the campaign and
-    /// the epoch.
-    function veto(
-        uint64 firstRound,
-        bytes32[] calldata rewardsRoots,
-        bytes32 evidenceHash,
-        bytes calldata signatures
-    ) external {
+    /// @param signatures As Committee wants them; the members sign `firstRound` and `evidenceHash` with the campaign
+    /// and the epoch.
+    function veto(uint64 firstRound, bytes32[] calldata rewardsRoots, bytes32 evidenceHash, bytes calldata signatures)
+        external
+    {
         uint64 epoch_ = epoch;
         _requireCommittee(keccak256(abi.encode(VETO_TYPEHASH, campaign, epoch_, firstRound, evidenceHash)), signatures);
         emit Vetoed(firstRound, nextRound - 1, epoch_, evidenceHash);

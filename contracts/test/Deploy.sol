@@ -6,8 +6,8 @@ import {ParticipantRegistry} from "../src/ParticipantRegistry.sol";
 import {RewardLedger} from "../src/RewardLedger.sol";
 import {vm} from "./Vm.sol";
 
-/// @dev Deploys the bytecode that ships with the Python package; with CONTRACTS=source in the environment, what was just
-/// compiled (for coverage, and for planted bugs).
+/// @dev Deploys the bytecode that ships with the Python package; with CONTRACTS=source in the environment, what was
+/// just compiled (for coverage, and for planted bugs).
 library Deploy {
     function token(string memory name, string memory symbol, uint256 supply) internal returns (FedToken) {
         return FedToken(_create("FedToken", abi.encode(name, symbol, supply)));
@@ -27,9 +27,8 @@ library Deploy {
 
     function _create(string memory name, bytes memory arguments) private returns (address created) {
         bool source = keccak256(bytes(vm.envOr("CONTRACTS", "shipped"))) == keccak256("source");
-        string memory artifact = source
-            ? string.concat(name, ".sol:", name)
-            : string.concat("../fedmeta/chain/artifacts/", name, ".json");
+        string memory artifact =
+            source ? string.concat(name, ".sol:", name) : string.concat("../fedmeta/chain/artifacts/", name, ".json");
         bytes memory code = bytes.concat(vm.getCode(artifact), arguments);
         assembly ("memory-safe") {
             created := create(0, add(code, 0x20), mload(code))

@@ -11,7 +11,8 @@ import {Signing} from "./Signing.sol";
 import {Tree} from "./Tree.sol";
 import {vm} from "./Vm.sol";
 
-/// @dev A campaign of three participants whose test contract is the sponsor, and what the tests do with it over and over.
+/// @dev A campaign of three participants whose test contract is the sponsor, and what the tests do with it over and
+/// over.
 abstract contract Fixture is Signing {
     bytes32 internal constant CAMPAIGN = keccak256("campaign");
     uint128 internal constant ROUND_CAP = 1_000;
@@ -58,7 +59,11 @@ abstract contract Fixture is Signing {
     }
 
     /// @dev A record of the next round that pays the three accounts up to these cumulative amounts.
-    function recordOf(RewardLedger ledger, uint256[] memory amounts) internal view returns (RewardLedger.Record memory) {
+    function recordOf(RewardLedger ledger, uint256[] memory amounts)
+        internal
+        view
+        returns (RewardLedger.Record memory)
+    {
         uint64 round = ledger.nextRound();
         return RewardLedger.Record({
             firstRound: round,

@@ -66,7 +66,9 @@ contract LedgerClaimTest is Fixture {
         _unknown(2, accounts[0], 100, Tree.proof(accounts, first, 0));
     }
 
-    function testFuzz_noOtherLeafIsPaid(uint64 round, address account, uint256 amount, bytes32[] calldata proof) public {
+    function testFuzz_noOtherLeafIsPaid(uint64 round, address account, uint256 amount, bytes32[] calldata proof)
+        public
+    {
         (bool paid,) = address(ledger).call(abi.encodeCall(ledger.claim, (round, account, amount, proof)));
         vm.assertTrue(!paid, "a claim out of thin air was paid");
     }
@@ -92,7 +94,8 @@ contract LedgerClaimTest is Fixture {
         vm.assertEq(token.balanceOf(accounts[0]), 0, "account");
     }
 
-    /// @dev Leaves that promise more than the record's total: first come, first served, and not a unit of what is not awarded.
+    /// @dev Leaves that promise more than the record's total: first come, first served, and not a unit of what is not
+    /// awarded.
     function test_aRootThatPromisesTooMuchCannotReachWhatIsNotAwarded() public {
         RewardLedger.Record memory r = recordOf(ledger, amountsOf(500, 500, 0));
         r.total = 700;

@@ -43,9 +43,7 @@ contract LedgerFundingTest is Fixture {
     }
 
     function test_fundingNeedsTheCallersApproval() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(ledger), 0, 5)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(ledger), 0, 5));
         ledger.fund(5);
     }
 
@@ -108,9 +106,7 @@ contract LedgerFundingTest is Fixture {
         ledger.sweep(SINK);
         RewardLedger.Record memory r = recordOf(ledger, amountsOf(1, 0, 0));
         bytes memory signed = signatures(recordDigest(ledger, r));
-        vm.expectRevert(
-            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientBalance.selector, ledger.reserve(), 0, 1)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IERC20Errors.ERC20InsufficientBalance.selector, ledger.reserve(), 0, 1));
         ledger.record(r, signed);
     }
 

@@ -21,15 +21,7 @@ contract LedgerRecordTest is Fixture {
         bytes memory signed = signatures(recordDigest(ledger, r));
         vm.expectEmit(address(ledger));
         emit RewardLedger.Recorded(
-            1,
-            4,
-            0,
-            uint64(block.timestamp),
-            r.rewardsRoot,
-            r.contributionsRoot,
-            r.modelHash,
-            r.evidenceHash,
-            123
+            1, 4, 0, uint64(block.timestamp), r.rewardsRoot, r.contributionsRoot, r.modelHash, r.evidenceHash, 123
         );
         ledger.record(r, signed);
 
@@ -94,9 +86,7 @@ contract LedgerRecordTest is Fixture {
     function test_aRecordCannotAwardMoreThanTheRoundCapForEachOfItsRounds() public {
         RewardLedger.Record memory r = recordOf(ledger, amountsOf(2 * ROUND_CAP, 1, 0));
         r.lastRound = 2;
-        _refused(
-            r, abi.encodeWithSelector(RewardLedger.RoundCapExceeded.selector, 2 * ROUND_CAP + 1, 2 * ROUND_CAP)
-        );
+        _refused(r, abi.encodeWithSelector(RewardLedger.RoundCapExceeded.selector, 2 * ROUND_CAP + 1, 2 * ROUND_CAP));
     }
 
     function test_allRecordsTogetherMayAwardTheLifetimeCapAndNoMore() public {
@@ -105,9 +95,7 @@ contract LedgerRecordTest is Fixture {
         r.lastRound = 100;
         submit(ledger, r);
         r = recordOf(ledger, amountsOf(LIFETIME_CAP, 1, 0));
-        _refused(
-            r, abi.encodeWithSelector(RewardLedger.LifetimeCapExceeded.selector, LIFETIME_CAP + 1, LIFETIME_CAP)
-        );
+        _refused(r, abi.encodeWithSelector(RewardLedger.LifetimeCapExceeded.selector, LIFETIME_CAP + 1, LIFETIME_CAP));
     }
 
     function test_whatIsNotFundedCannotBeAwarded() public {
@@ -115,9 +103,7 @@ contract LedgerRecordTest is Fixture {
         r.lastRound = 51;
         _refused(
             r,
-            abi.encodeWithSelector(
-                IERC20Errors.ERC20InsufficientBalance.selector, ledger.reserve(), BUDGET, BUDGET + 1
-            )
+            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientBalance.selector, ledger.reserve(), BUDGET, BUDGET + 1)
         );
     }
 

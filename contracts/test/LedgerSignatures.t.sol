@@ -46,8 +46,7 @@ contract LedgerSignaturesTest is Fixture {
     }
 
     function test_signersOutOfOrderAreRefused() public {
-        bytes memory mixed =
-            bytes.concat(signature(keys[1], hash), signature(keys[0], hash), signature(keys[2], hash));
+        bytes memory mixed = bytes.concat(signature(keys[1], hash), signature(keys[0], hash), signature(keys[2], hash));
         _refused(mixed, abi.encodeWithSelector(Committee.SignersNotAscending.selector, vm.addr(keys[0])));
     }
 
@@ -129,7 +128,9 @@ contract LedgerSignaturesTest is Fixture {
 
     function test_aRecordsSignaturesDoNotVetoIt() public {
         ledger.record(r, signatures(hash));
-        assertForged(address(ledger), abi.encodeCall(ledger.veto, (1, rootsOf(r.rewardsRoot), r.evidenceHash, signatures(hash))));
+        assertForged(
+            address(ledger), abi.encodeCall(ledger.veto, (1, rootsOf(r.rewardsRoot), r.evidenceHash, signatures(hash)))
+        );
     }
 
     function _refused(bytes memory signed, bytes memory reason) private {

@@ -104,13 +104,9 @@ contract LedgerVetoTest is Fixture {
     }
 
     function test_aVetoOfAnUnknownRecordIsRefused() public {
+        _refused(2, rootsOf(thirdRoot), abi.encodeWithSelector(RewardLedger.UnknownRecord.selector, 2, thirdRoot));
         _refused(
-            2, rootsOf(thirdRoot), abi.encodeWithSelector(RewardLedger.UnknownRecord.selector, 2, thirdRoot)
-        );
-        _refused(
-            3,
-            rootsOf(thirdRoot, thirdRoot),
-            abi.encodeWithSelector(RewardLedger.UnknownRecord.selector, 4, thirdRoot)
+            3, rootsOf(thirdRoot, thirdRoot), abi.encodeWithSelector(RewardLedger.UnknownRecord.selector, 4, thirdRoot)
         );
     }
 

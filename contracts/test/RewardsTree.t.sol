@@ -35,7 +35,8 @@ contract RewardsTreeTest {
         vm.assertEq(this.root(address(1), 2, new bytes32[](0)), Tree.leaf(address(1), 2), "root");
     }
 
-    /// @dev An inner node is the hash of 64 bytes, as an account and an amount are; hashed once, it could pass as a leaf.
+    /// @dev An inner node is the hash of 64 bytes, as an account and an amount are; hashed once, it could pass as a
+    /// leaf.
     function testFuzz_anInnerNodeIsNoLeaf(address account, uint256 amount, bytes32 sibling) public view {
         bytes32 leaf = Tree.leaf(account, amount);
         (bytes32 left, bytes32 right) = leaf < sibling ? (leaf, sibling) : (sibling, leaf);

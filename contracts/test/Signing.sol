@@ -6,8 +6,7 @@ import {vm} from "./Vm.sol";
 
 /// @dev A committee of five with its private keys, and EIP-712 written out from the standard.
 abstract contract Signing {
-    string internal constant RECORD_TYPE =
-        "Record(bytes32 campaign,uint64 epoch,uint64 firstRound,uint64 lastRound,bytes32 rewardsRoot,"
+    string internal constant RECORD_TYPE = "Record(bytes32 campaign,uint64 epoch,uint64 firstRound,uint64 lastRound,bytes32 rewardsRoot,"
         "bytes32 contributionsRoot,bytes32 modelHash,bytes32 evidenceHash,uint256 total)";
     string internal constant VETO_TYPE = "Veto(bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash)";
     string internal constant SLASH_TYPE = "Slash(address account,uint256 amount,bytes32 evidenceHash,uint64 nonce)";

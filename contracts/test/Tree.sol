@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-/// @dev A Merkle tree over (account, amount), built level by level as a reader of the specification would: leaves hashed
-/// twice, the smaller hash of a pair first, a node without a partner moves up as it is.
+/// @dev A Merkle tree over (account, amount), built level by level as a reader of the specification would: leaves
+/// hashed twice, the smaller hash of a pair first, a node without a partner moves up as it is.
 library Tree {
     function leaf(address account, uint256 amount) internal pure returns (bytes32) {
         return keccak256(bytes.concat(keccak256(abi.encode(account, amount))));
@@ -12,7 +12,11 @@ library Tree {
         return a < b ? keccak256(bytes.concat(a, b)) : keccak256(bytes.concat(b, a));
     }
 
-    function leaves(address[] memory accounts, uint256[] memory amounts) internal pure returns (bytes32[] memory nodes) {
+    function leaves(address[] memory accounts, uint256[] memory amounts)
+        internal
+        pure
+        returns (bytes32[] memory nodes)
+    {
         nodes = new bytes32[](accounts.length);
         for (uint256 i = 0; i < nodes.length; i++) {
             nodes[i] = leaf(accounts[i], amounts[i]);

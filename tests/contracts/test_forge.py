@@ -8,6 +8,11 @@ import pytest
 from tests.contracts.workshop import forge, workshop
 
 
+def test_the_sources_are_formatted(tmp_path: Path) -> None:
+    done = forge(workshop(tmp_path), "fmt", "--check")
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_shipped_bytecode_passes_foundrys_tests(tmp_path: Path) -> None:
     done = forge(workshop(tmp_path), "test")
     assert done.returncode == 0, done.stdout[-10_000:]

@@ -37,7 +37,9 @@ contract LedgerInvariants {
     function _totals() private view {
         uint256 funded = handler.fundedIn() - handler.sweptOut();
         uint256 escrow = handler.balanceOf(address(ledger)) + handler.balanceOf(address(ledger.reserve()));
-        vm.assertEq(escrow + handler.paidOut() + handler.balanceOf(handler.OUTSIDER()), funded, "escrow + paid = funded");
+        vm.assertEq(
+            escrow + handler.paidOut() + handler.balanceOf(handler.OUTSIDER()), funded, "escrow + paid = funded"
+        );
         vm.assertLe(handler.paidOut(), ledger.awarded(), "paid <= awarded");
         vm.assertLe(ledger.awarded(), funded, "awarded <= funded");
     }

@@ -9,8 +9,8 @@ import {Tree} from "../Tree.sol";
 import {vm} from "../Vm.sol";
 import {LedgerModel} from "./LedgerModel.sol";
 
-/// @dev What anyone might do to a ledger, in any order: the committee, the sponsor, participants, and an attacker who has
-/// all the signatures that were ever made. An action that must succeed reverts if it does not.
+/// @dev What anyone might do to a ledger, in any order: the committee, the sponsor, participants, and an attacker who
+/// has all the signatures that were ever made. An action that must succeed reverts if it does not.
 contract LedgerHandler is LedgerModel {
     constructor() {
         deployToken();

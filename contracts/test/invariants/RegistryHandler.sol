@@ -7,8 +7,8 @@ import {Deploy} from "../Deploy.sol";
 import {Fixture} from "../Fixture.sol";
 import {vm} from "../Vm.sol";
 
-/// @dev What participants, their committee and an attacker with all the signatures ever made might do to a registry, and
-/// plain bookkeeping of what should come of it.
+/// @dev What participants, their committee and an attacker with all the signatures ever made might do to a registry,
+/// and plain bookkeeping of what should come of it.
 contract RegistryHandler is Fixture {
     uint128 public constant STAKE = 1_000;
     uint128 public constant SLASH_CAP = 700;
@@ -27,8 +27,8 @@ contract RegistryHandler is Fixture {
     /// @dev Slashes that were submitted, or whose stake is gone.
     Signed[] private spent;
 
-    /// @notice By account: what is left of the stake, what of it was slashed, when it can be withdrawn (0: not leaving),
-    /// and all that was ever withdrawn.
+    /// @notice By account: what is left of the stake, what of it was slashed, when it can be withdrawn (0: not
+    /// leaving), and all that was ever withdrawn.
     mapping(address account => uint256) public staked;
     mapping(address account => uint256) public slashedOf;
     mapping(address account => uint256) public withdrawableAt;
