@@ -82,10 +82,10 @@ class Recorder:
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         try:
-            row = _metrics_row(record, seconds)
+            row = _metrics_row(record)
             if self.config.chain.enabled:
                 row["model"] = tensors_digest(snapshot.state).hex()
-            self._logs["metrics.jsonl"].append([row])
+            self._logs["metrics.jsonl"].append([row | {"seconds": round(seconds, 6)}])
             self._logs["clients.jsonl"].append([self._columns.row(one) for one in record.clients])
             lengths = {name: log.length for name, log in self._logs.items()}
             self._pending = (record, snapshot, lengths)
@@ -172,8 +172,8 @@ def _row(record: object, *leave_out: str) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values}
 
 
-def _metrics_row(record: RoundRecord, seconds: float) -> dict[str, Any]:
+def _metrics_row(record: RoundRecord) -> dict[str, Any]:
     row = _row(record, "clients")
     if record.evaluation is not None:
         row["evaluation"] = [asdict(step) for step in record.evaluation]
-    return row | {"seconds": round(seconds, 6)}
+    return row
