@@ -87,8 +87,11 @@ class ChainOptions(Options):
             raise ValueError(
                 f"no such provider: {nearest(provider, PROVIDERS)} or an http(s):// or ws:// URL"
             )
-        if not provider.partition("://")[2].strip("/"):
+        host = provider.partition("://")[2].partition("/")[0]
+        if not host:
             raise ValueError("the URL has no host")
+        if "@" in host and "${" not in host:
+            raise ValueError("a URL's password would be written to the run folder: put ${NAME} for it")
         return provider
 
     @model_validator(mode="after")
@@ -98,6 +101,9 @@ class ChainOptions(Options):
         if ours and self.chain_id not in (None, *LOCAL_CHAIN_IDS):
             ids = " or ".join(map(str, LOCAL_CHAIN_IDS))
             raise ValueError(f"chain_id = {self.chain_id}: a chain that we start has {ids}")
+        for key in ("keystore", "addresses"):
+            if ours and getattr(self, key):
+                raise ValueError(f"{key}: a chain that we start has no use for it; it goes with a URL")
         return self
 
     @model_validator(mode="after")

@@ -84,3 +84,6 @@ def _finish(result: "Result", display: "Display", as_json: bool) -> None:
         typer.echo(json.dumps(result.to_json()))
     else:
         display.show_result(result)
+    if result.chain and result.chain["refused"]:
+        # The model is there, and nobody can be paid for it this way.
+        raise typer.Exit(1)

@@ -57,7 +57,7 @@ def status_lines(status: "Status") -> Iterator[str]:
             f"{_tokens(escrow.paid)} paid"
         )
     if status.problem:
-        yield f"the chain does not answer: {status.problem}"
+        yield f"nothing is known from the chain: {status.problem}"
 
 
 def participants_table(participants: "Sequence[Account]") -> Table:
@@ -65,10 +65,10 @@ def participants_table(participants: "Sequence[Account]") -> Table:
     table = Table()
     table.add_column("client", justify="right")
     table.add_column("account", min_width=42)
-    for name in ("awarded", "paid", "unclaimed"):
+    for name in ("earned", "recorded", "paid", "unclaimed"):
         table.add_column(name, justify="right")
     for one in participants:
-        amounts = (one.frozen, one.claimed, one.unclaimed)
+        amounts = (one.frozen, one.awarded, one.claimed, one.unclaimed)
         cells = ["-" if units is None else f"{units / UNITS:,.2f}" for units in amounts]
         table.add_row(str(one.client), one.account, *cells)
     return table
@@ -82,8 +82,13 @@ def settled_line(result: Result) -> str:
     """Return how far the ledger came, and what to do next."""
     chain = result.chain or {}
     line = f"{chain['recorded']} of {chain['frozen']} rounds recorded on the chain"
+    if chain["complete"] and chain["waiting"]:
+        later = f"{chain['waiting'] / UNITS:,.6g} tokens wait for their challenge delay"
+        return f"{line}; {later}: `fedmeta chain claim {result.run}`"
     if chain["complete"]:
         return f"{line}; check it with `fedmeta chain audit {result.run}`"
+    if chain["refused"]:
+        return f"{line}: {chain['problem']}"
     return f"{line}: {chain['problem']}; `fedmeta resume {result.run}` settles the rest"
 
 

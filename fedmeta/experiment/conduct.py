@@ -4,8 +4,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-NO_FAULT = ("client failed: ", "no reply within ", "was not asked ")
-"""How reasons begin that may befall an honest client: its machine broke, or the network did."""
+NO_FAULT = (
+    "client failed: ",
+    "no reply within ",
+    "was not asked ",
+    "the same update as ",
+    "NaN in ",
+    "Inf in ",
+)
+"""How reasons begin that may befall an honest client: its machine or the network broke, it diverged, or
+somebody with a lower number copied it."""
 
 
 class Conduct:

@@ -69,7 +69,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]
         return evaluate(planning.workload(config), snapshot.state, "test", config.workers)
     except (KeyboardInterrupt, FedmetaError) as error:
         # A full disk stops this as well; the checkpoints before it are whole.
-        with suppress(OSError):
+        with suppress(OSError, RunError):
             parts.recorder.checkpoint()
         if isinstance(error, DivergedError):
             raise DivergedError(f"{error}; {_last_good(folder)}") from None

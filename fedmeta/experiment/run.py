@@ -95,8 +95,10 @@ def resume(
         before = folder.config
         config = _changed(before, settings or {})
         learner = planning.check(config)
-        if new_campaign:
-            _start_over(folder, config)
+        if config.chain.enabled:
+            _look_at_ledger(folder, config, new_campaign)
+        elif new_campaign:
+            raise UsageError(f"{folder.path} has no chain: there is no campaign to start over")
         if config != before:
             folder.replace_config(config)
         if config.rounds > before.rounds and config.server.schedule != "constant":
@@ -107,12 +109,13 @@ def resume(
         return execute(folder, config, learner, listener)
 
 
-def _start_over(folder: RunFolder, config: Config) -> None:
-    if not config.chain.enabled:
-        raise UsageError(f"{folder.path} has no chain: there is no campaign to start over")
-    from fedmeta.experiment.ledger import start_over
+def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:
+    """Start the campaign over if that is asked for, and see that the ledger goes with the config."""
+    from fedmeta.experiment.ledger import RunLedger, start_over
 
-    start_over(folder, config)
+    if new_campaign:
+        start_over(folder, config)
+    RunLedger(folder, config, lambda _: None).__exit__()
 
 
 def _changed(config: Config, settings: Mapping[str, Any]) -> Config:

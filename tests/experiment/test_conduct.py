@@ -16,7 +16,7 @@ def test_the_refusal_too_many_is_told_once_with_all_lines_as_evidence() -> None:
     seen = [
         conduct.look(row(4, reason), line)
         for reason, line in [
-            ("NaN in 'w'", b"first\n"),
+            ("task count 9 is not within 1 and 4", b"first\n"),
             (None, b"good\n"),
             ("norm 2e+03 exceeds max_norm 1000", b"second\n"),
             ("not signed", b"third\n"),
@@ -33,7 +33,13 @@ def test_clients_are_counted_apart() -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    ["client failed: OSError: disk", "no reply within 60 s", "was not asked in this round"],
+    [
+        "client failed: OSError: disk",
+        "no reply within 60 s",
+        "was not asked in this round",
+        "NaN in 'w'",
+        "the same update as client 2's",
+    ],
 )
 def test_a_broken_machine_or_network_is_no_fault(reason: str) -> None:
     assert Conduct(slash_after=1).look(row(1, reason), b"line") is None

@@ -5,11 +5,12 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import tomli_w
 
 from fedmeta.chain import start_node
 from fedmeta.chain.audit import audit
+from fedmeta.chain.ledger.attached import claim
 from fedmeta.chain.ledger.status import status
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, RunFolder, load_config, resume, run
@@ -182,7 +184,7 @@ def test_a_deployed_campaign_is_used_by_the_run_that_it_was_made_for(tmp_path: P
 def test_stakes_are_put_down_and_slashed_into_the_escrow(provider: str, tmp_path: Path) -> None:
     staked = WHOLE | {
         "cohort": 6,
-        "behaviours": [{"kind": "copy", "clients": [5], "of": 1}],
+        "behaviours": [{"kind": "poison", "clients": [5], "factor": 1e9}],
         "chain": {
             "provider": provider,
             "staking": {"enabled": True, "stake": 40, "slash_after": 2, "slash_share": 0.25},
@@ -196,6 +198,60 @@ def test_stakes_are_put_down_and_slashed_into_the_escrow(provider: str, tmp_path
     # 6 pots of 100 tokens, a quarter of one stake of 40, and the unit that keeps the escrow warm.
     assert found.escrow.funded in (610 * 10**6, 610 * 10**6 + 1)
     assert disagreements(result.run) == []
+
+
+@pytest.mark.parametrize("provider", CHAINS)
+def test_what_waits_for_its_challenge_delay_is_said_and_claimed_later(
+    provider: str, tmp_path: Path
+) -> None:
+    result = run(config(provider, challenge_delay=4), out=tmp_path / "run")
+    assert result.chain is not None
+    assert (result.chain["complete"], result.chain["waiting"]) == (True, 600 * 10**6)
+    assert set(paid(result.run).values()) == {0}
+    time.sleep(5)
+    options = RunFolder.open(result.run).config.chain
+    assert claim(result.run / "chain", options).units == 600 * 10**6
+    assert paid(result.run) == earned(result)
+    assert disagreements(result.run) == []
+
+
+def test_a_committee_of_32_can_record(tmp_path: Path) -> None:
+    result = run(config("embedded", committee=32, threshold=32), out=tmp_path / "run")
+    assert paid(result.run) == earned(result)
+
+
+def test_a_run_that_outgrows_its_budget_is_refused_and_left_as_it_was(
+    undisturbed: Result, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed.run, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    with pytest.raises(UsageError, match=r"chain\.budget"):
+        resume(tmp_path / "run", {"rounds": 8})
+    assert {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
+    again = resume(tmp_path / "run")
+    assert again.chain is not None
+    assert again.chain["complete"]
+
+
+def test_a_run_with_a_larger_budget_can_grow(tmp_path: Path) -> None:
+    result = run(config("embedded", budget=800), out=tmp_path / "run")
+    longer = resume(result.run, {"rounds": 8})
+    assert sum(earned(longer).values()) == 800 * 10**6
+    assert paid(longer.run) == earned(longer)
+    assert disagreements(longer.run) == []
+
+
+def test_a_damaged_journal_is_started_over_from_the_logs(undisturbed: Result, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed.run, tmp_path / "run")
+    journal = tmp_path / "run" / "chain" / "journal.sqlite"
+    with closing(sqlite3.connect(journal)) as db:
+        db.execute("UPDATE rounds SET content = zeroblob(length(content)) WHERE round = 3")
+        db.commit()
+    again = resume(tmp_path / "run", new_campaign=True)
+    assert again.chain is not None
+    assert again.chain["complete"]
+    assert paid(tmp_path / "run") == earned(undisturbed)
+    assert disagreements(tmp_path / "run") == []
 
 
 def test_an_audit_of_files_that_were_touched_names_what_differs(
@@ -219,7 +275,9 @@ def test_an_audit_of_files_that_were_touched_names_what_differs(
         (["chain.provider=http://127.0.0.1:9"], "http://127.0.0.1:9"),
         (["chain.provider=embedded", "chain.threshold=9"], "threshold = 9"),
         (["chain.provider=embedded", "chain.budget=10"], "chain.budget = 10 is smaller than 6 pots"),
-        (["chain.provider=embedded", "chain.addresses=missing.json"], "missing.json"),
+        (["chain.provider=embedded", "chain.addresses=missing.json"], "chain: addresses"),
+        (["chain.provider=embedded", "chain.keystore=keys"], "chain: keystore"),
+        (["chain.provider=http://me:secret@127.0.0.1:9"], "put ${NAME} for it"),
         (["incentives.rule=shaply"], "'shapley'"),
     ],
 )

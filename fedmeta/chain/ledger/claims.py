@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedmeta.chain.hashing import from_address, keccak, to_address
-from fedmeta.chain.ledger.contract import Contract, chunks, quantity
+from fedmeta.chain.ledger.contract import Contract, chunks, is_past
 from fedmeta.chain.ledger.entries import SignedRecord
 from fedmeta.chain.ledger.recording import Recording
 from fedmeta.chain.ledger.transactions import Action
@@ -84,13 +84,11 @@ class Claims:
 
     def _newest_claimable(self) -> tuple[SignedRecord | None, int]:
         """Return the newest record whose challenge delay is over, and the units in those after it."""
-        block = self.recording.transactor.chain.request("eth_getBlockByNumber", ("latest", False))
-        now = quantity(block["timestamp"])
         records = [r for r in self.recording.journal.records() if r.mined]
         total = records[-1].total if records else 0
         for record in reversed(records):
             _, claimable_at, _ = self.ledger.call("entries", record.first, record.rewards_root)
-            if 0 < claimable_at <= now:
+            if claimable_at and is_past(self.recording.transactor.chain, claimable_at):
                 return record, total - record.total
         return None, total
 

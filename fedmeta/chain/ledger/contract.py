@@ -1,6 +1,8 @@
 """A deployed contract: calls, their results, and events."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -117,6 +119,22 @@ def _event(arguments: Mapping[str, Any], log: Mapping[str, Any]) -> Event:
         unhex(log["blockHash"]),
         quantity(log["blockNumber"]),
     )
+
+
+def is_past(chain: Chain, moment: int) -> bool:
+    """Tell whether the chain's time has come to `moment`, in seconds since 1970.
+
+    A chain for development makes a block when it is sent something, so that its time may stand still:
+    it is asked for a block if the clock says that it is late. Any other chain refuses, and is not.
+    """
+    if _newest(chain) < moment <= time.time():
+        with suppress(RpcError):
+            chain.request("evm_mine")
+    return _newest(chain) >= moment
+
+
+def _newest(chain: Chain) -> int:
+    return quantity(chain.request("eth_getBlockByNumber", ("latest", False))["timestamp"])
 
 
 def has_code(contract: Contract) -> bool:

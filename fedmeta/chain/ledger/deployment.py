@@ -9,7 +9,7 @@ from fedmeta.chain.artifact import load_artifact
 from fedmeta.chain.hashing import from_address, keccak, to_address
 from fedmeta.chain.keys import Keys
 from fedmeta.chain.ledger.addresses import WrongCampaignError, check_deployed, read_addresses
-from fedmeta.chain.ledger.contract import Contract, NoCodeError, has_code, quantity
+from fedmeta.chain.ledger.contract import Contract, NoCodeError, has_code, is_past, quantity
 from fedmeta.chain.ledger.entries import Campaign, PoorAccountError
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.ledger.terms import UNITS, Terms, ascending, difference, read_terms
@@ -241,8 +241,7 @@ class Deployment:
 
     def _after(self, deadline: int) -> bool:
         # The sponsor may have taken back by then what was not awarded.
-        block = self.chain.request("eth_getBlockByNumber", ("latest", False))
-        return quantity(block["timestamp"]) > deadline
+        return is_past(self.chain, deadline + 1)
 
 
 def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadline: int) -> Terms:

@@ -23,7 +23,13 @@ FAR_BEHIND = 64
 MOST_LEAVES = 100_000
 """Contributions that one record covers at most, so that a long outage does not fill the memory."""
 
-_RECORD_GAS = 200_000
+_RECORD_GAS = 150_000
+_SIGNATURE_GAS = 12_000
+
+
+def record_gas(threshold: int) -> int:
+    """Return a gas limit that is enough for what `threshold` members signed."""
+    return _RECORD_GAS + threshold * _SIGNATURE_GAS
 
 
 class VetoedError(WrongCampaignError):
@@ -120,7 +126,7 @@ class Recording:
         )
         data = self.ledger.data("record", fields, signed.signatures)
         key = f"record {first} to {last}, epoch {epoch}, {self.ledger.address}"
-        action = Action(key, self.ledger.address, data, _RECORD_GAS)
+        action = Action(key, self.ledger.address, data, record_gas(self.terms.threshold))
 
         def done() -> bool:
             return int(self.ledger.call("nextRound")) > last

@@ -100,10 +100,9 @@ class Session:
             note_final(self.chain, self.journal)
         return recorded
 
-    def claim(self) -> None:
-        """Claim for everybody, if that is what the config says."""
-        if self.options.claim == "end":
-            Claims(self.recording).claim()
+    def claim(self) -> int:
+        """Claim for everybody, if that is what the config says; return the units that have to wait."""
+        return Claims(self.recording).claim().waiting if self.options.claim == "end" else 0
 
 
 def bind(journal: Journal, chain: Chain) -> None:

@@ -24,7 +24,8 @@ class Settled:
         frozen: Last frozen round.
         recorded: Last round that the chain holds.
         awarded: Token units awarded up to the last frozen round.
-        complete: Whether all was recorded, and claimed if that was to be.
+        complete: Whether all was recorded, and what is claimable claimed if that was to be.
+        waiting: Token units that could not be claimed yet, because their challenge delay runs.
         problem: Why not, in one line; None if complete.
         refused: Whether trying again cannot help.
     """
@@ -33,6 +34,7 @@ class Settled:
     recorded: int
     awarded: int
     complete: bool
+    waiting: int
     problem: str | None
     refused: bool
 
@@ -158,6 +160,7 @@ class Settlement:
             recorded=recorded,
             awarded=self.journal.awarded(frozen),
             complete=self._settler.done,
+            waiting=self._settler.waiting,
             problem=problem,
             refused=self._settler.refusal is not None,
         )

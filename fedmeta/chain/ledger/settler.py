@@ -67,6 +67,7 @@ class Settler:
         delay: Why nothing moves at the moment; None if all is well.
         refusal: The error that ended the settlement for good; None if none did.
         done: Whether all was recorded, and claimed if that was to be.
+        waiting: Units that could not be claimed then, because their challenge delay runs.
         tried: Set when it is known whether the chain is there and takes transactions.
     """
 
@@ -78,6 +79,7 @@ class Settler:
         self.delay: ChainError | None = None
         self.refusal: FedmetaError | None = None
         self.done = False
+        self.waiting = 0
         self.tried = threading.Event()
         self._draining = threading.Event()
         self._stop = threading.Event()
@@ -161,7 +163,7 @@ class Settler:
             if not draining:
                 self._leave_room(time.thread_time() - began)
         elif draining:
-            session.claim()
+            self.waiting = session.claim()
             self.done = True
         else:
             self._idle()

@@ -6,14 +6,14 @@ from functools import partial
 from fedmeta.chain.keys import Signer
 from fedmeta.chain.ledger.contract import Contract, quantity
 from fedmeta.chain.ledger.entries import Stake
-from fedmeta.chain.ledger.recording import Recording, sign_by
+from fedmeta.chain.ledger.recording import Recording, record_gas, sign_by
 from fedmeta.chain.ledger.transactions import Action
 from fedmeta.chain.typed_data import Slash, registry_domain, slash_digest
 
 _APPROVE_GAS = 100_000
 _JOIN_GAS = 200_000
 _LEAVE_GAS = 100_000
-_SLASH_GAS = 300_000
+_SLASH_GAS = 250_000
 _TRANSFER_GAS = 21_000
 _WITHOUT_LIMIT = 2**256 - 1
 _POCKET_MONEY = 10**16
@@ -93,7 +93,13 @@ class Stakes:
         digest = slash_digest(registry_domain(chain.chain_id, self.registry.address), slash)
         signatures = sign_by(self.keys.committee, self.recording.terms.threshold, digest)
         key = f"slash {account} {evidence.hex()}, nonce {nonce}"
-        return self._send(key, "slash", (account, units, evidence, signatures), done, _SLASH_GAS)
+        return self._send(
+            key,
+            "slash",
+            (account, units, evidence, signatures),
+            done,
+            _SLASH_GAS + record_gas(self.recording.terms.threshold),
+        )
 
     def leave(self, signer: Signer) -> None:
         """Let a participant leave; the sponsor pays for its gas, and its stake waits out the delay."""

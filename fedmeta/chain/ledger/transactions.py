@@ -149,7 +149,7 @@ class Transactor:
                 ("eth_getTransactionCount", (signer.address, "pending")),
                 ("eth_getBalance", (signer.address, "latest")),
                 ("eth_getBlockByNumber", ("latest", False)),
-                (try_out, (call,) if action.gas is None else (call, "latest")),
+                (try_out, (call,) if action.gas is None else (call, "pending")),
             ]
         )
         *known, tried = answers
