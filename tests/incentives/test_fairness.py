@@ -35,7 +35,7 @@ def mixed_updates(federation: Federation, round_: int, rng: np.random.Generator)
     return sent
 
 
-@pytest.mark.parametrize("absent", ["zero", "excluded"])
+@pytest.mark.parametrize("absent", ["zero", pytest.param("excluded", marks=pytest.mark.slow)])
 def test_estimated_values_of_eight_clients_rank_as_exact_ones(absent: str) -> None:
     federation, rng = Federation.start(), np.random.default_rng(0)
     options = OPTIONS.model_copy(update={"absent": absent})

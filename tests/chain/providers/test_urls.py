@@ -178,9 +178,12 @@ def test_a_node_that_says_nothing_is_down(
 class TestSecrets:
     SECRET = "s3cr3t-key"
 
-    def test_messages_show_no_path_query_or_password(self, tmp_path: Path) -> None:
+    def test_messages_show_no_path_query_or_password(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         port = free_port()
-        url = f"http://user:{self.SECRET}@127.0.0.1:{port}/v3/{self.SECRET}?key={self.SECRET}"
+        monkeypatch.setenv("NODE_PASSWORD", self.SECRET)
+        url = f"http://user:${{NODE_PASSWORD}}@127.0.0.1:{port}/v3/{self.SECRET}?key={self.SECRET}"
         with pytest.raises(NoNodeError, match=f"http://127.0.0.1:{port}: ") as caught:
             open_chain(ChainOptions(provider=url), tmp_path)
         assert self.SECRET not in str(caught.value)
