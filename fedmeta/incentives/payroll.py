@@ -23,10 +23,9 @@ class Payroll:
 
     The sum over rounds is the federated Shapley value's (Wang, Rausch, Zhang, Jia, Song 2020,
     arXiv:2009.06192, by the linearity of Shapley values), each round normalised to weigh as much as its
-    pot does. What luck can still take is the highest point of a random walk: at most
-    ``variance / (2 |mean|)`` rounds' worth in expectation if a client's mean is negative (Kingman 1962,
-    "Some Inequalities for the Queue GI/G/1"), however long the run, while an honest one's pay
-    grows with the rounds.
+    pot does. Luck is paid for the highest point of a random walk: if a client's shares have a negative
+    mean, ``variance / (2 |mean|)`` of merit at most in expectation (Kingman 1962, "Some Inequalities for
+    the Queue GI/G/1"), however long the run, while an honest client's merit grows with the rounds.
 
     Args:
         options: Rule of settlement, and the cap.
