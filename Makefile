@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nodes demo test test-all lint bench clean
+.PHONY: help setup nodes browser demo test test-all lint bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "fedmeta needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[chain,data,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[chain,data,dev,ray]'
 	@touch $@
 
 nodes: contracts/node_modules/.ready ## install Anvil, Ganache and the Solidity compiler under contracts/
@@ -26,13 +26,16 @@ contracts/node_modules/.ready: contracts/package.json contracts/package-lock.jso
 	PATH="$$PATH:$(abspath $(BIN))" npm ci --prefix contracts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+browser: ## see to a Chromium for the tests of pages
+	@sh tests/browser.sh
+
 demo: setup ## run federated meta-learning on real data; the clients are paid on a chain in the process
 	$(BIN)/fedmeta run quickstart -s chain.provider=embedded
 
-test: setup nodes ## the tests (under 10 minutes on two cores)
+test: setup nodes browser ## the tests (under 10 minutes on two cores)
 	$(BIN)/python -m pytest -n 2
 
-test-all: setup nodes ## all tests, the slow ones too
+test-all: setup nodes browser ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 -m ''
 
 lint: setup ## style, types and the arrows between the rooms
@@ -45,4 +48,4 @@ bench: setup ## speed of every case, each against its rival in one process
 	$(BIN)/fedmeta bench all
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) contracts/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) contracts/node_modules .artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fedmeta.errors import ConfigError, DataError, FedmetaError, RunError, UsageError
     from fedmeta.experiment import Config, RunFolder, load_config
+    from fedmeta.experiment.compare.comparison import (
+        CompareListener,
+        Comparison,
+        Execution,
+        compare,
+    )
     from fedmeta.experiment.result import Listener, Result
     from fedmeta.experiment.run import resume, run
     from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload, evaluate, simulate
     from fedmeta.learning import Algorithm, LearnerSetup, Model, build_algorithm, expand_state
+    from fedmeta.notebook import load
     from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family
 
     __version__: str
@@ -20,6 +27,7 @@ else:
     _NAMES = {
         "errors": ("ConfigError", "DataError", "FedmetaError", "RunError", "UsageError"),
         "experiment": ("Config", "RunFolder", "load_config"),
+        "experiment.compare.comparison": ("CompareListener", "Comparison", "Execution", "compare"),
         "experiment.result": ("Listener", "Result"),
         "experiment.run": ("resume", "run"),
         "federation": (
@@ -32,6 +40,7 @@ else:
             "simulate",
         ),
         "learning": ("Algorithm", "LearnerSetup", "Model", "build_algorithm", "expand_state"),
+        "notebook": ("load",),
         "tasks": ("Population", "TaskBatch", "TaskFamily", "TaskSpec", "build_family"),
     }
     _HOMES = {name: f"fedmeta.{module}" for module, names in _NAMES.items() for name in names}
@@ -56,9 +65,12 @@ else:
 
 __all__ = [
     "Algorithm",
+    "CompareListener",
+    "Comparison",
     "Config",
     "ConfigError",
     "DataError",
+    "Execution",
     "FedmetaError",
     "LearnerSetup",
     "Listener",
@@ -79,8 +91,10 @@ __all__ = [
     "__version__",
     "build_algorithm",
     "build_family",
+    "compare",
     "evaluate",
     "expand_state",
+    "load",
     "load_config",
     "resume",
     "run",

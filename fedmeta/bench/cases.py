@@ -1,6 +1,14 @@
 """The cases by name."""
 
-from fedmeta.bench import chain_cost, chain_round, grid_overhead, maml_conv4, maml_sinusoid, population
+from fedmeta.bench import (
+    chain_cost,
+    chain_round,
+    clients,
+    grid_overhead,
+    maml_conv4,
+    maml_sinusoid,
+    population,
+)
 from fedmeta.bench.result import Case
 from fedmeta.errors import UsageError
 from fedmeta.options import nearest
@@ -16,6 +24,7 @@ CASES: dict[str, Case] = {
         maml_conv4.CASE,
         grid_overhead.CASE,
         population.CASE,
+        clients.CASE,
         chain_cost.CASE,
         chain_round.CASE,
     )

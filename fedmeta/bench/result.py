@@ -67,6 +67,7 @@ class Result:
         goals: What the case is held to; the first is about the ratio, if there is a rival.
         others_ms: Median milliseconds of further rivals.
         details: More figures, by a name that carries the unit.
+        drawing: Lines that show the figures to a person.
         machine: Where it was measured, as far as it matters to a reader of ratios.
     """
 
@@ -81,6 +82,7 @@ class Result:
     goals: tuple[Goal, ...]
     others_ms: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
+    drawing: tuple[str, ...] = ()
 
     machine: str = field(default_factory=machine)
 

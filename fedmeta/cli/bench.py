@@ -36,6 +36,8 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
       population: 100,000 registered clients; start and memory
 
+      clients: rounds that ask 10 to 100,000 clients; slope and memory
+
       chain-cost: gas of records and claims, and the time of a round of 10,000 participants
 
       chain-round: what recording and paying on Anvil adds to a round
@@ -75,6 +77,7 @@ def _text(result: "Result") -> str:
         sides = {"fedmeta": result.ours_ms, result.rival: result.rival_ms, **result.others_ms}
     lines += [f"  {name:44} {milliseconds:10.3f} ms" for name, milliseconds in sides.items()]
     lines += [f"  {name:44} {value:10.3f}" for name, value in result.details.items()]
+    lines += [f"  {line}" for line in result.drawing]
     for goal in result.goals:
         low_high = f" [{goal.spread[0]:.2f} .. {goal.spread[1]:.2f}]" if goal.spread else ""
         verdict = "met" if goal.met else "MISSED"

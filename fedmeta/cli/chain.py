@@ -145,12 +145,13 @@ def claim(
 def audit(run_folder: RunPath, as_json: Json = False) -> None:
     """Compute a run's ledger again from its files and the chain, and say whether they agree.
 
-    Exit code 1 if they do not; the last line then names the first thing that differs.
+    Exit code 1 if they do not; the last line then names the first thing that differs. What was found
+    stays in the run's chain/audit.json, where `fedmeta report` reads it.
     """
-    from fedmeta.chain.audit import audit as check
     from fedmeta.chain.audit.findings import first_failure
+    from fedmeta.experiment.audit import audit as check
 
-    findings = _with_chain(run_folder, lambda folder, options: check(folder.parent, options))
+    findings = _with_chain(run_folder, check)
     failure = first_failure(findings)
     if as_json:
         typer.echo(json.dumps({"agrees": failure is None, "findings": [asdict(f) for f in findings]}))

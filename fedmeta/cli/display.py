@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from fedmeta.cli.tables import earnings_table, final_table, settled_line
+from fedmeta.cli.tables import earnings_table, final_table, replies_line, settled_line
 from fedmeta.experiment import Config, Listener, Result, RunFolder
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Display:
         self._done_before = 0
         self._tasks = 0
         self._quarantined = 0
+        self._missed = 0
         self._began = time.monotonic()
         self._last_line = 0.0
 
@@ -68,10 +69,11 @@ class Display:
         self._began = time.monotonic()
         held_out = config.validation_clients + config.test_clients
         where = f", going on after round {done}" if done else ""
+        training = "" if config.training == "federated" else f", {config.training}"
         self.console.print(
-            f"{config.algorithm} on {config.task}: {config.clients} clients ({held_out} held out), "
-            f"{config.cohort} a round, {config.rounds} rounds, seed {config.seed} "
-            f"-> {folder.path}{where}"
+            f"{config.algorithm} on {config.task}{training}: {config.clients} clients "
+            f"({held_out} held out), {config.cohort} a round, {config.rounds} rounds, "
+            f"seed {config.seed} -> {folder.path}{where}"
         )
         if self.live:
             self._progress = Progress(
@@ -89,9 +91,14 @@ class Display:
     def _round(self, record: "RoundRecord") -> None:
         self._tasks += record.tasks
         self._quarantined += record.quarantined
+        self._missed += record.late + record.lost
         pace = self._tasks / max(time.monotonic() - self._began, 1e-9)
-        replies = f"{record.admitted} admitted, {self._quarantined} quarantined so far"
-        text = f"{_quality(record)} | {replies} | {pace:.0f} tasks/s"
+        parts = [_quality(record), f"{pace:.0f} tasks/s"]
+        if record.bytes_down:  # without a federation there are no replies
+            missed = f", {self._missed} late or lost" if self._missed else ""
+            counts = f"{record.admitted} admitted, {self._quarantined} quarantined{missed} so far"
+            parts.insert(1, counts)
+        text = " | ".join(parts)
         if self._progress:
             task = self._progress.task_ids[0]
             self._progress.update(task, completed=record.round, description=text)
@@ -120,6 +127,8 @@ class Display:
             self.console.print(earnings_table(result.participants, result.chain is not None))
         if result.chain:
             self.console.print(settled_line(result))
+        if line := replies_line(result.replies):
+            self.console.print(line)
         self.console.print(
             f"{result.tasks} training tasks in {result.wall_seconds:.1f} s; the run is in {result.run}"
         )

@@ -57,7 +57,8 @@ def _runs(parent: Path) -> list[dict[str, Any]]:
     from fedmeta.experiment import RunFolder
 
     rows = []
-    for path in sorted(parent.glob("*/config.toml")):
+    # The runs of a comparison lie in its folder, one level down.
+    for path in sorted([*parent.glob("*/config.toml"), *parent.glob("*/*/config.toml")]):
         folder = RunFolder(path.parent)
         info = folder.info
         rows.append(

@@ -8,7 +8,19 @@ from typing import NoReturn
 import click
 import typer
 
-from fedmeta.cli import INTERRUPTED, bench, chain, data, doctor, listing, run
+from fedmeta.cli import (
+    INTERRUPTED,
+    bench,
+    chain,
+    compare,
+    data,
+    doctor,
+    learned,
+    listing,
+    report,
+    run,
+    serve,
+)
 from fedmeta.errors import FedmetaError
 
 app = typer.Typer(
@@ -21,6 +33,11 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("resume")(run.resume)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("serve")(serve.serve)
+app.command("adapt")(learned.adapt)
+app.command("export")(learned.export)
 app.command("list")(listing.list_)
 app.add_typer(data.app, name="data")
 app.add_typer(chain.app, name="chain")

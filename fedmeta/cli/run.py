@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,14 +24,19 @@ RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart-001.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random; as -s seed=N.")]
+Faults = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What goes wrong: a TOML file with the keys of [faults]."),
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
 
 
-def run(
+def run(  # noqa: PLR0913 (each is an option of the command line)
     experiment: Experiment,
     settings: Settings = None,
     seed: Seed = None,
     out: Out = None,
+    faults: Faults = None,
     as_json: Json = False,
 ) -> None:
     """Run an experiment: clients learn to learn from private tasks, held-out clients are tested.
@@ -41,11 +46,13 @@ def run(
       fedmeta run quickstart
 
       fedmeta run quickstart -s rounds=200 -s server.lr=0.003 --seed 1 --json
+
+      fedmeta run quickstart --faults faults.toml -s oversample=4
     """
     from fedmeta import experiment as experiments
     from fedmeta.cli.display import Display
 
-    changes = experiments.parse_settings(settings or [])
+    changes = _changes(settings, faults)
     if seed is not None:
         changes["seed"] = seed
     with Display(as_json) as display:
@@ -56,6 +63,7 @@ def run(
 def resume(
     run_folder: RunPath,
     settings: Settings = None,
+    faults: Faults = None,
     new_campaign: Annotated[
         bool,
         typer.Option("--new-campaign", help="Record and pay all rounds anew, on new contracts."),
@@ -64,19 +72,28 @@ def resume(
 ) -> None:
     """Go on with a run from its newest good checkpoint, however it ended.
 
-    What a resumed run computes is the same, byte for byte, as if it had never stopped. Only keys
-    that leave the finished rounds as they are may be set: rounds (more), workers,
-    checkpoint_every, timeout, and where the chain is. Rounds that wait for a chain are settled.
+    What a resumed run computes is the same, byte for byte, as if it had never stopped; on another
+    engine, up to rounding. Only keys that leave the finished rounds as they are may be set: rounds
+    (more), engine, workers, checkpoint_every, timeout, what goes wrong from now on, and where the
+    chain is. Rounds that wait for a chain are settled.
     """
     from fedmeta import experiment as experiments
     from fedmeta.cli.display import Display
 
-    changes = experiments.parse_settings(settings or [])
+    changes = _changes(settings, faults)
     with Display(as_json) as display:
         result = experiments.resume(
             run_folder, changes, listener=display.listener, new_campaign=new_campaign
         )
     _finish(result, display, as_json)
+
+
+def _changes(settings: list[str] | None, faults: Path | None) -> dict[str, Any]:
+    """Return the values that the command line sets; a setting goes before the file of faults."""
+    from fedmeta import experiment as experiments
+
+    named = {"faults": experiments.read_fault_file(faults)} if faults else {}
+    return named | experiments.parse_settings(settings or [])
 
 
 def _finish(result: "Result", display: "Display", as_json: bool) -> None:

@@ -1,12 +1,13 @@
 """The tables at the end of a run."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from fedmeta.experiment import Result
 from fedmeta.experiment.earnings import UNITS, Participant
+from fedmeta.experiment.replies import COUNTS
 
 if TYPE_CHECKING:
     from fedmeta.chain.ledger.status import Participant as Account
@@ -90,6 +91,15 @@ def settled_line(result: Result) -> str:
     if chain["refused"]:
         return f"{line}: {chain['problem']}"
     return f"{line}: {chain['problem']}; `fedmeta resume {result.run}` settles the rest"
+
+
+def replies_line(replies: Mapping[str, Any] | None) -> str | None:
+    """Return what became of the replies in one line; None if all were admitted."""
+    if not replies or replies["admitted"] == replies["asked"]:
+        return None
+    counts = ", ".join(f"{replies[name]} {name}" for name in COUNTS if replies[name])
+    skipped = f"; {replies['skipped']} rounds skipped" if replies["skipped"] else ""
+    return f"{replies['asked']} clients asked: {counts or 'nothing came'}{skipped}; why, says run.json"
 
 
 def final_table(result: Result) -> Table:

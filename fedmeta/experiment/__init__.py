@@ -6,6 +6,7 @@ from fedmeta.experiment.config import (
     experiment_names,
     load_config,
     parse_settings,
+    read_fault_file,
 )
 from fedmeta.experiment.environment import versions
 from fedmeta.experiment.folder import RunFolder
@@ -21,6 +22,7 @@ __all__ = [
     "experiment_names",
     "load_config",
     "parse_settings",
+    "read_fault_file",
     "resume",
     "run",
     "versions",

@@ -7,7 +7,6 @@ the manifest comes last, so a checkpoint without a manifest never counts.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedmeta.federation import Snapshot
+from fedmeta.files import write_atomically
 from fedmeta.learning import Tensors
 
 KEPT_GENERATIONS = 2
@@ -45,29 +45,6 @@ class Manifest:
 
 class DamagedCheckpointError(Exception):
     """A checkpoint that cannot be used; the message names the file and the damage."""
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a crash leaves either the old or the new file, whole.
-
-    Raises:
-        OSError: If the disk is full or not writable; the old file is untouched then.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class CheckpointStore:

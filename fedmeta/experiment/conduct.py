@@ -7,13 +7,15 @@ from typing import Any
 NO_FAULT = (
     "client failed: ",
     "no reply within ",
+    "reply after ",
+    "not needed: ",
     "was not asked ",
     "the same update as ",
     "NaN in ",
     "Inf in ",
 )
-"""How reasons begin that may befall an honest client: its machine or the network broke, it diverged, or
-somebody with a lower number copied it."""
+"""How reasons begin that may befall an honest client: its machine or the network broke or was slow,
+enough others had answered, it diverged, or somebody with a lower number copied it."""
 
 
 class Conduct:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from fedmeta.chain.options import ChainOptions
 from fedmeta.errors import ConfigError
-from fedmeta.federation import GateOptions, ServerOptions
+from fedmeta.experiment.compare.options import CompareOptions
+from fedmeta.federation import AggregationOptions, FaultOptions, GateOptions, RayOptions, ServerOptions
 from fedmeta.incentives.options import IncentiveOptions
 from fedmeta.options import Options, attribute_docs, nearest, parse_options
 
@@ -22,11 +23,16 @@ class EvaluationOptions(Options):
         tasks: Tasks that each held-out client is tested on.
         steps: Adaptation steps to report.
         every: Rounds between evaluations of the validation clients; 0: never.
+        track: Rounds between looks at the test clients, for curves alone: nothing is chosen by them;
+            0: never.
+        track_tasks: Tasks of each test client in such a look.
     """
 
     tasks: int = Field(100, ge=2)
     steps: tuple[int, ...] = Field((0, 1, 3, 5, 10), strict=False)
     every: int = Field(0, ge=0)
+    track: int = Field(0, ge=0)
+    track_tasks: int = Field(20, ge=2)
 
     @field_validator("steps")
     @classmethod
@@ -43,12 +49,15 @@ class Config(Options):
         description: What the experiment shows.
         task: Task family: a name or a dotted path.
         algorithm: Meta-learning algorithm: a name or a dotted path.
+        training: Who learns together: ``federated``, clients through a server; ``centralized``, one
+            learner with the tasks of all; ``local``, each client alone.
         model: Network: a name, or the dotted path of a torch.nn.Module.
         rounds: Federated rounds.
         clients: All clients, those held out included.
         validation_clients: Clients held out to choose by.
         test_clients: Clients held out to report on.
         cohort: Training clients a round.
+        oversample: Training clients asked beyond the cohort; the first ``cohort`` sound replies count.
         quorum: Admitted replies a round needs; 0: half the cohort.
         timeout: Seconds to wait for a round's replies.
         tasks_per_client: Tasks of each client and local step.
@@ -56,9 +65,10 @@ class Config(Options):
         local_lr: Step size of those local meta-steps.
         transductive: Batch norm takes statistics from the query set.
         dtype: Of state and updates.
-        engine: Where clients run.
+        engine: Where clients run: ``vector``, in this process; ``ray``, Flower's simulation engine.
         workers: Processes that compute chunks.
         compile: Compile the task updates (needs a C++ compiler).
+        tracking: Where metrics go besides the run's folder; each needs its extra.
         seed: Of everything random.
         checkpoint_every: Rounds between checkpoints.
         data: Options of the task family.
@@ -66,21 +76,26 @@ class Config(Options):
         learner: Options of the algorithm.
         server: The server's optimizer.
         gate: What a reply must satisfy.
+        aggregation: How admitted updates become one.
         behaviours: Clients that do not do their part: tables of kind, clients and options.
+        faults: What goes wrong by plan.
         evaluation: Of held-out clients.
         incentives: What updates are worth.
         chain: The optional ledger.
+        compare: Of `fedmeta compare` alone.
     """
 
     description: str = ""
     task: str
     algorithm: str
     model: str
+    training: Literal["federated", "centralized", "local"] = "federated"
     rounds: int = Field(ge=1)
     clients: int
     validation_clients: int = Field(0, ge=0)
     test_clients: int = Field(0, ge=0)
     cohort: int = Field(ge=1)
+    oversample: int = Field(0, ge=0)
     quorum: int = Field(0, ge=0)
     timeout: float = Field(600.0, gt=0)
     tasks_per_client: int = Field(1, ge=1)
@@ -88,9 +103,10 @@ class Config(Options):
     local_lr: float = Field(0.01, gt=0)
     transductive: bool = True
     dtype: Literal["float32", "float64"] = "float32"
-    engine: Literal["vector"] = "vector"
+    engine: Literal["vector", "ray"] = "vector"
     workers: int | Literal["auto"] = "auto"
     compile: bool = False
+    tracking: Literal["none", "tensorboard", "mlflow"] = "none"
     seed: int = Field(0, ge=0, lt=2**63)
     checkpoint_every: int = Field(1, ge=1)
     data: dict[str, Any] = Field(default_factory=dict)
@@ -98,10 +114,14 @@ class Config(Options):
     learner: dict[str, Any] = Field(default_factory=dict)
     server: ServerOptions = ServerOptions()
     gate: GateOptions = GateOptions()
+    aggregation: AggregationOptions = AggregationOptions()
     behaviours: list[dict[str, Any]] = Field(default_factory=list)
+    faults: FaultOptions = FaultOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     incentives: IncentiveOptions = IncentiveOptions()
     chain: ChainOptions = ChainOptions()
+    ray: RayOptions = RayOptions()
+    compare: CompareOptions = CompareOptions()
 
     @field_validator("clients")
     @classmethod
@@ -125,14 +145,40 @@ class Config(Options):
                 f"clients = {self.clients} leaves nobody to train: {self.validation_clients} are held "
                 f"out for validation and {self.test_clients} for test"
             )
-        if self.cohort > training:
+        if self.cohort + self.oversample > training:
+            more = f" + oversample = {self.oversample}" if self.oversample else ""
             raise ValueError(
-                f"cohort = {self.cohort} is larger than the population of {training} training clients"
+                f"cohort = {self.cohort}{more} is larger than the population of "
+                f"{training} training clients"
             )
         if self.quorum > self.cohort:
             raise ValueError(f"quorum = {self.quorum} is larger than cohort = {self.cohort}")
+        if self.training == "federated":
+            self.aggregation.check(self.quorum or (self.cohort + 1) // 2)
         if self.evaluation.every and not self.validation_clients:
             raise ValueError("evaluation.every needs validation_clients of at least 1")
+        if self.evaluation.track and not self.test_clients:
+            raise ValueError("evaluation.track needs test_clients of at least 1")
+        return self
+
+    @model_validator(mode="after")
+    def _faults_can_be_played(self) -> "Config":
+        if self.faults.any and self.engine != "vector":
+            raise ValueError(f"faults need engine = 'vector', not '{self.engine}'")
+        return self
+
+    @model_validator(mode="after")
+    def _federation_is_there(self) -> "Config":
+        if self.training == "federated":
+            return self
+        asked = {
+            "incentives.rule": self.incentives.rule != "none",
+            "chain.provider": self.chain.enabled,
+            "behaviours": bool(self.behaviours),
+            "faults": self.faults.any,
+        }
+        for key in (key for key, is_asked in asked.items() if is_asked):
+            raise ValueError(f"training = '{self.training}' has no server and no replies: unset {key}")
         return self
 
     @model_validator(mode="after")
@@ -142,6 +188,11 @@ class Config(Options):
             raise ValueError(
                 f"incentives.rule = '{rule}' needs validation_clients of at least 1, "
                 "whose tasks the server measures updates on"
+            )
+        if self.incentives.needs_held_out and self.aggregation.rule != "mean":
+            raise ValueError(
+                f"incentives.rule = '{rule}' measures means of updates: "
+                "it needs aggregation.rule = 'mean'"
             )
         if chain.enabled and chain.budget and chain.budget < chain.pot * self.rounds:
             raise ValueError(
@@ -233,6 +284,24 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             settings[key.strip()] = text
     return settings
+
+
+def read_fault_file(path: Path) -> dict[str, Any]:
+    """Read a file that holds the keys of a ``[faults]`` table, or such a table.
+
+    Raises:
+        ConfigError: If there is none, or it is not TOML; the nearest file beside it is named.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        beside = [other.name for other in path.parent.glob("*.toml")]
+        hint = f": {nearest(path.name, beside)}" if beside else ""
+        raise ConfigError(f"no fault plan at '{path}'{hint}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    table = values.get("faults", values)
+    return dict(table) if isinstance(table, Mapping) else values
 
 
 def to_toml(config: Config) -> str:

@@ -9,15 +9,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.errors import DivergedError, FedmetaError, RunError
-from fedmeta.experiment import plan as planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.earnings import participants
+from fedmeta.experiment.engines import open_federation
+from fedmeta.experiment.examples import write_examples
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.recorder import Recorder
+from fedmeta.experiment.replies import replies
 from fedmeta.experiment.result import Listener, Result, ignore
 from fedmeta.experiment.scorer import RunScorer
-from fedmeta.federation import Learner, Rewards, Snapshot, StepResult, evaluate, simulate
+from fedmeta.experiment.tracking.tracker import tracked
+from fedmeta.experiment.training import final_test, train
+from fedmeta.federation import Federation, Learner, Rewards, Signatures, Snapshot, StepResult
 
 if TYPE_CHECKING:
     from fedmeta.experiment.ledger import RunLedger
@@ -36,11 +40,18 @@ def execute(folder: RunFolder, config: Config, learner: Learner, listener: Liste
         UsageError: If the chain or the keys that the config asks for can never work.
         RunError: If the run could not go on.
     """
-    with _accounted(folder), _ledger(folder, config, listener) as ledger:
+    with (
+        _accounted(folder),
+        tracked(folder, config, listener.note) as tracker,
+        _ledger(folder, config, listener) as ledger,
+    ):
         covered = ledger.covered if ledger else ignore
-        with closing(Recorder(folder, config, listener.round, covered)) as recorder:
+        track = tracker.round if tracker else ignore
+        with closing(Recorder(folder, config, listener.round, covered, track)) as recorder:
             final = _train_and_test(_Parts(folder, config, learner, recorder, ledger), listener)
-        changes: dict[str, Any] = {"final": [asdict(step) for step in final]}
+        if tracker:
+            tracker.final(config.rounds, final)
+        changes: dict[str, Any] = {"final": [asdict(step) for step in final], "replies": replies(folder)}
         if ledger:
             listener.settling(ledger.settlement.frozen)
             changes["chain"] = asdict(ledger.finish())
@@ -58,15 +69,20 @@ class _Parts:
 
 
 def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]:
+    """Do what is left of the rounds, then test; the files of the test are written here."""
     folder, config = parts.folder, parts.config
     start = _newest(folder, parts.recorder, listener)
     if parts.ledger:
         parts.ledger.start()
     listener.started(folder, config, start.round if start else 0)
     try:
-        snapshot = _train(parts, start)
-        listener.testing(config.test_clients)
-        return evaluate(planning.workload(config), snapshot.state, "test", config.workers)
+        with open_federation(config, parts.learner, _signatures(parts)) as federation:
+            snapshot = _train(parts, start, federation)
+            listener.testing(config.test_clients)
+            tested = final_test(config, snapshot.state, federation)
+        folder.write_test(tested.clients)
+        write_examples(folder, config, parts.learner, snapshot.state)
+        return tested.steps
     except (KeyboardInterrupt, FedmetaError) as error:
         # A full disk stops this as well; the checkpoints before it are whole.
         with suppress(OSError, RunError):
@@ -92,7 +108,11 @@ def _rewards(parts: _Parts) -> Rewards:
     if parts.config.incentives.rule != "none":
         scorer = RunScorer(parts.config, parts.learner)
         scorer.replay(parts.folder.clients())
-    return Rewards(parts.ledger.signatures if parts.ledger else None, scorer)
+    return Rewards(_signatures(parts), scorer)
+
+
+def _signatures(parts: _Parts) -> Signatures | None:
+    return parts.ledger.signatures if parts.ledger else None
 
 
 def _last_good(folder: RunFolder) -> str:
@@ -100,19 +120,11 @@ def _last_good(folder: RunFolder) -> str:
     return f"the last good checkpoint is of round {rounds[0]}" if rounds else "no round was good"
 
 
-def _train(parts: _Parts, start: Snapshot | None) -> Snapshot:
+def _train(parts: _Parts, start: Snapshot | None, federation: Federation | None) -> Snapshot:
     config = parts.config
     if start and start.round >= config.rounds:
         return start
-    return simulate(
-        planning.workload(config),
-        planning.plan(config),
-        start=start,
-        observer=parts.recorder.on_round,
-        workers=config.workers,
-        mods=planning.mods(config),
-        rewards=_rewards(parts),
-    )
+    return train(config, parts.recorder, start, _rewards(parts), federation)
 
 
 def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapshot | None:
@@ -181,6 +193,7 @@ def _result(folder: RunFolder, config: Config, final: tuple[StepResult, ...]) ->
         wall_seconds=info["wall_seconds"],
         final=final,
         participants=participants(folder.clients()) if paid else (),
+        replies=info.get("replies"),
         chain=info.get("chain"),
     )
 

@@ -5,14 +5,17 @@ import json
 import os
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import UsageError
-from fedmeta.experiment.checkpoint import CheckpointStore, write_atomically
+from fedmeta.experiment.checkpoint import CheckpointStore
 from fedmeta.experiment.config import Config, to_toml
+from fedmeta.federation import StepResult
+from fedmeta.files import write_atomically
 from fedmeta.options import nearest, parse_options
 
 LOGS = ("metrics.jsonl", "clients.jsonl")
@@ -22,8 +25,8 @@ class RunFolder:
     """The folder of one run.
 
     ``config.toml`` is the resolved config, ``run.json`` the run's status and result,
-    ``metrics.jsonl`` a line a round, ``clients.jsonl`` a line per client and round, and
-    ``checkpoints/`` the state.
+    ``metrics.jsonl`` a line a round, ``clients.jsonl`` a line per client and round,
+    ``test.jsonl`` a line per test client, and ``checkpoints/`` the state.
 
     Args:
         path: Where it is; `create` or `open` it rather than calling this.
@@ -145,9 +148,10 @@ class RunFolder:
         A run that says it is running but that no process holds was killed: nobody could say so then.
         """
         status = str(self.info.get("status", "unreadable"))
-        return "killed" if status == "running" and not self._held() else status
+        return "killed" if status == "running" and not self.held() else status
 
-    def _held(self) -> bool:
+    def held(self) -> bool:
+        """Tell whether a process works in the folder."""
         try:
             with (self.path / "run.lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -177,6 +181,28 @@ class RunFolder:
             UsageError: If a line is damaged, or the file is missing; it is named.
         """
         return self._rows("clients.jsonl")
+
+    def test(self) -> list[dict[str, Any]]:
+        """Return the lines of ``test.jsonl``: a test client and its results by adaptation step each.
+
+        Raises:
+            UsageError: If a line is damaged, or the run was not tested yet.
+        """
+        return self._rows("test.jsonl")
+
+    def write_test(self, results: Mapping[int, Sequence[StepResult]]) -> None:
+        """Write ``test.jsonl``.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        rows = (
+            {"client": client, "steps": [asdict(step) for step in steps]}
+            for client, steps in results.items()
+        )
+        write_atomically(
+            self.path / "test.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        )
 
     def _rows(self, log: str) -> list[dict[str, Any]]:
         path = self.path / log

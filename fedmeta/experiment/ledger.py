@@ -29,6 +29,7 @@ from fedmeta.experiment.conduct import Conduct
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.earnings import UNITS
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.federation import RayOptions
 
 FINISH_SECONDS = 120.0
 """How long a finished run waits for a chain that answers."""
@@ -38,7 +39,8 @@ AWAY_SECONDS = 5.0
 
 def run_id(config: Config) -> bytes:
     """Return the id that clients sign under: of what the run computes and pays, not of where."""
-    what = config.model_copy(update={"chain": ChainOptions(pot=config.chain.pot), "workers": "auto"})
+    elsewhere = {"workers": "auto", "tracking": "none", "engine": "vector", "ray": RayOptions()}
+    what = config.model_copy(update=elsewhere | {"chain": ChainOptions(pot=config.chain.pot)})
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what).encode()).digest()
 
 

@@ -1,13 +1,17 @@
 """From a config to what the federation needs, with everything checked before any work starts."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flwr.clientapp.typing import Mod
 
 from fedmeta.experiment.config import Config
-from fedmeta.federation import Learner, Plan, Workload
+from fedmeta.experiment.tracking.tracker import require_extra
+from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload, require_ray
 from fedmeta.federation.behaviours import Casting, mods_for, read_behaviours
+from fedmeta.federation.engine import GridBuilder
+from fedmeta.federation.faults import FaultyGrid, read_faults
 from fedmeta.learning import LearnerSetup, resolve_setup
 from fedmeta.options import parse_options
 from fedmeta.tasks import Population, family_kind
@@ -20,6 +24,7 @@ def resolve(config: Config) -> Config:
         ConfigError: If one of them does not exist or has no such option.
     """
     setup = resolve_setup(_setup(config))
+    faults(config)
     rule = config.incentives.rule
     if config.chain.enabled and rule == "none":
         # A ledger without awards would record rounds and pay nobody; tasks are what was surely given.
@@ -67,6 +72,7 @@ def workload(config: Config) -> Workload:
         dtype=config.dtype,
         evaluation_tasks=config.evaluation.tasks,
         evaluation_steps=config.evaluation.steps,
+        track_tasks=config.evaluation.track_tasks,
     )
 
 
@@ -75,11 +81,14 @@ def plan(config: Config) -> Plan:
     return Plan(
         rounds=config.rounds,
         cohort=config.cohort,
+        oversample=config.oversample,
         quorum=config.quorum,
         timeout=config.timeout,
         server=config.server,
         gate=config.gate,
+        aggregation=config.aggregation,
         evaluate_every=config.evaluation.every,
+        track=config.evaluation.track,
     )
 
 
@@ -88,13 +97,30 @@ def mods(config: Config) -> dict[int, list[Mod]]:
     return mods_for(config.behaviours, workload(config))
 
 
+def faults(config: Config) -> FaultPlan:
+    """Return what goes wrong, in a run whose clients all are in this process or elsewhere."""
+    return read_faults(config.faults, population(config), config.rounds, config.seed)
+
+
+def grid_builder(config: Config, start: Snapshot | None) -> GridBuilder:
+    """Return what makes the grid of a run in this process, from where the run stood."""
+    if not config.faults.any:
+        return VectorGrid
+    first = start.round + 1 if start else 1
+    return partial(FaultyGrid, faults=faults(config), first_round=first)
+
+
 def check(config: Config) -> Learner:
     """Build the data, the model and the algorithm, so that a mistake shows before a run exists.
 
     Raises:
         ConfigError: If the parts do not fit each other.
         DataError: If the data cannot be read.
+        UsageError: If an extra is missing.
     """
+    require_extra(config.tracking)
+    if config.engine == "ray":
+        require_ray()
     return workload(config).build()
 
 

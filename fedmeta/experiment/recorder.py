@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, BinaryIO
 
@@ -41,6 +41,7 @@ class Recorder:
         config: The run's config; says when to checkpoint.
         listener: Called after each round, for a progress display.
         covered: Called with a round as soon as a checkpoint covers it and all before it.
+        track: Called with each row of ``metrics.jsonl``.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Recorder:
         config: Config,
         listener: RoundListener,
         covered: Callable[[int], None] = lambda _: None,
+        track: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
         self.folder = folder
         self.config = config
         self.listener = listener
         self.covered = covered
+        self.track = track
         self._columns = _Columns(signed=config.chain.enabled, paid=config.incentives.rule != "none")
         self._logs = {name: self._open(name) for name in LOGS}
         self._pending: tuple[RoundRecord, Snapshot, dict[str, int]] | None = None
@@ -85,7 +88,8 @@ class Recorder:
             row = _metrics_row(record)
             if self.config.chain.enabled:
                 row["model"] = tensors_digest(snapshot.state).hex()
-            self._logs["metrics.jsonl"].append([row | {"seconds": round(seconds, 6)}])
+            row["seconds"] = round(seconds, 6)
+            self._logs["metrics.jsonl"].append([row])
             self._logs["clients.jsonl"].append([self._columns.row(one) for one in record.clients])
             lengths = {name: log.length for name, log in self._logs.items()}
             self._pending = (record, snapshot, lengths)
@@ -93,6 +97,7 @@ class Recorder:
                 self.checkpoint()
         except OSError as error:
             raise self._disk_error(error, record.round) from None
+        self.track(row)
         self.listener(record)
 
     def _due(self, record: RoundRecord) -> bool:
@@ -176,4 +181,6 @@ def _metrics_row(record: RoundRecord) -> dict[str, Any]:
     row = _row(record, "clients")
     if record.evaluation is not None:
         row["evaluation"] = [asdict(step) for step in record.evaluation]
+    if record.test is not None:
+        row["test"] = [asdict(step) for step in record.test]
     return row

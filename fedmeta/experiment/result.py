@@ -47,6 +47,7 @@ class Result:
         wall_seconds: Time spent, over all the processes that worked on the run.
         final: Test clients' loss and accuracy by adaptation step; empty without test clients.
         participants: Who contributed and earned what; empty where nothing is paid.
+        replies: What became of all replies (see `fedmeta.experiment.replies`).
         chain: How far the ledger came (see `fedmeta.chain.ledger.settlement.Settled`); None without one.
     """
 
@@ -63,6 +64,7 @@ class Result:
     final: tuple[StepResult, ...]
     participants: tuple[Participant, ...] = ()
     chain: dict[str, Any] | None = None
+    replies: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""

@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.config import Config, load_config, merge
+from fedmeta.experiment.engines import ENGINE_KEYS
 from fedmeta.experiment.environment import provenance
 from fedmeta.experiment.execution import execute
 from fedmeta.experiment.folder import RunFolder
@@ -17,9 +19,12 @@ from fedmeta.options import nearest, parse_options
 CHAIN_RESUMABLE = ("provider", "chain_id", "port", "addresses", "budget", "batch", "claim", "keystore")
 RESUMABLE = (
     "rounds",
+    *ENGINE_KEYS,
     "workers",
     "checkpoint_every",
     "timeout",
+    "faults",
+    "tracking",
     *(f"chain.{key}" for key in CHAIN_RESUMABLE),
 )
 """Keys that may change when a run is resumed: none of them alters what finished rounds computed."""
@@ -51,7 +56,8 @@ def run(
         config, name = load_config(experiment, settings), Path(experiment).stem
     config = planning.resolve(config)
     learner = planning.check(config)
-    info = {"experiment": name, "seed": config.seed, **provenance()}
+    spec = asdict(learner.family.spec)
+    info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance()}
     if config.chain.enabled:
         from fedmeta.experiment.ledger import preflight, run_id
 
@@ -95,6 +101,7 @@ def resume(
         before = folder.config
         config = _changed(before, settings or {})
         learner = planning.check(config)
+        planning.faults(config)
         if config.chain.enabled:
             _look_at_ledger(folder, config, new_campaign)
         elif new_campaign:

@@ -1,9 +1,13 @@
 """Who learns and how updates travel: Flower client, server, strategy, grid and admission gate."""
 
+from fedmeta.federation.baselines import evaluate_local, model_for, train_centralized, train_local
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.codec import tensors_digest
-from fedmeta.federation.engine import build_server_app, evaluate, simulate
+from fedmeta.federation.engine import Federation, build_server_app, evaluate, evaluate_clients, simulate
+from fedmeta.federation.evaluation import EvaluationSums, merge
+from fedmeta.federation.faults import FaultOptions, FaultPlan
 from fedmeta.federation.flower import check_flower
+from fedmeta.federation.ray.options import RayOptions, require_ray
 from fedmeta.federation.records import (
     Award,
     ClientRecord,
@@ -15,6 +19,7 @@ from fedmeta.federation.records import (
 from fedmeta.federation.server.gate import AdmissionGate, GateOptions, Update
 from fedmeta.federation.server.optimizer import ServerOptimizer, ServerOptions
 from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.robust import AggregationOptions
 from fedmeta.federation.server.scoring import Preview, Rewards, Scorer
 from fedmeta.federation.server.strategy import MetaStrategy
 from fedmeta.federation.signing import Signatures
@@ -23,13 +28,19 @@ from fedmeta.federation.workload import Learner, Workload
 
 __all__ = [
     "AdmissionGate",
+    "AggregationOptions",
     "Award",
     "ClientRecord",
+    "EvaluationSums",
+    "FaultOptions",
+    "FaultPlan",
+    "Federation",
     "GateOptions",
     "Learner",
     "MetaStrategy",
     "Plan",
     "Preview",
+    "RayOptions",
     "Rewards",
     "RoundRecord",
     "Scorer",
@@ -46,6 +57,13 @@ __all__ = [
     "build_server_app",
     "check_flower",
     "evaluate",
+    "evaluate_clients",
+    "evaluate_local",
+    "merge",
+    "model_for",
+    "require_ray",
     "simulate",
     "tensors_digest",
+    "train_centralized",
+    "train_local",
 ]

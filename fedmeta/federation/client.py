@@ -16,7 +16,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.evaluation import EvaluationSums
-from fedmeta.federation.flower import fill
+from fedmeta.federation.flower import client_error, fill
 from fedmeta.federation.signing import SIGNATURE, Signatures
 from fedmeta.federation.workload import CohortUpdate, Learner
 
@@ -111,7 +111,7 @@ def _signing(codec: Codec, signatures: Signatures) -> Mod:
     """Return the mod that signs whatever leaves a client, after all that its other mods did to it."""
 
     def sign(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        client = _partition(context)
+        client = partition_of(context)
         reply = call_next(message, context)
         if message.metadata.message_type == MessageType.TRAIN and reply.has_content():
             sign_reply(reply.content, client, codec, signatures)
@@ -125,8 +125,9 @@ def build_client_app(
 ) -> ClientApp:
     """Build the ClientApp: the same work as a grid stacks, for a cohort of one.
 
-    It answers ``train`` with the client's pseudo-gradient, task count and metrics, and ``evaluate``
-    with sums over its evaluation tasks. Which client it is, the node's ``partition-id`` says.
+    It answers ``train`` with the client's pseudo-gradient, task count and metrics, ``evaluate`` with
+    sums over its evaluation tasks, and ``query`` with its partition. Which client it is, the node's
+    ``partition-id`` says.
 
     Args:
         learner: The clients' side of the workload.
@@ -141,22 +142,32 @@ def build_client_app(
     @app.train()
     def train(message: Message, context: Context) -> Message:
         arrays, round_ = read_request(message)
-        client = _partition(context)
+        client = partition_of(context)
         update = learner.train(codec.decode(arrays), round_, [client])
         if client in update.failures:
-            raise RuntimeError(update.failures[client])
+            return client_error(update.failures[client], message)
         return Message(next(writer.training(update, round_)), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         arrays, round_ = read_request(message)
-        sums = learner.evaluate(codec.decode(arrays), _partition(context))
+        sums = learner.evaluate(codec.decode(arrays), partition_of(context), round_)
         return Message(writer.evaluation(sums, round_), reply_to=message)
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        held = ConfigRecord({PARTITION: partition_of(context)})
+        return Message(RecordDict({CONFIG: held}), reply_to=message)
 
     return app
 
 
-def _partition(context: Context) -> int:
+def partition_of(context: Context) -> int:
+    """Return the partition that a node holds.
+
+    Raises:
+        ValueError: If its config does not say so.
+    """
     client = context.node_config.get(PARTITION)
     if not isinstance(client, int):
         raise ValueError(f"the node's config has no '{PARTITION}'")

@@ -1,26 +1,33 @@
 """Runs and evaluates a workload in this machine: Flower's ServerApp over a VectorGrid."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from flwr.app import Context
 from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid, ServerApp
 
 from fedmeta.errors import RunError
-from fedmeta.federation.evaluation import merge
+from fedmeta.federation.evaluation import EvaluationSums, merge
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.federation.records import Snapshot, StepResult
 from fedmeta.federation.server.nodes import by_client
 from fedmeta.federation.server.plan import Plan
 from fedmeta.federation.server.scoring import Rewards
 from fedmeta.federation.server.strategy import MetaStrategy, Observer
+from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.auto import build_executor
 from fedmeta.federation.vector.execution import Executor, Workers, one_thread
 from fedmeta.federation.vector.grid import VectorGrid
 from fedmeta.federation.workload import Learner, Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import Split
+
+GridBuilder = Callable[
+    [Learner, Executor, Mapping[int, Sequence[Mod]] | None, Signatures | None], VectorGrid
+]
+"""Makes a grid of a learner, what computes it, the clients' mods, and how they sign."""
 
 
 def build_server_app(strategy: MetaStrategy) -> ServerApp:
@@ -35,6 +42,58 @@ def build_server_app(strategy: MetaStrategy) -> ServerApp:
     return app
 
 
+@dataclass(frozen=True)
+class Federation:
+    """A server's way to its clients: the same app runs on whatever engine is behind the grid.
+
+    Attributes:
+        learner: Says what states and replies look like; its clients' data is not touched.
+        grid: Leads to the clients.
+    """
+
+    learner: Learner
+    grid: Grid
+
+    def train(
+        self,
+        plan: Plan,
+        observer: Observer,
+        start: Snapshot | None = None,
+        rewards: Rewards | None = None,
+    ) -> Snapshot:
+        """Run the rounds that are left; see `simulate`."""
+        strategy = MetaStrategy(self.learner, plan, observer, start, rewards)
+        clients = len(self.learner.workload.population)
+        build_server_app(strategy)(self.grid, new_context(1, -1, clients))
+        return strategy.snapshot(max(plan.rounds, strategy.first_round - 1))
+
+    def evaluate(
+        self, state: Tensors, split: Split, timeout: float | None = None
+    ) -> dict[int, EvaluationSums]:
+        """Evaluate a state on each client of a split.
+
+        Args:
+            state: The meta-learned state.
+            split: Which clients.
+            timeout: Seconds after which nobody else is waited for; None: no limit.
+
+        Raises:
+            RunError: If no client of the split could be evaluated.
+        """
+        clients = len(self.learner.workload.population.clients(split))
+        if not clients:
+            return {}
+        plan = Plan(rounds=1, cohort=1, timeout=timeout or Plan.timeout)
+        strategy = MetaStrategy(self.learner, plan, lambda *_: None)
+        addresses = strategy.connect(self.grid)
+        asked = strategy.ask_split(split, 0, strategy.codec.encode(state))
+        replies = self.grid.send_and_receive(asked, timeout=timeout)
+        found = dict(strategy.evaluation_gate.admitted(0, by_client(replies, addresses)))
+        if not found:
+            raise RunError(f"none of the {clients} {split} clients could be evaluated")
+        return found
+
+
 def simulate(  # noqa: PLR0913 (all but two are optional)
     workload: Workload,
     plan: Plan,
@@ -44,6 +103,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
     workers: Workers = 1,
     mods: Mapping[int, Sequence[Mod]] | None = None,
     rewards: Rewards | None = None,
+    build_grid: GridBuilder = VectorGrid,
 ) -> Snapshot:
     """Train federated, all clients in this machine.
 
@@ -58,6 +118,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
         workers: Processes that compute; ``auto`` measures first.
         mods: Flower mods by client, to play faulty ones for instance.
         rewards: How clients are known and paid; None: they are neither.
+        build_grid: Makes the grid; see `fedmeta.federation.faults` for one on which things go wrong.
 
     Raises:
         UsageError: If the parts do not fit each other or data cannot be read.
@@ -65,16 +126,28 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
     """
     signatures = rewards.signatures if rewards else None
     with _session(workload, workers, plan.rounds) as (learner, executor):
-        grid = VectorGrid(learner, executor, mods, signatures)
-        strategy = MetaStrategy(learner, plan, observer, start, rewards)
-        build_server_app(strategy)(grid, new_context(1, -1, len(workload.population)))
-        return strategy.snapshot(max(plan.rounds, strategy.first_round - 1))
+        federation = Federation(learner, build_grid(learner, executor, mods, signatures))
+        return federation.train(plan, observer, start, rewards)
 
 
 def evaluate(
     workload: Workload, state: Tensors, split: Split, workers: Workers = 1
 ) -> tuple[StepResult, ...]:
-    """Evaluate a state on the clients of one split, by the messages that a real federation would use.
+    """Evaluate a state on the clients of one split: means and intervals over all their tasks.
+
+    Returns:
+        One result per adaptation step; none if the split has no clients.
+
+    Raises:
+        RunError: If no client of the split could be evaluated.
+    """
+    return merge(workload.evaluation_steps, evaluate_clients(workload, state, split, workers).values())
+
+
+def evaluate_clients(
+    workload: Workload, state: Tensors, split: Split, workers: Workers = 1
+) -> dict[int, EvaluationSums]:
+    """Evaluate a state on each client of a split, by the messages that a real federation would use.
 
     Args:
         workload: What clients do.
@@ -83,24 +156,15 @@ def evaluate(
         workers: Processes that compute; ``auto`` measures first. One that is stuck is done without.
 
     Returns:
-        One result per adaptation step; none if the split has no clients.
+        Each client's sums by its id; nothing if the split has no clients.
 
     Raises:
         RunError: If no client of the split could be evaluated.
     """
-    clients = len(workload.population.clients(split))
-    if not clients:
-        return ()
+    if not len(workload.population.clients(split)):
+        return {}
     with _session(workload, workers, 1) as (learner, executor):
-        grid = VectorGrid(learner, executor)
-        strategy = MetaStrategy(learner, Plan(rounds=1, cohort=1), lambda *_: None)
-        strategy.connect(grid)
-        asked = strategy.ask_split(split, 0, strategy.codec.encode(state))
-        replies = by_client(grid.send_and_receive(asked), grid)
-        results = merge(workload.evaluation_steps, strategy.evaluation_gate.admitted(0, replies))
-    if not results:
-        raise RunError(f"none of the {clients} {split} clients could be evaluated")
-    return results
+        return Federation(learner, VectorGrid(learner, executor)).evaluate(state, split)
 
 
 @contextmanager

@@ -1,15 +1,15 @@
 """Evaluation that gives away no example: clients report sums over tasks, the server adds them up."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fedmeta.federation.records import StepResult
+from fedmeta.federation.records import RoundRecord, StepResult
 from fedmeta.learning import Algorithm, Tensors, expand_state, per_task_accuracy, per_task_loss
-from fedmeta.tasks import TaskBatch
+from fedmeta.tasks import Population, Split, TaskBatch
 
 Z95 = 1.96
 
@@ -51,12 +51,19 @@ def evaluate_tasks(
         tasks: The tasks; they are computed in chunks that suit the model.
         steps: Increasing numbers of adaptation steps.
     """
+    return evaluate_each(algorithm, expand_state(state, len(tasks)), tasks, steps)
+
+
+def evaluate_each(
+    algorithm: Algorithm, states: Tensors, tasks: TaskBatch, steps: Sequence[int]
+) -> EvaluationSums:
+    """As `evaluate_tasks`, each task from its own row of `states`, ``[T, ...]``."""
     names = quantities(algorithm)
     values: dict[str, list[list[Tensor]]] = {name: [[] for _ in steps] for name in names}
     size = max(1, algorithm.model.chunk_tasks)
     for first in range(0, len(tasks), size):
         chunk = tasks[first : first + size]
-        rows = expand_state(state, len(chunk))
+        rows = {key: value[first : first + size] for key, value in states.items()}
         path = algorithm.trajectory(rows, chunk.support_x, chunk.support_y, steps)
         for index, (_, adapted) in enumerate(path):
             with torch.no_grad():
@@ -91,6 +98,20 @@ def merge(steps: Sequence[int], parts: Iterable[EvaluationSums]) -> tuple[StepRe
     if not parts:
         return ()
     return tuple(_step_result(step, index, parts) for index, step in enumerate(steps))
+
+
+def with_evaluation(
+    record: RoundRecord,
+    population: Population,
+    steps: Sequence[int],
+    sums: Mapping[int, EvaluationSums],
+) -> RoundRecord:
+    """Return a round's record with what its held-out clients reported, split by split."""
+
+    def results(split: Split) -> tuple[StepResult, ...] | None:
+        return merge(steps, (sums[c] for c in population.clients(split) if c in sums)) or None
+
+    return replace(record, evaluation=results("validation"), test=results("test"))
 
 
 def _step_result(step: int, index: int, parts: Sequence[EvaluationSums]) -> StepResult:

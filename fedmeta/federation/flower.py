@@ -1,6 +1,7 @@
 """The one place that touches what Flower keeps private; everything else uses its public names."""
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -36,6 +37,30 @@ def new_context(node: int, client: int, clients: int) -> Context:
     """Return the context of a node that holds one partition."""
     config: dict[str, bool | float | int | str] = {"partition-id": client, "num-partitions": clients}
     return Context(run_id=_RUN, node_id=node, node_config=config, state=RecordDict(), run_config={})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what Flower tells of each round off the screen in the block; warnings still come through."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep whatever Flower's engines log off the screen: what matters of it comes as replies."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
@@ -76,6 +101,14 @@ def stamp(message: Message, message_id: str) -> None:
 def client_error(reason: str, reply_to: Message) -> Message:
     """Return the reply of a client that failed, as Flower's own engines make it."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=reply_to)
+
+
+def refused(reply: Message) -> str | None:
+    """Return why a client could not answer; None if it did, or if the request got lost."""
+    if not reply.has_error():
+        return None
+    own = (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.LOAD_CLIENT_APP_EXCEPTION)
+    return " ".join((reply.error.reason or "").split()) if reply.error.code in own else None
 
 
 def check_flower() -> str:

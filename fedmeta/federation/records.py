@@ -1,8 +1,13 @@
 """What a round leaves behind: plain values that an observer may write down."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fedmeta.learning import Tensors
+
+Outcome = Literal["admitted", "quarantined", "late", "lost", "surplus"]
+"""What became of what a client was asked for: it was aggregated; it was refused; it came after the
+deadline; it never came; or it was not needed, as enough others had answered before."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class ClientRecord:
         accuracy: Query accuracy after adaptation; None if not admitted, and for regression.
         signed: Proof of who sent it; None if not admitted, and where replies are not signed.
         award: What it was worth; None if not admitted, and where nothing is paid.
+        outcome: What became of it.
     """
 
     round: int
@@ -60,6 +66,7 @@ class ClientRecord:
     accuracy: float | None
     signed: SignedUpdate | None = None
     award: Award | None = None
+    outcome: Outcome = "admitted"
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,10 @@ class RoundRecord:
         skipped: Whether fewer clients than the quorum were admitted, so that the state did not change.
         cohort: Clients that were asked.
         admitted: Clients whose reply was aggregated.
-        quarantined: Clients whose reply was refused or missing.
+        quarantined: Clients whose reply was refused.
+        late: Clients whose reply came after the deadline.
+        lost: Clients of whom nothing was heard.
+        surplus: Clients that were not needed any more when they answered.
         tasks: Training tasks behind the admitted replies.
         loss: Query loss after adaptation.
         loss_before: Query loss before adaptation.
@@ -109,6 +119,7 @@ class RoundRecord:
         bytes_down: Bytes of arrays sent to the cohort.
         bytes_up: Bytes of arrays in its replies.
         evaluation: Results of the validation clients by adaptation step; None if not due.
+        test: A look at the test clients, on tasks that the final test does not use; None if not due.
         clients: Every client of the cohort, by partition id.
     """
 
@@ -117,6 +128,9 @@ class RoundRecord:
     cohort: int
     admitted: int
     quarantined: int
+    late: int
+    lost: int
+    surplus: int
     tasks: int
     loss: float
     loss_before: float
@@ -127,6 +141,7 @@ class RoundRecord:
     bytes_down: int
     bytes_up: int
     evaluation: tuple[StepResult, ...] | None
+    test: tuple[StepResult, ...] | None
     clients: tuple[ClientRecord, ...]
 
 

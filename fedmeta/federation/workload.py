@@ -32,6 +32,7 @@ class Workload:
         dtype: Of the state, the tasks and the updates.
         evaluation_tasks: Tasks that each held-out client is evaluated on.
         evaluation_steps: Adaptation steps after which it is, increasing.
+        track_tasks: Tasks that each test client is looked at on within a run.
     """
 
     task: str
@@ -45,6 +46,7 @@ class Workload:
     dtype: Literal["float32", "float64"] = "float32"
     evaluation_tasks: int = 100
     evaluation_steps: tuple[int, ...] = (0, 1, 3, 5, 10)
+    track_tasks: int = 20
 
     def build(self) -> "Learner":
         """Load the data and build the algorithm.
@@ -138,11 +140,28 @@ class Learner:
         except Exception:
             return self._one_by_one(state, clients, drawn, failures)
 
-    def evaluate(self, state: Tensors, client: int) -> EvaluationSums:
-        """Adapt to a held-out client's tasks, the same ones each time, and add up how well it does."""
-        rng = stream(self.workload.seed, "evaluate", client)
-        tasks = self.family.sample(client, self.workload.evaluation_tasks, rng).to(self.dtype)
+    def evaluate(self, state: Tensors, client: int, round_: int = 0) -> EvaluationSums:
+        """Adapt to a held-out client's tasks, the same ones each time, and add up how well it does.
+
+        Args:
+            state: The meta-learned state.
+            client: A held-out client.
+            round_: The round that this is asked in; 0: after the last.
+        """
+        tasks = self.evaluation_tasks(client, round_)
         return evaluate_tasks(self.algorithm, state, tasks, self.workload.evaluation_steps)
+
+    def evaluation_tasks(self, client: int, round_: int = 0) -> TaskBatch:
+        """Draw the tasks that a held-out client is evaluated on, the same ones each time.
+
+        A test client that is looked at within the run draws others than for the final test, so that a
+        curve and a result are independent of each other.
+        """
+        look = round_ > 0 and self.workload.population.split_of(client) == "test"
+        path = "look" if look else "evaluate"
+        count = self.workload.track_tasks if look else self.workload.evaluation_tasks
+        drawn = self.family.sample(client, count, stream(self.workload.seed, path, client))
+        return drawn.to(self.dtype)
 
     def _draw(self, round_: int, clients: Sequence[int]) -> tuple[dict[int, TaskBatch], dict[int, str]]:
         drawn, failures = {}, {}
@@ -165,7 +184,8 @@ class Learner:
         if not good:
             return CohortUpdate([], {}, {}, self.workload.tasks_per_round, dict(failures))
         batches = [drawn[good[0] if client in failures else client] for client in clients]
-        updates, metrics = self._local_steps(state, TaskBatch.concat(batches), len(batches))
+        own = expand_state(state, len(batches))
+        updates, metrics = self.local_steps(own, TaskBatch.concat(batches))
         if failures:
             rows = [row for row, client in enumerate(clients) if client not in failures]
             updates = {key: value[rows] for key, value in updates.items()}
@@ -176,7 +196,7 @@ class Learner:
         failures = {}
         for client, tasks in drawn.items():
             try:
-                self._local_steps(state, tasks, 1)
+                self.local_steps(expand_state(state, 1), tasks)
             except Exception as error:
                 failures[client] = describe(error)
         return failures
@@ -190,26 +210,31 @@ class Learner:
     ) -> CohortUpdate:
         """Compute clients whose tasks cannot be stacked, because their shapes differ."""
         good = [client for client in clients if client not in failures]
-        parts = [self._local_steps(state, drawn[client], 1) for client in good]
+        parts = [self.local_steps(expand_state(state, 1), drawn[client]) for client in good]
         updates, metrics = (
             {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
         )
         return CohortUpdate(good, updates, metrics, self.workload.tasks_per_round, dict(failures))
 
-    def _local_steps(self, state: Tensors, tasks: TaskBatch, clients: int) -> tuple[Tensors, Tensors]:
+    def local_steps(self, own: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Take local steps ``theta <- theta - local_lr * g``; per client sum g and average the metrics.
 
         The sum is ``(theta_0 - theta_k) / local_lr``: what FedAvg's server steps along (Reddi et al.
         2021, "Adaptive Federated Optimization", Algorithm 1).
+
+        Args:
+            own: The state that each of C clients starts from, ``[C, ...]``.
+            tasks: The tasks of a round, client by client.
+
+        Returns:
+            The sums, ``[C, ...]`` each, and the clients' metrics, ``[C]`` each.
         """
         workload = self.workload
-        rows = expand_state(state, clients * workload.tasks_per_client)
-        own = expand_state(state, clients)
+        clients = len(tasks) // workload.tasks_per_round
         total: Tensors = {}
         seen: list[Tensors] = []
         for step in range(workload.local_steps):
-            if step:
-                rows = {k: v.repeat_interleave(workload.tasks_per_client, 0) for k, v in own.items()}
+            rows = {key: _for_each_task(value, workload.tasks_per_client) for key, value in own.items()}
             gradients, metrics = self.algorithm.task_updates(
                 rows, self._step_tasks(tasks, clients, step)
             )
@@ -236,6 +261,15 @@ class Learner:
         return TaskBatch(
             *(pick(v) for v in (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y))
         )
+
+
+def _for_each_task(own: Tensor, tasks: int) -> Tensor:
+    """Repeat ``[C, ...]`` for each client's tasks, ``[C * tasks, ...]``; no copy where all share."""
+    if tasks == 1:
+        return own
+    if own.stride(0) == 0:
+        return own[:1].expand(own.shape[0] * tasks, *own.shape[1:])
+    return own.repeat_interleave(tasks, 0)
 
 
 def _client_mean(values: Tensor, clients: int) -> Tensor:

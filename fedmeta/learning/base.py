@@ -86,6 +86,11 @@ class Algorithm(ABC):
         """Return how many outputs the model should have; None: no head, an embedding."""
         return spec.outputs
 
+    @property
+    def max_ways(self) -> int | None:
+        """How many classes a task may have at test; None: any number."""
+        return self.model_outputs(self.spec)
+
     @abstractmethod
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the initial state, without a task axis."""

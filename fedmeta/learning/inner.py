@@ -58,7 +58,8 @@ def gradients(losses: Tensor, params: Tensors, create_graph: bool = False) -> Te
 def sgd_step(params: Tensors, grads: Tensors, rate: float | Tensors) -> Tensors:
     """Return ``params - rate * grads``; `rate` is one number or a tensor per parameter."""
     if isinstance(rate, float):
-        return {key: torch.sub(value, grads[key], alpha=rate) for key, value in params.items()}
+        # The same bits as a subtraction, whose derivative negates and scales in two passes.
+        return {key: torch.add(value, grads[key], alpha=-rate) for key, value in params.items()}
     return {key: torch.addcmul(value, rate[key], grads[key], value=-1) for key, value in params.items()}
 
 

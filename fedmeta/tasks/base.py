@@ -51,17 +51,15 @@ class TaskBatch:
     def __len__(self) -> int:
         return int(self.support_x.shape[0])
 
-    def __getitem__(self, tasks: slice) -> "TaskBatch":
+    def __getitem__(self, tasks: slice | Tensor) -> "TaskBatch":
         return TaskBatch(*(getattr(self, f.name)[tasks] for f in fields(self)))
 
     def to(self, dtype: torch.dtype) -> "TaskBatch":
         """Cast the floating-point tensors to `dtype`; integer ones stay as they are."""
-        return TaskBatch(
-            *(
-                value.to(dtype) if value.is_floating_point() else value
-                for value in (getattr(self, f.name) for f in fields(self))
-            )
-        )
+        tensors = (self.support_x, self.support_y, self.query_x, self.query_y)
+        if all(value.dtype == dtype or not value.is_floating_point() for value in tensors):
+            return self
+        return TaskBatch(*(value.to(dtype) if value.is_floating_point() else value for value in tensors))
 
     @staticmethod
     def concat(batches: Sequence["TaskBatch"]) -> "TaskBatch":

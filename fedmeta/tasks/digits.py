@@ -11,7 +11,9 @@ from torch.nn.functional import affine_grid, grid_sample
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options
 from fedmeta.tasks.base import FAMILIES, Population, TaskBatch, TaskSpec
-from fedmeta.tasks.episodes import ClassImages, EpisodeOptions, gather
+from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
+from fedmeta.tasks.image_files import ImageStyle
+from fedmeta.tasks.partition import PartitionOptions, task_shares
 from fedmeta.tasks.seeding import stream
 
 CLASSES = 10
@@ -20,8 +22,8 @@ LEVELS = 16.0
 MEAN, DEVIATION = 0.305, 0.376
 
 
-class DigitsOptions(EpisodeOptions):
-    """Options of `Digits`: those of the episodes, and the layout of an image.
+class DigitsOptions(LabelOptions, PartitionOptions):
+    """Options of `Digits`: those of episodes, labels and partition, and the layout of an image.
 
     Attributes:
         layout: ``flat`` gives inputs of shape ``(64,)``, ``image`` of shape ``(1, 8, 8)``.
@@ -45,18 +47,23 @@ class Digits:
       over clients, since rings differ, nor within one, since starts do, so that a network cannot learn
       training clients by heart instead of learning to adapt (Yin et al. 2020, arXiv:1912.03820).
 
+    Another `partition` than ``natural`` deals training clients' tasks, as the images of a task belong
+    together: each is of one of them drawn at random (``iid``), or by shares that differ from client to
+    client (``dirichlet``). ``labels = "global"``: the digit, however it is turned.
+
     Raises:
         ConfigError: If the clients are too many for the ways, shots and queries.
     """
 
     Options: ClassVar[type[Options]] = DigitsOptions
+    image_style: ClassVar[ImageStyle] = ImageStyle(mean=MEAN, deviation=DEVIATION)
 
     def __init__(self, options: DigitsOptions, population: Population, seed: int) -> None:
         self.options = options
         self.population = population
-        images, digits = _load()
+        images, self.digits = _load()
         rng = stream(seed, "digits")
-        owner = deal_by_class(digits, len(population), rng)
+        owner = deal_by_class(self.digits, len(population), rng)
         places = rng.permutation(len(population))
         self.angles = 360.0 * places / len(population)
         self.codes = rng.permuted(np.tile(np.arange(CLASSES), (len(population), 1)), axis=1)
@@ -64,16 +71,27 @@ class Digits:
         for client, angle in enumerate(self.angles.tolist()):
             mine = np.flatnonzero(owner == client)
             images[mine] = turn(images[mine], angle)
-            self.clients.append(ClassImages([mine[digits[mine] == d] for d in self.codes[client]]))
+            classes = [mine[self.digits[mine] == digit] for digit in self.codes[client]]
+            self.clients.append(ClassImages(classes))
             self._check(client)
+        self.shares = task_shares(population.train, options, stream(seed, "digits", "deal"))
         images = (images - MEAN) / DEVIATION
         self.pool = images.flatten(1) if options.layout == "flat" else images
-        self.spec = TaskSpec("classification", tuple(self.pool.shape[1:]), options.outputs)
+        self.spec = TaskSpec("classification", tuple(self.pool.shape[1:]), options.head(CLASSES))
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, grouped by class."""
-        shape = self.options.shape(self.population.split_of(client) != "train")
-        return gather(self.pool, self.clients[client].draw(count, shape, rng, coded=True), shape[1])
+        held_out = self.population.split_of(client) != "train"
+        shape = self.options.shape(held_out)
+        if held_out or self.shares is None:
+            drawn = self.clients[client].draw(count, shape, rng, coded=True)
+        else:
+            owners = rng.choice(len(self.shares), count, p=self.shares[client]).tolist()
+            tasks = [self.clients[owner].draw(1, shape, rng, coded=True) for owner in owners]
+            drawn = np.concatenate(tasks)
+        return gather(
+            self.pool, drawn, shape[1], self.digits if self.options.global_labels(held_out) else None
+        )
 
     def _check(self, client: int) -> None:
         held_out = self.population.split_of(client) != "train"

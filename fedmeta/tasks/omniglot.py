@@ -11,9 +11,10 @@ from pydantic import Field
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options, nearest
 from fedmeta.tasks.base import FAMILIES, Population, Split, TaskBatch, TaskSpec
-from fedmeta.tasks.episodes import ClassImages, EpisodeOptions, gather
+from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
+from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.omniglot_files import SIDE, Characters, read_characters
-from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
+from fedmeta.tasks.partition import PartitionOptions, Receivers, Scheme, deal
 from fedmeta.tasks.seeding import stream
 from fedmeta.tasks.sources import locate, source_named
 
@@ -25,10 +26,12 @@ TEST_CHARACTERS = 0.2
 QUARTER_TURNS = 4
 
 
-class OmniglotOptions(EpisodeOptions, PartitionOptions):
-    """Options of `Omniglot`: those of the episodes and of the partition, and how characters are split.
+class OmniglotOptions(LabelOptions, PartitionOptions):
+    """Options of `Omniglot`: those of episodes, labels and partition, and how characters are split.
 
     Attributes:
+        test_partition: How held-out clients' characters are dealt, by the same schemes. It is a key of
+            its own, so that runs which differ in `partition` are tested on the same tasks.
         source: ``small``: both small official sets, 242 characters; ``full``: all 1,623.
         split: What is never shared between training and test: ``alphabets`` or ``characters``.
         test_alphabets: None: Sanskrit and Tagalog of the small sets, the evaluation set of the full.
@@ -40,6 +43,7 @@ class OmniglotOptions(EpisodeOptions, PartitionOptions):
             as classes of their own (Santoro et al. 2016, arXiv:1605.06065).
     """
 
+    test_partition: Scheme = "iid"
     source: Literal["small", "full"] = "small"
     split: Literal["alphabets", "characters"] = "alphabets"
     # TOML knows lists alone: these two are lenient where all else is strict.
@@ -55,7 +59,8 @@ class Omniglot:
     """N-way K-shot over characters; x ``[T, ways * shots, 1, 28, 28]`` in [0, 1], ink 1.
 
     Characters are split first (see `split_characters`) and then dealt to the clients of their split, so
-    that a character, with its drawings and rotations, has one owner. Labels are drawn for every task.
+    that a character, with its drawings and rotations, has one owner. Labels are drawn for every task, or
+    with ``labels = "global"`` each training character, at each rotation, is one class of all tasks.
 
     Paper: Lake et al. 2015, "Human-level concept learning"; episodes as in Vinyals et al. 2016.
 
@@ -65,11 +70,11 @@ class Omniglot:
     """
 
     Options: ClassVar[type[Options]] = OmniglotOptions
+    image_style: ClassVar[ImageStyle] = ImageStyle()
 
     def __init__(self, options: OmniglotOptions, population: Population, seed: int) -> None:
         self.options = options
         self.population = population
-        self.spec = TaskSpec("classification", (1, SIDE, SIDE), options.outputs)
         source = SOURCES[options.source]
         files = [locate(file.path, source) for file in source_named(source).files]
         self.characters = read_characters(files, source)
@@ -80,12 +85,20 @@ class Omniglot:
         pages = torch.from_numpy(self.characters.images)[:, None]
         turns = range(QUARTER_TURNS if options.rotations else 1)
         self.pool = torch.cat([torch.rot90(pages, k, (2, 3)) for k in turns])
+        # Of a held-out character it is the place among training's where it would belong: never used.
+        place = np.searchsorted(self.split["train"], self.characters.character)
+        self.classes = np.concatenate([place * len(turns) + k for k in turns])
+        outputs = options.head(len(self.split["train"]) * len(turns))
+        self.spec = TaskSpec("classification", (1, SIDE, SIDE), outputs)
         self.clients = [self._images(client) for client in range(len(population))]
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`, examples grouped by class."""
-        shape = self.options.shape(self.population.split_of(client) != "train")
-        return gather(self.pool, self.clients[client].draw(count, shape, rng), shape[1])
+        held_out = self.population.split_of(client) != "train"
+        shape = self.options.shape(held_out)
+        drawn = self.clients[client].draw(count, shape, rng)
+        labels = self.classes if self.options.global_labels(held_out) else None
+        return gather(self.pool, drawn, shape[1], labels)
 
     def _deal(self, split: Split, rng: np.random.Generator) -> list[Indices]:
         characters = self.split[split]
@@ -99,9 +112,10 @@ class Omniglot:
         turned = split == "train" and self.options.rotations
         needed = -(-ways // QUARTER_TURNS) if turned else ways
         units = np.unique(np.array(self.characters.alphabets)[characters], return_inverse=True)[1]
-        uneven = self.options.partition == "dirichlet"
-        receivers = Receivers(clients, needed if uneven else 1, split, "alphabets")
-        return [characters[items] for items in deal(units, receivers, self.options, rng)]
+        scheme = self.options.partition if split == "train" else self.options.test_partition
+        receivers = Receivers(clients, needed if scheme == "dirichlet" else 1, split, "alphabets")
+        partition = PartitionOptions(partition=scheme, alpha=self.options.alpha)
+        return [characters[items] for items in deal(units, receivers, partition, rng)]
 
     def _images(self, client: int) -> ClassImages:
         split = self.population.split_of(client)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmeta.errors import DataError
+from fedmeta.tasks.image_files import area_weights
 from fedmeta.tasks.sources import cache_folder, how_to_fetch, sha256_of
 
 PAGE, SIDE = 105, 28
@@ -83,10 +84,7 @@ def shrink(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
 
     A cell is 3.75 pixels wide; a pixel on its border counts by the part that lies inside.
     """
-    edges = np.arange(SIDE + 1) * (PAGE / SIDE)
-    pixels = np.arange(PAGE)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights = (np.clip(overlap, 0.0, None) * (SIDE / PAGE)).astype(np.float32)
+    weights = area_weights(SIDE, PAGE)
     grey: NDArray[np.uint8] = np.rint(weights @ ink @ weights.T * 255.0).astype(np.uint8)
     return grey
 

@@ -1,4 +1,4 @@
-"""How the items of one split (characters, images, texts) are dealt to the clients of that split."""
+"""How the items of one split (characters, classes, speeches) are dealt to the clients of that split."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,20 +12,22 @@ from fedmeta.options import Options
 from fedmeta.tasks.base import Split
 
 Indices = NDArray[np.int64]
+Scheme = Literal["natural", "iid", "dirichlet"]
 
 _DIRICHLET_DRAWS = 200
 
 
 class PartitionOptions(Options):
-    """How a split's items are dealt to its clients.
+    """How training data is dealt to the training clients; held-out clients keep theirs whatever it says.
 
     Attributes:
-        partition: ``natural``: whole units (an alphabet, a speaker); ``iid``: evenly at random;
-            ``dirichlet``: every unit in random shares, the more uneven the smaller `alpha`.
+        partition: Of the training clients' data. ``natural``: whole units (an alphabet, a speaker);
+            ``iid``: evenly at random; ``dirichlet``: every unit in random shares, the more uneven the
+            smaller `alpha`.
         alpha: Concentration of the Dirichlet distribution.
     """
 
-    partition: Literal["natural", "iid", "dirichlet"] = "natural"
+    partition: Scheme = "natural"
     alpha: float = Field(default=0.5, gt=0.0)
 
 
@@ -48,6 +50,11 @@ class Receivers:
     def __str__(self) -> str:
         key = "clients" if self.split == "train" else f"{self.split}_clients"
         return f"{key}: {self.clients} {self.split} clients"
+
+    @property
+    def key(self) -> str:
+        """Return the config key that names their scheme."""
+        return "data.partition" if self.split == "train" else "data.test_partition"
 
 
 def deal(
@@ -84,20 +91,35 @@ def deal(
         if smallest >= at_least:
             return [np.flatnonzero(owner == client) for client in range(clients)]
     hint = {"dirichlet": f"raise data.alpha (now {options.alpha:g})"}.get(
-        options.partition, "set data.partition to 'iid'"
+        options.partition, f"set {receivers.key} to 'iid'"
     )
     raise ConfigError(
-        f"{receivers} need at least {at_least} items each, but data.partition = '{options.partition}' "
+        f"{receivers} need at least {at_least} items each, but {receivers.key} = '{options.partition}' "
         f"leaves one with {smallest}; {hint}, or use fewer"
     )
+
+
+def task_shares(
+    clients: int, options: PartitionOptions, rng: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Return the share of each client's tasks that is of each client's data, ``[clients, clients]``.
+
+    For families whose items cannot be dealt because those of a task belong together. None: each client
+    keeps to its own (``natural``).
+    """
+    if options.partition == "natural":
+        return None
+    if options.partition == "iid":
+        return np.full((clients, clients), 1.0 / clients)
+    return rng.dirichlet(np.full(clients, options.alpha), clients)
 
 
 def _check_natural(units: int, receivers: Receivers) -> None:
     if receivers.clients > units:
         raise ConfigError(
             f"{receivers} need one or more of the split's {units} {receivers.units} each, as "
-            f"data.partition = 'natural' deals them whole; use {units} or fewer, "
-            "or set data.partition to 'iid'"
+            f"{receivers.key} = 'natural' deals them whole; use {units} or fewer, "
+            f"or set {receivers.key} to 'iid'"
         )
 
 
@@ -116,7 +138,9 @@ def _dirichlet(units: Indices, clients: int, alpha: float, rng: np.random.Genera
         # Rounding the cumulated shares, not the shares, is what deals every item exactly once.
         ends = np.rint(np.cumsum(shares) * len(items)).astype(np.int64)
         ends[-1] = len(items)
-        owner[items] = np.searchsorted(ends, np.arange(len(items)), side="right")
+        # In a new order for each unit: where units are small, rounding would favour the same clients.
+        order = rng.permutation(clients)
+        owner[items] = order[np.searchsorted(ends, np.arange(len(items)), side="right")]
     return owner
 
 

@@ -5,9 +5,17 @@ import zlib
 import numpy as np
 import torch
 
+WORD = 2**32
+"""Above a word of NumPy's seed sequences."""
 
-def _words(path: tuple[int | str, ...]) -> list[int]:
-    return [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
+
+def _seeds(seed: int, path: tuple[int | str, ...]) -> np.random.SeedSequence:
+    words = [seed, *(zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path)]
+    if max(words) < WORD:
+        # The same words as of a list, which NumPy would convert one by one: a stream is made for each
+        # client and round.
+        return np.random.SeedSequence(np.array(words, dtype=np.uint32))
+    return np.random.SeedSequence(words)
 
 
 def stream(seed: int, *path: int | str) -> np.random.Generator:
@@ -16,10 +24,10 @@ def stream(seed: int, *path: int | str) -> np.random.Generator:
     Streams of different paths are independent, so nothing has to be saved to resume a run: the
     tasks of round 900 do not depend on whether rounds 1 to 899 ran in this process.
     """
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *_words(path)])))
+    return np.random.Generator(np.random.PCG64(_seeds(seed, path)))
 
 
 def torch_generator(seed: int, *path: int | str) -> torch.Generator:
     """Return the torch generator of `path`; used to initialise models."""
-    words = np.random.SeedSequence([seed, *_words(path)]).generate_state(1, np.uint64)
+    words = _seeds(seed, path).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))

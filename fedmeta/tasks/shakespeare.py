@@ -13,6 +13,7 @@ from torch import Tensor
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Options
 from fedmeta.tasks.base import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
 from fedmeta.tasks.seeding import stream
 from fedmeta.tasks.sources import how_to_fetch, locate, sha256_of, source_named
 
@@ -29,8 +30,8 @@ _OWN_TEXT = "correct it, or set data.verify to true for the official text"
 _SPEECH = re.compile(r"(?P<speaker>[^\n]+):\n(?P<words>.+)", re.DOTALL)
 
 
-class ShakespeareOptions(Options):
-    """Options of `Shakespeare`.
+class ShakespeareOptions(PartitionOptions):
+    """Options of `Shakespeare`: those of the partition, and the shape of a task.
 
     Attributes:
         length: Characters that a window predicts, one after each of as many that it sees.
@@ -57,6 +58,9 @@ class Shakespeare:
     validation and test. Support comes from the earlier part of a speaker's text and query from the
     later one; windows of a task never overlap. Tokens are printable ASCII, newline and one for the rest.
 
+    Another `partition` than ``natural`` deals the training speakers' speeches anew, whole, and a
+    client's text is what it was dealt, in random order.
+
     Paper: McMahan et al. 2017, "Communication-Efficient Learning", has speakers as clients.
 
     Raises:
@@ -65,18 +69,24 @@ class Shakespeare:
     """
 
     Options: ClassVar[type[Options]] = ShakespeareOptions
+    characters: ClassVar[str] = CHARACTERS
 
     def __init__(self, options: ShakespeareOptions, population: Population, seed: int) -> None:
         self.options = options
         self.population = population
         self.spec = TaskSpec("classification", (options.length,), VOCABULARY, VOCABULARY)
-        texts = read_speakers(options.verify)
-        if len(texts) < len(population):
-            raise ConfigError(f"{len(population)} clients, but the plays have {len(texts)} speakers")
+        said = read_speakers(options.verify)
+        if len(said) < len(population):
+            raise ConfigError(f"{len(population)} clients, but the plays have {len(said)} speakers")
+        texts = {speaker: "\n".join(speeches) for speaker, speeches in said.items()}
         most = sorted(texts, key=lambda name: (-len(texts[name]), name))[: len(population)]
         order = stream(seed, "shakespeare").permutation(len(population))
         self.speakers = tuple(most[place] for place in order.tolist())
-        self.texts = tuple(encode(texts[speaker]) for speaker in self.speakers)
+        own = [said[speaker] for speaker in self.speakers]
+        if options.partition != "natural":
+            training = own[: population.train]
+            own[: population.train] = redeal(training, options, stream(seed, "shakespeare", "deal"))
+        self.texts = tuple(encode("\n".join(speeches)) for speeches in own)
         for client in range(len(population)):
             self._check(client)
 
@@ -112,9 +122,27 @@ class Shakespeare:
             if windows * size > have:
                 raise ConfigError(
                     f"data.{key} = {windows} windows of {size} characters need {windows * size}, but "
-                    f"speaker '{self.speakers[client]}' has {have} for them; use fewer clients, fewer "
+                    f"{self._who(client)} has {have} for them; use fewer clients, fewer "
                     f"{key} or a smaller data.length"
                 )
+
+    def _who(self, client: int) -> str:
+        dealt = self.options.partition != "natural" and self.population.split_of(client) == "train"
+        return f"client {client}" if dealt else f"speaker '{self.speakers[client]}'"
+
+
+def redeal(
+    said: list[list[str]], options: PartitionOptions, rng: np.random.Generator
+) -> list[list[str]]:
+    """Deal the speeches of some speakers to as many clients; each one's in random order.
+
+    Raises:
+        ConfigError: If the partition leaves a client without a speech.
+    """
+    speeches = [speech for own in said for speech in own]
+    speakers = np.repeat(np.arange(len(said)), [len(own) for own in said])
+    dealt = deal(speakers, Receivers(len(said), units="speakers"), options, rng)
+    return [[speeches[place] for place in rng.permutation(part).tolist()] for part in dealt]
 
 
 def place_windows(
@@ -137,8 +165,8 @@ def encode(text: str) -> Tokens:
     return np.where(codes == ord("\n"), 0, tokens)
 
 
-def read_speakers(verify: bool) -> dict[str, str]:
-    """Return all that each speaker says, in the order of the plays, speeches joined by newlines.
+def read_speakers(verify: bool) -> dict[str, list[str]]:
+    """Return the speeches of each speaker, in the order of the plays.
 
     Args:
         verify: Whether to refuse a file that is not the official one, byte for byte.
@@ -156,7 +184,7 @@ def read_speakers(verify: bool) -> dict[str, str]:
     return _speeches(path)
 
 
-def _speeches(path: Path) -> dict[str, str]:
+def _speeches(path: Path) -> dict[str, list[str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -168,4 +196,4 @@ def _speeches(path: Path) -> dict[str, str]:
             said.setdefault(speech["speaker"], []).append(speech["words"])
     if not said:
         raise DataError(f"{path} holds no speech (a line 'SPEAKER:' and text): {_OWN_TEXT}")
-    return {speaker: "\n".join(speeches) for speaker, speeches in said.items()}
+    return said

@@ -1,9 +1,10 @@
 """Sinusoid regression: the toy family of MAML, with clients that differ in amplitude and phase."""
 
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -15,6 +16,9 @@ AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
 INPUT = (-5.0, 5.0)
 
+Values = NDArray[np.float32]
+Range = tuple[float, float] | tuple[Values, Values]
+
 
 class SinusoidOptions(Options):
     """Options of `Sinusoid`.
@@ -25,12 +29,16 @@ class SinusoidOptions(Options):
         test_queries: Query points of a task of a held-out client; None: as many as in training.
         heterogeneity: How much narrower than the whole range a client's own intervals of amplitude
             and phase are: 0 all clients alike, 1 each client knows a single sine wave.
+        partition: Of the training clients' waves. ``natural``: from the client's own intervals; ``iid``:
+            each from those of a training client drawn at random. There is no stock of waves to deal out
+            by ``dirichlet``.
     """
 
     shots: int = Field(default=10, ge=1)
     queries: int = Field(default=10, ge=1)
     test_queries: int | None = Field(default=None, ge=1)
     heterogeneity: float = Field(default=0.3, ge=0.0, le=1.0)
+    partition: Literal["natural", "iid"] = "natural"
 
 
 @FAMILIES.register("sinusoid")
@@ -65,7 +73,7 @@ class Sinusoid:
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` waves of `client`, and points of each; float32."""
-        amplitude, phase = self.intervals(client)
+        amplitude, phase = self._ranges(client, count, rng)
         shots, queries = self.options.shots, self.options.queries
         if self.options.test_queries and self.population.split_of(client) != "train":
             queries = self.options.test_queries
@@ -81,7 +89,16 @@ class Sinusoid:
             sides += [torch.from_numpy(side), torch.from_numpy(a * np.sin(side - p))]
         return TaskBatch(*sides)
 
+    def _ranges(self, client: int, count: int, rng: np.random.Generator) -> tuple[Range, Range]:
+        """Return the low and high ends of amplitude and of phase, one for all waves or ``[count]``."""
+        if self.options.partition == "natural" or self.population.split_of(client) != "train":
+            return self.intervals(client)
+        owners = rng.integers(self.population.train, size=count).tolist()
+        lows_and_highs = np.array([self.intervals(owner) for owner in owners], dtype=np.float32)
+        amplitude, phase = lows_and_highs.transpose(1, 2, 0)
+        return (amplitude[0], amplitude[1]), (phase[0], phase[1])
 
-def _scale(unit: np.ndarray, interval: tuple[float, float]) -> np.ndarray:
+
+def _scale(unit: Values, interval: Range) -> Values:
     low, high = interval
-    return cast("np.ndarray", unit * np.float32(high - low) + np.float32(low))
+    return cast("Values", unit * np.float32(high - low) + np.float32(low))

@@ -61,6 +61,16 @@ def test_json_is_one_object_on_stdout_and_nothing_else(
         "tasks": 16,
         "participants": [],
         "chain": None,
+        "replies": {
+            "asked": 8,
+            "admitted": 8,
+            "quarantined": 0,
+            "late": 0,
+            "lost": 0,
+            "surplus": 0,
+            "skipped": 0,
+            "reasons": [],
+        },
     }
     assert result["wall_seconds"] > 0
     assert [row["step"] for row in result["final"]] == [0, 1, 3]
@@ -134,7 +144,7 @@ def test_a_truncated_data_file_is_named_with_how_to_fetch_it_again(
     broken.parent.mkdir(parents=True)
     broken.write_text("First Citizen:\nBefore we pro")
     monkeypatch.setenv("FEDMETA_DATA", str(here / "data"))
-    assert call("run", "shakespeare-maml", "--out", "r") == 2
+    assert call("run", "shakespeare", "--out", "r") == 2
     _, err = capsys.readouterr()
     assert err.count("\n") == 1
     assert str(broken) in err
@@ -172,13 +182,17 @@ def test_list_names_experiments_runs_keys_and_parts(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call("run", "./tiny.toml", "-s", "rounds=1")
+    call("run", "./tiny.toml", "-s", "rounds=1", "--out", "runs/comparison/federated-seed0")
     capsys.readouterr()
     shown = {}
     for kind in ("experiments", "runs", "keys", "parts"):
         assert call("list", kind, "--json") == 0
         shown[kind] = json.loads(capsys.readouterr().out)[kind]
     assert {"quickstart", "sinusoid-maml"} <= {row["name"] for row in shown["experiments"]}
-    assert [(row["run"], row["status"]) for row in shown["runs"]] == [("runs/tiny-001", "finished")]
+    assert [(row["run"], row["status"]) for row in shown["runs"]] == [
+        ("runs/comparison/federated-seed0", "finished"),
+        ("runs/tiny-001", "finished"),
+    ]
     keys = {row["key"]: row for row in shown["keys"]}
     assert keys["server.lr"]["default"] == "0.001"
     assert all(row["meaning"] for row in shown["keys"]), [
@@ -188,7 +202,8 @@ def test_list_names_experiments_runs_keys_and_parts(
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [[], ["run"], ["resume"], ["list"], ["data"], ["data", "fetch"], ["doctor"], ["bench"]]
+    alone = "run resume compare report serve adapt export list data chain doctor bench"
+    commands = [[], ["data", "fetch"], ["chain", "up"], *([name] for name in alone.split())]
     for words in commands:
         assert call(*words, "--help") == 0
         assert "Usage: fedmeta" in capsys.readouterr().out

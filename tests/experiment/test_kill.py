@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,26 @@ from .helpers import TINY, contents, start
 ROUNDS = 60
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+KINDS = ("crash-during", "late", "twice", "old-round", "vanish", "move", "garbage")
+FAULTS = {"oversample": 2, "faults": {"rates": dict.fromkeys(KINDS, 0.05)}}
+
+
+@pytest.mark.parametrize(
+    ("kills", "changes"),
+    [
+        (10, {}),
+        (4, FAULTS),
+        pytest.param(100, {}, marks=pytest.mark.slow),
+        pytest.param(50, FAULTS, marks=pytest.mark.slow),
+    ],
+    ids=["in-peace", "with-faults", "in-peace-often", "with-faults-often"],
+)
 @pytest.mark.timeout(1800)
-def test_a_run_killed_at_random_moments_ends_byte_for_byte_the_same(kills: int, tmp_path: Path) -> None:
-    config = resolve(Config(**TINY | {"rounds": ROUNDS * kills // 10, "checkpoint_every": 3}))
+def test_a_run_killed_at_random_moments_ends_byte_for_byte_the_same(
+    kills: int, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    own = {"rounds": ROUNDS * kills // 10, "checkpoint_every": 3}
+    config = resolve(Config(**TINY | own | changes))
     run(config, out=tmp_path / "undisturbed")
     path = tmp_path / "killed"
     (tmp_path / "tiny.toml").write_text(to_toml(config))
@@ -40,7 +57,10 @@ def test_a_run_killed_at_random_moments_ends_byte_for_byte_the_same(kills: int, 
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert contents(path) == contents(tmp_path / "undisturbed")
-    assert {row["step"] for row in RunFolder.open(path).info["final"]} == {0, 1, 3}
+    info, undisturbed = RunFolder.open(path).info, RunFolder.open(tmp_path / "undisturbed").info
+    assert {row["step"] for row in info["final"]} == {0, 1, 3}
+    assert info["replies"] == undisturbed["replies"]
+    assert (info["replies"]["admitted"] < info["replies"]["asked"]) == bool(changes)
 
 
 def _arguments(path: Path) -> tuple[str, ...]:

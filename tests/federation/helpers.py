@@ -1,5 +1,6 @@
 """Small federations, and clients that misbehave."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -68,6 +69,17 @@ class Offline(Sinusoid):
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         raise OSError("no disk")
+
+
+class Asleep(Sinusoid):
+    """Sinusoids, but one client takes an hour to draw its tasks."""
+
+    CLIENT = 4
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        if client == self.CLIENT:
+            time.sleep(3600)
+        return super().sample(client, count, rng)
 
 
 class NoisyImages:

@@ -10,14 +10,14 @@ import torch
 from flwr.app import Message, RecordDict
 
 from fedmeta.errors import RunError
-from fedmeta.federation import evaluate
+from fedmeta.federation import Plan, RoundRecord, evaluate, simulate
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.flower import as_server, client_error, stamp
 from fedmeta.federation.server.evaluation_replies import EvaluationGate
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
 from fedmeta.tasks import Population, stream
-from tests.federation.helpers import SINUSOID, NoisyImages
+from tests.federation.helpers import SINUSOID, NoisyImages, assert_same
 from tests.federation.test_stacked import CONV
 
 
@@ -132,7 +132,7 @@ def test_a_senseless_evaluation_is_left_out_with_a_warning(
     gate = EvaluationGate(["loss"], steps=2, tasks=4)
     with caplog.at_level(logging.WARNING):
         admitted = list(gate.admitted(5, [(0, [reply()]), (1, [reply(spoil)])]))
-    assert admitted == [EvaluationSums(4, {"loss": [2.0, 1.0]}, {"loss": [1.0, 0.5]})]
+    assert admitted == [(0, EvaluationSums(4, {"loss": [2.0, 1.0]}, {"loss": [1.0, 0.5]}))]
     assert f"evaluation of client 1 is left out: {reason}" in caplog.text
 
 
@@ -142,3 +142,25 @@ def test_failed_and_doubled_evaluations_are_left_out() -> None:
         request = Message(RecordDict(), 2, "evaluate")
     failed = client_error("OSError", request)
     assert list(gate.admitted(5, [(0, [failed]), (1, [reply(), reply()])])) == []
+
+
+def test_looks_at_test_clients_use_other_tasks_than_the_final_test_and_change_nothing() -> None:
+    learner = SINUSOID.build()
+    client = SINUSOID.population.clients("test")[0]
+    final, look = learner.evaluation_tasks(client), learner.evaluation_tasks(client, 3)
+    assert (len(final), len(look)) == (SINUSOID.evaluation_tasks, SINUSOID.track_tasks)
+    assert not torch.isin(look.support_x, final.support_x).any()
+    assert torch.equal(look.query_x, learner.evaluation_tasks(client, 9).query_x)
+
+    records: list[RoundRecord] = []
+    plan = Plan(rounds=4, cohort=6, evaluate_every=4, track=2)
+    tracked = simulate(SINUSOID, plan, observer=lambda record, _: records.append(record))
+    plain = simulate(SINUSOID, replace(plan, track=0), observer=lambda *_: None)
+    assert_same(tracked.state, plain.state)
+    assert [record.test is not None for record in records] == [False, True, False, True]
+    assert [record.evaluation is not None for record in records] == [False, False, False, True]
+    last = records[-1].test
+    assert last is not None
+    assert last[0].tasks == 3 * SINUSOID.track_tasks
+    sums = [learner.evaluate(tracked.state, c, 4) for c in SINUSOID.population.clients("test")]
+    assert last == merge(SINUSOID.evaluation_steps, sums)

@@ -113,11 +113,13 @@ def test_rounds_and_clients_draw_different_tasks() -> None:
     assert len(set(draws.values())) == 4
 
 
-def test_a_query_is_left_to_the_app_which_does_not_know_it() -> None:
+def test_what_is_no_broadcast_is_left_to_the_app() -> None:
     with as_server():
         learner = SINUSOID.build()
         grid = VectorGrid(learner, InProcess(learner))
         [reply] = grid.send_and_receive([grid.create_message(RecordDict(), "query", 2, "")])
+        assert reply.content["config"] == {"partition-id": 0}
+        [reply] = grid.send_and_receive([grid.create_message(RecordDict(), "query.other", 2, "")])
         assert "No query function" in str(reply.error.reason)
         [reply] = grid.send_and_receive([grid.create_message(RecordDict(), "train", 2, "")])
         assert "a request needs" in str(reply.error.reason)

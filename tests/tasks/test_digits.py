@@ -1,3 +1,6 @@
+import hashlib
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from fedmeta.tasks import Population, TaskBatch, build_family, stream
 from fedmeta.tasks.digits import DEVIATION, MEAN, Digits, turn
 
 
-def family(population: Population = Population(24, 0, 6), seed: int = 0, **options: object) -> Digits:  # noqa: B008
+def family(population: Population = Population(24, 0, 6), seed: int = 0, **options: Any) -> Digits:  # noqa: B008
     built = build_family("digits", options, population, seed)
     assert isinstance(built, Digits)
     return built
@@ -122,7 +125,7 @@ def test_two_builds_draw_the_same_tasks_and_another_seed_draws_others() -> None:
     ],
 )
 def test_what_a_client_cannot_serve_is_refused_in_one_line(
-    options: dict[str, object], message: str
+    options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as refusal:
         family(**options)
@@ -132,3 +135,74 @@ def test_what_a_client_cannot_serve_is_refused_in_one_line(
 def test_too_many_clients_are_refused() -> None:
     with pytest.raises(ConfigError, match="use fewer clients"):
         family(Population(1000))
+
+
+def test_natural_tasks_are_the_ones_of_earlier_versions() -> None:
+    """The digest was computed before `partition` existed: old runs and configs keep their tasks."""
+    built = family(ways=5, shots=1, queries=4)
+    digest = hashlib.sha256()
+    for client in range(30):
+        drawn = built.clients[client].draw(2, (5, 1, 4), stream(0, "train", 7, client), coded=True)
+        digest.update(drawn.astype("<i8").tobytes())
+    assert digest.hexdigest()[:16] == "b978bde42cfdea6a"
+
+
+def owners_of(built: Digits, client: int, count: int = 400) -> list[int]:
+    """Whose images each of a client's tasks is made of; no task may mix two owners."""
+    owner = {
+        row.tobytes(): other for other in range(30) for row in built.pool[owned(built, other)].numpy()
+    }
+    tasks = built.sample(client, count, stream(5, client))
+    images = torch.cat([tasks.support_x, tasks.query_x], dim=1)
+    found = [{owner[image.tobytes()] for image in task} for task in images.numpy()]
+    assert all(len(owners) == 1 for owners in found)
+    return [owners.pop() for owners in found]
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet"])
+def test_dealing_tasks_anew_leaves_held_out_clients_and_images_alone(partition: str) -> None:
+    built, natural = family(partition=partition, alpha=2.0), family()
+    for client in range(24, 30):
+        one, other = (f.sample(client, 3, stream(1, client)) for f in (built, natural))
+        assert torch.equal(one.support_x, other.support_x)
+        assert torch.equal(one.query_x, other.query_x)
+    assert torch.equal(built.pool, natural.pool)
+
+
+def test_iid_tasks_are_of_every_training_client_alike_and_of_no_other() -> None:
+    built = family(partition="iid")
+    owners = np.concatenate([owners_of(built, client) for client in (0, 7, 23)])
+    counts = np.bincount(owners, minlength=30)
+    assert counts[24:].sum() == 0
+    # 1,200 draws of 24: chi-squared with 23 degrees of freedom exceeds 49.7 once in a thousand times.
+    assert ((counts[:24] - 50.0) ** 2 / 50.0).sum() < 49.7
+
+
+def test_the_smaller_alpha_the_more_a_client_sees_of_few_others() -> None:
+    def share(alpha: float) -> float:
+        """Of a client's tasks, those of its most frequent owner, the mean over some clients."""
+        built = family(partition="dirichlet", alpha=alpha)
+        drawn = [owners_of(built, client, 100) for client in range(0, 24, 4)]
+        return float(np.mean([np.bincount(own).max() / len(own) for own in drawn]))
+
+    assert share(0.01) > 0.8 > 0.2 > share(1000.0)
+
+
+@pytest.mark.parametrize("partition", ["natural", "iid"])
+def test_global_labels_name_the_digit_of_the_same_images(partition: str) -> None:
+    built, local = (family(partition=partition, labels=kind) for kind in ("global", "task"))
+    assert built.spec.outputs == 10
+    assert local.spec.outputs == 5
+    one, other = (f.sample(3, 20, stream(0)) for f in (built, local))
+    assert torch.equal(one.support_x, other.support_x)
+    assert torch.equal(one.query_x, other.query_x)
+    assert one.support_y.dtype == torch.int64
+    assert np.array_equal(one.support_y.numpy(), digits_of(one, built))
+    swapped = TaskBatch(one.query_x, one.query_y, one.support_x, one.support_y)
+    assert np.array_equal(one.query_y.numpy(), digits_of(swapped, built))
+
+
+def test_held_out_clients_never_have_global_labels() -> None:
+    built = family(Population(20, 4, 6), labels="global")
+    for client in range(20, 30):
+        assert built.sample(client, 2, stream(0)).support_y.tolist() == [[0, 1, 2, 3, 4]] * 2

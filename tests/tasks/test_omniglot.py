@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,8 +87,21 @@ class TestSplits:
         assert sorted(owners) == list(range(len(built.characters.names)))
 
     def test_natural_clients_own_whole_alphabets(self) -> None:
-        built = family(Population(3, 0, 2))
+        built = family(Population(3, 0, 2), test_partition="natural")
         assert all(len({n.split("/")[0] for n in owned_names(built, c)}) == 1 for c in range(5))
+
+    @pytest.mark.parametrize("partition", ["natural", "dirichlet"])
+    def test_held_out_clients_are_dealt_alike_whatever_the_partition(self, partition: str) -> None:
+        options: dict[str, Any] = {"validation_characters": 0.3, "ways": 3, "alpha": 5.0}
+        built, other = (family(Population(3, 1, 2), partition=p, **options) for p in (partition, "iid"))
+        assert [c.tolist() for c in built.owned[3:]] == [c.tolist() for c in other.owned[3:]]
+        assert [c.tolist() for c in built.owned[:3]] != [c.tolist() for c in other.owned[:3]]
+        one, same = (np.sort(np.concatenate(f.owned[:3])) for f in (built, other))
+        assert np.array_equal(one, same)
+
+    def test_held_out_clients_have_a_scheme_of_their_own(self) -> None:
+        with pytest.raises(ConfigError, match=r"or set data\.test_partition to 'iid'"):
+            family(Population(3, 0, 3), test_partition="natural")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -136,6 +150,28 @@ class TestEpisodes:
         one, two = (family(Population(3, 0, 2)).sample(0, 2, stream(9)) for _ in range(2))
         assert torch.equal(one.query_x, two.query_x)
 
+    def test_global_labels_number_training_characters_at_each_rotation(self) -> None:
+        options: dict[str, Any] = {"ways": 3, "queries": 2, "validation_characters": 0.25}
+        built, local = (
+            family(Population(3, 1, 2), labels=kind, **options) for kind in ("global", "task")
+        )
+        # 38 characters of three alphabets less 9 for validation, at four rotations.
+        assert built.spec.outputs == (38 - 9) * 4
+        seen: dict[int, set[int]] = {}
+        for client in range(3):
+            one, other = (f.sample(client, 200, stream(5, client)) for f in (built, local))
+            assert torch.equal(one.query_x, other.query_x)
+            drawn = built.clients[client].draw(200, (3, 1, 2), stream(5, client))
+            labels = torch.cat([one.support_y.view(200, 3, 1), one.query_y.view(200, 3, 2)], 2)
+            page = drawn % len(built.characters.images)
+            characters = built.characters.character[page] * 4 + drawn // len(built.characters.images)
+            for label, character in zip(labels.flatten().tolist(), characters.ravel(), strict=True):
+                seen.setdefault(label, set()).add(int(character))
+        assert all(len(characters) == 1 for characters in seen.values()), "one class, one label"
+        assert len(set.union(*seen.values())) == len(seen), "one label, one class"
+        assert sorted(seen) == list(range(built.spec.outputs))
+        assert built.sample(5, 1, stream(0)).support_y.tolist() == [[0, 1, 2]]
+
 
 @pytest.mark.usefixtures("tiny")
 class TestRefusals:
@@ -145,7 +181,10 @@ class TestRefusals:
             ({"test_alphabets": ["Sanskrt"]}, "unknown alphabet 'Sanskrt': did you mean 'Sanskrit'"),
             ({"validation_alphabets": ["Latn"]}, "unknown alphabet 'Latn': did you mean 'Latin'"),
             ({"validation_alphabets": ["Tagalog"]}, "'Tagalog' is a test alphabet"),
-            ({"test_ways": 7}, r"data.test_ways = 7, but test client \d has 6 classes"),
+            (
+                {"test_ways": 7, "test_partition": "natural"},
+                r"data.test_ways = 7, but test client \d has 6 classes",
+            ),
             ({"ways": 65, "test_ways": 5}, r"data.ways = 65, but train client \d has \d+ classes"),
             (
                 {"queries": 4},

@@ -76,6 +76,13 @@ def test_a_small_alpha_is_more_uneven_than_a_large_one() -> None:
     assert unevenness(1000.0) == pytest.approx(1.4, rel=0.4)
 
 
+def test_small_units_in_even_shares_favour_no_client() -> None:
+    options = PartitionOptions(partition="dirichlet", alpha=1000.0)
+    parts = deal(units(*[2] * 600), Receivers(6), options, np.random.default_rng(1))
+    # A sixth of 1,200 each; two at a time that go to different clients: a deviation of 11.5.
+    assert max(abs(len(part) - 200) for part in parts) < 5 * 11.5
+
+
 def test_each_client_gets_what_it_needs_at_least() -> None:
     options = PartitionOptions(partition="dirichlet", alpha=0.5)
     parts = deal(units(*[20] * 5), Receivers(6, at_least=8), options, np.random.default_rng(3))

@@ -1,3 +1,5 @@
+import hashlib
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,54 @@ class TestTasks:
             family(Population(2), **{key: 20})
 
 
+@pytest.mark.usefixtures("tiny")
+class TestPartition:
+    """The tiny plays have two speeches of each of six speakers: four train, two are held out."""
+
+    @staticmethod
+    def speeches(built: Shakespeare, clients: range) -> list[list[tuple[int, ...]]]:
+        newline = 0
+        found = []
+        for client in clients:
+            text = built.texts[client]
+            parts = np.split(text, np.flatnonzero(text == newline))
+            found.append([tuple(part[part != newline].tolist()) for part in parts])
+        return found
+
+    @pytest.mark.parametrize("partition", ["iid", "dirichlet"])
+    def test_speeches_move_between_training_clients_alone_and_stay_whole(self, partition: str) -> None:
+        population = Population(4, 1, 1)
+        options = {"shots": 1, "queries": 1, "alpha": 50.0}
+        built, natural = (family(population, partition=p, **options) for p in (partition, "natural"))
+        for client in (4, 5):
+            assert np.array_equal(built.texts[client], natural.texts[client])
+        dealt, own = (self.speeches(f, population.clients("train")) for f in (built, natural))
+        assert sorted(chain.from_iterable(dealt)) == sorted(chain.from_iterable(own))
+        assert dealt != own
+
+    def test_iid_deals_as_many_speeches_to_each_and_mixes_speakers(self) -> None:
+        population = Population(4, 1, 1)
+        mixed = 0
+        for seed in range(5):
+            values = {"length": 5, "shots": 2, "queries": 2, "verify": False}
+            built, natural = (
+                build_family("shakespeare", values | {"partition": p}, population, seed)
+                for p in ("iid", "natural")
+            )
+            assert isinstance(built, Shakespeare)
+            assert isinstance(natural, Shakespeare)
+            dealt, own = (self.speeches(f, range(4)) for f in (built, natural))
+            assert [len(speeches) for speeches in dealt] == [2] * 4
+            speaker = {speech: c for c in range(4) for speech in own[c]}
+            mixed += sum(len({speaker[s] for s in speeches}) == 2 for speeches in dealt)
+        # The second of a client's two speeches is by the first one's speaker once in seven: 17 of 20.
+        assert mixed >= 11
+
+    def test_a_client_that_is_dealt_too_little_is_named(self) -> None:
+        with pytest.raises(ConfigError, match=r"need 96, but client \d has \d+ for them"):
+            family(Population(4, 1, 1), partition="iid", shots=16, queries=1, support_fraction=0.9)
+
+
 def test_windows_never_overlap_and_reach_all_of_the_text() -> None:
     starts = place_windows(30, 6, (2000, 4), np.random.default_rng(0))
     assert (np.diff(starts, axis=1) >= 6).all()
@@ -125,3 +175,13 @@ def test_the_official_plays_serve_ninety_nine_speakers_with_two_thousand_charact
     assert max(len(text) for text in built.texts) > 30_000
     assert not any((text == OTHER).any() for text in built.texts)
     assert "GLOUCESTER" in built.speakers
+
+
+def test_natural_tasks_of_the_official_plays_are_the_ones_of_earlier_versions() -> None:
+    """The digest was computed before `partition` existed."""
+    real_file(PLAYS)
+    built, digest = family(Population(60, 10, 15), verify=True, length=30, shots=8), hashlib.sha256()
+    for client in range(85):
+        tasks = built.sample(client, 1, stream(0, "train", 7, client))
+        digest.update(tasks.query_y.numpy().astype("<i8").tobytes())
+    assert digest.hexdigest()[:16] == "f106f395412d7e9d"

@@ -1,3 +1,6 @@
+import hashlib
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from fedmeta.tasks import Population, TaskBatch, build_family, stream
 from fedmeta.tasks.sinusoid import Sinusoid
 
 
-def family(clients: int = 3, **options: object) -> Sinusoid:
+def family(clients: int = 3, **options: Any) -> Sinusoid:
     built = build_family("sinusoid", options, Population(clients, 0, 1), seed=7)
     assert isinstance(built, Sinusoid)
     return built
@@ -85,7 +88,44 @@ def test_sampling_is_a_pure_function_of_seed_client_and_stream() -> None:
         ({"shot": 3}, "unknown key 'data.shot': did you mean 'shots'?"),
     ],
 )
-def test_bad_options_are_refused_in_one_line(options: dict[str, object], message: str) -> None:
+def test_bad_options_are_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")) as refusal:
         family(**options)
     assert "\n" not in str(refusal.value)
+
+
+def test_natural_tasks_are_the_ones_of_earlier_versions() -> None:
+    """The digest was computed before `partition` existed; thousandths survive another CPU's rounding."""
+    built, digest = family(clients=5, heterogeneity=0.4), hashlib.sha256()
+    for client in range(6):
+        x = built.sample(client, 2, stream(0, "train", 7, client)).query_x.double().numpy()
+        digest.update(np.round(x, 3).astype("<f4").tobytes())
+        digest.update(np.round(built.intervals(client), 3).astype("<f4").tobytes())
+    assert digest.hexdigest()[:16] == "69a90d5096045303"
+
+
+def test_iid_waves_of_a_client_are_those_of_all_training_clients_and_of_no_other() -> None:
+    """With full heterogeneity each client has one wave, so that whose a wave is can be told."""
+    built = family(clients=4, heterogeneity=1.0, partition="iid")
+    own = np.array([[low for low, _ in built.intervals(client)] for client in range(5)])
+    for client in range(4):
+        amplitude, phase, misfit = fit(built.sample(client, 400, stream(8, client)))
+        assert misfit < 1e-4
+        waves = np.stack([amplitude, phase], 1)
+        distance = np.abs(waves[:, None] - own[None]).max(2)
+        assert distance.min(1).max() < 1e-3
+        # A quarter of 400 each: 100, with a standard deviation of 8.7; the held-out client's never.
+        counts = np.bincount(distance.argmin(1), minlength=5)
+        assert np.abs(counts[:4] - 100).max() < 5 * 8.7
+        assert counts[4] == 0
+
+
+def test_iid_keeps_what_held_out_clients_draw() -> None:
+    one, other = (family(partition=kind).sample(3, 5, stream(9)) for kind in ("iid", "natural"))
+    assert torch.equal(one.support_x, other.support_x)
+    assert torch.equal(one.query_y, other.query_y)
+
+
+def test_waves_without_end_are_dealt_by_no_dirichlet() -> None:
+    with pytest.raises(ConfigError, match=r"data\.partition: .*'natural' or 'iid'"):
+        family(partition="dirichlet")

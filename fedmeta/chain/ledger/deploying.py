@@ -1,6 +1,5 @@
 """`fedmeta chain deploy`: a campaign's contracts before there is a run, and where they are."""
 
-import os
 from pathlib import Path
 
 from fedmeta.chain.artifact import load_artifact
@@ -22,6 +21,7 @@ from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.opening import open_chain
 from fedmeta.errors import UsageError
+from fedmeta.files import write_atomically
 
 
 def deploy_to_file(
@@ -57,7 +57,7 @@ def deploy_to_file(
         try:
             _identify(journal, Campaign(campaign_id(run), run, _cap(options), budget))
             addresses = _deploy(journal, options, chain)
-            _write(path, addresses.to_json())
+            _write(path, addresses)
         except PoorAccountError as error:
             raise UsageError(str(error)) from None
         finally:
@@ -133,13 +133,8 @@ def _check(path: Path, options: ChainOptions, chain: Chain, campaign: Campaign) 
     return addresses
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
+def _write(path: Path, addresses: Addresses) -> None:
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomically(path, addresses.to_json())
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None

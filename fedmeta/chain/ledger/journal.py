@@ -140,6 +140,14 @@ class JournalView:
         )
         return [Transaction(*row) for row in self._store.rows(query)]
 
+    def landed(self) -> list[Transaction]:
+        """Return the transactions that are in a block, in the order of signing."""
+        query = (
+            f"SELECT {_names(Transaction)} FROM transactions "
+            "WHERE state IN ('mined', 'final') ORDER BY rowid"
+        )
+        return [Transaction(*row) for row in self._store.rows(query)]
+
     def stakes(self) -> list[Stake]:
         """Return the stakes that are to be put down, in the order in which they were asked for."""
         return [Stake(*row) for row in self._store.rows("SELECT account, evidence FROM stakes")]

@@ -28,11 +28,11 @@ class EvaluationGate:
 
     def admitted(
         self, round_: int, replies: Iterable[tuple[int, Sequence[Message]]]
-    ) -> Iterable[EvaluationSums]:
-        """Yield the sums of the clients whose reply is well formed."""
+    ) -> Iterable[tuple[int, EvaluationSums]]:
+        """Yield each client whose reply is well formed, and its sums."""
         for client, sent in replies:
             try:
-                yield self._read(round_, sent)
+                yield client, self._read(round_, sent)
             except Exception as error:
                 # Records are a client's to fill; one that breaks the reader is left out like the rest.
                 log.warning("round %d: evaluation of client %d is left out: %s", round_, client, error)

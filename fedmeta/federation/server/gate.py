@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
 from fedmeta.federation.codec import Codec, CodecError
-from fedmeta.federation.records import SignedUpdate
+from fedmeta.federation.records import Outcome, SignedUpdate
 from fedmeta.federation.signing import SIGNATURE, Signatures
 from fedmeta.options import Options
 
@@ -56,19 +56,21 @@ class Update:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """A reply that is not used, and why.
+    """What a client sent, or did not send, and why it is not used.
 
     Attributes:
         client: Partition id.
         reason: One short line.
         norm: Norm of the pseudo-gradient, if it could be read and is finite.
         non_finite: Whether NaN or Inf is the reason, a sign of diverging rather than of malice.
+        outcome: What the round counts it as.
     """
 
     client: int
     reason: str
     norm: float | None = None
     non_finite: bool = False
+    outcome: Outcome = "quarantined"
 
 
 _SAMPLED = 16

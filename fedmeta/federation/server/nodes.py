@@ -16,8 +16,8 @@ from fedmeta.tasks import stream
 class Addresses(Protocol):
     """The two directions between partition ids, which are ours, and node ids, which are Flower's."""
 
-    def node_of(self, client: int) -> int:
-        """Return the node that holds partition `client`."""
+    def node_of(self, client: int) -> int | None:
+        """Return the node that holds partition `client`; None if it is not there now."""
         ...
 
     def client_of(self, node: int) -> int | None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from fedmeta.errors import ConfigError
 from fedmeta.federation.server.gate import GateOptions
 from fedmeta.federation.server.optimizer import ServerOptions
+from fedmeta.federation.server.robust import AggregationOptions
+from fedmeta.tasks import Split
 
 
 @dataclass(frozen=True)
@@ -13,12 +15,15 @@ class Plan:
 
     Attributes:
         rounds: Number of the last round; also the length of the learning-rate schedule.
-        cohort: Training clients asked each round.
+        cohort: Training clients whose replies a round takes.
         quorum: Admitted replies below which a round is skipped.
         timeout: Seconds to wait for the replies of a round, and for the nodes to register.
         server: The server's optimizer.
         gate: The bounds on replies.
+        aggregation: How admitted updates become one.
         evaluate_every: Rounds between evaluations of the validation clients; 0: never.
+        track: Rounds between looks at the test clients; 0: never.
+        oversample: Clients asked beyond the cohort; the first ``cohort`` sound replies are taken.
     """
 
     rounds: int
@@ -27,12 +32,28 @@ class Plan:
     timeout: float = 600.0
     server: ServerOptions = field(default_factory=ServerOptions)
     gate: GateOptions = field(default_factory=GateOptions)
+    aggregation: AggregationOptions = field(default_factory=AggregationOptions)
     evaluate_every: int = 0
+    track: int = 0
+    oversample: int = 0
 
     def __post_init__(self) -> None:
         if self.cohort < 1:
             raise ConfigError(f"cohort = {self.cohort}: a round needs at least one client")
+        if self.oversample < 0:
+            raise ConfigError(f"oversample = {self.oversample}: must be at least 0")
         if not 0 <= self.quorum <= self.cohort:
             raise ConfigError(f"quorum = {self.quorum} is not within 0 and cohort = {self.cohort}")
         if not self.timeout > 0:
             raise ConfigError(f"timeout = {self.timeout}: must be above 0")
+        self.aggregation.check(self.quorum)
+
+    @property
+    def asked(self) -> int:
+        """Clients asked each round."""
+        return self.cohort + self.oversample
+
+    def evaluated(self, round_: int) -> list[Split]:
+        """Return the splits of held-out clients that are evaluated after a round."""
+        due: tuple[tuple[Split, int], ...] = (("validation", self.evaluate_every), ("test", self.track))
+        return [split for split, every in due if every and round_ % every == 0]

@@ -1,6 +1,7 @@
 """One round's bookkeeping: who replied, what was admitted, and what became of it."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from fedmeta.errors import DivergedError
 from fedmeta.federation.client import ARRAYS
 from fedmeta.federation.records import ClientRecord, RoundRecord
-from fedmeta.federation.server.aggregate import Aggregator, MetricMean, TaskWeightedMean
+from fedmeta.federation.server.aggregate import Aggregator, MetricMean
 from fedmeta.federation.server.gate import AdmissionGate, Quarantine, Update
 from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.receiving import Receiver
 from fedmeta.federation.server.scoring import Preview, Scorer
 from fedmeta.learning import Tensors
 
@@ -27,11 +29,17 @@ class RoundTally:
         round_: The round.
         cohort: The clients that were asked.
         gate: Judges each reply.
+        aggregator: Takes the admitted updates.
         scorer: Says what admitted updates were worth; if it reads their values, they are held.
     """
 
     def __init__(
-        self, round_: int, cohort: Sequence[int], gate: AdmissionGate, scorer: Scorer | None = None
+        self,
+        round_: int,
+        cohort: Sequence[int],
+        gate: AdmissionGate,
+        aggregator: Aggregator,
+        scorer: Scorer | None = None,
     ) -> None:
         self.round = round_
         self.cohort = cohort
@@ -40,7 +48,7 @@ class RoundTally:
         self.admitted = 0
         self.bytes_up = 0
         self.metrics = MetricMean()
-        self.aggregator: Aggregator = TaskWeightedMean(gate.codec.size)
+        self.aggregator = aggregator
         self._awaited = set(cohort)
         self._records: list[ClientRecord] = []
         self._scored: list[Update] = []
@@ -60,14 +68,18 @@ class RoundTally:
         else:
             self._admit(verdict)
 
-    def close(self, plan: Plan) -> None:
-        """Give up on clients that have not replied.
+    def close(self, plan: Plan, receiver: Receiver | None = None) -> None:
+        """Give up on clients of which nothing was taken.
+
+        Args:
+            plan: Says how long they were waited for.
+            receiver: Knows who was not needed and who came late; None: nobody was waited for in vain.
 
         Raises:
             DivergedError: If there were updates, and every one of them was non-finite.
         """
         for client in sorted(self._awaited):
-            self._quarantine(Quarantine(client, f"no reply within {plan.timeout:g} s"))
+            self._quarantine(_missing(client, plan, receiver))
         self._records.sort(key=lambda record: record.client)
         if self._non_finite and len(self._non_finite) == len(self.cohort):
             first = self._non_finite[0]
@@ -93,12 +105,16 @@ class RoundTally:
         """Return the round's record; the tally must be closed."""
         mean = self.metrics.mean
         loss, before = mean("loss"), mean("loss_before")
+        counts = Counter(record.outcome for record in self._records)
         return RoundRecord(
             round=self.round,
             skipped=skipped,
             cohort=len(self.cohort),
             admitted=self.admitted,
-            quarantined=len(self._records) - self.admitted,
+            quarantined=counts["quarantined"],
+            late=counts["late"],
+            lost=counts["lost"],
+            surplus=counts["surplus"],
             tasks=0 if skipped else self.metrics.tasks,
             loss=math.nan if loss is None else loss,
             loss_before=math.nan if before is None else before,
@@ -109,6 +125,7 @@ class RoundTally:
             bytes_down=len(self.cohort) * bytes_each,
             bytes_up=self.bytes_up,
             evaluation=None,
+            test=None,
             clients=tuple(self._records),
         )
 
@@ -146,9 +163,19 @@ class RoundTally:
     def _quarantine(self, verdict: Quarantine) -> None:
         if verdict.non_finite:
             self._non_finite.append(verdict)
+        client, norm, reason = verdict.client, verdict.norm, verdict.reason
         self._records.append(
-            ClientRecord(self.round, verdict.client, 0, verdict.norm, False, verdict.reason, None, None)
+            ClientRecord(self.round, client, 0, norm, False, reason, None, None, outcome=verdict.outcome)
         )
+
+
+def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Quarantine:
+    if receiver and client in receiver.surplus:
+        return Quarantine(client, f"not needed: {plan.cohort} answered before", outcome="surplus")
+    arrival = receiver.arrival(client) if receiver else None
+    if arrival is not None and arrival > plan.timeout:
+        return Quarantine(client, f"reply after {arrival:g} s, not {plan.timeout:g} s", outcome="late")
+    return Quarantine(client, f"no reply within {plan.timeout:g} s", outcome="lost")
 
 
 def require_finite(state: Tensors, round_: int, plan: Plan) -> None:

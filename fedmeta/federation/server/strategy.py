@@ -1,8 +1,8 @@
 """The one strategy: sample, ask, admit, aggregate, step, evaluate, report."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -14,13 +14,15 @@ from typing_extensions import override
 from fedmeta.errors import ConfigError
 from fedmeta.federation.client import TASKS, request_content
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.evaluation import merge, quantities
+from fedmeta.federation.evaluation import quantities, with_evaluation
 from fedmeta.federation.records import RoundRecord, Snapshot
 from fedmeta.federation.server.evaluation_replies import EvaluationGate
-from fedmeta.federation.server.gate import AdmissionGate
+from fedmeta.federation.server.gate import AdmissionGate, Update
 from fedmeta.federation.server.nodes import Addresses, by_client, sample_cohort, wait_for_nodes
 from fedmeta.federation.server.optimizer import ServerOptimizer, learning_rate
 from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.receiving import Receiver
+from fedmeta.federation.server.robust import build_aggregator
 from fedmeta.federation.server.round import RoundTally, require_finite
 from fedmeta.federation.server.scoring import Rewards
 from fedmeta.federation.workload import Learner
@@ -57,9 +59,10 @@ class MetaStrategy(Strategy):
         rewards = rewards or Rewards()
         workload = learner.workload
         self.population = workload.population
-        if plan.cohort > self.population.train:
+        if plan.asked > self.population.train:
+            more = f" + oversample = {plan.oversample}" if plan.oversample else ""
             raise ConfigError(
-                f"cohort = {plan.cohort} is larger than the population of "
+                f"cohort = {plan.cohort}{more} is larger than the population of "
                 f"{self.population.train} training clients"
             )
         self.plan = plan
@@ -76,7 +79,9 @@ class MetaStrategy(Strategy):
             rewards.signatures,
         )
         self.evaluation_gate = EvaluationGate(
-            quantities(learner.algorithm), len(self.steps), workload.evaluation_tasks
+            quantities(learner.algorithm),
+            len(self.steps),
+            max(workload.evaluation_tasks, workload.track_tasks),
         )
         self.first_round = start.round + 1 if start else 1
         self._optimizer = ServerOptimizer(
@@ -86,6 +91,7 @@ class MetaStrategy(Strategy):
             self._optimizer.restore(start.optimizer)
         self._cohort: list[int] = []
         self._addresses: Addresses | None = None
+        self._receiver: Receiver | None = None
         self._record: RoundRecord | None = None
 
     @property
@@ -101,8 +107,8 @@ class MetaStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Draw the cohort and address the same request to each of its clients."""
-        self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.cohort)
+        """Draw the clients of the round and address the same request to each."""
+        self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.asked)
         return self._requests(MessageType.TRAIN, server_round, arrays, self._cohort)
 
     @override
@@ -117,10 +123,11 @@ class MetaStrategy(Strategy):
         Raises:
             DivergedError: If the state, or every update to it, turned non-finite.
         """
-        tally = RoundTally(server_round, self._cohort, self.gate, self.scorer)
+        aggregator = build_aggregator(self.plan.aggregation, server_round, self.codec.size)
+        tally = RoundTally(server_round, self._cohort, self.gate, aggregator, self.scorer)
         for client, sent in by_client(replies, self._book()):
             tally.take(client, sent)
-        tally.close(self.plan)
+        tally.close(self.plan, self._receiver)
         skipped = tally.admitted < max(1, self.plan.quorum)
         if not skipped:
             tally.award(lambda vector: self._preview(server_round, vector))
@@ -145,20 +152,18 @@ class MetaStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask every validation client, in the rounds where evaluation is due."""
-        every = self.plan.evaluate_every
-        if not every or server_round % every:
-            return []
-        return self.ask_split("validation", server_round, arrays)
+        """Ask the validation and the test clients, each in the rounds where that is due."""
+        asked = (self.ask_split(s, server_round, arrays) for s in self.plan.evaluated(server_round))
+        return chain.from_iterable(asked)
 
     @override
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Merge the validation clients' sums into the round's record."""
-        sums = self.evaluation_gate.admitted(server_round, by_client(replies, self._book()))
-        results = merge(self.steps, sums)
-        if not results or self._record is None:
+        """Merge the sums of each split of held-out clients into the round's record."""
+        sums = dict(self.evaluation_gate.admitted(server_round, by_client(replies, self._book())))
+        if not sums or self._record is None:
             return None
-        self._record = replace(self._record, evaluation=results)
+        self._record = with_evaluation(self._record, self.population, self.steps, sums)
+        results = self._record.evaluation or self._record.test or ()
         return MetricRecord({"loss": [result.loss for result in results]})
 
     @override
@@ -175,9 +180,10 @@ class MetaStrategy(Strategy):
             plan.server.schedule,
         )
 
-    def connect(self, grid: Grid) -> None:
+    def connect(self, grid: Grid) -> Addresses:
         """Wait for the nodes, for no longer than the plan's timeout, and learn where each client is."""
         self._addresses = wait_for_nodes(grid, len(self.population), self.plan.timeout)
+        return self._addresses
 
     def ask_split(self, split: Split, round_: int, arrays: ArrayRecord) -> Iterable[Message]:
         """Address an evaluation request to every client of `split`."""
@@ -217,7 +223,7 @@ class MetaStrategy(Strategy):
         arrays = self.arrays if self.first_round > 1 else initial_arrays
         for round_ in range(self.first_round, num_rounds + 1):
             asked = self.configure_train(round_, arrays, train_config or config, grid)
-            changed, _ = self.aggregate_train(round_, grid.send_and_receive(asked, timeout=timeout))
+            changed, _ = self.aggregate_train(round_, self._receive(round_, asked, grid, timeout))
             arrays = changed or arrays
             asked = list(self.configure_evaluate(round_, arrays, evaluate_config or config, grid))
             if asked:
@@ -228,6 +234,19 @@ class MetaStrategy(Strategy):
                 self.observer(self._record, self.snapshot(round_))
         return Result(arrays=arrays)
 
+    def _receive(
+        self, round_: int, asked: Iterable[Message], grid: Grid, timeout: float
+    ) -> Iterable[Message]:
+        """Send the requests of a round and return the replies that the round takes."""
+        self._receiver = receiver = Receiver(grid, self._book(), round_, timeout, self.seed)
+        if not self.plan.oversample:
+            return receiver.all(asked)
+
+        def sound(client: int, sent: Sequence[Message]) -> bool:
+            return isinstance(self.gate.check(client, round_, sent), Update)
+
+        return receiver.first(asked, self.plan.cohort, sound)
+
     def _preview(self, round_: int, vector: NDArray[np.float64]) -> Tensors:
         return self._optimizer.preview(round_, self.codec.split(vector))
 
@@ -236,7 +255,8 @@ class MetaStrategy(Strategy):
     ) -> Iterator[Message]:
         content, book = request_content(arrays, round_), self._book()
         for client in clients:
-            yield Message(content, book.node_of(client), kind, group_id=str(round_))
+            if (node := book.node_of(client)) is not None:
+                yield Message(content, node, kind, group_id=str(round_))
 
     def _book(self) -> Addresses:
         if self._addresses is None:

@@ -24,9 +24,10 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """One held-out client."""
+    """One held-out client, in a round or (0) after the last."""
 
     client: int
+    round: int = 0
 
 
 Job = TrainJob | EvaluateJob
@@ -61,7 +62,7 @@ def compute(learner: Learner, state: Tensors, job: Job) -> Outcome:
         if isinstance(job, TrainJob):
             return learner.train(state, job.round, job.clients)
         try:
-            return learner.evaluate(state, job.client)
+            return learner.evaluate(state, job.client, job.round)
         except Exception as error:
             # A client's own code and data: whatever it raises is that client's failure alone.
             return describe(error)

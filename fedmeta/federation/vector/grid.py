@@ -99,6 +99,10 @@ class VectorGrid(Grid):
         client = node - FIRST_NODE
         return client if 0 <= client < self._clients else None
 
+    def arrival(self, round_: int, client: int) -> float | None:  # noqa: ARG002 (nobody is late here)
+        """Return when the reply of a client arrives, in simulated seconds after the request."""
+        return 0.0
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Accept messages; they are answered when they are pulled."""
         ids = []
@@ -127,7 +131,7 @@ class VectorGrid(Grid):
         return self._answer(pushed, deadline)
 
     def _answer(self, messages: list[Message], deadline: float) -> Iterator[Message]:
-        messages.sort(key=lambda message: message.metadata.dst_node_id)
+        messages.sort(key=self._client)
         # Clients can be stacked if they were sent the same: the same object, as a broadcast is.
         alike = groupby(messages, key=lambda m: (m.metadata.message_type, id(m.__dict__["_content"])))
         for (kind, _), group in alike:
@@ -139,7 +143,7 @@ class VectorGrid(Grid):
             for message in messages:
                 if time.monotonic() > deadline:
                     return
-                yield self._ask_app(message)
+                yield self._ask_app(message, self._modded.get(self._client(message), self._app))
             return
         state, round_ = request
         size = self.learner.chunk_clients if kind == MessageType.TRAIN else 1
@@ -163,17 +167,19 @@ class VectorGrid(Grid):
     def _job(self, kind: str, round_: int, chunk: list[Message]) -> Job:
         # A client with mods has its place in the stack too: whether somebody has mods, and what they
         # do, must not change the last bits of anybody else's update.
-        clients = tuple(message.metadata.dst_node_id - FIRST_NODE for message in chunk)
-        return TrainJob(round_, clients) if kind == MessageType.TRAIN else EvaluateJob(clients[0])
+        clients = tuple(self._client(message) for message in chunk)
+        if kind == MessageType.TRAIN:
+            return TrainJob(round_, clients)
+        return EvaluateJob(clients[0], round_)
 
     def _replies(self, chunk: list[Message], outcome: Outcome, round_: int) -> Iterator[Message]:
         written, failures = self._contents(chunk, outcome, round_)
         for message in chunk:
-            client = message.metadata.dst_node_id - FIRST_NODE
+            client = self._client(message)
             failure = failures.get(client)
             content = None if failure is not None else next(written)
-            if client in self._modded:
-                yield self._ask_app(message)
+            if own := self._own_app(client, round_):
+                yield self._ask_app(message, own)
             elif content is not None:
                 yield Message(content, reply_to=message)
             else:
@@ -187,9 +193,18 @@ class VectorGrid(Grid):
             return self._writer.training(outcome, round_), outcome.failures
         if isinstance(outcome, EvaluationSums):
             return iter([self._writer.evaluation(outcome, round_)]), {}
-        return iter(()), {chunk[0].metadata.dst_node_id - FIRST_NODE: outcome}
+        return iter(()), {self._client(chunk[0]): outcome}
 
-    def _ask_app(self, message: Message) -> Message:
+    def _client(self, message: Message) -> int:
+        """Return the client that a request goes to; -1: nobody's."""
+        client = self.client_of(message.metadata.dst_node_id)
+        return -1 if client is None else client
+
+    def _own_app(self, client: int, round_: int) -> ClientApp | None:  # noqa: ARG002 (for subclasses)
+        """Return the app of a client that is not like all others in a round; None: it is."""
+        return self._modded.get(client)
+
+    def _ask_app(self, message: Message, app: ClientApp) -> Message:
         """Let one client's own ClientApp answer, as Flower's engines do."""
         node = message.metadata.dst_node_id
         client = self.client_of(node)
@@ -199,7 +214,7 @@ class VectorGrid(Grid):
         # Over a network every client would have its own copy; here it must not spoil the others'.
         own = copy.copy(message)
         own.__dict__["_content"] = copy.deepcopy(message.__dict__["_content"])
-        reply = _call(self._modded.get(client, self._app), own, context)
+        reply = _call(app, own, context)
         if len(context.state):
             self._contexts[node] = context
         if not isinstance(reply, Message):

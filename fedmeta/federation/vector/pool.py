@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ STARTUP_SECONDS = 120.0
 """How long a worker may take to import and load its data before the run goes on without it."""
 JOB_SECONDS = 600.0
 """How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
+MESSAGE_SECONDS = 60
+"""How long a worker may take no byte, or give none, in the middle of a message."""
 
 _ENTRY = "from fedmeta.federation.vector.worker import main; main()"
 
@@ -41,6 +44,9 @@ class Worker:
 
     def __init__(self, learner: Learner) -> None:
         ours, theirs = socket.socketpair()
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            # A worker that stands still in the middle of a message would hold us for ever.
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", MESSAGE_SECONDS, 0))
         environment = os.environ | {
             # The child must find the same modules, a user's own among them.
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),

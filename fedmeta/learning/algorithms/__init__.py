@@ -3,7 +3,8 @@
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.maml import FOMAML, MAML
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
+from fedmeta.learning.algorithms.pretrained import Pretrained
 from fedmeta.learning.algorithms.protonet import ProtoNet
 from fedmeta.learning.algorithms.reptile import Reptile
 
-__all__ = ["FOMAML", "MAML", "FedAvg", "MetaSGD", "ProtoNet", "Reptile"]
+__all__ = ["FOMAML", "MAML", "FedAvg", "MetaSGD", "Pretrained", "ProtoNet", "Reptile"]

@@ -1,0 +1,181 @@
+"""What a person sees of a comparison: its runs as they go on, and two tables at its end."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fedmeta.experiment.compare.comparison import CompareListener, Comparison
+from fedmeta.experiment.compare.sides import Job
+
+PLAIN_LINE_SECONDS = 10.0
+MEGABYTE = 1e6
+
+
+class ComparisonDisplay:
+    """Shows a comparison's progress: live on a terminal, as plain lines elsewhere.
+
+    Args:
+        quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
+    """
+
+    def __init__(self, quiet_stdout: bool) -> None:
+        self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet_stdout
+        self.listener = CompareListener(self._began, self._changed, self._advanced, self._note)
+        self._progress: Progress | None = None
+        self._bars: dict[str, TaskID] = {}
+        self._began_at: dict[str, float] = {}
+        self._last_line = time.monotonic()
+        self._done = self._all = 0
+
+    def __enter__(self) -> "ComparisonDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def _note(self, line: str) -> None:
+        sys.stderr.write(f"fedmeta: {line}\n")
+
+    def _began(self, folder: Path, jobs: Sequence[Job]) -> None:
+        self._all = len(jobs)
+        self._done = sum(job.status == "finished" for job in jobs)
+        begun = sum(job.place.state == "begun" for job in jobs)
+        states = [f"{self._done} finished before"] * bool(self._done) + [f"{begun} begun"] * bool(begun)
+        known = f" ({', '.join(states)})" if states else ""
+        self.console.print(f"{self._all} runs{known} -> {folder}")
+        if self.live and self._done < self._all:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeElapsedColumn(),
+                console=self.console,
+                refresh_per_second=4,
+            )
+            self._bars[""] = self._progress.add_task("runs", total=self._all, completed=self._done)
+            self._progress.start()
+
+    def _changed(self, job: Job) -> None:
+        if job.status == "running":
+            self._began_at[job.name] = time.monotonic()
+            if self._progress:
+                self._bars[job.name] = self._progress.add_task(job.name, total=job.config.rounds)
+            return
+        self._done += 1
+        if self._progress:
+            self._progress.remove_task(self._bars.pop(job.name))
+            self._progress.update(self._bars[""], completed=self._done)
+        seconds = time.monotonic() - self._began_at[job.name]
+        how = f"failed: {job.error}" if job.status == "failed" else f"finished in {seconds:.1f} s"
+        self.console.print(f"{self._done}/{self._all} {job.name} {how}", markup=False)
+
+    def _advanced(self, job: Job, done: int, rounds: int) -> None:
+        if self._progress:
+            self._progress.update(self._bars[job.name], completed=done)
+        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.console.print(f"{self._done}/{self._all} {job.name} round {done}/{rounds}")
+
+    def show_result(self, result: Comparison) -> None:
+        """Print what the arms came to and what they cost."""
+        data = result.data
+        self.console.print(results_table(data))
+        self.console.print(costs_table(data))
+        for line in result.failures:
+            self._note(line)
+        self.console.print(
+            f"{self._all} runs in {data['wall_seconds']:.1f} s; the comparison is in {result.folder}"
+        )
+
+
+def results_table(data: Mapping[str, Any]) -> Table:
+    """Return each arm's accuracy or loss by adaptation step, and its difference to the first arm."""
+    seeds = len(data["seeds"])
+    what = f"{data['experiment']}: {data['measure']} of held-out clients"
+    over = f"mean and 95% interval over {seeds} seeds" if seeds > 1 else "one seed"
+    table = Table(title=f"{what}, {over}", title_justify="left", title_style="bold")
+    table.add_column("arm")
+    for step in data["steps"]:
+        table.add_column(_steps(step), justify="right")
+    table.add_column(f"minus {data['arms'][0]['name']}", justify="right")
+    for arm in data["arms"]:
+        cells = [_interval(one) for one in arm["final"]]
+        cells.append(_interval(arm["difference"][-1], "+.3f") if arm["difference"] else "")
+        table.add_row(arm["name"], *cells)
+    return table
+
+
+def costs_table(data: Mapping[str, Any]) -> Table:
+    """Return what each arm took, and when it reached the target."""
+    target = data["target"]
+    title = "what it took"
+    if target:
+        title += (
+            f"; the target is {data['measure']} {target['value']:.3f} {_when(target['step'])}, "
+            f"{target['why']}"
+        )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("arm")
+    names = (
+        "rounds",
+        "tasks",
+        "seconds",
+        "MB down",
+        "MB up",
+        "rounds to target",
+        "MB to target",
+        "reached",
+    )
+    for name in names:
+        table.add_column(name, justify="right")
+    for arm in data["arms"]:
+        reach = arm["to_target"] or {"rounds": {}, "bytes": {}, "reached": 0}
+        table.add_row(
+            arm["name"],
+            str(arm["rounds"]),
+            f"{arm['tasks']:.0f}",
+            _number(arm["wall_seconds"]["mean"], ".1f"),
+            _megabytes(arm["bytes_down"]),
+            _megabytes(arm["bytes_up"]),
+            _number(reach["rounds"].get("mean"), ".0f"),
+            _megabytes(reach["bytes"].get("mean")),
+            f"{reach['reached']}/{len(data['seeds'])}",
+        )
+    return table
+
+
+def _steps(count: int) -> str:
+    return "before" if count == 0 else f"{count} step{'s' if count > 1 else ''}"
+
+
+def _when(step: int) -> str:
+    return f"after {_steps(step)}" if step else "before adaptation"
+
+
+def _interval(one: Mapping[str, Any], form: str = ".3f") -> str:
+    if one["mean"] is None:
+        return "-"
+    mean = format(one["mean"], form)
+    return mean if one["ci95"] is None else f"{mean} ± {one['ci95']:.3f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _megabytes(value: float | None) -> str:
+    return _number(None if value is None else value / MEGABYTE, ".1f")

@@ -1,0 +1,125 @@
+"""`fedmeta adapt` and `fedmeta export`: to use what a run has learned."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedmeta.cli.run import Json, RunPath
+
+if TYPE_CHECKING:
+    from fedmeta.experiment.learned.folders import Answer
+
+Best = Annotated[
+    bool, typer.Option("--best", help="Take the checkpoint that scored best, not the newest.")
+]
+
+
+class Invert(StrEnum):
+    """Whether ink is dark in the files."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
+
+
+def adapt(  # noqa: PLR0913 (one for each option)
+    run_folder: RunPath,
+    support: Annotated[
+        Path, typer.Option(metavar="DIR", help="Images to adapt to: a sub-folder per class.")
+    ],
+    query: Annotated[
+        Path, typer.Option(metavar="DIR", help="Images to label: flat, or a sub-folder per class.")
+    ],
+    steps: Annotated[
+        int | None, typer.Option(help="Adaptation steps; by default the last of evaluation.steps.")
+    ] = None,
+    invert: Annotated[
+        Invert, typer.Option(help="Whether ink is dark in the files; auto looks at their edges.")
+    ] = Invert.auto,
+    transductive: Annotated[
+        bool,
+        typer.Option("--transductive", help="Batch norm takes its statistics from the query images."),
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the adapted weights, as safetensors.")
+    ] = None,
+    best: Best = False,
+    as_json: Json = False,
+) -> None:
+    """Adapt a run's model to a few labelled images, and label others.
+
+    Images may be PNG or JPEG of any size and colour. What was done to them is said on stderr.
+
+    Example:
+
+      fedmeta adapt runs/omniglot-20way-1shot-protonet-001 --support letters --query unknown
+    """
+    from fedmeta.experiment.learned.folders import Folders, adapt_folders
+    from fedmeta.experiment.learned.model import Learned
+
+    folders = Folders(support, query, steps, invert.value, transductive)
+    answer = adapt_folders(Learned.open(run_folder, best), folders)
+    for note in answer.notes:
+        sys.stderr.write(f"fedmeta: {note}\n")
+    if save:
+        answer.adapted.save(save)
+    if as_json:
+        typer.echo(json.dumps(answer.to_json() | {"saved": str(save) if save else None}))
+    else:
+        _show(answer)
+
+
+def _show(answer: "Answer") -> None:
+    width = max(len(one.file) for one in answer.files)
+    names = max(len(one.label) for one in answer.files)
+    for one in answer.files:
+        wrong = "" if one.truth in (None, one.label) else f"  (is {one.truth})"
+        line = f"{one.file:{width}}  {one.label:{names}}  {one.probability:.3f}{wrong}"
+        # A file's name may be no text at all.
+        typer.echo(line.encode(errors="replace").decode())
+    if answer.accuracy is not None:
+        typer.echo(f"accuracy {answer.accuracy:.3f} ({answer.right} of {len(answer.files)})")
+
+
+def export(
+    run_folder: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; by default RUN/model.safetensors.")
+    ] = None,
+    best: Best = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run's meta-learned model as a plain PyTorch state_dict, and print how to load it.
+
+    The weights are in torch.nn's own layouts, and the lines on stdout run as they are.
+
+    Example:
+
+      fedmeta export runs/quickstart-001 --out model.safetensors > load_model.py
+    """
+    from fedmeta.experiment.learned.model import Learned
+    from fedmeta.learning.models.export import FILE
+
+    learned = Learned.open(run_folder, best)
+    path = out or learned.path / FILE
+    plain = learned.export(path)
+    code = plain.code and plain.code.replace(json.dumps(FILE), json.dumps(str(path)))
+    for note in learned.notes:
+        sys.stderr.write(f"fedmeta: {note}\n")
+    left_out = learned.beside_weights
+    if as_json:
+        shapes = {name: list(value.shape) for name, value in plain.tensors.items()}
+        about = {"run": str(learned.path), "round": learned.round, "file": str(path)}
+        typer.echo(json.dumps(about | {"tensors": shapes, "left_out": left_out, "code": code}))
+        return
+    sys.stderr.write(f"fedmeta: the weights of round {learned.round} are in {path}\n")
+    if left_out:
+        sys.stderr.write(f"fedmeta: left out as no weights: {', '.join(left_out)}\n")
+    if code:
+        typer.echo(code, nl=False)
+    else:
+        sys.stderr.write("fedmeta: the model is no torch.nn network: its tensors keep their own names\n")

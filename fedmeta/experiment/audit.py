@@ -1,0 +1,55 @@
+"""An audit of a run's ledger that leaves what it found in the run's folder, for a report to show."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedmeta.chain import ChainOptions
+from fedmeta.errors import FedmetaError
+from fedmeta.files import write_atomically
+
+if TYPE_CHECKING:
+    from fedmeta.chain.audit.findings import Finding
+    from fedmeta.chain.audit.gas import Spent
+
+AUDIT = "audit.json"
+VERSION = 1
+
+
+def audit(chain_folder: Path, options: ChainOptions) -> "list[Finding]":
+    """Audit a run, and write the findings and the gas of its transactions to ``chain/audit.json``.
+
+    Args:
+        chain_folder: The run's ``chain`` folder.
+        options: Of the chain.
+
+    Raises:
+        UsageError: If there is no run, or it has no ledger.
+    """
+    from fedmeta.chain.audit import audit as check
+    from fedmeta.chain.audit.gas import gas_spent
+
+    findings = check(chain_folder.parent, options)
+    try:
+        gas = gas_spent(chain_folder, options)
+    except FedmetaError:
+        # The findings say already what is wrong with the journal or the chain.
+        gas = []
+    # What was found holds for a copy that cannot be written as well; a report will not know of it.
+    with suppress(OSError):
+        _write(chain_folder / AUDIT, findings, gas)
+    return findings
+
+
+def _write(path: Path, findings: "list[Finding]", gas: "list[Spent]") -> None:
+    said = {
+        "version": VERSION,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "agrees": all(finding.ok for finding in findings),
+        "findings": [asdict(finding) for finding in findings],
+        "gas": [asdict(one) for one in gas],
+    }
+    write_atomically(path, json.dumps(said, indent=1).encode())

@@ -1,0 +1,1 @@
+"""Arms of one experiment, over several seeds, side by side: from a config to ``compare.json``."""

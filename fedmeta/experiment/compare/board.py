@@ -1,0 +1,169 @@
+"""How a comparison stands: its arms and runs, and ``compare.json``, which says so to others."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedmeta.experiment.compare import measures
+from fedmeta.experiment.compare.measures import Measure, Target
+from fedmeta.experiment.compare.plans import budget, inner_steps_a_task
+from fedmeta.experiment.compare.sides import Entry, Job, Question, Side, Status
+from fedmeta.files import write_atomically
+
+COMPARE = "compare.json"
+REFERENCE = "centralized"
+"""The arm that the target is a share of, where it is compared."""
+
+
+class Board:
+    """A comparison's state, and its file.
+
+    Args:
+        folder: The comparison's folder.
+        question: What is asked.
+        sides: The arms.
+        about: First entries of the file: experiment, command, versions.
+    """
+
+    def __init__(
+        self, folder: Path, question: Question, sides: Sequence[Side], about: Mapping[str, Any]
+    ) -> None:
+        self.folder = folder
+        self.question = question
+        self.sides = tuple(sides)
+        self.about = dict(about)
+        self.status: Status = "running"
+        self._began = time.monotonic()
+        self._started = _now()
+        self._spent = self._spent_before()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every run once, in the order of arms and seeds."""
+        return list({id(e.job): e.job for side in self.sides for e in side.entries}.values())
+
+    @property
+    def failures(self) -> Iterator[str]:
+        """A line about each run that failed."""
+        return (f"{job.name}: {job.error}" for job in self.jobs if job.status == "failed")
+
+    def write(self) -> dict[str, Any]:
+        """Replace ``compare.json``, and return what it holds.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        data = self.data()
+        write_atomically(self.folder / COMPARE, json.dumps(data, indent=1, default=str).encode())
+        return data
+
+    def data(self) -> dict[str, Any]:
+        """Return the comparison as plain values."""
+        measure = self.question.measure
+        runs = [side.runs(measure) for side in self.sides]
+        target = self._target(runs, measure)
+        return {
+            "kind": "compare",
+            "version": 1,
+            **self.about,
+            "status": self.status,
+            "started": self._started,
+            "ended": None if self.status == "running" else _now(),
+            "wall_seconds": round(self._spent + time.monotonic() - self._began, 3),
+            "seeds": [config.seed for config in self.sides[0].plan.configs],
+            "steps": list(self.question.steps),
+            "measure": measure,
+            "target": vars(target) if target else None,
+            "arms": [
+                self._arm(side, own, runs[0] if place else None, partial(_to_target, target, measure))
+                for place, (side, own) in enumerate(zip(self.sides, runs, strict=True))
+            ],
+        }
+
+    def _arm(
+        self,
+        side: Side,
+        runs: measures.Runs,
+        reference: measures.Runs | None,
+        to_target: Any,
+    ) -> dict[str, Any]:
+        config = side.config
+        tasks = measures.mean_tasks(runs)
+        planned = budget(config)
+        used = planned if tasks is None else tasks
+        return {
+            "name": side.plan.arm.name,
+            "what": side.plan.arm.what,
+            "settings": dict(side.plan.arm.settings),
+            "status": side.status,
+            "error": side.error,
+            "runs": [self._run(entry) for entry in side.entries],
+            "final": measures.final(runs, self.question.steps),
+            "difference": measures.difference(runs, reference, self.question.steps)
+            if reference
+            else None,
+            "rounds": config.rounds,
+            "tasks": used,
+            "inner_steps": used * inner_steps_a_task(config),
+            "local_steps": config.local_steps,
+            **measures.totals(runs),
+            "to_target": to_target(runs),
+            "curve": measures.curve(runs, self.question.step),
+        }
+
+    def _run(self, entry: Entry) -> dict[str, Any]:
+        job = entry.job
+        return {
+            "seed": job.config.seed,
+            "run": os.path.relpath(job.place.path, self.folder),
+            "status": job.status,
+            "reused": entry.reused,
+            "error": job.error,
+        }
+
+    def _target(self, runs: Sequence[measures.Runs], measure: Measure) -> Target | None:
+        wanted = self.question.base.compare
+        if wanted.target is not None:
+            return Target(wanted.target, self.question.step, "compare.target of the config")
+        names = [side.plan.arm.name for side in self.sides]
+        place = names.index(REFERENCE) if REFERENCE in names else 0
+        final = measures.mean_final(runs[place], self.question.step)
+        if final is None:
+            return None
+        share = f"{wanted.share:.4g}"
+        if measure == "accuracy":
+            why = f"{100 * wanted.share:.4g}% of {names[place]}'s final accuracy"
+            return Target(final * wanted.share, self.question.step, why)
+        return Target(
+            final / wanted.share, self.question.step, f"{names[place]}'s final loss divided by {share}"
+        )
+
+    def _spent_before(self) -> float:
+        """Return the time that this comparison took so far, if an earlier process did not finish it."""
+        data = written(self.folder)
+        seconds = data.get("wall_seconds")
+        if data.get("status") == "finished" or not isinstance(seconds, float):
+            return 0.0
+        return seconds
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
+    try:
+        data = json.loads((folder / COMPARE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _to_target(target: Target | None, measure: Measure, runs: measures.Runs) -> dict[str, Any] | None:
+    return measures.to_target(runs, target, measure) if target else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

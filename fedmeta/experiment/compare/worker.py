@@ -1,0 +1,127 @@
+"""What runs in a worker process of a comparison: one run after another, until the parent is gone."""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from fedmeta.errors import FedmetaError
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.result import Listener
+from fedmeta.experiment.run import resume, run
+from fedmeta.federation import RoundRecord
+from fedmeta.options import parse_options
+
+REPORT_SECONDS = 0.5
+"""Time between two reports of a run's progress."""
+FAREWELL_SECONDS = 20.0
+"""How long a run may take to close its folder once the parent is gone."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run to do.
+
+    Attributes:
+        path: Its folder.
+        config: Its resolved config, as plain values.
+        begun: Whether the folder is there and is gone on with.
+        experiment: The name that the run bears.
+        command: How the comparison was started, as ``sys.argv``.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    begun: bool
+    experiment: str
+    command: tuple[str, ...]
+
+
+Message = (
+    tuple[Literal["progress"], int, int] | tuple[Literal["note", "failed"], str] | tuple[Literal["done"]]
+)
+
+
+def main() -> None:
+    """Serve the parent, at file descriptor ``argv[1]``, until it closes the connection or dies."""
+    connection: Connection[Message, Order] = Connection(int(sys.argv[1]))
+    signal.signal(signal.SIGTERM, _interrupt)
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
+    with suppress(KeyboardInterrupt):
+        while True:
+            order = orders.get()
+            _send(connection, _carry_out(order, connection))
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _receive(connection: "Connection[Message, Order]", orders: "queue.SimpleQueue[Order]") -> None:
+    """Pass on orders; once the parent is gone, end this process, its run interrupted."""
+    with suppress(EOFError, OSError):
+        while True:
+            orders.put(connection.recv())
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(FAREWELL_SECONDS)
+    os._exit(1)
+
+
+def _carry_out(order: Order, connection: "Connection[Message, Order]") -> Message:
+    sys.argv = list(order.command)
+    listener = _Reporter(order, connection).listener
+    try:
+        if order.begun:
+            result = resume(order.path, listener=listener)
+        else:
+            result = run(parse_options(Config, order.config), out=order.path, listener=listener)
+        if result.chain and result.chain["refused"]:
+            # The model is there, which is what is compared; that nobody can be paid is worth a line.
+            listener.note(result.chain["problem"])
+    except FedmetaError as error:
+        return "failed", str(error)
+    except Exception as error:
+        # A user's own part may fail in any way: that is this run's failure, not the comparison's.
+        traceback.print_exc()
+        return "failed", " ".join(f"{type(error).__name__}: {error}".split())
+    return ("done",)
+
+
+def _send(connection: "Connection[Message, Order]", message: Message) -> None:
+    # A parent that is gone is noticed where orders are received.
+    with suppress(OSError):
+        connection.send(message)
+
+
+class _Reporter:
+    def __init__(self, order: Order, connection: "Connection[Message, Order]") -> None:
+        self.order = order
+        self.connection = connection
+        self.rounds = 0
+        self.last = 0.0
+        self.listener = Listener(started=self._started, round=self._round, note=self._note)
+
+    def _started(self, folder: RunFolder, config: Config, done: int) -> None:
+        folder.update_info({"experiment": self.order.experiment})
+        self.rounds = config.rounds
+        _send(self.connection, ("progress", done, self.rounds))
+
+    def _round(self, record: RoundRecord) -> None:
+        now = time.monotonic()
+        if now - self.last > REPORT_SECONDS or record.round == self.rounds:
+            self.last = now
+            _send(self.connection, ("progress", record.round, self.rounds))
+
+    def _note(self, line: str) -> None:
+        _send(self.connection, ("note", line))

@@ -1,0 +1,227 @@
+"""What a run has learned, ready to adapt to data that the run never saw."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from fedmeta.errors import DivergedError, UsageError
+from fedmeta.experiment import plan as planning
+from fedmeta.experiment.checkpoint import DamagedCheckpointError
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.learned.adapted import Adapted, Learner, model_weights, write_file
+from fedmeta.experiment.learned.arrays import Array, Targets, to_inputs, to_targets
+from fedmeta.federation import Snapshot
+from fedmeta.learning import ALGORITHMS, Tensors, build_algorithm, expand_state
+from fedmeta.learning.models.export import Network, Plain, to_plain
+from fedmeta.learning.setup import algorithm_kind
+from fedmeta.tasks import TaskSpec, build_family
+
+
+class Learned:
+    """A run's meta-learned model.
+
+    Args:
+        folder: The run's folder.
+        snapshot: The checkpoint to take.
+        notes: What was found on the way, such as damaged checkpoints, a line each.
+
+    Raises:
+        UsageError: If the checkpoint does not fit the run's config, or holds a model per client.
+        ConfigError: If the run's own parts (a dotted path) cannot be imported.
+        DataError: If the run is of a version that did not write down the shape of its tasks, and its
+            data is missing.
+    """
+
+    def __init__(self, folder: RunFolder, snapshot: Snapshot, notes: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.config: Config = folder.config
+        self.round = snapshot.round
+        self.state: Tensors = snapshot.state
+        self.notes = notes
+        if self.config.training == "local":
+            raise UsageError(f"{folder.path} has a model per client and none in common to adapt")
+        self.spec = _spec(folder, self.config)
+        self._learner = self._build()
+
+    @classmethod
+    def open(cls, path: Path | str, best: bool = False) -> Self:
+        """Load a run's newest good checkpoint, whether the run has finished or not.
+
+        Args:
+            path: The run's folder.
+            best: Take the one with the best score (see `fedmeta.experiment.recorder.score`) instead.
+
+        Raises:
+            UsageError: If there is no such run, or no checkpoint of it can be used.
+        """
+        folder = RunFolder.open(Path(path))
+        snapshot, notes = _checkpoint(folder, best)
+        return cls(folder, snapshot, tuple(notes))
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def final(self) -> list[dict[str, Any]]:
+        """The test clients' results by adaptation step; empty if the run has not been tested."""
+        final = self.folder.info.get("final")
+        return final if isinstance(final, list) else []
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl``, one a round."""
+        return self.folder.metrics()
+
+    @property
+    def max_ways(self) -> int | None:
+        """How many classes the model can tell apart; None: any number."""
+        return self._learner.algorithm.max_ways
+
+    def adapt(
+        self,
+        support_x: Array,
+        support_y: Array,
+        steps: int | None = None,
+        transductive: bool = False,
+    ) -> Adapted:
+        """Adapt to a support set.
+
+        Args:
+            support_x: Examples ``[S, *input_shape]``.
+            support_y: A label an example, of any one kind that can be sorted; classes may differ in
+                size. Where labels mean the same in every task (``data.labels = "global"``) they are
+                numbers of outputs. For text ``[S, length]`` or ``[S]``; in regression ``[S, outputs]``.
+            steps: Adaptation steps; None: the last of the run's ``evaluation.steps``. Algorithms
+                without an inner loop ignore it.
+            transductive: Whether batch norm takes its statistics from all the examples of one
+                `predict`. By default it takes those of the support set, so that what is said of an
+                example does not depend on which others are asked about with it.
+
+        Raises:
+            UsageError: If the examples do not fit the run, or they have more classes than it can tell
+                apart.
+            DivergedError: If the weights became non-finite.
+        """
+        steps = self.config.evaluation.steps[-1] if steps is None else steps
+        if steps < 0:
+            raise UsageError(f"steps must be 0 or more (got {steps})")
+        x = to_inputs(self.spec, self._learner.dtype, support_x, "support_x")
+        targets = self._numbered(to_targets(self.spec, self._learner.dtype, support_y, len(x)))
+        algorithm = self._learner.algorithm
+        state = expand_state(self.state, 1)
+        values = algorithm.adapt(state, x.unsqueeze(0), targets.y.unsqueeze(0), steps)
+        if not all(bool(value.isfinite().all()) for value in values.values()):
+            raise DivergedError(f"the weights diverged in {steps} adaptation steps: take fewer")
+        return Adapted(self._learner, values, targets.classes, steps, transductive)
+
+    def export(self, path: Path | str | None = None) -> Plain:
+        """Return the meta-learned weights as a `state_dict` of a plain `torch.nn` network.
+
+        What else the state holds, such as Meta-SGD's learning rates, is no weight and left out; see
+        `beside_weights`.
+
+        Args:
+            path: Where to write the tensors to, as safetensors; None: nowhere.
+
+        Raises:
+            UsageError: If the file cannot be written.
+        """
+        plain = to_plain(self._learner.network, model_weights(self._learner))
+        if path is not None:
+            write_file(path, plain.tensors, self._learner.about)
+        return plain
+
+    @property
+    def beside_weights(self) -> list[str]:
+        """Names in the state that are no weights of the network."""
+        return sorted(self.state.keys() - model_weights(self._learner).keys())
+
+    def _build(self) -> Learner:
+        config = self.config
+        # Adapting is not what `compile` compiles, and a compiler may not be here.
+        setup = replace(planning.workload(config).learner, compile=False)
+        algorithm = build_algorithm(setup, self.spec)
+        drawn = algorithm.init(torch.Generator())
+        if {key: value.shape for key, value in drawn.items()} != {
+            key: value.shape for key, value in self.state.items()
+        }:
+            raise UsageError(f"{self.path}: the checkpoint of round {self.round} is of another config")
+        outputs = algorithm_kind(config.algorithm).model_outputs(self.spec)
+        network = Network(config.model, config.network, self.spec, outputs)
+        about = {"run": self.path.name, "round": self.round, "algorithm": config.algorithm}
+        return Learner(algorithm, network, self.state, getattr(torch, config.dtype), about)
+
+    def _numbered(self, targets: Targets) -> Targets:
+        """Check the classes, and put them where the network has them if their places are fixed."""
+        classes, most = targets.classes, self.max_ways
+        if classes is None:
+            return targets
+        if len(classes) < 2:
+            raise UsageError(f"the support set has one class alone, '{classes[0]}'")
+        if most is None:
+            return targets
+        if self.config.data.get("labels") == "global":
+            return self._by_output(targets)
+        if len(classes) > most:
+            free = [name for name in ALGORITHMS if ALGORITHMS.get(name).model_outputs(self.spec) is None]
+            raise UsageError(
+                f"{len(classes)} classes, but this run's network has {most} outputs: "
+                f"give it {most} or fewer, or train by {' or '.join(free)}, which has no limit"
+            )
+        return targets
+
+    def _by_output(self, targets: Targets) -> Targets:
+        classes = targets.classes or ()
+        outputs = range(self.spec.outputs)
+        try:
+            numbers = [int(str(name)) for name in classes]
+        except ValueError:
+            numbers = [-1]
+        if not all(number in outputs for number in numbers):
+            raise UsageError(
+                "this run's labels mean the same in every task: "
+                f"name classes by number, from 0 to {outputs[-1]}"
+            )
+        y = torch.tensor(numbers)[targets.y]
+        known = dict(zip(numbers, classes, strict=True))
+        kind = type(classes[0])
+        return Targets(y, tuple(known.get(output, kind(output)) for output in outputs))  # type: ignore[call-arg]
+
+
+def _checkpoint(folder: RunFolder, best: bool) -> tuple[Snapshot, list[str]]:
+    notes: list[str] = []
+    for candidate in _candidates(folder):
+        if isinstance(candidate, DamagedCheckpointError):
+            notes.append(f"{candidate}: not used")
+            continue
+        snapshot, manifest = candidate
+        if best and manifest.best_round is not None:
+            try:
+                return folder.checkpoints.load(manifest.best_round)[0], notes
+            except DamagedCheckpointError as error:
+                raise UsageError(f"{error}: the best checkpoint cannot be used") from None
+        return snapshot, notes
+    why = f": {notes[0]}" if notes else ": no round was finished"
+    raise UsageError(f"{folder.path} has no checkpoint to load{why}")
+
+
+def _candidates(folder: RunFolder) -> Iterator[Any]:
+    try:
+        yield from folder.checkpoints.newest_first()
+    except FileNotFoundError:
+        return
+
+
+def _spec(folder: RunFolder, config: Config) -> TaskSpec:
+    """Return the shape of the run's tasks as it wrote it down; older runs need their data for it."""
+    try:
+        return TypeAdapter(TaskSpec).validate_python(folder.info["spec"])
+    except (KeyError, ValidationError):
+        return build_family(config.task, config.data, planning.population(config), config.seed).spec

@@ -1,0 +1,1 @@
+"""A run told to TensorBoard or MLflow, beside what it writes itself."""

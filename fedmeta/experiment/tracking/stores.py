@@ -1,0 +1,167 @@
+"""TensorBoard's event files and MLflow's runs as stores of tracked values."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmeta.experiment.config import Config, to_toml
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.tracking.tracker import Entry, Tracked
+from fedmeta.files import write_atomically
+
+ALWAYS = "tasks"
+"""A metric that every round has."""
+MOST_METRICS, MOST_PARAMS = 1000, 100
+"""What MLflow takes in a request."""
+
+
+class TensorBoardStore:
+    """Event files in the run's own folder, under ``tensorboard/``.
+
+    Args:
+        folder: The run's folder.
+        config: Its config, which is kept as a text.
+    """
+
+    def __init__(self, folder: RunFolder, config: Config) -> None:
+        self.folder = folder.path / "tensorboard"
+        self.config = config
+
+    def open(self) -> Tracked:
+        """Open a new event file; TensorBoard reads all of a folder as one run."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        done = self._earlier()
+        self._writer: Any = SummaryWriter(str(self.folder), flush_secs=10)
+        if not done.round:
+            self._writer.add_text("config", f"```toml\n{to_toml(self.config)}\n```")
+        return done
+
+    def _earlier(self) -> Tracked:
+        if not self.folder.is_dir():
+            return Tracked()
+        from tensorboard.backend.event_processing import event_accumulator
+
+        events = event_accumulator.EventAccumulator(str(self.folder), size_guidance={"scalars": 0})
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        final = [event.step for tag in tags if tag.startswith("final/") for event in events.Scalars(tag)]
+        rounds = [event.step for event in events.Scalars(ALWAYS)] if ALWAYS in tags else []
+        return Tracked(max(rounds, default=0), max(final, default=0))
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write one scalar a value."""
+        for entry in entries:
+            for name, value in entry.values.items():
+                self._writer.add_scalar(name, value, entry.step)
+
+    def close(self, status: str) -> None:
+        """Write what is left to the disk."""
+        self._writer.add_text("status", status)
+        self._writer.close()
+
+
+class MLflowStore:
+    """A run in the MLflow store that ``MLFLOW_TRACKING_URI`` names.
+
+    Without it that is ``mlflow.db`` beside the run's folder, for all the runs there. The run's folder
+    keeps the id in ``mlflow.json``, so that a resumed run goes on in the same one.
+
+    Args:
+        folder: The run's folder.
+        config: Its config, whose keys become parameters.
+    """
+
+    def __init__(self, folder: RunFolder, config: Config) -> None:
+        self.folder = folder
+        self.config = config
+        self._kept = folder.path / "mlflow.json"
+
+    def open(self) -> Tracked:
+        """Find the run that an earlier process tracked, or create one."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            # After the import, which sets up its own.
+            logging.getLogger(name).setLevel(logging.WARNING)
+        beside = self.folder.path.resolve().parent
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}/mlflow.db"
+        self._client = MlflowClient(tracking_uri=uri)
+        known = self._earlier()
+        self._id = known or self._create(beside)
+        params = dict(self._client.get_run(self._id).data.params)
+        self._describe(params)
+        if not known:
+            return Tracked()
+        self._client.update_run(self._id, status="RUNNING")
+        last = f"final/loss/{self.config.evaluation.steps[-1]}"
+        return Tracked(self._last(ALWAYS), self._last(last))
+
+    def _earlier(self) -> str | None:
+        try:
+            run_id = str(json.loads(self._kept.read_bytes())["run_id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(run_id)
+        except MlflowException:
+            # It was deleted, or another store is named now.
+            return None
+        return run_id
+
+    def _create(self, beside: Path) -> str:
+        name = str(self.folder.info.get("experiment", "fedmeta"))
+        experiment = self._client.get_experiment_by_name(name)
+        place = (beside / "mlartifacts").as_uri() if "MLFLOW_TRACKING_URI" not in os.environ else None
+        found = experiment.experiment_id if experiment else self._client.create_experiment(name, place)
+        run = self._client.create_run(found, run_name=self.folder.path.name)
+        write_atomically(self._kept, json.dumps({"run_id": run.info.run_id}).encode())
+        return str(run.info.run_id)
+
+    def _describe(self, there: Mapping[str, str]) -> None:
+        """Write the config down; MLflow lets no parameter change, so a changed one becomes a tag."""
+        from mlflow.entities import Param
+
+        params = {key: str(value)[:500] for key, value in _flat(self.config.model_dump(mode="json"))}
+        new = [Param(key, value) for key, value in params.items() if key not in there]
+        for first in range(0, len(new), MOST_PARAMS):
+            self._client.log_batch(self._id, params=new[first : first + MOST_PARAMS])
+        for key, value in params.items():
+            if there.get(key, value) != value:
+                self._client.set_tag(self._id, f"resumed.{key}", value)
+
+    def _last(self, metric: str) -> int:
+        return max((one.step for one in self._client.get_metric_history(self._id, metric)), default=0)
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write metrics."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, value, now, entry.step)
+            for entry in entries
+            for name, value in entry.values.items()
+        ]
+        for first in range(0, len(metrics), MOST_METRICS):
+            self._client.log_batch(self._id, metrics=metrics[first : first + MOST_METRICS])
+
+    def close(self, status: str) -> None:
+        """Set the run's status."""
+        names = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+        self._client.set_terminated(self._id, names[status])
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

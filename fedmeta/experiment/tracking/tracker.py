@@ -1,0 +1,189 @@
+"""Experiment tracking for those who have it: a run's metrics to TensorBoard or MLflow as well.
+
+A tracker is beside the run and never in its way: it works in a thread of its own, a run waits for it
+for a bounded while at its end alone, and where it fails the run goes on without it.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol
+
+from fedmeta.errors import UsageError
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.federation import StepResult
+
+Kind = Literal["none", "tensorboard", "mlflow"]
+Note = Callable[[str], None]
+
+LAST_WAIT, INTERRUPTED_WAIT = 60.0, 5.0
+"""Seconds that a run waits at its end for what has not been tracked yet."""
+BATCH = 50
+"""Rounds that a store is given at once, at most."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Values of one round.
+
+    Attributes:
+        step: The round.
+        values: Numbers by name, such as ``loss`` or ``final/accuracy/10`` (after 10 adaptation steps).
+        final: Whether they are the final results.
+    """
+
+    step: int
+    values: dict[str, float]
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """How far an earlier process came: its last round, and the round of its last final results."""
+
+    round: int = 0
+    final: int = 0
+
+
+class Store(Protocol):
+    """Where tracked values go; any method may raise anything."""
+
+    def open(self) -> Tracked:
+        """Begin, or go on where an earlier process stopped."""
+        ...
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write entries that are not there yet."""
+        ...
+
+    def close(self, status: str) -> None:
+        """Finish; `status` is ``finished``, ``failed`` or ``interrupted``."""
+        ...
+
+
+def require_extra(kind: Kind) -> None:
+    """Refuse to go on without the package that `kind` needs; nothing of it is imported.
+
+    Raises:
+        UsageError: In one line that says what to install.
+    """
+    if kind != "none" and find_spec(kind) is None:
+        raise UsageError(f"tracking = '{kind}' needs its extra: pip install 'fedmeta[{kind}]'")
+
+
+@contextmanager
+def tracked(folder: RunFolder, config: Config, note: Note) -> Iterator["Tracker | None"]:
+    """Yield what tracks a run, or None if the config asks for nothing."""
+    if config.tracking == "none":
+        yield None
+        return
+    from fedmeta.experiment.tracking.stores import MLflowStore, TensorBoardStore
+
+    store = MLflowStore if config.tracking == "mlflow" else TensorBoardStore
+    tracker = Tracker(store(folder, config), config.tracking, note)
+    status = "failed"
+    try:
+        yield tracker
+        status = "finished"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        tracker.close(status)
+
+
+class Tracker:
+    """Hands what happens in a run to a store, from a thread of its own.
+
+    Args:
+        store: Where it goes.
+        name: What it is called in notes.
+        note: Told once, in a line, if it fails.
+    """
+
+    def __init__(self, store: Store, name: str, note: Note) -> None:
+        self._store = store
+        self._name = name
+        self._note = note
+        self._entries: queue.SimpleQueue[Entry | str] = queue.SimpleQueue()
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._thread.start()
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """Track a row of ``metrics.jsonl``."""
+        self._put(Entry(row["round"], scalars(row)))
+
+    def final(self, round_: int, steps: Sequence[StepResult]) -> None:
+        """Track the final results of a run of so many rounds."""
+        self._put(Entry(round_, scalars({"final": [asdict(step) for step in steps]}), final=True))
+
+    def close(self, status: str) -> None:
+        """Wait a bounded while until all is written."""
+        wait = INTERRUPTED_WAIT if status == "interrupted" else LAST_WAIT
+        self._entries.put(status)
+        self._thread.join(wait)
+        if self._thread.is_alive():
+            self._problem = self._problem or f"it did not finish within {wait:g} s"
+        self._tell()
+
+    def _put(self, entry: Entry) -> None:
+        self._tell()
+        if self._thread.is_alive():
+            self._entries.put(entry)
+
+    def _tell(self) -> None:
+        if self._problem is not None:
+            self._note(f"tracking by {self._name} stopped ({self._problem}); the run goes on without it")
+            self._problem, self._note = None, _no_note
+
+    def _work(self) -> None:
+        try:
+            done = self._store.open()
+            status = None
+            while status is None:
+                taken = self._take()
+                status = next((one for one in taken if isinstance(one, str)), None)
+                entries = [one for one in taken if isinstance(one, Entry)]
+                self._store.write([one for one in entries if not _is_done(one, done)])
+            self._store.close(status)
+        except Exception as error:
+            # A store may fail in any way: a server is down, a disk is full, a package is another one.
+            logging.getLogger(__name__).debug("tracking stopped", exc_info=True)
+            self._problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+    def _take(self) -> list[Entry | str]:
+        """Return the next entry, and those that wait behind it."""
+        taken = [self._entries.get()]
+        while len(taken) < BATCH and not isinstance(taken[-1], str):
+            try:
+                taken.append(self._entries.get_nowait())
+            except queue.Empty:
+                break
+        return taken
+
+
+def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return a row's numbers by name; those of an adaptation step as ``<list>/<measure>/<step>``."""
+    found: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, list):
+            for step in value:
+                inner = scalars({k: v for k, v in step.items() if k != "step"})
+                found |= {f"{key}/{name}/{step['step']}": number for name, number in inner.items()}
+        elif isinstance(value, int | float) and key != "round":
+            found[key] = float(value)
+    return found
+
+
+def _is_done(entry: Entry, done: Tracked) -> bool:
+    return entry.step <= (done.final if entry.final else done.round)
+
+
+def _no_note(_: str) -> None:
+    """Say nothing: it has been said."""

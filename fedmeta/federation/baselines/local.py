@@ -1,0 +1,139 @@
+"""Training without a federation: every client alone, with a model of its own."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from fedmeta.errors import DivergedError
+from fedmeta.federation.baselines.models import Models, build_models
+from fedmeta.federation.baselines.rounds import Trained, describe_round, evaluated
+from fedmeta.federation.evaluation import EvaluationSums, evaluate_each
+from fedmeta.federation.records import ClientRecord, RoundRecord, Snapshot
+from fedmeta.federation.server.nodes import sample_cohort
+from fedmeta.federation.server.plan import Plan
+from fedmeta.federation.server.round import require_finite
+from fedmeta.federation.server.strategy import Observer
+from fedmeta.federation.vector.execution import one_thread
+from fedmeta.federation.workload import Learner, Workload
+from fedmeta.learning import Tensors, keep_freed_memory
+from fedmeta.tasks import Split, TaskBatch
+
+
+def train_local(
+    workload: Workload, plan: Plan, observer: Observer, start: Snapshot | None = None
+) -> Snapshot:
+    """Train each client alone, in the rounds and on the tasks that it would have had in the federation.
+
+    Every client starts from the same state and has an optimizer of its own, with the server's options.
+    Clients of a round whose models differ are still computed in one stack.
+
+    Args:
+        workload: What clients do.
+        plan: What the server would do.
+        observer: Called after each round.
+        start: Snapshot of an earlier run to go on from.
+
+    Returns:
+        The models of all training clients: every tensor of the state has their axis first, ``[C, ...]``.
+
+    Raises:
+        UsageError: If the parts do not fit each other or data cannot be read.
+        DivergedError: If a client's state turned non-finite.
+    """
+    keep_freed_memory()
+    with one_thread():
+        learner = workload.build()
+        models = build_models(learner.template, workload.population.train, plan, start)
+        first = start.round + 1 if start else 1
+        for round_ in range(first, plan.rounds + 1):
+            record, state = _round(learner, models, plan, round_)
+            record = evaluated(record, learner, plan, partial(_evaluate, learner, state, round_))
+            observer(record, Snapshot(round_, state, models.export()))
+        return Snapshot(max(plan.rounds, first - 1), models.state, models.export())
+
+
+def evaluate_local(workload: Workload, state: Tensors, split: Split) -> dict[int, EvaluationSums]:
+    """Evaluate the clients' own models on held-out clients, each task with one model.
+
+    The models take turns over a client's tasks, so that the mean over tasks is one over models as well,
+    at the price of evaluating one model.
+
+    Args:
+        workload: What clients do.
+        state: What `train_local` returned, ``[C, ...]`` each.
+        split: Which clients.
+
+    Returns:
+        Each client's sums by its id; nothing if the split has no clients.
+    """
+    with one_thread():
+        learner = workload.build()
+        clients = workload.population.clients(split)
+        return {client: _evaluate(learner, state, 0, client) for client in clients}
+
+
+def model_for(client: int, models: int) -> int:
+    """Return whose model a held-out client's first task takes; its next task takes the next one."""
+    return client % models
+
+
+def _evaluate(learner: Learner, state: Tensors, round_: int, client: int) -> EvaluationSums:
+    tasks = learner.evaluation_tasks(client, round_)
+    models = len(next(iter(state.values())))
+    owners = (torch.arange(len(tasks)) + model_for(client, models)) % models
+    rows = {key: value[owners] for key, value in state.items()}
+    return evaluate_each(learner.algorithm, rows, tasks, learner.workload.evaluation_steps)
+
+
+def _round(learner: Learner, models: Models, plan: Plan, round_: int) -> tuple[RoundRecord, Tensors]:
+    """Let the clients of a round train; return what happened, and the states of all clients."""
+    workload = learner.workload
+    cohort = sample_cohort(workload.seed, round_, workload.population.train, plan.cohort)
+    updates, metrics = _updates(learner, models.state, round_, cohort)
+    models.step(round_, cohort, updates)
+    state = models.state
+    _require_finite(state, cohort, round_, plan)
+    norms = _norms(updates)
+    losses = metrics["loss"].tolist()
+    accuracies = metrics["accuracy"].tolist() if "accuracy" in metrics else [None] * len(cohort)
+    each = workload.tasks_per_round
+    clients = tuple(
+        ClientRecord(round_, client, each, norm, True, None, loss, accuracy)
+        for client, norm, loss, accuracy in zip(cohort, norms, losses, accuracies, strict=True)
+    )
+    return describe_round(round_, plan, Trained(each, metrics, norms, clients)), state
+
+
+def _updates(
+    learner: Learner, state: Tensors, round_: int, cohort: Sequence[int]
+) -> tuple[Tensors, Tensors]:
+    """Return the updates of a cohort, ``[cohort, ...]`` each, and its metrics, ``[cohort]`` each."""
+    size = learner.chunk_clients
+    parts = []
+    for first in range(0, len(cohort), size):
+        stack = list(cohort[first : first + size])
+        tasks = TaskBatch.concat([learner.sample(round_, client) for client in stack])
+        own = {key: value[stack] for key, value in state.items()}
+        parts.append(learner.local_steps(own, tasks))
+    updates, metrics = (
+        {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
+    )
+    return updates, metrics
+
+
+def _norms(updates: Tensors) -> list[float]:
+    """Return the Euclidean norm of each client's update."""
+    squares = [value.double().flatten(1).square().sum(1) for value in updates.values()]
+    norms: list[float] = torch.stack(squares).sum(0).sqrt().tolist()
+    return norms
+
+
+def _require_finite(state: Tensors, cohort: Sequence[int], round_: int, plan: Plan) -> None:
+    if all(bool(torch.isfinite(value).all()) for value in state.values()):
+        return
+    for client in cohort:
+        try:
+            require_finite({key: value[client] for key, value in state.items()}, round_, plan)
+        except DivergedError as error:
+            raise DivergedError(f"client {client}: {error}") from None

@@ -1,0 +1,69 @@
+"""The ClientApp as Flower's engines run it: in processes that know nothing but what they are told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from fedmeta.federation.behaviours import mods_for
+from fedmeta.federation.client import build_client_app, partition_of
+from fedmeta.federation.flower import client_error
+from fedmeta.federation.signing import Signatures
+from fedmeta.federation.vector.execution import one_thread
+from fedmeta.federation.workload import Learner, Workload, describe
+
+
+@dataclass(frozen=True)
+class ClientSide:
+    """What a process needs to answer for clients.
+
+    Attributes:
+        learner: The clients' side of the workload.
+        mods: Flower mods by client; they wrap that client's app alone.
+        signatures: Signs in the name of each client; None: replies are not signed here.
+    """
+
+    learner: Learner
+    mods: Mapping[int, Sequence[Mod]] = field(default_factory=dict)
+    signatures: Signatures | None = None
+
+
+def build_side(workload: Workload, behaviours: Sequence[Mapping[str, Any]]) -> ClientSide:
+    """Build the clients' side from plain values.
+
+    Args:
+        workload: What clients do.
+        behaviours: Who does something else; see `mods_for`.
+    """
+    return ClientSide(workload.build(), mods_for(behaviours, workload))
+
+
+def build_remote_app(side: Callable[[Context], ClientSide]) -> ClientApp:
+    """Build a ClientApp that finds out what it works with when it is first asked.
+
+    Args:
+        side: Returns it. It is called for each message, so it should build it once and keep it.
+    """
+    app = ClientApp(mods=[_failures_are_replies])
+
+    def answer(message: Message, context: Context) -> Message:
+        parts = side(context)
+        mods = parts.mods.get(partition_of(context), ())
+        with one_thread():
+            return build_client_app(parts.learner, mods, parts.signatures)(message, context)
+
+    for register in (app.train, app.evaluate, app.query):
+        register()(answer)
+    return app
+
+
+def _failures_are_replies(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Answer with the reason in one line, where an engine would send a traceback or none at all."""
+    try:
+        return call_next(message, context)
+    except (Exception, SystemExit) as error:
+        # A client's own code and data: whatever it raises is that client's failure alone.
+        return client_error(describe(error), message)

@@ -1,0 +1,194 @@
+"""Any of Flower's grids, with each node's partition found out by asking it, and no unbounded wait."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from fedmeta.errors import UsageError
+from fedmeta.federation.client import CONFIG, PARTITION
+from fedmeta.federation.flower import Run, refused
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LAST_WAIT = 0.02, 0.5
+"""Seconds between two looks for replies: it grows while none come."""
+LOOK_SECONDS = 2.0
+"""Seconds between two looks for nodes that joined or left while replies are waited for."""
+
+
+def ignore(*_: object) -> None:
+    """Find nothing wrong, and do nothing about it."""
+
+
+class Directory(Grid):
+    """Adds partition ids to a grid whose node ids are random (see `Addresses`).
+
+    A node that is new is asked, by a ``query``, which partition it holds. If two hold the same one, the
+    first keeps it for as long as it is connected. Nodes are looked for before and while replies are
+    waited for, so that one that comes back under another id takes part again.
+
+    Args:
+        grid: Flower's.
+        clients: Partitions are 0 up to this number.
+        check: Called while something is waited for; raises if it cannot come any more.
+        received: Called with a client and each of its replies.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        clients: int,
+        check: Callable[[], None] = ignore,
+        received: Callable[[int, Message], None] = ignore,
+    ) -> None:
+        self._grid = grid
+        self._clients = clients
+        self._check = check
+        self._received = received
+        self._asked: dict[str, int] = {}
+        self._silent: set[int] = set()
+        self._client_of: dict[int, int] = {}
+        self._node_of: dict[int, int] = {}
+        self._refused: dict[int, str] = {}
+        self._receivers: dict[str, int] = {}
+        self._looked = -math.inf
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that the grid works for."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that the grid works for."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def node_of(self, client: int) -> int | None:
+        """Return the node that holds partition `client`; None if it is not connected."""
+        return self._node_of.get(client)
+
+    def client_of(self, node: int) -> int | None:
+        """Return the partition that `node` holds; None if it holds none of ours."""
+        return self._client_of.get(node)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the connected nodes whose partition is known by now.
+
+        Raises:
+            UsageError: If a node says that it cannot take part, because it has no data for instance.
+        """
+        self._look()
+        for node, reason in self._refused.items():
+            raise UsageError(f"node {node} cannot take part: {reason}")
+        return list(self._node_of.values())
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; they may be addressed as they are read, after a look at who is there."""
+        self._look()
+        receivers = self._push(list(messages))
+        self._receivers |= receivers
+        return list(receivers)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that have come from those who were asked, each once."""
+        self._check()
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
+        found = self._grid.pull_messages(set(message_ids))
+        expected = [reply for reply in found if self._is_expected(reply)]
+        for reply in expected:
+            self._received(self._client_of.get(reply.metadata.src_node_id, -1), reply)
+        return expected
+
+    def _push(self, messages: list[Message]) -> dict[str, int]:
+        """Send messages; return the receivers of those that could be sent, by message id."""
+        sent = set(self._grid.push_messages(messages))
+        about = (message.metadata for message in messages)
+        return {one.message_id: one.dst_node_id for one in about if one.message_id in sent}
+
+    def _is_expected(self, reply: Message) -> bool:
+        metadata = reply.metadata
+        return self._receivers.pop(metadata.reply_to_message_id, None) == metadata.src_node_id
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Return the replies to messages, in whatever order they came.
+
+        Args:
+            messages: Requests; as in `push_messages`.
+            timeout: Seconds after which nobody else is waited for; None: no limit.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        waiting = set(self.push_messages(messages))
+        replies: list[Message] = []
+        wait = FIRST_WAIT
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            found = self.pull_messages(waiting)
+            replies += found
+            waiting &= self._receivers.keys()
+            wait = FIRST_WAIT if found else min(2 * wait, LAST_WAIT, left)
+            if waiting:
+                time.sleep(wait)
+        for message_id in waiting:
+            del self._receivers[message_id]
+        return replies
+
+    def _look(self) -> None:
+        """Take note of who joined or left, without waiting for anybody."""
+        self._check()
+        self._looked = time.monotonic()
+        connected = set(self._grid.get_node_ids())
+        for node in [node for node in self._client_of if node not in connected]:
+            self._forget(node)
+        self._silent &= connected
+        self._refused = {node: why for node, why in self._refused.items() if node in connected}
+        known = self._client_of.keys() | self._silent | self._refused.keys() | set(self._asked.values())
+        self._ask(sorted(connected - known))
+        self._hear()
+
+    def _ask(self, nodes: list[int]) -> None:
+        if nodes:
+            self._asked |= self._push([Message(RecordDict(), n, MessageType.QUERY) for n in nodes])
+
+    def _hear(self) -> None:
+        for reply in self._grid.pull_messages(set(self._asked)) if self._asked else ():
+            node = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if node is None or node != reply.metadata.src_node_id:
+                continue
+            if reply.has_content():
+                self._enter(node, reply.content)
+            elif (why := refused(reply)) is not None:
+                log.warning("node %d cannot take part: %s", node, why)
+                self._refused[node] = why
+
+    def _enter(self, node: int, content: RecordDict) -> None:
+        config = content.get(CONFIG)
+        client = config.get(PARTITION) if isinstance(config, ConfigRecord) else None
+        if type(client) is not int or not 0 <= client < self._clients:
+            log.warning("node %d holds none of the %d partitions: %r", node, self._clients, client)
+            self._silent.add(node)
+        elif client in self._node_of:
+            log.warning("node %d says it holds partition %d, as another does", node, client)
+            # It is asked again once the other has left.
+        else:
+            self._client_of[node] = client
+            self._node_of[client] = node
+
+    def _forget(self, node: int) -> None:
+        client = self._client_of.pop(node)
+        del self._node_of[client]

@@ -1,0 +1,258 @@
+"""A model's weights as a plain `torch.nn` network loads them, and the lines that do it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedmeta.learning.base import MODELS, Tensors
+from fedmeta.learning.models.conv4 import BLOCKS, Conv4
+from fedmeta.learning.models.lstm import LSTM
+from fedmeta.learning.models.mlp import MLP
+from fedmeta.options import parse_options
+from fedmeta.tasks import TaskSpec
+
+FILE = "model.safetensors"
+"""The name of the weights' file in the lines that load it."""
+
+_FEATURES = "self.lstm(self.embedding(x))[0]"
+_ACTIVATIONS = {"relu": "nn.ReLU()", "tanh": "nn.Tanh()", "sigmoid": "nn.Sigmoid()"}
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Weights in the layouts of `torch.nn`.
+
+    Attributes:
+        tensors: A `state_dict`, such as ``Linear`` weights ``[out, in]`` and ``Conv2d`` weights
+            ``[out, in, 3, 3]``.
+        code: Lines of Python that build the network, load the tensors from `FILE` and call it; None for
+            a model written for the task axis alone, whose tensors keep their own names and shapes.
+    """
+
+    tensors: Tensors
+    code: str | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network the weights are of, as plain values.
+
+    Attributes:
+        model: Its registered name or dotted path.
+        options: Its options.
+        spec: The shape of the tasks.
+        outputs: Size of its head; None: it has none, and its outputs are an embedding.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    spec: TaskSpec
+    outputs: int | None
+
+
+def to_plain(network: Network, weights: Mapping[str, Tensor], seen: Tensor | None = None) -> Plain:
+    """Return the weights of one task's network, without a task axis, as `torch.nn` has them.
+
+    Args:
+        network: Which network.
+        weights: The tensors of its `Model.init`.
+        seen: Inputs ``[B, *input]`` whose statistics the batch norms of `conv4` keep as running ones,
+            for evaluation mode; None: they keep none, and take those of any batch.
+    """
+    part = MODELS.get(network.model)
+    if issubclass(part, nn.Module):
+        plain = _module(part, network, weights)
+    elif part in _WRITERS:
+        plain = _WRITERS[part](network, parse_options(part.Options, network.options), weights)
+    else:
+        plain = Plain(dict(weights), None)
+    if part is Conv4 and seen is not None:
+        plain = _with_statistics(plain, network, seen)
+    return Plain(
+        {
+            key: value.detach().clone(memory_format=torch.contiguous_format)
+            for key, value in plain.tensors.items()
+        },
+        plain.code,
+    )
+
+
+@dataclass
+class _Sequential:
+    """An `nn.Sequential` as it grows: code and tensors of its layers."""
+
+    layers: list[str] = field(default_factory=list)
+    tensors: Tensors = field(default_factory=dict)
+
+    def add(self, code: str, **tensors: Tensor) -> None:
+        self.tensors |= {f"{len(self.layers)}.{name}": value for name, value in tensors.items()}
+        self.layers.append(code)
+
+    def linear(self, weights: Mapping[str, Tensor], name: str) -> None:
+        weight = weights[f"{name}.weight"].T
+        code = f"nn.Linear({weight.shape[1]}, {weight.shape[0]})"
+        self.add(code, weight=weight, bias=weights[f"{name}.bias"])
+
+
+def _mlp(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plain:
+    net = _Sequential()
+    net.add("nn.Flatten()")
+    for layer in range(len(options.hidden)):
+        net.linear(weights, f"hidden{layer}")
+        net.add(_ACTIVATIONS[options.activation])
+    if network.outputs is not None:
+        net.linear(weights, "head")
+    build = ["model = nn.Sequential(", *(f"    {code}," for code in net.layers), ")"]
+    return Plain(net.tensors, _code(build, network, net.tensors))
+
+
+def _conv4(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plain:
+    shape, strided = network.spec.input_shape, options.pooling == "stride"
+    net = _Sequential()
+    start = [] if len(shape) == 3 else [f"nn.Unflatten(1, (1, {shape[0]}))"]
+    for code in start:
+        net.add(code)
+    for block in range(BLOCKS):
+        net.add("convolution", weight=_kernel(weights[f"conv{block}.weight"]))
+        net.add("norm", weight=weights[f"norm{block}.weight"], bias=weights[f"norm{block}.bias"])
+        net.add("relu")
+        if not strided:
+            net.add("pool")
+    end = ["nn.AdaptiveAvgPool2d(1)", "nn.Flatten()"] if strided else ["nn.Flatten()"]
+    for code in end:
+        net.add(code)
+    if network.outputs is not None:
+        net.linear(_channels_first(weights, options.width), "head")
+        end.append(net.layers[-1])
+    build = [
+        f"layers = [{', '.join(start)}]",
+        *_blocks(shape, options.width, strided),
+        f"model = nn.Sequential(*layers, {', '.join(end)})",
+    ]
+    return Plain(net.tensors, _code(build, network, net.tensors))
+
+
+def _blocks(shape: tuple[int, ...], width: int, strided: bool) -> list[str]:
+    """Return the loop that makes the blocks."""
+    channels = (shape[0] if len(shape) == 3 else 1, *[width] * (BLOCKS - 1))
+    pairs = tuple(zip(channels, _windows(*shape[-2:]), strict=True))
+    loop = f"for channels in {channels}:" if strided else f"for channels, window in {pairs}:"
+    pool = [] if strided else ["    layers += [nn.MaxPool2d(window)]"]
+    return [
+        loop,
+        f"    conv = nn.Conv2d(channels, {width}, 3, stride={1 + strided}, padding=1, bias=False)",
+        f"    layers += [conv, nn.BatchNorm2d({width}, track_running_stats=False), nn.ReLU()]",
+        *pool,
+    ]
+
+
+@torch.no_grad()
+def _with_statistics(plain: Plain, network: Network, seen: Tensor) -> Plain:
+    """Add what every batch norm of a plain `conv4` sees when the network reads `seen`."""
+    tensors, strided = dict(plain.tensors), network.options.get("pooling") != "max"
+    images = seen if seen.dim() == 4 else seen.unsqueeze(1)
+    kernels = [name for name, value in plain.tensors.items() if value.dim() == 4]
+    for kernel, window in zip(kernels, _windows(*images.shape[-2:]), strict=True):
+        images = F.conv2d(images, tensors[kernel], stride=1 + strided, padding=1)
+        mean, variance = images.mean((0, 2, 3)), images.var((0, 2, 3), correction=0)
+        norm = f"{int(kernel.partition('.')[0]) + 1}."
+        tensors[norm + "running_mean"], tensors[norm + "running_var"] = mean, variance
+        tensors[norm + "num_batches_tracked"] = torch.tensor(1)
+        scale, shift = tensors[norm + "weight"], tensors[norm + "bias"]
+        images = F.relu(F.batch_norm(images, mean, variance, scale, shift))
+        images = images if strided else F.max_pool2d(images, window)
+    code = (plain.code or "").replace(", track_running_stats=False", "")
+    return Plain(tensors, code.replace("print(", "model.eval()\nprint("))
+
+
+def _windows(height: int, width: int) -> list[tuple[int, int]]:
+    """Return what each block pools over: 2x2, but for a side of one pixel."""
+    windows = []
+    for _ in range(BLOCKS):
+        windows.append((min(height, 2), min(width, 2)))
+        height, width = max(height // 2, 1), max(width // 2, 1)
+    return windows
+
+
+def _kernel(weight: Tensor) -> Tensor:
+    """Turn ``[9 * in, out]``, rows by kernel row, column and channel, into ``[out, in, 3, 3]``."""
+    return weight.view(3, 3, -1, weight.shape[1]).permute(3, 2, 0, 1)
+
+
+def _channels_first(weights: Mapping[str, Tensor], width: int) -> Tensors:
+    """Reorder the head's rows: ours are by pixel and channel, those after `nn.Flatten` the reverse."""
+    weight = weights["head.weight"]
+    rows = weight.view(-1, width, weight.shape[1]).transpose(0, 1).reshape(weight.shape)
+    return {"head.weight": rows, "head.bias": weights["head.bias"]}
+
+
+def _lstm(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plain:
+    tensors = {"embedding.weight": weights["embedding"]}
+    for layer in range(options.layers):
+        bias = weights[f"lstm{layer}.bias"]
+        tensors |= {
+            f"lstm.weight_ih_l{layer}": weights[f"lstm{layer}.weight"].T,
+            f"lstm.weight_hh_l{layer}": weights[f"lstm{layer}.recurrent"].T,
+            f"lstm.bias_ih_l{layer}": bias,
+            # Torch adds a second bias to the first; ours has one.
+            f"lstm.bias_hh_l{layer}": torch.zeros_like(bias),
+        }
+    vocabulary, size = weights["embedding"].shape
+    hidden = f"nn.LSTM({size}, {options.hidden}, {options.layers}, batch_first=True)"
+    parts, result = [f"embedding = nn.Embedding({vocabulary}, {size})", f"lstm = {hidden}"], _FEATURES
+    if network.outputs is not None:
+        tensors |= {"head.weight": weights["head.weight"].T, "head.bias": weights["head.bias"]}
+        parts.append(f"head = nn.Linear({options.hidden}, {network.outputs})")
+        result = f"self.head({result})"
+    build = [
+        "class Network(nn.Module):",
+        "    def __init__(self):",
+        "        super().__init__()",
+        *(f"        self.{part}" for part in parts),
+        "    def forward(self, x):",
+        f"        return {result}",
+        "model = Network()",
+    ]
+    return Plain(tensors, _code(build, network, tensors))
+
+
+def _module(kind: type[nn.Module], network: Network, weights: Mapping[str, Tensor]) -> Plain:
+    module = kind(**network.options)
+    tensors = module.to(next(iter(weights.values())).dtype).state_dict(keep_vars=True)
+    # Shared parameters have several names here, and one among the weights.
+    name_of = {id(value): name for name, value in module.named_parameters()}
+    plain = {key: weights.get(name_of.get(id(value), ""), value) for key, value in tensors.items()}
+    arguments = ", ".join(f"{key}={value!r}" for key, value in network.options.items())
+    build = [
+        f"from {kind.__module__} import {kind.__qualname__}",
+        f"model = {kind.__qualname__}({arguments})",
+    ]
+    return Plain(plain, _code(build, network, plain))
+
+
+_WRITERS: dict[Any, Callable[[Network, Any, Mapping[str, Tensor]], Plain]] = {
+    MLP: _mlp,
+    Conv4: _conv4,
+    LSTM: _lstm,
+}
+
+
+def _code(build: list[str], network: Network, tensors: Tensors) -> str:
+    double = any(value.dtype == torch.float64 for value in tensors.values())
+    shape = ", ".join(str(side) for side in (2, *network.spec.input_shape))
+    dtype = ", dtype=torch.long" if network.spec.vocabulary else ", dtype=torch.double" * double
+    lines = [
+        "import torch",
+        "from safetensors.torch import load_file",
+        "from torch import nn",
+        "",
+        *build,
+        *(["model.double()"] if double else []),
+        f'model.load_state_dict(load_file("{FILE}"))',
+        f"print(model(torch.zeros({shape}{dtype})).shape)",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""What experiments leave in their folders, read and drawn; nothing is computed anew."""

@@ -1,0 +1,150 @@
+"""A chart as plain data: what plotly, matplotlib and the CSV writer draw, and nothing of how."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fedmeta.report.downsample import LIMIT, keep
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#B8A800")
+"""Okabe and Ito's colours, told apart by the colour-blind; grey and olive for black and yellow."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Styles of lines, so that a chart can be read without colours."""
+
+BOUNDS = {"accuracy": (0.0, 1.0)}
+"""What a measure can be at all, where that is known."""
+
+Values = Sequence[float | None]
+Mark = Literal["line", "points", "line+points", "bars"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve, or one set of points.
+
+    Attributes:
+        name: Stands in the legend.
+        x: Where, in the unit of the chart's `x`; positions of `Chart.labels` where there are labels.
+        y: What, in the unit of the chart's `y`; None: not known, and the line is broken.
+        low: Lower end of the band or error bar; None: there is none.
+        high: Upper end.
+        mark: How it is drawn.
+        colour: Its place in the palette; the same thing has the same one in all charts.
+        dash: Its place among the styles of lines.
+        hover: A text for each point; empty: none.
+        faint: It stays in the background.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Values
+    low: Values | None = None
+    high: Values | None = None
+    mark: Mark = "line"
+    colour: int = 0
+    dash: int = 0
+    hover: Sequence[str] = ()
+    faint: bool = False
+
+    def thinned(self, limit: int = LIMIT) -> "Series":
+        """Return the series with few enough points to draw; extremes survive, see `keep`."""
+        columns = [self.y] + [ends for ends in (self.low, self.high) if ends is not None]
+        at = keep(columns, limit)
+        if len(at) == len(self.y):
+            return self
+        return replace(
+            self,
+            x=[self.x[i] for i in at],
+            y=[self.y[i] for i in at],
+            low=None if self.low is None else [self.low[i] for i in at],
+            high=None if self.high is None else [self.high[i] for i in at],
+            hover=[self.hover[i] for i in at] if self.hover else (),
+        )
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture and all that it says.
+
+    Attributes:
+        key: Names its files, such as ``learning-accuracy``.
+        title: What it shows.
+        x: Label of the horizontal axis, with its unit.
+        y: Label of the vertical axis, with its unit.
+        series: What is drawn.
+        note: How to read it: what the bands are, where the values come from.
+        log_x: The horizontal axis is logarithmic; likewise `log_y`.
+        bounds: What `y` can be at all: a band that leaves them is not drawn further.
+        labels: Names of the positions 0, 1, ... of `x`; empty: `x` is a quantity.
+        flip: Positions go down the page and values across it, as in a forest plot.
+        line: A value that is marked by a thin line, such as chance, a target or no difference.
+        line_name: What it is.
+    """
+
+    key: str
+    title: str
+    x: str
+    y: str
+    series: Sequence[Series]
+    note: str = ""
+    log_x: bool = False
+    log_y: bool = False
+    bounds: tuple[float, float] | None = None
+    labels: Sequence[str] = ()
+    flip: bool = False
+    line: float | None = None
+    line_name: str = ""
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The part of the vertical axis that is shown: all values and bands, within the bounds."""
+        columns = [column for one in self.series for column in (one.y, one.low, one.high) if column]
+        known = [value for column in columns for value in column if value is not None]
+        if self.bounds is None or not known:
+            return None
+        low, high = max(min(known), self.bounds[0]), min(max(known), self.bounds[1])
+        margin = 0.04 * (high - low) or 0.01
+        return low - margin, high + margin
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return all(value is None for series in self.series for value in series.y)
+
+
+def band(series: Series, means: Values, half: Values) -> Series:
+    """Return a series with `means` as its values and a band of half width `half` around them."""
+    pairs = list(zip(means, half, strict=True))
+    return replace(
+        series,
+        y=list(means),
+        low=[None if m is None or h is None else m - h for m, h in pairs],
+        high=[None if m is None or h is None else m + h for m, h in pairs],
+    )
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A picture of values by two things, such as client and round.
+
+    Attributes:
+        key: Names its files.
+        title: What it shows.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
+        columns: Where the columns stand on the horizontal axis.
+        rows: Names of the rows, from above.
+        values: ``values[row][column]``; None: nothing there.
+        unit: What the values are.
+        note: How to read it.
+    """
+
+    key: str
+    title: str
+    x: str
+    y: str
+    columns: Sequence[float]
+    rows: Sequence[str]
+    values: Sequence[Values]
+    unit: str
+    note: str = ""

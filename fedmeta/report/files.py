@@ -1,0 +1,233 @@
+"""A run's or a comparison's files as a report reads them, whatever state they are in."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from fedmeta.errors import UsageError
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.options import nearest
+from fedmeta.report.schema import problem_of_compare
+
+COMPARE = "compare.json"
+_TOO_LARGE = 1e300
+_TOO_DEEP = 100
+_BRACKETS = re.compile(rb"[\[\]{}]")
+_RUN_FILES = ("config.toml", "run.json", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run's folder holds.
+
+    Attributes:
+        path: The folder.
+        name: Its name.
+        status: ``running``, ``finished``, ``failed``, ``interrupted``, ``killed`` or ``unreadable``.
+        problem: What is damaged or of another version, in one line; None if all could be read.
+        config: The resolved config; None if it cannot be read.
+        info: What ``run.json`` says; empty if it cannot be read.
+        metrics: Rows of ``metrics.jsonl``, up to the first damaged one; likewise the other logs.
+        clients: Rows of ``clients.jsonl``.
+        test: Rows of ``test.jsonl``; empty where the run left none.
+    """
+
+    path: Path
+    name: str
+    status: str
+    problem: str | None
+    config: Config | None
+    info: dict[str, Any]
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    clients: list[dict[str, Any]] = field(default_factory=list)
+    test: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def final(self) -> list[dict[str, Any]]:
+        """The test clients' results by adaptation step; empty if there are none."""
+        return steps_of(self.info.get("final"))
+
+
+@dataclass(frozen=True)
+class CompareFiles:
+    """What a comparison's folder holds.
+
+    Attributes:
+        path: The folder.
+        name: Its name.
+        status: ``running``, ``finished``, ``failed``, ``interrupted``, ``killed`` or ``unreadable``.
+        problem: What is damaged or of another version, in one line; None if all could be read.
+        data: What ``compare.json`` says; empty if there is a problem.
+    """
+
+    path: Path
+    name: str
+    status: str
+    problem: str | None
+    data: dict[str, Any]
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder is a run's, however little is left of it."""
+    return any((path / name).is_file() for name in _RUN_FILES)
+
+
+def is_compare(path: Path) -> bool:
+    """Tell whether a folder is a comparison's."""
+    return (path / COMPARE).is_file()
+
+
+def require_folder(path: Path) -> Path:
+    """Return the folder of a run or a comparison.
+
+    Raises:
+        UsageError: If `path` is neither; the nearest one beside it is named.
+    """
+    if is_compare(path) or is_run(path):
+        return path
+    parent = path.parent
+    beside = [one.name for one in _folders(parent) if is_compare(one) or is_run(one)]
+    hint = f": {nearest(path.name, beside)}" if beside else ""
+    raise UsageError(f"no run or comparison at '{path}'{hint}")
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [one for one in parent.iterdir() if one.is_dir()]
+    except OSError:
+        return []
+
+
+def read_head(path: Path) -> RunFiles:
+    """Read what tells about a run as a whole, and not its logs; see `read_run`."""
+    folder = RunFolder(path)
+    info, problem = _info(path)
+    config = None
+    try:
+        config = folder.config
+    except UsageError as error:
+        problem = problem or _short(str(error), path)
+    return RunFiles(path, path.name, folder.status, problem, config, info)
+
+
+def read_run(path: Path) -> RunFiles:
+    """Read a run's folder, also while a process writes to it.
+
+    Damage is no error: what can be read is returned, and `RunFiles.problem` says what cannot.
+    """
+    head = read_head(path)
+    metrics, bad_metrics = _rows(path / "metrics.jsonl", "round")
+    clients, bad_clients = _rows(path / "clients.jsonl", "client")
+    test, bad_test = (
+        _rows(path / "test.jsonl", "client") if (path / "test.jsonl").exists() else ([], None)
+    )
+    problem = head.problem or bad_metrics or bad_clients or bad_test
+    return RunFiles(
+        path, head.name, head.status, problem, head.config, head.info, metrics, clients, test
+    )
+
+
+def read_test(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's ``test.jsonl`` up to the first damaged one; empty if there is none."""
+    return _rows(path / "test.jsonl", "client")[0]
+
+
+def read_compare(path: Path) -> CompareFiles:
+    """Read a comparison's folder; damage is no error, and `CompareFiles.problem` names it."""
+    data, problem = _object(path / COMPARE)
+    problem = problem or problem_of_compare(data)
+    if problem:
+        return CompareFiles(path, path.name, "unreadable", problem, {})
+    status = data["status"]
+    # As with a run: nobody could say so when it was killed.
+    killed = status == "running" and not RunFolder(path).held()
+    return CompareFiles(path, path.name, "killed" if killed else status, None, data)
+
+
+def number(row: Mapping[str, Any], key: str) -> float | None:
+    """Return a row's finite number; None where there is none, whatever is there instead."""
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # A whole number may be too large for a float; nothing that a run writes is.
+    return value if abs(value) < _TOO_LARGE else None
+
+
+def steps_of(value: object) -> list[dict[str, Any]]:
+    """Return the results by adaptation step of a field such as ``final``; what is none is left out."""
+    rows = value if isinstance(value, list) else []
+    return [row for row in rows if isinstance(row, dict) and number(row, "step") is not None]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _info(path: Path) -> tuple[dict[str, Any], str | None]:
+    info, problem = _object(path / "run.json")
+    if problem is None and not isinstance(info.get("status"), str):
+        problem = "run.json: no status: it is half written, or of another version"
+    return info, problem
+
+
+def _object(path: Path) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = _parsed(path.read_bytes())
+    except FileNotFoundError:
+        return {}, f"{path.name} is missing"
+    except OSError as error:
+        return {}, f"{path.name}: {error.strerror}"
+    except ValueError:
+        return {}, f"{path.name} is damaged"
+    return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is damaged")
+
+
+def _parsed(data: bytes) -> Any:
+    # Python's parser crashes on deep nesting where py-evm has raised the limit of recursion.
+    if _depth(data) > _TOO_DEEP:
+        raise ValueError
+    return json.loads(data)
+
+
+def _depth(data: bytes) -> int:
+    """Return an upper bound of how deeply JSON is nested, at no cost where it has few brackets."""
+    opened = data.count(b"[") + data.count(b"{")
+    if opened <= _TOO_DEEP:
+        return opened
+    steps = (1 if bracket in b"[{" else -1 for bracket in _BRACKETS.findall(data))
+    return max(accumulate(steps))
+
+
+def _rows(path: Path, key: str) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the rows before the first damaged line, and what is wrong with that one."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for line in _lines(path):
+            row = _parsed(line)
+            if not isinstance(row, dict) or not _is_count(row.get(key)):
+                raise ValueError
+            rows.append(row)
+    except FileNotFoundError:
+        return rows, f"{path.name} is missing"
+    except OSError as error:
+        return rows, f"{path.name}: {error.strerror}"
+    except ValueError:
+        return rows, f"{path.name}: line {len(rows) + 1} is damaged"
+    return rows, None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    # A last line without its end is still being written.
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _short(message: str, path: Path) -> str:
+    """Return a message without the path of the folder it is about, and with the file's name."""
+    message = message.replace(f"{path}/", "").replace("[Errno 2] ", "")
+    return message if message.startswith("config.toml") else f"config.toml: {message}"

@@ -1,0 +1,67 @@
+"""A report as one HTML file that needs no network and no other file."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from fedmeta.report.figures import figure
+from fedmeta.report.page import Part
+from fedmeta.report.tables import Bytes, Interval, Link, shown
+
+_STATUSES = ("running", "finished", "failed", "interrupted", "killed")
+_HERE = Path(__file__).parent / "templates"
+
+
+def render(title: str, parts: Sequence[Part]) -> str:
+    """Return the page.
+
+    Args:
+        title: Its heading.
+        parts: Runs and comparisons, in order.
+    """
+    template = _environment().get_template("report.html")
+    drawn = [chart for part in parts for chart in part.charts]
+    return template.render(
+        title=title,
+        parts=parts,
+        figures=[figure(chart) for chart in drawn],
+        numbers={id(chart): number for number, chart in enumerate(drawn)},
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        style=_file("report.css"),
+        script=_file("report.js"),
+        plotly=_plotly() if drawn else "",
+    )
+
+
+@cache
+def _environment() -> Environment:
+    # A name or an error text from a file is text, whatever it looks like.
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.filters["picture_id"] = id
+    environment.filters["status_class"] = lambda status: status if status in _STATUSES else "unreadable"
+    environment.tests["link"] = lambda cell: isinstance(cell, Link)
+    environment.tests["quantity"] = lambda cell: (
+        isinstance(cell, int | float | Interval | Bytes) or cell is None
+    )
+    return environment
+
+
+def _file(name: str) -> Markup:
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
+
+
+@cache
+def _plotly() -> Markup:
+    return Markup(get_plotlyjs().replace("</script", "<\\/script"))

@@ -1,0 +1,137 @@
+"""What a report is made of, before anybody has said how it looks."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedmeta.report.charts import Chart, Heatmap
+from fedmeta.report.examples import Example
+from fedmeta.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, and the same as a table for those who do not see it; None: the section has one."""
+
+    chart: Chart | Heatmap
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A long text that opens on a click."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One subject.
+
+    Attributes:
+        key: Names its place in the page.
+        title: Its heading.
+        text: A line below the heading.
+        warning: What a reader must not miss; empty: nothing.
+        facts: Names and values.
+        figures: Pictures.
+        tables: Tables beside them.
+        examples: Tasks as pictures.
+        folded: Long texts.
+        files: Tables that only the CSV writer shows.
+    """
+
+    key: str
+    title: str
+    text: str = ""
+    warning: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    examples: Sequence[Example] = ()
+    folded: Sequence[Folded] = ()
+    files: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """All about one run or one comparison.
+
+    Attributes:
+        name: Its folder's name.
+        kind: ``run`` or ``comparison``.
+        status: How it stands.
+        said: One line about it.
+        problem: What is damaged; empty: nothing.
+        results: The few numbers that matter most, with their names.
+        sections: In order.
+        key: Names its place in the page and its files; unique in a page.
+    """
+
+    name: str
+    kind: str
+    status: str
+    said: str = ""
+    problem: str = ""
+    results: Sequence[tuple[str, str]] = ()
+    sections: Sequence[Section] = ()
+    key: str = ""
+
+    @property
+    def charts(self) -> list[Chart | Heatmap]:
+        """All its pictures."""
+        return [figure.chart for section in self.sections for figure in section.figures]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All its tables but those that only repeat a chart."""
+        return [table for section in self.sections for table in (*section.tables, *section.files)]
+
+
+@dataclass
+class Keys:
+    """Gives out names for files and places in a page, each once."""
+
+    taken: set[str] = field(default_factory=set)
+
+    def new(self, name: str) -> str:
+        """Return `name`, made of letters that a file and an address may have, and not given out yet."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+        key, number = plain, 1
+        while key in self.taken:
+            number += 1
+            key = f"{plain}-{number}"
+        self.taken.add(key)
+        return key
+
+
+def described(info: Mapping[str, Any], seeds: tuple[str, object], folder: Path) -> list[tuple[str, str]]:
+    """Return where results come from, as ``run.json`` and ``compare.json`` say it alike.
+
+    Args:
+        info: What the file says.
+        seeds: Name and value of the line about seeds.
+        folder: Where the file is.
+    """
+    versions = info.get("versions")
+    listed = versions.items() if isinstance(versions, dict) else ()
+    facts = [
+        ("Experiment", info.get("experiment")),
+        ("Command", info.get("command")),
+        seeds,
+        ("Error", info.get("error")),
+        ("Started", info.get("started")),
+        ("Ended", info.get("ended")),
+        ("Git revision", info.get("git")),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in listed)),
+        ("Folder", folder),
+    ]
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def present(sections: Iterable[Section | None]) -> list[Section]:
+    """Return the sections that there are."""
+    return [section for section in sections if section is not None]

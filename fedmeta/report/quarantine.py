@@ -1,0 +1,93 @@
+"""Whose updates were refused, why, and in which rounds."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedmeta.report.charts import PALETTE, Chart, Series
+from fedmeta.report.tables import Cell, Table
+
+_NUMBER = re.compile(r"(?<![\w.'])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w'])")
+_BINS = 60
+_DRAWN = len(PALETTE)
+
+
+def refused(clients: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of ``clients.jsonl`` whose update was not admitted."""
+    return [row for row in clients if row.get("admitted") is False and isinstance(row.get("round"), int)]
+
+
+def kind_of(reason: object) -> str:
+    """Return a reason without the numbers that differ from round to round."""
+    return _NUMBER.sub("…", str(reason or "no reason given"))
+
+
+def reasons_table(clients: Sequence[dict[str, Any]]) -> Table:
+    """Return how often each reason came up, and for whom."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in refused(clients):
+        found[kind_of(row.get("reason"))].append(row)
+    rows: list[list[Cell]] = [
+        [reason, len(rows), len({row["client"] for row in rows}), ranges([row["round"] for row in rows])]
+        for reason, rows in sorted(found.items(), key=lambda pair: -len(pair[1]))
+    ]
+    columns = ["reason", "updates", "clients", "rounds"]
+    return Table("quarantine-reasons", "Refused updates by reason", columns, rows, shown=15)
+
+
+def clients_table(clients: Sequence[dict[str, Any]]) -> Table:
+    """Return how often each client was refused, for each reason."""
+    found: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for row in refused(clients):
+        found[row["client"], kind_of(row.get("reason"))].append(row["round"])
+    rows: list[list[Cell]] = [
+        [client, reason, len(rounds), ranges(rounds)]
+        for (client, reason), rounds in sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    ]
+    columns = ["client", "reason", "updates", "rounds"]
+    return Table("quarantine-clients", "Refused updates by client", columns, rows, shown=15)
+
+
+def chart(clients: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Return how many updates were refused over the rounds, by reason."""
+    rows = refused(clients)
+    if not rows:
+        return []
+    last = max(row["round"] for row in clients if isinstance(row.get("round"), int))
+    width = -(-last // _BINS)
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(-(-last // width), dtype=int))
+    for row in rows:
+        counts[kind_of(row.get("reason"))][(row["round"] - 1) // width] += 1
+    order = sorted(counts, key=lambda reason: -int(counts[reason].sum()))
+    where = [first * width + (1 + width) / 2 for first in range(-(-last // width))]
+    return [
+        Chart(
+            key="quarantine",
+            title="Refused updates over the rounds",
+            x="round" if width == 1 else f"round, {width} to a bar",
+            y="refused updates",
+            series=[
+                Series(reason, where, [int(n) for n in counts[reason]], mark="bars", colour=place)
+                for place, reason in enumerate(order[:_DRAWN])
+            ],
+            note=""
+            if len(order) <= _DRAWN
+            else f"The {_DRAWN} most frequent reasons; the table has all.",
+        )
+    ]
+
+
+def ranges(rounds: Sequence[int], most: int = 12) -> str:
+    """Return rounds as ``1-4, 7``, and how many stretches more there are."""
+    stretches: list[list[int]] = []
+    for round_ in sorted(set(rounds)):
+        if stretches and stretches[-1][1] == round_ - 1:
+            stretches[-1][1] = round_
+        else:
+            stretches.append([round_, round_])
+    texts = [str(first) if first == last else f"{first}–{last}" for first, last in stretches[:most]]
+    more = f" and {len(stretches) - most} more stretches" if len(stretches) > most else ""
+    return ", ".join(texts) + more

@@ -1,0 +1,194 @@
+"""What a report says of one run, section by section."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedmeta.experiment.config import to_toml
+from fedmeta.report import quarantine
+from fedmeta.report.charts import Chart
+from fedmeta.report.curves import (
+    adaptation_charts,
+    communication_charts,
+    learning_charts,
+    main_measure,
+    sent_bytes,
+)
+from fedmeta.report.examples import read_examples
+from fedmeta.report.files import RunFiles, number
+from fedmeta.report.ledger import ledger_section
+from fedmeta.report.page import Figure, Folded, Part, Section, described, present
+from fedmeta.report.payment import earnings_table, paid_rows, payment_figures, rounds_table
+from fedmeta.report.spread import clients_table, spread_charts, spread_table
+from fedmeta.report.tables import Bytes, Interval, Table, shown, table_of
+
+
+def run_part(run: RunFiles, key: str) -> Part:
+    """Return all that the report says of a run, in whatever state it is.
+
+    Args:
+        run: Its files.
+        key: The part's place in the page.
+    """
+    return Part(
+        name=run.name,
+        kind="run",
+        status=run.status,
+        said=_said(run),
+        problem=run.problem or "",
+        results=headline(run),
+        sections=present(
+            [
+                _about(run),
+                _learning(run),
+                _adaptation(run),
+                _communication(run),
+                _spread(run),
+                _examples(run),
+                _quarantine(run),
+                _payment(run),
+                ledger_section(run),
+            ]
+        ),
+        key=key,
+    )
+
+
+def headline(run: RunFiles) -> list[tuple[str, str]]:
+    """Return the few numbers that a reader looks for first."""
+    measure = main_measure(run)
+    found = []
+    if run.final:
+        for row in dict.fromkeys((0, len(run.final) - 1)):
+            at = run.final[row]
+            half = number(at, "ci95" if measure == "accuracy" else "loss_ci95")
+            when = "before adaptation" if at["step"] == 0 else f"after {at['step']:g} steps"
+            found.append(
+                (f"{measure}, test clients, {when}", shown(Interval(number(at, measure), half)))
+            )
+    total = f" of {run.config.rounds:,}" if run.config else ""
+    found.append(("rounds", f"{len(run.metrics):,}{total}"))
+    sent = sent_bytes(run.metrics)
+    if sent and sent[-1]:
+        found.append(("sent, both ways", shown(Bytes(sent[-1]))))
+    seconds = number(run.info, "wall_seconds")
+    if seconds is not None:
+        found.append(("wall time", f"{seconds:,.1f} s"))
+    return found
+
+
+def _said(run: RunFiles) -> str:
+    config = run.config
+    if config is None:
+        return ""
+    held_out = config.validation_clients + config.test_clients
+    what = f"{config.algorithm} on {config.task}, {config.training} training: {config.clients} clients"
+    return f"{what}, {held_out} of them held out, {config.cohort} a round, seed {config.seed}."
+
+
+def _about(run: RunFiles) -> Section:
+    facts = described(run.info, ("Seed", run.info.get("seed")), run.path)
+    if run.config and run.config.description:
+        facts.insert(1, ("What it shows", run.config.description))
+    config = [Folded("The resolved config, every key", to_toml(run.config))] if run.config else []
+    return Section(key="what", title="What was run", facts=facts, folded=config)
+
+
+def _learning(run: RunFiles) -> Section | None:
+    charts = learning_charts(run)
+    if not charts:
+        return None
+    return Section(
+        key="learning", title="Learning", figures=_figures(charts), files=[_metrics_table(run.metrics)]
+    )
+
+
+def _metrics_table(metrics: Sequence[dict[str, Any]]) -> Table:
+    """Return all numbers of ``metrics.jsonl`` by round, for the CSV file."""
+    names = list(
+        dict.fromkeys(key for row in metrics for key in row if not isinstance(row[key], list | dict))
+    )
+    rows = [[_plain(row.get(name)) for name in names] for row in metrics]
+    return Table("rounds", "Every round", names, rows)
+
+
+def _plain(value: object) -> str | int | float | None:
+    return value if value is None or isinstance(value, int | float) else str(value)
+
+
+def _adaptation(run: RunFiles) -> Section | None:
+    charts = adaptation_charts(run)
+    return Section(key="adaptation", title="Adaptation", figures=_figures(charts)) if charts else None
+
+
+def _communication(run: RunFiles) -> Section | None:
+    charts = communication_charts(run)
+    if not charts:
+        return None
+    down, up = (sum(number(row, key) or 0 for row in run.metrics) for key in ("bytes_down", "bytes_up"))
+    facts = [("To the clients", shown(Bytes(down))), ("From the clients", shown(Bytes(up)))]
+    return Section(key="communication", title="Communication", facts=facts, figures=_figures(charts))
+
+
+def _spread(run: RunFiles) -> Section | None:
+    measure = main_measure(run)
+    charts = spread_charts(run, measure)
+    if not charts:
+        return None
+    tables = [spread_table(run.test, measure), clients_table(run.test, measure)]
+    figures = [Figure(chart) for chart in charts]
+    return Section(key="spread", title="Spread over clients", figures=figures, tables=tables)
+
+
+def _examples(run: RunFiles) -> Section | None:
+    examples, problem = read_examples(run.path)
+    if not examples and problem is None:
+        return None
+    text = "Tasks of test clients, not among those of the test: what the model saw, and what it said."
+    charts = [one.chart for one in examples if one.chart is not None]
+    return Section(
+        key="examples",
+        title="Task examples",
+        text=text if examples else "",
+        warning=problem or "",
+        examples=[one for one in examples if one.chart is None],
+        figures=_figures(charts),
+    )
+
+
+def _quarantine(run: RunFiles) -> Section | None:
+    if not run.clients:
+        return None
+    refused, skipped = (
+        quarantine.refused(run.clients),
+        sum(r.get("skipped") is True for r in run.metrics),
+    )
+    total = f"{len(refused):,} of {len(run.clients):,} updates were refused"
+    text = f"{total}; {skipped:,} rounds were skipped for want of admitted updates."
+    if not refused:
+        return Section(key="quarantine", title="Quarantine", text=text)
+    return Section(
+        key="quarantine",
+        title="Quarantine",
+        text=text,
+        figures=[Figure(chart) for chart in quarantine.chart(run.clients)],
+        tables=[quarantine.reasons_table(run.clients), quarantine.clients_table(run.clients)],
+    )
+
+
+def _payment(run: RunFiles) -> Section | None:
+    rows = paid_rows(run)
+    if not rows:
+        return None
+    rule = f"By the rule “{run.config.incentives.rule}”." if run.config else ""
+    return Section(
+        key="rewards",
+        title="Contributions and rewards",
+        text=rule,
+        figures=payment_figures(rows, run.config),
+        tables=[earnings_table(rows, run.config)],
+        files=[rounds_table(rows)],
+    )
+
+
+def _figures(charts: Sequence[Chart]) -> list[Figure]:
+    return [Figure(chart, table_of(chart)) for chart in charts]

@@ -1,0 +1,101 @@
+"""A run in a few lines of HTML, for notebooks: one curve, one table, no script."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fedmeta.report.arms import Arms
+from fedmeta.report.charts import PALETTE, Chart
+from fedmeta.report.curves import learning_charts, main_measure
+from fedmeta.report.files import RunFiles, number, read_compare, read_run
+from fedmeta.report.svg import draw
+from fedmeta.report.tables import Table, shown
+
+_CELL = "padding:2px 10px;text-align:right;border:0"
+
+
+def run_snippet(path: Path) -> str:
+    """Return a run's learning curve and its result by adaptation step as HTML.
+
+    Args:
+        path: The run's folder, in whatever state it is.
+    """
+    run = read_run(path)
+    parts = [_head(run), _curve(run), _table(run)]
+    return f'<div style="max-width:680px">{"".join(parts)}</div>'
+
+
+def compare_snippet(path: Path) -> str:
+    """Return a comparison's curves and its result by arm as HTML.
+
+    Args:
+        path: The comparison's folder, in whatever state it is.
+    """
+    files = read_compare(path)
+    if files.problem:
+        return f"<p><strong>{escape(files.name)}</strong><br><em>{escape(files.problem)}</em></p>"
+    arms = Arms(files)
+    charts = [chart for chart in (arms.curve("round", "rounds"), arms.adaptation()) if not chart.empty]
+    drawn = "".join(f"{draw(replace(chart, log_y=False))}{_legend(chart)}" for chart in charts)
+    tables = "".join(_shown(table) for table in (arms.finals(), arms.differences()) if table.rows)
+    return f'<div style="max-width:680px">{drawn}{tables}</div>'
+
+
+def _shown(table: Table) -> str:
+    rows = (_row([shown(cell) for cell in row]) for row in table.rows)
+    head = _row(table.columns, "th")
+    body = f'<table style="border-collapse:collapse">{head}{"".join(rows)}</table>'
+    return f"<p>{escape(table.title)}</p>{body}"
+
+
+def _head(run: RunFiles) -> str:
+    config, rounds = run.config, len(run.metrics)
+    what = f"{config.algorithm} on {config.task}, seed {config.seed}, " if config else ""
+    total = f" of {config.rounds}" if config else ""
+    said = f"{what}{rounds}{total} rounds, {run.status}"
+    problem = f"<br><em>{escape(run.problem)}</em>" if run.problem else ""
+    return f"<p><strong>{escape(run.name)}</strong><br>{escape(said)}{problem}</p>"
+
+
+def _curve(run: RunFiles) -> str:
+    key = f"learning-{main_measure(run)}"
+    found = [chart for chart in learning_charts(run) if chart.key == key]
+    return "".join(f"{draw(replace(chart, log_y=False))}{_legend(chart)}" for chart in found)
+
+
+def _legend(chart: Chart) -> str:
+    keys = (
+        f'<span style="color:{PALETTE[one.colour % len(PALETTE)]}">&#9632;</span> {escape(one.name)}'
+        for one in chart.series
+        if not one.faint
+    )
+    return f'<p style="font-size:85%">{" &nbsp; ".join(keys)}</p>'
+
+
+def _table(run: RunFiles) -> str:
+    if not run.final:
+        return ""
+    measures = [m for m in ("accuracy", "loss") if number(run.final[0], m) is not None]
+    head = _row(["adaptation steps", *(f"{m}, test clients" for m in measures)], "th")
+    rows = (_row([_step(row), *(_with_interval(row, m) for m in measures)]) for row in run.final)
+    return f'<table style="border-collapse:collapse">{head}{"".join(rows)}</table>'
+
+
+def _step(row: dict[str, Any]) -> str:
+    return "before" if row["step"] == 0 else f"{row['step']:g}"
+
+
+def _with_interval(row: dict[str, Any], measure: str) -> str:
+    mean = number(row, measure)
+    half = number(row, "ci95" if measure == "accuracy" else "loss_ci95")
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
+
+
+def _row(cells: Sequence[str], kind: str = "td") -> str:
+    return (
+        "<tr>" + "".join(f'<{kind} style="{_CELL}">{escape(cell)}</{kind}>' for cell in cells) + "</tr>"
+    )

@@ -1,0 +1,121 @@
+"""A run's clients one by one, added up from ``clients.jsonl`` while it grows."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedmeta.experiment.earnings import UNITS
+from fedmeta.report.files import number
+from fedmeta.report.quarantine import kind_of
+from fedmeta.serve.log import Log, Row
+
+_LATEST = 200
+_KINDS = 100
+_OTHER = "other reasons"
+
+
+@dataclass
+class _Mean:
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+
+@dataclass
+class _Tally:
+    asked: int = 0
+    admitted: int = 0
+    tasks: int = 0
+    loss: _Mean = field(default_factory=_Mean)
+    accuracy: _Mean = field(default_factory=_Mean)
+    score: _Mean = field(default_factory=_Mean)
+    reward: int = 0
+    account: str | None = None
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def admit(self, row: Row) -> None:
+        self.admitted += 1
+        self.tasks += int(number(row, "tasks") or 0)
+        self.loss.add(number(row, "loss"))
+        self.accuracy.add(number(row, "accuracy"))
+        self.score.add(number(row, "score"))
+        self.reward += int(number(row, "reward") or 0)
+        self.account = self.account or (str(row["account"]) if row.get("account") else None)
+
+
+class Clients:
+    """What each client of a run did so far, and whose updates were refused.
+
+    Args:
+        path: The run's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._restart()
+        self.log = Log(path / "clients.jsonl", "client", self._restart, self._add)
+
+    def _restart(self) -> None:
+        self._tallies: dict[int, _Tally] = {}
+        self._kinds: Counter[str] = Counter()
+        self._latest: deque[Row] = deque(maxlen=_LATEST)
+        self._columns: set[str] = set()
+        self._updates = 0
+
+    def _add(self, row: Row) -> None:
+        tally = self._tallies.setdefault(row["client"], _Tally())
+        self._updates += 1
+        self._columns.update(key for key in ("accuracy", "score", "reward", "account") if row.get(key))
+        tally.asked += 1
+        if row.get("admitted") is True:
+            tally.admit(row)
+            return
+        kind = kind_of(row.get("reason"))
+        # A reason may quote what a client sent, so their number has no other bound.
+        kind = kind if kind in self._kinds or len(self._kinds) < _KINDS else _OTHER
+        tally.reasons[kind] += 1
+        self._kinds[kind] += 1
+        self._latest.append(row)
+
+    def view(self) -> dict[str, Any]:
+        """Return the table of clients and the quarantine log, as of now."""
+        self.log.follow()
+        return {
+            "problem": self.log.problem,
+            "columns": sorted(self._columns),
+            "clients": [self._client(one, self._tallies[one]) for one in sorted(self._tallies)],
+            "updates": self._updates,
+            "refused": sum(self._kinds.values()),
+            "reasons": [{"reason": kind, "updates": n} for kind, n in self._kinds.most_common()],
+            "latest": [
+                {
+                    "round": number(row, "round"),
+                    "client": row["client"],
+                    "reason": str(row.get("reason")),
+                }
+                for row in reversed(self._latest)
+            ],
+        }
+
+    def _client(self, client: int, tally: _Tally) -> dict[str, Any]:
+        return {
+            "client": client,
+            "asked": tally.asked,
+            "admitted": tally.admitted,
+            "refused": tally.asked - tally.admitted,
+            "tasks": tally.tasks,
+            "loss": tally.loss.value,
+            "accuracy": tally.accuracy.value,
+            "score": tally.score.value,
+            "tokens": tally.reward / UNITS,
+            "account": tally.account,
+            "reasons": [{"reason": kind, "updates": n} for kind, n in tally.reasons.most_common(5)],
+        }

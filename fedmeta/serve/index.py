@@ -1,0 +1,184 @@
+"""Which runs and comparisons a folder holds: the only paths that the page ever opens."""
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fedmeta.errors import UsageError
+from fedmeta.report.files import COMPARE, is_compare, is_run
+
+Kind = Literal["run", "comparison"]
+Stamp = tuple[tuple[int, int, int], ...]
+
+_READ = (
+    "run.json",
+    "config.toml",
+    "metrics.jsonl",
+    "clients.jsonl",
+    "test.jsonl",
+    "run.lock",
+    "report.html",
+    COMPARE,
+    "chain",
+    "chain/journal.sqlite",
+    "chain/journal.sqlite-wal",
+    "chain/journal.sqlite-shm",
+    "chain/audit.json",
+)
+"""Every file of a folder that the page reads."""
+_FRESH_SECONDS = 0.5
+
+
+class UnknownError(UsageError):
+    """There is no such run or comparison."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A folder that the page may read.
+
+    Attributes:
+        id: Its path below the folder of runs; what an address names it by.
+        path: Where it is.
+        kind: ``run`` or ``comparison``.
+        parent: Id of the comparison that it is a run of; None: it stands alone.
+        stamp: Changes whenever one of its files does.
+        problem: Why none of its files may be read, in one line; None: they may.
+    """
+
+    id: str
+    path: Path
+    kind: Kind
+    parent: str | None
+    stamp: Stamp
+    problem: str | None
+
+
+class Index:
+    """The runs and comparisons directly in a folder, and those one level below it.
+
+    An id that a browser sends is looked up among the known ones and never made into a path. A folder or
+    file that a symbolic link leads to from elsewhere is not read.
+
+    Args:
+        root: The folder of runs.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real = root.resolve()
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._seen = float("-inf")
+
+    def entries(self) -> dict[str, Entry]:
+        """Return what there is by id, as of at most half a second ago."""
+        with self._lock:
+            if time.monotonic() - self._seen > _FRESH_SECONDS:
+                self._entries = {entry.id: entry for entry in self._scan()}
+                self._seen = time.monotonic()
+            return self._entries
+
+    def find(self, id_: str, kind: Kind) -> Entry:
+        """Return the run or comparison of an id.
+
+        Raises:
+            UnknownError: If there is none.
+        """
+        entry = self.entries().get(id_)
+        if entry is None or entry.kind != kind:
+            raise UnknownError(f"there is no such {kind} in the folder of runs")
+        return entry
+
+    def id_of(self, path: Path) -> str | None:
+        """Return the id of a run's folder, however its path is written; None: it is not served."""
+        wanted = os.path.abspath(path)
+        known = (entry for entry in self.entries().values() if entry.kind == "run")
+        return next((entry.id for entry in known if os.path.abspath(entry.path) == wanted), None)
+
+    def _scan(self) -> Iterator[Entry]:
+        for path in self._folders(self.root):
+            parent = None
+            if is_compare(path):
+                parent = _id(path.relative_to(self.root))
+                yield self._entry(path, "comparison", None)
+            elif is_run(path):
+                yield self._entry(path, "run", None)
+                continue
+            for below in self._folders(path):
+                if is_run(below):
+                    yield self._entry(below, "run", parent)
+
+    def _folders(self, parent: Path) -> list[Path]:
+        try:
+            with os.scandir(parent) as found:
+                names = sorted(entry.name for entry in found if _is_folder(entry))
+        except OSError:
+            return []
+        # A name with a dot in front is a run folder that is still being made.
+        paths = [parent / name for name in names if not name.startswith(".")]
+        return [path for path in paths if self._inside(path)]
+
+    def _inside(self, path: Path) -> bool:
+        if not path.is_symlink():
+            return True
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            return False
+        return self._real in real.parents
+
+    def _entry(self, path: Path, kind: Kind, parent: str | None) -> Entry:
+        stamp, problem = self._look(path)
+        return Entry(_id(path.relative_to(self.root)), path, kind, parent, stamp, problem)
+
+    def _look(self, path: Path) -> tuple[Stamp, str | None]:
+        """Return the stamp of a folder's files, and what is wrong with one of them."""
+        stamp, problem = [], None
+        for name in _READ:
+            try:
+                found = (path / name).lstat()
+                if stat.S_ISLNK(found.st_mode):
+                    if not self._inside(path / name):
+                        problem = f"{name} is a link that leads out of the folder of runs"
+                    found = (path / name).stat()
+            except OSError:
+                stamp.append((0, 0, 0))
+                continue
+            if not (stat.S_ISREG(found.st_mode) or (name == "chain" and stat.S_ISDIR(found.st_mode))):
+                problem = f"{name} is no file"
+            stamp.append((found.st_mtime_ns, found.st_size, found.st_ino))
+        return tuple(stamp), problem
+
+
+def require_runs(root: Path) -> Path:
+    """Return the folder of runs.
+
+    Raises:
+        UsageError: If it is none, or is itself a run or a comparison.
+    """
+    if not root.is_dir():
+        raise UsageError(f"no folder of runs at '{root}': make a run first, as `fedmeta run quickstart`")
+    if is_run(root) or is_compare(root):
+        raise UsageError(
+            f"'{root}' is itself a run: serve the folder above it, '{root.absolute().parent}'"
+        )
+    return root
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads round in a circle.
+        return False
+
+
+def _id(path: Path) -> str:
+    # A name that is no UTF-8 is still listed, under one that is.
+    return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -1,0 +1,115 @@
+"""A log that grows while it is read: each line is read once."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+Row = dict[str, Any]
+
+_CHECKED = 256
+_CHUNK = 1 << 20
+_LONGEST = 1 << 24
+_TAIL = 1 << 16
+
+
+class Log:
+    """Follows a file of JSON lines.
+
+    A last line without its end is left for later. A file that was cut back, as a resume does, or that
+    another one took the place of, is read from its start again.
+
+    Args:
+        path: The file.
+        key: Whole number that every row has.
+        restart: Called before the file is read from its start.
+        add: Called with each row.
+
+    Attributes:
+        problem: What is wrong with the file, in one line; None: nothing.
+        bytes_read: Bytes read since the log was made.
+    """
+
+    def __init__(
+        self, path: Path, key: str, restart: Callable[[], None], add: Callable[[Row], None]
+    ) -> None:
+        self._path = path
+        self._key = key
+        self._restart = restart
+        self._add = add
+        self._offset = 0
+        self._file = -1
+        self._lines = 0
+        self._end = b""
+        self.problem: str | None = None
+        self.bytes_read = 0
+
+    def follow(self) -> None:
+        """Read what has come since the last call."""
+        self.problem = None
+        try:
+            with self._path.open("rb") as file:
+                number = os.fstat(file.fileno()).st_ino
+                if number != self._file or not self._goes_on(file):
+                    self._file, self._offset, self._lines, self._end = number, 0, 0, b""
+                    self._restart()
+                file.seek(self._offset)
+                self._read(file)
+        except FileNotFoundError:
+            self.problem = f"{self._path.name} is missing"
+        except OSError as error:
+            self.problem = f"{self._path.name}: {error.strerror}"
+
+    def _goes_on(self, file: BinaryIO) -> bool:
+        # Rounds that a resumed run repeats differ in their seconds, so a log that was cut back and has
+        # grown past the old place since is told by the bytes in front of that place.
+        file.seek(self._offset - len(self._end))
+        found = file.read(len(self._end))
+        self.bytes_read += len(found)
+        return found == self._end
+
+    def _read(self, file: BinaryIO) -> None:
+        rest = b""
+        while self.problem is None and (chunk := file.read(_CHUNK)):
+            self.bytes_read += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _LONGEST:
+                lines.append(rest)
+            for line in lines:
+                if self.problem is None:
+                    self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        row = _row(line, self._key)
+        if row is None:
+            self.problem = f"{self._path.name}: line {self._lines + 1} is damaged"
+            return
+        self._offset += len(line) + 1
+        self._lines += 1
+        self._end = (line + b"\n")[-_CHECKED:]
+        self._add(row)
+
+
+def last_row(path: Path) -> tuple[Row | None, str | None]:
+    """Return the last whole row of a log of rounds and what is wrong with it; only its end is read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL))
+            lines = file.read(_TAIL).split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None, f"{path.name} is missing"
+    except OSError as error:
+        return None, f"{path.name}: {error.strerror}"
+    row = _row(lines[-1], "round") if lines else None
+    damaged = row is None and (lines or size > _TAIL)
+    return row, f"{path.name}: its last line is damaged" if damaged else None
+
+
+def _row(line: bytes, key: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get(key), int) else None

@@ -1,0 +1,102 @@
+"""A line of the list: how a run or a comparison stands, from its heads and the end of its log."""
+
+import threading
+from typing import Any
+
+from fedmeta.report.files import RunFiles, number, read_compare, read_head
+from fedmeta.serve.index import Entry, Stamp
+from fedmeta.serve.log import last_row
+
+Row = dict[str, Any]
+
+
+class Summaries:
+    """The lines of the list; a folder is read again only when one of its files has changed.
+
+    Attributes:
+        read: Folders read so far.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Stamp, Row]] = {}
+        self.read = 0
+
+    def all(self, entries: dict[str, Entry]) -> list[Row]:
+        """Return a line for each entry, and forget those that are gone."""
+        with self._lock:
+            self._known = {id_: known for id_, known in self._known.items() if id_ in entries}
+            return [self._one(entry) for entry in entries.values()]
+
+    def _one(self, entry: Entry) -> Row:
+        known = self._known.get(entry.id)
+        # No file changes when a run is killed.
+        if known and known[0] == entry.stamp and known[1]["status"] != "running":
+            return known[1]
+        self.read += 1
+        row = _unreadable(entry) if entry.problem else summary(entry)
+        self._known[entry.id] = (entry.stamp, row)
+        return row
+
+
+def summary(entry: Entry) -> Row:
+    """Return the line of one run or comparison."""
+    return _comparison(entry) if entry.kind == "comparison" else _run(entry)
+
+
+def _unreadable(entry: Entry) -> Row:
+    return _row(entry, "unreadable", entry.problem)
+
+
+def _row(entry: Entry, status: str, problem: str | None) -> Row:
+    row: Row = {"id": entry.id, "kind": entry.kind, "parent": entry.parent}
+    return row | {"status": status, "problem": problem}
+
+
+def _run(entry: Entry) -> Row:
+    head = read_head(entry.path)
+    last, bad_log = last_row(entry.path / "metrics.jsonl")
+    config, last = head.config, last or {}
+    problem = head.problem or bad_log or _text(head.info.get("error"))
+    return _row(entry, status_of(head), problem) | {
+        "experiment": _text(head.info.get("experiment")),
+        "description": config.description if config else None,
+        "task": config.task if config else None,
+        "algorithm": config.algorithm if config else None,
+        "training": config.training if config else None,
+        "seed": number(head.info, "seed"),
+        "rounds": config.rounds if config else None,
+        "done": number(last, "round") or 0,
+        "last": {measure: number(last, measure) for measure in ("accuracy", "loss")},
+        "final": _final(head),
+        "started": _text(head.info.get("started")),
+        "seconds": number(head.info, "wall_seconds"),
+    }
+
+
+def status_of(head: RunFiles) -> str:
+    """Return how a run stands; one whose heads cannot be read is ``unreadable`` whatever it says."""
+    return "unreadable" if head.problem else head.status
+
+
+def _final(head: RunFiles) -> Row | None:
+    if not head.final:
+        return None
+    keys = ("step", "accuracy", "ci95", "loss", "loss_ci95")
+    return {key: number(head.final[-1], key) for key in keys}
+
+
+def _comparison(entry: Entry) -> Row:
+    found = read_compare(entry.path)
+    data = found.data
+    return _row(entry, found.status, found.problem) | {
+        "experiment": _text(data.get("experiment")),
+        "arms": [arm["name"] for arm in data.get("arms", [])],
+        "seeds": data.get("seeds", []),
+        "started": _text(data.get("started")),
+        "seconds": number(data, "wall_seconds"),
+    }
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,74 @@
+"""Folders of images, one sub-folder per class: the ImageFolder convention."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmeta.errors import DataError
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The files of a folder, in the order of their names.
+
+    Attributes:
+        files: The images.
+        labels: The class of each, the name of its sub-folder; None: the folder is flat, and unlabelled.
+        ignored: Hidden files and folders, which were passed over.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[str, ...] | None
+    ignored: tuple[Path, ...]
+
+
+def list_folder(folder: Path) -> ImageFolder:
+    """List a folder of images, or of sub-folders with the images of a class each.
+
+    Links are followed. What is hidden (its name begins with a dot) is passed over.
+
+    Raises:
+        DataError: If there is no such folder, it or a class is empty, it holds both images and
+            sub-folders, or a class holds a sub-folder.
+    """
+    entries, ignored = _entries(folder)
+    classes = [entry for entry in entries if entry.is_dir()]
+    if not classes:
+        if not entries:
+            raise DataError(f"{folder} holds no images{_but(ignored)}")
+        return ImageFolder(tuple(entries), None, tuple(ignored))
+    if len(classes) < len(entries):
+        flat = next(entry for entry in entries if not entry.is_dir())
+        raise DataError(
+            f"{folder} holds both class folders ('{classes[0].name}') and files ('{flat.name}')"
+        )
+    files: list[Path] = []
+    labels: list[str] = []
+    for one in classes:
+        members, hidden = _entries(one)
+        ignored += hidden
+        if not members:
+            raise DataError(f"{one} is a class without images{_but(hidden)}")
+        for member in members:
+            if member.is_dir():
+                raise DataError(
+                    f"{member} is a folder within a class: its images belong directly in {one}"
+                )
+        files += members
+        labels += [one.name] * len(members)
+    return ImageFolder(tuple(files), tuple(labels), tuple(ignored))
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return what lies in a folder, sorted by name, and what of it is hidden."""
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        raise DataError(f"no folder at '{folder}'") from None
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from None
+    hidden = [entry for entry in entries if entry.name.startswith(".")]
+    return [entry for entry in entries if not entry.name.startswith(".")], hidden
+
+
+def _but(hidden: list[Path]) -> str:
+    return f" but {len(hidden)} hidden files" if hidden else ""

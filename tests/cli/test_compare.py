@@ -1,0 +1,121 @@
+"""`fedmeta compare` as a user meets it: tables, JSON, exit codes, and mistakes in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedmeta.cli.main import main
+from fedmeta.experiment import Config
+from fedmeta.experiment.config import to_toml
+from fedmeta.experiment.plan import resolve
+from tests.experiment.compare.helpers import TINY
+
+BROKEN = """
+from fedmeta.learning.algorithms import MAML
+
+
+class Broken(MAML):
+    def task_updates(self, state, tasks):
+        raise KeyboardInterruptedByMistake
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with the tiny experiment in it."""
+    (tmp_path / "tiny.toml").write_text(to_toml(resolve(Config(**TINY))))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+def rows(out: str, name: str) -> list[list[str]]:
+    """The cells of an arm in each table."""
+    lines = (line for line in out.splitlines() if line.startswith(f"│ {name} "))
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+
+
+def test_a_comparison_prints_what_arms_came_to_and_what_they_took_and_then_the_same_from_its_files(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    asked = ["compare", "tiny.toml", "--arms", "centralized,federated", "--seeds", "2"]
+    assert call(*asked, "--arm", "fewer:cohort=2", "--jobs", "2") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "6 runs -> runs/compare-tiny" in out
+    assert "6/6 " in out
+    assert "mean and 95% interval over 2 seeds" in out
+    results, costs = rows(out, "fewer")
+    assert len(results) == 5
+    assert all("±" in cell for cell in results[1:])
+    assert costs[1:3] == ["20", "80"]
+    assert rows(out, "centralized")[1][4:6] == ["0.0", "0.0"]
+    assert rows(out, "centralized")[0][-1] == ""
+
+    assert call(*asked, "--arm", "fewer:cohort=2", "--json") == 0
+    out, err = capsys.readouterr()
+    data = json.loads(out)
+    assert "6 runs (6 finished before) -> runs/compare-tiny" in err
+    assert data == json.loads((here / "runs" / "compare-tiny" / "compare.json").read_text())
+    assert [arm["name"] for arm in data["arms"]] == ["centralized", "federated", "fewer"]
+    assert f"{data['arms'][2]['final'][-1]['mean']:.3f}" in results[-2]
+
+
+def test_an_arm_that_fails_is_named_the_others_finish_and_the_exit_code_is_1(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "broken.py").write_text(BROKEN)
+    asked = ["compare", "tiny.toml", "--arms", "federated", "--seeds", "1", "--json"]
+    assert call(*asked, "--arm", "wild:algorithm=broken:Broken,training=centralized") == 1
+    out, err = capsys.readouterr()
+    data = json.loads(out)
+    assert data["status"] == "failed"
+    assert [arm["status"] for arm in data["arms"]] == ["finished", "failed"]
+    assert data["arms"][0]["final"][-1]["mean"] is not None
+    error = "seed 0: round 1: the pooled tasks cannot be learned from: NameError: name"
+    assert data["arms"][1]["error"].startswith(error)
+    assert "wild-seed0 failed: round 1: the pooled tasks cannot be learned from" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["quickstrat"], "unknown experiment 'quickstrat': did you mean 'quickstart'?"),
+        (["tiny.toml", "--arms", "federatd"], "unknown arm 'federatd': did you mean 'federated'?"),
+        (["tiny.toml", "--arms", ","], "there is no arm to compare"),
+        (["tiny.toml", "--seeds", "0"], "seeds = 0"),
+        (["tiny.toml", "--jobs", "0"], "jobs = 0"),
+        (["tiny.toml", "--arm", "fewer"], "expected name:key=value"),
+        (["tiny.toml", "--arm", "x:chort=2"], "arm 'x': unknown key 'chort': did you mean 'cohort'?"),
+        (["tiny.toml", "--arm", "x:data.shots=2"], "arm 'x': data.shots differs from the experiment's"),
+        (["tiny.toml", "--arm", "x:task=digits,data={}"], "arm 'x': task differs from the experiment's"),
+        (["tiny.toml", "--arm", "a/b:cohort=2"], "an arm's name is of letters, digits, - and _"),
+        (["tiny.toml", "-s", "rounds=12"], "set the experiment's rounds to 10 or 15 (now 12)"),
+        (["tiny.toml", "-s", "test_clients=0"], "needs test_clients of at least 1"),
+        (["tiny.toml", "--out", "."], "exists and is no comparison"),
+        (["tiny.toml", "--out", "tiny.toml"], "exists and is no comparison"),
+        (["tiny.toml", "--out", "tiny.toml/c"], "cannot write to tiny.toml/c: Not a directory"),
+        ([], "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing_behind(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert call("compare", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert [path.name for path in here.iterdir()] == ["tiny.toml"]
+
+
+def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compare", "--help") == 0
+    assert "fedmeta compare quickstart --arms federated,fedavg --arm" in capsys.readouterr().out

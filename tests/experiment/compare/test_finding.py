@@ -1,0 +1,121 @@
+"""Which folders a comparison trusts: equal configs, whole files, and never an overwritten run."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedmeta.experiment import Config, RunFolder, run
+from fedmeta.experiment.compare.finding import Finder, Place, essence
+from fedmeta.experiment.plan import resolve
+
+from .helpers import TINY
+
+CONFIG = resolve(Config(**TINY))
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; tests work on copies."""
+    path = tmp_path_factory.mktemp("made") / "run"
+    run(CONFIG, out=path)
+    return path
+
+
+def find(folder: Path, config: Config = CONFIG) -> tuple[Place, list[str]]:
+    notes: list[str] = []
+    return Finder(folder, notes.append).find("federated-seed0", config), notes
+
+
+def changed(**values: object) -> Config:
+    return CONFIG.model_copy(update=values)
+
+
+def test_a_run_that_is_not_there_yet_gets_its_plain_name(tmp_path: Path) -> None:
+    assert find(tmp_path / "c") == (Place(tmp_path / "c" / "federated-seed0", "free"), [])
+
+
+@pytest.mark.parametrize("where", ["c/federated-seed0", "quickstart-001", "other/local-seed0"])
+def test_a_finished_run_is_found_beside_and_in_other_comparisons(
+    made: Path, tmp_path: Path, where: str
+) -> None:
+    shutil.copytree(made, tmp_path / "runs" / where)
+    place = Place(tmp_path / "runs" / where, "finished")
+    assert find(tmp_path / "runs" / "c") == (place, [])
+
+
+def test_keys_that_change_nothing_are_not_compared(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "c" / "federated-seed0")
+    other = changed(workers="auto", checkpoint_every=1, timeout=3.0, description="x")
+    assert find(tmp_path / "c", other)[0].state == "finished"
+    assert essence(other) == essence(CONFIG) != essence(changed(cohort=3))
+
+
+def test_a_run_with_another_config_is_not_touched(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "c" / "federated-seed0")
+    found = find(tmp_path / "c", changed(rounds=11))
+    assert found == (Place(tmp_path / "c" / "federated-seed0-2", "free"), [])
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
+def test_a_run_that_was_cut_short_is_gone_on_with(made: Path, tmp_path: Path, status: str) -> None:
+    """``running`` without a process that holds the folder means killed."""
+    path = shutil.copytree(made, tmp_path / "c" / "federated-seed0")
+    RunFolder(path).update_info({"status": status})
+    assert find(tmp_path / "c") == (Place(path, "begun"), [])
+
+
+def test_a_run_that_was_cut_short_elsewhere_is_somebody_elses(made: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(made, tmp_path / "quickstart-001")
+    RunFolder(path).update_info({"status": "interrupted"})
+    assert find(tmp_path / "c")[0].state == "free"
+
+
+def cut(name: str) -> Damage:
+    return lambda run: (run / name).write_bytes((run / name).read_bytes()[:-200])
+
+
+def spoil(name: str) -> Damage:
+    return lambda run: (run / name).write_bytes(b"{\n" + (run / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "status", "why"),
+    [
+        (spoil("metrics.jsonl"), "finished", "metrics.jsonl: line 1 is damaged"),
+        (cut("metrics.jsonl"), "finished", "metrics.jsonl does not hold every round"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "finished", "No such file"),
+        (
+            lambda run: RunFolder(run).update_info({"final": []}),
+            "finished",
+            "does not hold every result",
+        ),
+        (lambda run: RunFolder(run).update_info({"final": None}), "finished", "lacks fields"),
+        (lambda run: (run / "metrics.jsonl").write_text("{}\n"), "finished", "lacks fields"),
+        (spoil("config.toml"), "finished", "config.toml"),
+        (spoil("run.json"), "finished", "run.json is damaged"),
+        (spoil("clients.jsonl"), "failed", "clients.jsonl: line 1 is damaged"),
+    ],
+)
+def test_a_damaged_run_is_named_and_made_again_beside_it(
+    made: Path, tmp_path: Path, damage: Damage, status: str, why: str
+) -> None:
+    path = shutil.copytree(made, tmp_path / "c" / "federated-seed0")
+    RunFolder(path).update_info({"status": status})
+    damage(path)
+    place, notes = find(tmp_path / "c")
+    assert place == Place(tmp_path / "c" / "federated-seed0-2", "free")
+    assert len(notes) == 1
+    assert str(path) in notes[0]
+    assert why in notes[0]
+    assert "the run is made again beside it" in notes[0]
+
+
+def test_a_damaged_run_elsewhere_is_named_and_not_used(made: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(made, tmp_path / "quickstart-001")
+    cut("metrics.jsonl")(path)
+    place, notes = find(tmp_path / "c")
+    assert place.state == "free"
+    assert notes == [f"{path}: metrics.jsonl does not hold every round: not used"]

@@ -1,0 +1,110 @@
+"""A run on another engine: the same results, and a way back from one to the other."""
+
+import importlib.util
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from fedmeta.errors import ConfigError, UsageError
+from fedmeta.experiment import Config, RunFolder, resume, run
+from fedmeta.experiment.config import to_toml
+
+from .helpers import TINY, fedmeta, start
+
+
+def state(path: Path, round_: int) -> dict[str, object]:
+    saved = load_file(path / "checkpoints" / f"round-{round_:06d}.safetensors")
+    return {key: value for key, value in saved.items() if key.startswith("state.")}
+
+
+def test_an_engine_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="engine: input should be 'vector'"):
+        run(Config(**TINY), {"engine": "spark"})
+
+
+def test_ray_without_its_extra_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
+    with pytest.raises(UsageError, match="needs the extra"):
+        run(Config(**TINY), {"engine": "ray"}, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faults_are_for_the_engine_whose_time_is_simulated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="faults need engine = 'vector', not 'ray'"):
+        run(Config(**TINY), {"engine": "ray", "faults.rates": {"no-records": 0.1}}, out=tmp_path / "run")
+
+
+def test_where_clients_run_may_change_on_resume(tmp_path: Path) -> None:
+    run(Config(**TINY), {"rounds": 2}, out=tmp_path / "run")
+    result = resume(tmp_path / "run", {"rounds": 3, "engine": "vector", "ray.address": "10.0.0.1:6379"})
+    assert result.rounds == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_ray_run_whose_server_is_killed_goes_on_on_ray_or_elsewhere(tmp_path: Path) -> None:
+    """The undisturbed run is one on vector; the killed one begins on Ray, and ends on both."""
+    settings = {"rounds": 30, "timeout": 300.0}
+    config = Config(**TINY | settings)
+    run(config, out=tmp_path / "undisturbed")
+    (tmp_path / "tiny.toml").write_text(to_toml(config))
+    path = tmp_path / "killed"
+    process = start("run", "tiny.toml", "--out", str(path), "-s", "engine=ray", cwd=tmp_path)
+    while (
+        not (path / "metrics.jsonl").exists() or (path / "metrics.jsonl").read_bytes().count(b"\n") < 5
+    ):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # Ray's own helpers look for their parent only now and then.
+    psutil.wait_procs(below, timeout=120)
+    assert [one for one in below if one.is_running() and one.status() != "zombie"] == []
+    finished = RunFolder.open(path).checkpoints.rounds()[0]
+    assert 4 <= finished < 30
+    subprocess.run(["cp", "-r", str(path), str(tmp_path / "elsewhere")], check=True)
+
+    on_ray = fedmeta("resume", str(path), "--json", cwd=tmp_path)
+    assert on_ray.returncode == 0, on_ray.stderr
+    assert json.loads(on_ray.stdout)["engine"] == "ray"
+    elsewhere = resume(tmp_path / "elsewhere", {"engine": "vector"})
+    assert elsewhere.engine == "vector"
+
+    expected = state(tmp_path / "undisturbed", 30)
+    for folder in (path, tmp_path / "elsewhere"):
+        rows = RunFolder.open(folder).metrics()
+        assert [row["round"] for row in rows] == list(range(1, 31))
+        assert all(row["admitted"] == 4 for row in rows)
+        for key, value in state(folder, 30).items():
+            assert (value - expected[key]).abs().max() <= 1e-5 * expected[key].abs().max()  # type: ignore[operator, attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_a_ray_run_and_all_of_ray(tmp_path: Path) -> None:
+    config = Config(**TINY | {"rounds": 10_000, "timeout": 300.0, "engine": "ray"})
+    (tmp_path / "tiny.toml").write_text(to_toml(config))
+    process = start("run", "tiny.toml", "--out", "run", cwd=tmp_path)
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not log.exists() or not log.stat().st_size:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "fedmeta: interrupted"
+    assert "Traceback" not in output + errors
+    psutil.wait_procs(below, timeout=30)
+    assert [one for one in below if one.is_running() and one.status() != "zombie"] == []
+    assert RunFolder.open(tmp_path / "run").status == "interrupted"

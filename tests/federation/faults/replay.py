@@ -1,0 +1,33 @@
+"""Replay one seed of the thousand: `python -m tests.federation.faults.replay SEED`."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from fedmeta.experiment import RunFolder
+from fedmeta.experiment import plan as planning
+from fedmeta.experiment.config import to_toml
+from tests.federation.faults.plans import check, draw
+
+
+def main(seed: int) -> None:
+    """Show a seed's config, run it, show what became of each client, and check what must hold."""
+    config = draw(seed).config
+    print(to_toml(config))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check(seed, Path(folder))
+        finally:
+            whole = Path(folder) / "whole"
+            if whole.exists():
+                faults = planning.faults(config)
+                for row in RunFolder(whole).clients():
+                    fault = faults.due(row["round"], row["client"])
+                    met = f"{fault.kind:12}" if fault else "-" * 12
+                    what = f"{row['outcome']:12}{row['reason'] or ''}"
+                    print(f"round {row['round']} client {row['client']:2} {met} {what}")
+    print(f"seed {seed}: all holds")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

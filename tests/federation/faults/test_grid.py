@@ -1,0 +1,110 @@
+"""Simulated time, other node ids, and the same faults by a mod where time is real."""
+
+import time
+from typing import Any
+
+import pytest
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedmeta.federation import MetaStrategy, Plan
+from fedmeta.federation.client import build_client_app
+from fedmeta.federation.faults import FaultOptions, FaultPlan, FaultyGrid, fault_mod, read_faults
+from fedmeta.federation.flower import as_server, new_context, stamp
+from fedmeta.federation.vector.execution import InProcess, one_thread
+from tests.federation.helpers import SINUSOID
+
+PLAN = Plan(rounds=4, cohort=12, timeout=100.0)
+LEARNER = SINUSOID.build()
+
+
+def plan(*entries: dict[str, Any]) -> FaultPlan:
+    return read_faults(FaultOptions(entries=list(entries)), SINUSOID.population, 4, seed=0)
+
+
+def entry(kind: str, **options: Any) -> dict[str, Any]:
+    return {"kind": kind, "clients": [3], "rounds": [2], **options}
+
+
+def play(faults: FaultPlan) -> tuple[list[str], list[list[int]]]:
+    """Run; return what became of client 3 by round, and the nodes that replied by round."""
+    nodes: list[list[int]] = []
+
+    class Watched(FaultyGrid):
+        def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
+            replies = list(super().send_and_receive(messages, timeout=timeout))
+            nodes.append([reply.metadata.src_node_id for reply in replies])
+            return replies
+
+    seen: list[str] = []
+    with one_thread(), as_server():
+        grid: Grid = Watched(LEARNER, InProcess(LEARNER), faults=faults)
+        strategy = MetaStrategy(LEARNER, PLAN, lambda r, _: seen.append(r.clients[3].outcome))
+        strategy.start(grid, strategy.arrays, num_rounds=4, timeout=100.0)
+    return seen, nodes
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(99.0, "admitted"), (101.0, "late"), (1e9, "late")])
+def test_to_be_late_takes_no_time_and_counts_by_the_deadline(seconds: float, outcome: str) -> None:
+    seen, _ = play(plan(entry("late", seconds=seconds)))
+    assert seen == ["admitted", outcome, "admitted", "admitted"]
+
+
+def test_who_vanishes_is_lost_for_as_long() -> None:
+    assert play(plan(entry("vanish", away=2)))[0] == ["admitted", "lost", "lost", "admitted"]
+
+
+def test_who_comes_back_with_another_node_id_is_asked_under_it() -> None:
+    seen, nodes = play(plan(entry("move", away=1)))
+    assert seen == ["admitted", "lost", "admitted", "admitted"]
+    others = [node for node in range(2, 14) if node != 5]
+    clients = len(SINUSOID.population)
+    assert [sorted(sent) for sent in nodes] == [
+        list(range(2, 14)),
+        others,
+        [*others, 5 + clients],
+        [*others, 5 + clients],
+    ]
+
+
+def test_a_request_to_the_old_node_id_is_lost() -> None:
+    with one_thread(), as_server():
+        grid = FaultyGrid(LEARNER, InProcess(LEARNER), faults=plan(entry("move", away=1)), first_round=3)
+        strategy = MetaStrategy(LEARNER, PLAN, lambda *_: None)
+        strategy.connect(grid)
+        asked = list(strategy._requests("train", 3, strategy.arrays, [3, 4]))
+        assert asked[0].metadata.dst_node_id == 5 + len(SINUSOID.population)
+        asked[0].metadata.dst_node_id = 5
+        replies = list(grid.send_and_receive(asked))
+    assert [grid.client_of(reply.metadata.src_node_id) for reply in replies] == [4]
+
+
+def test_two_replies_of_one_client_reach_the_gate() -> None:
+    seen, nodes = play(plan(entry("twice")))
+    assert seen[1] == "quarantined"
+    assert nodes[1].count(5) == 2
+
+
+def answer(faults: FaultPlan, timeout: float) -> tuple[float, Message]:
+    """Let client 3 answer in round 2 where time is real; return how long it took."""
+    with one_thread(), as_server():
+        strategy = MetaStrategy(LEARNER, PLAN, lambda *_: None)
+        strategy.connect(FaultyGrid(LEARNER, InProcess(LEARNER), faults=faults))
+        (request,) = strategy._requests("train", 2, strategy.arrays, [3])
+        stamp(request, "1")
+        app = build_client_app(LEARNER, [fault_mod(faults, LEARNER, timeout)])
+        began = time.monotonic()
+        reply = app(request, new_context(5, 3, len(SINUSOID.population)))
+        return time.monotonic() - began, reply
+
+
+def test_where_time_is_real_a_late_client_sleeps() -> None:
+    seconds, reply = answer(plan(entry("late", seconds=0.4)), timeout=60.0)
+    assert seconds >= 0.4
+    assert reply.has_content()
+
+
+@pytest.mark.parametrize("table", [entry("late", seconds=1e9), entry("vanish"), entry("move")])
+def test_where_time_is_real_nobody_sleeps_long_after_the_deadline(table: dict[str, Any]) -> None:
+    seconds, _ = answer(plan(table), timeout=0.1)
+    assert seconds >= 1.0

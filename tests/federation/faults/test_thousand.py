@@ -1,0 +1,23 @@
+"""A thousand plans of faults: whatever goes wrong, what must hold does.
+
+All of them: ``pytest tests/federation/faults -m ''``.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.federation.faults.plans import check
+
+FAST = 50
+ALL = 1000
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(FAST), *(pytest.param(s, marks=pytest.mark.slow) for s in range(FAST, ALL))]
+)
+def test_what_must_hold_does_whatever_goes_wrong(seed: int, tmp_path: Path) -> None:
+    try:
+        check(seed, tmp_path)
+    except BaseException as error:
+        raise AssertionError(f"replay it: python -m tests.federation.faults.replay {seed}") from error

@@ -1,0 +1,145 @@
+"""A grid with random node ids becomes one whose clients are known by their partition."""
+
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+from flwr.app import Context, Message, MessageType, RecordDict
+
+from fedmeta.errors import RunError, UsageError
+from fedmeta.federation import Federation, Plan, RoundRecord, simulate
+from fedmeta.federation.client import request_content
+from fedmeta.federation.codec import Codec
+from fedmeta.federation.flower import as_server
+from fedmeta.federation.remote import directory
+from fedmeta.federation.remote.app import ClientSide, build_remote_app
+from fedmeta.federation.remote.directory import Directory
+from fedmeta.federation.server.nodes import wait_for_nodes
+from tests.federation.helpers import PLAN, SINUSOID, assert_same
+from tests.federation.remote.helpers import Nodes
+
+CLIENTS = len(SINUSOID.population)
+LEARNER = SINUSOID.build()
+APP = build_remote_app(lambda _: ClientSide(LEARNER))
+
+
+@pytest.fixture(autouse=True)
+def _server() -> Iterator[None]:
+    with as_server():
+        yield
+
+
+def learned(nodes: Nodes) -> Directory:
+    grid = Directory(nodes, CLIENTS)
+    wait_for_nodes(grid, CLIENTS, 20)
+    return grid
+
+
+def test_partitions_are_found_out_by_asking() -> None:
+    nodes = Nodes(APP, reversed(range(CLIENTS)))
+    grid = learned(nodes)
+    for node, context in nodes.contexts.items():
+        client = context.node_config["partition-id"]
+        assert grid.client_of(node) == client
+        assert grid.node_of(client) == node  # type: ignore[arg-type]
+    assert grid.client_of(1) is None
+
+
+def test_the_same_state_as_on_the_stacked_grid_though_replies_come_in_any_order() -> None:
+    records: list[RoundRecord] = []
+    ours = Federation(LEARNER, learned(Nodes(APP, range(CLIENTS)))).train(
+        PLAN, lambda record, _: records.append(record)
+    )
+    stacked: list[RoundRecord] = []
+    theirs = simulate(SINUSOID, PLAN, observer=lambda record, _: stacked.append(record))
+    for key, value in theirs.state.items():
+        assert (ours.state[key] - value).abs().max() <= 1e-5 * value.abs().max()
+    assert [[c.client for c in r.clients] for r in records] == [
+        [c.client for c in r.clients] for r in stacked
+    ]
+    again = Federation(LEARNER, learned(Nodes(APP, range(CLIENTS)))).train(PLAN, lambda *_: None)
+    assert_same(ours.state, again.state)
+
+
+def test_a_node_that_comes_back_under_another_id_takes_part_again() -> None:
+    nodes = Nodes(APP, range(CLIENTS))
+    grid = learned(nodes)
+    lost = grid.node_of(3)
+    assert lost is not None
+    del nodes.contexts[lost]
+    assert 3 not in [grid.client_of(node) for node in grid.get_node_ids()]
+    assert grid.node_of(3) is None
+    back = nodes.join(3)
+    while grid.node_of(3) is None:
+        list(grid.get_node_ids())
+    assert grid.node_of(3) == back
+
+
+def test_who_has_a_partition_keeps_it_from_others(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = Nodes(APP, range(CLIENTS))
+    grid = learned(nodes)
+    holder = grid.node_of(3)
+    nodes.join(3)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            list(grid.get_node_ids())
+    assert grid.node_of(3) == holder
+    assert "says it holds partition 3, as another does" in caplog.text
+
+
+def test_a_partition_that_is_none_of_ours_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = Nodes(APP, [*range(CLIENTS), 99])
+    with caplog.at_level(logging.WARNING):
+        grid = learned(nodes)
+        for _ in range(5):
+            list(grid.get_node_ids())
+    assert caplog.text.count("holds none of the 17 partitions: 99") == 1
+
+
+def test_a_node_without_data_is_told_at_once() -> None:
+    def no_data(_: Context) -> ClientSide:
+        raise FileNotFoundError("no folder 'omniglot'")
+
+    grid = Directory(Nodes(build_remote_app(no_data), range(CLIENTS)), CLIENTS)
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="cannot take part: FileNotFoundError: no folder 'omniglot'"):
+        wait_for_nodes(grid, CLIENTS, 60)
+    assert time.monotonic() - began < 30
+
+
+def test_nobody_is_waited_for_beyond_the_deadline() -> None:
+    nodes = Nodes(APP, range(CLIENTS))
+    grid = learned(nodes)
+    nodes.pull_messages = lambda message_ids: []  # type: ignore[method-assign]
+    content = request_content(Codec(LEARNER.template).encode(LEARNER.template), 1)
+    node = grid.node_of(0)
+    assert node is not None
+    assert grid.send_and_receive([Message(content, node, MessageType.TRAIN)], timeout=0.3) == []
+
+
+def test_an_engine_that_ended_is_not_waited_for() -> None:
+    def ended() -> None:
+        raise RunError("Ray ended")
+
+    grid = Directory(Nodes(APP, range(CLIENTS)), CLIENTS, ended)
+    with pytest.raises(RunError, match="Ray ended"):
+        Federation(LEARNER, grid).train(Plan(rounds=1, cohort=2, timeout=600), lambda *_: None)
+
+
+def test_a_reply_in_the_name_of_another_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = Nodes(APP, range(CLIENTS))
+    grid = learned(nodes)
+    monkeypatch.setattr(directory, "LAST_WAIT", 0.02)
+    one, other = grid.node_of(0), grid.node_of(1)
+    assert one is not None
+    assert other is not None
+    honest = nodes.app
+
+    def forge(message: Message, context: Context) -> Message:
+        reply = honest(message, context)
+        reply.metadata.__dict__["_src_node_id"] = other
+        return reply
+
+    nodes.app = forge  # type: ignore[assignment]
+    assert grid.send_and_receive([Message(RecordDict(), one, MessageType.QUERY)], timeout=1) == []

@@ -1,0 +1,191 @@
+"""The addresses, asked really over HTTP."""
+
+import asyncio
+import json
+import re
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from fedmeta.serve.guard import POLICY, Guard
+from tests.report.made import EVIL
+from tests.serve.conftest import OUTSIDE
+from tests.serve.serving import Served
+
+HOSTILE = EVIL.replace("/", "|")
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [
+        ("/api/runs", {"root", "rows"}),
+        ("/api/curves/digits-001?points=500", {"rounds", "charts"}),
+        ("/api/clients/digits-001", {"clients", "reasons", "latest", "updates", "refused"}),
+        ("/api/run/compare-quickstart/federated-seed0", {"status", "parent", "results", "config"}),
+        ("/api/comparison/compare-quickstart", {"arms", "sections"}),
+        ("/api/selected?run=digits-001&run=half-written", {"runs", "charts", "table"}),
+    ],
+)
+def test_each_address_answers_in_json(served: Served, path: str, keys: set[str]) -> None:
+    answer = served.get(path)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert keys <= set(answer.json)
+
+
+@pytest.mark.parametrize("id_", ["digits-001", "chained", "no-json", "bad-line", "nothing-but-a-log"])
+def test_every_run_has_a_page_and_every_view_of_it_answers(served: Served, id_: str) -> None:
+    for path in (f"/run/{id_}", f"/api/run/{id_}", f"/api/curves/{id_}", f"/api/clients/{id_}"):
+        assert served.get(path).status == 200, path
+
+
+@pytest.mark.parametrize(
+    "id_",
+    [
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "%252e%252e%252fetc%252fpasswd",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "..%5c..%5cetc%5cpasswd",
+        "../outside",
+        "..%2foutside",
+        "linked",
+        "linked/config.toml",
+        "linked-file",
+        "digits-001/config.toml",
+        "digits-001/../../outside",
+        "digits-001%00",
+        "%ff%fe",
+        "no-such-run",
+    ],
+)
+@pytest.mark.parametrize(
+    "page",
+    ["/run", "/api/run", "/api/curves", "/api/clients", "/api/comparison", "/report", "/comparison"],
+)
+def test_no_path_leads_out_of_the_folder(served: Served, page: str, id_: str) -> None:
+    answer = served.get(f"{page}/{id_}")
+    if (page, id_) == ("/run", "linked-file"):
+        assert "leads out of the folder of runs" in answer.text
+    assert answer.status == 404
+    assert OUTSIDE not in answer.text
+    assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "name", ["../app.py", "..%2fapp.py", "%2e%2e%2fapp.py", "none.js", "/etc/passwd"]
+)
+def test_static_files_are_a_fixed_list(served: Served, name: str) -> None:
+    assert served.get(f"/static/{name}").status == 404
+
+
+def test_a_page_that_is_not_there_is_one_clear_panel(served: Served) -> None:
+    for path in ("/run/none", "/nowhere"):
+        answer = served.get(path)
+        assert answer.headers["content-type"].startswith("text/html")
+        assert answer.text.count('role="alert"') == 1
+    assert served.get("/api/none").json == {"error": "there is no such page"}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
+def test_nothing_can_be_changed(served: Served, method: str) -> None:
+    answer = served.get("/api/runs", method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::2]:1"]
+)
+def test_a_name_that_was_made_to_lead_here_is_refused(served: Served, host: str) -> None:
+    answer = served.get("/api/runs", Host=host)
+    assert (answer.status, "rows" in answer.text) == (421, False)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost:8642", "LOCALHOST", "[::1]:8642", "127.0.0.1:1"]
+)
+def test_its_own_names_are_answered(served: Served, host: str) -> None:
+    assert served.get("/api/runs", Host=host).status == 200
+
+
+def test_a_server_for_all_answers_to_addresses_and_not_to_names() -> None:
+    reached: list[str] = []
+    statuses: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append(scope["headers"][0][1].decode())
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def ask(host: str) -> None:
+        scope = {"type": "http", "method": "GET", "headers": [(b"host", host.encode())]}
+        await Guard(app, "0.0.0.0")(scope, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(ask("192.0.2.7:8642"))
+    asyncio.run(ask("evil.example"))
+    assert reached == ["192.0.2.7:8642"]
+    assert statuses[0] == 421
+
+
+@pytest.mark.parametrize("path", ["/", "/run/digits-001", "/nowhere", "/api/runs", "/static/list.js"])
+def test_every_answer_says_what_the_page_may_do(served: Served, path: str) -> None:
+    headers = served.get(path).headers
+    assert headers["content-security-policy"] == POLICY
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in headers
+    assert "script-src 'self';" in POLICY
+
+
+def test_pages_hold_no_script_of_their_own(served: Served) -> None:
+    for path in ("/", "/run/digits-001", "/comparison/compare-quickstart", "/selected?run=digits-001"):
+        text = served.get(path).text
+        assert not re.findall(r"<script(?![^>]*\bsrc=)", text)
+        assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", text)
+
+
+def test_names_from_the_disk_are_escaped(served: Served) -> None:
+    assert EVIL.encode() not in served.get(f"{served.page('run', HOSTILE)[len(served.address) :]}").body
+    page = served.get(served.page("run", HOSTILE).removeprefix(served.address))
+    assert page.status == 200
+    assert "<img" not in page.text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page.text
+
+
+@pytest.mark.parametrize(
+    "query", ["?points=1", "?points=many", "?points=1000000000", "?points=-5", "?points=nan"]
+)
+def test_a_bad_number_of_points_is_named(served: Served, query: str) -> None:
+    answer = served.get(f"/api/curves/digits-001{query}")
+    assert answer.status == 400
+    assert answer.json["error"].startswith("points: ")
+
+
+def test_nothing_selected_and_an_unknown_run_among_the_selected(served: Served) -> None:
+    assert served.get("/api/selected").status == 400
+    assert served.get("/selected").status == 400
+    assert served.get("/api/selected?run=digits-001&run=../outside").status == 404
+    assert served.get("/api/selected?" + "&".join(f"run={n}" for n in range(17))).status == 400
+
+
+def test_a_report_is_shown_from_within_its_folder_and_reaches_nothing(served: Served) -> None:
+    assert served.get("/report/digits-001").status == 404
+    (served.root / "chained" / "report.html").write_text("<title>the report</title>")
+    try:
+        answer = served.get("/report/chained")
+    finally:
+        (served.root / "chained" / "report.html").unlink()
+    assert answer.body == b"<title>the report</title>"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts")
+    assert "allow-same-origin" not in policy
+    assert "default-src 'none'" in policy
+
+
+def test_answers_have_no_number_that_json_lacks(served: Served) -> None:
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    body = served.get("/api/runs").body
+    assert json.loads(body, parse_constant=refuse)["rows"]

@@ -1,0 +1,87 @@
+"""A folder of images, one sub-folder per class, is listed whole or refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from fedmeta.errors import DataError
+from fedmeta.tasks.image_folder import list_folder
+
+
+def make(folder: Path, *files: str) -> Path:
+    """Empty files under a folder; a name that ends in a slash is a folder."""
+    folder.mkdir(exist_ok=True)
+    for name in files:
+        path = folder / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return folder
+
+
+def test_sub_folders_are_classes_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = make(tmp_path / "support", "b/2.png", "a/9.png", "b/1.png", "b/10.png")
+    listed = list_folder(folder)
+    assert [str(file.relative_to(folder)) for file in listed.files] == [
+        "a/9.png",
+        "b/1.png",
+        "b/10.png",
+        "b/2.png",
+    ]
+    assert listed.labels == ("a", "b", "b", "b")
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    listed = list_folder(make(tmp_path / "query", "y.png", "x.jpg"))
+    assert [file.name for file in listed.files] == ["x.jpg", "y.png"]
+    assert listed.labels is None
+
+
+def test_hidden_files_are_passed_over_and_told(tmp_path: Path) -> None:
+    folder = make(tmp_path / "support", ".DS_Store", "a/.hidden", "a/1.png", ".git/x")
+    listed = list_folder(folder)
+    assert [file.name for file in listed.files] == ["1.png"]
+    assert {file.name for file in listed.ignored} == {".DS_Store", ".hidden", ".git"}
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    make(tmp_path / "elsewhere", "1.png", "2.png")
+    folder = make(tmp_path / "support", "a/1.png")
+    (folder / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / "a" / "3.png").symlink_to(tmp_path / "elsewhere" / "2.png")
+    listed = list_folder(folder)
+    assert [f"{file.parent.name}/{file.name}" for file in listed.files] == [
+        "a/1.png",
+        "a/3.png",
+        "b/1.png",
+        "b/2.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ((), "holds no images"),
+        ((".hidden",), "holds no images but 1 hidden files"),
+        (("a/1.png", "b/"), "b is a class without images"),
+        (("a/1.png", "b/.hidden"), "b is a class without images but 1 hidden files"),
+        (("a/1.png", "readme.txt"), "both class folders ('a') and files ('readme.txt')"),
+        (("a/1.png", "a/deeper/2.png"), "deeper is a folder within a class"),
+    ],
+)
+def test_a_folder_that_could_be_read_in_two_ways_is_refused(
+    tmp_path: Path, files: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        list_folder(make(tmp_path / "folder", *files))
+    assert message in str(caught.value)
+
+
+def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder at"):
+        list_folder(tmp_path / "none")
+    make(tmp_path, "file.png")
+    with pytest.raises(DataError, match=r"file\.png: Not a directory"):
+        list_folder(tmp_path / "file.png")
