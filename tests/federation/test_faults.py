@@ -199,7 +199,8 @@ def test_quorum_missed_leaves_the_model_and_marks_the_round() -> None:
     assert [(r.admitted, r.quarantined, r.tasks, r.update_norm) for r in records] == [
         (10, 2, 0, 0.0)
     ] * 2
-    assert_same(start.state, SINUSOID.build().init_state())
+    first = SINUSOID.build().init_state()
+    assert_same(start.state, {key: first[key] for key in sorted(first)})
 
 
 def test_quorum_met_exactly_is_enough() -> None:

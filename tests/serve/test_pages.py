@@ -245,6 +245,7 @@ def test_a_new_run_appears_and_its_curves_grow(tmp_path: Path, open_page: OpenPa
         log = rows(tmp_path / "runs" / "live" / "metrics.jsonl")
         assert values(page, "Loss by round", "training, after adaptation") == [r["loss"] for r in log]
         assert page.evaluate("window.stayed")
+        page.close()  # before its server goes, or it may complain that it cannot find it
 
 
 def test_a_run_that_is_resumed_starts_its_curves_anew(own: Path, open_page: OpenPage) -> None:
@@ -260,6 +261,7 @@ def test_a_run_that_is_resumed_starts_its_curves_anew(own: Path, open_page: Open
         )
         edit(own / "one", status="failed", error="round 4: the disk is full")
         expect(page.locator("#problem")).to_contain_text("the disk is full")
+        page.close()
 
 
 def test_a_server_that_went_is_told_and_found_again(own: Path, open_page: OpenPage) -> None:

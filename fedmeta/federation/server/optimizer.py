@@ -104,7 +104,9 @@ class ServerOptimizer:
     def __init__(self, options: ServerOptions, state: Tensors, rounds: int) -> None:
         self.options = options
         self.rounds = rounds
-        self._state = {key: value.detach().clone() for key, value in state.items()}
+        # One order, whichever way a state came: sums over tensors depend on it in their last bit, and a
+        # checkpoint gives tensors back by name.
+        self._state = {key: state[key].detach().clone() for key in sorted(state)}
         # Whole numbers in a state (a step count, say) are not for an optimizer to move.
         self._keys = [key for key, value in self._state.items() if value.is_floating_point()]
         self._optimizer = _build(options, [self._state[key] for key in self._keys])

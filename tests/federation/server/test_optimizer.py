@@ -52,7 +52,7 @@ def test_steps_like_torch_optim_run_directly(name: str, options: dict[str, objec
         for key, value in gradients(round_).items():
             weights[key].grad = value
         reference.step()
-    assert_same(server.state, {key: value.detach() for key, value in weights.items()})
+    assert_same(server.state, {key: weights[key].detach() for key in sorted(weights)})
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
@@ -97,6 +97,21 @@ def test_a_short_pseudo_gradient_is_left_alone() -> None:
     server = ServerOptimizer(options, {"x": torch.zeros(2)}, 1)
     server.step(1, {"x": torch.tensor([3.0, 4.0])})
     assert server.state["x"].tolist() == [-3.0, -4.0]
+
+
+def test_the_order_of_a_state_changes_no_bit() -> None:
+    generator = torch.Generator().manual_seed(1)
+    start = {name: torch.randn(5, generator=generator) for name in "cabfde"}
+    options = ServerOptions(optimizer="SGD", clip_norm=0.5)
+    for round_ in range(1, 40):
+        gradient = {name: torch.randn(5, generator=generator) for name in start}
+        one, other = (
+            ServerOptimizer(options, dict(order), 40) for order in (start.items(), sorted(start.items()))
+        )
+        one.step(round_, gradient)
+        other.step(round_, gradient)
+        assert list(one.state) == list(other.state)
+        assert_same(one.state, other.state)
 
 
 def test_whole_numbers_in_a_state_are_carried_but_not_stepped() -> None:
