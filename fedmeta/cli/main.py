@@ -15,6 +15,7 @@ from fedmeta.cli import (
     compare,
     data,
     doctor,
+    federation,
     learned,
     listing,
     report,
@@ -41,6 +42,7 @@ app.command("export")(learned.export)
 app.command("list")(listing.list_)
 app.add_typer(data.app, name="data")
 app.add_typer(chain.app, name="chain")
+app.add_typer(federation.app, name="federation")
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 

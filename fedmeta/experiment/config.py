@@ -11,7 +11,14 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from fedmeta.chain.options import ChainOptions
 from fedmeta.errors import ConfigError
 from fedmeta.experiment.compare.options import CompareOptions
-from fedmeta.federation import AggregationOptions, FaultOptions, GateOptions, RayOptions, ServerOptions
+from fedmeta.federation import (
+    AggregationOptions,
+    DeploymentOptions,
+    FaultOptions,
+    GateOptions,
+    RayOptions,
+    ServerOptions,
+)
 from fedmeta.incentives.options import IncentiveOptions
 from fedmeta.options import Options, attribute_docs, nearest, parse_options
 
@@ -65,7 +72,8 @@ class Config(Options):
         local_lr: Step size of those local meta-steps.
         transductive: Batch norm takes statistics from the query set.
         dtype: Of state and updates.
-        engine: Where clients run: ``vector``, in this process; ``ray``, Flower's simulation engine.
+        engine: Where clients run: ``vector``, in this process; ``ray``, Flower's simulation engine;
+            ``deployment``, SuperNodes of a SuperLink.
         workers: Processes that compute chunks.
         compile: Compile the task updates (needs a C++ compiler).
         tracking: Where metrics go besides the run's folder; each needs its extra.
@@ -103,7 +111,7 @@ class Config(Options):
     local_lr: float = Field(0.01, gt=0)
     transductive: bool = True
     dtype: Literal["float32", "float64"] = "float32"
-    engine: Literal["vector", "ray"] = "vector"
+    engine: Literal["vector", "ray", "deployment"] = "vector"
     workers: int | Literal["auto"] = "auto"
     compile: bool = False
     tracking: Literal["none", "tensorboard", "mlflow"] = "none"
@@ -121,6 +129,7 @@ class Config(Options):
     incentives: IncentiveOptions = IncentiveOptions()
     chain: ChainOptions = ChainOptions()
     ray: RayOptions = RayOptions()
+    deployment: DeploymentOptions = DeploymentOptions()
     compare: CompareOptions = CompareOptions()
 
     @field_validator("clients")
@@ -165,6 +174,14 @@ class Config(Options):
     def _faults_can_be_played(self) -> "Config":
         if self.faults.any and self.engine != "vector":
             raise ValueError(f"faults need engine = 'vector', not '{self.engine}'")
+        return self
+
+    @model_validator(mode="after")
+    def _clients_can_sign(self) -> "Config":
+        if self.engine == "deployment" and self.chain.enabled:
+            raise ValueError(
+                "chain.provider: nodes of a deployment do not sign their replies yet: unset it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -307,6 +324,18 @@ def read_fault_file(path: Path) -> dict[str, Any]:
 def to_toml(config: Config) -> str:
     """Write a config as TOML that `load_config` reads back as an equal one."""
     return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def from_toml(text: str) -> Config:
+    """Read back what `to_toml` wrote.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    try:
+        return parse_options(Config, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"no config: {error}") from None
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

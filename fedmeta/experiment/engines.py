@@ -1,21 +1,43 @@
 """Where the clients of a run are: the engine that its config names, opened and closed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from fedmeta.experiment import plan as planning
-from fedmeta.experiment.config import Config
-from fedmeta.federation import Federation, Learner, Signatures
-from fedmeta.federation.remote.app import build_side
+from flwr.serverapp import Grid
 
-ENGINE_KEYS = ("engine", "ray.address")
+from fedmeta.experiment import plan as planning
+from fedmeta.experiment.config import Config, to_toml
+from fedmeta.federation import Federation, Learner, Signatures, require_ray
+from fedmeta.federation.deployment.options import require_superlink
+from fedmeta.federation.deployment.session import open_deployment
+from fedmeta.federation.remote.app import ClientSide, build_side
+from fedmeta.federation.remote.directory import Directory
+
+ENGINE_KEYS = ("engine", "ray.address", "deployment.address", "deployment.certificate")
 """Keys that say where clients run, and not what they compute."""
+
+
+def require_engine(config: Config) -> None:
+    """Check, before anything starts, that the engine of a config is there.
+
+    Raises:
+        UsageError: If its extra is not installed, or its SuperLink cannot be reached.
+    """
+    if config.engine == "ray":
+        require_ray()
+    if config.engine == "deployment":
+        require_superlink(config.deployment)
+
+
+def clients_side(config: Config) -> Callable[[], ClientSide]:
+    """Return what builds the clients' side of a run in another process; it is picklable, and small."""
+    return partial(build_side, planning.workload(config), config.behaviours)
 
 
 @contextmanager
 def open_federation(
-    config: Config, learner: Learner, signatures: Signatures | None
+    config: Config, learner: Learner, signatures: Signatures | None, grid: Grid | None = None
 ) -> Iterator[Federation | None]:
     """Open the way to the clients for training and test, and close it however the block ends.
 
@@ -23,16 +45,23 @@ def open_federation(
         config: The run's config.
         learner: The clients' side of its workload, in this process.
         signatures: How clients sign; None: they do not.
+        grid: Flower's, if this is a ServerApp; None: open one.
 
     Returns:
         None where clients are computed in this process, or there is no federation: training and test
         then need nothing that outlives them.
     """
-    if config.training != "federated" or config.engine == "vector":
+    clients = len(learner.workload.population)
+    if grid is not None:
+        yield Federation(learner, Directory(grid, clients))
+    elif config.training != "federated" or config.engine == "vector":
         yield None
-        return
-    from fedmeta.federation.ray.session import open_ray
+    elif config.engine == "deployment":
+        with open_deployment(config.deployment, to_toml(config), clients) as directory:
+            yield Federation(learner, directory)
+    else:
+        from fedmeta.federation.ray.session import open_ray
 
-    build = partial(build_side, planning.workload(config), config.behaviours)
-    with open_ray(build, learner, config.ray, config.workers, signatures) as grid:
-        yield Federation(learner, grid)
+        build = clients_side(config)
+        with open_ray(build, learner, config.ray, config.workers, signatures) as directory:
+            yield Federation(learner, directory)

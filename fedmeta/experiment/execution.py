@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from flwr.serverapp import Grid
+
 from fedmeta.errors import DivergedError, FedmetaError, RunError
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
 from fedmeta.experiment.config import Config
@@ -27,7 +29,13 @@ if TYPE_CHECKING:
     from fedmeta.experiment.ledger import RunLedger
 
 
-def execute(folder: RunFolder, config: Config, learner: Learner, listener: Listener) -> Result:
+def execute(
+    folder: RunFolder,
+    config: Config,
+    learner: Learner,
+    listener: Listener,
+    grid: Grid | None = None,
+) -> Result:
     """Run what is left of a run.
 
     Args:
@@ -35,6 +43,7 @@ def execute(folder: RunFolder, config: Config, learner: Learner, listener: Liste
         config: Its config.
         learner: The clients' side of its workload.
         listener: Watches it.
+        grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
 
     Raises:
         UsageError: If the chain or the keys that the config asks for can never work.
@@ -48,7 +57,7 @@ def execute(folder: RunFolder, config: Config, learner: Learner, listener: Liste
         covered = ledger.covered if ledger else ignore
         track = tracker.round if tracker else ignore
         with closing(Recorder(folder, config, listener.round, covered, track)) as recorder:
-            final = _train_and_test(_Parts(folder, config, learner, recorder, ledger), listener)
+            final = _train_and_test(_Parts(folder, config, learner, recorder, ledger, grid), listener)
         if tracker:
             tracker.final(config.rounds, final)
         changes: dict[str, Any] = {"final": [asdict(step) for step in final], "replies": replies(folder)}
@@ -66,6 +75,7 @@ class _Parts:
     learner: Learner
     recorder: Recorder
     ledger: "RunLedger | None"
+    grid: Grid | None
 
 
 def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]:
@@ -76,7 +86,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]
         parts.ledger.start()
     listener.started(folder, config, start.round if start else 0)
     try:
-        with open_federation(config, parts.learner, _signatures(parts)) as federation:
+        with open_federation(config, parts.learner, _signatures(parts), parts.grid) as federation:
             snapshot = _train(parts, start, federation)
             listener.testing(config.test_clients)
             tested = final_test(config, snapshot.state, federation)

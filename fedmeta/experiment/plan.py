@@ -8,7 +8,7 @@ from flwr.clientapp.typing import Mod
 
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.tracking.tracker import require_extra
-from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload, require_ray
+from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
 from fedmeta.federation.behaviours import Casting, mods_for, read_behaviours
 from fedmeta.federation.engine import GridBuilder
 from fedmeta.federation.faults import FaultyGrid, read_faults
@@ -119,8 +119,6 @@ def check(config: Config) -> Learner:
         UsageError: If an extra is missing.
     """
     require_extra(config.tracking)
-    if config.engine == "ray":
-        require_ray()
     return workload(config).build()
 
 

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flwr.serverapp import Grid
+
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.config import Config, load_config, merge
-from fedmeta.experiment.engines import ENGINE_KEYS
+from fedmeta.experiment.engines import ENGINE_KEYS, require_engine
 from fedmeta.experiment.environment import provenance
 from fedmeta.experiment.execution import execute
 from fedmeta.experiment.folder import RunFolder
@@ -36,6 +38,7 @@ def run(
     *,
     out: Path | str | None = None,
     listener: Listener | None = None,
+    grid: Grid | None = None,
 ) -> Result:
     """Run an experiment from the start.
 
@@ -44,6 +47,7 @@ def run(
         settings: Values by dotted key that replace the config's (``{"server.lr": 0.01}``).
         out: The run's folder; by default a new one under ``runs/``.
         listener: Watches the run.
+        grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
 
     Raises:
         UsageError: If the request is wrong; nothing was changed on disk.
@@ -56,6 +60,8 @@ def run(
         config, name = load_config(experiment, settings), Path(experiment).stem
     config = planning.resolve(config)
     learner = planning.check(config)
+    if grid is None:
+        require_engine(config)
     spec = asdict(learner.family.spec)
     info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance()}
     if config.chain.enabled:
@@ -69,7 +75,7 @@ def run(
         folder = RunFolder.create(Path(out), config, info)
     with folder.locked():
         try:
-            return execute(folder, config, learner, listener or Listener())
+            return execute(folder, config, learner, listener or Listener(), grid)
         except UsageError:
             # A mistake that only the chain could tell: there is nothing to keep.
             if not folder.metrics():
@@ -101,6 +107,7 @@ def resume(
         before = folder.config
         config = _changed(before, settings or {})
         learner = planning.check(config)
+        require_engine(config)
         planning.faults(config)
         if config.chain.enabled:
             _look_at_ledger(folder, config, new_campaign)

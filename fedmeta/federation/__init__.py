@@ -3,6 +3,7 @@
 from fedmeta.federation.baselines import evaluate_local, model_for, train_centralized, train_local
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.codec import tensors_digest
+from fedmeta.federation.deployment.options import DeploymentOptions
 from fedmeta.federation.engine import Federation, build_server_app, evaluate, evaluate_clients, simulate
 from fedmeta.federation.evaluation import EvaluationSums, merge
 from fedmeta.federation.faults import FaultOptions, FaultPlan
@@ -31,6 +32,7 @@ __all__ = [
     "AggregationOptions",
     "Award",
     "ClientRecord",
+    "DeploymentOptions",
     "EvaluationSums",
     "FaultOptions",
     "FaultPlan",

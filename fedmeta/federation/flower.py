@@ -64,11 +64,11 @@ def silence() -> Iterator[None]:
 
 
 @contextmanager
-def as_server() -> Iterator[None]:
+def as_server(run: int = _RUN) -> Iterator[None]:
     """Let this process create messages as the server of a run; what was set before is put back."""
     names = ("_run_id", "_node_id", "_task_id")
     before = [getattr(TaskIdentity, name) for name in names]
-    for name, value in zip(names, (_RUN, SUPERLINK_NODE_ID, 0), strict=True):
+    for name, value in zip(names, (run, SUPERLINK_NODE_ID, 0), strict=True):
         setattr(TaskIdentity, name, value)
     try:
         yield

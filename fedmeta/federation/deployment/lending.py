@@ -1,0 +1,174 @@
+"""How a ServerApp, which the SuperLink starts, hands its grid to the process that runs the rounds.
+
+Rounds, logs and checkpoints then are where they are on every engine, and Ctrl-C, kills and resuming work
+as they do there. The two processes are one user's, on one machine; they talk over a socket in a folder
+that nobody else can enter.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from queue import Empty, Queue
+from types import TracebackType
+from typing import Any, NoReturn
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedmeta.errors import RunError
+from fedmeta.federation.flower import Run, stamp
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 60.0
+"""How long the SuperLink may take to answer; Flower itself would ask again without end."""
+
+_LINE_ENDED = (EOFError, ConnectionError, BrokenPipeError)
+
+
+def lend(grid: Grid, line: str) -> None:
+    """Answer for a grid until whoever borrowed it hangs up.
+
+    Args:
+        grid: Flower's, in the process of its ServerApp.
+        line: Path of the socket at which the borrower listens.
+    """
+    # The token may have expired while this process loaded; then another one was started, and this ends.
+    list(grid.get_node_ids())
+    with Client(line, family="AF_UNIX") as connection, contextlib.suppress(*_LINE_ENDED):
+        connection.send(grid.run)
+        while True:
+            name, argument = connection.recv()
+            connection.send(_answer(grid, name, argument))
+
+
+def _answer(grid: Grid, name: str, argument: Any) -> Any:
+    if name == "nodes":
+        return list(grid.get_node_ids())
+    if name == "push":
+        return list(grid.push_messages(argument))
+    return list(grid.pull_messages(argument))
+
+
+class Desk:
+    """Where a borrower waits for its grid."""
+
+    def __init__(self, folder: Path) -> None:
+        self.line = str(folder / "line")
+        self._listener = Listener(self.line, family="AF_UNIX")
+        self._came: Queue[Connection] = Queue()
+        threading.Thread(target=self._wait, name="lent-grid", daemon=True).start()
+
+    def __enter__(self) -> "Desk":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Whoever still waits in accept() is woken by one last caller.
+        with contextlib.suppress(OSError):
+            Client(self.line, family="AF_UNIX").close()
+        self._listener.close()
+
+    def _wait(self) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            self._came.put(self._listener.accept())
+
+    def borrow(self, seconds: float, check: Callable[[], None]) -> "LentGrid":
+        """Wait for a ServerApp.
+
+        Args:
+            seconds: For how long.
+            check: Called about every second; raises if none can come any more.
+
+        Raises:
+            RunError: If none came.
+        """
+        for _ in range(max(1, round(seconds))):
+            with contextlib.suppress(Empty):
+                return LentGrid(self._came.get(timeout=1.0))
+            check()
+        raise RunError(f"the SuperLink did not start its ServerApp within {seconds:g} s")
+
+
+class LentGrid(Grid):
+    """A grid in another process.
+
+    Args:
+        connection: Leads to `lend`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._run: Run = self._hear()
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that the grid works for."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run that the grid works for."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Return the connected nodes."""
+        found: list[int] = self._ask("nodes")
+        return found
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages; return the ids of those that the SuperLink took."""
+        sent = list(messages)
+        ids: list[str | None] = self._ask("push", sent)
+        taken = [(message, id_) for message, id_ in zip(sent, ids, strict=False) if id_]
+        for message, id_ in taken:
+            stamp(message, id_)
+        return [id_ for _, id_ in taken]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that have come, each once."""
+        found: list[Message] = self._ask("pull", set(message_ids))
+        return found
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> NoReturn:
+        """Not for this grid: see `fedmeta.federation.remote.directory.Directory`."""
+        raise NotImplementedError("ask through a Directory")
+
+    def close(self) -> None:
+        """Give the grid back: the ServerApp ends."""
+        self._connection.close()
+
+    def _ask(self, name: str, argument: Any = None) -> Any:
+        try:
+            self._connection.send((name, argument))
+        except _LINE_ENDED:
+            raise RunError(_ENDED) from None
+        return self._hear()
+
+    def _hear(self) -> Any:
+        try:
+            if not self._connection.poll(ANSWER_SECONDS):
+                raise RunError(f"the SuperLink has not answered for {ANSWER_SECONDS:g} s")
+            return self._connection.recv()
+        except _LINE_ENDED:
+            raise RunError(_ENDED) from None
+
+
+_ENDED = "the SuperLink ended the run: it was stopped, or it died; resume when it is up again"

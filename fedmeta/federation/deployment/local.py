@@ -1,0 +1,195 @@
+"""A SuperLink and SuperNodes on this machine, for trying a deployment out."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedmeta.errors import RunError, UsageError
+from fedmeta.federation.deployment.options import DeploymentOptions, require_superlink
+from fedmeta.federation.deployment.submission import CONNECTION, QUIET, flwr, program, write_connection
+from fedmeta.federation.deployment.tls import Certificates, make_certificates, make_node_key
+
+HOST = "127.0.0.1"
+START_SECONDS = 120.0
+"""How long all of them may take to come up."""
+END_SECONDS = 10.0
+"""How long one may take to end when it is asked to; then it is killed."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What to start.
+
+    Attributes:
+        folder: Where logs, certificates and keys go.
+        nodes: How many SuperNodes; node i holds partition i.
+        port: Of the SuperLink.
+        secure: Encrypt by TLS, and let only registered nodes in.
+        data: Folder of each node's data, by node; one that is not named uses ``FEDMETA_DATA``.
+    """
+
+    folder: Path
+    nodes: int
+    port: int
+    secure: bool = False
+    data: Mapping[int, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalFederation:
+    """Processes that run.
+
+    Attributes:
+        options: How to reach it.
+        home: A home folder for `flwr`, with the connection ``fedmeta`` in it.
+        superlink: Its process.
+        nodes: Those of the SuperNodes, by partition.
+    """
+
+    options: DeploymentOptions
+    home: Path
+    superlink: subprocess.Popen[bytes]
+    nodes: Sequence[subprocess.Popen[bytes]]
+
+    def check(self) -> None:
+        """Raise if one of the processes has ended.
+
+        Raises:
+            RunError: If it has, with the last line of its log.
+        """
+        for process in (self.superlink, *self.nodes):
+            if process.poll() is not None:
+                raise RunError(f"a process of the federation ended with {process.returncode}")
+
+
+@contextmanager
+def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> Iterator[LocalFederation]:
+    """Start a federation, and end all its processes with the block.
+
+    Args:
+        layout: What to start.
+        tell: Called with a line about each step.
+
+    Raises:
+        UsageError: If the port is taken.
+        RunError: If something did not come up.
+    """
+    _require_free(layout.port)
+    layout.folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        yield _start(layout, stack, tell)
+
+
+def _start(layout: Layout, stack: contextlib.ExitStack, tell: Callable[[str], None]) -> LocalFederation:
+    made = make_certificates(layout.folder, ["localhost", HOST]) if layout.secure else None
+    options = DeploymentOptions(
+        address=f"{HOST}:{layout.port}", certificate=str(made.authority.resolve()) if made else None
+    )
+    home = layout.folder / "home"
+    write_connection(home, options)
+    superlink = stack.enter_context(
+        _process("flower-superlink", layout.folder / "superlink.log", home, _superlink(layout, made))
+    )
+    _wait_for(options, superlink, layout.folder / "superlink.log")
+    tell(f"SuperLink at {options.address}, process {superlink.pid}")
+    nodes = []
+    for partition in range(layout.nodes):
+        arguments = _supernode(layout, partition, options, home)
+        log = layout.folder / f"node-{partition}.log"
+        nodes.append(stack.enter_context(_process("flower-supernode", log, home, arguments)))
+        tell(f"SuperNode of partition {partition}, process {nodes[-1].pid}")
+    return LocalFederation(options, home, superlink, nodes)
+
+
+def _superlink(layout: Layout, made: Certificates | None) -> list[str]:
+    trust = ["--insecure"]
+    if made:
+        trust = ["--ssl-ca-certfile", str(made.authority), "--ssl-certfile", str(made.certificate)]
+        trust += ["--ssl-keyfile", str(made.key), "--enable-supernode-auth"]
+    listen = ["--host", HOST, "--port", str(layout.port)]
+    return [*trust, *listen, "--disable-runtime-dependency-installation"]
+
+
+def _supernode(layout: Layout, partition: int, options: DeploymentOptions, home: Path) -> list[str]:
+    trust = ["--insecure"]
+    if options.certificate:
+        key = make_node_key(layout.folder / "keys", f"node-{partition}")
+        flwr(home, "supernode", "register", str(key.public), CONNECTION)
+        trust = ["--root-certificates", options.certificate]
+        trust += ["--auth-supernode-private-key", str(key.private)]
+    config = f"partition-id={partition} num-partitions={layout.nodes}"
+    if partition in layout.data:
+        config += f' data="{layout.data[partition].resolve()}"'
+    listen = ["--host", HOST, "--port", str(_free_port())]
+    return [*trust, "--superlink", options.address, *listen, "--node-config", config]
+
+
+@contextmanager
+def _process(
+    name: str, log: Path, home: Path, arguments: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one of Flower's programs with its log in a file; it ends with the block."""
+    path = os.pathsep.join([str(Path(program(name)).parent), os.environ.get("PATH", "")])
+    # Flower starts its own programs by name; what they load may be of the current folder.
+    environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": path}
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [program(name), *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started, which are in its session."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(END_SECONDS)
+
+
+def _wait_for(options: DeploymentOptions, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(UsageError):
+            return require_superlink(options)
+        time.sleep(0.1)
+    lines = log.read_text(errors="replace").strip().splitlines()
+    raise RunError(
+        f"the SuperLink did not come up: {lines[-1] if lines else 'it said nothing'}; see {log}"
+    )
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((HOST, port))
+        except OSError as error:
+            raise UsageError(
+                f"port {port} cannot be used: {error.strerror}; name another by --port"
+            ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind((HOST, 0))
+        port: int = trial.getsockname()[1]
+        return port

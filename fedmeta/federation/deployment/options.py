@@ -1,0 +1,87 @@
+"""Where a SuperLink is, and whether it can be reached."""
+
+import socket
+import ssl
+from pathlib import Path
+
+from pydantic import field_validator
+
+from fedmeta.errors import UsageError
+from fedmeta.options import Options
+
+PORT = 8000
+CONNECT_SECONDS = 5.0
+
+
+class DeploymentOptions(Options):
+    """Where Flower's deployment engine runs.
+
+    Attributes:
+        address: Host and port of the SuperLink, which runs on this machine: it hands us its grid.
+        certificate: PEM file of the authority that signed the SuperLink's certificate; None: no TLS.
+    """
+
+    address: str = f"127.0.0.1:{PORT}"
+    certificate: str | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _is_host_and_port(cls, address: str) -> str:
+        split_address(address)
+        return address
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return the host and the port of ``host:port`` or ``[host]:port``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"'{address}' is not host:port, such as 127.0.0.1:{PORT}")
+    return host, int(port)
+
+
+def require_superlink(options: DeploymentOptions) -> None:
+    """Check that something answers at the address, with a certificate that we trust.
+
+    Raises:
+        UsageError: If not, with the reason.
+    """
+    context = _trust(options)
+    host, port = split_address(options.address)
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as plain:
+            if context:
+                context.wrap_socket(plain, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        raise UsageError(
+            f"the certificate of the SuperLink at {options.address} is not good: {error.verify_message}"
+        ) from None
+    except ssl.SSLError as error:
+        raise UsageError(
+            f"the SuperLink at {options.address} does not speak TLS ({error.reason or error}); "
+            "unset deployment.certificate if it was started with --insecure"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"no SuperLink at {options.address}: {error.strerror or error}; start one with "
+            "`fedmeta federation up`, or set deployment.address"
+        ) from None
+
+
+def _trust(options: DeploymentOptions) -> ssl.SSLContext | None:
+    if options.certificate is None:
+        return None
+    try:
+        return ssl.create_default_context(cadata=Path(options.certificate).read_text())
+    except OSError as error:
+        raise UsageError(
+            f"deployment.certificate: {options.certificate}: {error.strerror or error}"
+        ) from None
+    except (ssl.SSLError, ValueError):
+        raise UsageError(
+            f"deployment.certificate: {options.certificate} holds no certificate in PEM form"
+        ) from None

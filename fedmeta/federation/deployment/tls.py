@@ -1,0 +1,123 @@
+"""Certificates and keys for a federation that somebody tries out on one machine."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
+
+DAYS = 30
+"""How long certificates are good; a federation that lasts has its owners' own."""
+EARLIER = timedelta(minutes=5)
+"""Clocks of machines differ."""
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Paths of PEM files.
+
+    Attributes:
+        authority: Certificate of who signed; whoever connects trusts it.
+        certificate: Of the SuperLink.
+        key: Private, of the SuperLink.
+    """
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class NodeKey:
+    """Paths of a SuperNode's keys, in OpenSSH's form."""
+
+    private: Path
+    public: Path
+
+
+def make_certificates(folder: Path, hosts: Sequence[str], days: float = DAYS) -> Certificates:
+    """Make an authority, and a certificate of a SuperLink that it signed.
+
+    Args:
+        folder: Where they go.
+        hosts: Names and addresses by which the SuperLink is reached.
+        days: From now, until which they are good.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    until = datetime.now(UTC) + timedelta(days=days)
+    own, link = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+    name = _name("fedmeta authority")
+    names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
+    authority = (
+        _builder(name, name, own, until)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
+        .sign(own, hashes.SHA384())
+    )
+    certificate = (
+        _builder(_name("fedmeta SuperLink"), name, link, until)
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(own.public_key()), critical=False
+        )
+        .sign(own, hashes.SHA384())
+    )
+    made = Certificates(folder / "ca.crt", folder / "server.crt", folder / "server.key")
+    made.authority.write_bytes(authority.public_bytes(Encoding.PEM))
+    made.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
+    _write_private(
+        made.key, link.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    )
+    return made
+
+
+def make_node_key(folder: Path, name: str) -> NodeKey:
+    """Make the keys by which a SuperLink knows a SuperNode: on the curve P-384."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    made = NodeKey(folder / name, folder / f"{name}.pub")
+    _write_private(made.private, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    made.public.write_bytes(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+    return made
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(datetime.now(UTC), until) - EARLIER)
+        .not_valid_after(until)
+    )
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
