@@ -1,15 +1,10 @@
-"""One experiment's configuration: every key, its default, and what it means."""
+"""The keys of a config: their types, defaults and meanings, and what must fit together."""
 
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import tomli_w
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedmeta.chain.options import ChainOptions
-from fedmeta.errors import ConfigError
 from fedmeta.experiment.compare.options import CompareOptions
 from fedmeta.federation import (
     AggregationOptions,
@@ -20,7 +15,7 @@ from fedmeta.federation import (
     ServerOptions,
 )
 from fedmeta.incentives.options import IncentiveOptions
-from fedmeta.options import Options, attribute_docs, nearest, parse_options
+from fedmeta.options import Options
 
 
 class EvaluationOptions(Options):
@@ -217,150 +212,3 @@ class Config(Options):
                 f"chain.pot = {chain.pot} tokens"
             )
         return self
-
-
-def simulations_folder() -> Path:
-    """Return the folder of the experiments that come with fedmeta."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "_simulations"
-    return installed if installed.is_dir() else package.parent / "simulations"
-
-
-def experiment_names() -> list[str]:
-    """Return the names of the experiments that come with fedmeta."""
-    return sorted(path.stem for path in simulations_folder().glob("*.toml"))
-
-
-def find_experiment(name: str) -> Path:
-    """Return the file of an experiment: one of ours by name, or a path to a TOML file.
-
-    Raises:
-        ConfigError: If there is no such name or file.
-    """
-    if name in experiment_names():
-        return simulations_folder() / f"{name}.toml"
-    path = Path(name)
-    if path.suffix == ".toml" or len(path.parts) > 1:
-        if path.is_file():
-            return path
-        raise ConfigError(f"no experiment file at '{name}'{', but a folder' if path.is_dir() else ''}")
-    raise ConfigError(f"unknown experiment '{name}': {nearest(name, experiment_names())}")
-
-
-def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
-    """Read an experiment by name or path.
-
-    Args:
-        name: A name from `experiment_names`, or the path of a TOML file.
-        settings: Values that replace those of the file, by dotted key (``{"server.lr": 0.01}``).
-
-    Raises:
-        ConfigError: If it does not exist, is not TOML, or holds an unknown key or a bad value.
-    """
-    path = find_experiment(name)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return parse_options(Config, merge(values, settings or {}))
-
-
-def merge(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` with each dotted key of `settings` replaced.
-
-    Raises:
-        ConfigError: If a dotted key goes through something that is no table.
-    """
-    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-    for key, value in settings.items():
-        *tables, last = key.split(".")
-        here = merged
-        for depth, table in enumerate(tables):
-            inner = here.get(table, {})
-            if not isinstance(inner, Mapping):
-                path = ".".join(tables[: depth + 1])
-                raise ConfigError(f"unknown key '{key}': '{path}' is a value, not a table")
-            here[table] = here = dict(inner)
-        here[last] = value
-    return merged
-
-
-def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse ``key=value`` pairs of the command line; a value is TOML, or else plain text.
-
-    Raises:
-        ConfigError: If a pair has no ``=`` or no key.
-    """
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"-s {pair}: expected key=value, such as -s rounds=100")
-        try:
-            settings[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            settings[key.strip()] = text
-    return settings
-
-
-def read_fault_file(path: Path) -> dict[str, Any]:
-    """Read a file that holds the keys of a ``[faults]`` table, or such a table.
-
-    Raises:
-        ConfigError: If there is none, or it is not TOML; the nearest file beside it is named.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        beside = [other.name for other in path.parent.glob("*.toml")]
-        hint = f": {nearest(path.name, beside)}" if beside else ""
-        raise ConfigError(f"no fault plan at '{path}'{hint}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    table = values.get("faults", values)
-    return dict(table) if isinstance(table, Mapping) else values
-
-
-def to_toml(config: Config) -> str:
-    """Write a config as TOML that `load_config` reads back as an equal one."""
-    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
-
-
-def from_toml(text: str) -> Config:
-    """Read back what `to_toml` wrote.
-
-    Raises:
-        ConfigError: If it is something else.
-    """
-    try:
-        return parse_options(Config, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"no config: {error}") from None
-
-
-def _without_none(table: dict[str, Any]) -> dict[str, Any]:
-    # TOML has no null; an absent key means the same to every option that may be None.
-    return {key: _value(value) for key, value in table.items() if value is not None}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_value(one) for one in value]
-    return _without_none(value) if isinstance(value, dict) else value
-
-
-def describe_keys() -> list[tuple[str, str, str]]:
-    """Return (key, default, meaning) of every key of the config, nested ones by dotted path."""
-    return list(_describe(Config, ""))
-
-
-def _describe(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    meanings = attribute_docs(kind)
-    for name, spec in kind.model_fields.items():
-        if isinstance(spec.annotation, type) and issubclass(spec.annotation, BaseModel):
-            yield from _describe(spec.annotation, f"{prefix}{name}.")
-            continue
-        default = "(required)"
-        if not spec.is_required():
-            default = str(spec.get_default(call_default_factory=True))
-        yield f"{prefix}{name}", default, meanings.get(name, "")
