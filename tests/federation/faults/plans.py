@@ -13,6 +13,7 @@ from flwr.app import Message
 from fedmeta.errors import DivergedError
 from fedmeta.experiment import Config, Listener, RunFolder
 from fedmeta.experiment import plan as planning
+from fedmeta.experiment.checkpoint import DamagedCheckpointError
 from fedmeta.experiment.execution import execute
 from fedmeta.federation import FaultPlan, Snapshot
 from fedmeta.federation.faults import KINDS
@@ -123,6 +124,7 @@ def check(seed: int, folder: Path) -> RunFolder:
     faults = planning.faults(drawn.config)
     whole, diverged = _run(drawn.config, folder / "whole")
     check_log(whole, drawn.config, faults, diverged)
+    check_finite(whole)
     if not diverged:
         check_model(whole, drawn.config)
     killed, _ = _run(drawn.config, folder / "killed", drawn.killed_after)
@@ -221,11 +223,17 @@ def _check_sums(replies: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
     assert sum(reason["count"] for reason in replies["reasons"]) == refused
 
 
+def check_finite(folder: RunFolder) -> None:
+    """Check that no checkpoint holds a NaN, those before a round that diverged among them."""
+    for found in folder.checkpoints.newest_first():
+        assert not isinstance(found, DamagedCheckpointError), found
+        for value in (*found[0].state.values(), *found[0].optimizer.values()):
+            assert bool(torch.isfinite(value).all())
+
+
 def check_model(folder: RunFolder, config: Config) -> None:
     """Check that the model is that of a run in which the admitted clients alone had replied."""
     snapshot, _ = folder.checkpoints.load(config.rounds)
-    for value in (*snapshot.state.values(), *snapshot.optimizer.values()):
-        assert bool(torch.isfinite(value).all())
     admitted = {(one["round"], one["client"]) for one in folder.clients() if one["admitted"]}
     round_ = 0
 

@@ -1,6 +1,6 @@
 """A thousand plans of faults: whatever goes wrong, what must hold does.
 
-All of them: ``pytest tests/federation/faults -m ''``.
+All of them: ``python -m pytest -m '' tests/federation/faults/test_thousand.py``.
 """
 
 from pathlib import Path

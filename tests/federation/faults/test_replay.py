@@ -1,0 +1,60 @@
+"""The thousand plans find what is planted, and a seed that fails says how to replay it."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.federation.faults import replay
+from tests.federation.faults.planted import MISTAKES, plant
+from tests.federation.faults.test_thousand import test_what_must_hold_does_whatever_goes_wrong as holds
+
+HOME = Path(__file__).resolve().parents[3]
+FOUND_BY = dict(zip(MISTAKES, (5, 0, 11, 0, 2), strict=True))
+"""For each mistake the first seed that finds it."""
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=HOME, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_planted_mistake_is_found_by_a_seed_and_by_its_replay(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = FOUND_BY[mistake]
+    plant(mistake, monkeypatch)
+    command = f"replay it: python -m tests.federation.faults.replay {seed}"
+    with pytest.raises(AssertionError, match=f"^{re.escape(command)}$"):
+        holds(seed, tmp_path)
+    with pytest.raises(AssertionError):
+        replay.main(seed)
+
+
+def test_pytest_prints_the_command_of_a_seed_that_fails_and_that_command_replays_it() -> None:
+    failing = call(
+        "-c",
+        "import sys, pytest\n"
+        "from tests.federation.faults import planted\n"
+        "planted.plant('one of two replies counts', pytest.MonkeyPatch())\n"
+        "sys.exit(pytest.main(['-p', 'no:cacheprovider', 'tests/federation/faults/test_thousand.py', "
+        "'-k', '[5] or [6]']))",
+    )
+    assert failing.returncode == 1, failing.stdout + failing.stderr
+    commands = set(re.findall(r"^E +AssertionError: replay it: (.+)$", failing.stdout, re.M))
+    assert commands == {"python -m tests.federation.faults.replay 5"}
+    assert "1 failed, 1 passed" in failing.stdout
+
+    python, *arguments = shlex.split(commands.pop())
+    assert python == "python"
+    sound = call(*arguments)
+    assert sound.returncode == 0, sound.stderr
+    lines = sound.stdout.splitlines()
+    assert lines[-1] == "seed 5: all holds"
+    # What the planted mistake let in is what the replay shows to be refused.
+    assert any(re.match(r"round \d client +\d twice +quarantined +2 replies", line) for line in lines)
