@@ -6,8 +6,8 @@ that nobody else can enter.
 """
 
 import contextlib
-import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -21,12 +21,13 @@ from flwr.serverapp import Grid
 from fedmeta.errors import RunError
 from fedmeta.federation.flower import Run, stamp
 
-log = logging.getLogger(__name__)
-
 ANSWER_SECONDS = 60.0
 """How long the SuperLink may take to answer; Flower itself would ask again without end."""
 
-_LINE_ENDED = (EOFError, ConnectionError, BrokenPipeError)
+LOOK_SECONDS = 10.0
+"""How often a borrower that waits looks whether it waits in vain."""
+
+_LINE_ENDED = (EOFError, ConnectionError)
 
 
 def lend(grid: Grid, line: str) -> None:
@@ -85,14 +86,15 @@ class Desk:
 
         Args:
             seconds: For how long.
-            check: Called about every second; raises if none can come any more.
+            check: Called every `LOOK_SECONDS`; raises if none can come any more.
 
         Raises:
             RunError: If none came.
         """
-        for _ in range(max(1, round(seconds))):
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(Empty):
-                return LentGrid(self._came.get(timeout=1.0))
+                return LentGrid(self._came.get(timeout=min(LOOK_SECONDS, left)))
             check()
         raise RunError(f"the SuperLink did not start its ServerApp within {seconds:g} s")
 

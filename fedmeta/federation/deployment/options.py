@@ -56,6 +56,11 @@ def require_superlink(options: DeploymentOptions) -> None:
         with socket.create_connection((host, port), CONNECT_SECONDS) as plain:
             if context:
                 context.wrap_socket(plain, server_hostname=host).close()
+            elif not _speaks_http(plain):
+                raise UsageError(
+                    f"{options.address} does not speak plain HTTP: if it is a SuperLink with TLS, set "
+                    "deployment.certificate"
+                )
     except ssl.SSLCertVerificationError as error:
         raise UsageError(
             f"the certificate of the SuperLink at {options.address} is not good: {error.verify_message}"
@@ -72,16 +77,24 @@ def require_superlink(options: DeploymentOptions) -> None:
         ) from None
 
 
+def _speaks_http(plain: socket.socket) -> bool:
+    plain.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+    try:
+        return plain.recv(4) == b"HTTP"
+    except ConnectionError:
+        return False
+
+
 def _trust(options: DeploymentOptions) -> ssl.SSLContext | None:
     if options.certificate is None:
         return None
     try:
         return ssl.create_default_context(cadata=Path(options.certificate).read_text())
-    except OSError as error:
-        raise UsageError(
-            f"deployment.certificate: {options.certificate}: {error.strerror or error}"
-        ) from None
     except (ssl.SSLError, ValueError):
         raise UsageError(
             f"deployment.certificate: {options.certificate} holds no certificate in PEM form"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"deployment.certificate: {options.certificate}: {error.strerror or error}"
         ) from None

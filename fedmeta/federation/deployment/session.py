@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from fedmeta.errors import RunError, UsageError
@@ -17,7 +18,6 @@ CONFIG_KEY, LINE_KEY = "config", "line"
 """Keys of the run config: all that clients must know, and where the server waits for its grid."""
 START_SECONDS = 180.0
 """How long the SuperLink may take to start its ServerApp."""
-_ENDED = ("finished", "stopped", "failed")
 
 
 @contextmanager
@@ -38,18 +38,31 @@ def open_deployment(options: DeploymentOptions, config: str, clients: int) -> It
         folder = Path(name)
         with Desk(folder) as desk:
             run = submit(options, {CONFIG_KEY: config, LINE_KEY: desk.line}, folder)
-            with _stopped_at_the_end(folder, run):
-                grid = desk.borrow(START_SECONDS, lambda: None)
+            with _stopped_if_it_fails(folder, run):
+                grid = desk.borrow(START_SECONDS, partial(_require_alive, folder, run))
                 with closing(grid), as_server(grid.run.run_id):
                     yield Directory(grid, clients)
 
 
+def _require_alive(folder: Path, run: int) -> None:
+    """Raise if the SuperLink gave the run up before its ServerApp came.
+
+    Raises:
+        RunError: If it did, with what it says about it.
+    """
+    listed = flwr(folder / "home", "list", "--run-id", str(run), CONNECTION)["runs"]
+    status = str(listed[0]["status"]) if listed else "gone"
+    if not listed or status.startswith("finished"):
+        why = str(listed[0].get("status-details", "")) if listed else ""
+        raise RunError(f"the SuperLink's ServerApp did not start: {status} {why}".rstrip())
+
+
 @contextmanager
-def _stopped_at_the_end(folder: Path, run: int) -> Iterator[None]:
-    """Stop the run on the SuperLink if the block failed; else its ServerApp ends by itself."""
+def _stopped_if_it_fails(folder: Path, run: int) -> Iterator[None]:
+    """Stop the run on the SuperLink if the block fails; else its ServerApp ends by itself."""
     try:
         yield
     except BaseException:
-        with contextlib.suppress(UsageError, RunError, OSError):
+        with contextlib.suppress(UsageError):
             flwr(folder / "home", "stop", str(run), CONNECTION)
         raise

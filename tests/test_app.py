@@ -1,0 +1,103 @@
+"""The run config of the Flower app: the same config in every process, and keys that do not go stale."""
+
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+
+from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, settings_of
+from fedmeta.errors import ConfigError
+from fedmeta.experiment import Config, load_config
+from fedmeta.experiment.config import to_toml
+from fedmeta.experiment.plan import resolve
+from fedmeta.federation.client import CONFIG, PARTITION
+from fedmeta.federation.flower import as_server, stamp
+from fedmeta.options import Options
+
+from .experiment.helpers import TINY
+
+TABLES = ("server", "gate", "aggregation", "evaluation")
+OTHERWISE = {"description", "engine", "training", "tracking", "workers"}
+"""What a Flower app has no use for: where it runs is decided by who starts it."""
+
+
+def listed() -> dict[str, Any]:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    flat: dict[str, Any] = {}
+    for key, value in project["tool"]["flwr"]["app"]["config"].items():
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def is_plain(kind: Any) -> bool:
+    return all(
+        one in (int, float, str, bool, type(None)) or isinstance(one, str)
+        for one in typing.get_args(kind) or (kind,)
+    )
+
+
+def plain_keys(model: type[Options], prefix: str = "") -> set[str]:
+    return {
+        f"{prefix}{name}" for name, field in model.model_fields.items() if is_plain(field.annotation)
+    }
+
+
+def test_every_plain_key_of_a_config_can_be_set_by_flwr_run() -> None:
+    expected = plain_keys(Config) - OTHERWISE | {EXPERIMENT, OUT, SET}
+    for table in TABLES:
+        kind = Config.model_fields[table].annotation
+        assert kind is not None
+        expected |= plain_keys(kind, f"{table}.")
+    assert set(listed()) == expected
+
+
+def test_what_is_listed_changes_nothing_of_its_experiment() -> None:
+    assert settings_of(listed()) == {"engine": "deployment"}
+    assert config_of(listed()) == resolve(load_config("quickstart", {"engine": "deployment"}))
+
+
+def test_settings_and_any_other_key_by_set() -> None:
+    given = listed() | {"rounds": 7, "server.lr": 0.5, SET: "data.shots=2 learner.inner_lr=0.25"}
+    config = config_of(given)
+    assert (config.rounds, config.server.lr) == (7, 0.5)
+    assert (config.data["shots"], config.learner["inner_lr"]) == (2, 0.25)
+
+
+def test_a_resolved_config_comes_back_as_it_was() -> None:
+    config = resolve(Config(**TINY))
+    assert config_of(listed() | {"config": to_toml(config)}) == config
+
+
+def test_a_mistake_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'server\.rate': choose from: clip_norm"):
+        config_of(listed() | {SET: "server.rate=1"})
+
+
+def ask(node_config: dict[str, Any], run_config: dict[str, Any]) -> Message:
+    with as_server():
+        message = Message(RecordDict(), 5, MessageType.QUERY)
+        stamp(message, "1")
+        return client_app(message, Context(1, 5, node_config, RecordDict(), run_config))
+
+
+def test_a_client_says_which_partition_it_holds() -> None:
+    config = to_toml(resolve(Config(**TINY)))
+    held = ask({PARTITION: 3}, {"config": config}).content[CONFIG]
+    assert isinstance(held, ConfigRecord)
+    assert held[PARTITION] == 3
+
+
+def test_a_client_without_its_data_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDMETA_DATA", "elsewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    omniglot = resolve(load_config("omniglot-5way-1shot-maml"))
+    reply = ask({PARTITION: 0, "data": str(tmp_path)}, {"config": to_toml(omniglot)})
+    assert reply.has_error()
+    assert reply.error.reason is not None
+    assert reply.error.reason.startswith("DataError: ")
+    assert "\n" not in reply.error.reason
