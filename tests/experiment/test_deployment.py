@@ -1,0 +1,225 @@
+"""A run on real SuperNodes: the results of every engine, whatever part of it is killed meanwhile."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedmeta.errors import RunError
+from fedmeta.experiment import Config, Listener, Result, RunFolder, resume, run
+from fedmeta.experiment.config import to_toml
+from fedmeta.federation.deployment.local import Layout, LocalFederation, run_local
+
+from .helpers import fedmeta, start
+
+DIGITS: dict[str, Any] = {
+    "task": "digits",
+    "algorithm": "maml",
+    "model": "mlp",
+    "rounds": 3,
+    "clients": 4,
+    "test_clients": 1,
+    "cohort": 2,
+    "quorum": 1,
+    "timeout": 120.0,
+    "network": {"hidden": [16]},
+    "evaluation": {"tasks": 100, "steps": [0, 5]},
+}
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def on(federation: LocalFederation) -> dict[str, Any]:
+    return {"engine": "deployment", "deployment": federation.options.model_dump()}
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    newest = sorted((path / "checkpoints").glob("*.safetensors"))[-1]
+    return {key: value for key, value in load_file(newest).items() if key.startswith("state.")}
+
+
+def cohorts(path: Path) -> list[tuple[int, int]]:
+    return [(row["round"], row["client"]) for row in RunFolder.open(path).clients()]
+
+
+def assert_agree(path: Path, reference: Path) -> None:
+    """Parameters to 1e-5, held-out accuracy to 0.2 points, and the same clients in every round."""
+    expected = state(reference)
+    for key, value in state(path).items():
+        assert (value - expected[key]).abs().max() <= 1e-5 * expected[key].abs().max()
+    ours, theirs = (RunFolder.open(one).info["final"] for one in (path, reference))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert abs(mine["accuracy"] - other["accuracy"]) <= 0.002
+    assert cohorts(path) == cohorts(reference)
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def rounds_of(path: Path) -> int:
+    log = path / "metrics.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFederation]:
+    """Four SuperNodes with registered keys, over TLS."""
+    layout = Layout(tmp_path_factory.mktemp("federation"), 4, free_port(), secure=True)
+    with run_local(layout) as federation:
+        yield federation
+
+
+@pytest.fixture
+def open_pair(tmp_path: Path) -> Callable[[], Any]:
+    """Two SuperNodes, to be killed."""
+    count = iter(range(9))
+
+    def open_one() -> Any:
+        return run_local(Layout(tmp_path / f"federation-{next(count)}", 2, free_port()))
+
+    return open_one
+
+
+PAIR = DIGITS | {"clients": 2, "test_clients": 0, "cohort": 2}
+
+
+@pytest.mark.timeout(280)
+def test_two_registered_nodes_over_tls_compute_what_one_process_does(tmp_path: Path) -> None:
+    config = Config(**PAIR | {"rounds": 1})
+    run(config, out=tmp_path / "vector")
+    with run_local(Layout(tmp_path / "federation", 2, free_port(), secure=True)) as federation:
+        run(config, on(federation), out=tmp_path / "deployment")
+    assert_agree(tmp_path / "deployment", tmp_path / "vector")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_same_on_vector_ray_and_four_authenticated_nodes(
+    secure: LocalFederation, tmp_path: Path
+) -> None:
+    config = Config(**DIGITS)
+    run(config, out=tmp_path / "vector")
+    run(config, {"engine": "ray"}, out=tmp_path / "ray")
+    for again in ("one", "two"):
+        run(config, on(secure), out=tmp_path / again)
+    for other in ("ray", "one", "two"):
+        assert_agree(tmp_path / other, tmp_path / "vector")
+    for key, value in state(tmp_path / "one").items():
+        assert torch.equal(value, state(tmp_path / "two")[key])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_server_that_is_killed_goes_on_there_or_elsewhere(
+    secure: LocalFederation, tmp_path: Path
+) -> None:
+    config = Config(**DIGITS | {"rounds": 4})
+    run(config, out=tmp_path / "undisturbed")
+    (tmp_path / "digits.toml").write_text(to_toml(Config(**config.model_dump() | on(secure))))
+    path = tmp_path / "killed"
+    process = start("run", "digits.toml", "--out", str(path), cwd=tmp_path)
+    wait_until(lambda: rounds_of(path) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finished = RunFolder.open(path).checkpoints.rounds()[0]
+    assert 1 <= finished < 4
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(path, elsewhere)
+
+    there = fedmeta("resume", str(path), "--json", cwd=tmp_path)
+    assert there.returncode == 0, there.stderr
+    assert json.loads(there.stdout)["engine"] == "deployment"
+    assert resume(elsewhere, {"engine": "vector"}).engine == "vector"
+    for folder in (path, elsewhere):
+        assert [row["round"] for row in RunFolder.open(folder).metrics()] == [1, 2, 3, 4]
+        assert_agree(folder, tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_supernode_that_is_killed_in_a_round_is_done_without(
+    open_pair: Callable[[], Any], tmp_path: Path
+) -> None:
+    config = Config(**PAIR | {"timeout": 40.0})
+    path = tmp_path / "run"
+    (tmp_path / "pair.toml").write_text(to_toml(config))
+    with open_pair() as federation:
+        settings = ["-s", "engine=deployment", "-s", f"deployment.address={federation.options.address}"]
+        process = start("run", "pair.toml", "--out", str(path), *settings, cwd=tmp_path)
+        wait_until(lambda: rounds_of(path) >= 1)
+        began = time.monotonic()
+        os.killpg(federation.nodes[1].pid, signal.SIGKILL)
+        output, errors = process.communicate(timeout=300)
+        took = time.monotonic() - began
+    assert process.returncode == 0, errors
+    rows = RunFolder.open(path).metrics()
+    assert [row["admitted"] for row in rows] == [2, 1, 1]
+    assert [row["lost"] for row in rows] == [0, 1, 1]
+    assert took < 2 * 40 + 60, "each round ends by its deadline"
+    assert "Traceback" not in output + errors
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_superlink_that_is_killed_ends_the_run_and_another_takes_it_up(
+    open_pair: Callable[[], Any], tmp_path: Path
+) -> None:
+    config, path = Config(**PAIR | {"rounds": 3}), tmp_path / "run"
+    run(config, out=tmp_path / "undisturbed")
+
+    def kill(record: object) -> None:
+        os.killpg(federation.superlink.pid, signal.SIGKILL)
+
+    with open_pair() as federation:
+        began = time.monotonic()
+        with pytest.raises(RunError, match=r"the SuperLink ended the run|has not answered"):
+            run(config, on(federation), out=path, listener=Listener(round=kill))
+        assert time.monotonic() - began < 200
+    assert RunFolder.open(path).status == "failed"
+    assert RunFolder.open(path).checkpoints.rounds()[0] == 1
+    with open_pair() as federation:
+        result: Result = resume(path, {"deployment.address": federation.options.address})
+    assert result.status == "finished"
+    for key, value in state(path).items():
+        expected = state(tmp_path / "undisturbed")[key]
+        assert (value - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_no_superlink_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    settings = ["-s", "engine=deployment", "-s", f"deployment.address={address}"]
+    ended = fedmeta("run", "quickstart", *settings, "--out", "run", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"fedmeta: no SuperLink at {address}: Connection refused; "
+        "start one with `fedmeta federation up`, or set deployment.address"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_chain_is_refused_where_nodes_cannot_sign(tmp_path: Path) -> None:
+    settings = ["-s", "engine=deployment", "-s", "chain.provider=embedded"]
+    ended = fedmeta("run", "quickstart", *settings, "--out", "run", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert (
+        "chain.provider: nodes of a deployment do not sign their replies yet: unset it" in ended.stderr
+    )
