@@ -24,12 +24,15 @@ class TaskSpec:
         input_shape: Shape of one example, without task and example axes; ``(length,)`` for text.
         outputs: Ways, regression dimensions, or characters to choose from.
         vocabulary: How many different input tokens there are; 0 where inputs are real numbers.
+        own_labels: Labels of training tasks mean something else in each one, so that only the support
+            set tells what.
     """
 
     kind: Literal["classification", "regression"]
     input_shape: tuple[int, ...]
     outputs: int
     vocabulary: int = 0
+    own_labels: bool = False
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,12 @@ class Digits:
         self.shares = task_shares(population.train, options, stream(seed, "digits", "deal"))
         images = (images - MEAN) / DEVIATION
         self.pool = images.flatten(1) if options.layout == "flat" else images
-        self.spec = TaskSpec("classification", tuple(self.pool.shape[1:]), options.head(CLASSES))
+        self.spec = TaskSpec(
+            "classification",
+            tuple(self.pool.shape[1:]),
+            options.head(CLASSES),
+            own_labels=options.labels == "task",
+        )
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, grouped by class."""

@@ -89,7 +89,9 @@ class Omniglot:
         place = np.searchsorted(self.split["train"], self.characters.character)
         self.classes = np.concatenate([place * len(turns) + k for k in turns])
         outputs = options.head(len(self.split["train"]) * len(turns))
-        self.spec = TaskSpec("classification", (1, SIDE, SIDE), outputs)
+        self.spec = TaskSpec(
+            "classification", (1, SIDE, SIDE), outputs, own_labels=options.labels == "task"
+        )
         self.clients = [self._images(client) for client in range(len(population))]
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:

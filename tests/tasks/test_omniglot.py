@@ -155,6 +155,7 @@ class TestEpisodes:
         built, local = (
             family(Population(3, 1, 2), labels=kind, **options) for kind in ("global", "task")
         )
+        assert [one.spec.own_labels for one in (built, local)] == [False, True]
         # 38 characters of three alphabets less 9 for validation, at four rotations.
         assert built.spec.outputs == (38 - 9) * 4
         seen: dict[int, set[int]] = {}

@@ -27,11 +27,17 @@ class Pretrained(FedAvg):
     then stay fixed, here all weights are fine-tuned).
 
     Raises:
-        ConfigError: If a head has to be replaced and the model's last layer is none.
+        ConfigError: If labels mean something else in each training task, or a head has to be replaced
+            and the model's last layer is none.
     """
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         super().__init__(options, model, spec, transductive)
+        if spec.own_labels:
+            raise ConfigError(
+                "algorithm 'pretrained' needs labels that mean the same in all training tasks: "
+                "set data.labels = 'global'"
+            )
         new_classes = spec.kind == "classification" and not spec.vocabulary
         self._head = find_head(model, spec) if new_classes else {}
 

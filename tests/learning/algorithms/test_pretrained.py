@@ -172,6 +172,15 @@ def test_a_module_without_a_head_at_its_end_is_refused_in_one_line(
     assert "\n" not in str(refusal.value)
 
 
+def test_labels_that_differ_from_task_to_task_are_refused_in_one_line() -> None:
+    case = CASES["image-mlp"]
+    case = replace(case, spec=replace(case.spec, own_labels=True))
+    with pytest.raises(ConfigError, match=r"set data\.labels = 'global'$") as refusal:
+        make_learner("pretrained", case)
+    assert "\n" not in str(refusal.value)
+    assert make_learner("fedavg", case)
+
+
 def test_the_axis_of_outputs_is_found_by_trial_where_shapes_do_not_tell() -> None:
     learner = learner_with(Square)
     tasks, state = make_tasks(CASES["image-mlp"].spec), make_state(learner)
