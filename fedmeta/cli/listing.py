@@ -15,6 +15,7 @@ class Kind(StrEnum):
 
     experiments = "experiments"
     runs = "runs"
+    comparisons = "comparisons"
     keys = "keys"
     parts = "parts"
 
@@ -24,7 +25,7 @@ def list_(
     runs: Annotated[Path, typer.Option(help="Where runs are.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """List the experiments that come with fedmeta, the runs made, the config's keys, or its parts.
+    """List the experiments that come with fedmeta, runs, comparisons, the config's keys, or its parts.
 
     Parts are the task families, algorithms and models that a config can name, each with its options,
     which are keys of [data], [learner] and [network].
@@ -32,6 +33,7 @@ def list_(
     rows = {
         Kind.experiments: _experiments,
         Kind.runs: lambda: _runs(runs),
+        Kind.comparisons: lambda: _comparisons(runs),
         Kind.keys: _keys,
         Kind.parts: _parts,
     }[kind]()
@@ -68,6 +70,26 @@ def _runs(parent: Path) -> list[dict[str, Any]]:
                 "status": folder.status,
                 "seed": info.get("seed", "?"),
                 "seconds": info.get("wall_seconds", ""),
+            }
+        )
+    return rows
+
+
+def _comparisons(parent: Path) -> list[dict[str, Any]]:
+    from fedmeta.experiment.compare.board import COMPARE
+    from fedmeta.report.files import read_compare
+
+    rows = []
+    for path in sorted(parent.glob(f"*/{COMPARE}")):
+        found = read_compare(path.parent)
+        rows.append(
+            {
+                "comparison": str(path.parent),
+                "experiment": found.data.get("experiment", "?"),
+                "status": found.status,
+                "arms": ",".join(arm["name"] for arm in found.data.get("arms", [])) or "?",
+                "seeds": len(found.data.get("seeds", [])),
+                "seconds": found.data.get("wall_seconds", ""),
             }
         )
     return rows

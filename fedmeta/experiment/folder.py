@@ -147,8 +147,11 @@ class RunFolder:
 
         A run that says it is running but that no process holds was killed: nobody could say so then.
         """
-        status = str(self.info.get("status", "unreadable"))
-        return "killed" if status == "running" and not self.held() else status
+        return self.standing(str(self.info.get("status", "unreadable")))
+
+    def standing(self, written: str) -> str:
+        """Return how a run or comparison stands whose file says `written`."""
+        return "killed" if written == "running" and not self.held() else written
 
     def held(self) -> bool:
         """Tell whether a process works in the folder."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import UsageError
+from fedmeta.experiment.compare.board import COMPARE
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.options import nearest
 from fedmeta.report.schema import problem_of_compare
 
-COMPARE = "compare.json"
 _TOO_LARGE = 1e300
 _TOO_DEEP = 100
 _BRACKETS = re.compile(rb"[\[\]{}]")
@@ -143,10 +143,18 @@ def read_compare(path: Path) -> CompareFiles:
     problem = problem or problem_of_compare(data)
     if problem:
         return CompareFiles(path, path.name, "unreadable", problem, {})
-    status = data["status"]
-    # As with a run: nobody could say so when it was killed.
-    killed = status == "running" and not RunFolder(path).held()
-    return CompareFiles(path, path.name, "killed" if killed else status, None, data)
+    status = RunFolder(path).standing(data["status"])
+    return CompareFiles(path, path.name, status, None, _killed(data) if status == "killed" else data)
+
+
+def _killed(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a killed comparison's entries; nobody could say of what was running that it was killed."""
+
+    def known(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {**entry, "status": "killed" if entry["status"] == "running" else entry["status"]}
+
+    arms = [known(arm) | {"runs": [known(run) for run in arm.get("runs", [])]} for arm in data["arms"]]
+    return known(data) | {"arms": arms}
 
 
 def number(row: Mapping[str, Any], key: str) -> float | None:

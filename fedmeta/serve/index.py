@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from fedmeta.errors import UsageError
-from fedmeta.report.files import COMPARE, is_compare, is_run
+from fedmeta.experiment.compare.board import COMPARE
+from fedmeta.report.files import is_compare, is_run
 
 Kind = Literal["run", "comparison"]
 Stamp = tuple[tuple[int, int, int], ...]

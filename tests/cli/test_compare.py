@@ -68,6 +68,29 @@ def test_a_comparison_prints_what_arms_came_to_and_what_they_took_and_then_the_s
     assert f"{data['arms'][2]['final'][-1]['mean']:.3f}" in results[-2]
 
 
+def test_comparisons_are_listed_and_a_killed_one_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("compare", "tiny.toml", "--arms", "federated", "--seeds", "1", "--json") == 0
+    file = here / "runs" / "compare-tiny" / "compare.json"
+    finished = json.loads(capsys.readouterr().out)
+    for written, shown in ((finished, "finished"), (finished | {"status": "running"}, "killed")):
+        file.write_text(json.dumps(written))
+        assert call("list", "comparisons", "--json") == 0
+        (row,) = json.loads(capsys.readouterr().out)["comparisons"]
+        assert row == {
+            "comparison": "runs/compare-tiny",
+            "experiment": "tiny",
+            "status": shown,
+            "arms": "federated",
+            "seeds": 1,
+            "seconds": finished["wall_seconds"],
+        }
+    file.write_text("{")
+    assert call("list", "comparisons") == 0
+    assert "unreadable" in capsys.readouterr().out
+
+
 def test_an_arm_that_fails_is_named_the_others_finish_and_the_exit_code_is_1(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedmeta.experiment import RunFolder
 from fedmeta.report.charts import Chart
 from fedmeta.report.comparison import compare_part
 from fedmeta.report.files import read_compare
@@ -115,6 +116,18 @@ def test_a_comparison_that_has_only_begun(tmp_path: Path) -> None:
     assert part.charts == []
     write_compare(tmp_path, arms=[], steps=[])
     assert compare_part(read_compare(tmp_path), "it", tmp_path).problem == ""
+
+
+def test_one_that_was_killed_says_so_and_so_do_its_runs(tmp_path: Path) -> None:
+    runs = [{"seed": k, "run": f"a-seed{k}", "status": s} for k, s in enumerate(["finished", "running"])]
+    write_compare(tmp_path, arms=[{"name": "a", "status": "running", "runs": runs}], status="running")
+    part = compare_part(read_compare(tmp_path), "it", tmp_path)
+    assert part.status == "killed"
+    assert [row[2] for row in table(part, "runs").rows] == ["finished", "killed"]
+    with RunFolder(tmp_path).locked():
+        part = compare_part(read_compare(tmp_path), "it", tmp_path)
+    assert part.status == "running"
+    assert [row[2] for row in table(part, "runs").rows] == ["finished", "running"]
 
 
 def test_one_that_cannot_be_read_is_a_panel(tmp_path: Path) -> None:

@@ -229,10 +229,21 @@ def test_a_comparison_that_is_half_written_says_so(gallery: Path, tmp_path: Path
 def test_a_comparison_that_was_killed_says_so(gallery: Path, tmp_path: Path) -> None:
     folder = copy(gallery / "compare-quickstart", tmp_path / "runs" / "compare")
     data = json.loads((folder / "compare.json").read_text())
-    (folder / "compare.json").write_text(json.dumps(data | {"status": "running"}))
+    first, *others = data["arms"]
+    first = first | {"status": "running", "runs": [run | {"status": "running"} for run in first["runs"]]}
+    data |= {"status": "running", "arms": [first, *others]}
+    (folder / "compare.json").write_text(json.dumps(data))
+
+    def shown() -> list[str]:
+        served = site(tmp_path / "runs").comparison("compare")
+        arm, *_ = served["arms"]
+        return [served["status"], arm["status"], *(run["status"] for run in arm["runs"])]
+
     assert line(tmp_path / "runs", "compare")["status"] == "killed"
+    assert set(shown()) == {"killed"}
     with RunFolder(folder).locked():
         assert line(tmp_path / "runs", "compare")["status"] == "running"
+        assert set(shown()) == {"running"}
 
 
 def test_a_run_whose_files_lead_elsewhere_is_not_read(gallery: Path) -> None:

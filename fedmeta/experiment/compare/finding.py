@@ -115,6 +115,8 @@ def damage(folder: RunFolder, config: Config) -> str | None:
         return str(error).removeprefix(f"{folder.path}/")
     except (KeyError, TypeError):
         return "metrics.jsonl or run.json lacks fields"
+    except (ValueError, OverflowError):
+        return "metrics.jsonl holds a loss that is no number"
     if not complete:
         return "metrics.jsonl does not hold every round"
     return None if tested else "run.json does not hold every result"

@@ -81,6 +81,14 @@ def spoil(name: str) -> Damage:
     return lambda run: (run / name).write_bytes(b"{\n" + (run / name).read_bytes())
 
 
+def with_loss(text: str) -> Damage:
+    def damage(run: Path) -> None:
+        row = '{"round": %d, "test": [{"step": 0, "loss": ' + text + "}]}\n"
+        (run / "metrics.jsonl").write_text("".join(row % place for place in range(1, CONFIG.rounds + 1)))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "status", "why"),
     [
@@ -94,6 +102,9 @@ def spoil(name: str) -> Damage:
         ),
         (lambda run: RunFolder(run).update_info({"final": None}), "finished", "lacks fields"),
         (lambda run: (run / "metrics.jsonl").write_text("{}\n"), "finished", "lacks fields"),
+        (with_loss("null"), "finished", "lacks fields"),
+        (with_loss('"low"'), "finished", "a loss that is no number"),
+        (with_loss("1" * 400), "finished", "a loss that is no number"),
         (spoil("config.toml"), "finished", "config.toml"),
         (spoil("run.json"), "finished", "run.json is damaged"),
         (spoil("clients.jsonl"), "failed", "clients.jsonl: line 1 is damaged"),
