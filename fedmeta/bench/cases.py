@@ -4,6 +4,7 @@ from fedmeta.bench import (
     chain_cost,
     chain_round,
     clients,
+    engines,
     grid_overhead,
     maml_conv4,
     maml_sinusoid,
@@ -25,6 +26,7 @@ CASES: dict[str, Case] = {
         grid_overhead.CASE,
         population.CASE,
         clients.CASE,
+        engines.CASE,
         chain_cost.CASE,
         chain_round.CASE,
     )

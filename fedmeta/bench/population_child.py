@@ -5,9 +5,8 @@ import resource
 import sys
 from pathlib import Path
 
-from fedmeta.federation import Plan, RoundRecord, Snapshot, Workload, simulate
-from fedmeta.learning import LearnerSetup
-from fedmeta.tasks import Population
+from fedmeta.bench.rounds import small_workload
+from fedmeta.federation import Plan, RoundRecord, Snapshot, simulate
 
 _STATUS = Path("/proc/self/status")
 
@@ -15,9 +14,7 @@ _STATUS = Path("/proc/self/status")
 def main() -> None:
     """Run ``clients cohort rounds`` of the command line; print a JSON line of bytes after each round."""
     clients, cohort, rounds = (int(argument) for argument in sys.argv[1:4])
-    setup = LearnerSetup("maml", {"inner_lr": 0.01, "inner_steps": 1}, "mlp", {"hidden": [40, 40]})
-    workload = Workload("sinusoid", {}, Population(clients), setup, seed=0)
-    simulate(workload, Plan(rounds=rounds, cohort=cohort), observer=_report)
+    simulate(small_workload(clients), Plan(rounds=rounds, cohort=cohort), observer=_report)
 
 
 def _report(record: RoundRecord, snapshot: Snapshot) -> None:  # noqa: ARG001 (an observer's signature)

@@ -1,22 +1,31 @@
 """Rounds of a federation on demand, so that two federations can take turns."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
-from fedmeta.federation import MetaStrategy, Plan, VectorGrid, Workload
+from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload
 from fedmeta.federation.client import TASKS
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.vector.auto import build_executor
 from fedmeta.federation.vector.execution import one_thread
+from fedmeta.learning import LearnerSetup, Tensors
+from fedmeta.tasks import Population
+
+
+def small_workload(clients: int) -> Workload:
+    """Return MAML on sinusoids: one task a client and round, an MLP of 1,761 numbers."""
+    setup = LearnerSetup("maml", {"inner_lr": 0.01, "inner_steps": 1}, "mlp", {"hidden": [40, 40]})
+    return Workload("sinusoid", {}, Population(clients), setup, seed=0)
 
 
 @contextmanager
-def federation(workload: Workload, plan: Plan, workers: int) -> Iterator[Callable[[], None]]:
-    """Yield a function that runs one more whole round: real messages, gate, aggregation, server step.
+def federation(workload: Workload, plan: Plan, workers: int) -> Iterator["Rounds"]:
+    """Yield rounds in this process, or in workers beside it.
 
     Args:
         workload: What clients do.
@@ -26,18 +35,40 @@ def federation(workload: Workload, plan: Plan, workers: int) -> Iterator[Callabl
     with one_thread(), as_server():
         learner = workload.build()
         with build_executor(learner, workers, plan.rounds) as executor:
-            grid = VectorGrid(learner, executor)
-            strategy = MetaStrategy(learner, plan, lambda *_: None)
-            strategy.connect(grid)
-            numbers = itertools.count(1)
-            config = ConfigRecord()
+            yield Rounds(learner, plan, VectorGrid(learner, executor))
 
-            def next_round() -> None:
-                number = next(numbers)
-                asked = strategy.configure_train(number, strategy.arrays, config, grid)
-                _, metrics = strategy.aggregate_train(number, grid.send_and_receive(asked))
-                expected = plan.cohort * workload.tasks_per_round
-                if metrics is None or metrics[TASKS] != expected:
-                    raise RunError(f"bench: not all of {plan.cohort} replies were admitted")
 
-            yield next_round
+class Rounds:
+    """Whole rounds, one a call, on any grid: real messages, gate, aggregation, server step.
+
+    Args:
+        learner: Says what states and replies look like.
+        plan: What the server does.
+        grid: Where the clients are.
+    """
+
+    def __init__(self, learner: Learner, plan: Plan, grid: Grid) -> None:
+        self.plan = plan
+        self.grid = grid
+        self.tasks = plan.cohort * learner.workload.tasks_per_round
+        self.strategy = MetaStrategy(learner, plan, lambda *_: None)
+        self.strategy.connect(grid)
+        self._numbers = itertools.count(1)
+
+    @property
+    def state(self) -> Tensors:
+        """What was learned so far."""
+        return self.strategy.snapshot(0).state
+
+    def __call__(self) -> None:
+        """Run the next round.
+
+        Raises:
+            RunError: If not every reply was admitted.
+        """
+        number, config = next(self._numbers), ConfigRecord()
+        asked = self.strategy.configure_train(number, self.strategy.arrays, config, self.grid)
+        replies = self.grid.send_and_receive(asked, timeout=self.plan.timeout)
+        _, metrics = self.strategy.aggregate_train(number, replies)
+        if metrics is None or metrics[TASKS] != self.tasks:
+            raise RunError(f"bench: not all of {self.plan.cohort} replies were admitted")

@@ -38,6 +38,8 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
       clients: rounds that ask 10 to 100,000 clients; slope and memory
 
+      engines: the same rounds on engine vector and on Ray
+
       chain-cost: gas of records and claims, and the time of a round of 10,000 participants
 
       chain-round: what recording and paying on Anvil adds to a round
