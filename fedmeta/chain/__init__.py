@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         Signer,
         open_client_keys,
         open_keys,
-        open_sponsor,
         recover,
     )
     from fedmeta.chain.merkle import MerkleTree, contributions_tree, rewards_tree
@@ -45,7 +44,6 @@ else:
             "Signer",
             "open_client_keys",
             "open_keys",
-            "open_sponsor",
             "recover",
         ),
         "merkle": ("MerkleTree", "contributions_tree", "rewards_tree"),
@@ -104,7 +102,6 @@ __all__ = [
     "open_chain",
     "open_client_keys",
     "open_keys",
-    "open_sponsor",
     "record_digest",
     "recover",
     "require_extra",

@@ -21,7 +21,6 @@ __all__ = [
     "Signer",
     "open_client_keys",
     "open_keys",
-    "open_sponsor",
     "recover",
 ]
 
@@ -112,13 +111,6 @@ def open_keys(
     if keys.sponsor.address in {member.address for member in keys.committee}:
         raise UsageError("the sponsor's key is a committee member's as well: use another")
     return keys
-
-
-def open_sponsor(
-    options: ChainOptions, chain_id: int | None, environment: Mapping[str, str] = os.environ
-) -> Signer:
-    """Return the sponsor's key alone, as `open_keys` would."""
-    return _Source(options, chain_id, environment).sponsor()
 
 
 def open_client_keys(

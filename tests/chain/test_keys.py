@@ -13,7 +13,7 @@ from eth_keyfile.keyfile import create_keyfile_json
 
 from fedmeta.chain import ChainOptions
 from fedmeta.chain.development import MNEMONIC, development_keys
-from fedmeta.chain.keys import ClientKeys, Signer, open_client_keys, open_keys, open_sponsor, recover
+from fedmeta.chain.keys import ClientKeys, Signer, open_client_keys, open_keys, recover
 from fedmeta.chain.typed_data import update_digest
 from fedmeta.errors import UsageError
 
@@ -152,7 +152,7 @@ class TestEnvironment:
     def test_keys_are_taken_from_it(self) -> None:
         keys = open_keys(REMOTE, 1, RUN, GIVEN)
         assert not keys.development
-        assert keys.sponsor.address == open_sponsor(REMOTE, 1, GIVEN).address == account_of(SECRETS[0])
+        assert keys.sponsor.address == account_of(SECRETS[0])
         assert {m.address for m in keys.committee} == {account_of(s) for s in SECRETS[1:3]}
         assert keys.clients.address(3) == open_client_keys(REMOTE, 1, RUN, GIVEN).address(3)
         keys.check(1)
@@ -210,7 +210,9 @@ class TestKeystore:
         content = create_keyfile_json(SECRETS[0], self.PASSWORD.encode(), kdf="scrypt", iterations=2)
         (folder / "sponsor.json").write_text(json.dumps(content), encoding="utf-8")
         environment = {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD}
-        assert open_sponsor(self.options(folder), 1, environment).address == account_of(SECRETS[0])
+        assert open_keys(self.options(folder), 1, RUN, environment).sponsor.address == account_of(
+            SECRETS[0]
+        )
 
     def test_a_wrong_password_is_refused_and_not_shown(self, folder: Path) -> None:
         with pytest.raises(UsageError, match=r"does not open .*sponsor\.json: wrong password") as caught:
