@@ -35,6 +35,11 @@ TABLES = {
     ),
     "server": ("`[server]`", "The server's step on the aggregated pseudo-gradient."),
     "gate": ("`[gate]`", "What a client's reply must satisfy to be admitted."),
+    "aggregation": (
+        "`[aggregation]`",
+        "How admitted updates become one; those other than `mean` bear some clients that lie.",
+    ),
+    "faults": ("`[faults]`", "What goes wrong by plan: see [faults](faults.md)."),
     "evaluation": (
         "`[evaluation]`",
         "How validation and test clients are evaluated. `every` needs validation clients.",
@@ -51,6 +56,9 @@ TABLES = {
         "in a config: they come from the environment or an encrypted keystore.",
     ),
     "chain.staking": ("`[chain.staking]`", "What participants put at stake."),
+    "ray": ("`[ray]`", 'Where `engine = "ray"` runs.'),
+    "deployment": ("`[deployment]`", 'Where `engine = "deployment"` runs: see [real machines](deploy.md).'),
+    "compare": ("`[compare]`", "How `fedmeta compare` judges: see [compare](compare.md)."),
 }
 PARTS: dict[str, tuple[str, Registry[Any]]] = {
     "[behaviours]": ("a behaviour, `kind`, beside `kind` and `clients`", BEHAVIOURS),
@@ -62,6 +70,9 @@ PARTS: dict[str, tuple[str, Registry[Any]]] = {
 
 def main() -> None:
     """Print the page."""
+    missing = set(tables(Config)) - TABLES.keys()
+    if missing:
+        raise SystemExit(f"no title for the tables {sorted(missing)}")
     print(INTRODUCTION)
     for table, (title, what) in TABLES.items():
         kind: Any = Config
@@ -75,6 +86,15 @@ def main() -> None:
             part = registry.get(name)
             print(f"\n### `{name}`\n\n{summary(part)}\n")
             print("\n".join(rows(part.Options)) if part.Options.model_fields else "No options.")
+
+
+def tables(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of the tables in a config."""
+    for name, field in kind.model_fields.items():
+        own = field.annotation
+        if isinstance(own, type) and issubclass(own, BaseModel):
+            yield prefix + name
+            yield from tables(own, f"{prefix}{name}.")
 
 
 def rows(kind: Any) -> Iterator[str]:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,32 +18,8 @@ from fedmeta.experiment import Config, Listener, Result, RunFolder, resume, run
 from fedmeta.experiment.config import to_toml
 from fedmeta.federation.deployment.local import Layout, LocalFederation, run_local
 
+from .deployed import DIGITS, PAIR, free_port, on, rounds_of, wait_until
 from .helpers import fedmeta, start
-
-DIGITS: dict[str, Any] = {
-    "task": "digits",
-    "algorithm": "maml",
-    "model": "mlp",
-    "rounds": 3,
-    "clients": 4,
-    "test_clients": 1,
-    "cohort": 2,
-    "quorum": 1,
-    "timeout": 120.0,
-    "network": {"hidden": [16]},
-    "evaluation": {"tasks": 100, "steps": [0, 5]},
-}
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
-
-
-def on(federation: LocalFederation) -> dict[str, Any]:
-    return {"engine": "deployment", "deployment": federation.options.model_dump()}
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -67,18 +42,6 @@ def assert_agree(path: Path, reference: Path) -> None:
     assert cohorts(path) == cohorts(reference)
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 180.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def rounds_of(path: Path) -> int:
-    log = path / "metrics.jsonl"
-    return log.read_bytes().count(b"\n") if log.exists() else 0
-
-
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFederation]:
     """Four SuperNodes with registered keys, over TLS."""
@@ -96,9 +59,6 @@ def open_pair(tmp_path: Path) -> Callable[[], Any]:
         return run_local(Layout(tmp_path / f"federation-{next(count)}", 2, free_port()))
 
     return open_one
-
-
-PAIR = DIGITS | {"clients": 2, "test_clients": 0, "cohort": 2}
 
 
 @pytest.mark.timeout(280)

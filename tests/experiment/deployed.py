@@ -1,0 +1,49 @@
+"""What tests of runs on SuperNodes share."""
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedmeta.federation.deployment.local import LocalFederation
+
+DIGITS: dict[str, Any] = {
+    "task": "digits",
+    "algorithm": "maml",
+    "model": "mlp",
+    "rounds": 3,
+    "clients": 4,
+    "test_clients": 1,
+    "cohort": 2,
+    "quorum": 1,
+    "timeout": 120.0,
+    "network": {"hidden": [16]},
+    "evaluation": {"tasks": 100, "steps": [0, 5]},
+}
+"""A small run of four clients, one of them held out; two are asked in a round."""
+PAIR = DIGITS | {"clients": 2, "test_clients": 0, "cohort": 2}
+"""The same of two clients, both of them asked."""
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def on(federation: LocalFederation) -> dict[str, Any]:
+    return {"engine": "deployment", "deployment": federation.options.model_dump()}
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def rounds_of(path: Path) -> int:
+    log = path / "metrics.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
