@@ -57,7 +57,7 @@ TABLES = {
     ),
     "chain.staking": ("`[chain.staking]`", "What participants put at stake."),
     "ray": ("`[ray]`", 'Where `engine = "ray"` runs.'),
-    "deployment": ("`[deployment]`", 'Where `engine = "deployment"` runs: see [real machines](deploy.md).'),
+    "deployment": ("`[deployment]`", 'Where `engine = "deployment"` runs ([real machines](deploy.md)).'),
     "compare": ("`[compare]`", "How `fedmeta compare` judges: see [compare](compare.md)."),
 }
 PARTS: dict[str, tuple[str, Registry[Any]]] = {
