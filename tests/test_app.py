@@ -94,7 +94,7 @@ def test_a_client_without_its_data_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDMETA_DATA", "elsewhere")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "cache"))
     omniglot = resolve(load_config("omniglot-5way-1shot-maml"))
     reply = ask({PARTITION: 0, "data": str(tmp_path)}, {"config": to_toml(omniglot)})
     assert reply.has_error()

@@ -33,7 +33,7 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
         OSError: If the file cannot be written.
     """
     clients = learner.workload.population.clients("test")[:MOST]
-    if not clients:
+    if not clients or not learner.has_data:
         return
     tensors: Tensors = {}
     for index, client in enumerate(clients):

@@ -6,6 +6,7 @@ from typing import Any
 
 from flwr.clientapp.typing import Mod
 
+from fedmeta.errors import DataError
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.tracking.tracker import require_extra
 from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
@@ -119,7 +120,15 @@ def check(config: Config) -> Learner:
         UsageError: If an extra is missing.
     """
     require_extra(config.tracking)
-    return workload(config).build()
+    if config.engine != "deployment":
+        return workload(config).build()
+    learner = workload(config).build_for_server()
+    if not learner.has_data and config.incentives.needs_held_out:
+        raise DataError(
+            f"incentives.rule = '{config.incentives.rule}' scores on the validation clients' tasks, "
+            "whose data are not on this machine"
+        )
+    return learner
 
 
 def _setup(config: Config) -> LearnerSetup:

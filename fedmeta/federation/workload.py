@@ -8,9 +8,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fedmeta.errors import DataError
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
 from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, expand_state
-from fedmeta.tasks import Population, TaskBatch, TaskFamily, build_family, stream, torch_generator
+from fedmeta.tasks import (
+    Elsewhere,
+    Population,
+    TaskBatch,
+    TaskFamily,
+    build_family,
+    shape_of_tasks,
+    stream,
+    torch_generator,
+)
 
 LOSSES = ("loss", "loss_before")
 ACCURACIES = ("accuracy", "accuracy_before")
@@ -58,6 +68,22 @@ class Workload:
         family = build_family(self.task, self.data, self.population, self.seed)
         return Learner(self, family, build_algorithm(self.learner, family.spec))
 
+    def build_for_server(self) -> "Learner":
+        """Build what a server needs whose clients are elsewhere, and their data too if need be.
+
+        Raises:
+            ConfigError: As `build` does.
+            DataError: If the data are not here, and the family cannot tell its shapes without.
+        """
+        try:
+            return self.build()
+        except DataError:
+            spec = shape_of_tasks(self.task, self.data)
+            if spec is None:
+                raise
+            family = Elsewhere(spec, self.population)
+            return Learner(self, family, build_algorithm(self.learner, spec))
+
     @property
     def tasks_per_round(self) -> int:
         """Tasks of one client in one round."""
@@ -97,6 +123,11 @@ class Learner:
         self.family = family
         self.algorithm = algorithm
         self.dtype: torch.dtype = getattr(torch, workload.dtype)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether tasks can be drawn in this process."""
+        return not isinstance(self.family, Elsewhere)
 
     @cached_property
     def template(self) -> Tensors:

@@ -2,6 +2,7 @@
 
 from fedmeta.tasks.base import (
     FAMILIES,
+    Elsewhere,
     Population,
     Split,
     TaskBatch,
@@ -9,6 +10,7 @@ from fedmeta.tasks.base import (
     TaskSpec,
     build_family,
     family_kind,
+    shape_of_tasks,
 )
 from fedmeta.tasks.digits import Digits
 from fedmeta.tasks.omniglot import Omniglot
@@ -19,6 +21,7 @@ from fedmeta.tasks.sinusoid import Sinusoid
 __all__ = [
     "FAMILIES",
     "Digits",
+    "Elsewhere",
     "Omniglot",
     "Population",
     "Shakespeare",
@@ -29,6 +32,7 @@ __all__ = [
     "TaskSpec",
     "build_family",
     "family_kind",
+    "shape_of_tasks",
     "stream",
     "torch_generator",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmeta.errors import ConfigError
+from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Options, parse_options
 from fedmeta.registry import Registry
 
@@ -124,6 +124,43 @@ class TaskFamily(Protocol):
 
 
 FAMILIES: Registry[type[TaskFamily]] = Registry("task")
+
+
+class Elsewhere:
+    """A family whose data are on other machines: here only the shape of its tasks is known.
+
+    Args:
+        spec: That shape.
+        population: Its clients.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, spec: TaskSpec, population: Population) -> None:
+        self.spec = spec
+        self.population = population
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
+        """Raise: nothing can be drawn here.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(f"the data of client {client} are not on this machine")
+
+
+def shape_of_tasks(task: str, data: Mapping[str, Any]) -> TaskSpec | None:
+    """Return what the tasks of a family look like as far as its options tell; None if they do not.
+
+    A family whose options do has a static method ``shape(options)``.
+
+    Raises:
+        ConfigError: For an unknown task or option.
+    """
+    family = family_kind(task)
+    told = getattr(family, "shape", None)
+    shape: TaskSpec | None = told(parse_options(family.Options, data, "data")) if told else None
+    return shape
 
 
 def build_family(task: str, data: Mapping[str, Any], population: Population, seed: int) -> TaskFamily:

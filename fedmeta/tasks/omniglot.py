@@ -88,11 +88,13 @@ class Omniglot:
         # Of a held-out character it is the place among training's where it would belong: never used.
         place = np.searchsorted(self.split["train"], self.characters.character)
         self.classes = np.concatenate([place * len(turns) + k for k in turns])
-        outputs = options.head(len(self.split["train"]) * len(turns))
-        self.spec = TaskSpec(
-            "classification", (1, SIDE, SIDE), outputs, own_labels=options.labels == "task"
-        )
+        self.spec = _spec(options, len(self.split["train"]) * len(turns))
         self.clients = [self._images(client) for client in range(len(population))]
+
+    @staticmethod
+    def shape(options: OmniglotOptions) -> TaskSpec | None:
+        """Return what tasks look like; None for global labels: as many as the data have characters."""
+        return None if options.labels == "global" else _spec(options, 0)
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`, examples grouped by class."""
@@ -132,6 +134,11 @@ class Omniglot:
         images = ClassImages(classes)
         images.check(f"{split} client {client}", self.options.shape(split != "train"), _prefix(split))
         return images
+
+
+def _spec(options: OmniglotOptions, classes: int) -> TaskSpec:
+    own = options.labels == "task"
+    return TaskSpec("classification", (1, SIDE, SIDE), options.head(classes), own_labels=own)
 
 
 def split_characters(

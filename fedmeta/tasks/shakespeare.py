@@ -74,7 +74,7 @@ class Shakespeare:
     def __init__(self, options: ShakespeareOptions, population: Population, seed: int) -> None:
         self.options = options
         self.population = population
-        self.spec = TaskSpec("classification", (options.length,), VOCABULARY, VOCABULARY)
+        self.spec = self.shape(options)
         said = read_speakers(options.verify)
         if len(said) < len(population):
             raise ConfigError(f"{len(population)} clients, but the plays have {len(said)} speakers")
@@ -89,6 +89,11 @@ class Shakespeare:
         self.texts = tuple(encode("\n".join(speeches)) for speeches in own)
         for client in range(len(population)):
             self._check(client)
+
+    @staticmethod
+    def shape(options: ShakespeareOptions) -> TaskSpec:
+        """Return what tasks look like."""
+        return TaskSpec("classification", (options.length,), VOCABULARY, VOCABULARY)
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`: windows of its text, in the order of the text."""

@@ -18,8 +18,9 @@ DIGITS: dict[str, Any] = {
     "cohort": 2,
     "quorum": 1,
     "timeout": 120.0,
-    "network": {"hidden": [16]},
-    "evaluation": {"tasks": 100, "steps": [0, 5]},
+    "network": {"hidden": [64]},
+    "learner": {"inner_lr": 0.1, "inner_steps": 5},
+    "evaluation": {"tasks": 100, "steps": [0, 10]},
 }
 """A small run of four clients, one of them held out; two are asked in a round."""
 PAIR = DIGITS | {"clients": 2, "test_clients": 0, "cohort": 2}

@@ -17,6 +17,7 @@ from fedmeta.errors import RunError
 from fedmeta.experiment import Config, Listener, Result, RunFolder, resume, run
 from fedmeta.experiment.config import to_toml
 from fedmeta.federation.deployment.local import Layout, LocalFederation, run_local
+from tests.tasks.conftest import real_file
 
 from .deployed import DIGITS, PAIR, free_port, on, rounds_of, wait_until
 from .helpers import fedmeta, start
@@ -77,7 +78,10 @@ def test_the_same_on_vector_ray_and_four_authenticated_nodes(
 ) -> None:
     config = Config(**DIGITS)
     run(config, out=tmp_path / "vector")
-    run(config, {"engine": "ray"}, out=tmp_path / "ray")
+    (tmp_path / "digits.toml").write_text(to_toml(config))
+    # In a process of its own, as Ray leaves threads and processes to the end of the one that used it.
+    on_ray = fedmeta("run", "digits.toml", "-s", "engine=ray", "--out", "ray", cwd=tmp_path)
+    assert on_ray.returncode == 0, on_ray.stderr
     for again in ("one", "two"):
         run(config, on(secure), out=tmp_path / again)
     for other in ("ray", "one", "two"):
@@ -161,6 +165,57 @@ def test_a_superlink_that_is_killed_ends_the_run_and_another_takes_it_up(
     for key, value in state(path).items():
         expected = state(tmp_path / "undisturbed")[key]
         assert (value - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+SPEAKERS = {
+    "task": "shakespeare",
+    "model": "lstm",
+    "rounds": 1,
+    "clients": 2,
+    "test_clients": 1,
+    "cohort": 1,
+    "data": {"length": 8, "shots": 4, "queries": 2},
+    "network": {"embedding": 4, "hidden": 8},
+    "evaluation": {"tasks": 2, "steps": [0, 1]},
+}
+
+
+def without_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the data away from this process, and from those that it starts."""
+    path.mkdir()
+    monkeypatch.setenv("FEDMETA_DATA", str(path))
+    monkeypatch.setenv("FEDMETA_CACHE", str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_data_stay_where_the_nodes_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = real_file("tinyshakespeare/input.txt").parents[1]
+    config = Config(**DIGITS | SPEAKERS)
+    run(config, out=tmp_path / "vector")
+    without_data(tmp_path / "nothing", monkeypatch)
+    layout = Layout(tmp_path / "federation", 2, free_port(), data={0: data, 1: data})
+    with run_local(layout) as federation:
+        run(config, on(federation), out=tmp_path / "deployment")
+    assert_agree(tmp_path / "deployment", tmp_path / "vector")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_node_without_its_data_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = real_file("tinyshakespeare/input.txt").parents[1]
+    without_data(tmp_path / "nothing", monkeypatch)
+    (tmp_path / "speakers.toml").write_text(to_toml(Config(**DIGITS | SPEAKERS)))
+    layout = Layout(tmp_path / "federation", 2, free_port(), data={0: data})
+    with run_local(layout) as federation:
+        settings = ["-s", "engine=deployment", "-s", f"deployment.address={federation.options.address}"]
+        began = time.monotonic()
+        ended = fedmeta("run", "speakers.toml", "--out", "run", *settings, cwd=tmp_path)
+        assert time.monotonic() - began < DIGITS["timeout"]
+    assert ended.returncode == 2
+    assert "cannot take part: DataError: tinyshakespeare/input.txt is not in" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_superlink_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
