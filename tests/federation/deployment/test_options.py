@@ -72,9 +72,11 @@ def test_a_superlink_without_tls_is_found() -> None:
 
 
 def test_one_with_tls_needs_its_certificate(tmp_path: Path) -> None:
-    with listening(make_certificates(tmp_path, ["127.0.0.1"])) as address:
-        with pytest.raises(UsageError, match=r"with TLS, set deployment\.certificate"):
-            require_superlink(DeploymentOptions(address=address))
+    with (
+        listening(make_certificates(tmp_path, ["127.0.0.1"])) as address,
+        pytest.raises(UsageError, match=r"with TLS, set deployment\.certificate"),
+    ):
+        require_superlink(DeploymentOptions(address=address))
 
 
 def test_nobody_there_is_one_line() -> None:
