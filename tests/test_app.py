@@ -1,5 +1,6 @@
 """The run config of the Flower app: the same config in every process, and keys that do not go stale."""
 
+import time
 import tomllib
 import typing
 from pathlib import Path
@@ -10,13 +11,16 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, settings_of
 from fedmeta.errors import ConfigError
-from fedmeta.experiment import Config, load_config
+from fedmeta.experiment import Config, RunFolder, load_config, run
 from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve
 from fedmeta.federation.client import CONFIG, PARTITION
+from fedmeta.federation.deployment.local import Layout, run_local
+from fedmeta.federation.deployment.submission import CONNECTION, flwr
 from fedmeta.federation.flower import as_server, stamp
 from fedmeta.options import Options
 
+from .experiment.deployed import free_port, wait_until
 from .experiment.helpers import TINY
 
 TABLES = ("server", "gate", "aggregation", "evaluation")
@@ -101,3 +105,28 @@ def test_a_client_without_its_data_says_so_in_one_line(
     assert reply.error.reason is not None
     assert reply.error.reason.startswith("DataError: ")
     assert "\n" not in reply.error.reason
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_flwr_run_in_the_repository_is_a_run_like_any_other(tmp_path: Path) -> None:
+    root, out = Path(__file__).parents[1], tmp_path / "run"
+    settings = {"rounds": 2, "clients": 2, "test_clients": 1, "cohort": 1, "evaluation.tasks": 5}
+    run("quickstart", settings, out=tmp_path / "vector")
+    given = " ".join(f"{key}={value}" for key, value in settings.items()) + f' out="{out}"'
+    with run_local(Layout(tmp_path / "federation", 2, free_port())) as federation:
+        started = flwr(federation.home, "run", str(root), CONNECTION, "--run-config", given)
+        asked = ("list", "--run-id", started["run-id"], CONNECTION)
+
+        def ended() -> bool:
+            time.sleep(2)
+            status: str = flwr(federation.home, *asked)["runs"][0]["status"]
+            return status.startswith("finished")
+
+        wait_until(ended, 300)
+        assert flwr(federation.home, *asked)["runs"][0]["status"] == "finished:completed"
+    ours, theirs = RunFolder.open(out), RunFolder.open(tmp_path / "vector")
+    assert ours.status == "finished"
+    assert ours.config.engine == "deployment"
+    assert [row["loss"] for row in ours.metrics()] == [row["loss"] for row in theirs.metrics()]
+    assert ours.info["final"] == theirs.info["final"]
