@@ -15,6 +15,8 @@ from fedmeta.report.tables import Bytes, Interval, Link, shown
 
 _STATUSES = ("running", "finished", "failed", "interrupted", "killed")
 _HERE = Path(__file__).parent / "templates"
+LOOK = Path(__file__).parent / "look"
+"""Folder of the style and the script that the live page shares."""
 
 
 def render(title: str, parts: Sequence[Part]) -> str:
@@ -32,8 +34,8 @@ def render(title: str, parts: Sequence[Part]) -> str:
         figures=[figure(chart) for chart in drawn],
         numbers={id(chart): number for number, chart in enumerate(drawn)},
         made=datetime.now(UTC).isoformat(timespec="seconds"),
-        style=_file("report.css"),
-        script=_file("report.js"),
+        style=_text(LOOK / "look.css", _HERE / "report.css"),
+        script=_text(LOOK / "drawing.js", _HERE / "report.js"),
         plotly=_plotly() if drawn else "",
     )
 
@@ -58,8 +60,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _file(name: str) -> Markup:
-    return Markup((_HERE / name).read_text(encoding="utf-8"))
+def _text(*files: Path) -> Markup:
+    return Markup("".join(file.read_text(encoding="utf-8") for file in files))
 
 
 @cache

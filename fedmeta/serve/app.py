@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingRes
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from fedmeta.report.html import LOOK
 from fedmeta.serve.answers import Json
 from fedmeta.serve.guard import REPORT_POLICY
 from fedmeta.serve.index import UnknownError
@@ -96,7 +97,7 @@ def _api(app: FastAPI, site: Site) -> None:
 
 @cache
 def _assets() -> dict[str, Path]:
-    return {path.name: path for path in (_HERE / "static").iterdir()} | {_PLOTLY.name: _PLOTLY}
+    return {path.name: path for path in (*(_HERE / "static").iterdir(), *LOOK.iterdir(), _PLOTLY)}
 
 
 def _asset(name: str) -> Response:

@@ -12,7 +12,7 @@ import pytest
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.figures import figure
 from fedmeta.report.files import read_run
-from fedmeta.report.html import render
+from fedmeta.report.html import LOOK, render
 from fedmeta.report.page import Figure, Part, Section
 from fedmeta.report.runs import run_part
 from fedmeta.report.tables import Table, table_of
@@ -146,5 +146,5 @@ def test_ten_thousand_rounds_stay_small_and_their_extremes_are_drawn() -> None:
 
 
 def test_a_colour_of_the_palette_is_given_a_light_one_for_the_dark() -> None:
-    script = (Path(render.__code__.co_filename).parent / "templates" / "report.js").read_text()
+    script = (LOOK / "drawing.js").read_text()
     assert all(f'"{colour}": "#' in script for colour in PALETTE)
