@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fedmeta.report.charts import BOUNDS, Chart, Mark, Series, band
+from fedmeta.report.charts import BOUNDS, Chart, Mark, Series
 from fedmeta.report.files import CompareFiles, number
+from fedmeta.report.measured import banded, interval_of, step_names
 from fedmeta.report.tables import Bytes, Cell, Interval, Table
 
 Arm = dict[str, Any]
@@ -48,7 +49,7 @@ class Arms:
             for arm in self.all
             if arm.get(field)
         ]
-        columns = ["arm", *("before" if step == 0 else f"{step} steps" for step in steps)]
+        columns = ["arm", *step_names(steps)]
         return Table(key, title, columns, rows, note)
 
     def settings(self) -> Table:
@@ -66,8 +67,7 @@ class Arms:
         series = []
         for place, arm in enumerate(arms):
             at = at_step(arm["difference"], self.step) or {}
-            one = self.series(arm, [place], "points")
-            series.append(band(one, [number(at, "mean")], [number(at, "ci95")]))
+            series.append(banded(self.series(arm, [place], "points"), [at], "mean"))
         return Chart(
             key="forest",
             title=f"Difference to {self.first} after {self.step} steps",
@@ -96,8 +96,7 @@ class Arms:
             # An arm that sends nothing has no place on an axis of bytes.
             if rows and rows[-1][field]:
                 one = self.series(arm, [row[field] / unit for row in rows])
-                means = [number(row, "mean") for row in rows]
-                series.append(band(one, means, [number(row, "ci95") for row in rows]))
+                series.append(banded(one, rows, "mean"))
         return Chart(
             key=f"curve-{field}",
             title=f"{self.measure.capitalize()} against {label}",
@@ -116,8 +115,7 @@ class Arms:
         for arm in self.all:
             if rows := arm.get("final"):
                 one = self.series(arm, [row["step"] for row in rows], "line+points")
-                means = [number(row, "mean") for row in rows]
-                series.append(band(one, means, [number(row, "ci95") for row in rows]))
+                series.append(banded(one, rows, "mean"))
         return Chart(
             key="adaptation",
             title=f"{self.measure.capitalize()} by adaptation step",
@@ -168,7 +166,7 @@ def at_step(rows: object, step: int) -> dict[str, Any] | None:
 
 def interval(at: dict[str, Any] | None) -> Interval | None:
     """Return an entry's mean and interval."""
-    return Interval(number(at, "mean"), number(at, "ci95")) if at else None
+    return interval_of(at, "mean") if at else None
 
 
 def over(value: object, unit: float = 1.0) -> Interval | None:

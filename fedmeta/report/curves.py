@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from fedmeta.report.charts import BOUNDS, Chart, Series, Values, band
+from fedmeta.report.charts import BOUNDS, Chart, Series, Values
 from fedmeta.report.files import RunFiles, number, steps_of
+from fedmeta.report.measured import banded
 
 Row = dict[str, Any]
 
 MEASURES = ("accuracy", "loss")
 COLOURS = {"after": 0, "before": 1, "validation": 2, "test": 3}
 """Places in the palette of what a run's curves show."""
-_HALF = {"accuracy": "ci95", "loss": "loss_ci95"}
 _SMOOTH_FROM = 100
 
 
@@ -135,9 +135,8 @@ def _held_out(run: RunFiles, field: str, name: str, measure: str) -> list[Series
     series = Series(
         f"{name}, {step} steps", [round_ for round_, _ in found], [], mark="line+points", colour=colour
     )
-    means = [number(row, measure) for _, row in found]
-    filled = band(series, means, [number(row, _HALF[measure]) for _, row in found])
-    return [] if all(mean is None for mean in means) else [filled]
+    filled = banded(series, [row for _, row in found], measure)
+    return [] if all(mean is None for mean in filled.y) else [filled]
 
 
 def smoothing(rounds: int) -> int:
@@ -172,14 +171,14 @@ def _learning_note(run: RunFiles, measure: str) -> str:
 def _adaptation(final: Sequence[Row], measure: str) -> Chart:
     steps = [int(row["step"]) for row in final]
     series = []
-    for name, field, half, colour in (
-        ("test clients", measure, _HALF[measure], 0),
-        ("test clients, without transduction", f"inductive_{measure}", "inductive_ci95", 1),
+    for name, field, colour in (
+        ("test clients", measure, 0),
+        ("test clients, without transduction", f"inductive_{measure}", 1),
     ):
-        means = [number(row, field) for row in final]
-        if any(mean is not None for mean in means):
-            one = Series(name, steps, [], mark="line+points", colour=colour, dash=colour)
-            series.append(band(one, means, [number(row, half) for row in final]))
+        one = Series(name, steps, [], mark="line+points", colour=colour, dash=colour)
+        one = banded(one, final, field)
+        if any(mean is not None for mean in one.y):
+            series.append(one)
     tasks = int(number(final[0], "tasks") or 0) if final else 0
     return Chart(
         key=f"adaptation-{measure}",

@@ -16,10 +16,11 @@ from fedmeta.report.curves import (
 from fedmeta.report.examples import read_examples
 from fedmeta.report.files import RunFiles, number
 from fedmeta.report.ledger import ledger_section
+from fedmeta.report.measured import interval_of
 from fedmeta.report.page import Figure, Folded, Part, Section, described, present
 from fedmeta.report.payment import earnings_table, paid_rows, payment_figures, rounds_table
 from fedmeta.report.spread import clients_table, spread_charts, spread_table
-from fedmeta.report.tables import Bytes, Interval, Table, shown, table_of
+from fedmeta.report.tables import Bytes, Table, shown, table_of
 
 
 def run_part(run: RunFiles, key: str) -> Part:
@@ -60,11 +61,8 @@ def headline(run: RunFiles) -> list[tuple[str, str]]:
     if run.final:
         for row in dict.fromkeys((0, len(run.final) - 1)):
             at = run.final[row]
-            half = number(at, "ci95" if measure == "accuracy" else "loss_ci95")
             when = "before adaptation" if at["step"] == 0 else f"after {at['step']:g} steps"
-            found.append(
-                (f"{measure}, test clients, {when}", shown(Interval(number(at, measure), half)))
-            )
+            found.append((f"{measure}, test clients, {when}", shown(interval_of(at, measure))))
     total = f" of {run.config.rounds:,}" if run.config else ""
     found.append(("rounds", f"{len(run.metrics):,}{total}"))
     sent = sent_bytes(run.metrics)

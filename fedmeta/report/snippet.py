@@ -10,6 +10,7 @@ from fedmeta.report.arms import Arms
 from fedmeta.report.charts import PALETTE, Chart
 from fedmeta.report.curves import learning_charts, main_measure
 from fedmeta.report.files import RunFiles, number, read_compare, read_run
+from fedmeta.report.measured import interval_of
 from fedmeta.report.svg import draw
 from fedmeta.report.tables import Table, shown
 
@@ -88,8 +89,7 @@ def _step(row: dict[str, Any]) -> str:
 
 
 def _with_interval(row: dict[str, Any], measure: str) -> str:
-    mean = number(row, measure)
-    half = number(row, "ci95" if measure == "accuracy" else "loss_ci95")
+    mean, half = interval_of(row, measure)
     if mean is None:
         return "-"
     return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"

@@ -9,7 +9,8 @@ import numpy as np
 
 from fedmeta.report.charts import BOUNDS, Chart, Series
 from fedmeta.report.files import RunFiles, number, steps_of
-from fedmeta.report.tables import Cell, Interval, Table
+from fedmeta.report.measured import banded, interval_of, step_names
+from fedmeta.report.tables import Cell, Table
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,12 @@ FAIRNESS = (
 def clients_table(test: Sequence[dict[str, Any]], measure: str) -> Table:
     """Return each test client's results by adaptation step."""
     steps = steps_in(test)
-    half = "ci95" if measure == "accuracy" else "loss_ci95"
     rows: list[list[Cell]] = []
     for row in sorted(test, key=lambda one: int(one["client"])):
         at = {int(one["step"]): one for one in steps_of(row.get("steps"))}
-        values = (
-            Interval(number(at[s], measure), number(at[s], half)) if s in at else None for s in steps
-        )
+        values = (interval_of(at[step], measure) if step in at else None for step in steps)
         rows.append([int(row["client"]), *values])
-    columns = ["client", *("before" if step == 0 else f"{step} steps" for step in steps)]
+    columns = ["client", *step_names(steps)]
     note = "Means over the client's own tasks, with 95% intervals over them."
     return Table(
         f"test-clients-{measure}", f"{measure.capitalize()} of each test client", columns, rows, note
@@ -144,21 +142,9 @@ def spread_charts(run: RunFiles, measure: str) -> list[Chart]:
 def _points(
     test: Sequence[dict[str, Any]], measure: str, step: int, order: Sequence[int], colour: int
 ) -> Series:
-    half = "ci95" if measure == "accuracy" else "loss_ci95"
     rows = {
         int(row["client"]): at for row in test for at in steps_of(row.get("steps")) if at["step"] == step
     }
-    means = [number(rows.get(client, {}), measure) for client in order]
-    halves = [number(rows.get(client, {}), half) for client in order]
-    ends = [
-        (m, h) if m is not None and h is not None else None for m, h in zip(means, halves, strict=True)
-    ]
-    return Series(
-        "before adaptation" if step == 0 else f"after {step} steps",
-        list(range(len(order))),
-        means,
-        [e and e[0] - e[1] for e in ends],
-        [e and e[0] + e[1] for e in ends],
-        mark="points",
-        colour=colour,
-    )
+    name = "before adaptation" if step == 0 else f"after {step} steps"
+    series = Series(name, list(range(len(order))), [], mark="points", colour=colour)
+    return banded(series, [rows.get(client, {}) for client in order], measure)

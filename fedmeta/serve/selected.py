@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedmeta.report.charts import Chart, Series, band
+from fedmeta.report.charts import Chart, Series
 from fedmeta.report.curves import looks, main_measure, running_mean, smoothing
 from fedmeta.report.files import RunFiles, number
-from fedmeta.report.tables import Cell, Interval, Table
+from fedmeta.report.measured import banded, interval_of, step_names
+from fedmeta.report.tables import Cell, Table
 from fedmeta.serve.runs import chart_view, table_view
 
-_HALF = {"accuracy": "ci95", "loss": "loss_ci95"}
 _SOURCES = {"test": "test clients", "evaluation": "validation clients", "": "training tasks"}
 _STYLES = 8
 
@@ -65,8 +65,7 @@ def _curve(id_: str, run: RunFiles, source: str, measure: str) -> Series:
         return Series(id_, rounds, running_mean(values, smoothing(len(values))))
     found = looks(run.metrics, source)
     series = Series(id_, [round_ for round_, _ in found], [], mark="line+points")
-    means = [number(row, measure) for _, row in found]
-    return band(series, means, [number(row, _HALF[measure]) for _, row in found])
+    return banded(series, [row for _, row in found], measure)
 
 
 def _adaptation(runs: Mapping[str, RunFiles], measure: str) -> Chart:
@@ -85,8 +84,7 @@ def _adaptation(runs: Mapping[str, RunFiles], measure: str) -> Chart:
 
 def _by_step(id_: str, run: RunFiles, measure: str) -> Series:
     series = Series(id_, [int(row["step"]) for row in run.final], [], mark="line+points")
-    means = [number(row, measure) for row in run.final]
-    return band(series, means, [number(row, _HALF[measure]) for row in run.final])
+    return banded(series, run.final, measure)
 
 
 def _style(series: Series, place: int) -> Series:
@@ -101,9 +99,8 @@ def _finals(runs: Mapping[str, RunFiles], measure: str) -> Table:
         cells: list[Cell] = [id_, run.status, len(run.metrics)]
         for step in steps:
             row = by_step.get(step)
-            cells.append(Interval(number(row, measure), number(row, _HALF[measure])) if row else None)
+            cells.append(interval_of(row, measure) if row else None)
         rows.append([*cells, number(run.info, "wall_seconds")])
-    named = ["before" if step == 0 else f"{step} steps" for step in steps]
-    columns = ["run", "status", "rounds", *named, "seconds"]
+    columns = ["run", "status", "rounds", *step_names(steps), "seconds"]
     title = f"{measure.capitalize()} of test clients by adaptation step"
     return Table("selected", title, columns, rows, "With 95% intervals over tasks.")
