@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +14,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Try Flower's deployment engine out on this machine; docs/deploy.md is about several.",
 )
-
-LOOK_SECONDS = 1.0
 
 
 @app.callback()
@@ -71,9 +68,7 @@ def up(  # noqa: PLR0913 (one parameter an option)
             f"  fedmeta run quickstart -s engine=deployment {settings} "
             f"-s clients={nodes} -s test_clients=1 -s cohort={max(1, nodes - 1)} -s rounds=5"
         )
-        while True:
-            federation.check()
-            time.sleep(LOOK_SECONDS)
+        federation.watch(tell)
 
 
 def _folders(pairs: list[str], nodes: int) -> dict[int, Path]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from fedmeta.errors import RunError, UsageError
 from fedmeta.federation.deployment.options import DeploymentOptions, require_superlink
@@ -19,6 +20,8 @@ from fedmeta.federation.deployment.tls import Certificates, make_certificates, m
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
 """How long all of them may take to come up."""
+LOOK_SECONDS = 0.5
+"""How often they are looked after."""
 END_SECONDS = 10.0
 """How long one may take to end when it is asked to; then it is killed."""
 
@@ -58,15 +61,18 @@ class LocalFederation:
     superlink: subprocess.Popen[bytes]
     nodes: Sequence[subprocess.Popen[bytes]]
 
-    def check(self) -> None:
-        """Raise if one of the processes has ended.
+    def watch(self, tell: Callable[[str], None]) -> NoReturn:
+        """Wait until the SuperLink ends, and tell of each SuperNode that does before.
 
         Raises:
-            RunError: If it has, with the last line of its log.
+            RunError: When it has ended.
         """
-        for process in (self.superlink, *self.nodes):
-            if process.poll() is not None:
-                raise RunError(f"a process of the federation ended with {process.returncode}")
+        left = dict(enumerate(self.nodes))
+        while self.superlink.poll() is None:
+            for partition in [number for number, node in left.items() if node.poll() is not None]:
+                tell(f"SuperNode of partition {partition} ended with {left.pop(partition).returncode}")
+            time.sleep(LOOK_SECONDS)
+        raise RunError(f"the SuperLink ended with {self.superlink.returncode}")
 
 
 @contextmanager
