@@ -98,14 +98,17 @@ def flwr(home: Path, *arguments: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise UsageError(f"`flwr {arguments[0]}` did not end within {FLWR_SECONDS:g} s") from None
     except ValueError:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise UsageError(
-            f"`flwr {arguments[0]}` failed: {' '.join(last) or 'no reason given'}"
-        ) from None
-    if not isinstance(answer, dict) or not answer.get("success"):
-        message = str(answer.get("error-message", "")).strip() or "no reason given"
-        raise UsageError(f"`flwr {arguments[0]}` failed: {' '.join(message.splitlines()[-1].split())}")
+        answer = {"error-message": done.stderr or done.stdout}
+    if not answer.get("success"):
+        raise UsageError(f"`flwr {arguments[0]}` failed: {_reason(str(answer.get('error-message')))}")
     return answer
+
+
+def _reason(message: str) -> str:
+    """Return the one line that says why; before it come warnings, and where the request was sent."""
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("For more information")]
+    return said[-1] if said else "no reason given"
 
 
 def program(name: str) -> str:
