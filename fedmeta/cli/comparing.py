@@ -1,16 +1,14 @@
 """What a person sees of a comparison: its runs as they go on, and two tables at its end."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedmeta.cli.screen import Screen
 from fedmeta.experiment.compare.comparison import CompareListener, Comparison
 from fedmeta.experiment.compare.sides import Job
 
@@ -18,7 +16,7 @@ PLAIN_LINE_SECONDS = 10.0
 MEGABYTE = 1e6
 
 
-class ComparisonDisplay:
+class ComparisonDisplay(Screen):
     """Shows a comparison's progress: live on a terminal, as plain lines elsewhere.
 
     Args:
@@ -26,29 +24,11 @@ class ComparisonDisplay:
     """
 
     def __init__(self, quiet_stdout: bool) -> None:
-        self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
-        self.live = self.console.is_terminal and not quiet_stdout
+        super().__init__(quiet_stdout, PLAIN_LINE_SECONDS)
         self.listener = CompareListener(self._began, self._changed, self._advanced, self._note)
-        self._progress: Progress | None = None
         self._bars: dict[str, TaskID] = {}
         self._began_at: dict[str, float] = {}
-        self._last_line = time.monotonic()
         self._done = self._all = 0
-
-    def __enter__(self) -> "ComparisonDisplay":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def _note(self, line: str) -> None:
-        sys.stderr.write(f"fedmeta: {line}\n")
 
     def _began(self, folder: Path, jobs: Sequence[Job]) -> None:
         self._all = len(jobs)
@@ -58,16 +38,13 @@ class ComparisonDisplay:
         known = f" ({', '.join(states)})" if states else ""
         self.console.print(f"{self._all} runs{known} -> {folder}")
         if self.live and self._done < self._all:
-            self._progress = Progress(
+            progress = self._start(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.completed}/{task.total}"),
                 TimeElapsedColumn(),
-                console=self.console,
-                refresh_per_second=4,
             )
-            self._bars[""] = self._progress.add_task("runs", total=self._all, completed=self._done)
-            self._progress.start()
+            self._bars[""] = progress.add_task("runs", total=self._all, completed=self._done)
 
     def _changed(self, job: Job) -> None:
         if job.status == "running":
@@ -86,8 +63,7 @@ class ComparisonDisplay:
     def _advanced(self, job: Job, done: int, rounds: int) -> None:
         if self._progress:
             self._progress.update(self._bars[job.name], completed=done)
-        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
+        elif self._is_line_due():
             self.console.print(f"{self._done}/{self._all} {job.name} round {done}/{rounds}")
 
     def show_result(self, result: Comparison) -> None:

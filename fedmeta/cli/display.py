@@ -1,14 +1,12 @@
 """What a person sees of a run: a live line while it goes on, and a small table at its end."""
 
-import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from fedmeta.cli.screen import Screen
 from fedmeta.cli.tables import earnings_table, final_table, replies_line, settled_line
 from fedmeta.experiment import Config, Listener, Result, RunFolder
 
@@ -29,7 +27,7 @@ class _TimeLeft(ProgressColumn):
         return Text(f"{int(left) // 60}:{int(left) % 60:02d} left", style="cyan")
 
 
-class Display:
+class Display(Screen):
     """Shows a run's progress: live on a terminal, as plain lines elsewhere.
 
     Args:
@@ -37,32 +35,16 @@ class Display:
     """
 
     def __init__(self, quiet_stdout: bool) -> None:
-        self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
-        self.live = self.console.is_terminal and not quiet_stdout
+        super().__init__(quiet_stdout, PLAIN_LINE_SECONDS)
+        # The first round is shown at once.
+        self._last_line = float("-inf")
         self.listener = Listener(self._started, self._round, self._testing, self._settling, self._note)
-        self._progress: Progress | None = None
         self._rounds = 0
         self._done_before = 0
         self._tasks = 0
         self._quarantined = 0
         self._missed = 0
         self._began = time.monotonic()
-        self._last_line = 0.0
-
-    def __enter__(self) -> "Display":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def _note(self, line: str) -> None:
-        sys.stderr.write(f"fedmeta: {line}\n")
 
     def _started(self, folder: RunFolder, config: Config, done: int) -> None:
         self._rounds, self._done_before = config.rounds, done
@@ -76,17 +58,14 @@ class Display:
             f"seed {config.seed} -> {folder.path}{where}"
         )
         if self.live:
-            self._progress = Progress(
+            progress = self._start(
                 TextColumn("round {task.completed}/{task.total}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.description}"),
                 TimeElapsedColumn(),
                 _TimeLeft(),
-                console=self.console,
-                refresh_per_second=4,
             )
-            self._progress.add_task("", total=config.rounds, completed=done, first=done)
-            self._progress.start()
+            progress.add_task("", total=config.rounds, completed=done, first=done)
 
     def _round(self, record: "RoundRecord") -> None:
         self._tasks += record.tasks
@@ -103,16 +82,13 @@ class Display:
             task = self._progress.task_ids[0]
             self._progress.update(task, completed=record.round, description=text)
             return
-        now = time.monotonic()
-        if record.round == self._rounds or now - self._last_line > PLAIN_LINE_SECONDS:
-            self._last_line = now
+        if self._is_line_due() or record.round == self._rounds:
             done = record.round - self._done_before
-            left = (now - self._began) / done * (self._rounds - record.round)
+            left = (time.monotonic() - self._began) / done * (self._rounds - record.round)
             self.console.print(f"round {record.round}/{self._rounds} | {text} | {left:.0f} s left")
 
     def _testing(self, clients: int) -> None:
-        if self._progress:
-            self._progress.stop()
+        self._stop()
         if clients:
             self.console.print(f"testing {clients} held-out clients")
 

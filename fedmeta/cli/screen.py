@@ -1,0 +1,55 @@
+"""Where people see what goes on: a live line on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+
+class Screen:
+    """Base of what shows a command's progress.
+
+    Args:
+        quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
+        every: Seconds between two plain lines.
+    """
+
+    def __init__(self, quiet_stdout: bool, every: float) -> None:
+        self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet_stdout
+        self.every = every
+        self._progress: Progress | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _start(self, *columns: ProgressColumn) -> Progress:
+        self._progress = Progress(*columns, console=self.console, refresh_per_second=4)
+        self._progress.start()
+        return self._progress
+
+    def _stop(self) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def _is_line_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_line <= self.every:
+            return False
+        self._last_line = now
+        return True
+
+    def _note(self, line: str) -> None:
+        sys.stderr.write(f"fedmeta: {line}\n")
