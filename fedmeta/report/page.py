@@ -1,7 +1,7 @@
 """What a report is made of, before anybody has said how it looks."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Section:
         tables: Tables beside them.
         examples: Tasks as pictures.
         folded: Long texts.
-        files: Tables that only the CSV writer shows.
+        files: What makes the tables that only the CSV writer shows, of a row for each line of a log.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Section:
     tables: Sequence[Table] = ()
     examples: Sequence[Example] = ()
     folded: Sequence[Folded] = ()
-    files: Sequence[Table] = ()
+    files: Sequence[Callable[[], Table]] = ()
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,12 @@ class Part:
         """All its pictures."""
         return [figure.chart for section in self.sections for figure in section.figures]
 
-    @property
-    def tables(self) -> list[Table]:
-        """All its tables but those that only repeat a chart."""
-        return [table for section in self.sections for table in (*section.tables, *section.files)]
+    def sheets(self) -> Iterator[Chart | Heatmap | Table]:
+        """Yield what the CSV writer shows: every picture, and every table but those that repeat one."""
+        yield from self.charts
+        for section in self.sections:
+            yield from section.tables
+            yield from (make() for make in section.files)
 
 
 @dataclass

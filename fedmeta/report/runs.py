@@ -1,6 +1,7 @@
 """What a report says of one run, section by section."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fedmeta.experiment.config import to_toml
@@ -96,7 +97,10 @@ def _learning(run: RunFiles) -> Section | None:
     if not charts:
         return None
     return Section(
-        key="learning", title="Learning", figures=_figures(charts), files=[_metrics_table(run.metrics)]
+        key="learning",
+        title="Learning",
+        figures=_figures(charts),
+        files=[partial(_metrics_table, run.metrics)],
     )
 
 
@@ -184,7 +188,7 @@ def _payment(run: RunFiles) -> Section | None:
         text=rule,
         figures=payment_figures(rows, run.config),
         tables=[earnings_table(rows, run.config)],
-        files=[rounds_table(rows)],
+        files=[partial(rounds_table, rows)],
     )
 
 

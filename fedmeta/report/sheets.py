@@ -27,7 +27,7 @@ def write_sheets(folder: Path, parts: Sequence[Part]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written, keys = [], Keys()
     for part in parts:
-        for one in (*part.charts, *part.tables):
+        for one in part.sheets():
             path = folder / f"{keys.new(f'{part.key}-{one.key}')}.csv"
             with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(_rows(one))

@@ -25,7 +25,7 @@ def section(part: Part, key: str) -> Section:
 
 
 def table(part: Part, key: str) -> Table:
-    return next(one for one in part.tables if one.key == key)
+    return next(one for section in part.sections for one in section.tables if one.key == key)
 
 
 def chart(part: Part, key: str) -> Chart:

@@ -3,7 +3,9 @@
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from fedmeta.errors import UsageError
 from fedmeta.report import pictures
 from fedmeta.report.charts import Chart, Heatmap, Series
 from fedmeta.report.page import Figure, Part, Section
+from fedmeta.report.payment import rounds_table
 from fedmeta.report.pictures import draw
 from fedmeta.report.sheets import write_sheets
 from fedmeta.report.tables import Bytes, Interval, Link, Table, shown
@@ -59,6 +62,22 @@ def test_numbers_in_csv_files_are_the_files_own_to_the_last_digit(digits: Path, 
     assert [float(row["reward_tokens"] or 0) * 1e6 for row in rewards] == pytest.approx(
         [row["reward"] or 0 for row in logged]
     )
+
+
+def test_tables_with_a_row_for_each_line_of_a_log_are_made_for_csv_files_alone(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def counted(rows: Sequence[dict[str, Any]]) -> Table:
+        made.append(len(rows))
+        return rounds_table(rows)
+
+    monkeypatch.setattr("fedmeta.report.runs.rounds_table", counted)
+    write_report([digits], tmp_path / "r.html")
+    assert made == []
+    write_report([digits], tmp_path / "r.html", csv=tmp_path / "csv")
+    assert made == [len(lines(digits / "clients.jsonl"))]
 
 
 def test_long_curves_are_whole_in_csv_files(tmp_path: Path) -> None:
