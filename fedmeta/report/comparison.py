@@ -9,9 +9,9 @@ from urllib.parse import quote
 from fedmeta.report.arms import Arm, Arms, at_step, interval
 from fedmeta.report.charts import Chart, Series
 from fedmeta.report.files import CompareFiles, read_test
-from fedmeta.report.page import Figure, Part, Section, described, present
+from fedmeta.report.page import Figure, Part, Section, described, figures_of, present
 from fedmeta.report.spread import FAIRNESS, by_client, spread, steps_in
-from fedmeta.report.tables import Cell, Link, Table, shown, table_of
+from fedmeta.report.tables import Cell, Link, Table, shown
 
 
 def compare_part(files: CompareFiles, key: str, beside: Path) -> Part:
@@ -87,12 +87,12 @@ def _outcome(arms: Arms) -> Section:
 def _learning(arms: Arms) -> Section | None:
     charts = [arms.curve("round", "rounds"), arms.curve("tasks", "training tasks")]
     kept = [chart for chart in charts if not chart.empty]
-    return Section("learning", "Learning", figures=_figures(kept)) if kept else None
+    return Section("learning", "Learning", figures=figures_of(kept)) if kept else None
 
 
 def _adaptation(arms: Arms) -> Section | None:
     chart = arms.adaptation()
-    return None if chart.empty else Section("adaptation", "Adaptation", figures=_figures([chart]))
+    return None if chart.empty else Section("adaptation", "Adaptation", figures=figures_of([chart]))
 
 
 def _costs(arms: Arms) -> Section:
@@ -104,7 +104,7 @@ def _costs(arms: Arms) -> Section:
         key="costs",
         title="Costs and communication",
         text=text,
-        figures=[] if chart.empty else _figures([chart]),
+        figures=[] if chart.empty else figures_of([chart]),
         tables=[arms.costs()],
     )
 
@@ -166,7 +166,3 @@ def _runs(arms: Sequence[Arm], folder: Path, beside: Path) -> Section:
             rows.append([arm["name"], run["seed"], run["status"], again, run.get("error") or "", link])
     columns = ["arm", "seed", "status", "reused", "error", "folder"]
     return Section("runs", "Runs", tables=[Table("runs", "The runs of each arm", columns, rows)])
-
-
-def _figures(charts: Sequence[Chart]) -> list[Figure]:
-    return [Figure(chart, table_of(chart)) for chart in charts]

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.examples import Example
-from fedmeta.report.tables import Table
+from fedmeta.report.tables import Table, table_of
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,11 @@ class Figure:
 
     chart: Chart | Heatmap
     table: Table | None = None
+
+
+def figures_of(charts: Iterable[Chart]) -> list[Figure]:
+    """Return charts, each with the same as a table."""
+    return [Figure(chart, table_of(chart)) for chart in charts]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 from fedmeta.experiment.config import to_toml
 from fedmeta.report import quarantine
-from fedmeta.report.charts import Chart
 from fedmeta.report.curves import (
     adaptation_charts,
     communication_charts,
@@ -18,10 +17,10 @@ from fedmeta.report.examples import read_examples
 from fedmeta.report.files import RunFiles, number
 from fedmeta.report.ledger import ledger_section
 from fedmeta.report.measured import interval_of
-from fedmeta.report.page import Figure, Folded, Part, Section, described, present
+from fedmeta.report.page import Figure, Folded, Part, Section, described, figures_of, present
 from fedmeta.report.payment import earnings_table, paid_rows, payment_figures, rounds_table
 from fedmeta.report.spread import clients_table, spread_charts, spread_table
-from fedmeta.report.tables import Bytes, Table, shown, table_of
+from fedmeta.report.tables import Bytes, Table, shown
 
 
 def run_part(run: RunFiles, key: str) -> Part:
@@ -84,12 +83,17 @@ def _said(run: RunFiles) -> str:
     return f"{what}, {held_out} of them held out, {config.cohort} a round, seed {config.seed}."
 
 
-def _about(run: RunFiles) -> Section:
+def facts_of(run: RunFiles) -> list[tuple[str, str]]:
+    """Return where a run's results come from."""
     facts = described(run.info, ("Seed", run.info.get("seed")), run.path)
     if run.config and run.config.description:
         facts.insert(1, ("What it shows", run.config.description))
+    return facts
+
+
+def _about(run: RunFiles) -> Section:
     config = [Folded("The resolved config, every key", to_toml(run.config))] if run.config else []
-    return Section(key="what", title="What was run", facts=facts, folded=config)
+    return Section(key="what", title="What was run", facts=facts_of(run), folded=config)
 
 
 def _learning(run: RunFiles) -> Section | None:
@@ -99,7 +103,7 @@ def _learning(run: RunFiles) -> Section | None:
     return Section(
         key="learning",
         title="Learning",
-        figures=_figures(charts),
+        figures=figures_of(charts),
         files=[partial(_metrics_table, run.metrics)],
     )
 
@@ -119,7 +123,7 @@ def _plain(value: object) -> str | int | float | None:
 
 def _adaptation(run: RunFiles) -> Section | None:
     charts = adaptation_charts(run)
-    return Section(key="adaptation", title="Adaptation", figures=_figures(charts)) if charts else None
+    return Section(key="adaptation", title="Adaptation", figures=figures_of(charts)) if charts else None
 
 
 def _communication(run: RunFiles) -> Section | None:
@@ -128,7 +132,7 @@ def _communication(run: RunFiles) -> Section | None:
         return None
     down, up = (sum(number(row, key) or 0 for row in run.metrics) for key in ("bytes_down", "bytes_up"))
     facts = [("To the clients", shown(Bytes(down))), ("From the clients", shown(Bytes(up)))]
-    return Section(key="communication", title="Communication", facts=facts, figures=_figures(charts))
+    return Section(key="communication", title="Communication", facts=facts, figures=figures_of(charts))
 
 
 def _spread(run: RunFiles) -> Section | None:
@@ -153,7 +157,7 @@ def _examples(run: RunFiles) -> Section | None:
         text=text if examples else "",
         warning=problem or "",
         examples=[one for one in examples if one.chart is None],
-        figures=_figures(charts),
+        figures=figures_of(charts),
     )
 
 
@@ -190,7 +194,3 @@ def _payment(run: RunFiles) -> Section | None:
         tables=[earnings_table(rows, run.config)],
         files=[partial(rounds_table, rows)],
     )
-
-
-def _figures(charts: Sequence[Chart]) -> list[Figure]:
-    return [Figure(chart, table_of(chart)) for chart in charts]

@@ -12,7 +12,7 @@ from fedmeta.report.figures import figure
 from fedmeta.report.files import RunFiles, read_head
 from fedmeta.report.ledger import ledger_section
 from fedmeta.report.page import Section
-from fedmeta.report.runs import headline
+from fedmeta.report.runs import facts_of, headline
 from fedmeta.report.tables import Table, shown, table_of
 from fedmeta.serve.clients import Clients
 from fedmeta.serve.index import Entry
@@ -75,7 +75,7 @@ def run_view(entry: Entry, run: RunFiles) -> dict[str, Any]:
         "error": run.info.get("error"),
         "resume": f"fedmeta resume {entry.path}",
         "results": headline(run),
-        "facts": _facts(run),
+        "facts": facts_of(run),
         "config": to_toml(run.config) if run.config else None,
         "adaptation": [chart_view(chart) for chart in adaptation_charts(run)],
         "steps": run.final,
@@ -143,20 +143,3 @@ def report_view(entry: Entry) -> dict[str, Any]:
         "there": (entry.path / "report.html").is_file(),
         "command": f"fedmeta report {entry.path}",
     }
-
-
-def _facts(run: RunFiles) -> list[tuple[str, str]]:
-    info = run.info
-    versions = info.get("versions")
-    listed = versions.items() if isinstance(versions, dict) else ()
-    facts = {
-        "What it shows": run.config.description if run.config else None,
-        "Command": info.get("command"),
-        "Error": info.get("error"),
-        "Started": info.get("started"),
-        "Ended": info.get("ended"),
-        "Git revision": info.get("git"),
-        "Versions": ", ".join(f"{name} {version}" for name, version in listed),
-        "Folder": run.path,
-    }
-    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
