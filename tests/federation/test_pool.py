@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from fedmeta.federation.vector import pool
+from fedmeta.federation.vector import launch, pool
 from fedmeta.federation.vector.pool import Worker
 from tests.federation.helpers import SINUSOID
 
 
 def test_a_worker_that_stops_reading_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "MESSAGE_SECONDS", 1)
+    monkeypatch.setattr(launch, "MESSAGE_SECONDS", 1)
     worker = Worker(SINUSOID.build())
     try:
         assert worker.becomes_ready(wait=True)

@@ -1,22 +1,22 @@
 """Worker processes that do a comparison's runs side by side; one that dies fails its run alone."""
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 
 from fedmeta.experiment.compare.worker import Message, Order
 from fedmeta.federation.vector.execution import available_cores
+from fedmeta.federation.vector.launch import launch
 
 JOB_BYTES = 1.5 * 2**30
 """Memory that a run may need; small models stay far below."""
+SILENT_SECONDS = 3600.0
+"""How long a run may say nothing beside its rounds: while it loads its data, or is tested."""
 STOP_SECONDS = 30.0
 """How long a run may take to close its folder when it is stopped."""
 
@@ -54,44 +54,48 @@ class _Worker:
     """One worker process, started and stopped by this one alone."""
 
     def __init__(self, log: Path) -> None:
-        ours, theirs = socket.socketpair()
-        environment = os.environ | {
-            # The child must find the same modules, a user's own among them.
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "OMP_NUM_THREADS": "1",
-        }
-        with theirs, log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                # Its own session: Ctrl-C reaches only us. It ends when our end of the pair closes.
-                start_new_session=True,
-            )
-        self.connection: Connection[Order, Message] = Connection(ours.detach())
+        with log.open("ab") as output:
+            self.process, self.connection = launch(_ENTRY, output)
 
     def give(self, order: Order) -> None:
         """Hand over a run; that the worker is dead shows when it is asked what happened."""
-        with suppress(OSError):
+        try:
             self.connection.send(order)
+        except OSError:
+            # One that took half of an order will never do it.
+            self.process.kill()
 
     def receive(self) -> Message:
         """Return what happened; of a worker that died, that its run failed."""
         try:
-            return self.connection.recv()
-        except (EOFError, OSError):
+            message: Message = self.connection.recv()
+            return message
+        except (EOFError, ConnectionError):
             return "failed", f"its worker process {self._end()}"
+        except OSError:
+            return self.give_up("stood still in the middle of a message")
+
+    def give_up(self, why: str) -> Message:
+        """Stop the worker; return that its run failed."""
+        self.stop()
+        return "failed", f"its worker process {why}, and was stopped"
 
     def _end(self) -> str:
-        code = self.process.wait()
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            return "hung up without ending, and was stopped"
         self.connection.close()
         if code >= 0:
             return f"ended with exit code {code}"
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+    def expect(self, seconds: float) -> None:
+        """Set for how long it may say nothing from now on."""
+        self.patience = seconds
+        self.deadline = time.monotonic() + seconds
 
     @property
     def alive(self) -> bool:
@@ -103,6 +107,23 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self.connection.close()
+
+
+def _heard(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, Message]]:
+    """Wait until a worker says something, or has been silent for too long; yield which, and what."""
+    by_connection = {worker.connection: worker for worker in workers}
+    first = min(worker.deadline for worker in workers)
+    for connection in wait(list(by_connection), max(0.0, first - time.monotonic())):
+        worker = by_connection.pop(connection)  # type: ignore[call-overload]
+        yield worker, worker.receive()
+    for worker in by_connection.values():
+        if time.monotonic() >= worker.deadline:
+            yield worker, worker.give_up(f"said nothing for {worker.patience:g} s")
+
+
+def silence(order: Order) -> float:
+    """Return for how many seconds a run may say nothing: a round and its evaluation may last as long."""
+    return SILENT_SECONDS + 2.0 * float(order.config["timeout"])
 
 
 class Pool:
@@ -135,14 +156,14 @@ class Pool:
                 worker, job = self._idle(at_work), waiting.pop()
                 at_work[worker] = job
                 worker.give(orders[job])
+                worker.expect(silence(orders[job]))
                 yield job, None
-            by_connection = {worker.connection: worker for worker in at_work}
-            for connection in wait(list(by_connection)):
-                worker = by_connection[connection]  # type: ignore[index]
-                message = worker.receive()
+            for worker, message in _heard(list(at_work)):
                 yield at_work[worker], message
                 if message[0] in ("done", "failed"):
                     del at_work[worker]
+                else:
+                    worker.expect(silence(orders[at_work[worker]]))
 
     def _idle(self, at_work: Collection[_Worker]) -> _Worker:
         self._workers = [worker for worker in self._workers if worker.alive]

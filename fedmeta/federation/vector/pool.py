@@ -1,14 +1,8 @@
 """Worker processes that compute chunks side by side."""
 
 import logging
-import os
-import socket
-import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
 from typing import Any
 
 from fedmeta.federation.vector.execution import (
@@ -17,6 +11,7 @@ from fedmeta.federation.vector.execution import (
     Outcome,
     compute,
 )
+from fedmeta.federation.vector.launch import launch
 from fedmeta.federation.vector.worker import READY, to_arrays, unpack_outcome
 from fedmeta.federation.workload import Learner
 from fedmeta.learning import Tensors
@@ -29,8 +24,6 @@ STARTUP_SECONDS = 120.0
 """How long a worker may take to import and load its data before the run goes on without it."""
 JOB_SECONDS = 600.0
 """How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
-MESSAGE_SECONDS = 60
-"""How long a worker may take no byte, or give none, in the middle of a message."""
 
 _ENTRY = "from fedmeta.federation.vector.worker import main; main()"
 
@@ -43,25 +36,7 @@ class Worker:
     """One worker process, started and stopped by this one alone."""
 
     def __init__(self, learner: Learner) -> None:
-        ours, theirs = socket.socketpair()
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-            # A worker that stands still in the middle of a message would hold us for ever.
-            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", MESSAGE_SECONDS, 0))
-        environment = os.environ | {
-            # The child must find the same modules, a user's own among them.
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "OMP_NUM_THREADS": "1",
-        }
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                # Its own session: Ctrl-C reaches only us. It ends when our end of the pair closes.
-                start_new_session=True,
-            )
-        self.connection: Connection[Any, Any] = Connection(ours.detach())
+        self.process, self.connection = launch(_ENTRY)
         self.ready = False
         self.alive = True
         self.waiting = 0
