@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -111,6 +112,15 @@ def test_a_run_shows_what_its_files_say(served: Served, open_page: OpenPage) -> 
     page.get_by_text("The resolved config").click()
     expect(page.locator("#config")).to_contain_text('rule = "leave-one-out"')
     screenshot(page, "serve-run")
+
+
+def test_one_of_something_is_1(served: Served, open_page: OpenPage) -> None:
+    asked = Counter(row["client"] for row in rows(served.root / "chained" / "clients.jsonl"))
+    assert 1 in asked.values()
+    page = open_page()
+    page.goto(served.page("run", "chained"))
+    shown = page.locator("#client-table tbody tr td:nth-child(2)")
+    expect(shown).to_have_text([str(asked[client]) for client in sorted(asked)])
 
 
 def test_a_ledger_is_shown(served: Served, open_page: OpenPage) -> None:

@@ -53,6 +53,9 @@ export function shown(value) {
   return value.toLocaleString("en", { maximumSignificantDigits: 4 });
 }
 
+// Of what is a count by its nature: 1 of them is no 1.000.
+export const count = (value) => (typeof value === "number" ? value.toLocaleString("en") : shown(value));
+
 export const interval = (mean, half) =>
   half === null || half === undefined ? shown(mean) : `${shown(mean)} ± ${shown(half)}`;
 

@@ -1,5 +1,5 @@
 import { draw } from "/static/charts.js";
-import { $, address, ask, badge, complain, facts, fill, interval, make, plainTable, shown, warning } from "/static/dom.js";
+import { $, address, ask, badge, complain, count, facts, fill, interval, make, plainTable, shown, warning } from "/static/dom.js";
 import { Grid } from "/static/grid.js";
 import { follow, paced } from "/static/live.js";
 
@@ -30,7 +30,7 @@ function adaptation(run) {
   const columns = ["adaptation steps", ...(graded ? ["accuracy"] : []), "loss", "tasks"];
   const rows = run.steps.map((row) => [
     row.step === 0 ? "before" : String(row.step), ...(graded ? [interval(row.accuracy, row.ci95)] : []),
-    interval(row.loss, row.loss_ci95), shown(row.tasks),
+    interval(row.loss, row.loss_ci95), count(row.tasks),
   ].map(String));
   fill($("steps"), run.steps.length ? plainTable({ title: "Results of test clients", columns, rows, note: "Means over tasks, with 95% intervals." }) : null);
   draw($("by-step"), run.adaptation);
@@ -49,6 +49,7 @@ function reasons(row) {
 }
 
 const number = (name, title, value, more = {}) => ({ name, title, value, cell: (row) => shown(value(row)), kind: "number", down: true, ...more });
+const counted = (name, title, value) => number(name, title, value, { cell: (row) => count(value(row)) });
 const optional = {
   accuracy: number("accuracy", "Mean accuracy", (row) => row.accuracy),
   score: number("score", "Mean score", (row) => row.score),
@@ -62,10 +63,10 @@ function makeGrid(columns) {
   gridColumns = columns.join();
   grid = new Grid($("client-table"), [
     { name: "client", title: "Client", value: (row) => row.client, cell: (row) => String(row.client) },
-    number("asked", "Asked", (row) => row.asked),
-    number("admitted", "Admitted", (row) => row.admitted),
-    number("refused", "Refused", (row) => row.refused),
-    number("tasks", "Tasks", (row) => row.tasks),
+    counted("asked", "Asked", (row) => row.asked),
+    counted("admitted", "Admitted", (row) => row.admitted),
+    counted("refused", "Refused", (row) => row.refused),
+    counted("tasks", "Tasks", (row) => row.tasks),
     number("loss", "Mean loss", (row) => row.loss),
     ...["accuracy", "score", "reward", "account"].filter((name) => columns.includes(name)).map((name) => optional[name]),
     { name: "why", title: "Refused because", value: (row) => row.reasons.map((one) => one.reason).join(" ") || null, cell: reasons, kind: "wide" },
@@ -84,11 +85,11 @@ function clients(said) {
   grid.update(said.clients);
   countClients();
   $("quarantine").hidden = said.updates === 0;
-  $("refused").textContent = `${shown(said.refused)} of ${shown(said.updates)} updates were refused.`;
-  const rows = said.reasons.map((one) => [one.reason, shown(one.updates)]);
+  $("refused").textContent = `${count(said.refused)} of ${count(said.updates)} updates were refused.`;
+  const rows = said.reasons.map((one) => [one.reason, count(one.updates)]);
   fill($("reasons"), rows.length ? plainTable({ title: "Refused updates by reason", columns: ["reason", "updates"], rows }) : null);
   $("latest-refused").hidden = said.refused === 0;
-  const latest = said.latest.map((one) => [shown(one.round), String(one.client), one.reason]);
+  const latest = said.latest.map((one) => [count(one.round), String(one.client), one.reason]);
   fill($("latest"), plainTable({ title: "Latest refused updates", columns: ["round", "client", "reason"], rows: latest, note: said.refused > latest.length ? `The latest ${latest.length} of ${said.refused}.` : "" }));
 }
 
