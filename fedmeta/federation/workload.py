@@ -131,8 +131,11 @@ class Learner:
 
     @cached_property
     def template(self) -> Tensors:
-        """The initial state; what a state or update must look like."""
-        drawn = self.algorithm.init(torch_generator(self.workload.seed, "init"))
+        """The initial state; what a state or update must look like.
+
+        By name, as in a `ServerOptimizer`: the order in which tensors are added up is one everywhere.
+        """
+        drawn = dict(sorted(self.algorithm.init(torch_generator(self.workload.seed, "init")).items()))
         return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in drawn.items()}
 
     def init_state(self) -> Tensors:
