@@ -11,6 +11,7 @@ from fedmeta.experiment.config import Config, to_toml
 from fedmeta.federation import Federation, Learner, Signatures, require_ray
 from fedmeta.federation.deployment.options import require_superlink
 from fedmeta.federation.deployment.session import open_deployment
+from fedmeta.federation.faults import FaultyDelivery
 from fedmeta.federation.remote.app import ClientSide, build_side
 from fedmeta.federation.remote.directory import Directory
 
@@ -22,17 +23,18 @@ def require_engine(config: Config) -> None:
     """Check, before anything starts, that the engine of a config is there.
 
     Raises:
-        UsageError: If its extra is not installed, or its SuperLink cannot be reached.
+        UsageError: If its extra is not installed, or its cluster or SuperLink cannot be reached.
     """
     if config.engine == "ray":
-        require_ray()
+        require_ray(config.ray)
     if config.engine == "deployment":
         require_superlink(config.deployment)
 
 
 def clients_side(config: Config) -> Callable[[], ClientSide]:
     """Return what builds the clients' side of a run in another process; it is picklable, and small."""
-    return partial(build_side, planning.workload(config), config.behaviours)
+    faults = planning.faults(config) if config.faults.any else None
+    return partial(build_side, planning.workload(config), config.behaviours, faults)
 
 
 @contextmanager
@@ -51,17 +53,30 @@ def open_federation(
         None where clients are computed in this process, or there is no federation: training and test
         then need nothing that outlives them.
     """
+    with _open_directory(config, learner, signatures, grid) as directory:
+        if directory is None:
+            yield None
+        elif config.faults.any:
+            yield Federation(learner, FaultyDelivery(directory, planning.faults(config)))
+        else:
+            yield Federation(learner, directory)
+
+
+@contextmanager
+def _open_directory(
+    config: Config, learner: Learner, signatures: Signatures | None, grid: Grid | None
+) -> Iterator[Directory | None]:
     clients = len(learner.workload.population)
     if grid is not None:
-        yield Federation(learner, Directory(grid, clients))
+        yield Directory(grid, clients)
     elif config.training != "federated" or config.engine == "vector":
         yield None
     elif config.engine == "deployment":
         with open_deployment(config.deployment, to_toml(config), clients) as directory:
-            yield Federation(learner, directory)
+            yield directory
     else:
         from fedmeta.federation.ray.session import open_ray
 
         build = clients_side(config)
         with open_ray(build, learner, config.ray, config.workers, signatures) as directory:
-            yield Federation(learner, directory)
+            yield directory

@@ -1,7 +1,6 @@
 """The faults that a client can have by itself, as a Flower mod: the same on every engine."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -14,13 +13,12 @@ from fedmeta.federation.client import (
     ARRAYS,
     CONFIG,
     METRICS,
-    PARTITION,
     ROUND,
     TASKS,
     build_client_app,
+    partition_of,
     read_request,
 )
-from fedmeta.federation.faults.options import AWAY
 from fedmeta.federation.faults.plan import Fault, FaultPlan
 from fedmeta.federation.flower import numpy_array
 from fedmeta.federation.workload import Learner
@@ -43,8 +41,6 @@ BY_MOD = (
 """Kinds that change what a client does, not when or how often its reply arrives."""
 
 HUGE = 10**9
-SECONDS_AFTER = 1.0
-"""How long after the deadline a client awakes that shall not be heard in a round."""
 
 
 class CrashError(Exception):
@@ -60,35 +56,28 @@ class CrashingLearner(Learner):
         raise CrashError("crashed while it trained")
 
 
-def fault_mod(faults: FaultPlan, learner: Learner, timeout: float | None = None) -> Mod:
+def fault_mod(faults: FaultPlan, learner: Learner) -> Mod:
     """Return the mod by which clients have their faults.
+
+    It changes what a client does. When and how often its reply arrives is a matter of the grid:
+    `FaultyGrid` where time is simulated, `FaultyDelivery` where it is real.
 
     Args:
         faults: Who has which.
         learner: The clients' side of the workload.
-        timeout: Where time is real, seconds that a server waits: a late client sleeps, though never
-            long after the deadline, and one that is away sleeps until it has passed. None: time is
-            simulated, and a grid delays replies.
     """
 
     def play(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         if message.metadata.message_type != MessageType.TRAIN:
             return call_next(message, context)
         _, round_ = read_request(message)
-        client = cast(int, context.node_config[PARTITION])
+        client = partition_of(context)
         fault = faults.due(round_, client)
-        if fault is None:
+        if fault is None or fault.kind not in BY_MOD:
             return call_next(message, context)
-        if timeout is not None:
-            time.sleep(_pause(fault, timeout))
         return _Client(learner, faults.seed, round_, client).reply(fault, message, context, call_next)
 
     return play
-
-
-def _pause(fault: Fault, timeout: float) -> float:
-    silent = timeout + SECONDS_AFTER
-    return silent if fault.kind in AWAY else min(fault.seconds, silent)
 
 
 class _Client:

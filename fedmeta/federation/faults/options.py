@@ -50,7 +50,13 @@ class FaultOptions(Options):
     @property
     def any(self) -> bool:
         """Whether anything can go wrong at all."""
-        return bool(self.entries) or any(self.rates.values())
+        return bool(self.kinds)
+
+    @property
+    def kinds(self) -> set[str]:
+        """What can go wrong, as far as it is named."""
+        drawn = {kind for kind, rate in self.rates.items() if rate}
+        return drawn | {str(entry.get("kind")) for entry in self.entries}
 
     @field_validator("rates")
     @classmethod

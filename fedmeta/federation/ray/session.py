@@ -3,9 +3,7 @@
 import contextlib
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,16 +23,17 @@ from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server, silence
 from fedmeta.federation.ray.client import build_ray_app
 from fedmeta.federation.ray.options import HERE, RayOptions, require_ray
+from fedmeta.federation.ray.scratch import scratch
 from fedmeta.federation.remote.app import ClientSide
 from fedmeta.federation.remote.directory import Directory, ignore
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import Workers, available_cores
 from fedmeta.federation.workload import Learner
 
-END_SECONDS = 5.0
-"""How long the engine may take to end by itself; then what it waits for is killed."""
-GIVE_UP_SECONDS = 30.0
-"""How long it may take after that."""
+START_SECONDS = 300.0
+"""How long Ray may take to start, or to be reached, and to have its workers."""
+END_SECONDS = 60.0
+"""How long it may take to end once its workers have been killed."""
 
 # Ray prints its errors on stdout, whatever it is told of logs; the first of these stops it.
 _ENVIRONMENT = {
@@ -70,13 +69,13 @@ def open_ray(
         signatures: Signs in the name of each client, as its reply comes in; None: nobody signs.
 
     Raises:
-        UsageError: If the extra is not installed.
+        UsageError: If the extra is not installed, or there is no cluster at the address.
         RunError: If Ray could not be started.
     """
-    require_ray()
+    require_ray(options)
     count = available_cores() if workers == "auto" else workers
     clients = len(learner.workload.population)
-    with as_server(), silence(), _environment(), _folder() as folder:
+    with as_server(), silence(), _environment(), scratch() as folder:
         engine = _Engine(build_ray_app(build), clients, _backend(options, count, folder))
         try:
             yield Directory(engine.grid(), clients, engine.check, _signing(learner, signatures))
@@ -141,12 +140,17 @@ class _Engine:
             self._failure = error
 
     def grid(self) -> Grid:
-        """Wait for Flower's grid."""
-        while True:
-            try:
+        """Wait for Flower's grid.
+
+        Raises:
+            RunError: If the engine ended, or has not started after `START_SECONDS`.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Empty):
                 return self._lent.get(timeout=0.1)
-            except Empty:
-                self.check()
+            self.check()
+        raise RunError(f"Ray did not start within {START_SECONDS:g} s")
 
     def check(self) -> None:
         """Raise if the engine has ended.
@@ -162,24 +166,26 @@ class _Engine:
     def end(self) -> None:
         """End the engine and all of Ray's processes that it started."""
         with _stderr_closed():
-            self._done.set()
-            self._thread.join(END_SECONDS)
-            deadline = time.monotonic() + GIVE_UP_SECONDS
-            while self._thread.is_alive() and time.monotonic() < deadline:
-                # Flower waits for what is under way, without end; a shutdown of Ray would not wake it.
+            if self._thread.is_alive():
+                # Flower waits without end for what is under way. That must be killed before Flower shuts
+                # Ray down: it ends, with exit code 1, whoever asks something of it after that.
                 with contextlib.suppress(Exception):
                     _kill_actors()
-                self._thread.join(1.0)
+            self._done.set()
+            self._thread.join(END_SECONDS)
 
 
 def _kill_actors() -> None:
-    """Kill Ray's actors for good: who waits for their answers is told. Flower keeps their handles."""
-    from ray import ActorID
+    """Kill our actors for good: who waits for their answers is told. Flower keeps their handles."""
+    from ray import ActorID, get_runtime_context
     from ray._private import state, worker
 
-    for actor in state.actors():
-        core = worker.global_worker.core_worker  # type: ignore[attr-defined]
-        core.kill_actor(ActorID.from_hex(actor), True)
+    ours = get_runtime_context().get_job_id()
+    for actor, about in state.actors().items():
+        # A cluster has actors of others too.
+        if about["JobID"] == ours:
+            core = worker.global_worker.core_worker  # type: ignore[attr-defined]
+            core.kill_actor(ActorID.from_hex(actor), True)
 
 
 @contextmanager
@@ -211,18 +217,3 @@ def _environment() -> Iterator[None]:
                 os.environ[name] = before[name]
             else:
                 os.environ.pop(name, None)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """Make a folder for Ray's sockets and logs; a socket's path may have no more than 107 bytes."""
-    folder = Path(tempfile.mkdtemp(prefix="fm-ray-", dir="/tmp" if os.path.isdir("/tmp") else None))
-    try:
-        yield folder
-    finally:
-        # Ray's processes may be writing their last lines.
-        for _ in range(20):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists():
-                break
-            time.sleep(0.2)

@@ -10,6 +10,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.client import build_client_app, partition_of
+from fedmeta.federation.faults import FaultPlan, fault_mod
 from fedmeta.federation.flower import client_error
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import one_thread
@@ -23,22 +24,29 @@ class ClientSide:
     Attributes:
         learner: The clients' side of the workload.
         mods: Flower mods by client; they wrap that client's app alone.
+        everybody: Flower mods of every client, outside its own.
         signatures: Signs in the name of each client; None: replies are not signed here.
     """
 
     learner: Learner
     mods: Mapping[int, Sequence[Mod]] = field(default_factory=dict)
+    everybody: Sequence[Mod] = ()
     signatures: Signatures | None = None
 
 
-def build_side(workload: Workload, behaviours: Sequence[Mapping[str, Any]]) -> ClientSide:
+def build_side(
+    workload: Workload, behaviours: Sequence[Mapping[str, Any]], faults: FaultPlan | None = None
+) -> ClientSide:
     """Build the clients' side from plain values.
 
     Args:
         workload: What clients do.
         behaviours: Who does something else; see `mods_for`.
+        faults: What goes wrong with clients; see `fault_mod`. None: nothing.
     """
-    return ClientSide(workload.build(), mods_for(behaviours, workload))
+    learner = workload.build()
+    everybody = [fault_mod(faults, learner)] if faults else []
+    return ClientSide(learner, mods_for(behaviours, workload), everybody)
 
 
 def build_remote_app(side: Callable[[Context], ClientSide]) -> ClientApp:
@@ -51,7 +59,7 @@ def build_remote_app(side: Callable[[Context], ClientSide]) -> ClientApp:
 
     def answer(message: Message, context: Context) -> Message:
         parts = side(context)
-        mods = parts.mods.get(partition_of(context), ())
+        mods = [*parts.everybody, *parts.mods.get(partition_of(context), ())]
         with one_thread():
             return build_client_app(parts.learner, mods, parts.signatures)(message, context)
 

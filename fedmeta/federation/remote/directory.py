@@ -11,11 +11,10 @@ from flwr.serverapp import Grid
 from fedmeta.errors import UsageError
 from fedmeta.federation.client import CONFIG, PARTITION
 from fedmeta.federation.flower import Run, refused
+from fedmeta.federation.remote.polling import PolledGrid
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT, LAST_WAIT = 0.02, 0.5
-"""Seconds between two looks for replies: it grows while none come."""
 LOOK_SECONDS = 2.0
 """Seconds between two looks for nodes that joined or left while replies are waited for."""
 
@@ -24,7 +23,7 @@ def ignore(*_: object) -> None:
     """Find nothing wrong, and do nothing about it."""
 
 
-class Directory(Grid):
+class Directory(PolledGrid):
     """Adds partition ids to a grid whose node ids are random (see `Addresses`).
 
     A node that is new is asked, by a ``query``, which partition it holds. If two hold the same one, the
@@ -65,17 +64,6 @@ class Directory(Grid):
     def run(self) -> Run:
         """The run that the grid works for."""
         return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def node_of(self, client: int) -> int | None:
         """Return the node that holds partition `client`; None if it is not connected."""
@@ -124,29 +112,14 @@ class Directory(Grid):
         metadata = reply.metadata
         return self._receivers.pop(metadata.reply_to_message_id, None) == metadata.src_node_id
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> list[Message]:
-        """Return the replies to messages, in whatever order they came.
+    def awaits(self, message_id: str) -> bool:
+        """Return whether the reply to a message that was sent may still come."""
+        return message_id in self._receivers
 
-        Args:
-            messages: Requests; as in `push_messages`.
-            timeout: Seconds after which nobody else is waited for; None: no limit.
-        """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        waiting = set(self.push_messages(messages))
-        replies: list[Message] = []
-        wait = FIRST_WAIT
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            found = self.pull_messages(waiting)
-            replies += found
-            waiting &= self._receivers.keys()
-            wait = FIRST_WAIT if found else min(2 * wait, LAST_WAIT, left)
-            if waiting:
-                time.sleep(wait)
-        for message_id in waiting:
-            del self._receivers[message_id]
-        return replies
+    def give_up(self, message_ids: Iterable[str]) -> None:
+        """Do not wait for replies to these messages any more."""
+        for message_id in message_ids:
+            self._receivers.pop(message_id, None)
 
     def _look(self) -> None:
         """Take note of who joined or left, without waiting for anybody."""

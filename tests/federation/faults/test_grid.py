@@ -1,16 +1,13 @@
-"""Simulated time, other node ids, and the same faults by a mod where time is real."""
+"""Simulated time, and other node ids."""
 
-import time
 from typing import Any
 
 import pytest
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedmeta.federation import MetaStrategy, Plan
-from fedmeta.federation.client import build_client_app
-from fedmeta.federation.faults import FaultOptions, FaultPlan, FaultyGrid, fault_mod, read_faults
-from fedmeta.federation.flower import as_server, new_context, stamp
+from fedmeta.federation.faults import FaultOptions, FaultPlan, FaultyGrid, read_faults
+from fedmeta.federation.flower import as_server
 from fedmeta.federation.vector.execution import InProcess, one_thread
 from tests.federation.helpers import SINUSOID
 
@@ -83,28 +80,3 @@ def test_two_replies_of_one_client_reach_the_gate() -> None:
     seen, nodes = play(plan(entry("twice")))
     assert seen[1] == "quarantined"
     assert nodes[1].count(5) == 2
-
-
-def answer(faults: FaultPlan, timeout: float) -> tuple[float, Message]:
-    """Let client 3 answer in round 2 where time is real; return how long it took."""
-    with one_thread(), as_server():
-        strategy = MetaStrategy(LEARNER, PLAN, lambda *_: None)
-        strategy.connect(FaultyGrid(LEARNER, InProcess(LEARNER), faults=faults))
-        (request,) = strategy._requests("train", 2, strategy.arrays, [3])
-        stamp(request, "1")
-        app = build_client_app(LEARNER, [fault_mod(faults, LEARNER, timeout)])
-        began = time.monotonic()
-        reply = app(request, new_context(5, 3, len(SINUSOID.population)))
-        return time.monotonic() - began, reply
-
-
-def test_where_time_is_real_a_late_client_sleeps() -> None:
-    seconds, reply = answer(plan(entry("late", seconds=0.4)), timeout=60.0)
-    assert seconds >= 0.4
-    assert reply.has_content()
-
-
-@pytest.mark.parametrize("table", [entry("late", seconds=1e9), entry("vanish"), entry("move")])
-def test_where_time_is_real_nobody_sleeps_long_after_the_deadline(table: dict[str, Any]) -> None:
-    seconds, _ = answer(plan(table), timeout=0.1)
-    assert seconds >= 1.0

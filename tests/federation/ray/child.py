@@ -18,8 +18,10 @@ import psutil
 
 from fedmeta.federation import Federation, Plan, RoundRecord, Snapshot, Workload
 from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.faults import FaultyDelivery
 from fedmeta.federation.ray.options import RayOptions
 from fedmeta.federation.remote.app import build_side
+from tests.federation.faults import everything
 from tests.federation.helpers import SINUSOID
 
 PLAN = Plan(rounds=4, cohort=8, timeout=240, evaluate_every=2)
@@ -28,6 +30,7 @@ ODD = replace(SINUSOID, task="tests.federation.helpers:OddClients", data={})
 ODD_PLAN = Plan(rounds=1, cohort=12, timeout=240)
 ASLEEP = replace(SINUSOID, task="tests.federation.helpers:Asleep")
 ASLEEP_PLAN = Plan(rounds=1, cohort=12, timeout=60)
+FAULTY_TIMEOUT = 60.0
 
 
 class Seen(NamedTuple):
@@ -74,12 +77,32 @@ def session(workload: Workload, behaviours: list[dict[str, Any]], *runs: tuple[P
         return [train(Federation(learner, grid), plan, kill_in) for plan, kill_in in runs]
 
 
+def faulty_session() -> Seen:
+    from fedmeta.federation.ray.session import open_ray
+
+    learner, faults = everything.CREW.build(), everything.FAULTS
+    build = partial(build_side, everything.CREW, [], faults)
+    with open_ray(build, learner, RayOptions(), 2) as grid:
+        return train(Federation(learner, FaultyDelivery(grid, faults)), everything.plan(FAULTY_TIMEOUT))
+
+
+def on_cluster() -> None:
+    """Train on the cluster at the address that the command line names; write to the file it names."""
+    from fedmeta.federation.ray.session import open_ray
+
+    learner, options = SINUSOID.build(), RayOptions(address=sys.argv[1])
+    with open_ray(partial(build_side, SINUSOID, BEHAVIOURS), learner, options) as grid:
+        seen = train(Federation(learner, grid), PLAN)
+    Path(sys.argv[2]).write_bytes(pickle.dumps(seen))
+
+
 def main() -> None:
     """Write what was seen, and what is left of Ray, to the file that the command line names."""
     before = set(Path("/tmp").glob("fm-ray-*"))
     seen = session(SINUSOID, BEHAVIOURS, (PLAN, 0), (PLAN, 0), (PLAN, 1))
     seen += session(ODD, [], (ODD_PLAN, 0))
     seen += session(ASLEEP, [], (ASLEEP_PLAN, 0))
+    seen.append(faulty_session())
     left = [command(one) for one in below()]
     left += [str(folder) for folder in set(Path("/tmp").glob("fm-ray-*")) - before]
     Path(sys.argv[1]).write_bytes(pickle.dumps((seen, left)))

@@ -13,6 +13,7 @@ from fedmeta.errors import UsageError
 from fedmeta.federation import RoundRecord, simulate
 from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.ray.options import require_ray
+from tests.federation.faults import everything
 from tests.federation.helpers import SINUSOID, assert_same
 from tests.federation.ray import child
 
@@ -79,6 +80,11 @@ def test_a_client_that_fails_is_quarantined_with_the_reason_it_has_on_any_engine
 def test_a_client_that_does_not_answer_is_done_without(seen: list[child.Seen]) -> None:
     reasons = {c.client: c.reason for c in seen[4].records[0].clients if c.reason}
     assert reasons == {4: "no reply within 60 s"}
+
+
+@pytest.mark.slow
+def test_faults_are_those_of_a_grid_whose_time_is_simulated(seen: list[child.Seen]) -> None:
+    everything.check(seen[5].records, child.FAULTY_TIMEOUT)
 
 
 @pytest.mark.slow

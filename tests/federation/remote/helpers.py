@@ -1,5 +1,6 @@
 """A grid as Flower's engines have it: random node ids, and replies that come when they come."""
 
+import copy
 import random
 from collections.abc import Iterable
 
@@ -58,4 +59,5 @@ class Nodes(Grid):
         message = self.random.choice(ready)
         self.waiting.remove(message)
         context = self.contexts.get(message.metadata.dst_node_id)
-        return [self.app(message, context)] if context else []
+        # Over a network every node has its own copy of what all are sent.
+        return [self.app(copy.deepcopy(message), context)] if context else []

@@ -12,7 +12,7 @@ from fedmeta.federation import Federation, Plan, RoundRecord, simulate
 from fedmeta.federation.client import request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.remote import directory
+from fedmeta.federation.remote import polling
 from fedmeta.federation.remote.app import ClientSide, build_remote_app
 from fedmeta.federation.remote.directory import Directory
 from fedmeta.federation.server.nodes import wait_for_nodes
@@ -130,7 +130,7 @@ def test_an_engine_that_ended_is_not_waited_for() -> None:
 def test_a_reply_in_the_name_of_another_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = Nodes(APP, range(CLIENTS))
     grid = learned(nodes)
-    monkeypatch.setattr(directory, "LAST_WAIT", 0.02)
+    monkeypatch.setattr(polling, "LAST_WAIT", 0.02)
     one, other = grid.node_of(0), grid.node_of(1)
     assert one is not None
     assert other is not None

@@ -1,0 +1,49 @@
+"""Every fault that can be played where time is real, in two rounds of thirteen clients."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from fedmeta.federation import Plan, RoundRecord, simulate
+from fedmeta.federation.faults import KINDS, FaultOptions, FaultyGrid, read_faults
+from fedmeta.tasks import Population
+from tests.federation.helpers import SINUSOID
+
+CREW = replace(SINUSOID, population=Population(13))
+"""One more than there are such faults, so that somebody replies soundly in each round."""
+AT_ONCE = sorted(kind for kind in KINDS if kind not in ("move", "late", "vanish"))
+ENTRIES = [
+    *({"kind": kind, "clients": [client], "rounds": [1]} for client, kind in enumerate(AT_ONCE)),
+    {"kind": "late", "clients": [0], "rounds": [2], "seconds": 1e4},
+    {"kind": "late", "clients": [1], "rounds": [2], "seconds": 0.2},
+    {"kind": "vanish", "clients": [2], "rounds": [2]},
+]
+FAULTS = read_faults(FaultOptions(entries=ENTRIES), CREW.population, 2, seed=0)
+
+
+def plan(timeout: float) -> Plan:
+    return Plan(rounds=2, cohort=13, timeout=timeout)
+
+
+def fates(record: RoundRecord) -> dict[int, tuple[str, str | None]]:
+    """What became of each client, and why."""
+    return {client.client: (client.outcome, client.reason) for client in record.clients}
+
+
+def check(records: Sequence[RoundRecord], timeout: float) -> None:
+    """Check that all ended as where time is simulated, but that nobody waited for who is late."""
+    simulated: list[RoundRecord] = []
+    simulate(
+        CREW,
+        plan(timeout),
+        observer=lambda record, _: simulated.append(record),
+        build_grid=partial(FaultyGrid, faults=FAULTS),
+    )
+    assert len(AT_ONCE) == 12
+    assert fates(records[0]) == fates(simulated[0])
+    ours, theirs = fates(records[1]), fates(simulated[1])
+    assert theirs.pop(0) == ("late", f"reply after 10000 s, not {timeout:g} s")
+    assert ours.pop(0) == ("lost", f"no reply within {timeout:g} s")
+    assert ours == theirs
+    assert ours[1] == ("admitted", None)
+    assert ours[2] == ("lost", f"no reply within {timeout:g} s")

@@ -1,0 +1,103 @@
+"""Faults where time is real: as where it is simulated, but that nobody waits for who is late."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from flwr.app import MessageType
+
+from fedmeta.federation import Federation, MetaStrategy, Plan, RoundRecord, Workload
+from fedmeta.federation.faults import FaultOptions, FaultyDelivery, read_faults
+from fedmeta.federation.flower import as_server
+from fedmeta.federation.remote.app import build_remote_app, build_side
+from fedmeta.federation.remote.directory import Directory
+from fedmeta.federation.server.nodes import wait_for_nodes
+from fedmeta.tasks import Population
+from tests.federation.faults import everything
+from tests.federation.faults.everything import fates
+from tests.federation.helpers import SINUSOID
+from tests.federation.remote.helpers import Nodes
+
+TRIO = replace(SINUSOID, population=Population(3))
+
+
+@pytest.fixture(autouse=True)
+def _server() -> Iterator[None]:
+    with as_server():
+        yield
+
+
+def entry(kind: str, client: int, round_: int = 1, **options: Any) -> dict[str, Any]:
+    return {"kind": kind, "clients": [client], "rounds": [round_], **options}
+
+
+def delivery(workload: Workload, *entries: dict[str, Any]) -> FaultyDelivery:
+    """Nodes that answer when they are asked for replies, and on the way what the entries say."""
+    clients = len(workload.population)
+    faults = read_faults(FaultOptions(entries=list(entries)), workload.population, 9, seed=0)
+    side = build_side(workload, (), faults)
+    nodes = Nodes(build_remote_app(lambda _: side), range(clients))
+    grid = FaultyDelivery(Directory(nodes, clients), faults)
+    wait_for_nodes(grid, clients, 60)
+    return grid
+
+
+def play(
+    workload: Workload, plan: Plan, *entries: dict[str, Any]
+) -> tuple[list[RoundRecord], list[float]]:
+    """Run; return the records of the rounds, and how long each after the first took."""
+    records: list[RoundRecord] = []
+    ends: list[float] = []
+
+    def observe(record: RoundRecord, _: Any) -> None:
+        records.append(record)
+        ends.append(time.monotonic())
+
+    Federation(workload.build(), delivery(workload, *entries)).train(plan, observe)
+    return records, [later - earlier for earlier, later in pairwise(ends)]
+
+
+def test_each_fault_ends_as_on_the_grid_whose_time_is_simulated() -> None:
+    records, _ = play(everything.CREW, everything.plan(10.0), *everything.ENTRIES)
+    everything.check(records, 10.0)
+
+
+def test_who_is_late_is_waited_for_until_the_deadline_and_no_longer() -> None:
+    late = [entry("late", 1, 2, seconds=1.0), entry("late", 1, 3, seconds=600.0)]
+    records, seconds = play(TRIO, Plan(rounds=4, cohort=3, timeout=4.0), *late)
+    assert [fates(record)[1][0] for record in records] == ["admitted", "admitted", "lost", "admitted"]
+    assert seconds[0] >= 1.0
+    assert 4.0 <= seconds[1] < 20.0
+
+
+def test_who_vanishes_is_lost_for_as_long() -> None:
+    plan = Plan(rounds=4, cohort=3, timeout=4.0)
+    records, _ = play(TRIO, plan, entry("vanish", 1, 2, away=2))
+    assert [fates(record)[1][0] for record in records] == ["admitted", "lost", "lost", "admitted"]
+
+
+def test_who_is_late_is_not_waited_for_where_more_are_asked_than_needed() -> None:
+    plan = Plan(rounds=1, cohort=2, oversample=1, timeout=250.0)
+    began = time.monotonic()
+    records, _ = play(TRIO, plan, entry("late", 1, seconds=200.0))
+    assert fates(records[0])[1] == ("surplus", "not needed: 2 answered before")
+    assert time.monotonic() - began < 100.0
+
+
+def test_a_held_reply_is_dropped_when_the_next_round_begins() -> None:
+    grid = delivery(TRIO, entry("late", 1, seconds=600.0))
+    strategy = MetaStrategy(TRIO.build(), Plan(rounds=2, cohort=3), lambda *_: None)
+    strategy.connect(grid)
+
+    def clients(round_: int, timeout: float) -> list[int | None]:
+        asked = strategy._requests(MessageType.TRAIN, round_, strategy.arrays, [0, 1])
+        replies = grid.send_and_receive(asked, timeout=timeout)
+        return sorted(grid.client_of(reply.metadata.src_node_id) or 0 for reply in replies)
+
+    assert clients(1, timeout=4.0) == [0]
+    assert len(grid._held) == 1
+    assert clients(2, timeout=60.0) == [0, 1]
+    assert not grid._held
