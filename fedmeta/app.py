@@ -6,22 +6,26 @@ settings, as `fedmeta run` does; then the ServerApp runs the rounds itself.
 """
 
 import os
-import shlex
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmeta.experiment import Config, Listener, RunFolder, parse_settings, run
+from fedmeta.errors import ConfigError
+from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, run
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.config import from_toml, load_config, to_toml
 from fedmeta.experiment.engines import clients_side
 from fedmeta.federation.deployment.lending import lend
-from fedmeta.federation.deployment.session import CONFIG_KEY, LINE_KEY
+from fedmeta.federation.deployment.patience import PatientGrid
+from fedmeta.federation.deployment.session import CONFIG_KEY, LINE_KEY, VERSION_KEY
 from fedmeta.federation.remote.app import ClientSide, build_remote_app
 from fedmeta.learning import keep_freed_memory
+from fedmeta.options import nearest
 
 if TYPE_CHECKING:
     from fedmeta.federation import RoundRecord
@@ -43,41 +47,64 @@ def _serve(grid: Grid, context: Context) -> None:
         lend(grid, str(line))
         return
     out = str(given.get(OUT) or "") or None
-    run(str(given[EXPERIMENT]), settings_of(given), out=out, listener=_progress(), grid=grid)
+    name = str(given[EXPERIMENT])
+    config_of(given)  # what clients would refuse is refused before they are asked
+    run(name, settings_of(given), out=out, listener=_progress(), grid=PatientGrid(grid))
 
 
 def settings_of(given: RunConfig) -> dict[str, Any]:
     """Return the settings that a run config makes to its experiment; what is empty is not set.
 
     Raises:
-        ConfigError: If an entry of ``set`` is not ``key=value``.
+        ConfigError: If ``set`` is not the inside of a TOML inline table.
     """
-    own = {EXPERIMENT, OUT, SET, CONFIG_KEY, LINE_KEY}
+    own = {EXPERIMENT, OUT, SET, CONFIG_KEY, LINE_KEY, VERSION_KEY}
     settings = {key: value for key, value in given.items() if key not in own and value != ""}
-    settings |= parse_settings(shlex.split(str(given.get(SET) or "")))
-    return settings | {"engine": "deployment"}
+    try:
+        more = tomllib.loads(f"{SET} = {{{given.get(SET) or ''}}}")[SET]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"set = {given.get(SET)!r} is not TOML ({error}): write 'data.shots=5, learner.inner_lr=0.1'"
+        ) from None
+    return settings | dict(_flat(more)) | {"engine": "deployment"}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def config_of(given: RunConfig) -> Config:
     """Return the resolved config that a run config stands for, the same in every process.
 
     Raises:
-        ConfigError: If it is wrong.
+        ConfigError: If it is wrong, or that of another fedmeta.
     """
+    own, theirs = version("fedmeta"), given.get(VERSION_KEY, "")
+    if theirs not in ("", own):
+        raise ConfigError(f"this node has fedmeta {own}, and the server {theirs}")
     if text := given.get(CONFIG_KEY):
         return from_toml(str(text))
-    return planning.resolve(load_config(str(given[EXPERIMENT]), settings_of(given)))
+    name = str(given[EXPERIMENT])
+    if name not in experiment_names():
+        # A path would lead to another file on each machine.
+        raise ConfigError(f"no experiment '{name}' in simulations/: {nearest(name, experiment_names())}")
+    return planning.resolve(load_config(name, settings_of(given)))
 
 
 def _side(context: Context) -> ClientSide:
     data = context.node_config.get(DATA)
     if data is not None:
         os.environ["FEDMETA_DATA"] = str(data)
-    return _built(to_toml(config_of(context.run_config)))
+    return _built(to_toml(config_of(context.run_config)), os.environ.get("FEDMETA_DATA"))
 
 
 @lru_cache(maxsize=1)
-def _built(config: str) -> ClientSide:
+def _built(config: str, _: str | None) -> ClientSide:
+    """Build the clients' side of a config, with the data of that folder."""
     keep_freed_memory()
     return clients_side(from_toml(config))()
 

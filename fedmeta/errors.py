@@ -21,6 +21,10 @@ class DataError(UsageError):
     """A data file is missing, corrupt, or holds too little for what was asked."""
 
 
+class MissingDataError(DataError):
+    """A data file is not on this machine."""
+
+
 class RunError(FedmetaError):
     """A run that had started could not go on; finished rounds are kept."""
 

@@ -15,12 +15,12 @@ from fedmeta.experiment import Config, RunFolder, load_config, run
 from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve
 from fedmeta.federation.client import CONFIG, PARTITION
-from fedmeta.federation.deployment.local import Layout, run_local
+from fedmeta.federation.deployment.local import Layout, free_port, run_local
 from fedmeta.federation.deployment.submission import CONNECTION, flwr
 from fedmeta.federation.flower import as_server, stamp
 from fedmeta.options import Options
 
-from .experiment.deployed import free_port, wait_until
+from .experiment.deployed import wait_until
 from .experiment.helpers import TINY
 
 TABLES = ("server", "gate", "aggregation", "evaluation")
@@ -64,10 +64,10 @@ def test_what_is_listed_changes_nothing_of_its_experiment() -> None:
 
 
 def test_settings_and_any_other_key_by_set() -> None:
-    given = listed() | {"rounds": 7, "server.lr": 0.5, SET: "data.shots=2 learner.inner_lr=0.25"}
+    given = listed() | {"rounds": 7, "server.lr": 0.5, SET: "data.shots=2, evaluation.steps=[0, 7]"}
     config = config_of(given)
     assert (config.rounds, config.server.lr) == (7, 0.5)
-    assert (config.data["shots"], config.learner["inner_lr"]) == (2, 0.25)
+    assert (config.data["shots"], config.evaluation.steps) == (2, (0, 7))
 
 
 def test_a_resolved_config_comes_back_as_it_was() -> None:
@@ -75,9 +75,18 @@ def test_a_resolved_config_comes_back_as_it_was() -> None:
     assert config_of(listed() | {"config": to_toml(config)}) == config
 
 
-def test_a_mistake_is_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"unknown key 'server\.rate': choose from: clip_norm"):
-        config_of(listed() | {SET: "server.rate=1"})
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({SET: "server.rate=1"}, r"unknown key 'server\.rate': choose from: clip_norm"),
+        ({SET: "data.shots='2"}, r"set = .* is not TOML \(.*\): write 'data\.shots=5, "),
+        ({EXPERIMENT: "mine.toml"}, r"no experiment 'mine\.toml' in simulations/"),
+        ({"fedmeta": "0.0.1"}, r"this node has fedmeta .*, and the server 0\.0\.1"),
+    ],
+)
+def test_a_mistake_is_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(listed() | given)
 
 
 def ask(node_config: dict[str, Any], run_config: dict[str, Any]) -> Message:
@@ -103,7 +112,7 @@ def test_a_client_without_its_data_says_so_in_one_line(
     reply = ask({PARTITION: 0, "data": str(tmp_path)}, {"config": to_toml(omniglot)})
     assert reply.has_error()
     assert reply.error.reason is not None
-    assert reply.error.reason.startswith("DataError: ")
+    assert reply.error.reason.startswith("MissingDataError: ")
     assert "\n" not in reply.error.reason
 
 

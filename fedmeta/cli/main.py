@@ -50,7 +50,8 @@ app.command("bench")(bench.bench)
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, _terminate)
+    for polite in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(polite, _terminate)
     # A shell starts background jobs with SIGINT ignored; a script that sends one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A dotted path in a config may lead to a module of the current folder, as for `python -m fedmeta`.

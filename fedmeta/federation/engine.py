@@ -1,5 +1,6 @@
 """Runs and evaluates a workload in this machine: Flower's ServerApp over a VectorGrid."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from fedmeta.federation.vector.grid import VectorGrid
 from fedmeta.federation.workload import Learner, Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import Split
+
+log = logging.getLogger(__name__)
 
 GridBuilder = Callable[
     [Learner, Executor, Mapping[int, Sequence[Mod]] | None, Signatures | None], VectorGrid
@@ -67,15 +70,13 @@ class Federation:
         build_server_app(strategy)(self.grid, new_context(1, -1, clients))
         return strategy.snapshot(max(plan.rounds, strategy.first_round - 1))
 
-    def evaluate(
-        self, state: Tensors, split: Split, timeout: float | None = None
-    ) -> dict[int, EvaluationSums]:
+    def evaluate(self, state: Tensors, split: Split, timeout: float) -> dict[int, EvaluationSums]:
         """Evaluate a state on each client of a split.
 
         Args:
             state: The meta-learned state.
             split: Which clients.
-            timeout: Seconds after which nobody else is waited for; None: no limit.
+            timeout: Seconds after which nobody else is waited for.
 
         Raises:
             RunError: If no client of the split could be evaluated.
@@ -83,7 +84,7 @@ class Federation:
         clients = len(self.learner.workload.population.clients(split))
         if not clients:
             return {}
-        plan = Plan(rounds=1, cohort=1, timeout=timeout or Plan.timeout)
+        plan = Plan(rounds=1, cohort=1, timeout=timeout)
         strategy = MetaStrategy(self.learner, plan, lambda *_: None)
         addresses = strategy.connect(self.grid)
         asked = strategy.ask_split(split, 0, strategy.codec.encode(state))
@@ -91,6 +92,8 @@ class Federation:
         found = dict(strategy.evaluation_gate.admitted(0, by_client(replies, addresses)))
         if not found:
             raise RunError(f"none of the {clients} {split} clients could be evaluated")
+        if len(found) < clients:
+            log.warning("only %d of the %d %s clients could be evaluated", len(found), clients, split)
         return found
 
 
@@ -145,7 +148,7 @@ def evaluate(
 
 
 def evaluate_clients(
-    workload: Workload, state: Tensors, split: Split, workers: Workers = 1
+    workload: Workload, state: Tensors, split: Split, workers: Workers = 1, each: float = Plan.timeout
 ) -> dict[int, EvaluationSums]:
     """Evaluate a state on each client of a split, by the messages that a real federation would use.
 
@@ -154,6 +157,7 @@ def evaluate_clients(
         state: The meta-learned state.
         split: Which clients.
         workers: Processes that compute; ``auto`` measures first. One that is stuck is done without.
+        each: Seconds for each client; once all of theirs together have passed, the rest are left out.
 
     Returns:
         Each client's sums by its id; nothing if the split has no clients.
@@ -161,10 +165,11 @@ def evaluate_clients(
     Raises:
         RunError: If no client of the split could be evaluated.
     """
-    if not len(workload.population.clients(split)):
+    clients = len(workload.population.clients(split))
+    if not clients:
         return {}
     with _session(workload, workers, 1) as (learner, executor):
-        return Federation(learner, VectorGrid(learner, executor)).evaluate(state, split)
+        return Federation(learner, VectorGrid(learner, executor)).evaluate(state, split, each * clients)
 
 
 @contextmanager

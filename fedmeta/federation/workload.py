@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fedmeta.errors import DataError
+from fedmeta.errors import MissingDataError
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
 from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, expand_state
 from fedmeta.tasks import (
@@ -73,11 +73,12 @@ class Workload:
 
         Raises:
             ConfigError: As `build` does.
-            DataError: If the data are not here, and the family cannot tell its shapes without.
+            DataError: If a data file is corrupt, or not here and the family cannot tell its shapes
+                without.
         """
         try:
             return self.build()
-        except DataError:
+        except MissingDataError:
             spec = shape_of_tasks(self.task, self.data)
             if spec is None:
                 raise

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmeta.errors import ConfigError, DataError
+from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.options import Options, parse_options
 from fedmeta.registry import Registry
 
@@ -144,9 +144,9 @@ class Elsewhere:
         """Raise: nothing can be drawn here.
 
         Raises:
-            DataError: Always.
+            MissingDataError: Always.
         """
-        raise DataError(f"the data of client {client} are not on this machine")
+        raise MissingDataError(f"the data of client {client} are not on this machine")
 
 
 def shape_of_tasks(task: str, data: Mapping[str, Any]) -> TaskSpec | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from fedmeta.errors import ConfigError, DataError
+from fedmeta.errors import ConfigError, DataError, MissingDataError
 from fedmeta.options import nearest
 
 
@@ -106,14 +106,14 @@ def locate(path: str, source: str) -> Path:
     """Return where the data file `path` lies: in ``FEDMETA_DATA`` or else in the cache.
 
     Raises:
-        DataError: If it is in neither; the message says how to fetch `source`.
+        MissingDataError: If it is in neither; the message says how to fetch `source`.
     """
     folders = _folders()
     for folder in folders:
         if (folder / path).is_file():
             return folder / path
     places = " or ".join(str(folder) for folder in folders)
-    raise DataError(f"{path} is not in {places}: {how_to_fetch(source)}")
+    raise MissingDataError(f"{path} is not in {places}: {how_to_fetch(source)}")
 
 
 def where(name: str) -> Path | None:

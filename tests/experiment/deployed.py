@@ -1,6 +1,5 @@
 """What tests of runs on SuperNodes share."""
 
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +24,6 @@ DIGITS: dict[str, Any] = {
 """A small run of four clients, one of them held out; two are asked in a round."""
 PAIR = DIGITS | {"clients": 2, "test_clients": 0, "cohort": 2}
 """The same of two clients, both of them asked."""
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 def on(federation: LocalFederation) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from fedmeta.errors import RunError
 from fedmeta.experiment import Config, Listener, Result, RunFolder, resume, run
 from fedmeta.experiment.config import to_toml
-from fedmeta.federation.deployment.local import Layout, LocalFederation, run_local
+from fedmeta.federation.deployment.local import Layout, LocalFederation, free_port, run_local
 from tests.tasks.conftest import real_file
 
-from .deployed import DIGITS, PAIR, free_port, on, rounds_of, wait_until
+from .deployed import DIGITS, PAIR, on, rounds_of, wait_until
 from .helpers import fedmeta, start
 
 
@@ -213,7 +213,7 @@ def test_a_node_without_its_data_is_one_line(tmp_path: Path, monkeypatch: pytest
         ended = fedmeta("run", "speakers.toml", "--out", "run", *settings, cwd=tmp_path)
         assert time.monotonic() - began < DIGITS["timeout"]
     assert ended.returncode == 2
-    assert "cannot take part: DataError: tinyshakespeare/input.txt is not in" in ended.stderr
+    assert "cannot take part: MissingDataError: tinyshakespeare/input.txt is not in" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "run").exists()
 

@@ -19,10 +19,11 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
+from fedmeta.federation.deployment.patience import PatientGrid
 from fedmeta.federation.flower import Run, stamp
 
-ANSWER_SECONDS = 60.0
-"""How long the SuperLink may take to answer; Flower itself would ask again without end."""
+ANSWER_SECONDS = 300.0
+"""How long the SuperLink may take to answer, a large push included; Flower would ask without end."""
 
 LOOK_SECONDS = 10.0
 """How often a borrower that waits looks whether it waits in vain."""
@@ -39,11 +40,12 @@ def lend(grid: Grid, line: str) -> None:
     """
     # The token may have expired while this process loaded; then another one was started, and this ends.
     list(grid.get_node_ids())
+    patient = PatientGrid(grid)
     with Client(line, family="AF_UNIX") as connection, contextlib.suppress(*_LINE_ENDED):
         connection.send(grid.run)
         while True:
             name, argument = connection.recv()
-            connection.send(_answer(grid, name, argument))
+            connection.send(_answer(patient, name, argument))
 
 
 def _answer(grid: Grid, name: str, argument: Any) -> Any:
@@ -61,7 +63,8 @@ class Desk:
         self.line = str(folder / "line")
         self._listener = Listener(self.line, family="AF_UNIX")
         self._came: Queue[Connection] = Queue()
-        threading.Thread(target=self._wait, name="lent-grid", daemon=True).start()
+        self._waiter = threading.Thread(target=self._wait, name="lent-grid", daemon=True)
+        self._waiter.start()
 
     def __enter__(self) -> "Desk":
         return self
@@ -72,9 +75,10 @@ class Desk:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Whoever still waits in accept() is woken by one last caller.
-        with contextlib.suppress(OSError):
-            Client(self.line, family="AF_UNIX").close()
+        if self._waiter.is_alive():
+            # One last caller wakes whoever still waits in accept().
+            with contextlib.suppress(OSError):
+                Client(self.line, family="AF_UNIX").close()
         self._listener.close()
 
     def _wait(self) -> None:

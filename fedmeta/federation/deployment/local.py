@@ -1,6 +1,7 @@
 """A SuperLink and SuperNodes on this machine, for trying a deployment out."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from fedmeta.federation.deployment.tls import Certificates, make_certificates, m
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
-"""How long all of them may take to come up."""
+"""How long the SuperLink may take to come up."""
 LOOK_SECONDS = 0.5
 """How often they are looked after."""
 END_SECONDS = 10.0
@@ -84,13 +85,24 @@ def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> I
         tell: Called with a line about each step.
 
     Raises:
-        UsageError: If the port is taken.
+        UsageError: If the port or the folder is taken.
         RunError: If something did not come up.
     """
-    _require_free(layout.port)
     layout.folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
+    with _locked(layout.folder), contextlib.ExitStack() as stack:
+        _require_free(layout.port)
         yield _start(layout, stack, tell)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; the lock ends with the process, however it ends."""
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"a federation runs in {folder}: name another folder by --dir") from None
+        yield
 
 
 def _start(layout: Layout, stack: contextlib.ExitStack, tell: Callable[[str], None]) -> LocalFederation:
@@ -133,7 +145,7 @@ def _supernode(layout: Layout, partition: int, options: DeploymentOptions, home:
     config = f"partition-id={partition} num-partitions={layout.nodes}"
     if partition in layout.data:
         config += f' data="{layout.data[partition].resolve()}"'
-    listen = ["--host", HOST, "--port", str(_free_port())]
+    listen = ["--host", HOST, "--port", str(free_port())]
     return [*trust, "--superlink", options.address, *listen, "--node-config", config]
 
 
@@ -145,7 +157,7 @@ def _process(
     path = os.pathsep.join([str(Path(program(name)).parent), os.environ.get("PATH", "")])
     # Flower starts its own programs by name; what they load may be of the current folder.
     environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": path}
-    with log.open("ab") as file:
+    with log.open("wb") as file:
         process = subprocess.Popen(
             [program(name), *arguments],
             stdout=file,
@@ -161,14 +173,16 @@ def _process(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and those that it started, which are in its session."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(END_SECONDS)
+    """End a process, and what it started in its session; Flower's own programs end with their parent."""
+    try:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _wait_for(options: DeploymentOptions, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -194,7 +208,8 @@ def _require_free(port: int) -> None:
             ) from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at now."""
     with socket.socket() as trial:
         trial.bind((HOST, 0))
         port: int = trial.getsockname()[1]

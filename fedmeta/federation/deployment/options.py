@@ -1,5 +1,6 @@
 """Where a SuperLink is, and whether it can be reached."""
 
+import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -39,9 +40,12 @@ def split_address(address: str) -> tuple[str, int]:
     """
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ValueError(f"'{address}' is not host:port, such as 127.0.0.1:{PORT}")
-    return host, int(port)
+    good = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+    with contextlib.suppress(UnicodeError):
+        host.encode("idna")  # as Python does it that looks the name up
+        if good:
+            return host, int(port)
+    raise ValueError(f"'{address}' is not host:port, such as 127.0.0.1:{PORT}")
 
 
 def require_superlink(options: DeploymentOptions) -> None:

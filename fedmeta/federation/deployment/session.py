@@ -1,10 +1,12 @@
 """Opens the way to the SuperNodes of a SuperLink, and ends what it started there."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from fedmeta.errors import RunError, UsageError
@@ -14,8 +16,10 @@ from fedmeta.federation.deployment.submission import CONNECTION, flwr, submit
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.remote.directory import Directory
 
-CONFIG_KEY, LINE_KEY = "config", "line"
-"""Keys of the run config: all that clients must know, and where the server waits for its grid."""
+CONFIG_KEY, LINE_KEY, VERSION_KEY = "config", "line", "fedmeta"
+"""Keys of the run config: all that clients must know, where the server waits, and its version."""
+STOP_SECONDS = 15.0
+"""How long it may take to stop a run that failed here; one that cannot be reached has stopped it."""
 START_SECONDS = 180.0
 """How long the SuperLink may take to start its ServerApp."""
 
@@ -34,10 +38,13 @@ def open_deployment(options: DeploymentOptions, config: str, clients: int) -> It
         RunError: If it did not start the app.
     """
     require_superlink(options)
-    with tempfile.TemporaryDirectory(prefix="fm-", ignore_cleanup_errors=True) as name:
+    # A socket's path may have no more than 107 bytes.
+    short = "/tmp" if os.path.isdir("/tmp") else None
+    with tempfile.TemporaryDirectory(prefix="fm-", dir=short, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with Desk(folder) as desk:
-            run = submit(options, {CONFIG_KEY: config, LINE_KEY: desk.line}, folder)
+            told = {CONFIG_KEY: config, LINE_KEY: desk.line, VERSION_KEY: version("fedmeta")}
+            run = submit(options, told, folder)
             with _stopped_if_it_fails(folder, run):
                 grid = desk.borrow(START_SECONDS, partial(_require_alive, folder, run))
                 with closing(grid), as_server(grid.run.run_id):
@@ -50,7 +57,10 @@ def _require_alive(folder: Path, run: int) -> None:
     Raises:
         RunError: If it did, with what it says about it.
     """
-    listed = flwr(folder / "home", "list", "--run-id", str(run), CONNECTION)["runs"]
+    try:
+        listed = flwr(folder / "home", "list", "--run-id", str(run), CONNECTION)["runs"]
+    except UsageError as error:
+        raise RunError(f"the SuperLink went away before its ServerApp started: {error}") from None
     status = str(listed[0]["status"]) if listed else "gone"
     if not listed or status.startswith("finished"):
         why = str(listed[0].get("status-details", "")) if listed else ""
@@ -64,5 +74,5 @@ def _stopped_if_it_fails(folder: Path, run: int) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(UsageError):
-            flwr(folder / "home", "stop", str(run), CONNECTION)
+            flwr(folder / "home", "stop", str(run), CONNECTION, seconds=STOP_SECONDS)
         raise

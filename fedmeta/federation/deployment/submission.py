@@ -2,8 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
-import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,13 @@ def _project(run_config: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def flwr(home: Path, *arguments: str) -> dict[str, Any]:
+def flwr(home: Path, *arguments: str, seconds: float = FLWR_SECONDS) -> dict[str, Any]:
     """Run `flwr` and return what it answers.
 
     Args:
         home: Its home folder.
         arguments: Command and arguments; its answer is asked for as JSON.
+        seconds: How long it may take.
 
     Raises:
         UsageError: If it failed, with its reason in one line.
@@ -92,11 +94,11 @@ def flwr(home: Path, *arguments: str) -> dict[str, Any]:
     environment = {**os.environ, **QUIET, "FLWR_HOME": str(home)}
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=FLWR_SECONDS, check=False
+            command, env=environment, capture_output=True, text=True, timeout=seconds, check=False
         )
         answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
     except subprocess.TimeoutExpired:
-        raise UsageError(f"`flwr {arguments[0]}` did not end within {FLWR_SECONDS:g} s") from None
+        raise UsageError(f"`flwr {arguments[0]}` did not end within {seconds:g} s") from None
     except ValueError:
         answer = {"error-message": done.stderr or done.stdout}
     if not answer.get("success"):
@@ -112,5 +114,13 @@ def _reason(message: str) -> str:
 
 
 def program(name: str) -> str:
-    """Return the path of a program of the environment that this process runs in."""
-    return str(Path(sys.executable).parent / name)
+    """Return the path of one of Flower's programs.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    beside = Path(sysconfig.get_path("scripts")) / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise UsageError(f"`{name}`, which comes with Flower, is not on PATH")
+    return found

@@ -58,9 +58,21 @@ def test_an_address_has_a_host_and_a_port(address: str, parts: tuple[str, int]) 
     assert split_address(address) == parts
 
 
-@pytest.mark.parametrize(
-    "address", ["", "8000", "link", "link:", ":8000", "link:0", "link:65536", "link:http"]
-)
+BAD = [
+    "",
+    "8000",
+    "link",
+    "link:",
+    ":8000",
+    "link:0",
+    "link:65536",
+    "link:http",
+    "a..b:1",
+    "a" * 64 + ":1",
+]
+
+
+@pytest.mark.parametrize("address", BAD)
 def test_anything_else_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"is not host:port, such as 127\.0\.0\.1:8000"):
         split_address(address)

@@ -1,5 +1,7 @@
 """What is made for trying out: good for the hosts that it names, and private where it must be."""
 
+import contextlib
+import ssl
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -10,6 +12,17 @@ from cryptography.x509.oid import ExtensionOID
 from fedmeta.federation.deployment.tls import make_certificates, make_node_key
 
 
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> str | None:
+    """Let two sides meet in memory; return what they speak."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(back, there, server_hostname="localhost")
+    theirs = server.wrap_bio(there, back, server_side=True)
+    for side in (ours, theirs, ours, theirs):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return ours.version()
+
+
 def test_the_authority_signed_the_certificate_and_nobody_else_reads_its_key(tmp_path: Path) -> None:
     made = make_certificates(tmp_path, ["localhost", "127.0.0.1"])
     authority = load_pem_x509_certificate(made.authority.read_bytes())
@@ -17,6 +30,12 @@ def test_the_authority_signed_the_certificate_and_nobody_else_reads_its_key(tmp_
     certificate.verify_directly_issued_by(authority)
     names = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
     assert [str(name.value) for name in names.value] == ["localhost", "127.0.0.1"]  # type: ignore[attr-defined]
+    strict = ssl.create_default_context(cafile=str(made.authority))
+    # What Python does by default from 3.13 on.
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(made.certificate, made.key)
+    assert shake_hands(strict, server) == "TLSv1.3"
     assert made.key.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.crt", "server.crt", "server.key"]
 

@@ -1,0 +1,76 @@
+"""`fedmeta federation up`: real processes, all of which end with it."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fedmeta.federation.deployment.local import free_port
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "fedmeta", "federation", "up", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--nodes", "2", "--data", "2=."), "--data '2=.' is not I=DIR with I from 0 to 1"),
+        (("--nodes", "2", "--data", "here"), "--data 'here' is not I=DIR with I from 0 to 1"),
+        (("--nodes", "2", "--data", "1=nowhere"), "--data '1=nowhere': there is no folder 'nowhere'"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"fedmeta: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            command("--nodes", "1", "--port", port),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    expected = f"fedmeta: port {port} cannot be used: Address already in use; name another by --port\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP])
+def test_all_processes_end_with_it_and_another_waits_its_turn(sent: int, tmp_path: Path) -> None:
+    arguments = ("--nodes", "1", "--json", "--dir", "here")
+    process = subprocess.Popen(
+        command(*arguments, "--port", str(free_port())),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    started = json.loads(process.stdout.readline())
+    assert started["certificate"] is None
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert {started["pid"], *started["nodes"]} <= {child.pid for child in below}
+    second = subprocess.run(
+        command(*arguments, "--port", str(free_port())),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = "fedmeta: a federation runs in here: name another folder by --dir\n"
+    assert (second.returncode, second.stderr) == (2, expected)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "fedmeta: interrupted\n")
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert alive == []

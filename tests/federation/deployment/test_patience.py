@@ -1,0 +1,72 @@
+"""A reply that comes slowly holds back neither the others nor the deadline of the round."""
+
+import threading
+import time
+from collections.abc import Iterable
+
+import pytest
+from flwr.app import Message
+
+from fedmeta.federation import Federation, Plan, RoundRecord, VectorGrid
+from fedmeta.federation.deployment.patience import PULLS, PatientGrid
+from fedmeta.federation.flower import as_server
+from fedmeta.federation.remote.directory import Directory
+from fedmeta.federation.vector.execution import InProcess, one_thread
+from tests.federation.helpers import SINUSOID
+
+
+class Held(VectorGrid):
+    """Does not come back from a pull of training replies until it is told to, as over half a reply."""
+
+    def __init__(self) -> None:
+        learner = SINUSOID.build()
+        super().__init__(learner, InProcess(learner))
+        self.go_on = threading.Event()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        found = list(super().pull_messages(message_ids))
+        if any(reply.metadata.message_type == "train" for reply in found):
+            self.go_on.wait(60)
+        return found
+
+
+def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> None:
+    records: list[RoundRecord] = []
+    with one_thread(), as_server():
+        grid = Held()
+        directory = Directory(PatientGrid(grid), len(SINUSOID.population))
+        plan = Plan(rounds=1, cohort=4, quorum=1, timeout=3.0)
+        began = time.monotonic()
+        Federation(SINUSOID.build(), directory).train(plan, lambda record, _: records.append(record))
+        took = time.monotonic() - began
+        grid.go_on.set()
+    assert took < 30, "Flower's own grid would stand still for as long as its pull does"
+    assert [(one.admitted, one.lost, one.skipped) for one in records] == [(0, 4, True)]
+
+
+def test_what_a_pull_raised_is_raised_at_the_next_one() -> None:
+    class Broken(Held):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            raise ConnectionError("the link is down")
+
+    patient = PatientGrid(Broken())
+    with pytest.raises(ConnectionError, match="the link is down"):
+        patient.pull_messages({"1"})
+
+
+def test_only_so_many_pulls_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmeta.federation.deployment.patience.PULL_SECONDS", 0.01)
+    begun = threading.Semaphore(0)
+
+    class Waiting(Held):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            begun.release()
+            self.go_on.wait(60)
+            return []
+
+    grid = Waiting()
+    patient = PatientGrid(grid)
+    for _ in range(PULLS + 5):
+        assert patient.pull_messages({"1"}) == []
+    grid.go_on.set()
+    assert sum(begun.acquire(timeout=0.5) for _ in range(PULLS + 1)) == PULLS
