@@ -90,7 +90,7 @@ def final_test(config: Config, state: Tensors, federation: Federation | None = N
     elif federation:
         sums = federation.evaluate(state, "test", config.timeout)
     else:
-        sums = evaluate_clients(workload, state, "test", config.workers)
+        sums = evaluate_clients(workload, state, "test", config.workers, config.timeout)
     return Tested(
         merge(steps, sums.values()), {client: merge(steps, [one]) for client, one in sums.items()}
     )

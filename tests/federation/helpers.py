@@ -82,6 +82,14 @@ class Asleep(Sinusoid):
         return super().sample(client, count, rng)
 
 
+class Slow(Sinusoid):
+    """Sinusoids, but a client takes a second to draw its tasks."""
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        time.sleep(1.0)
+        return super().sample(client, count, rng)
+
+
 class NoisyImages:
     """Three-way one-shot tasks over random 16 by 16 images, each class around a mean of its own."""
 

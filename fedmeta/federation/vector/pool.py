@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fedmeta.federation.vector.execution import (
+    EvaluateJob,
     Executor,
     Job,
     Outcome,
@@ -13,7 +14,7 @@ from fedmeta.federation.vector.execution import (
 )
 from fedmeta.federation.vector.launch import launch
 from fedmeta.federation.vector.worker import READY, to_arrays, unpack_outcome
-from fedmeta.federation.workload import Learner
+from fedmeta.federation.workload import CohortUpdate, Learner
 from fedmeta.learning import Tensors
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,15 @@ JOB_SECONDS = 600.0
 """How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
 
 _ENTRY = "from fedmeta.federation.vector.worker import main; main()"
+_ELSEWHERE = "its clients are computed elsewhere"
 
 
 class _Gone(Exception):
-    """A worker died, or was too slow and has been stopped."""
+    """A worker died."""
+
+
+class _Stuck(_Gone):
+    """A worker was too slow and has been stopped."""
 
 
 class Worker:
@@ -48,10 +54,10 @@ class Worker:
         try:
             self.connection.send(order)
         except OSError:
-            self.stop("died")
+            self.stop(f"died; {_ELSEWHERE}")
 
     def receive(self, deadline: float) -> Any:
-        """Wait for the worker's next message, for no longer than `JOB_SECONDS`.
+        """Wait for the worker's next message.
 
         Raises:
             _Gone: If it died, or the deadline passed; it is stopped then.
@@ -59,13 +65,13 @@ class Worker:
         if not self.alive:
             raise _Gone
         try:
-            left = min(deadline - time.monotonic(), JOB_SECONDS)
-            if self.connection.poll(max(0.0, left)):
+            if self.connection.poll(max(0.0, deadline - time.monotonic())):
                 return self.connection.recv()
-            self.stop("did not answer in time")
         except (EOFError, OSError):
-            self.stop("died")
-        raise _Gone
+            self.stop(f"died; {_ELSEWHERE}")
+            raise _Gone from None
+        self.stop("did not answer in time; what it was busy with is given up")
+        raise _Stuck
 
     def becomes_ready(self, wait: bool) -> bool:
         """Return whether the worker has loaded its data; with `wait`, wait until it has or is gone."""
@@ -81,7 +87,7 @@ class Worker:
                 return False
             self.ready = answer == READY
             if not self.ready:
-                self.stop(f"could not start: {answer}")
+                self.stop(f"could not start: {answer}; {_ELSEWHERE}")
         return self.ready and self.alive
 
     def stop(self, why: str | None = None) -> None:
@@ -93,13 +99,13 @@ class Worker:
         self.process.kill()
         self.process.wait()
         if why:
-            log.warning(
-                "worker process %d %s; its clients are computed elsewhere", self.process.pid, why
-            )
+            log.warning("worker process %d %s", self.process.pid, why)
 
 
 class ProcessPool(Executor):
     """Computes jobs in worker processes; what a lost worker owes is computed in this one.
+
+    But not the job that it was stuck in: that has failed.
 
     Args:
         learner: The clients' side; every worker builds its own from the same workload.
@@ -139,7 +145,7 @@ class ProcessPool(Executor):
         finally:
             for worker in crew:
                 if worker.waiting:
-                    worker.stop("was still busy when its round ended")
+                    worker.stop(f"was still busy when its round ended; {_ELSEWHERE}")
 
     def _hand_out(
         self, crew: list[Worker], jobs: Sequence[Job], owners: list[Worker | None], index: int
@@ -162,14 +168,25 @@ class ProcessPool(Executor):
         if owner is None or not owner.alive:
             return compute(self.learner, state, job)
         try:
-            packed = owner.receive(deadline)
-        except _Gone:
+            packed = owner.receive(min(deadline, time.monotonic() + JOB_SECONDS))
+        except _Gone as gone:
             if time.monotonic() > deadline:
                 raise TimeoutError from None
-            return compute(self.learner, state, job)
+            # What holds a worker would hold this process too, where nobody could stop it.
+            stuck = isinstance(gone, _Stuck)
+            return _unanswered(self.learner, job) if stuck else compute(self.learner, state, job)
         owner.waiting -= 1
         return unpack_outcome(packed)
 
     def __exit__(self, *_: object) -> None:
         for worker in self.workers:
             worker.stop()
+
+
+def _unanswered(learner: Learner, job: Job) -> Outcome:
+    """Return the outcome of a job that a worker was stuck in."""
+    why = f"not computed within {JOB_SECONDS:g} s"
+    if isinstance(job, EvaluateJob):
+        return why
+    tasks = learner.workload.tasks_per_round
+    return CohortUpdate([], {}, {}, tasks, dict.fromkeys(job.clients, why))
