@@ -1,6 +1,8 @@
 """A grid whose slow replies hold nobody up."""
 
+import contextlib
 import threading
+import time
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 
@@ -13,6 +15,8 @@ PULL_SECONDS = 1.0
 """How long a pull is waited for before it goes on in the background."""
 PULLS = 8
 """How many may be in the background at once."""
+KEEP_SECONDS = 60.0
+"""How long a reply is kept that nobody asks for: it came too late."""
 
 
 class PatientGrid(Grid):
@@ -29,6 +33,7 @@ class PatientGrid(Grid):
         self._grid = grid
         self._done: SimpleQueue[list[Message] | Exception] = SimpleQueue()
         self._under_way = 0
+        self._kept: dict[str, tuple[float, Message]] = {}
 
     def set_run(self, run: Run) -> None:
         """Set the run that the grid works for."""
@@ -59,27 +64,34 @@ class PatientGrid(Grid):
         return self._grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that are here, to these or to earlier messages, each once.
+        """Return the replies to these messages that are here, each once.
 
         Raises:
             Exception: Whatever the grid raised since the last time.
         """
+        asked = set(message_ids)
         if self._under_way < PULLS:
             self._under_way += 1
-            work = (set(message_ids),)
-            threading.Thread(target=self._pull, args=work, name="pull", daemon=True).start()
-        found: list[Message] = []
-        seconds = PULL_SECONDS
-        while True:
-            try:
+            threading.Thread(target=self._pull, args=(asked,), name="pull", daemon=True).start()
+        self._collect(0.0 if asked & self._kept.keys() else PULL_SECONDS)
+        return [self._kept.pop(message_id)[1] for message_id in sorted(asked & self._kept.keys())]
+
+    def _collect(self, seconds: float) -> None:
+        """Take what pulls have brought: the first of them is waited for, up to so many seconds.
+
+        What one pull brings late may belong to the next one, so it is kept until it is asked for.
+        """
+        now = time.monotonic()
+        self._kept = {key: kept for key, kept in self._kept.items() if now - kept[0] < KEEP_SECONDS}
+        with contextlib.suppress(Empty):
+            while True:
                 came = self._done.get(timeout=seconds)
-            except Empty:
-                return found
-            self._under_way -= 1
-            if isinstance(came, Exception):
-                raise came
-            found += came
-            seconds = 0.0
+                self._under_way -= 1
+                if isinstance(came, Exception):
+                    raise came
+                for reply in came:
+                    self._kept[reply.metadata.reply_to_message_id] = (now, reply)
+                seconds = 0.0
 
     def _pull(self, message_ids: set[str]) -> None:
         try:

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 """Seconds between two looks for nodes that joined or left while replies are waited for."""
+QUERY_SECONDS = 120.0
+"""Seconds after which a node that has not said what it holds is asked again."""
 
 
 def ignore(*_: object) -> None:
@@ -49,7 +51,9 @@ class Directory(PolledGrid):
         self._check = check
         self._received = received
         self._asked: dict[str, int] = {}
+        self._asked_at: dict[int, float] = {}
         self._silent: set[int] = set()
+        self._second: dict[int, int] = {}
         self._client_of: dict[int, int] = {}
         self._node_of: dict[int, int] = {}
         self._refused: dict[int, str] = {}
@@ -129,20 +133,28 @@ class Directory(PolledGrid):
         for node in [node for node in self._client_of if node not in connected]:
             self._forget(node)
         self._silent &= connected
+        self._second = {node: client for node, client in self._second.items() if node in connected}
         self._refused = {node: why for node, why in self._refused.items() if node in connected}
-        known = self._client_of.keys() | self._silent | self._refused.keys() | set(self._asked.values())
-        self._ask(sorted(connected - known))
+        # A node may die over its query and come back under the same id.
+        oldest = self._looked - QUERY_SECONDS
+        lasting = {n: at for n, at in self._asked_at.items() if n in connected and at > oldest}
+        self._asked_at = lasting
+        self._asked = {id_: node for id_, node in self._asked.items() if node in lasting}
+        settled = self._client_of.keys() | self._silent | self._second.keys() | self._refused.keys()
+        self._ask(sorted(connected - settled - lasting.keys()))
         self._hear()
 
     def _ask(self, nodes: list[int]) -> None:
         if nodes:
             self._asked |= self._push([Message(RecordDict(), n, MessageType.QUERY) for n in nodes])
+            self._asked_at |= dict.fromkeys(nodes, self._looked)
 
     def _hear(self) -> None:
         for reply in self._grid.pull_messages(set(self._asked)) if self._asked else ():
             node = self._asked.pop(reply.metadata.reply_to_message_id, None)
             if node is None or node != reply.metadata.src_node_id:
                 continue
+            del self._asked_at[node]
             if reply.has_content():
                 self._enter(node, reply.content)
             elif (why := refused(reply)) is not None:
@@ -157,7 +169,7 @@ class Directory(PolledGrid):
             self._silent.add(node)
         elif client in self._node_of:
             log.warning("node %d says it holds partition %d, as another does", node, client)
-            # It is asked again once the other has left.
+            self._second[node] = client
         else:
             self._client_of[node] = client
             self._node_of[client] = node
@@ -165,3 +177,5 @@ class Directory(PolledGrid):
     def _forget(self, node: int) -> None:
         client = self._client_of.pop(node)
         del self._node_of[client]
+        # Whoever said the same is asked again.
+        self._second = {other: held for other, held in self._second.items() if held != client}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fedmeta.federation import Federation, Plan, RoundRecord, VectorGrid
 from fedmeta.federation.deployment.patience import PULLS, PatientGrid
@@ -42,6 +42,33 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
         grid.go_on.set()
     assert took < 30, "Flower's own grid would stand still for as long as its pull does"
     assert [(one.admitted, one.lost, one.skipped) for one in records] == [(0, 4, True)]
+
+
+def test_what_comes_late_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmeta.federation.deployment.patience.PULL_SECONDS", 0.05)
+    with one_thread(), as_server():
+        grid = VectorGrid(learner := SINUSOID.build(), InProcess(learner))
+        go_on = threading.Event()
+
+        class Late(VectorGrid):
+            def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+                found = list(grid.pull_messages(message_ids))
+                go_on.wait(60)
+                return found
+
+        nodes = list(grid.get_node_ids())[:2]
+        one, other = grid.push_messages([Message(RecordDict(), node, "query") for node in nodes])
+        patient = PatientGrid(Late(learner, InProcess(learner)))
+        assert patient.pull_messages({one}) == []
+        go_on.set()
+        # The pull of the first may bring its reply while the second is asked for.
+        came: dict[str, list[str]] = {one: [], other: []}
+        deadline = time.monotonic() + 30
+        while not all(came.values()) and time.monotonic() < deadline:
+            for message_id in (other, one):
+                replies = patient.pull_messages({message_id})
+                came[message_id] += [reply.metadata.reply_to_message_id for reply in replies]
+    assert came == {one: [one], other: [other]}
 
 
 def test_what_a_pull_raised_is_raised_at_the_next_one() -> None:
