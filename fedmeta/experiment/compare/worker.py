@@ -65,6 +65,8 @@ def main() -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
+    # The parent asks, and then its silence does: the second must not disturb the closing of a folder.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
