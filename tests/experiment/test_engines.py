@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import time
@@ -21,6 +22,12 @@ from .helpers import TINY, fedmeta, start
 def state(path: Path, round_: int) -> dict[str, object]:
     saved = load_file(path / "checkpoints" / f"round-{round_:06d}.safetensors")
     return {key: value for key, value in saved.items() if key.startswith("state.")}
+
+
+def ray_folders(processes: list[psutil.Process]) -> set[Path]:
+    """The folders that Ray's processes were told to work in."""
+    commands = [" ".join(process.cmdline()) for process in processes]
+    return {Path(found) for command in commands for found in re.findall(r"/tmp/fm-ray-\w+", command)}
 
 
 def test_an_engine_that_is_none_is_refused() -> None:
@@ -65,6 +72,7 @@ def test_a_ray_run_whose_server_is_killed_goes_on_on_ray_or_elsewhere(tmp_path: 
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     below = psutil.Process(process.pid).children(recursive=True)
+    [folder] = ray_folders(below)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     # Ray's own helpers look for their parent only now and then.
@@ -74,8 +82,10 @@ def test_a_ray_run_whose_server_is_killed_goes_on_on_ray_or_elsewhere(tmp_path: 
     assert 4 <= finished < 30
     subprocess.run(["cp", "-r", str(path), str(tmp_path / "elsewhere")], check=True)
 
+    assert folder.exists()
     on_ray = fedmeta("resume", str(path), "--json", cwd=tmp_path)
     assert on_ray.returncode == 0, on_ray.stderr
+    assert not folder.exists()
     assert json.loads(on_ray.stdout)["engine"] == "ray"
     elsewhere = resume(tmp_path / "elsewhere", {"engine": "vector"})
     assert elsewhere.engine == "vector"
