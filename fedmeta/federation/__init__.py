@@ -8,6 +8,7 @@ from fedmeta.federation.engine import Federation, build_server_app, evaluate, ev
 from fedmeta.federation.evaluation import EvaluationSums, merge
 from fedmeta.federation.faults import FaultOptions, FaultPlan
 from fedmeta.federation.flower import check_flower
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.ray.options import RayOptions, require_ray
 from fedmeta.federation.records import (
     Award,
@@ -25,7 +26,7 @@ from fedmeta.federation.server.scoring import Preview, Rewards, Scorer
 from fedmeta.federation.server.strategy import MetaStrategy
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.grid import VectorGrid
-from fedmeta.federation.workload import Learner, Workload
+from fedmeta.federation.workload import Workload
 
 __all__ = [
     "AdmissionGate",

@@ -17,8 +17,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.flower import client_error, fill
+from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.signing import SIGNATURE, Signatures
-from fedmeta.federation.workload import CohortUpdate, Learner
 
 ARRAYS = "arrays"
 METRICS = "metrics"

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmeta.errors import RunError
 from fedmeta.federation.evaluation import EvaluationSums, merge
 from fedmeta.federation.flower import as_server, new_context
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import Snapshot, StepResult
 from fedmeta.federation.server.nodes import by_client
 from fedmeta.federation.server.plan import Plan
@@ -21,7 +22,7 @@ from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.auto import build_executor
 from fedmeta.federation.vector.execution import Executor, Workers, one_thread
 from fedmeta.federation.vector.grid import VectorGrid
-from fedmeta.federation.workload import Learner, Workload
+from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import Split
 

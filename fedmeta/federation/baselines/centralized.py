@@ -9,13 +9,14 @@ from typing_extensions import override
 
 from fedmeta.errors import RunError
 from fedmeta.federation.baselines.rounds import Trained, describe_round, euclidean_norm, evaluated
+from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.records import Snapshot
 from fedmeta.federation.server.optimizer import ServerOptimizer
 from fedmeta.federation.server.plan import Plan
 from fedmeta.federation.server.round import require_finite
 from fedmeta.federation.server.strategy import Observer
 from fedmeta.federation.vector.execution import one_thread
-from fedmeta.federation.workload import CohortUpdate, Learner, Workload
+from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import TaskBatch, stream
 

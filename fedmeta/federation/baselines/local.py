@@ -9,13 +9,14 @@ from fedmeta.errors import DivergedError
 from fedmeta.federation.baselines.models import Models, build_models
 from fedmeta.federation.baselines.rounds import Trained, describe_round, evaluated
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_each
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import ClientRecord, RoundRecord, Snapshot
 from fedmeta.federation.server.nodes import sample_cohort
 from fedmeta.federation.server.plan import Plan
 from fedmeta.federation.server.round import require_finite
 from fedmeta.federation.server.strategy import Observer
 from fedmeta.federation.vector.execution import one_thread
-from fedmeta.federation.workload import Learner, Workload
+from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import Split, TaskBatch
 

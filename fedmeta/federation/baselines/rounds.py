@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fedmeta.federation.evaluation import EvaluationSums, with_evaluation
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.server.optimizer import learning_rate
 from fedmeta.federation.server.plan import Plan
-from fedmeta.federation.workload import Learner
 from fedmeta.learning import Tensors
 
 

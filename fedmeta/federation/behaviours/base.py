@@ -15,7 +15,8 @@ from typing_extensions import override
 from fedmeta.federation.client import ARRAYS, PARTITION, build_client_app, read_request
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import new_context
-from fedmeta.federation.workload import Learner, Workload
+from fedmeta.federation.learner import Learner
+from fedmeta.federation.workload import Workload
 from fedmeta.options import Options
 from fedmeta.registry import Registry
 from fedmeta.tasks import stream

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.federation.behaviours.base import BEHAVIOURS, OtherLearner
-from fedmeta.federation.workload import Learner
+from fedmeta.federation.learner import Learner
 from fedmeta.tasks import TaskBatch, TaskFamily
 
 

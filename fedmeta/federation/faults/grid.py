@@ -12,10 +12,10 @@ from fedmeta.federation.client import build_client_app, read_request
 from fedmeta.federation.faults.mods import BY_MOD, fault_mod
 from fedmeta.federation.faults.options import AWAY
 from fedmeta.federation.faults.plan import FaultPlan
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import Executor
 from fedmeta.federation.vector.grid import FIRST_NODE, VectorGrid
-from fedmeta.federation.workload import Learner
 
 
 class FaultyGrid(VectorGrid):

@@ -21,7 +21,7 @@ from fedmeta.federation.client import (
 )
 from fedmeta.federation.faults.plan import Fault, FaultPlan
 from fedmeta.federation.flower import numpy_array
-from fedmeta.federation.workload import Learner
+from fedmeta.federation.learner import Learner
 from fedmeta.learning import Tensors
 from fedmeta.tasks import TaskBatch, stream
 

@@ -21,6 +21,7 @@ from fedmeta.errors import RunError
 from fedmeta.federation.client import sign_reply
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server, silence
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.ray.client import build_ray_app
 from fedmeta.federation.ray.options import HERE, RayOptions, require_ray
 from fedmeta.federation.ray.scratch import scratch
@@ -28,7 +29,6 @@ from fedmeta.federation.remote.app import ClientSide
 from fedmeta.federation.remote.directory import Directory, ignore
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import Workers, available_cores
-from fedmeta.federation.workload import Learner
 
 START_SECONDS = 300.0
 """How long Ray may take to start, or to be reached, and to have its workers."""

@@ -12,9 +12,10 @@ from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.client import build_client_app, partition_of
 from fedmeta.federation.faults import FaultPlan, fault_mod
 from fedmeta.federation.flower import client_error
+from fedmeta.federation.learner import Learner, describe
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import one_thread
-from fedmeta.federation.workload import Learner, Workload, describe
+from fedmeta.federation.workload import Workload
 
 
 @dataclass(frozen=True)

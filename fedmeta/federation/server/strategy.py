@@ -15,6 +15,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.federation.client import TASKS, request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import quantities, with_evaluation
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import RoundRecord, Snapshot
 from fedmeta.federation.server.evaluation_replies import EvaluationGate
 from fedmeta.federation.server.gate import AdmissionGate, Update
@@ -25,7 +26,6 @@ from fedmeta.federation.server.receiving import Receiver
 from fedmeta.federation.server.robust import build_aggregator
 from fedmeta.federation.server.round import RoundTally, require_finite
 from fedmeta.federation.server.scoring import Rewards
-from fedmeta.federation.workload import Learner
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
 

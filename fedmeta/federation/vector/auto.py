@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.vector.execution import (
     Executor,
     InProcess,
@@ -13,7 +14,6 @@ from fedmeta.federation.vector.execution import (
     available_cores,
 )
 from fedmeta.federation.vector.pool import ProcessPool
-from fedmeta.federation.workload import Learner
 from fedmeta.learning import Tensors
 
 log = logging.getLogger(__name__)

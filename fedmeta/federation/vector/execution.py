@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 
 from fedmeta.federation.evaluation import EvaluationSums
-from fedmeta.federation.workload import CohortUpdate, Learner, describe
+from fedmeta.federation.learner import CohortUpdate, Learner, describe
 from fedmeta.learning import Tensors
 
 

@@ -22,9 +22,9 @@ from fedmeta.federation.flower import (
     new_run,
     stamp,
 )
+from fedmeta.federation.learner import CohortUpdate, Learner, describe
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import EvaluateJob, Executor, Job, Outcome, TrainJob, one_thread
-from fedmeta.federation.workload import CohortUpdate, Learner, describe
 from fedmeta.learning import Tensors
 
 FIRST_NODE = 2

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.vector.execution import (
     EvaluateJob,
     Executor,
@@ -14,7 +15,6 @@ from fedmeta.federation.vector.execution import (
 )
 from fedmeta.federation.vector.launch import launch
 from fedmeta.federation.vector.worker import READY, to_arrays, unpack_outcome
-from fedmeta.federation.workload import CohortUpdate, Learner
 from fedmeta.learning import Tensors
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.learner import CohortUpdate, describe
 from fedmeta.federation.vector.execution import Job, Outcome, compute
-from fedmeta.federation.workload import CohortUpdate, Workload, describe
+from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 
 READY = "ready"
