@@ -1,6 +1,7 @@
 """A grid whose slow replies hold nobody up."""
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -12,9 +13,9 @@ from flwr.serverapp import Grid
 from fedmeta.federation.flower import Run
 
 PULL_SECONDS = 1.0
-"""How long a pull is waited for before it goes on in the background."""
-PULLS = 8
-"""How many may be in the background at once."""
+"""How long pulls are waited for before they go on in the background."""
+PULLS = 32
+"""How many there may be at once; up to as many messages are asked for one by one."""
 KEEP_SECONDS = 60.0
 """How long a reply is kept that nobody asks for: it came too late."""
 
@@ -31,8 +32,9 @@ class PatientGrid(Grid):
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._done: SimpleQueue[list[Message] | Exception] = SimpleQueue()
+        self._done: SimpleQueue[tuple[set[str], list[Message] | Exception]] = SimpleQueue()
         self._under_way = 0
+        self._pulled: set[str] = set()
         self._kept: dict[str, tuple[float, Message]] = {}
 
     def set_run(self, run: Run) -> None:
@@ -70,35 +72,49 @@ class PatientGrid(Grid):
             Exception: Whatever the grid raised since the last time.
         """
         asked = set(message_ids)
-        if self._under_way < PULLS:
-            self._under_way += 1
-            threading.Thread(target=self._pull, args=(asked,), name="pull", daemon=True).start()
-        self._collect(0.0 if asked & self._kept.keys() else PULL_SECONDS)
+        before = self._under_way
+        # Two pulls of one reply would take its arrays away from each other.
+        self._start(sorted(asked - self._pulled - self._kept.keys()))
+        self._collect(before)
         return [self._kept.pop(message_id)[1] for message_id in sorted(asked & self._kept.keys())]
 
-    def _collect(self, seconds: float) -> None:
-        """Take what pulls have brought: the first of them is waited for, up to so many seconds.
+    def _start(self, message_ids: list[str]) -> None:
+        """Pull replies in as many parts as there may be, so that a slow one holds back few others."""
+        free = PULLS - self._under_way
+        if not message_ids or not free:
+            return
+        size = math.ceil(len(message_ids) / free)
+        for first in range(0, len(message_ids), size):
+            part = set(message_ids[first : first + size])
+            self._pulled |= part
+            self._under_way += 1
+            threading.Thread(target=self._pull, args=(part,), name="pull", daemon=True).start()
 
-        What one pull brings late may belong to the next one, so it is kept until it is asked for.
+    def _pull(self, message_ids: set[str]) -> None:
+        try:
+            self._done.put((message_ids, list(self._grid.pull_messages(message_ids))))
+        except Exception as error:
+            # The one that asks next is told.
+            self._done.put((message_ids, error))
+
+    def _collect(self, before: int) -> None:
+        """Take what pulls have brought, and wait a little while there are more than `before`.
+
+        What a pull brings late may belong to who asks next, so it is kept until it is asked for.
         """
         now = time.monotonic()
         self._kept = {key: kept for key, kept in self._kept.items() if now - kept[0] < KEEP_SECONDS}
+        deadline = now + PULL_SECONDS
         with contextlib.suppress(Empty):
             while True:
-                came = self._done.get(timeout=seconds)
+                left = deadline - time.monotonic() if self._under_way > before else 0.0
+                message_ids, came = self._done.get(timeout=max(0.0, left))
                 self._under_way -= 1
+                self._pulled -= message_ids
                 if isinstance(came, Exception):
                     raise came
                 for reply in came:
                     self._kept[reply.metadata.reply_to_message_id] = (now, reply)
-                seconds = 0.0
-
-    def _pull(self, message_ids: set[str]) -> None:
-        try:
-            self._done.put(list(self._grid.pull_messages(message_ids)))
-        except Exception as error:
-            # The one that asks next is told.
-            self._done.put(error)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -81,19 +81,48 @@ def test_what_a_pull_raised_is_raised_at_the_next_one() -> None:
         patient.pull_messages({"1"})
 
 
+def test_a_reply_that_stands_still_holds_back_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is never pulled twice at once: the SuperLink gives its arrays to one of them alone."""
+    monkeypatch.setattr("fedmeta.federation.deployment.patience.PULL_SECONDS", 0.05)
+    with one_thread(), as_server():
+        grid = VectorGrid(learner := SINUSOID.build(), InProcess(learner))
+        go_on = threading.Event()
+        pulls: list[set[str]] = []
+
+        class Half(VectorGrid):
+            def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+                pulls.append(set(message_ids))
+                if slow in set(message_ids):
+                    go_on.wait(60)
+                return list(grid.pull_messages(message_ids))
+
+        nodes = list(grid.get_node_ids())[:4]
+        slow, *others = grid.push_messages([Message(RecordDict(), node, "query") for node in nodes])
+        patient = PatientGrid(Half(learner, InProcess(learner)))
+        came: set[str] = set()
+        for _ in range(20):
+            left = {slow, *others} - came
+            came |= {reply.metadata.reply_to_message_id for reply in patient.pull_messages(left)}
+        assert came == set(others)
+        go_on.set()
+        assert len([part for part in pulls if slow in part]) == 1
+
+
 def test_only_so_many_pulls_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmeta.federation.deployment.patience.PULL_SECONDS", 0.01)
-    begun = threading.Semaphore(0)
+    begun: list[set[str]] = []
 
     class Waiting(Held):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-            begun.release()
+            begun.append(set(message_ids))
             self.go_on.wait(60)
             return []
 
     grid = Waiting()
     patient = PatientGrid(grid)
-    for _ in range(PULLS + 5):
-        assert patient.pull_messages({"1"}) == []
+    asked = {str(number) for number in range(3 * PULLS)}
+    for _ in range(5):
+        assert patient.pull_messages(asked) == []
     grid.go_on.set()
-    assert sum(begun.acquire(timeout=0.5) for _ in range(PULLS + 1)) == PULLS
+    assert len(begun) == PULLS
+    assert set.union(*begun) == asked
