@@ -151,12 +151,13 @@ def test_a_superlink_that_is_killed_ends_the_run_and_another_takes_it_up(
 
     def kill(record: object) -> None:
         os.killpg(federation.superlink.pid, signal.SIGKILL)
+        federation.superlink.wait()  # as whoever started one does; Flower's programs then see it gone
 
     with open_pair() as federation:
         began = time.monotonic()
         with pytest.raises(RunError, match=r"the SuperLink ended the run|has not answered"):
             run(config, on(federation), out=path, listener=Listener(round=kill))
-        assert time.monotonic() - began < 200
+        assert time.monotonic() - began < 150
     assert RunFolder.open(path).status == "failed"
     assert RunFolder.open(path).checkpoints.rounds()[0] == 1
     with open_pair() as federation:

@@ -22,8 +22,10 @@ from fedmeta.errors import RunError
 from fedmeta.federation.deployment.patience import PatientGrid
 from fedmeta.federation.flower import Run, stamp
 
-ANSWER_SECONDS = 300.0
-"""How long the SuperLink may take to answer, a large push included; Flower would ask without end."""
+ANSWER_SECONDS = 60.0
+"""How long the SuperLink may take to answer; Flower itself would ask again without end."""
+PUSH_SECONDS = 600.0
+"""How long it may take to accept messages, with the state that goes to each client."""
 
 LOOK_SECONDS = 10.0
 """How often a borrower that waits looks whether it waits in vain."""
@@ -112,7 +114,7 @@ class LentGrid(Grid):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._run: Run = self._hear()
+        self._run: Run = self._hear(ANSWER_SECONDS)
 
     def set_run(self, run: Run) -> None:
         """Set the run that the grid works for."""
@@ -166,12 +168,12 @@ class LentGrid(Grid):
             self._connection.send((name, argument))
         except _LINE_ENDED:
             raise RunError(_ENDED) from None
-        return self._hear()
+        return self._hear(PUSH_SECONDS if name == "push" else ANSWER_SECONDS)
 
-    def _hear(self) -> Any:
+    def _hear(self, seconds: float) -> Any:
         try:
-            if not self._connection.poll(ANSWER_SECONDS):
-                raise RunError(f"the SuperLink has not answered for {ANSWER_SECONDS:g} s")
+            if not self._connection.poll(seconds):
+                raise RunError(f"the SuperLink has not answered for {seconds:g} s")
             return self._connection.recv()
         except _LINE_ENDED:
             raise RunError(_ENDED) from None
