@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -45,9 +46,51 @@ def test_ray_without_its_extra_is_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_faults_are_for_the_engine_whose_time_is_simulated(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="faults need engine = 'vector', not 'ray'"):
-        run(Config(**TINY), {"engine": "ray", "faults.rates": {"no-records": 0.1}}, out=tmp_path / "run")
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"rates": {"late": 0.1, "move": 0.1}},
+        {"entries": [{"kind": "move", "clients": [1], "rounds": [1]}]},
+    ],
+)
+@pytest.mark.parametrize("engine", ["ray", "deployment"])
+def test_another_node_id_is_for_the_engine_whose_nodes_are_ours(
+    engine: str, faults: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigError, match=f"'move' needs engine = 'vector': on '{engine}' a node's id is"
+    ):
+        run(Config(**TINY), {"engine": engine, "faults": faults}, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_on_ray_meets_the_faults_of_its_config(tmp_path: Path) -> None:
+    """Faults that end a reply at once; who is late or lost would make each such round last `timeout`."""
+    kinds = ("crash-before", "crash-during", "crash-after", "twice", "old-round", "nan", "no-records")
+    settings = {
+        "rounds": 12,
+        "timeout": 300.0,
+        "quorum": 1,
+        "faults": {"rates": dict.fromkeys(kinds, 0.07)},
+    }
+    config = Config(**TINY | settings)
+    run(config, out=tmp_path / "undisturbed")
+    (tmp_path / "tiny.toml").write_text(to_toml(config))
+    process = fedmeta("run", "tiny.toml", "--out", "ray", "-s", "engine=ray", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    ours, theirs = (RunFolder.open(tmp_path / name) for name in ("ray", "undisturbed"))
+
+    def fates(folder: RunFolder) -> list[tuple[object, ...]]:
+        return [
+            tuple(row[key] for key in ("round", "client", "outcome", "reason"))
+            for row in folder.clients()
+        ]
+
+    assert fates(ours) == fates(theirs)
+    assert ours.info["replies"] == theirs.info["replies"]
+    assert ours.info["replies"]["quarantined"] > 5
 
 
 def test_where_clients_run_may_change_on_resume(tmp_path: Path) -> None:

@@ -167,8 +167,10 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _faults_can_be_played(self) -> "Config":
-        if self.faults.any and self.engine != "vector":
-            raise ValueError(f"faults need engine = 'vector', not '{self.engine}'")
+        if self.engine != "vector" and "move" in self.faults.kinds:
+            raise ValueError(
+                f"faults: 'move' needs engine = 'vector': on '{self.engine}' a node's id is Flower's"
+            )
         return self
 
     @model_validator(mode="after")
