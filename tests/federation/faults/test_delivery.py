@@ -14,12 +14,11 @@ from fedmeta.federation.faults import FaultOptions, FaultyDelivery, read_faults
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.remote.app import build_remote_app, build_side
 from fedmeta.federation.remote.directory import Directory
-from fedmeta.federation.server.nodes import wait_for_nodes
 from fedmeta.tasks import Population
 from tests.federation.faults import everything
 from tests.federation.faults.everything import fates
 from tests.federation.helpers import SINUSOID
-from tests.federation.remote.helpers import Nodes
+from tests.federation.remote.helpers import Nodes, acquaint
 
 TRIO = replace(SINUSOID, population=Population(3))
 
@@ -41,7 +40,7 @@ def delivery(workload: Workload, *entries: dict[str, Any]) -> FaultyDelivery:
     side = build_side(workload, (), faults)
     nodes = Nodes(build_remote_app(lambda _: side), range(clients))
     grid = FaultyDelivery(Directory(nodes, clients), faults)
-    wait_for_nodes(grid, clients, 60)
+    acquaint(grid, clients)
     return grid
 
 

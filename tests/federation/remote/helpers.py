@@ -2,6 +2,7 @@
 
 import copy
 import random
+import time
 from collections.abc import Iterable
 
 from flwr.app import Context, Message
@@ -61,3 +62,10 @@ class Nodes(Grid):
         context = self.contexts.get(message.metadata.dst_node_id)
         # Over a network every node has its own copy of what all are sent.
         return [self.app(copy.deepcopy(message), context)] if context else []
+
+
+def acquaint(grid: Grid, clients: int) -> None:
+    """Look for nodes until all have said what they hold, as `wait_for_nodes` does without its sleep."""
+    deadline = time.monotonic() + 60
+    while len(list(grid.get_node_ids())) < clients:
+        assert time.monotonic() < deadline

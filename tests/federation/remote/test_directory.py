@@ -17,7 +17,7 @@ from fedmeta.federation.remote.app import ClientSide, build_remote_app
 from fedmeta.federation.remote.directory import Directory
 from fedmeta.federation.server.nodes import wait_for_nodes
 from tests.federation.helpers import PLAN, SINUSOID, assert_same
-from tests.federation.remote.helpers import Nodes
+from tests.federation.remote.helpers import Nodes, acquaint
 
 CLIENTS = len(SINUSOID.population)
 LEARNER = SINUSOID.build()
@@ -32,7 +32,7 @@ def _server() -> Iterator[None]:
 
 def learned(nodes: Nodes) -> Directory:
     grid = Directory(nodes, CLIENTS)
-    wait_for_nodes(grid, CLIENTS, 20)
+    acquaint(grid, CLIENTS)
     return grid
 
 
@@ -107,7 +107,7 @@ def test_a_node_that_died_over_its_query_is_asked_again(monkeypatch: pytest.Monk
     grid = Directory(nodes, CLIENTS)
     list(grid.get_node_ids())
     nodes.waiting.clear()
-    wait_for_nodes(grid, CLIENTS, 60)
+    acquaint(grid, CLIENTS)
     assert grid.node_of(3) is not None
 
 
