@@ -81,13 +81,13 @@ class ComparisonDisplay(Screen):
 def results_table(data: Mapping[str, Any]) -> Table:
     """Return each arm's accuracy or loss by adaptation step, and its difference to the first arm."""
     seeds = len(data["seeds"])
-    what = f"{data['experiment']}: {data['measure']} of held-out clients"
+    what = f"{data['experiment']}: {data['measure']} of held-out clients by adaptation steps"
     over = f"mean and 95% interval over {seeds} seeds" if seeds > 1 else "one seed"
     table = Table(title=f"{what}, {over}", title_justify="left", title_style="bold")
-    table.add_column("arm")
+    table.add_column("arm", no_wrap=True)  # so that the others give way in a narrow terminal
     for step in data["steps"]:
-        table.add_column(_steps(step), justify="right")
-    table.add_column(f"minus {data['arms'][0]['name']}", justify="right")
+        table.add_column(str(step) if step else "before", justify="right")
+    table.add_column("minus first", justify="right")
     for arm in data["arms"]:
         cells = [_interval(one) for one in arm["final"]]
         cells.append(_interval(arm["difference"][-1], "+.3f") if arm["difference"] else "")
@@ -104,12 +104,12 @@ def costs_table(data: Mapping[str, Any]) -> Table:
             f"; the target is {data['measure']} {target['value']:.3f} {_when(target['step'])}, "
             f"{target['why']}"
         )
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("arm")
+    table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 0, 0, 1))
+    table.add_column("arm", no_wrap=True)  # so that the others give way in a narrow terminal
     names = (
         "rounds",
         "tasks",
-        "seconds",
+        "s",
         "MB down",
         "MB up",
         "rounds to target",
@@ -134,12 +134,8 @@ def costs_table(data: Mapping[str, Any]) -> Table:
     return table
 
 
-def _steps(count: int) -> str:
-    return "before" if count == 0 else f"{count} step{'s' if count > 1 else ''}"
-
-
 def _when(step: int) -> str:
-    return f"after {_steps(step)}" if step else "before adaptation"
+    return f"after {step} step{'s' if step > 1 else ''}" if step else "before adaptation"
 
 
 def _interval(one: Mapping[str, Any], form: str = ".3f") -> str:
