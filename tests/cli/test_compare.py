@@ -37,8 +37,9 @@ def call(*arguments: str) -> int:
 
 def rows(out: str, name: str) -> list[list[str]]:
     """The cells of an arm in each table."""
-    lines = (line for line in out.splitlines() if line.startswith(f"│ {name} "))
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    lines = (line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│"))
+    cells = ([cell.strip() for cell in line] for line in lines)
+    return [line for line in cells if line[0] == name]
 
 
 def test_a_comparison_prints_what_arms_came_to_and_what_they_took_and_then_the_same_from_its_files(
