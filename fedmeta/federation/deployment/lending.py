@@ -15,12 +15,13 @@ from queue import Empty, Queue
 from types import TracebackType
 from typing import Any, NoReturn
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
 from fedmeta.federation.deployment.patience import PatientGrid
 from fedmeta.federation.flower import Run, stamp
+from fedmeta.federation.grids import RunGrid
 
 ANSWER_SECONDS = 60.0
 """How long the SuperLink may take to answer; Flower itself would ask again without end."""
@@ -105,7 +106,7 @@ class Desk:
         raise RunError(f"the SuperLink did not start its ServerApp within {seconds:g} s")
 
 
-class LentGrid(Grid):
+class LentGrid(RunGrid):
     """A grid in another process.
 
     Args:
@@ -114,27 +115,8 @@ class LentGrid(Grid):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._run: Run = self._hear(ANSWER_SECONDS)
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that the grid works for."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run that the grid works for."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+        run: Run = self._hear(ANSWER_SECONDS)
+        super().__init__(run)
 
     def get_node_ids(self) -> list[int]:
         """Return the connected nodes."""

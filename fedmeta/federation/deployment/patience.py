@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedmeta.federation.flower import Run
+from fedmeta.federation.grids import OwnGrid
 
 PULL_SECONDS = 1.0
 """How long pulls are waited for before they go on in the background."""
@@ -20,7 +21,7 @@ KEEP_SECONDS = 60.0
 """How long a reply is kept that nobody asks for: it came too late."""
 
 
-class PatientGrid(Grid):
+class PatientGrid(OwnGrid):
     """Pulls in the background what does not come at once, so that deadlines are kept.
 
     Flower announces a reply before all of its arrays have arrived, and its own grid then waits for them
@@ -45,17 +46,6 @@ class PatientGrid(Grid):
     def run(self) -> Run:
         """The run that the grid works for."""
         return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the connected nodes."""

@@ -5,14 +5,15 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable
 
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Message
+
+from fedmeta.federation.grids import OwnGrid
 
 FIRST_WAIT, LAST_WAIT = 0.02, 0.5
 """Seconds between two looks for replies: it grows while none come."""
 
 
-class PolledGrid(Grid):
+class PolledGrid(OwnGrid):
     """Asks by `push_messages`, and looks for replies by `pull_messages`."""
 
     @abstractmethod
@@ -26,17 +27,6 @@ class PolledGrid(Grid):
     @abstractmethod
     def give_up(self, message_ids: Iterable[str]) -> None:
         """Do not wait for replies to these messages any more."""
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

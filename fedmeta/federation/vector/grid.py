@@ -9,19 +9,18 @@ from itertools import groupby
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
-from flwr.serverapp import Grid
 
 from fedmeta.federation.client import ReplyWriter, build_client_app, read_request
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.flower import (
-    Run,
     client_error,
     message_ids,
     new_context,
     new_run,
     stamp,
 )
+from fedmeta.federation.grids import RunGrid
 from fedmeta.federation.learner import CohortUpdate, Learner, describe
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import EvaluateJob, Executor, Job, Outcome, TrainJob, one_thread
@@ -31,7 +30,7 @@ FIRST_NODE = 2
 """Node 1 is the server, as in Flower."""
 
 
-class VectorGrid(Grid):
+class VectorGrid(RunGrid):
     """Answers training and evaluation requests in chunks of clients, in the order of partition ids.
 
     A chunk's size depends on the model alone, so results are the same bytes for any number of workers.
@@ -64,27 +63,7 @@ class VectorGrid(Grid):
         self._contexts: dict[int, Context] = {}
         self._ids = message_ids("request")
         self._pushed: dict[str, Message] = {}
-        self._run = new_run()
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that the grid works for."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run that the grid works for."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+        super().__init__(new_run())
 
     def get_node_ids(self) -> Sequence[int]:
         """Return the nodes of all clients, without listing them."""
