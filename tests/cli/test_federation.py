@@ -23,6 +23,10 @@ def command(*arguments: str) -> list[str]:
         (("--nodes", "2", "--data", "2=."), "--data '2=.' is not I=DIR with I from 0 to 1"),
         (("--nodes", "2", "--data", "here"), "--data 'here' is not I=DIR with I from 0 to 1"),
         (("--nodes", "2", "--data", "1=nowhere"), "--data '1=nowhere': there is no folder 'nowhere'"),
+        (
+            ("--nodes", "1", "--dir", "/dev/null/here"),
+            "no federation can be kept in /dev/null/here: Not a directory",
+        ),
     ],
 )
 def test_bad_usage_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

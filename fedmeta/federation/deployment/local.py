@@ -85,10 +85,14 @@ def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> I
         tell: Called with a line about each step.
 
     Raises:
-        UsageError: If the port or the folder is taken.
+        UsageError: If the port or the folder is taken, or the folder cannot be made.
         RunError: If something did not come up.
     """
-    layout.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        layout.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"no federation can be kept in {layout.folder}: {reason}") from None
     with _locked(layout.folder), contextlib.ExitStack() as stack:
         _require_free(layout.port)
         yield _start(layout, stack, tell)
