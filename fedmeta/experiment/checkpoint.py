@@ -2,7 +2,8 @@
 
 A checkpoint is two files: ``round-000120.safetensors`` with the tensors and ``round-000120.json``, the
 manifest, with the SHA-256 of the first. Each is written beside its place, flushed to disk and renamed;
-the manifest comes last, so a checkpoint without a manifest never counts.
+the manifest comes last, so a checkpoint without a manifest never counts. What a model holds and nobody
+learns, such as frozen layers, is the same in all checkpoints: ``constants.safetensors`` has it once.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from fedmeta.files import write_atomically
 from fedmeta.learning import Tensors
 
 KEPT_GENERATIONS = 2
+CONSTANTS = "constants.safetensors"
 _NAME = re.compile(r"round-(\d+)\.(?:json|safetensors)")
 
 
@@ -34,6 +36,7 @@ class Manifest:
         log_bytes: Length of each log file, in bytes, at that round.
         best_round: The checkpoint that scored best so far; it is kept.
         best_score: Its score; higher is better.
+        constants_sha256: Of the file of the model's constants; None if it has none.
     """
 
     round: int
@@ -41,6 +44,7 @@ class Manifest:
     log_bytes: dict[str, int]
     best_round: int | None = None
     best_score: float | None = None
+    constants_sha256: str | None = None
 
 
 class DamagedCheckpointError(Exception):
@@ -56,6 +60,16 @@ class CheckpointStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.constants: Tensors = {}
+        self.constants_sha256: str | None = None
+        self._constants_data = b""
+
+    def keep_constants(self, constants: Tensors) -> None:
+        """Let the checkpoints of this run hold the model's constants as well."""
+        self.constants = constants
+        if constants:
+            self._constants_data = save({key: v.detach().contiguous() for key, v in constants.items()})
+            self.constants_sha256 = hashlib.sha256(self._constants_data).hexdigest()
 
     def save(self, snapshot: Snapshot, log_bytes: dict[str, int], score: float | None) -> Manifest:
         """Write a checkpoint, then remove those no longer needed.
@@ -73,8 +87,14 @@ class CheckpointStore:
         data = save({key: value.detach().contiguous() for key, value in tensors.items()})
         best_round, best_score = self._best_with(snapshot.round, score)
         manifest = Manifest(
-            snapshot.round, hashlib.sha256(data).hexdigest(), dict(log_bytes), best_round, best_score
+            snapshot.round,
+            hashlib.sha256(data).hexdigest(),
+            dict(log_bytes),
+            best_round,
+            best_score,
+            self.constants_sha256,
         )
+        self._write_constants()
         write_atomically(self._tensors(snapshot.round), data)
         text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
         write_atomically(self._manifest(snapshot.round), text.encode())
@@ -93,18 +113,11 @@ class CheckpointStore:
             DamagedCheckpointError: If a file of it is missing, truncated or altered.
         """
         manifest = self._read_manifest(round_)
-        path = self._tensors(round_)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
-        if hashlib.sha256(data).hexdigest() != manifest.sha256:
-            raise DamagedCheckpointError(f"{path}: its SHA-256 is not the one in its manifest")
-        try:
-            tensors = load(data)
-        except SafetensorError as error:
-            raise DamagedCheckpointError(f"{path}: {error}") from None
-        return Snapshot(round_, _under("state.", tensors), _under("optimizer.", tensors)), manifest
+        tensors, constants = _read(self._tensors(round_), manifest.sha256), self.constants
+        if manifest.constants_sha256 not in (None, self.constants_sha256):
+            constants = _read(self.folder / CONSTANTS, manifest.constants_sha256)
+        state, optimizer = _under("state.", tensors), _under("optimizer.", tensors)
+        return Snapshot(round_, state, optimizer, constants), manifest
 
     def newest_first(self) -> Iterator[tuple[Snapshot, Manifest] | DamagedCheckpointError]:
         """Yield, newest first, each checkpoint or the reason why it cannot be used."""
@@ -119,6 +132,11 @@ class CheckpointStore:
         for later in self.rounds():
             if later > round_:
                 self._remove(later)
+
+    def _write_constants(self) -> None:
+        path = self.folder / CONSTANTS
+        if self.constants_sha256 and not path.exists():
+            write_atomically(path, self._constants_data)
 
     def _best_with(self, round_: int, score: float | None) -> tuple[int | None, float | None]:
         earlier = [r for r in self.rounds() if r < round_]
@@ -163,6 +181,20 @@ class CheckpointStore:
 
     def _manifest(self, round_: int) -> Path:
         return self.folder / f"round-{round_:06d}.json"
+
+
+def _read(path: Path, sha256: str | None) -> Tensors:
+    """Read a file of tensors, and require that it is the one that a manifest names."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DamagedCheckpointError(f"{path}: its SHA-256 is not the one in its manifest")
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise DamagedCheckpointError(f"{path}: {error}") from None
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

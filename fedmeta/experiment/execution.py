@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp import Grid
 
-from fedmeta.errors import DivergedError, FedmetaError, RunError
+from fedmeta.errors import DivergedError, FedmetaError, RunError, UsageError
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.earnings import participants
@@ -81,6 +81,7 @@ class _Parts:
 def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]:
     """Do what is left of the rounds, then test; the files of the test are written here."""
     folder, config = parts.folder, parts.config
+    folder.checkpoints.keep_constants(parts.learner.constants)
     start = _newest(folder, parts.recorder, listener)
     if parts.ledger:
         parts.ledger.start()
@@ -151,6 +152,7 @@ def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapsh
             )
         else:
             found = candidate
+            _require_same_constants(folder, candidate[1])
             break
     round_ = found[0].round if found else 0
     if logged > round_:
@@ -160,6 +162,14 @@ def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapsh
     folder.checkpoints.drop_after(round_)
     recorder.rewind(found[1] if found else None)
     return found[0] if found else None
+
+
+def _require_same_constants(folder: RunFolder, manifest: Manifest) -> None:
+    if manifest.constants_sha256 not in (None, folder.checkpoints.constants_sha256):
+        raise UsageError(
+            f"{folder.path}: the model's frozen parameters and buffers are not those of round "
+            f"{manifest.round}: its code, or a file that it loads, has changed since; start a new run"
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from flwr.clientapp.typing import Mod
 from fedmeta.errors import DataError
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.tracking.tracker import require_extra
+from fedmeta.experiment.trial import try_parts
 from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
 from fedmeta.federation.behaviours import Casting, mods_for, read_behaviours
 from fedmeta.federation.engine import GridBuilder
@@ -111,23 +112,33 @@ def grid_builder(config: Config, start: Snapshot | None) -> GridBuilder:
     return partial(FaultyGrid, faults=faults(config), first_round=first)
 
 
-def check(config: Config) -> Learner:
+def check(config: Config, trial: bool = True) -> Learner:
     """Build the data, the model and the algorithm, so that a mistake shows before a run exists.
 
+    Args:
+        config: The resolved config.
+        trial: Whether parts of the user's are tried on a tiny batch as well.
+
     Raises:
-        ConfigError: If the parts do not fit each other.
+        ConfigError: If the parts do not fit each other, or one of the user's would go wrong.
         DataError: If the data cannot be read.
         UsageError: If an extra is missing.
     """
     require_extra(config.tracking)
     if config.engine != "deployment":
-        return workload(config).build()
-    learner = workload(config).build_for_server()
+        return _tried(config, workload(config).build(), trial)
+    learner = _tried(config, workload(config).build_for_server(), trial)
     if not learner.has_data and config.incentives.needs_held_out:
         raise DataError(
             f"incentives.rule = '{config.incentives.rule}' scores on the validation clients' tasks, "
             "whose data are not on this machine"
         )
+    return learner
+
+
+def _tried(config: Config, learner: Learner, trial: bool) -> Learner:
+    if trial:
+        try_parts(config, learner)
     return learner
 
 

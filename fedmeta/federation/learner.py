@@ -67,6 +67,11 @@ class Learner:
         drawn = dict(sorted(self.algorithm.init(torch_generator(self.workload.seed, "init")).items()))
         return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in drawn.items()}
 
+    @property
+    def constants(self) -> Tensors:
+        """What the model holds and nobody learns; a user's own model may say nothing of it."""
+        return getattr(self.algorithm.model, "constants", {})
+
     def init_state(self) -> Tensors:
         """Draw the initial state, from the seed alone."""
         return {key: value.clone() for key, value in self.template.items()}

@@ -1,6 +1,6 @@
 """What a round leaves behind: plain values that an observer may write down."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fedmeta.learning import Tensors
@@ -153,8 +153,11 @@ class Snapshot:
         round: Finished rounds.
         state: The meta-learned state.
         optimizer: State of the server's optimizer as flat tensors; empty before its first step.
+        constants: What the model holds and nobody learns, where a checkpoint was read; while training it
+            is the model's own.
     """
 
     round: int
     state: Tensors
     optimizer: Tensors
+    constants: Tensors = field(default_factory=dict)

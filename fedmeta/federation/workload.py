@@ -7,7 +7,8 @@ from typing import Any, Literal
 from fedmeta.errors import MissingDataError
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import LearnerSetup, build_algorithm
-from fedmeta.tasks import Elsewhere, Population, build_family, shape_of_tasks
+from fedmeta.tasks import FAMILIES, Elsewhere, Population, TaskFamily, build_family, shape_of_tasks
+from fedmeta.tasks.checks import CheckedFamily
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class Workload:
             ConfigError: For an unknown name or option, or parts that do not fit each other.
             DataError: If a data file is missing or corrupt.
         """
-        family = build_family(self.task, self.data, self.population, self.seed)
-        return Learner(self, family, build_algorithm(self.learner, family.spec))
+        family: TaskFamily = build_family(self.task, self.data, self.population, self.seed)
+        if self.task not in FAMILIES:
+            family = CheckedFamily(family)
+        return Learner(self, family, build_algorithm(self.learner, family.spec, self.seed))
 
     def build_for_server(self) -> Learner:
         """Build what a server needs whose clients are elsewhere, and their data too if need be.
@@ -67,7 +70,7 @@ class Workload:
             if spec is None:
                 raise
             family = Elsewhere(spec, self.population)
-            return Learner(self, family, build_algorithm(self.learner, spec))
+            return Learner(self, family, build_algorithm(self.learner, spec, self.seed))
 
     @property
     def tasks_per_round(self) -> int:

@@ -28,6 +28,14 @@ class Model(Protocol):
     chunk_tasks: int
     batch_norm: bool
 
+    @property
+    def constants(self) -> Tensors:
+        """Tensors that `forward` uses and nobody learns, by name, without a task axis; none by default.
+
+        They are the same for every task and client, are not sent, and belong to a checkpoint.
+        """
+        return {}
+
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw initial parameters, without a task axis."""
         ...
@@ -74,6 +82,8 @@ class Algorithm(ABC):
     """
 
     Options: ClassVar[type[Options]]
+    second_order: ClassVar[bool] = False
+    """Whether `task_updates` differentiates a gradient; a model's second derivatives are tried then."""
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         self.options = options

@@ -59,14 +59,19 @@ def algorithm_kind(name: str) -> type[Algorithm]:
     return kind
 
 
-def build_algorithm(setup: LearnerSetup, spec: TaskSpec) -> Algorithm:
+def build_algorithm(setup: LearnerSetup, spec: TaskSpec, seed: int = 0) -> Algorithm:
     """Build the algorithm of `setup` with its model, for tasks of the shape `spec`.
+
+    Args:
+        setup: Which algorithm and model.
+        spec: The shape of the tasks.
+        seed: The run's; what a `torch.nn.Module` holds beside its weights is drawn from it.
 
     Raises:
         ConfigError: For an unknown name or option, a bad value, or a model that does not fit the tasks.
     """
     kind = algorithm_kind(setup.algorithm)
     options = parse_options(kind.Options, setup.learner, "learner")
-    model = build_model(setup.model, setup.network, spec, kind.model_outputs(spec))
+    model = build_model(setup.model, setup.network, spec, kind.model_outputs(spec), seed)
     algorithm = kind(options, model, spec, setup.transductive)
     return CompiledAlgorithm(algorithm) if setup.compile else algorithm

@@ -16,8 +16,9 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.learned.adapted import Adapted, Learner, model_weights, write_file
 from fedmeta.experiment.learned.arrays import Array, Targets, to_inputs, to_targets
 from fedmeta.federation import Snapshot
-from fedmeta.learning import ALGORITHMS, Tensors, build_algorithm, expand_state
+from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
 from fedmeta.learning.models.export import Network, Plain, to_plain
+from fedmeta.learning.models.module import ModuleModel
 from fedmeta.learning.setup import algorithm_kind
 from fedmeta.tasks import TaskSpec, build_family
 
@@ -42,6 +43,7 @@ class Learned:
         self.config: Config = folder.config
         self.round = snapshot.round
         self.state: Tensors = snapshot.state
+        self.constants: Tensors = snapshot.constants
         self.notes = notes
         if self.config.training == "local":
             raise UsageError(f"{folder.path} has a model per client and none in common to adapt")
@@ -147,16 +149,27 @@ class Learned:
         config = self.config
         # Adapting is not what `compile` compiles, and a compiler may not be here.
         setup = replace(planning.workload(config).learner, compile=False)
-        algorithm = build_algorithm(setup, self.spec)
+        algorithm = build_algorithm(setup, self.spec, config.seed)
+        self._restore_constants(algorithm.model)
         drawn = algorithm.init(torch.Generator())
         if {key: value.shape for key, value in drawn.items()} != {
             key: value.shape for key, value in self.state.items()
         }:
             raise UsageError(f"{self.path}: the checkpoint of round {self.round} is of another config")
         outputs = algorithm_kind(config.algorithm).model_outputs(self.spec)
-        network = Network(config.model, config.network, self.spec, outputs)
+        network = Network(config.model, config.network, self.spec, outputs, algorithm.model)
         about = {"run": self.path.name, "round": self.round, "algorithm": config.algorithm}
         return Learner(algorithm, network, self.state, getattr(torch, config.dtype), about)
+
+    def _restore_constants(self, model: Model) -> None:
+        """Give a module the frozen parameters and buffers of the checkpoint; older ones have none."""
+        if not self.constants or not isinstance(model, ModuleModel):
+            return
+        if {key: v.shape for key, v in model.constants.items()} != {
+            key: v.shape for key, v in self.constants.items()
+        }:
+            raise UsageError(f"{self.path}: the checkpoint of round {self.round} is of another model")
+        model.constants = self.constants
 
     def _numbered(self, targets: Targets) -> Targets:
         """Check the classes, and put them where the network has them if their places are fixed."""

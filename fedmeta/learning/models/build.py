@@ -12,15 +12,19 @@ from fedmeta.options import Options, parse_options
 from fedmeta.tasks import TaskSpec
 
 
-def build_model(name: str, network: Mapping[str, Any], spec: TaskSpec, outputs: int | None) -> Model:
+def build_model(
+    name: str, network: Mapping[str, Any], spec: TaskSpec, outputs: int | None, seed: int = 0
+) -> Model:
     """Build the network called `name`, with `outputs` outputs (None: an embedding without a head).
+
+    The constants of a `torch.nn.Module`, such as frozen layers, are drawn from `seed`.
 
     Raises:
         ConfigError: For an unknown model or option, or a model that does not fit the tasks.
     """
     part = _part(name)
     if issubclass(part, nn.Module):
-        return ModuleModel(part, network, spec, outputs)
+        return ModuleModel(part, network, spec, outputs, seed)
     model: Model = part(parse_options(part.Options, network, "network"), spec, outputs)
     return model
 

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedmeta.learning.base import MODELS, Tensors
+from fedmeta.learning.base import MODELS, Model, Tensors
 from fedmeta.learning.models.conv4 import BLOCKS, Conv4
 from fedmeta.learning.models.lstm import LSTM
 from fedmeta.learning.models.mlp import MLP
+from fedmeta.learning.models.module import ModuleModel
 from fedmeta.options import parse_options
 from fedmeta.tasks import TaskSpec
 
@@ -46,12 +47,14 @@ class Network:
         options: Its options.
         spec: The shape of the tasks.
         outputs: Size of its head; None: it has none, and its outputs are an embedding.
+        built: The model itself, whose constants a `torch.nn.Module` is written with; None: built anew.
     """
 
     model: str
     options: Mapping[str, Any]
     spec: TaskSpec
     outputs: int | None
+    built: Model | None = None
 
 
 def to_plain(network: Network, weights: Mapping[str, Tensor], seen: Tensor | None = None) -> Plain:
@@ -221,17 +224,26 @@ def _lstm(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plai
 
 
 def _module(kind: type[nn.Module], network: Network, weights: Mapping[str, Tensor]) -> Plain:
-    module = kind(**network.options)
-    tensors = module.to(next(iter(weights.values())).dtype).state_dict(keep_vars=True)
-    # Shared parameters have several names here, and one among the weights.
-    name_of = {id(value): name for name, value in module.named_parameters()}
-    plain = {key: weights.get(name_of.get(id(value), ""), value) for key, value in tensors.items()}
+    model = network.built
+    if not isinstance(model, ModuleModel):
+        model = ModuleModel(kind, network.options, network.spec, network.outputs)
+    plain = model.to_state_dict(weights)
     arguments = ", ".join(f"{key}={value!r}" for key, value in network.options.items())
     build = [
         f"from {kind.__module__} import {kind.__qualname__}",
         f"model = {kind.__qualname__}({arguments})",
+        *(_BATCH_STATISTICS if model.drops_running_statistics else []),
     ]
     return Plain(plain, _code(build, network, plain))
+
+
+_BATCH_STATISTICS = [
+    "# Its batch norms used the statistics of each batch, and kept no running ones.",
+    "for part in model.modules():",
+    "    if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training:",
+    "        part.running_mean = part.running_var = part.num_batches_tracked = None",
+    "        part.track_running_stats = False",
+]
 
 
 _WRITERS: dict[Any, Callable[[Network, Any, Mapping[str, Tensor]], Plain]] = {

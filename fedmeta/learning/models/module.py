@@ -1,59 +1,95 @@
 """A user's own `torch.nn.Module` on the task axis."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.lazy import LazyModuleMixin
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.base import Model, Tensors
 from fedmeta.learning.models.norm import batch_norm
-from fedmeta.tasks import TaskSpec
+from fedmeta.tasks import TaskSpec, torch_generator
+
+_REAL = (torch.float32, torch.float64)
 
 
 class ModuleModel(Model):
     """Runs a `torch.nn.Module`, task by task, each with its own weights.
 
-    The module maps ``[B, *input]`` to ``[B, ..., outputs]``. Its weights start as its constructor draws
-    them. Its batch norm takes its statistics from the batch, or from the support set.
+    The module maps ``[B, *input]`` to ``[B, ..., outputs]``. What it holds is sorted once:
+
+    - *parameters* that require gradients are what is learned; `init` draws them;
+    - *constants* are all else: frozen parameters and buffers, as the constructor leaves them under the
+      run's seed. They are the same for every task and client, and never sent;
+    - batch norms in training mode take their statistics from the task's own batch, or from the support
+      set, and keep no running ones.
+
+    The module runs in the mode in which its constructor leaves each part. Its attention takes the plain
+    path, since the fused one has no second derivative. It gets a copy of its input, and may change that.
 
     Args:
         kind: The module's class.
         network: The keyword arguments of its constructor.
         spec: The shape of the tasks.
         outputs: How many outputs it must have; None: any number, it is an embedding.
+        seed: The run's; constants are drawn from it as `init` draws weights.
 
     Raises:
-        ConfigError: If the module cannot be built or run, keeps running statistics, draws random numbers
-            while it runs, or has the wrong number of outputs.
+        ConfigError: If the module cannot be built or run, has nothing to learn, keeps weights in half
+            precision, drops units at random, or has the wrong number of outputs.
     """
 
     chunk_tasks = 8
 
     def __init__(
-        self, kind: type[nn.Module], network: Mapping[str, Any], spec: TaskSpec, outputs: int | None
+        self,
+        kind: type[nn.Module],
+        network: Mapping[str, Any],
+        spec: TaskSpec,
+        outputs: int | None,
+        seed: int = 0,
     ) -> None:
+        self.name = f"model '{kind.__module__}:{kind.__qualname__}'"
         self._kind = kind
         self._network = dict(network)
-        self._module = self._build(seed=0)
-        self._name = f"model '{kind.__module__}:{kind.__qualname__}'"
-        self._norms = _adopt_batch_norm(self._name, self._module)
+        self._spec = spec
+        self._module = self._build(_draw_seed(torch_generator(seed, "init")))
+        self.drops_running_statistics = _adopt_batch_norm(self._module)
+        self._norms = [part for part in self._module.modules() if isinstance(part, _TaskBatchNorm)]
         self.batch_norm = bool(self._norms)
-        self.outputs = self._probe(spec)
+        self._require_sound_parts()
+        self._constants = _constants(self._module)
+        self._cast: dict[torch.dtype, Tensors] = {}
+        self.outputs = self._probe()
         if outputs is not None and self.outputs != outputs:
-            raise ConfigError(f"{self._name} has {self.outputs} outputs but the task needs {outputs}")
+            raise ConfigError(f"{self.name} has {self.outputs} outputs but the task needs {outputs}")
+
+    @property
+    @override
+    def constants(self) -> Tensors:
+        """Frozen parameters and buffers, by name."""
+        return self._constants
+
+    @constants.setter
+    def constants(self, values: Mapping[str, Tensor]) -> None:
+        self._constants = dict(values)
+        self._cast = {}
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the weights by building the module anew under a seed from `generator`."""
-        seed = int(torch.randint(2**62, (), generator=generator))
-        module = self._build(seed)
-        return {name: value.detach().clone() for name, value in module.named_parameters()}
+        module = self._build(_draw_seed(generator))
+        return {name: value.detach().clone() for name, value in _trainable(module)}
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
@@ -62,49 +98,157 @@ class ModuleModel(Model):
             norm.stat_rows = stat_rows
         # unbind, and not indexing: the backward pass of an index fills a tensor as large as all tasks.
         weights = zip(*(value.unbind(0) for value in params.values()), strict=True)
-        rows = [dict(zip(params, values, strict=True)) for values in weights]
-        return torch.stack(
-            [self._call(task, inputs) for task, inputs in zip(rows, x.unbind(0), strict=True)]
-        )
+        constants = self._constants_as(next(iter(params.values())).dtype)
+        versions = [value._version for value in constants.values()]
+        with sdpa_kernel(SDPBackend.MATH):
+            rows = [
+                # A module may change its input in place, and the same examples are read again.
+                self.call({**constants, **dict(zip(params, values, strict=True))}, inputs.clone())
+                for values, inputs in zip(weights, x.unbind(0), strict=True)
+            ]
+        if versions != [value._version for value in constants.values()]:
+            raise RuntimeError(f"{self.name} changed a buffer or frozen parameter in forward")
+        return torch.stack(rows)
 
-    def _call(self, params: Tensors, x: Tensor) -> Tensor:
-        dtype = next(iter(params.values())).dtype
-        buffers = {
-            name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in self._module.named_buffers()
-        }
-        result: Tensor = functional_call(self._module, {**buffers, **params}, (x,))
+    def call(self, tensors: Tensors, x: Tensor) -> Tensor:
+        """Run the module once, with `tensors` for its parameters and buffers; it may write to them."""
+        result: Tensor = functional_call(self._module, tensors, (x,))
         return result
 
-    def _build(self, seed: int) -> nn.Module:
-        # Constructors draw from torch's global generator: lend it a seed, and give it back unchanged.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            try:
-                return self._kind(**self._network)
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                raise ConfigError(
-                    f"model '{self._kind.__module__}:{self._kind.__qualname__}' cannot be built "
-                    f"from 'network' ({reason})"
-                ) from None
+    def path_of(self, part: nn.Module) -> str:
+        """Return where a part of the module is, such as ``blocks.0``; empty for the whole."""
+        return next((path for path, other in self._module.named_modules() if other is part), "")
 
-    def _probe(self, spec: TaskSpec) -> int:
-        params = {name: value.detach() for name, value in self._module.named_parameters()}
-        if not params:
-            raise ConfigError(f"{self._name} has no parameters to learn")
-        dtype = torch.int64 if spec.vocabulary else torch.float32
+    def rebuilt(self, seed: int) -> nn.Module:
+        """Build the module anew from a seed, with its batch norms replaced as in `forward`."""
+        module = self._build(seed)
+        _adopt_batch_norm(module)
+        return module
+
+    def _build(self, seed: int) -> nn.Module:
+        """Build the module; whatever its constructor draws at random comes from `seed`."""
+        with lent_seed(seed):
+            try:
+                module = self._kind(**self._network)
+            except Exception as error:
+                raise ConfigError(
+                    f"{self.name} cannot be built from 'network' ({_first(error)})"
+                ) from None
+            if any(isinstance(part, LazyModuleMixin) for part in module.modules()):
+                self._fill_in(module)
+        return module
+
+    def to_state_dict(self, params: Mapping[str, Tensor]) -> Tensors:
+        """Return the module's `state_dict` with the given weights, which have no task axis."""
+        dtype = next(iter(params.values())).dtype
+        known = {**self._constants_as(dtype), **params}
+        # A tensor that is shared has several names in a state_dict, and one among the parameters.
+        tensors = [*self._module.named_parameters(), *self._module.named_buffers()]
+        name_of = {id(value): name for name, value in tensors}
+        held = self._module.state_dict(keep_vars=True)
+        return {key: known[name_of[id(value)]] for key, value in held.items()}
+
+    def _constants_as(self, dtype: torch.dtype) -> Tensors:
+        if dtype not in self._cast:
+            self._cast[dtype] = {
+                # A copy of its own, which nobody else's writing can reach.
+                name: value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)
+                for name, value in self._constants.items()
+            }
+        return self._cast[dtype]
+
+    def _inputs(self) -> Tensor:
+        dtype = torch.int64 if self._spec.vocabulary else torch.float32
+        return torch.zeros(2, *self._spec.input_shape, dtype=dtype)
+
+    def _fill_in(self, module: nn.Module) -> None:
+        """Run a batch through lazy layers, which learn their sizes from it."""
         try:
             with torch.no_grad():
-                result = self._call(params, torch.zeros(2, *spec.input_shape, dtype=dtype))
+                module(self._inputs())
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(f"{self.name} {self._cannot_read(error)}") from None
+
+    def _cannot_read(self, error: Exception) -> str:
+        return f"cannot read inputs of the shape {[2, *self._spec.input_shape]} ({_first(error)})"
+
+    def _require_sound_parts(self) -> None:
+        for path, part in self._module.named_modules():
+            # Dropout is a module of its own, or a number that a recurrent or attention layer keeps.
+            rate = part.p if isinstance(part, _DropoutNd) else getattr(part, "dropout", 0.0)
+            if part.training and isinstance(rate, float) and rate > 0:
+                raise ConfigError(f"{self.name} draws random numbers in '{path}'; set its dropout to 0")
+        for name, value in [*self._module.named_parameters(), *self._module.named_buffers()]:
+            if value.is_complex() or (value.is_floating_point() and value.dtype not in _REAL):
+                kind = str(value.dtype).removeprefix("torch.")
+                raise ConfigError(
+                    f"{self.name} holds '{name}' in {kind}: keep it in float32, and cast in forward "
+                    "(torch.autocast) if need be"
+                )
+        if not list(_trainable(self._module)):
+            frozen = any(True for _ in self._module.parameters())
             raise ConfigError(
-                f"{self._name} cannot read inputs of the shape {[2, *spec.input_shape]} ({reason})"
-            ) from None
-        if not isinstance(result, Tensor) or result.dim() < 2 or result.shape[0] != 2:
-            raise ConfigError(f"{self._name} must return a tensor [batch, ..., outputs]")
+                f"{self.name} has no parameters to learn"
+                + (": all of them are frozen" if frozen else "")
+            )
+
+    def _probe(self) -> int:
+        params = {name: value.detach().float() for name, value in _trainable(self._module)}
+        try:
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), lent_seed(0):
+                # Whatever it writes to its constants here is forgotten.
+                constants = {k: v.clone() for k, v in self._constants_as(torch.float32).items()}
+                result: Any = self.call({**constants, **params}, self._inputs())
+        except Exception as error:
+            raise ConfigError(f"{self.name} {self._cannot_read(error)}") from None
+        if not isinstance(result, Tensor):
+            raise ConfigError(
+                f"{self.name} returns a {type(result).__name__}: it must return its predictions alone, "
+                "a tensor [batch, ..., outputs]"
+            )
+        if result.dim() < 2 or result.shape[0] != 2:
+            raise ConfigError(
+                f"{self.name} returns the shape {list(result.shape)} for a batch of 2: "
+                "it must return a tensor [batch, ..., outputs]"
+            )
+        if result.dtype != torch.float32:
+            kind = str(result.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"{self.name} returns {kind}: its predictions must be float32; add .float()"
+            )
         return int(result.shape[-1])
+
+
+@contextmanager
+def lent_seed(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, NumPy and Python in the block; put them back after it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy)
+            random.setstate(python)
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+def _trainable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, value) for name, value in module.named_parameters() if value.requires_grad)
+
+
+def _constants(module: nn.Module) -> Tensors:
+    frozen = {name: v.detach() for name, v in module.named_parameters() if not v.requires_grad}
+    return frozen | dict(module.named_buffers())
+
+
+def _first(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 class _TaskBatchNorm(nn.Module):
@@ -113,6 +257,7 @@ class _TaskBatchNorm(nn.Module):
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias = norm.weight, norm.bias
+        self.eps = norm.eps
         self.stat_rows: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,29 +267,24 @@ class _TaskBatchNorm(nn.Module):
         ones = x.new_ones(1, x.shape[1])
         weight = ones if self.weight is None else self.weight.unsqueeze(0)
         bias = ones - 1 if self.bias is None else self.bias.unsqueeze(0)
-        result = batch_norm(values.flatten(0, 1).unsqueeze(0), weight, bias, rows)
+        result = batch_norm(values.flatten(0, 1).unsqueeze(0), weight, bias, rows, self.eps)
         return result.view_as(values).transpose(1, 2).reshape(x.shape)
 
 
-def _adopt_batch_norm(name: str, module: nn.Module) -> list[_TaskBatchNorm]:
-    """Replace the module's batch norms by ones that know the support rows.
+def _adopt_batch_norm(module: nn.Module) -> bool:
+    """Replace batch norms that use a batch's statistics by ones that know the support rows.
 
-    Raises:
-        ConfigError: For running statistics, and for dropout.
+    One in evaluation mode with running statistics, as in a frozen backbone, normalises by constants and
+    stays as it is.
+
+    Returns:
+        Whether one of them kept running statistics, which are left out.
     """
-    adopted: list[_TaskBatchNorm] = []
-    for path, part in list(module.named_modules()):
-        if getattr(part, "running_mean", None) is not None:
-            raise ConfigError(
-                f"{name} keeps running statistics in '{path}', which would leak between tasks; "
-                "set track_running_stats=False"
-            )
-        # Dropout is a module of its own, or a number that a recurrent or attention layer keeps.
-        rate = part.p if isinstance(part, _DropoutNd) else getattr(part, "dropout", 0.0)
-        if isinstance(rate, float) and rate > 0:
-            raise ConfigError(f"{name} draws random numbers in '{path}'; set its dropout to 0")
-        if isinstance(part, _BatchNorm):
-            parent, _, child = path.rpartition(".")
-            adopted.append(_TaskBatchNorm(part))
-            setattr(module.get_submodule(parent), child, adopted[-1])
-    return adopted
+    kept = False
+    for path, part in list(module.named_modules(remove_duplicate=False)):
+        if not isinstance(part, _BatchNorm) or (part.running_mean is not None and not part.training):
+            continue
+        kept = kept or part.running_mean is not None
+        parent, _, child = path.rpartition(".")
+        setattr(module.get_submodule(parent), child, _TaskBatchNorm(part))
+    return kept

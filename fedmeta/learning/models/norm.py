@@ -9,24 +9,27 @@ from torch.autograd.function import once_differentiable
 EPS = 1e-5
 
 
-def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, stat_rows: int | None = None) -> Tensor:
+def batch_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, stat_rows: int | None = None, eps: float = EPS
+) -> Tensor:
     """Normalise every channel of every task, then scale and shift it.
 
-    Ioffe, Szegedy 2015, "Batch Normalization", Algorithm 1 (biased variance, ``eps = 1e-5``).
+    Ioffe, Szegedy 2015, "Batch Normalization", Algorithm 1 (biased variance).
 
     Args:
         x: ``[T, N, C]``: N values of each channel of each task.
         weight: ``[T, C]``.
         bias: ``[T, C]``.
         stat_rows: Mean and variance are those of the first `stat_rows` of the N values; None: of all.
+        eps: Added to the variance.
     """
     if stat_rows is None:
-        result: Tensor = _BatchNorm.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        result: Tensor = _BatchNorm.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
         return result
     seen = x[:, :stat_rows]
     mean = seen.mean(1, keepdim=True)
     variance = (seen - mean).square().mean(1, keepdim=True)
-    scale = torch.rsqrt(variance + EPS) * weight.unsqueeze(1)
+    scale = torch.rsqrt(variance + eps) * weight.unsqueeze(1)
     return (x - mean) * scale + bias.unsqueeze(1)
 
 
@@ -38,16 +41,16 @@ class _BatchNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         centred = x - x.mean(1, keepdim=True)
-        rstd = torch.rsqrt(centred.square().mean(1, keepdim=True) + EPS)
+        rstd = torch.rsqrt(centred.square().mean(1, keepdim=True) + eps)
         xhat = centred.mul_(rstd)
         ctx.save_for_backward(x, weight, xhat, rstd)
         return torch.addcmul(bias.unsqueeze(1), xhat, weight.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _BatchNormGradient.apply(grad, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return *_BatchNormGradient.apply(grad, *ctx.saved_tensors), None  # type: ignore[no-untyped-call]
 
 
 class _BatchNormGradient(torch.autograd.Function):

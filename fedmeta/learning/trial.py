@@ -1,0 +1,114 @@
+"""Tries an algorithm on two tasks before a run, and refuses what would go wrong silently."""
+
+import math
+from typing import Any
+
+import torch
+
+from fedmeta.errors import ConfigError
+from fedmeta.learning.base import Algorithm, Tensors, expand_state
+from fedmeta.learning.losses import per_task_loss
+from fedmeta.learning.models.trial import in_dtype, no_random_numbers
+from fedmeta.tasks import TaskBatch, torch_generator
+
+ROUNDING = 0.05
+"""Share by which an update in float32 may differ from the one in float64."""
+
+
+def try_updates(algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, name: str) -> None:
+    """Require that updates fit the state, and are a function of state and task alone.
+
+    Args:
+        algorithm: The algorithm, not compiled.
+        tasks: Two tasks or more.
+        dtype: Of the run.
+        name: What it is called in messages.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    state = in_dtype(algorithm.init(torch_generator(0, "trial")), dtype)
+    rows, kept = expand_state(state, len(tasks)), {key: value.clone() for key, value in state.items()}
+    try:
+        with no_random_numbers(name):
+            updates, metrics = algorithm.task_updates(rows, tasks)
+        again, _ = algorithm.task_updates(rows, tasks)
+        alone, _ = algorithm.task_updates(expand_state(state, 1), tasks[:1])
+        _require_predictions(algorithm, rows, tasks, name)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(f"{name} cannot learn from these tasks ({reason})") from None
+    _require_fitting(updates, rows, name)
+    _require_metrics(algorithm, metrics, len(tasks), name)
+    if any(not torch.equal(state[key], value) for key, value in kept.items()):
+        raise ConfigError(f"{name}: task_updates changes the state in place; return the change instead")
+    if any(not torch.equal(again[key], value) for key, value in updates.items()):
+        raise ConfigError(f"{name}: task_updates returns something else for the same tasks")
+    if _apart({key: value[:1] for key, value in updates.items()}, alone) > 1e-2:
+        raise ConfigError(f"{name}: a task's update depends on the other tasks of its batch")
+    _require_precise(algorithm, tasks[:1], alone, name)
+
+
+def _require_precise(algorithm: Algorithm, tasks: TaskBatch, updates: Tensors, name: str) -> None:
+    dtype = next(iter(updates.values())).dtype
+    if dtype != torch.float32:
+        return
+    state = expand_state(in_dtype(algorithm.init(torch_generator(0, "trial")), torch.float64), 1)
+    try:
+        wide, _ = algorithm.task_updates(state, tasks.to(torch.float64))
+    except Exception:
+        # It runs in float32 alone: there is nothing to compare with.
+        return
+    if (error := _apart(updates, wide)) > ROUNDING:
+        raise ConfigError(
+            f"{name}: an update in float32 differs from the one in float64 by {error:.2g} of its size; "
+            "set dtype = 'float64', or find the operator that loses it"
+        )
+
+
+def _require_fitting(updates: Any, rows: Tensors, name: str) -> None:
+    if not isinstance(updates, dict) or updates.keys() != rows.keys():
+        odd = sorted(set(rows) ^ set(updates))[0] if isinstance(updates, dict) else "no dict"
+        raise ConfigError(f"{name}: task_updates must return the keys of the state (see '{odd}')")
+    for key, value in updates.items():
+        if value.shape != rows[key].shape or value.dtype != rows[key].dtype:
+            raise ConfigError(
+                f"{name}: the update of '{key}' is {list(value.shape)} in {value.dtype}, but the state "
+                f"is {list(rows[key].shape)} in {rows[key].dtype}"
+            )
+        if not bool(value.isfinite().all()):
+            raise ConfigError(
+                f"{name}: the first update of '{key}' holds NaN or infinity; lower learner.inner_lr"
+            )
+
+
+def _require_metrics(algorithm: Algorithm, metrics: Tensors, tasks: int, name: str) -> None:
+    classified = algorithm.spec.kind == "classification"
+    for metric in ("loss", "loss_before", *(("accuracy", "accuracy_before") if classified else ())):
+        shape = list(metrics[metric].shape) if metric in metrics else "missing"
+        if shape != [tasks]:
+            raise ConfigError(f"{name}: metric '{metric}' must be one number a task, but is {shape}")
+
+
+def _require_predictions(algorithm: Algorithm, rows: Tensors, tasks: TaskBatch, name: str) -> None:
+    adapted = algorithm.adapt(rows, tasks.support_x, tasks.support_y, 1)
+    with torch.no_grad():
+        prediction = algorithm.predict(rows, adapted, tasks.query_x)
+        wanted = tasks.query_y.shape
+        made = prediction.shape if algorithm.spec.kind == "regression" else prediction.shape[:-1]
+        if made != wanted:
+            raise ConfigError(
+                f"{name}: predictions have the shape {list(prediction.shape)}, which does not fit "
+                f"targets of the shape {list(wanted)}"
+            )
+        per_task_loss(algorithm.spec, prediction, tasks.query_y)
+
+
+def _apart(one: Tensors, two: Tensors) -> float:
+    """Return the norm of the difference over the norm of `two`, over all tensors together."""
+    keys = [key for key in two if two[key].is_floating_point()]
+    difference = math.fsum(float((one[key].double() - two[key].double()).square().sum()) for key in keys)
+    total = math.fsum(float(two[key].double().square().sum()) for key in keys)
+    return math.sqrt(difference / total) if total else math.sqrt(difference)
