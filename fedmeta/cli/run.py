@@ -28,6 +28,13 @@ Faults = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="What goes wrong: a TOML file with the keys of [faults]."),
 ]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Start at once: do not try a model, algorithm or task family of yours on a tiny batch first.",
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
 
 
@@ -37,6 +44,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     seed: Seed = None,
     out: Out = None,
     faults: Faults = None,
+    no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
     """Run an experiment: clients learn to learn from private tasks, held-out clients are tested.
@@ -56,7 +64,9 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     if seed is not None:
         changes["seed"] = seed
     with Display(as_json) as display:
-        result = experiments.run(experiment, changes, out=out, listener=display.listener)
+        result = experiments.run(
+            experiment, changes, out=out, listener=display.listener, check=not no_check
+        )
     _finish(result, display, as_json)
 
 
@@ -68,6 +78,7 @@ def resume(
         bool,
         typer.Option("--new-campaign", help="Record and pay all rounds anew, on new contracts."),
     ] = False,
+    no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, however it ended.
@@ -83,7 +94,11 @@ def resume(
     changes = _changes(settings, faults)
     with Display(as_json) as display:
         result = experiments.resume(
-            run_folder, changes, listener=display.listener, new_campaign=new_campaign
+            run_folder,
+            changes,
+            listener=display.listener,
+            new_campaign=new_campaign,
+            check=not no_check,
         )
     _finish(result, display, as_json)
 

@@ -39,6 +39,7 @@ def run(
     out: Path | str | None = None,
     listener: Listener | None = None,
     grid: Grid | None = None,
+    check: bool = True,
 ) -> Result:
     """Run an experiment from the start.
 
@@ -48,6 +49,7 @@ def run(
         out: The run's folder; by default a new one under ``runs/``.
         listener: Watches the run.
         grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
+        check: Whether a model, algorithm or task family of yours is tried on a tiny batch first.
 
     Raises:
         UsageError: If the request is wrong; nothing was changed on disk.
@@ -59,7 +61,7 @@ def run(
     else:
         config, name = load_config(experiment, settings), Path(experiment).stem
     config = planning.resolve(config)
-    learner = planning.check(config)
+    learner = planning.check(config, check)
     if grid is None:
         require_engine(config)
     spec = asdict(learner.family.spec)
@@ -89,6 +91,7 @@ def resume(
     *,
     listener: Listener | None = None,
     new_campaign: bool = False,
+    check: bool = True,
 ) -> Result:
     """Go on with a run from its newest good checkpoint.
 
@@ -97,6 +100,7 @@ def resume(
         settings: Changes to keys of `RESUMABLE`; ``rounds`` may only grow.
         listener: Watches the run, and is told about damaged checkpoints.
         new_campaign: Start the ledger over: all rounds are recorded and paid on new contracts.
+        check: As in `run`.
 
     Raises:
         UsageError: If there is no such run, another process is in it, or a change is not safe.
@@ -106,7 +110,7 @@ def resume(
     with folder.locked():
         before = folder.config
         config = _changed(before, settings or {})
-        learner = planning.check(config)
+        learner = planning.check(config, check)
         require_engine(config)
         planning.faults(config)
         if config.chain.enabled:

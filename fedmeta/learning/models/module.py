@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrizations import _WeightNorm
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
@@ -35,7 +36,8 @@ class ModuleModel(Model):
       set, and keep no running ones.
 
     The module runs in the mode in which its constructor leaves each part. Its attention takes the plain
-    path, since the fused one has no second derivative. It gets a copy of its input, and may change that.
+    path, since the fused one has no second derivative; so does weight normalisation, whose second
+    derivative is wrong in PyTorch. It gets a copy of its input, and may change that.
 
     Args:
         kind: The module's class.
@@ -64,7 +66,7 @@ class ModuleModel(Model):
         self._network = dict(network)
         self._spec = spec
         self._module = self._build(_draw_seed(torch_generator(seed, "init")))
-        self.drops_running_statistics = _adopt_batch_norm(self._module)
+        self.drops_running_statistics = _replace_parts(self._module)
         self._norms = [part for part in self._module.modules() if isinstance(part, _TaskBatchNorm)]
         self.batch_norm = bool(self._norms)
         self._require_sound_parts()
@@ -120,9 +122,9 @@ class ModuleModel(Model):
         return next((path for path, other in self._module.named_modules() if other is part), "")
 
     def rebuilt(self, seed: int) -> nn.Module:
-        """Build the module anew from a seed, with its batch norms replaced as in `forward`."""
+        """Build the module anew from a seed, with the same parts replaced as in `forward`."""
         module = self._build(seed)
-        _adopt_batch_norm(module)
+        _replace_parts(module)
         return module
 
     def _build(self, seed: int) -> nn.Module:
@@ -271,20 +273,37 @@ class _TaskBatchNorm(nn.Module):
         return result.view_as(values).transpose(1, 2).reshape(x.shape)
 
 
-def _adopt_batch_norm(module: nn.Module) -> bool:
-    """Replace batch norms that use a batch's statistics by ones that know the support rows.
+class _PlainWeightNorm(nn.Module):
+    """``g v / |v|`` (Salimans, Kingma 2016, "Weight Normalization", equation 2), by plain operators.
 
-    One in evaluation mode with running statistics, as in a frozen backbone, normalises by constants and
-    stays as it is.
+    PyTorch's own operator has a wrong derivative of its derivative by ``v``.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        """Return the weight."""
+        return v * (g / torch.norm_except_dim(v, 2, self.dim))
+
+
+def _replace_parts(module: nn.Module) -> bool:
+    """Replace parts that would go wrong between tasks or in a second derivative.
+
+    Batch norms that use a batch's statistics give way to ones that know the support rows. One in
+    evaluation mode with running statistics, as in a frozen backbone, normalises by constants and stays.
 
     Returns:
-        Whether one of them kept running statistics, which are left out.
+        Whether a batch norm kept running statistics, which are left out.
     """
     kept = False
     for path, part in list(module.named_modules(remove_duplicate=False)):
+        parent, _, child = path.rpartition(".")
+        if isinstance(part, _WeightNorm):
+            setattr(module.get_submodule(parent), child, _PlainWeightNorm(part.dim))
         if not isinstance(part, _BatchNorm) or (part.running_mean is not None and not part.training):
             continue
         kept = kept or part.running_mean is not None
-        parent, _, child = path.rpartition(".")
         setattr(module.get_submodule(parent), child, _TaskBatchNorm(part))
     return kept

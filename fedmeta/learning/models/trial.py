@@ -254,8 +254,14 @@ def no_random_numbers(name: str, model: Model | None = None) -> Iterator[None]:
 
 
 def _global_generators() -> list[Any]:
-    # As bytes and tuples, which compare by value.
-    return [torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state())]
+    _, words, *place = np.random.get_state(legacy=True)
+    # Bytes and tuples compare by value.
+    return [
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        np.asarray(words).tobytes(),
+        place,
+    ]
 
 
 def in_dtype(tensors: Tensors, dtype: torch.dtype) -> Tensors:
