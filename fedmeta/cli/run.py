@@ -32,7 +32,7 @@ NoCheck = Annotated[
     bool,
     typer.Option(
         "--no-check",
-        help="Start at once: do not try a model, algorithm or task family of yours on a tiny batch first.",
+        help="Do not try your own model, algorithm or task family on a tiny batch first.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
@@ -70,7 +70,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     _finish(result, display, as_json)
 
 
-def resume(
+def resume(  # noqa: PLR0913 (each is an option of the command line)
     run_folder: RunPath,
     settings: Settings = None,
     faults: Faults = None,

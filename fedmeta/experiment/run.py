@@ -32,7 +32,7 @@ RESUMABLE = (
 """Keys that may change when a run is resumed: none of them alters what finished rounds computed."""
 
 
-def run(
+def run(  # noqa: PLR0913 (all but one are optional)
     experiment: str | Config,
     settings: Mapping[str, Any] | None = None,
     *,

@@ -58,7 +58,7 @@ def try_model(model: Model, x: Tensor, dtype: torch.dtype, second_order: bool, n
 def _try_forward(model: Model, params: Tensors, x: Tensor, name: str) -> None:
     """Require that `forward` is a function of weights and inputs, and of each task alone."""
     with torch.no_grad():
-        rows, given = expand_state(params, len(x)), x.clone()
+        rows, given = _differing(params, len(x)), x.clone()
         if isinstance(model, ModuleModel):
             _require_no_writing(model, params, x[0])
         with no_random_numbers(name, model):
@@ -66,7 +66,8 @@ def _try_forward(model: Model, params: Tensors, x: Tensor, name: str) -> None:
         if not torch.equal(x, given):
             raise ConfigError(f"{name} changes its inputs in place, which others read: copy them first")
         model.forward({k: v * 1.01 for k, v in rows.items()}, x.flip(0, 1))
-        again, alone = model.forward(rows, x), model.forward(expand_state(params, 1), x[:1])
+        again = model.forward(rows, x)
+        alone = model.forward({k: v[1:2] for k, v in rows.items()}, x[1:2])
         if first.shape[:2] != x.shape[:2] or first.shape[-1] != model.outputs:
             raise ConfigError(
                 f"{name} returns the shape {list(first.shape)} for inputs {list(x.shape)}: it must be "
@@ -79,10 +80,8 @@ def _try_forward(model: Model, params: Tensors, x: Tensor, name: str) -> None:
                 f"{name} returns something else for the same inputs after other work: its forward keeps "
                 "state or draws random numbers of its own"
             )
-        if _differ(first[:1], alone):
-            raise ConfigError(
-                f"{name} lets tasks depend on each other: task 0 alone gives another result"
-            )
+        if _differ(first[1:2], alone):
+            raise ConfigError(f"{name} lets tasks depend on each other: one alone gives another result")
         if isinstance(model, ModuleModel):
             _require_rebuildable(model, params, x[0], first[0])
 
@@ -267,6 +266,14 @@ def _global_generators() -> list[Any]:
 def in_dtype(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     """Cast the floating-point tensors."""
     return {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def _differing(params: Tensors, tasks: int) -> Tensors:
+    """Give each task weights of its own, ``[T, ...]``; those of the first are `params`."""
+    return {
+        key: torch.stack([value * (1 + 0.1 * task) for task in range(tasks)])
+        for key, value in params.items()
+    }
 
 
 def _differ(one: Tensor, two: Tensor) -> bool:
