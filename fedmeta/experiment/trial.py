@@ -12,7 +12,7 @@ from fedmeta.learning import ALGORITHMS, MODELS, build_algorithm
 from fedmeta.learning.models.trial import try_model
 from fedmeta.learning.trial import try_updates
 from fedmeta.tasks import FAMILIES, TaskBatch, TaskSpec, stream, torch_generator
-from fedmeta.tasks.checks import check_family
+from fedmeta.tasks.checked import check_family
 
 ROWS = 4
 """Examples of each class, or of a regression, where tasks must be made up."""

@@ -8,7 +8,7 @@ from fedmeta.errors import MissingDataError
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import LearnerSetup, build_algorithm
 from fedmeta.tasks import FAMILIES, Elsewhere, Population, TaskFamily, build_family, shape_of_tasks
-from fedmeta.tasks.checks import CheckedFamily
+from fedmeta.tasks.checked import CheckedFamily
 
 
 @dataclass(frozen=True)

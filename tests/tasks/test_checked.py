@@ -11,7 +11,7 @@ from torch import Tensor
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec, stream
-from fedmeta.tasks.checks import CheckedFamily, check_family
+from fedmeta.tasks.checked import CheckedFamily, check_family
 
 IMAGES = TaskSpec("classification", (2, 3), 4)
 WAVES = TaskSpec("regression", (1,), 2)
