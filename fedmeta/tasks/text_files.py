@@ -17,7 +17,7 @@ _MARKS = (
     (b"\xfe\xff", "UTF-16-BE"),
 )
 # A CR LF that was converted once more is CR CR LF.
-_LINE_END = re.compile("\r*\n|\r|\x85|\u2028|\u2029")
+_LINE_END = re.compile("\r+\n|[\n\r\x85\u2028\u2029]")
 _LINE_ENDS = {"\n": "LF", "\r": "CR", "\x85": "NEL", "\u2028": "LS", "\u2029": "PS"}
 # Format characters (category Cf) that do show: signs that stand over or before a number, and the like.
 _SHOWN = re.compile(
@@ -126,19 +126,17 @@ def _encoding(data: bytes) -> tuple[str, bytes]:
 def _seen(raw: str, encoding: str, mark: bool) -> TextFile:
     ends = Counter(_end_name(end) for end in _LINE_END.findall(raw))
     text = _LINE_END.sub("\n", raw)
-    hidden: Counter[str] = Counter()
-    spaces: Counter[str] = Counter()
-    table: dict[int, str | None] = {}
-    for character, count in Counter(text).items():
+    hidden: dict[str, int] = {}
+    spaces: dict[str, int] = {}
+    for character in sorted(set(text)):
         if _is_invisible(character):
-            table[ord(character)] = None
-            hidden[_name(character)] += count
+            hidden[_name(character)] = text.count(character)
+            text = text.replace(character, "")
         elif character == "\t" or (character != " " and unicodedata.category(character) == "Zs"):
-            table[ord(character)] = " "
-            spaces[_name(character)] += count
-    text = text.translate(table)
+            spaces[_name(character)] = text.count(character)
+            text = text.replace(character, " ")
     composed = unicodedata.normalize("NFC", text)
-    return TextFile(composed, encoding, mark, dict(ends), dict(hidden), dict(spaces), composed != text)
+    return TextFile(composed, encoding, mark, dict(ends), hidden, spaces, composed != text)
 
 
 def _is_invisible(character: str) -> bool:
