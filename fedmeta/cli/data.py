@@ -1,4 +1,4 @@
-"""`fedmeta data`: the data sets, where they are, and how to get them."""
+"""`fedmeta data`: the data sets, where they are and how to get them, and files of a user's own."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from fedmeta.cli.learned import Samples
 from fedmeta.cli.run import Json
 
 app = typer.Typer(
-    help="List the data sets, or fetch one from its official address.", no_args_is_help=True
+    help="List the data sets, fetch one from its official address, or check files of your own.",
+    no_args_is_help=True,
 )
 
 
@@ -61,6 +63,40 @@ def fetch(
     else:
         for path in paths:
             typer.echo(str(path))
+
+
+@app.command("check")
+def check(
+    path: Annotated[
+        Path, typer.Argument(help="A folder of images (flat, or a sub-folder per class), or a text.")
+    ],
+    samples: Annotated[
+        Samples, typer.Option(help="Bits in use in images of 16 bits or floats, as for `adapt`.")
+    ] = Samples.auto,
+    as_json: Json = False,
+) -> None:
+    """Say what would be read from files of your own, and what is odd about them.
+
+    Of images: their kinds, sizes and classes, the range of their samples, and whether ink is dark. Of a
+    text (blocks between blank lines, each a line SPEAKER: and a speech): encoding, line ends, invisible
+    characters, and who says how much. Nothing is changed. Exits 2 where something cannot be read.
+
+    Examples:
+
+      fedmeta data check letters
+
+      fedmeta data check plays/hamlet.txt --json
+    """
+    from fedmeta.tasks import check as checking
+
+    found = checking.check(path, samples.bits)
+    if as_json:
+        typer.echo(json.dumps(found.facts))
+        return
+    width = max(len(label) for label, _ in found.lines) + 2
+    for label, text in (*found.lines, *(("note", note) for note in found.notes)):
+        # A file's name may be no text at all.
+        typer.echo(f"{label:{width}}{text}".encode(errors="replace").decode())
 
 
 @contextmanager

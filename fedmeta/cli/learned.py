@@ -26,6 +26,22 @@ class Invert(StrEnum):
     no = "no"
 
 
+class Samples(StrEnum):
+    """Bits in use of samples with room for more than 8; those of `RANGES`."""
+
+    auto = "auto"
+    eight = "8"
+    ten = "10"
+    twelve = "12"
+    fourteen = "14"
+    sixteen = "16"
+
+    @property
+    def bits(self) -> int | None:
+        """The number; None for ``auto``."""
+        return None if self is Samples.auto else int(self)
+
+
 def adapt(  # noqa: PLR0913 (one for each option)
     run_folder: RunPath,
     support: Annotated[
@@ -40,6 +56,10 @@ def adapt(  # noqa: PLR0913 (one for each option)
     invert: Annotated[
         Invert, typer.Option(help="Whether ink is dark in the files; auto looks at their edges.")
     ] = Invert.auto,
+    samples: Annotated[
+        Samples,
+        typer.Option(help="Bits in use in files of 16 bits or floats; auto looks at all the images."),
+    ] = Samples.auto,
     transductive: Annotated[
         bool,
         typer.Option("--transductive", help="Batch norm takes its statistics from the query images."),
@@ -52,7 +72,8 @@ def adapt(  # noqa: PLR0913 (one for each option)
 ) -> None:
     """Adapt a run's model to a few labelled images, and label others.
 
-    Images may be PNG or JPEG of any size and colour. What was done to them is said on stderr.
+    Images may be PNG, JPEG, TIFF, BMP, GIF or WebP of any size, colour and depth. What was done to them
+    is said on stderr; `fedmeta data check DIR` says beforehand what would be read.
 
     Example:
 
@@ -61,7 +82,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 
-    folders = Folders(support, query, steps, invert.value, transductive)
+    folders = Folders(support, query, steps, invert.value, transductive, samples.bits)
     answer = adapt_folders(Learned.open(run_folder, best), folders)
     for note in answer.notes:
         sys.stderr.write(f"fedmeta: {note}\n")

@@ -1,29 +1,21 @@
 """Image files of any size and colour as the inputs of a model."""
 
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmeta.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from fedmeta.tasks.image_pixels import Kind, Pixels, UnreadableError, decode
+from fedmeta.tasks.image_range import RANGES, Reach, reach_of, tops
 
 Invert = Literal["auto", "yes", "no"]
-Pixels = NDArray[np.float32]
 
-FORMATS = ("PNG", "JPEG")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+_FAINT = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,17 +41,25 @@ class Images:
         x: ``[B, *input_shape]``, float32.
         inverted: Whether dark became 1.
         unlike: Files whose edge is not as bright as that of most, by which it was decided.
+        kinds: What each file is.
+        notes: What was decided on the way, a line each.
     """
 
     x: Tensor
     inverted: bool
     unlike: tuple[Path, ...]
+    kinds: tuple[Kind, ...]
+    notes: tuple[str, ...]
 
 
 def read_images(
-    files: Sequence[Path], style: ImageStyle, input_shape: Sequence[int], invert: Invert = "auto"
+    files: Sequence[Path],
+    style: ImageStyle,
+    input_shape: Sequence[int],
+    invert: Invert = "auto",
+    samples: int | None = None,
 ) -> Images:
-    """Read PNG and JPEG files.
+    """Read image files of any of the `FORMATS`, mode and depth.
 
     Each is turned as its EXIF entry says, laid on paper where it is transparent, made grey (or RGB, if
     the input has three channels), padded to the input's proportions with the median of its edge, and
@@ -71,19 +71,25 @@ def read_images(
         style: How the result should look.
         input_shape: ``[C, H, W]``, ``[H, W]``, or ``[N]`` for square grey images with N pixels.
         invert: Whether ink is dark in the files; ``auto``: whether most of them have a light edge.
+        samples: Bits in use where samples have room for more than 8, of the `RANGES`; None: told from
+            all the files together, see `tops`.
 
     Raises:
-        DataError: If a file is no whole PNG or JPEG, or blank, or Pillow is missing; the first is named.
+        DataError: If a file is no whole image, or blank, or Pillow is missing; the first is named.
         UsageError: If the input has no room for an image, or as many edges are light as dark.
     """
     size = _size(input_shape)
-    small = _read_all(files, size, white=invert != "no")
+    if samples is not None and samples not in RANGES:
+        raise UsageError(f"samples must be one of {', '.join(map(str, RANGES))} bits (got {samples})")
+    small, kinds, notes = _read_all(files, size, invert != "no", samples)
     inverted, unlike = _polarity([edge for _, edge in small], style, invert)
     pixels = np.stack([image for image, _ in small])
+    notes += _remarks(files, kinds, pixels)
     if inverted:
         pixels = 1.0 - pixels
     x = (torch.from_numpy(pixels) - style.mean) / style.deviation
-    return Images(x.view(len(files), *input_shape), inverted, tuple(files[i] for i in unlike))
+    others = tuple(files[i] for i in unlike)
+    return Images(x.view(len(files), *input_shape), inverted, others, tuple(kinds), tuple(notes))
 
 
 def area_weights(cells: int, pixels: int, canvas: float | None = None) -> Pixels:
@@ -119,71 +125,55 @@ def _size(input_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _read_all(
-    files: Sequence[Path], size: tuple[int, int, int], white: bool
-) -> list[tuple[Pixels, float]]:
-    """Return each file's small image ``[C, H, W]`` in [0, 1], and the brightness of its edge."""
-    read: list[tuple[Pixels, float]] = []
+    files: Sequence[Path], size: tuple[int, int, int], white: bool, samples: int | None
+) -> tuple[list[tuple[Pixels, float]], list[Kind], list[str]]:
+    """Return each file's small image ``[C, H, W]`` and the brightness of its edge; kinds; and notes."""
+    read: dict[int, tuple[Pixels, float]] = {}
+    kinds: list[Kind] = []
+    deep: dict[int, Reach] = {}
+
+    def first(place: int) -> None:
+        image = decode(files[place])
+        kinds.append(image.kind)
+        if image.bits == 8:
+            read[place] = _fit(image.shade(255.0, 255.0, size[0], white), size[1:])
+        else:
+            deep[place] = reach_of(files[place], image)
+
+    def again(place: int) -> None:
+        image = decode(files[place])
+        top, opaque = ranges[place]
+        read[place] = _fit(
+            image.shade(top, opaque if image.alpha_bits > 8 else 255.0, size[0], white), size[1:]
+        )
+
+    _each(files, range(len(files)), first)
+    found, notes = tops(list(deep.values()), samples)
+    ranges = dict(zip(deep, found, strict=True))
+    for place, (top, _) in ranges.items():
+        kinds[place] = replace(kinds[place], bits=int(top).bit_length() if top > 1 else 0)
+    # Decoded anew rather than kept: a folder of deep images may be larger than memory.
+    _each(files, deep, again)
+    return [read[place] for place in range(len(files))], kinds, notes
+
+
+def _each(files: Sequence[Path], places: Iterable[int], use: Callable[[int], None]) -> None:
+    """Use each file; raise `DataError` with the first that cannot be, and the number of others."""
     problems: list[str] = []
-    for file in files:
+    for place in places:
         try:
-            read.append(_fit(_decode(file, size[0], white), size[1:]))
-        except _UnreadableError as error:
-            problems.append(f"{file}: {error}")
+            use(place)
+        except UnreadableError as error:
+            problems.append(f"{files[place]}: {error}")
     if problems:
         more = f" (and {len(problems) - 1} more files)" if problems[1:] else ""
         raise DataError(problems[0] + more)
-    return read
-
-
-class _UnreadableError(Exception):
-    """A file that cannot be used; the message says why."""
-
-
-@contextmanager
-def _opened(file: Path) -> "Iterator[Image]":
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise DataError("reading images needs Pillow: pip install 'fedmeta[data]'") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                yield image
-    except UnidentifiedImageError:
-        raise _UnreadableError(f"not a {' or '.join(FORMATS)} image") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _UnreadableError("too many pixels") from None
-    except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _UnreadableError(f"cannot be read ({reason})") from None
-
-
-def _decode(file: Path, channels: int, white: bool) -> Pixels:
-    """Return an image's pixels ``[C, H, W]`` in [0, 1], on white or black paper."""
-    with _opened(file) as image:
-        from PIL import Image, ImageOps
-
-        if image.format == "PNG" and getattr(image, "is_animated", False):
-            raise _UnreadableError("is animated: which of its images is meant?")
-        image.load()
-        upright: Any = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
-            # 16 bits: Pillow's own conversion to 8 would cut off all but the darkest.
-            grey = np.asarray(upright).astype(np.float32) / 65535.0
-            return np.repeat(grey[None], channels, axis=0)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            paper = Image.new("RGBA", upright.size, "white" if white else "black")
-            upright = Image.alpha_composite(paper, upright)
-        pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255.0
-        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 def _fit(pixels: Pixels, size: tuple[int, ...]) -> tuple[Pixels, float]:
     """Return ``[C, H, W]`` at the size of an input, and the brightness of the edge."""
     if pixels.min() == pixels.max():
-        raise _UnreadableError("is blank")
+        raise UnreadableError("is blank")
     height, width = pixels.shape[1:]
     sides = [pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]]
     edge = np.median(np.concatenate(sides, axis=1), axis=1)[:, None, None]
@@ -192,6 +182,22 @@ def _fit(pixels: Pixels, size: tuple[int, ...]) -> tuple[Pixels, float]:
     columns = area_weights(size[1], width, scale * size[1])
     small: Pixels = rows @ (pixels - edge) @ columns.T + edge
     return small, float(edge.mean())
+
+
+def _remarks(files: Sequence[Path], kinds: Sequence[Kind], pixels: Pixels) -> list[str]:
+    notes = []
+    several = [file for file, kind in zip(files, kinds, strict=True) if kind.several]
+    if several:
+        notes.append(
+            f"files with more than one image: {len(several)}, as {several[0]}; the first is read"
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if high - low < _FAINT:
+        notes.append(
+            f"the images are faint: all brightness lies between {low:.3f} and {high:.3f} "
+            "of black 0 and white 1"
+        )
+    return notes
 
 
 def _polarity(edges: list[float], style: ImageStyle, invert: Invert) -> tuple[bool, list[int]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.errors import DataError
+from fedmeta.tasks.text_files import visible
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class ImageFolder:
 
     Attributes:
         files: The images.
-        labels: The class of each, the name of its sub-folder; None: the folder is flat, and unlabelled.
+        labels: The class of each, the name of its sub-folder as it is seen (see `visible`); None: the
+            folder is flat, and unlabelled.
         ignored: Hidden files and folders, which were passed over.
     """
 
@@ -28,7 +30,7 @@ def list_folder(folder: Path) -> ImageFolder:
 
     Raises:
         DataError: If there is no such folder, it or a class is empty, it holds both images and
-            sub-folders, or a class holds a sub-folder.
+            sub-folders, a class holds a sub-folder, or two classes look the same.
     """
     entries, ignored = _entries(folder)
     classes = [entry for entry in entries if entry.is_dir()]
@@ -43,7 +45,15 @@ def list_folder(folder: Path) -> ImageFolder:
         )
     files: list[Path] = []
     labels: list[str] = []
+    seen: dict[str, Path] = {}
     for one in classes:
+        label = visible(one.name) or one.name
+        if label in seen:
+            raise DataError(
+                f"{folder} holds two class folders that look alike: "
+                f"{seen[label].name!a} and {one.name!a}"
+            )
+        seen[label] = one
         members, hidden = _entries(one)
         ignored += hidden
         if not members:
@@ -54,7 +64,7 @@ def list_folder(folder: Path) -> ImageFolder:
                     f"{member} is a folder within a class: its images belong directly in {one}"
                 )
         files += members
-        labels += [one.name] * len(members)
+        labels += [label] * len(members)
     return ImageFolder(tuple(files), tuple(labels), tuple(ignored))
 
 

@@ -15,6 +15,9 @@ Indices = NDArray[np.int64]
 Scheme = Literal["natural", "iid", "dirichlet"]
 
 _DIRICHLET_DRAWS = 200
+# Shares differ from equal ones by about 1 / sqrt(alpha): beyond this they are equal in float64, and the
+# sum of so large gamma variates would overflow.
+_EQUAL_ALPHA = 1e100
 
 
 class PartitionOptions(Options):
@@ -24,7 +27,8 @@ class PartitionOptions(Options):
         partition: Of the training clients' data. ``natural``: whole units (an alphabet, a speaker);
             ``iid``: evenly at random; ``dirichlet``: every unit in random shares, the more uneven the
             smaller `alpha`.
-        alpha: Concentration of the Dirichlet distribution.
+        alpha: Concentration of the Dirichlet distribution; towards infinity shares become equal, towards
+            0 each unit goes to one client whole.
     """
 
     partition: Scheme = "natural"
@@ -111,7 +115,7 @@ def task_shares(
         return None
     if options.partition == "iid":
         return np.full((clients, clients), 1.0 / clients)
-    return rng.dirichlet(np.full(clients, options.alpha), clients)
+    return _shares(clients, options.alpha, rng, rows=clients)
 
 
 def _check_natural(units: int, receivers: Receivers) -> None:
@@ -134,7 +138,7 @@ def _dirichlet(units: Indices, clients: int, alpha: float, rng: np.random.Genera
     owner = np.empty(len(units), dtype=np.int64)
     for unit in np.unique(units):
         items = rng.permutation(np.flatnonzero(units == unit))
-        shares = rng.dirichlet(np.full(clients, alpha))
+        (shares,) = _shares(clients, alpha, rng)
         # Rounding the cumulated shares, not the shares, is what deals every item exactly once.
         ends = np.rint(np.cumsum(shares) * len(items)).astype(np.int64)
         ends[-1] = len(items)
@@ -142,6 +146,11 @@ def _dirichlet(units: Indices, clients: int, alpha: float, rng: np.random.Genera
         order = rng.permutation(clients)
         owner[items] = order[np.searchsorted(ends, np.arange(len(items)), side="right")]
     return owner
+
+
+def _shares(clients: int, alpha: float, rng: np.random.Generator, rows: int = 1) -> NDArray[np.float64]:
+    """Draw ``[rows, clients]`` shares; each row sums to 1, for any positive alpha."""
+    return rng.dirichlet(np.full(clients, min(alpha, _EQUAL_ALPHA)), rows)
 
 
 def _natural(units: Indices, clients: int, alpha: float, rng: np.random.Generator) -> Indices:  # noqa: ARG001

@@ -1,6 +1,11 @@
 """Next-character prediction on plays: a client is a speaker, a task is a stretch of its text."""
 
+import hashlib
+import logging
 import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +21,9 @@ from fedmeta.tasks.base import FAMILIES, Population, TaskBatch, TaskSpec
 from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
 from fedmeta.tasks.seeding import stream
 from fedmeta.tasks.sources import how_to_fetch, locate, sha256_of, source_named
+from fedmeta.tasks.text_files import TextFile, read_text
+
+log = logging.getLogger(__name__)
 
 Tokens = NDArray[np.int64]
 
@@ -28,6 +36,8 @@ VOCABULARY = len(CHARACTERS) + 1
 # Not how to fetch the official file, which would overwrite a text of the user's own.
 _OWN_TEXT = "correct it, or set data.verify to true for the official text"
 _SPEECH = re.compile(r"(?P<speaker>[^\n]+):\n(?P<words>.+)", re.DOTALL)
+# Cyrillic and Greek letters that look like Latin ones.
+_LATIN = str.maketrans("АВЕКМНОРСТХаеорсухЅІЈΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABEKMHOPCTXaeopcyxSIJABEZHIKMNOPTYXo")
 
 
 class ShakespeareOptions(PartitionOptions):
@@ -170,8 +180,23 @@ def encode(text: str) -> Tokens:
     return np.where(codes == ord("\n"), 0, tokens)
 
 
+@dataclass(frozen=True)
+class Play:
+    """A text by its speakers.
+
+    Attributes:
+        said: The speeches of each speaker, in the order of the text.
+        file: The text that they are of.
+        left_out: Blocks that are no speech, which nobody owns.
+    """
+
+    said: dict[str, list[str]]
+    file: TextFile
+    left_out: tuple[str, ...]
+
+
 def read_speakers(verify: bool) -> dict[str, list[str]]:
-    """Return the speeches of each speaker, in the order of the plays.
+    """Return the speeches of each speaker, in the order of the plays; what is odd is logged.
 
     Args:
         verify: Whether to refuse a file that is not the official one, byte for byte.
@@ -186,19 +211,48 @@ def read_speakers(verify: bool) -> dict[str, list[str]]:
             f"{path} is corrupt, truncated or not the official file (its SHA-256 differs): "
             f"{how_to_fetch(SOURCE, corrupt=path)}; data.verify = false reads a text of your own"
         )
-    return _speeches(path)
+    play = read_play(path)
+    if play.file.odd:
+        log.warning("%s: %s; `fedmeta data check` tells more", path, "; ".join(play.file.odd))
+    return play.said
 
 
-def _speeches(path: Path) -> dict[str, list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is corrupt or not UTF-8 ({error.reason}): {_OWN_TEXT}") from None
+def read_play(path: Path) -> Play:
+    """Read a text of blocks between blank lines, each a line ``SPEAKER:`` and a speech.
+
+    Who owns which speech depends on what a reader sees alone: see `read_text`. A line of spaces is
+    blank; spaces at the end of a line do not count, nor do those about a speaker's name or a second one
+    within it. In the official text they do: it has a few, and results depend on them.
+
+    Raises:
+        DataError: If it cannot be read, or holds no speech.
+    """
+    file = read_text(path)
+    text = file.text
+    (official,) = source_named(SOURCE).files
+    as_it_is = hashlib.sha256(text.encode()).hexdigest() == official.sha256
+    if not as_it_is:
+        text = re.sub(r" +$", "", text, flags=re.MULTILINE)
     said: dict[str, list[str]] = {}
+    left_out: list[str] = []
     for block in re.split(r"\n{2,}", text.strip()):
         speech = _SPEECH.fullmatch(block)
-        if speech:
-            said.setdefault(speech["speaker"], []).append(speech["words"])
+        speaker = speech["speaker"] if speech else ""
+        if not as_it_is:
+            speaker = " ".join(speaker.split())
+        if speech and speaker:
+            said.setdefault(speaker, []).append(speech["words"])
+        else:
+            left_out.append(block)
     if not said:
         raise DataError(f"{path} holds no speech (a line 'SPEAKER:' and text): {_OWN_TEXT}")
-    return said
+    return Play(said, file, tuple(left_out))
+
+
+def lookalikes(speakers: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return groups of names that differ in capitals, punctuation or look-alike letters alone."""
+    groups: dict[str, list[str]] = {}
+    for speaker in speakers:
+        plain = unicodedata.normalize("NFKD", speaker.translate(_LATIN)).casefold()
+        groups.setdefault("".join(c for c in plain if c.isalnum()), []).append(speaker)
+    return [tuple(group) for group in groups.values() if len(group) > 1]

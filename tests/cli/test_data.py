@@ -1,12 +1,16 @@
-"""`fedmeta data fetch` on a terminal and off one."""
+"""`fedmeta data fetch` on a terminal and off one, and `fedmeta data check`."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedmeta.cli.main import main
+from tests.cli.test_main import call
+from tests.tasks.image_writing import png
 
 
 class Terminal(io.StringIO):
@@ -29,3 +33,43 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(
     assert line.startswith(f"fedmeta: {tmp_path / 'file'}")
     assert "cannot be written" in line
     assert end == ""
+
+
+def test_a_check_is_lines_for_people_and_one_object_for_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "play.txt").write_bytes(b"A:\r\nOne.\r\n\r\nB:\r\nTwo.\r\n")
+    assert call("data", "check", str(tmp_path / "play.txt")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "encoding    UTF-8",
+        "line ends   5 CR LF",
+        "speakers    2, with 2 speeches",
+        "characters  8; most by A 4, B 4",
+        "note        lines end in 5 CR LF",
+    ]
+    assert call("data", "check", str(tmp_path / "play.txt"), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["line_ends"] == {"CR LF": 5}
+
+
+def test_a_check_takes_what_is_said_of_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("PIL")
+    png(tmp_path / "x.png", np.eye(5, dtype=np.uint16) * 900, 16)
+    for samples, bits in (("auto", "10"), ("16", "16")):
+        assert call("data", "check", str(tmp_path), "--samples", samples, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["bits"] == {bits: 1}
+    assert call("data", "check", str(tmp_path), "--samples", "8") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0", b"", b"\xff\xfea"])
+def test_what_cannot_be_checked_is_one_line_and_exit_2(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert call("data", "check", str(tmp_path / "x")) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"fedmeta: {tmp_path / 'x'} ")
+    assert err.count("\n") == 1

@@ -127,6 +127,26 @@ def test_what_was_passed_over_or_looks_otherwise_is_said(
     ]
 
 
+def test_samples_of_fewer_bits_are_told_from_both_folders_or_said(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in here.glob("*/*/*.png"):
+        page = np.asarray(Image.open(file)).astype(np.uint16)
+        # 12 bits of 16; the query images are dark, and stay so.
+        Image.fromarray(page * 16 if "support" in file.parts else page * 4).save(file)
+    arguments = ["adapt", str(runs / "digits"), "--support", "support", "--query", "query", "--json"]
+    assert call(*arguments, "--invert", "yes") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["notes"][0].startswith("samples of more than 8 bits reach 4080: taken as 12 bits (")
+    assert call(*arguments, "--invert", "yes", "--samples", "12") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["files"] == told["files"]
+    assert call(*arguments, "--invert", "yes", "--samples", "14") == 0
+    assert json.loads(capsys.readouterr().out)["files"] != told["files"]
+    assert call(*arguments, "--samples", "10") == 2
+    assert "beyond the 1023 of 10 bits" in capsys.readouterr().err
+
+
 def test_steps_are_said_to_be_idle_where_nothing_steps(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,7 +197,12 @@ FOLDERS = ["--support", "support", "--query", "query"]
 @pytest.mark.parametrize(
     ("how", "name", "arguments", "message"),
     [
-        ("text in support", "digits", FOLDERS, "support/zero/notes.txt: not a PNG or JPEG image"),
+        (
+            "text in support",
+            "digits",
+            FOLDERS,
+            "support/zero/notes.txt: not a PNG, JPEG, TIFF, BMP, ",
+        ),
         ("truncated query", "digits", FOLDERS, "query/four/3.png: cannot be read"),
         ("empty class", "digits", FOLDERS, "support/empty is a class without images"),
         ("unknown class", "digits", FOLDERS, "'zeros' is not in the support: did you mean 'zero'?"),
@@ -187,6 +212,7 @@ FOLDERS = ["--support", "support", "--query", "query"]
         ("", "digits", ["--support", "supprt", "--query", "query"], "no folder at 'supprt'"),
         ("", "digits", [*FOLDERS, "--steps", "-1"], "steps must be 0 or more"),
         ("", "digits", [*FOLDERS, "--invert", "maybe"], "Invalid value"),
+        ("", "digits", [*FOLDERS, "--samples", "11"], "Invalid value"),
         ("", "digits", [*FOLDERS, "--save", "none/a.safetensors"], "cannot write to none/a.safetensors"),
         ("", "sinusoid", FOLDERS, "use fedmeta.load(RUN).adapt(support_x, support_y)"),
         ("", "digit", FOLDERS, "digit': did you mean 'digits'?"),

@@ -13,6 +13,7 @@ from fedmeta.tasks import Omniglot, Population
 from fedmeta.tasks.image_files import ImageStyle, area_weights, read_images
 from fedmeta.tasks.omniglot import OmniglotOptions
 from tests.tasks.conftest import SMALL_1, SMALL_2, write_zip
+from tests.tasks.image_writing import png
 
 Image: Any = pytest.importorskip("PIL.Image")
 INK = ImageStyle()
@@ -174,12 +175,13 @@ def broken_files(folder: Path) -> dict[str, Path]:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
     Image.fromarray(noise).save(whole)
     contents = {
-        "not a PNG or JPEG": b"hello",
+        "not a PNG, JPEG, ": b"hello",
+        "is empty": b"",
         "cannot be read": whole.read_bytes()[:200],
         "No such file": None,
         "blank": "blank",
         "too many pixels": "bomb",
-        "animated": "animated",
+        "89000000 x 1 pixels: a side may have 65535": "wide",
         "Is a directory": "folder",
     }
     files = {}
@@ -191,14 +193,35 @@ def broken_files(folder: Path) -> dict[str, Path]:
             Image.new("L", (9, 9), 255).save(file)
         elif content == "bomb":
             Image.new("1", (20_000, 10_000)).save(file)
-        elif content == "animated":
-            first, second = Image.new("L", (9, 9), 255), Image.new("L", (9, 9), 0)
-            first.save(file, save_all=True, append_images=[second])
+        elif content == "wide":
+            png(file, np.zeros((1, 89_000_000), dtype=np.uint8), 1)
         elif content == "folder":
             file.mkdir()
         else:
             os.symlink(folder / "nowhere", file)
     return files
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("png", "PNG"), ("gif", "GIF"), ("tif", "TIFF")])
+def test_of_several_images_the_first_is_read_and_that_is_said(
+    suffix: str, form: str, tmp_path: Path
+) -> None:
+    first, second = Image.fromarray(grey(letter())), Image.new("L", (12, 12), 7)
+    first.save(tmp_path / f"x.{suffix}", form, save_all=True, append_images=[second, first])
+    images = read_images([tmp_path / f"x.{suffix}"], INK, (1, 12, 12))
+    assert same(images.x, letter())
+    (note,) = images.notes
+    assert note == f"files with more than one image: 1, as {tmp_path}/x.{suffix}; the first is read"
+
+
+@pytest.mark.parametrize("brightest", [1, 3, 16])
+def test_images_that_are_nearly_black_are_said_to_be_faint(brightest: int, tmp_path: Path) -> None:
+    # A mask of 0 and 1, say, saved as if it were an image of 256 levels.
+    Image.fromarray((letter() * brightest).astype(np.uint8)).save(tmp_path / "x.png")
+    (note,) = read_images([tmp_path / "x.png"], INK, (1, 12, 12)).notes
+    assert note.startswith(
+        f"the images are faint: all brightness lies between 0.000 and {brightest / 255:.3f}"
+    )
 
 
 def test_what_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:

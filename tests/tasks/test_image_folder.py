@@ -85,3 +85,13 @@ def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
     make(tmp_path, "file.png")
     with pytest.raises(DataError, match=r"file\.png: Not a directory"):
         list_folder(tmp_path / "file.png")
+
+
+@pytest.mark.parametrize("name", ["u\u0308", "\u00fc ", "\ufeff\u00fc", "\u00fc\u200d"])
+def test_classes_are_named_as_they_are_seen(name: str, tmp_path: Path) -> None:
+    folder = make(tmp_path / "support", f"{name}/1.png", "a/1.png")
+    assert sorted(list_folder(folder).labels or ()) == ["a", "\u00fc"]
+    make(folder, "\u00fc/2.png")
+    with pytest.raises(DataError, match="two class folders that look alike: '") as refusal:
+        list_folder(folder)
+    assert "\\xfc" in str(refusal.value)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmeta.errors import ConfigError
-from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
+from fedmeta.tasks.partition import PartitionOptions, Receivers, deal, task_shares
 
 Scheme = Literal["natural", "iid", "dirichlet"]
 
@@ -74,6 +74,45 @@ def test_a_small_alpha_is_more_uneven_than_a_large_one() -> None:
     # and k = 4 give a standard deviation of 0.25, or 50 of 200 items; alpha = 1000 gives 0.0068, or 1.4.
     assert unevenness(0.5) == pytest.approx(50, rel=0.25)
     assert unevenness(1000.0) == pytest.approx(1.4, rel=0.4)
+
+
+@pytest.mark.parametrize("alpha", [1e20, 3e101, 1e306, 1e308, 1.79e308])
+def test_towards_infinity_every_client_has_an_equal_share(alpha: float) -> None:
+    options = PartitionOptions(partition="dirichlet", alpha=alpha)
+    rng = np.random.default_rng(4)
+    table = task_shares(7, options, rng)
+    assert table is not None
+    assert np.allclose(table, 1 / 7, rtol=1e-9)
+    # Units of 70 items for 7 clients: exactly ten of each unit for everybody.
+    of = units(70, 140)
+    assert shares(deal(of, Receivers(7), options, rng), of).tolist() == [[10, 20]] * 7
+
+
+@pytest.mark.parametrize("alpha", [5e-324, 1e-308, 1e-300, 1e-40])
+def test_towards_zero_every_unit_is_whole_and_any_client_may_have_it(alpha: float) -> None:
+    options = PartitionOptions(partition="dirichlet", alpha=alpha)
+    rng = np.random.default_rng(4)
+    table = task_shares(5, options, rng)
+    assert table is not None
+    assert np.sort(table, axis=1).tolist() == [[0.0] * 4 + [1.0]] * 5
+    of = units(*[6] * 200)
+    held = shares(deal(of, Receivers(5), options, rng), of)
+    assert set(held.ravel().tolist()) == {0, 6}
+    # 40 of the 200 units each; a deviation of 5.7.
+    assert np.abs((held > 0).sum(1) - 40).max() < 5 * 5.7
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    alpha=st.floats(min_value=0.0, exclude_min=True, allow_infinity=False), clients=st.integers(1, 40)
+)
+def test_shares_of_any_concentration_are_a_distribution(alpha: float, clients: int) -> None:
+    options = PartitionOptions(partition="dirichlet", alpha=alpha)
+    table = task_shares(clients, options, np.random.default_rng(0))
+    assert table is not None
+    assert np.isfinite(table).all()
+    assert (table >= 0).all()
+    assert np.allclose(table.sum(1), 1.0)
 
 
 def test_small_units_in_even_shares_favour_no_client() -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import unicodedata
 from itertools import chain
 from pathlib import Path
 
@@ -8,7 +9,16 @@ import torch
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.tasks import Population, build_family, stream
-from fedmeta.tasks.shakespeare import CHARACTERS, OTHER, VOCABULARY, Shakespeare, encode, place_windows
+from fedmeta.tasks.shakespeare import (
+    CHARACTERS,
+    OTHER,
+    VOCABULARY,
+    Shakespeare,
+    encode,
+    lookalikes,
+    place_windows,
+    read_play,
+)
 from tests.tasks.conftest import real_file
 
 PLAYS = "tinyshakespeare/input.txt"
@@ -185,3 +195,105 @@ def test_natural_tasks_of_the_official_plays_are_the_ones_of_earlier_versions() 
         tasks = built.sample(client, 1, stream(0, "train", 7, client))
         digest.update(tasks.query_y.numpy().astype("<i8").tobytes())
     assert digest.hexdigest()[:16] == "f106f395412d7e9d"
+
+
+CLEAN = "\n\n".join(
+    [
+        "Prue Hall:\nWho's there? Ere long,\nthe caf\u00e9 shuts.",
+        "ZOË:\nNone but I; come in.",
+        "Prue Hall:\nThen we shall sit, and talk of ships.",
+        "Old Man:\nI hear you both.",
+    ]
+)
+
+
+def sprinkled(character: str) -> str:
+    """`CLEAN` with the character after each fifth letter, in names too, and at both ends."""
+    parts = [CLEAN[i : i + 5] for i in range(0, len(CLEAN), 5)]
+    return character + character.join(parts) + character
+
+
+DISGUISES: dict[str, bytes] = {
+    "UTF-8 mark": b"\xef\xbb\xbf" + CLEAN.encode(),
+    "UTF-16 LE mark": b"\xff\xfe" + CLEAN.encode("utf-16-le"),
+    "UTF-16 BE mark": b"\xfe\xff" + CLEAN.encode("utf-16-be"),
+    "UTF-32 LE mark": b"\xff\xfe\0\0" + CLEAN.encode("utf-32-le"),
+    "UTF-16 LE without a mark": CLEAN.encode("utf-16-le"),
+    "UTF-16 BE without a mark": CLEAN.encode("utf-16-be"),
+    "Windows-1252": CLEAN.encode("cp1252"),
+    "Latin-1": CLEAN.encode("latin-1"),
+    "CR LF": CLEAN.replace("\n", "\r\n").encode(),
+    "CR": CLEAN.replace("\n", "\r").encode(),
+    "CR CR LF": CLEAN.replace("\n", "\r\r\n").encode(),
+    "NEL": CLEAN.replace("\n", "\x85").encode(),
+    "LS": CLEAN.replace("\n", "\u2028").encode(),
+    "PS": CLEAN.replace("\n", "\u2029").encode(),
+    "mixed ends": CLEAN.replace("\n", "\r\n", 3).replace(":\n", ":\u2028").encode(),
+    "NFD": unicodedata.normalize("NFD", CLEAN).encode(),
+    "no-break spaces": CLEAN.replace(" ", "\xa0").encode(),
+    "other spaces": CLEAN.replace("e ", "e\u2009").replace("l ", "l\u3000").encode(),
+    "tabs in names": CLEAN.replace("Prue Hall", "Prue\tHall", 1).encode(),
+    "double spaces in names": CLEAN.replace("Prue Hall", "Prue   Hall", 1).encode(),
+    "spaces about names": CLEAN.replace("Prue Hall:", "  Prue Hall : ", 1).encode(),
+    "spaces at ends of lines": CLEAN.replace("\n", " \t\n").encode(),
+} | {
+    f"U+{ord(character):04X}": sprinkled(character).encode()
+    for character in "\u200b\u200c\u200d\u2060\ufeff\xad\u200e\u200f\u202a\u202e\u2066\u2069\u061c"
+    "\u034f\u180e\ufe0f\U000e0100\U000e0041\u3164\x0c\x07\x7f"
+}
+
+
+@pytest.mark.parametrize("kind", sorted(DISGUISES))
+def test_what_a_reader_does_not_see_changes_nothing(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "play.txt").write_bytes(DISGUISES[kind])
+    play = read_play(tmp_path / "play.txt")
+    assert play.said == {
+        "Prue Hall": [
+            "Who's there? Ere long,\nthe café shuts.",
+            "Then we shall sit, and talk of ships.",
+        ],
+        "ZOË": ["None but I; come in."],
+        "Old Man": ["I hear you both."],
+    }
+    assert not play.left_out
+
+
+def test_words_keep_what_a_reader_sees(tmp_path: Path) -> None:
+    text = "A:\nOne.  Two.\n    Three\u2014four.\n\nExit A\n\n:\nwords of nobody"
+    (tmp_path / "play.txt").write_text(text, encoding="utf-8")
+    play = read_play(tmp_path / "play.txt")
+    assert play.said == {"A": ["One.  Two.\n    Three\u2014four."]}
+    assert play.left_out == ("Exit A", ":\nwords of nobody")
+
+
+def test_the_official_text_in_another_dress_is_the_official_text(tmp_path: Path) -> None:
+    plain = real_file(PLAYS).read_text()
+    official = read_play(real_file(PLAYS))
+    assert len(official.said) == 299
+    assert {"LADY CAPULET", "LADY  CAPULET"} <= set(official.said)
+    for dress in (
+        b"\xef\xbb\xbf" + plain.replace("\n", "\r\n").encode(),
+        plain.replace(" of ", "\u00a0of\u200b ").encode("utf-16"),
+        plain.replace("the", "t\u00adhe").replace("\n", "\r").encode(),
+    ):
+        (tmp_path / "play.txt").write_bytes(dress)
+        play = read_play(tmp_path / "play.txt")
+        assert play.said == official.said
+        assert play.file.odd
+
+
+def test_what_is_odd_about_a_text_is_logged(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+    family(Population(2))
+    assert not caplog.records
+    tiny.write_bytes(b"\xef\xbb\xbf" + tiny.read_bytes().replace(b"\n", b"\r\n"))
+    assert sorted(family(Population(6)).speakers) == list("ABCDEF")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tiny}: begins with a byte-order mark; lines end in ")
+    assert "CR LF" in record.getMessage()
+
+
+def test_names_that_look_alike_are_found() -> None:
+    cyrillic = "\u0422\u041e\u041c"  # T, O and M
+    names = ["First Citizen", "FIRST CITIZEN", "TOM", "Tim", cyrillic, "First Citizen.", "Second"]
+    assert lookalikes(names) == [("First Citizen", "FIRST CITIZEN", "First Citizen."), ("TOM", cyrillic)]
+    assert lookalikes(["Anne", "Ann", "Bob 1", "Bob 2"]) == []

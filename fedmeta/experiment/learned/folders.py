@@ -24,6 +24,7 @@ class Folders:
         steps: Adaptation steps; None: the last of the run's ``evaluation.steps``.
         invert: Whether ink is dark in the files; see `read_images`.
         transductive: Whether batch norm takes its statistics from the query images.
+        samples: Bits in use in deep images; None: told from all of them, see `read_images`.
     """
 
     support: Path
@@ -31,6 +32,7 @@ class Folders:
     steps: int | None = None
     invert: Invert = "auto"
     transductive: bool = False
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
         raise DataError(f"{folders.support} needs a sub-folder of images per class, and has none")
     _check_labels(support.labels, query)
     files = support.files + query.files
-    images = read_images(files, style, learned.spec.input_shape, folders.invert)
+    shape = learned.spec.input_shape
+    images = read_images(files, style, shape, folders.invert, folders.samples)
     x, asked = images.x[: len(support.files)], images.x[len(support.files) :]
     adapted = learned.adapt(x, support.labels, folders.steps, folders.transductive)
     chances = adapted.predict(asked)
@@ -140,7 +143,7 @@ def _check_labels(classes: tuple[str, ...], query: ImageFolder) -> None:
 
 
 def _notes(ignored: tuple[Path, ...], images: Images, style: ImageStyle) -> list[str]:
-    notes = []
+    notes = list(images.notes)
     if ignored:
         notes.append(f"{len(ignored)} hidden files were passed over, the first is {ignored[0]}")
     if style.ink:

@@ -1,5 +1,6 @@
 """What runs in a worker process: it computes chunks for the grid of its parent."""
 
+import logging
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
@@ -49,6 +50,8 @@ def main() -> None:
     """Serve the parent, at file descriptor ``argv[1]``, until it closes the connection or dies."""
     torch.set_num_threads(1)
     keep_freed_memory()
+    # What is odd about the data was said by the parent, which read the same.
+    logging.getLogger("fedmeta.tasks").setLevel(logging.ERROR)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         _serve(connection)

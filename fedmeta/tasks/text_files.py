@@ -1,0 +1,162 @@
+"""Text files as a reader sees them: decoding, line ends, and characters that do not show."""
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmeta.errors import DataError
+
+# The longer mark first: that of UTF-32 LE begins with that of UTF-16 LE.
+_MARKS = (
+    (b"\xef\xbb\xbf", "UTF-8"),
+    (b"\xff\xfe\0\0", "UTF-32-LE"),
+    (b"\0\0\xfe\xff", "UTF-32-BE"),
+    (b"\xff\xfe", "UTF-16-LE"),
+    (b"\xfe\xff", "UTF-16-BE"),
+)
+# A CR LF that was converted once more is CR CR LF.
+_LINE_END = re.compile("\r+\n|[\n\r\x85\u2028\u2029]")
+_LINE_ENDS = {"\n": "LF", "\r": "CR", "\x85": "NEL", "\u2028": "LS", "\u2029": "PS"}
+# Format characters (category Cf) that do show: signs that stand over or before a number, and the like.
+_SHOWN = re.compile(
+    "[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U00013430-\U0001343f]"
+)
+# What does not show though it is of another category: Default_Ignorable_Code_Point of Unicode.
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
+_EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file, and what it took to read it.
+
+    Attributes:
+        text: What a reader sees: lines end in LF, spaces are of one kind, nothing is invisible, and
+            letters with accents are composed (NFC).
+        encoding: Such as ``UTF-8`` or ``Windows-1252``.
+        mark: Whether it begins with a byte-order mark.
+        line_ends: How many of each kind, such as ``{"CR LF": 12}``.
+        invisible: How many characters of each name were left out.
+        spaces: How many of each name became a plain space.
+        composed: Whether letters had to be composed.
+    """
+
+    text: str
+    encoding: str
+    mark: bool
+    line_ends: dict[str, int]
+    invisible: dict[str, int]
+    spaces: dict[str, int]
+    composed: bool
+
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """What is not as in a plain UTF-8 file with LF, a phrase each."""
+        found = []
+        if self.encoding != "UTF-8":
+            found.append(f"read as {self.encoding}")
+        if self.mark:
+            found.append("begins with a byte-order mark")
+        if set(self.line_ends) - {"LF"}:
+            found.append(f"lines end in {_count(self.line_ends)}")
+        if self.invisible:
+            found.append(f"invisible characters left out: {_count(self.invisible)}")
+        if self.spaces:
+            found.append(f"read as plain spaces: {_count(self.spaces)}")
+        if self.composed:
+            found.append("accents composed (NFC)")
+        return tuple(found)
+
+
+def read_text(path: Path) -> TextFile:
+    """Read a text file of any usual encoding.
+
+    A byte-order mark decides. Without one, a file of zero bytes and ASCII in turn is UTF-16, and any
+    other is UTF-8; one that is not, and has no character of two bytes or more that UTF-8 would explain,
+    is Windows-1252 (Latin-1 with quotation marks and dashes).
+
+    Raises:
+        DataError: If it cannot be read or decoded; the message says where.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    encoding, mark = _encoding(data)
+    try:
+        raw = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path} is corrupt, or not {encoding} as it seems: line {line} has bytes that cannot be "
+            f"decoded ({error.reason}); save it as UTF-8"
+        ) from None
+    if "\0" in raw:
+        raise DataError(f"{path} holds zero bytes: it is no text, or of an encoding that is not read")
+    return _seen(raw, encoding, bool(mark))
+
+
+def visible(text: str) -> str:
+    """Return a name or a line as a reader sees it: composed, with single spaces and none at the ends."""
+    return " ".join(_seen(text, "", False).text.split())
+
+
+def _encoding(data: bytes) -> tuple[str, bytes]:
+    """Return the encoding, and the byte-order mark."""
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding, mark
+    # Of text in ASCII every other byte is zero then; half of them leave room for other letters.
+    for encoding, zeros in (("UTF-16-LE", data[1::2]), ("UTF-16-BE", data[0::2])):
+        if len(data) % 2 == 0 and 2 * zeros.count(0) > len(zeros) and 2 * data.count(0) <= len(data):
+            return encoding, b""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        rest = data.decode("utf-8", errors="ignore")
+        return ("Windows-1252" if rest.isascii() else "UTF-8"), b""
+    return "UTF-8", b""
+
+
+def _seen(raw: str, encoding: str, mark: bool) -> TextFile:
+    ends = Counter(_end_name(end) for end in _LINE_END.findall(raw))
+    text = _LINE_END.sub("\n", raw)
+    hidden: dict[str, int] = {}
+    spaces: dict[str, int] = {}
+    for character in sorted(set(text)):
+        if _is_invisible(character):
+            hidden[_name(character)] = text.count(character)
+            text = text.replace(character, "")
+        elif character == "\t" or (character != " " and unicodedata.category(character) == "Zs"):
+            spaces[_name(character)] = text.count(character)
+            text = text.replace(character, " ")
+    composed = unicodedata.normalize("NFC", text)
+    return TextFile(composed, encoding, mark, dict(ends), hidden, spaces, composed != text)
+
+
+def _is_invisible(character: str) -> bool:
+    category = unicodedata.category(character)
+    if category == "Cc":
+        return character not in "\n\t"
+    if category == "Cf":
+        return not _SHOWN.match(character)
+    return bool(_IGNORABLE.match(character))
+
+
+def _end_name(end: str) -> str:
+    return " ".join(_LINE_ENDS[character] for character in end)
+
+
+def _name(character: str) -> str:
+    return unicodedata.name(character, f"U+{ord(character):04X}").lower()
+
+
+def _count(kinds: dict[str, int]) -> str:
+    most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(most) - _EXAMPLES} more kinds" if len(most) > _EXAMPLES else ""
+    return ", ".join(f"{count} {kind}" for kind, count in most[:_EXAMPLES]) + more
