@@ -11,6 +11,8 @@ LOCAL_CHAIN_IDS = (DEFAULT_CHAIN_ID, 1337)
 PROVIDERS = ("none", "embedded", "anvil", "ganache")
 URL_SCHEMES = ("http://", "https://", "ws://", "wss://")
 MOST_MEMBERS = 32
+MOST_TOKENS = (2**128 - 2) // 10**6
+"""That a campaign can hold: the ledger counts units of 10^-6 token in 128 bits, and one is nobody's."""
 
 
 class StakingOptions(Options):
@@ -25,7 +27,7 @@ class StakingOptions(Options):
     """
 
     enabled: bool = False
-    stake: int = Field(1_000, ge=1)
+    stake: int = Field(1_000, ge=1, le=MOST_TOKENS)
     unbonding: int = Field(86_400, ge=0)
     slash_after: int = Field(3, ge=1)
     slash_share: float = Field(0.5, gt=0, le=1)
@@ -40,7 +42,7 @@ class ChainOptions(Options):
         port: Of a node we start; by default a free one.
         required: A node given by URL must answer before a run starts; false: it may come later.
         addresses: File that `fedmeta chain deploy` wrote; by default the run deploys its own contracts.
-        pot: Whole tokens that a round pays.
+        pot: Whole tokens that a round pays; a campaign holds 2^128 - 2 units of 10^-6 token at most.
         budget: Whole tokens put in escrow; 0: pot times rounds.
         committee: Members whose keys sign the records.
         threshold: Signatures that a record needs.
@@ -57,8 +59,8 @@ class ChainOptions(Options):
     port: int | None = Field(None, ge=1, le=65_535)
     required: bool = True
     addresses: str = ""
-    pot: int = Field(100, ge=1, le=10**12)
-    budget: int = Field(0, ge=0, le=10**12)
+    pot: int = Field(100, ge=1, le=MOST_TOKENS)
+    budget: int = Field(0, ge=0, le=MOST_TOKENS)
     committee: int = Field(5, ge=1, le=MOST_MEMBERS)
     threshold: int = Field(3, ge=1, le=MOST_MEMBERS)
     challenge_delay: int = Field(0, ge=0, lt=2**32)

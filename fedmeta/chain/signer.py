@@ -74,6 +74,14 @@ class Signer:
         return signature[64] - 27, int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
 
 
+def offered_fees(transaction: bytes) -> dict[str, int]:
+    """Return the fees per gas that a signed transaction offers, by the names that signing gave them."""
+    if transaction.startswith(_DYNAMIC_FEE):
+        _, _, tip, most, *_ = rlp.decode(transaction[1:])
+        return {"maxFeePerGas": int.from_bytes(most), "maxPriorityFeePerGas": int.from_bytes(tip)}
+    return {"gasPrice": int.from_bytes(rlp.decode(transaction)[1])}
+
+
 def recover(digest: bytes, signature: bytes) -> str:
     """Return the address that signed a 32-byte digest.
 

@@ -34,6 +34,7 @@ class RunScorer:
             tuple(update.client for update in admitted),
             tuple(update.tasks for update in admitted),
             np.stack([update.vector for update in admitted]),
+            tuple(update.norm for update in admitted),
         )
         scores = dict(zip(players.clients, self.appraiser.scores(round_, players, preview), strict=True))
         rewards = self.payroll.pay(scores)

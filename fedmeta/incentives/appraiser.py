@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from fedmeta.incentives.game import Game, Players
-from fedmeta.incentives.held_out import HeldOutUtility, Preview, held_out_tasks
+from fedmeta.incentives.held_out import PRECISION, HeldOutUtility, Preview, held_out_tasks
 from fedmeta.incentives.options import IncentiveOptions
 from fedmeta.incentives.rules import score
 from fedmeta.learning import Algorithm
@@ -47,4 +47,5 @@ class Appraiser:
             return Game(players)
         tasks = held_out_tasks(self.family, self.options.tasks, self.seed, round_).to(self.dtype)
         measured = players.shortened(self.options.longest)
-        return Game(players, HeldOutUtility(self.algorithm, tasks, preview, measured, self.options))
+        utility = HeldOutUtility(self.algorithm, tasks, preview, measured, self.options)
+        return Game(players, utility, PRECISION * torch.finfo(self.dtype).eps)

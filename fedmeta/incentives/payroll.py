@@ -19,7 +19,8 @@ class Payroll:
     client is due what its part of all positive merit says of all pots so far, less what it was paid:
     ``due_i = (paid + pot) * merit_i+ / sum merit_j+ - paid_i``. The round's pot is shared by the
     positive dues. So an early mistake is made good later, in both directions, and nobody lives on past
-    merit: who stops adding stops being due.
+    merit: who stops adding stops being due. Who adds nothing in a round (a score of 0) is paid nothing
+    in it, whatever its due, and a round to which nobody added anything keeps its pot.
 
     The sum over rounds is the federated Shapley value's (Wang, Rausch, Zhang, Jia, Song 2020,
     arXiv:2009.06192, by the linearity of Shapley values), each round normalised to weigh as much as its
@@ -51,7 +52,7 @@ class Payroll:
         if self.options.settle == "round":
             claims: list[Fraction] = [Fraction(scores[client]) for client in clients]
         else:
-            claims = [self._due(client) for client in clients]
+            claims = [self._due(client) if scores[client] else Fraction(0) for client in clients]
         units = allocate(claims, self.pot, self.options.cap)
         rewards = dict(zip(clients, units, strict=True))
         self._add_pay(rewards)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.linalg import vector_norm
 
 from fedmeta.incentives.game import Game
 from fedmeta.incentives.options import IncentiveOptions
@@ -13,6 +14,9 @@ from fedmeta.incentives.shapley import exact_shapley, gtg_shapley
 def score(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> list[float]:
     """Score every player of a round by the rule of `options`; higher is better.
 
+    A contribution of nothing scores 0 under every rule: an update of zeros, any update of a round whose
+    updates cancel, and a score that the arithmetic cannot tell from 0.
+
     Args:
         options: The rule and its settings.
         game: The round; a game of nobody has no scores.
@@ -21,9 +25,18 @@ def score(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> li
     Returns:
         Scores, finite, in the order of the players.
     """
-    if not len(game.players):
-        return []
-    return _RULES[options.rule](options, game, rng)
+    players = game.players
+    if players.cancel:
+        return [0.0] * len(players)
+    scores = _RULES[options.rule](options, game, rng)
+    noise = 0.0
+    if options.needs_held_out:
+        # Scores are means of differences of worths, each of which is as uncertain as the round's own.
+        noise = game.precision * abs(game.value(game.everybody))
+    return [
+        0.0 if player in players.idle or abs(found) <= noise else found
+        for player, found in enumerate(scores)
+    ]
 
 
 def _none(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> list[float]:  # noqa: ARG001
@@ -80,8 +93,12 @@ def cosine(
     vectors = torch.from_numpy(game.players.updates)
     weighted = vectors * torch.tensor(game.players.tasks, dtype=torch.float64)[:, None]
     others = weighted.sum(0) - weighted
-    scores: list[float] = torch.cosine_similarity(vectors, others, dim=1, eps=1e-30).tolist()
-    return scores
+    scores = torch.cosine_similarity(vectors, others, dim=1, eps=1e-30)
+    # What rounding leaves of two orthogonal updates, or of others that cancel, is no agreement.
+    cancelled = len(vectors) * vector_norm(weighted, dim=1).sum() / vector_norm(others, dim=1)
+    noise = torch.finfo(torch.float64).eps * (vectors.shape[1] + cancelled)
+    kept: list[float] = torch.where(scores.abs() > noise, scores, 0.0).tolist()
+    return kept
 
 
 Rule = Callable[[IncentiveOptions, Game, np.random.Generator], list[float]]

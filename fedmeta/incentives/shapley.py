@@ -1,8 +1,8 @@
 """Shapley values: exact for few players, GTG-Shapley for more."""
 
+import math
 from collections.abc import Iterator
 from itertools import combinations
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,17 @@ def exact_shapley(game: Game) -> list[float]:
     size weighing the same, of ``v(S and i) - v(S)``.
     """
     count = len(game.players)
+    added: list[list[float]] = [[] for _ in range(count)]
     coalitions = [c for size in range(count + 1) for c in combinations(range(count), size)]
     worth = dict(zip(coalitions, game.values(coalitions), strict=True))
-    values = [0.0] * count
     for coalition in coalitions:
-        weight = 1.0 / (count * comb(count - 1, len(coalition))) if len(coalition) < count else 0.0
+        weight = 1.0 / (count * math.comb(count - 1, len(coalition))) if len(coalition) < count else 0.0
         for player in range(count):
             if player not in coalition:
                 joined = tuple(sorted((*coalition, player)))
-                values[player] += weight * (worth[joined] - worth[coalition])
-    return values
+                added[player].append(weight * (worth[joined] - worth[coalition]))
+    # Exact sums do not depend on the order of players: equal ones stay equal.
+    return [math.fsum(terms) for terms in added]
 
 
 def gtg_shapley(game: Game, options: ShapleyOptions, rng: np.random.Generator) -> list[float]:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -213,8 +214,14 @@ def read_speakers(verify: bool) -> dict[str, list[str]]:
         )
     play = read_play(path)
     if play.file.odd:
-        log.warning("%s: %s; `fedmeta data check` tells more", path, "; ".join(play.file.odd))
+        _warn(f"{path}: {'; '.join(play.file.odd)}; `fedmeta data check` tells more")
     return play.said
+
+
+@cache
+def _warn(line: str) -> None:
+    """Log a warning, once in a process: a run builds its family more than once."""
+    log.warning("%s", line)
 
 
 def read_play(path: Path) -> Play:

@@ -20,6 +20,7 @@ from fedmeta.chain import start_node
 from fedmeta.chain.audit import audit
 from fedmeta.chain.ledger.attached import claim
 from fedmeta.chain.ledger.status import status
+from fedmeta.chain.options import MOST_TOKENS
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, RunFolder, load_config, resume, run
 from fedmeta.experiment.ledger import deploy
@@ -231,6 +232,26 @@ def test_a_run_that_outgrows_its_budget_is_refused_and_left_as_it_was(
     again = resume(tmp_path / "run")
     assert again.chain is not None
     assert again.chain["complete"]
+
+
+@pytest.mark.parametrize("pot", [2 * 10**12, 2**64 + 1, MOST_TOKENS // 6])
+def test_any_pot_that_the_token_can_hold_is_paid_to_the_last_unit(pot: int, tmp_path: Path) -> None:
+    result = run(config("embedded", pot=pot), out=tmp_path / "run")
+    assert result.chain is not None
+    assert (result.chain["problem"], result.chain["awarded"]) == (None, 6 * pot * 10**6)
+    assert sum(earned(result).values()) == 6 * pot * 10**6
+    assert paid(result.run) == earned(result)
+    assert disagreements(result.run) == []
+
+
+def test_more_pots_than_a_campaign_can_hold_are_refused_by_the_bound() -> None:
+    # The contract counts in 128 bits, of which one unit is nobody's.
+    assert (MOST_TOKENS * 10**6 + 1) < 2**128 <= (MOST_TOKENS + 1) * 10**6 + 1
+    with pytest.raises(ValueError, match=rf"in 6 rounds are more than the {MOST_TOKENS}"):
+        config("embedded", pot=MOST_TOKENS // 6 + 1)
+    assert config("none", pot=MOST_TOKENS).chain.pot == MOST_TOKENS
+    with pytest.raises(ValueError, match=str(MOST_TOKENS)):
+        config("none", pot=MOST_TOKENS + 1)
 
 
 def test_a_run_with_a_larger_budget_can_grow(tmp_path: Path) -> None:

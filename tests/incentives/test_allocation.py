@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fedmeta.incentives import allocate
 
 scores = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40)
-pots = st.integers(0, 10**14)
+# Up to all that the ledger's 128 bits can count.
+pots = st.integers(0, 10**14) | st.integers(0, 2**128 - 2)
 caps = st.none() | st.floats(0.001, 1.0)
 
 
@@ -55,6 +56,9 @@ def test_scores_are_read_as_what_they_are_not_as_they_print() -> None:
 
 @pytest.mark.parametrize("tiny", [5e-324, 1e-200])
 def test_scores_of_any_size_are_shared(tiny: float) -> None:
+    # Seven units of 2^100 by 1 : 6, though the ratio of the scores to the third is 10^308 and more.
+    assert allocate([tiny, 6 * tiny, 0.0], 7 * 2**100) == [2**100, 6 * 2**100, 0]
+    assert allocate([tiny, 1.7e308], 2**127) == [0, 2**127]
     assert allocate([tiny, tiny], 10) == [5, 5]
     assert allocate([1.7e308, 1.7e308, 1.7e308], 9) == [3, 3, 3]
 

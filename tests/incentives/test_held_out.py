@@ -1,11 +1,14 @@
 """What a coalition is worth: the server's own step and loss, recomputed by other means."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedmeta.federation import ServerOptions
 from fedmeta.federation.evaluation import evaluate_tasks
@@ -13,14 +16,17 @@ from fedmeta.incentives import (
     HeldOutUtility,
     IncentiveOptions,
     Players,
+    ShapleyOptions,
     exact_shapley,
     held_out_tasks,
     score,
 )
+from fedmeta.incentives.options import Rule
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Population
 from tests.incentives.rounds import DIGITS, SGD, Federation, players_of
 
+RNG = np.random.default_rng(0)
 SHAPLEY = IncentiveOptions(rule="shapley", tasks=10, steps=2)
 
 
@@ -112,12 +118,74 @@ def test_zeros_are_worth_nothing_whatever_the_server_does_by_itself(server: Serv
         federation.step(round_, players)
 
 
-def test_with_the_absent_excluded_zeros_are_worth_something_else() -> None:
+@pytest.mark.parametrize("rule", ["leave-one-out", "shapley"])
+def test_with_the_absent_excluded_zeros_are_absent(rule: Rule) -> None:
     federation = Federation.start()
-    sent = federation.train(1, range(5))
-    sent[1] = 0.0
-    options = SHAPLEY.model_copy(update={"absent": "excluded"})
-    assert exact_shapley(federation.game(1, players_of(sent), options))[1] != 0.0
+    sent = federation.train(1, range(4))
+    options = SHAPLEY.model_copy(update={"absent": "excluded", "rule": rule})
+    with_zeros = np.insert(sent, 1, 0.0, axis=0)
+    found = score(options, federation.game(1, players_of(with_zeros), options), RNG)
+    assert found[1] == 0.0
+    without = score(options, federation.game(1, players_of(sent), options), RNG)
+    assert [found[0], *found[2:]] == pytest.approx(without, abs=1e-6)
+
+
+SERVERS = [
+    SGD,
+    ServerOptions(optimizer="SGD", lr=0.1, options={"momentum": 0.9}),
+    ServerOptions(optimizer="Adam", lr=0.01),
+    ServerOptions(optimizer="AdamW", lr=0.01, options={"weight_decay": 0.1}),
+]
+
+
+@cache
+def trained(server: int) -> tuple[Federation, np.ndarray[Any, Any]]:
+    """A federation after a round, and what six clients send in the next one; not to be changed."""
+    federation = Federation.start(options=SERVERS[server])
+    federation.step(1, players_of(federation.train(1, range(6))))
+    return federation, federation.train(2, range(6))
+
+
+@given(
+    server=st.integers(0, 3),
+    rule=st.sampled_from(["equal", "tasks", "leave-one-out", "shapley", "cosine"]),
+    absent=st.sampled_from(["zero", "excluded"]),
+    tasks=st.integers(1, 9),
+    exact=st.sampled_from([0, 6]),
+    idle=st.sets(st.integers(0, 5)),
+)
+@settings(max_examples=20, deadline=None)
+def test_whoever_sends_zeros_scores_nothing(server: int, idle: set[int], **options: Any) -> None:
+    federation, updates = trained(server)
+    options["shapley"] = ShapleyOptions(exact=options.pop("exact"), permutations=6)
+    chosen = IncentiveOptions(**options)
+    sent = updates.copy()
+    sent[list(idle)] = 0.0
+    found = score(chosen, federation.game(2, players_of(sent), chosen), RNG)
+    assert [found[player] for player in idle] == [0.0] * len(idle)
+    assert idle or any(found)
+
+
+@pytest.mark.parametrize("server", [0, 1], ids=["SGD", "momentum"])
+@pytest.mark.parametrize("rule", ["leave-one-out", "shapley"])
+@pytest.mark.parametrize("tasks", [1, 12])
+def test_updates_below_the_rounding_of_the_weights_score_nothing(
+    server: int, rule: Rule, tasks: int
+) -> None:
+    federation, updates = trained(server)
+    sent = 1e-10 * np.random.default_rng(tasks).normal(size=updates.shape)
+    options = IncentiveOptions(rule=rule, tasks=tasks, shapley=ShapleyOptions(permutations=6))
+    assert score(options, federation.game(2, players_of(sent), options), RNG) == [0.0] * 6
+
+
+@pytest.mark.parametrize("rule", ["leave-one-out", "shapley"])
+def test_equal_updates_are_worth_exactly_the_same(rule: Rule) -> None:
+    federation, updates = trained(1)
+    sent = updates[[0, 1, 0, 2, 1, 0]]
+    options = IncentiveOptions(rule=rule, tasks=7, shapley=ShapleyOptions(exact=6))
+    found = score(options, federation.game(2, players_of(sent), options), RNG)
+    assert found[0] == found[2] == found[5] != found[3]
+    assert found[1] == found[4]
 
 
 def test_a_ruined_model_has_the_worst_loss_and_no_other_value() -> None:

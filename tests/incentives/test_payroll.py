@@ -136,8 +136,11 @@ def test_a_round_is_paid_one_pot_at_most_and_nothing_is_taken_back(
         assert sum(rewards.values()) in (0, POT)
 
 
-@given(st.lists(st.lists(st.floats(-10, 10), min_size=4, max_size=4), min_size=1, max_size=15))
-def test_the_whole_pot_is_paid_wherever_all_are_asked_and_somebody_has_merit(
+something = st.floats(-10, 10).filter(bool)
+
+
+@given(st.lists(st.lists(something, min_size=4, max_size=4), min_size=1, max_size=15))
+def test_the_whole_pot_is_paid_wherever_all_add_something_and_somebody_has_merit(
     rounds: list[list[float]],
 ) -> None:
     paying = payroll()
@@ -177,6 +180,36 @@ def test_a_round_in_which_all_score_zero_changes_nobodys_merit() -> None:
     before = dict(paying.merit)
     paying.pay({0: 0.0, 1: 0.0})
     assert paying.merit == before
+
+
+@pytest.mark.parametrize("settle", ["run", "round"])
+def test_a_round_to_which_nobody_added_anything_keeps_its_pot(settle: Settle) -> None:
+    paying = payroll(settle)
+    for _ in range(3):
+        paying.pay({0: 1.0, 1: 3.0})
+    assert paying.pay({0: 0.0, 1: -0.0}) == {0: 0, 1: 0}
+    assert paying.pay({0: 1.0, 1: 3.0}) == {0: 250, 1: 750}
+
+
+def test_past_merit_pays_nobody_for_a_round_of_nothing() -> None:
+    paying = payroll()
+    # Both merit 1/2 and are paid up.
+    assert paying.pay({0: 1.0, 1: 1.0}) == {0: 500, 1: 500}
+    # 1 merits 3/2 of 2 now. Of two pots 0 is due 500, which it has; the same again for the next.
+    assert paying.pay({0: 0.0, 1: 1.0}) == {0: 0, 1: 1000}
+    # Merits 1/2 and 3/2: with the pot that comes, 0 would be due 750 less 500, and adds nothing for it.
+    assert paying.pay({0: 0.0, 1: -0.0, 2: 1e-3}) == {0: 0, 1: 0, 2: 1000}
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, -2.0, 5e-324]), min_size=3, max_size=3), max_size=9))
+def test_a_score_of_zero_earns_nothing_in_its_round_and_the_pot_is_paid_or_kept(
+    rounds: list[list[float]],
+) -> None:
+    paying = payroll()
+    for scores in rounds:
+        rewards = paying.pay(dict(enumerate(scores)))
+        assert all(not units for client, units in rewards.items() if not scores[client])
+        assert sum(rewards.values()) in (0, POT)
 
 
 def test_ten_thousand_clients_are_paid_in_a_moment() -> None:

@@ -1,9 +1,14 @@
 """Each rule's scores on rounds small enough to do by hand."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fedmeta.incentives import Game, IncentiveOptions, Players, ShapleyOptions, score
+from fedmeta.incentives import Coalition, Game, IncentiveOptions, Players, ShapleyOptions, score
+from fedmeta.incentives.options import Rule
 from tests.incentives.games import additive, game
 
 RNG = np.random.default_rng(0)
@@ -14,11 +19,17 @@ def round_of(updates: list[list[float]], tasks: tuple[int, ...] | None = None) -
     return Game(Players(tuple(range(count)), tasks or (1,) * count, np.array(updates)))
 
 
-def test_equal_pays_everybody_and_tasks_pay_work() -> None:
-    played = round_of([[1.0], [0.0], [-1.0]], (4, 1, 2))
-    assert score(IncentiveOptions(rule="equal"), played, RNG) == [1.0, 1.0, 1.0]
-    assert score(IncentiveOptions(rule="tasks"), played, RNG) == [4.0, 1.0, 2.0]
+def test_equal_pays_everybody_who_sent_something_and_tasks_pay_work() -> None:
+    played = round_of([[1.0], [0.0], [-2.0]], (4, 1, 3))
+    assert score(IncentiveOptions(rule="equal"), played, RNG) == [1.0, 0.0, 1.0]
+    assert score(IncentiveOptions(rule="tasks"), played, RNG) == [4.0, 0.0, 3.0]
     assert score(IncentiveOptions(), played, RNG) == [0.0, 0.0, 0.0]
+
+
+def test_rules_that_do_not_read_updates_know_zeros_by_their_norm() -> None:
+    played = Game(Players((2, 5, 6), (4, 1, 3), np.zeros((3, 0)), (0.5, 0.0, 1e-30)))
+    assert score(IncentiveOptions(rule="equal"), played, RNG) == [1.0, 0.0, 1.0]
+    assert score(IncentiveOptions(rule="tasks"), played, RNG) == [4.0, 0.0, 3.0]
 
 
 def test_cosine_compares_with_the_weighted_sum_of_all_others() -> None:
@@ -38,6 +49,82 @@ def test_cosine_gives_zeros_nothing_and_the_opposite_less() -> None:
 def test_cosine_is_fooled_by_a_majority_of_poisoners() -> None:
     played = round_of([[1.0], [-1.0], [-1.0], [-1.0]])
     assert score(IncentiveOptions(rule="cosine"), played, RNG) == pytest.approx([-1.0, 1.0, 1.0, 1.0])
+
+
+def test_orthogonal_updates_do_not_agree_whatever_rounding_leaves() -> None:
+    # 0.1 x 0.3 and 0.3 x 0.1 are equal, and 3 x 0.1 - 0.3 is 5.6e-17 in floating point.
+    played = round_of([[0.1, 0.1, 0.1, -0.3], [1.0, 1.0, 1.0, 1.0]])
+    assert score(IncentiveOptions(rule="cosine"), played, RNG) == [0.0, 0.0]
+
+
+def test_others_that_cancel_agree_with_nobody_whatever_rounding_leaves() -> None:
+    # (0.1 + 0.7) - 0.1 is not 0.7: taken from the sum of all, something of the others would remain.
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        big, own = rng.normal(size=(2, 50))
+        played = round_of([big.tolist(), own.tolist(), (-big).tolist()])
+        assert score(IncentiveOptions(rule="cosine"), played, RNG)[1] == 0.0
+
+
+RULES = ("equal", "tasks", "leave-one-out", "shapley", "cosine")
+
+
+def noisy_game(updates: list[list[float]], tasks: tuple[int, ...], seed: int) -> Game:
+    """A game in which a worth is nothing but noise, another one each time that it is measured."""
+    rng = np.random.default_rng(seed)
+    players = Players(tuple(range(len(updates))), tasks, np.array(updates))
+    return Game(players, lambda coalitions: rng.normal(size=len(coalitions)).tolist())
+
+
+updates = st.lists(
+    st.sampled_from([[0.0, 0.0], [-0.0, 0.0], [1.0, 2.0], [-0.5, 3.0]]), min_size=1, max_size=7
+)
+
+
+@given(updates, st.sampled_from(RULES), st.integers(0, 99), st.integers(0, 7))
+@settings(deadline=None)
+def test_zeros_score_exactly_nothing_under_every_rule(
+    updates: list[list[float]], rule: Rule, seed: int, exact: int
+) -> None:
+    options = IncentiveOptions(rule=rule, shapley=ShapleyOptions(exact=exact))
+    found = score(options, noisy_game(updates, (2,) * len(updates), seed), RNG)
+    assert len(found) == len(updates)
+    assert all(worth == 0.0 for worth, update in zip(found, updates, strict=True) if not any(update))
+
+
+@given(updates, st.sampled_from(["leave-one-out", "shapley"]), st.integers(0, 99))
+@settings(deadline=None)
+def test_equal_updates_with_equal_tasks_score_exactly_the_same(
+    updates: list[list[float]], rule: Rule, seed: int
+) -> None:
+    tasks = tuple(1 + place % 2 for place in range(len(updates)))
+    options = IncentiveOptions(rule=rule, shapley=ShapleyOptions(exact=7))
+    found = score(options, noisy_game(updates, tasks, seed), RNG)
+    for one, other in combinations(range(len(updates)), 2):
+        if updates[one] == updates[other] and tasks[one] == tasks[other]:
+            assert found[one] == found[other]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_updates_that_cancel_score_nothing(rule: Rule) -> None:
+    # 2 x (0.1, 0.7) + 1 x (0.1, -0.2) - 3 x (0.1, 0.4) is zero but for rounding.
+    updates, tasks = [[0.1, 0.7], [0.1, -0.2], [-0.1, -0.4]], (2, 1, 3)
+    assert score(IncentiveOptions(rule=rule), noisy_game(updates, tasks, 1), RNG) == [0.0, 0.0, 0.0]
+
+
+def test_what_is_below_the_precision_of_a_worth_is_no_score() -> None:
+    # The round's own worth is about -2, known to 1e-3 of it: 0.0015 is noise, 0.0025 is not.
+    weights = [0.0015, -0.0015, 0.0025, -0.0025, 0.5]
+
+    def worth(coalition: Coalition) -> float:
+        return -2.5 + sum(weights[i] for i in coalition)
+
+    players = Players((0, 1, 2, 3, 4), (1,) * 5, np.zeros((5, 0)))
+    for rule in ("leave-one-out", "shapley"):
+        played = Game(players, lambda coalitions: [worth(c) for c in coalitions], precision=1e-3)
+        found = score(IncentiveOptions(rule=rule), played, RNG)
+        assert found == pytest.approx([0.0, 0.0, 0.0025, -0.0025, 0.5])
+        assert found[:2] == [0.0, 0.0]
 
 
 def test_nobody_agrees_with_the_others_where_there_are_none() -> None:

@@ -287,6 +287,7 @@ def test_what_is_odd_about_a_text_is_logged(tiny: Path, caplog: pytest.LogCaptur
     assert not caplog.records
     tiny.write_bytes(b"\xef\xbb\xbf" + tiny.read_bytes().replace(b"\n", b"\r\n"))
     assert sorted(family(Population(6)).speakers) == list("ABCDEF")
+    family(Population(5))
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{tiny}: begins with a byte-order mark; lines end in ")
     assert "CR LF" in record.getMessage()

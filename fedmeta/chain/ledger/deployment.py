@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 from fedmeta.chain.artifact import load_artifact
@@ -151,7 +151,7 @@ class Deployment:
     def _registry(self, ledger: str) -> Contract:
         staking = self.options.staking
         stake = staking.stake * UNITS
-        most = int(stake * Decimal(str(staking.slash_share)))
+        most = int(stake * Fraction(repr(staking.slash_share)))
         expected = [ledger.lower(), stake, most, staking.unbonding]
 
         def is_ours(registry: Contract) -> bool:

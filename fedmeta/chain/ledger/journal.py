@@ -8,31 +8,38 @@ change; for the rest the chain alone decides what is true, and the journal follo
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fedmeta.chain.ledger.entries import Campaign, SignedRecord, Stake, State, Transaction
-from fedmeta.chain.ledger.rounds import FrozenRound, awards, contributions_in, decode, encode
-from fedmeta.chain.ledger.store import Reader, StepHook, Store, damaged, ignore
+from fedmeta.chain.ledger.rounds import HEAD_BYTES, FrozenRound, awards, contributions_in, decode, encode
+from fedmeta.chain.ledger.store import Reader, Schema, StepHook, Store, damaged, ignore
 from fedmeta.errors import RunError
 
-VERSION = 1
-_SCHEMA = """
+RowT = TypeVar("RowT", Campaign, SignedRecord)
+
+# SQLite's integers end at 2^63, and a campaign's amounts at 2^128: they are decimal text.
+_AMOUNTS = frozenset({"round_cap", "budget", "total"})
+_CAMPAIGN = """
 CREATE TABLE campaign (
     only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
-    campaign BLOB NOT NULL, run BLOB NOT NULL, round_cap INTEGER NOT NULL, budget INTEGER NOT NULL,
+    campaign BLOB NOT NULL, run BLOB NOT NULL, round_cap TEXT NOT NULL, budget TEXT NOT NULL,
     chain_id INTEGER, genesis BLOB, terms TEXT, token TEXT, ledger TEXT, registry TEXT, code BLOB,
     block INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE rounds (round INTEGER PRIMARY KEY, digest BLOB NOT NULL, content BLOB NOT NULL);
+"""
+_RECORDS = """
 CREATE TABLE records (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL,
     rewards_root BLOB NOT NULL, contributions_root BLOB NOT NULL, model BLOB NOT NULL,
-    evidence BLOB NOT NULL, total INTEGER NOT NULL,
+    evidence BLOB NOT NULL, total TEXT NOT NULL,
     ledger TEXT NOT NULL, epoch INTEGER NOT NULL, signatures BLOB NOT NULL, mined INTEGER NOT NULL
 );
+"""
+_OTHERS = """
+CREATE TABLE rounds (round INTEGER PRIMARY KEY, digest BLOB NOT NULL, content BLOB NOT NULL);
 CREATE TABLE transactions (
     hash BLOB PRIMARY KEY, action TEXT NOT NULL, sender TEXT NOT NULL, nonce INTEGER NOT NULL,
     raw BLOB NOT NULL, state TEXT NOT NULL, block_hash BLOB, block_number INTEGER
@@ -40,6 +47,17 @@ CREATE TABLE transactions (
 CREATE TABLE stakes (account TEXT PRIMARY KEY, evidence BLOB);
 CREATE INDEX transactions_by_action ON transactions (action);
 """
+# Format 1 kept amounts as integers; copied into a column of text they become text.
+_FROM_1 = f"""
+ALTER TABLE campaign RENAME TO campaign_1;
+ALTER TABLE records RENAME TO records_1;
+{_CAMPAIGN} {_RECORDS}
+INSERT INTO campaign SELECT * FROM campaign_1;
+INSERT INTO records SELECT * FROM records_1;
+DROP TABLE campaign_1;
+DROP TABLE records_1;
+"""
+_SCHEMA = Schema(2, _CAMPAIGN + _RECORDS + _OTHERS, {1: _FROM_1})
 
 
 class JournalView:
@@ -50,7 +68,7 @@ class JournalView:
     """
 
     def __init__(self, path: Path) -> None:
-        self._store: Store | Reader = Reader(path, VERSION)
+        self._store: Store | Reader = Reader(path, _SCHEMA)
 
     @property
     def path(self) -> Path:
@@ -65,7 +83,7 @@ class JournalView:
     def campaign(self) -> Campaign | None:
         """Whose journal it is; None in a new file."""
         rows = self._store.rows(f"SELECT {_names(Campaign)} FROM campaign")
-        return Campaign(*rows[0]) if rows else None
+        return _read(Campaign, rows[0]) if rows else None
 
     @property
     def frozen(self) -> int:
@@ -101,10 +119,10 @@ class JournalView:
 
         At least `first` itself, however many it has.
         """
-        query = "SELECT round, length(content) FROM rounds WHERE round >= ? ORDER BY round"
+        query = "SELECT round, substr(content, 1, ?) FROM rounds WHERE round >= ? ORDER BY round"
         last, found = first, 0
-        for round_, length in self._store.rows(query, (first,)):
-            found += contributions_in(length)
+        for round_, head in self._store.rows(query, (HEAD_BYTES, first)):
+            found += contributions_in(head)
             if found > contributions:
                 break
             last = round_
@@ -120,7 +138,7 @@ class JournalView:
 
     def _records(self, which: str, *values: object) -> list[SignedRecord]:
         rows = self._store.rows(f"SELECT {_names(SignedRecord)} FROM records {which}", values)
-        return [replace(SignedRecord(*row), mined=bool(row[-1])) for row in rows]
+        return [replace(_read(SignedRecord, row), mined=bool(row[-1])) for row in rows]
 
     @property
     def recorded(self) -> int:
@@ -164,20 +182,19 @@ class Journal(JournalView):
     _store: Store
 
     def __init__(self, path: Path, hook: StepHook = ignore) -> None:
-        self._store = Store(path, _SCHEMA, VERSION, hook)
+        self._store = Store(path, _SCHEMA, hook)
 
     def found(self, campaign: Campaign) -> None:
         """Write down whose journal this is."""
         with self._store.step("campaign") as db:
-            values = tuple(vars(campaign).values())
             query = f"INSERT INTO campaign (only_one, {_names(Campaign)}) VALUES (1, {_marks(Campaign)})"
-            db.execute(query, values)
+            db.execute(query, _written(vars(campaign)))
 
     def note(self, step: str, **values: object) -> None:
         """Set some of the campaign's fields in one step named `step`."""
         with self._store.step(step) as db:
             assignments = ", ".join(f"{name} = ?" for name in values)
-            db.execute(f"UPDATE campaign SET {assignments}", tuple(values.values()))
+            db.execute(f"UPDATE campaign SET {assignments}", _written(values))
 
     def freeze(self, rounds: Sequence[FrozenRound]) -> None:
         """Freeze rounds, all of them or none; those that are frozen with equal content stay as they are.
@@ -218,7 +235,7 @@ class Journal(JournalView):
         with self._store.step(step) as db:
             db.execute("DELETE FROM records WHERE first <= ? AND last >= ?", (record.last, record.first))
             query = f"INSERT INTO records ({_names(SignedRecord)}) VALUES ({_marks(SignedRecord)})"
-            db.execute(query, tuple(vars(record).values()))
+            db.execute(query, _written(vars(record)))
 
     def add(self, transaction: Transaction) -> None:
         """Write down a signed transaction before it is sent."""
@@ -254,6 +271,16 @@ class Journal(JournalView):
         """Follow the chain: it holds the records up to `round_`, and none after it."""
         with self._store.step("recorded") as db:
             db.execute("UPDATE records SET mined = (last <= ?)", (round_,))
+
+
+def _written(values: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(str(value) if name in _AMOUNTS else value for name, value in values.items())
+
+
+def _read(kind: type[RowT], row: Sequence[Any]) -> RowT:
+    fields = zip(kind.__dataclass_fields__, row, strict=True)
+    values: list[Any] = [int(value) if name in _AMOUNTS else value for name, value in fields]
+    return kind(*values)
 
 
 def _names(kind: type[Any]) -> str:

@@ -4,8 +4,9 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,28 @@ def ignore(_: str) -> None:
     """Take no notice of a step."""
 
 
+@dataclass(frozen=True)
+class Schema:
+    """The tables of a file.
+
+    Attributes:
+        version: Of the tables; a file of a version that is not known here is refused.
+        tables: SQL that makes them in a new file.
+        upgrades: SQL that brings a file of an older version to this one, by that version. Whoever only
+            reads such a file reads it as it is.
+    """
+
+    version: int
+    tables: str
+    upgrades: Mapping[int, str]
+
+
 class Store:
     """A SQLite file in WAL mode, flushed to the disk at every commit.
 
     Args:
         path: The file; it and its folder are made if missing.
-        schema: SQL that makes the tables of a new file.
-        version: Of the schema; a file of another version is refused.
+        schema: Of a new file; a file of an older one is brought to it.
         hook: Called with ``before NAME`` and ``after NAME`` around each step's transaction.
 
     Raises:
@@ -38,7 +54,7 @@ class Store:
         DamagedJournalError: If it is no such file, or damaged.
     """
 
-    def __init__(self, path: Path, schema: str, version: int, hook: StepHook = ignore) -> None:
+    def __init__(self, path: Path, schema: Schema, hook: StepHook = ignore) -> None:
         self.path = path
         self._hook = hook
         self._guard = threading.RLock()
@@ -46,16 +62,17 @@ class Store:
         try:
             self._db = _connect(path)
             with self._clear():
-                _check(self._db, path, version)
-                if _version(self._db) == 0:
-                    self._make(schema, version)
+                _check(self._db, path, schema)
+                found = _version(self._db)
+                if found != schema.version:
+                    self._change(schema.upgrades[found] if found else schema.tables, schema.version)
         except BaseException:
             self._lock.release()
             raise
 
-    def _make(self, schema: str, version: int) -> None:
+    def _change(self, tables: str, version: int) -> None:
         # One transaction: a crash leaves no file with half of its tables.
-        script = f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;"
+        script = f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {version}; COMMIT;"
         self._db.executescript(script)
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
@@ -107,13 +124,13 @@ class Reader:
         DamagedJournalError: If it cannot be read.
     """
 
-    def __init__(self, path: Path, version: int) -> None:
+    def __init__(self, path: Path, schema: Schema) -> None:
         if not path.is_file():
             raise UsageError(f"there is no journal at '{path}'")
         self.path = path
         with explained(path):
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
-            _check(self._db, path, version)
+            _check(self._db, path, schema)
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return what a query finds."""
@@ -166,10 +183,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
+def _check(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
     found = _version(db)
-    if found not in (0, version):
-        raise UsageError(f"{path}: a journal of format {found}, and this fedmeta reads {version}")
+    if found not in (0, schema.version, *schema.upgrades):
+        raise UsageError(f"{path}: a journal of format {found}, and this fedmeta reads {schema.version}")
     ((verdict,),) = db.execute("PRAGMA quick_check(1)").fetchall()
     if verdict != "ok":
         raise damaged(path, verdict)

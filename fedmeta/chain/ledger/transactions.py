@@ -6,6 +6,7 @@ to the chain, *is it done?*, which is asked whenever something may already have 
 contracts refuse to do it twice.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fedmeta.chain.ledger.contract import quantity, unhex
 from fedmeta.chain.ledger.entries import NotMinedError, PoorAccountError, Transaction
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.providers.base import Chain
+from fedmeta.chain.signer import offered_fees
 
 Wait = Callable[[float], None]
 """Sleeps for some seconds; raises an error of its caller's when it is time to stop."""
@@ -25,6 +27,8 @@ TRIES = 8
 PATIENCE = 30.0
 _GWEI = 10**9
 _LEAST_GAS = 21_000
+# What nodes say of a transaction that offers too little, each in words of its own.
+_TOO_CHEAP = re.compile("underpriced|fee|gas ?price", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Transactor:
                 if landed:
                     raise ChainError(f"{action.key}: the node has the receipt, and not what it did")
             transaction = self._usable(action.key)
-            if transaction is None or transaction.hash in self._slow:
+            if transaction is None or transaction.hash in self._slow or self._outpriced(transaction):
                 transaction = self._prepare(action, signer, transaction)
             if self._send(transaction) and self._landed(transaction, action):
                 return True
@@ -190,8 +194,14 @@ class Transactor:
         if slow is None:
             return fees
         # Nodes take a replacement that pays a tenth more.
-        before = self._known(slow) or {}
-        return {name: max(fee, quantity(before.get(name, "0x0")) * 5 // 4) for name, fee in fees.items()}
+        before = offered_fees(slow.raw)
+        return {name: max(fee, before.get(name, 0) * 5 // 4 + 1) for name, fee in fees.items()}
+
+    def _outpriced(self, transaction: Transaction) -> bool:
+        """Tell whether the base fee rose above all that a transaction offers: no block takes it now."""
+        block = self.chain.request("eth_getBlockByNumber", ("latest", False))
+        least = quantity(block.get("baseFeePerGas") or "0x0")
+        return max(offered_fees(transaction.raw).values()) < least
 
     def _find_tip(self) -> int:
         if self._tip is None:
@@ -205,11 +215,15 @@ class Transactor:
         """Send a transaction; return whether the node has it now."""
         try:
             self.chain.request("eth_sendRawTransaction", ("0x" + transaction.raw.hex(),))
-        except (RpcError, RevertedError):
+        except (RpcError, RevertedError) as error:
             # Known already, mined already, displaced, or refused: the node's state says which.
             if self._known(transaction) is None:
                 if self._nonce(transaction.sender) == transaction.nonce:
-                    raise
+                    if not _TOO_CHEAP.search(str(error)):
+                        raise
+                    # It keeps its nonce for the next one, which offers more.
+                    self._slow.add(transaction.hash)
+                    return False
                 self.journal.mark(transaction, "dropped")
                 return False
         if transaction.state == "journaled":

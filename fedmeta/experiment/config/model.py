@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.options import MOST_TOKENS, ChainOptions
 from fedmeta.experiment.compare.options import CompareOptions
 from fedmeta.federation import (
     AggregationOptions,
@@ -212,5 +212,10 @@ class Config(Options):
             raise ValueError(
                 f"chain.budget = {chain.budget} is smaller than {self.rounds} pots of "
                 f"chain.pot = {chain.pot} tokens"
+            )
+        if chain.enabled and chain.pot * self.rounds > MOST_TOKENS:
+            raise ValueError(
+                f"chain.pot = {chain.pot} tokens in {self.rounds} rounds are more than the "
+                f"{MOST_TOKENS} that a campaign can hold"
             )
         return self

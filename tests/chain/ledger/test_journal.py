@@ -1,7 +1,10 @@
+import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -206,3 +209,99 @@ Journal(Path({str(path)!r}), kill).freeze(synthetic_rounds(9))
         view = JournalView(path)
         assert view.frozen == frozen
         view.close()
+
+
+@pytest.mark.parametrize("units", [2**63 - 1, 2**63, 10**19, 2**128 - 2])
+def test_amounts_of_any_size_come_back(path, units):
+    journal = Journal(path)
+    journal.found(replace(CAMPAIGN, round_cap=units, budget=units))
+    journal.sign(record(1, 2, total=units))
+    journal.note("budget", budget=units - 1)
+    view = reopened(journal)
+    assert view.campaign == replace(CAMPAIGN, round_cap=units, budget=units - 1)
+    assert view.records() == [record(1, 2, total=units)]
+
+
+FORMAT_1 = """
+CREATE TABLE campaign (
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
+    campaign BLOB NOT NULL, run BLOB NOT NULL, round_cap INTEGER NOT NULL, budget INTEGER NOT NULL,
+    chain_id INTEGER, genesis BLOB, terms TEXT, token TEXT, ledger TEXT, registry TEXT, code BLOB,
+    block INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE rounds (round INTEGER PRIMARY KEY, digest BLOB NOT NULL, content BLOB NOT NULL);
+CREATE TABLE records (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL,
+    rewards_root BLOB NOT NULL, contributions_root BLOB NOT NULL, model BLOB NOT NULL,
+    evidence BLOB NOT NULL, total INTEGER NOT NULL,
+    ledger TEXT NOT NULL, epoch INTEGER NOT NULL, signatures BLOB NOT NULL, mined INTEGER NOT NULL
+);
+CREATE TABLE transactions (
+    hash BLOB PRIMARY KEY, action TEXT NOT NULL, sender TEXT NOT NULL, nonce INTEGER NOT NULL,
+    raw BLOB NOT NULL, state TEXT NOT NULL, block_hash BLOB, block_number INTEGER
+);
+CREATE TABLE stakes (account TEXT PRIMARY KEY, evidence BLOB);
+CREATE INDEX transactions_by_action ON transactions (action);
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def old(path):
+    """A journal of format 1, with a campaign, a round, two records and a transaction."""
+    path.parent.mkdir()
+    content = encode(synthetic_round(1))
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FORMAT_1)
+        db.execute(
+            "INSERT INTO campaign VALUES (1, ?, ?, 1000000, 9223372036854775807, "
+            "31337, x'aa', '{}', '0x1', '0x2', NULL, x'bb', 7, 1)",
+            (b"c" * 32, b"r" * 32),
+        )
+        db.execute("INSERT INTO rounds VALUES (1, ?, ?)", (hashlib.sha256(content).digest(), content))
+        for first, total in ((1, 5), (2, 2**63 - 1)):
+            db.execute(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, '0x1', 0, x'73', 1)",
+                (first, first, *[b"x" * 32] * 4, total),
+            )
+        db.execute(
+            "INSERT INTO transactions VALUES (x'11', 'fund', '0xs', 7, x'22', 'sent', NULL, NULL)"
+        )
+        db.commit()
+    return path
+
+
+@pytest.mark.parametrize("kind", [JournalView, Journal])
+def test_a_journal_of_the_first_format_is_read_as_it_was_written(old, kind):
+    journal = kind(old)
+    expected = Campaign(
+        b"c" * 32, b"r" * 32, 10**6, 2**63 - 1, 31337, b"\xaa", "{}", "0x1", "0x2", None, b"\xbb", 7, 1
+    )
+    assert journal.campaign == expected
+    assert journal.records() == [
+        record(1, 1, total=5, mined=True),
+        record(2, 2, total=2**63 - 1, mined=True),
+    ]
+    assert journal.transactions("fund") == [Transaction(b"\x11", "fund", "0xs", 7, b"\x22", "sent")]
+    assert journal.rounds(1, 1)[0].awarded == synthetic_round(1).awarded
+    journal.close()
+
+
+def test_only_who_writes_a_journal_of_the_first_format_brings_it_to_the_next(old):
+    before = old.read_bytes()
+    JournalView(old).close()
+    assert old.read_bytes() == before
+    journal = Journal(old)
+    journal.note("budget", budget=2**100)
+    view = reopened(journal)
+    assert view.campaign.budget == 2**100
+    assert view.records()[1].total == 2**63 - 1
+
+
+def test_a_journal_of_a_format_to_come_is_refused(journal):
+    journal.close()
+    with closing(sqlite3.connect(journal.path)) as db:
+        db.execute("PRAGMA user_version = 3")
+    for kind in (Journal, JournalView):
+        with pytest.raises(UsageError, match="a journal of format 3, and this fedmeta reads 2"):
+            kind(journal.path)

@@ -14,6 +14,7 @@ from fedmeta.chain.ledger.settlement import Settlement
 from fedmeta.chain.ledger.settler import Hooks
 from fedmeta.chain.ledger.totals import Content
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.node import start_node
 from fedmeta.chain.providers.opening import open_chain
 from fedmeta.errors import RunError, UsageError
@@ -457,3 +458,53 @@ def test_a_fresh_chain_that_gets_everything_twice(folder, own):
         deployed, owed = attach(journal_of(folder), chain), earned(ROUNDS)
         assert held(deployed.token, list(owed)) == owed
         assert deployed.ledger.call("funded") == 100 * POT + deployed.ledger.call("DUST")
+
+
+class RisingFees(Chain):
+    """A chain that loses one transaction, the `nth`, while its base fee rises a hundredfold."""
+
+    def __init__(self, inner, nth):
+        self.inner, self.left = inner, nth
+        self.name, self.chain_id, self.genesis = inner.name, inner.chain_id, inner.genesis
+
+    def request(self, method, params=()):
+        if method == "eth_sendRawTransaction":
+            self.left -= 1
+            if self.left == 0:
+                return self._lose(params)
+        return self.inner.request(method, params)
+
+    def _lose(self, params):
+        self.inner.request("evm_setAutomine", (False,))
+        sent = self.inner.request("eth_sendRawTransaction", params)
+        self.inner.request("anvil_dropTransaction", (sent,))
+        block = self.inner.request("eth_getBlockByNumber", ("latest", False))
+        higher = 100 * int(block["baseFeePerGas"], 16)
+        self.inner.request("anvil_setNextBlockBaseFeePerGas", (hex(higher),))
+        self.inner.request("evm_mine")
+        self.inner.request("evm_setAutomine", (True,))
+        return sent
+
+    def batch(self, calls):
+        return self.inner.batch(calls)
+
+    def close(self):
+        self.inner.close()
+
+
+# Token, ledger, allowance, escrow, two records, and a claim for all.
+@pytest.mark.parametrize("nth", [1, 2, 4, 5, 7])
+def test_a_transaction_that_the_base_fee_outgrew_is_done_once_all_the_same(folder, options, nth):
+    chains = []
+
+    def connect(options, folder):
+        chains.append(RisingFees(open_chain(options, folder), nth))
+        return chains[-1]
+
+    settled = settle(folder, options, ROUNDS[:2], hooks=Hooks(connect=connect))
+    with open_chain(options, folder) as chain:
+        chain.request("anvil_setNextBlockBaseFeePerGas", (hex(10**9),))
+        chain.request("evm_mine")
+    assert (settled.complete, settled.recorded, settled.problem) == (True, 2, None)
+    assert chains[0].left <= 0, "it happened"
+    require_paid(folder, options, ROUNDS[:2])

@@ -1,22 +1,30 @@
 """Single transactions on a node whose blocks come when the test says so."""
 
 import threading
+from itertools import pairwise
 
 import pytest
 
-from fedmeta.chain.errors import ChainError, RevertedError
+from fedmeta.chain.errors import ChainError, RevertedError, RpcError
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.ledger import transactions
 from fedmeta.chain.ledger.entries import NotMinedError, PoorAccountError
 from fedmeta.chain.ledger.journal import Journal
 from fedmeta.chain.ledger.transactions import Action, Transactor
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.node import start_node
 from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.signer import offered_fees
 from tests.chain.ledger.helpers import run_id, send
 from tests.chain.ledger.rounds import account
 
 GIFT = 7
+
+
+def set_base_fee(chain, wei):
+    chain.request("anvil_setNextBlockBaseFeePerGas", (hex(wei),))
+    chain.request("evm_mine")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def chain(options, tmp_path):
     with open_chain(options, tmp_path) as chain:
         chain.request("evm_setAutomine", (True,))
         chain.request("anvil_dropAllTransactions")
-        chain.request("evm_mine")
+        set_base_fee(chain, 10**9)
         yield chain
 
 
@@ -144,6 +152,94 @@ def test_one_that_nobody_mines_is_replaced_by_one_that_pays_more(
     assert transactor.perform(gift, sponsor, has(chain, gift))
     assert balance(chain, gift) == GIFT
     assert states(journal, gift)[1] == "mined"
+
+
+def dropped(chain, transaction):
+    chain.request("anvil_dropTransaction", ("0x" + transaction.hash.hex(),))
+
+
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("sent", [True, False])
+def test_one_that_the_base_fee_outgrew_is_priced_anew_under_its_nonce(
+    chain, journal, sponsor, gift, lost, sent
+):
+    chain.request("evm_setAutomine", (False,))
+    old = Transactor(chain, journal)._prepare(gift, sponsor, None)
+    if sent:
+        chain.request("eth_sendRawTransaction", ("0x" + old.raw.hex(),))
+    if lost:
+        dropped(chain, old)
+    set_base_fee(chain, 100 * 10**9)
+    chain.request("evm_setAutomine", (True,))
+    # As after a crash: nothing is known but what the journal says.
+    assert Transactor(chain, journal).perform(gift, sponsor, has(chain, gift))
+    first, second = journal.transactions(gift.key)
+    assert (first.hash, first.nonce, second.state) == (old.hash, second.nonce, "mined")
+    assert balance(chain, gift) == GIFT
+    assert Transactor(chain, journal).perform(gift, sponsor, has(chain, gift))
+    assert balance(chain, gift) == GIFT
+
+
+def test_of_two_prices_whichever_is_mined_counts(chain, journal, sponsor, gift):
+    chain.request("evm_setAutomine", (False,))
+    transactor = Transactor(chain, journal)
+    old = transactor._prepare(gift, sponsor, None)
+    new = transactor._prepare(gift, sponsor, old)
+    chain.request("eth_sendRawTransaction", ("0x" + old.raw.hex(),))
+    chain.request("evm_setAutomine", (True,))
+    chain.request("evm_mine")
+    assert transactor.perform(gift, sponsor, has(chain, gift))
+    assert [t.state for t in journal.transactions(gift.key)] == ["mined", "journaled"]
+    assert old.nonce == new.nonce
+    assert balance(chain, gift) == GIFT
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max fee per gas less than block base fee: address 0xAb, maxFeePerGas: 1, baseFee: 7",
+        "transaction underpriced: tip needed 2, tip permitted 1",
+        "Transaction's maxFeePerGas (1) is less than the block's baseFeePerGas (7)",
+        "FeeTooLow, MaxFeePerGas too low",
+        "Transaction gas price supplied is too low",
+    ],
+)
+def test_a_price_that_the_node_refuses_is_raised_until_it_is_taken(
+    chain, journal, sponsor, gift, words, monkeypatch
+):
+    offers, request = [], Chain.request
+
+    def picky(self, method, params=()):
+        if method == "eth_sendRawTransaction":
+            offers.append(offered_fees(bytes.fromhex(params[0][2:])))
+            if len(offers) < 4:
+                raise RpcError(-32000, words)
+        return request(self, method, params)
+
+    monkeypatch.setattr(Chain, "request", picky)
+    assert Transactor(chain, journal).perform(gift, sponsor, has(chain, gift))
+    assert len({t.nonce for t in journal.transactions(gift.key)}) == 1
+    for fewer, more in pairwise(offers):
+        # Both fees by a tenth at least, or nodes take no replacement.
+        assert all(more[name] > fewer[name] * 1.1 for name in fewer)
+    assert balance(chain, gift) == GIFT
+
+
+def test_what_a_node_refuses_for_another_reason_keeps_its_price(
+    chain, journal, sponsor, gift, monkeypatch
+):
+    request = Chain.request
+
+    def full(self, method, params=()):
+        if method == "eth_sendRawTransaction":
+            raise RpcError(-32000, "txpool is full")
+        return request(self, method, params)
+
+    monkeypatch.setattr(Chain, "request", full)
+    for _ in range(3):
+        with pytest.raises(RpcError, match="txpool is full"):
+            Transactor(chain, journal).perform(gift, sponsor, has(chain, gift))
+    assert len(journal.transactions(gift.key)) == 1
 
 
 def test_an_account_that_cannot_pay_is_named_before_anything_is_sent(chain, journal, sponsor, gift):
