@@ -1,6 +1,5 @@
 """`fedmeta data`: the data sets, where they are, and how to get them."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from fedmeta.cli.run import Json
+from fedmeta.files import to_json
 
 app = typer.Typer(
     help="List the data sets, or fetch one from its official address.", no_args_is_help=True
@@ -35,7 +35,7 @@ def list_(as_json: Json = False) -> None:
             }
         )
     if as_json:
-        typer.echo(json.dumps({"data": rows}))
+        typer.echo(to_json({"data": rows}))
         return
     for row in rows:
         place = row["folder"] or f"not here: fedmeta data fetch {row['name']}"
@@ -57,7 +57,7 @@ def fetch(
     with _bars() as show:
         paths = fetching.fetch(name, folder, progress=show)
     if as_json:
-        typer.echo(json.dumps({"fetched": [str(path) for path in paths]}))
+        typer.echo(to_json({"fetched": [str(path) for path in paths]}))
     else:
         for path in paths:
             typer.echo(str(path))

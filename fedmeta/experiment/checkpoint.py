@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedmeta.federation import Snapshot
-from fedmeta.files import write_atomically
+from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Tensors
 
 KEPT_GENERATIONS = 2
@@ -76,7 +76,7 @@ class CheckpointStore:
             snapshot.round, hashlib.sha256(data).hexdigest(), dict(log_bytes), best_round, best_score
         )
         write_atomically(self._tensors(snapshot.round), data)
-        text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+        text = to_json(asdict(manifest), indent=1, sort_keys=True)
         write_atomically(self._manifest(snapshot.round), text.encode())
         self._prune(manifest)
         return manifest
