@@ -136,7 +136,7 @@ def _columns(final: Sequence["StepResult"]) -> dict[str, Callable[["StepResult"]
         columns["loss"] = lambda step: _with_half(step.loss, step.ci95)
         columns["over tasks"] = lambda step: _half(step.tasks_ci95)
     else:
-        columns["loss"] = lambda step: f"{step.loss:.3f}"
+        columns["loss"] = lambda step: _with_half(step.loss, None)
     if any(step.diverged for step in final):
         columns["diverged"] = _diverged
         columns["loss of the others"] = lambda step: _with_half(step.finite_loss, None)
@@ -152,11 +152,16 @@ def _diverged(step: "StepResult") -> str:
 def _with_half(mean: float | None, half: float | None) -> str:
     if mean is None:
         return "-"
-    return f"{mean:.3f}" if half is None else f"{mean:.3f} {_half(half)}"
+    return _number(mean) if half is None else f"{_number(mean)} {_half(half)}"
 
 
 def _half(half: float | None) -> str:
-    return "-" if half is None else f"± {half:.3f}"
+    return "-" if half is None else f"± {_number(half)}"
+
+
+def _number(value: float) -> str:
+    # A loss on its way to infinity has dozens of digits.
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _counted(count: int, what: str) -> str:
