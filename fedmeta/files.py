@@ -1,7 +1,32 @@
-"""Files that are either as they were or as they should be, whatever happens in between."""
+"""Atomic file writes, and the one form of JSON that fedmeta writes."""
 
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
+
+
+def to_json(value: Any, **layout: Any) -> str:
+    """Return plain values as strict JSON (RFC 8259): a number that is not finite is null.
+
+    Args:
+        value: Dicts, lists, tuples, strings and numbers.
+        layout: Arguments of `json.dumps`, such as ``indent``.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **layout)
+    except ValueError:
+        return json.dumps(finite(value), allow_nan=False, **layout)
+
+
+def finite(value: Any) -> Any:
+    """Return plain values with None for each number that is not finite."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,12 +1,12 @@
 """The process that `population` measures: runs rounds, and says after each how much memory it holds."""
 
-import json
 import resource
 import sys
 from pathlib import Path
 
 from fedmeta.bench.rounds import small_workload
 from fedmeta.federation import Plan, RoundRecord, Snapshot, simulate
+from fedmeta.files import to_json
 
 _STATUS = Path("/proc/self/status")
 
@@ -19,7 +19,7 @@ def main() -> None:
 
 def _report(record: RoundRecord, snapshot: Snapshot) -> None:  # noqa: ARG001 (an observer's signature)
     now, peak = memory()
-    print(json.dumps({"round": record.round, "rss": now, "peak": peak}), flush=True)
+    print(to_json({"round": record.round, "rss": now, "peak": peak}), flush=True)
 
 
 def memory() -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """`fedmeta bench`."""
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from fedmeta.cli.run import Json
 from fedmeta.errors import FedmetaError
+from fedmeta.files import to_json
 
 if TYPE_CHECKING:
     from fedmeta.bench import Result
@@ -67,7 +67,7 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
         if not as_json:
             typer.echo(_text(result) + "\n")
     if as_json:
-        typer.echo(json.dumps({"cases": rows} if name == ALL else rows[0]))
+        typer.echo(to_json({"cases": rows} if name == ALL else rows[0]))
     if failures:
         raise typer.Exit(1)
 

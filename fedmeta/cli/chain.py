@@ -1,6 +1,5 @@
 """`fedmeta chain`: start a local node, deploy, and look at, claim from or audit a run's ledger."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
@@ -11,6 +10,7 @@ import typer
 
 from fedmeta.cli.run import Experiment, Json, RunPath, Settings
 from fedmeta.errors import UsageError
+from fedmeta.files import to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,7 +59,7 @@ def up(  # noqa: PLR0913 (options of a command)
         node = start_node(kind.value, state or Path(forgotten), port, chain_id, accounts)
         try:
             shown = {"url": node.url, "chain_id": node.chain_id, "accounts": node.accounts}
-            typer.echo(json.dumps(shown) if as_json else banner(node))
+            typer.echo(to_json(shown) if as_json else banner(node))
             status = node.wait()
         except KeyboardInterrupt:
             typer.echo("stopping", err=True)
@@ -95,7 +95,7 @@ def deploy(
         changes["chain.provider"] = url
     addresses, fresh = deploy_contracts(experiments.load_config(experiment, changes), to)
     if as_json:
-        typer.echo(json.dumps({"fresh": fresh, "file": str(to)} | asdict(addresses)))
+        typer.echo(to_json({"fresh": fresh, "file": str(to)} | asdict(addresses)))
         return
     typer.echo("deployed" if fresh else "deployed already; nothing was changed")
     for name, address in addresses.contracts().items():
@@ -111,7 +111,7 @@ def status(run_folder: RunPath, as_json: Json = False) -> None:
 
     found = _with_chain(run_folder, look)
     if as_json:
-        typer.echo(json.dumps(asdict(found) | {"waiting": found.waiting}))
+        typer.echo(to_json(asdict(found) | {"waiting": found.waiting}))
         return
     for line in status_lines(found):
         typer.echo(line)
@@ -132,7 +132,7 @@ def claim(
 
     claimed = _with_chain(run_folder, lambda folder, options: claim_for(folder, options, who))
     if as_json:
-        typer.echo(json.dumps(asdict(claimed)))
+        typer.echo(to_json(asdict(claimed)))
         return
     typer.echo(f"{claimed.units / UNITS:,.6g} tokens claimed for {claimed.accounts} accounts")
     if claimed.waiting:
@@ -154,7 +154,7 @@ def audit(run_folder: RunPath, as_json: Json = False) -> None:
     findings = _with_chain(run_folder, check)
     failure = first_failure(findings)
     if as_json:
-        typer.echo(json.dumps({"agrees": failure is None, "findings": [asdict(f) for f in findings]}))
+        typer.echo(to_json({"agrees": failure is None, "findings": [asdict(f) for f in findings]}))
     else:
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'DIFF'} {finding.what}: {finding.detail}")

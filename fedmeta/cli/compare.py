@@ -1,12 +1,12 @@
 """`fedmeta compare`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fedmeta.cli.run import Experiment, Json, Settings
+from fedmeta.files import to_json
 
 Arms = Annotated[
     str | None,
@@ -68,7 +68,7 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
         execution = Execution(out, jobs, display.listener)
         result = run_comparison(experiment, changes, arms=names, seeds=seeds, execution=execution)
     if as_json:
-        typer.echo(json.dumps(result.data))
+        typer.echo(to_json(result.data))
     else:
         display.show_result(result)
     if result.failures:

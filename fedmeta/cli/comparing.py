@@ -1,7 +1,7 @@
 """What a person sees of a comparison: its runs as they go on, and two tables at its end."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,9 @@ class ComparisonDisplay(Screen):
 
 def results_table(data: Mapping[str, Any]) -> Table:
     """Return each arm's accuracy or loss by adaptation step, and its difference to the first arm."""
-    seeds = len(data["seeds"])
     what = f"{data['experiment']}: {data['measure']} of held-out clients by adaptation steps"
-    over = f"mean and 95% interval over {seeds} seeds" if seeds > 1 else "one seed"
-    table = Table(title=f"{what}, {over}", title_justify="left", title_style="bold")
+    title = f"{what}, mean and 95% interval over {_repetitions(data)}"
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
     table.add_column("arm", no_wrap=True)  # so that the others give way in a narrow terminal
     for step in data["steps"]:
         table.add_column(str(step) if step else "before", justify="right")
@@ -92,7 +91,29 @@ def results_table(data: Mapping[str, Any]) -> Table:
         cells = [_interval(one) for one in arm["final"]]
         cells.append(_interval(arm["difference"][-1], "+.3f") if arm["difference"] else "")
         table.add_row(arm["name"], *cells)
+    table.caption = "\n".join(_reservations(data)) or None
     return table
+
+
+def _repetitions(data: Mapping[str, Any]) -> str:
+    seeds, clients = len(data["seeds"]), data["test_clients"]
+    if data["interval"] == "seeds":
+        return f"{seeds} seeds"
+    return f"{clients} client{'s' if clients > 1 else ''} (one seed)"
+
+
+def _reservations(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a reader must know of the means: who did not answer, and what diverged."""
+    asked = data["test_clients"]
+    for place, seed in enumerate(data["seeds"]):
+        answered = min((arm["clients"][place] or asked for arm in data["arms"]), default=asked)
+        if answered < asked:
+            yield f"seed {seed}: over the {answered} of {asked} clients that answered in every arm"
+    for arm in data["arms"]:
+        diverged = {step["step"]: sum(n or 0 for n in step["diverged"]) for step in arm["final"]}
+        steps = ", ".join(f"{count} {_when(step)}" for step, count in diverged.items() if count)
+        if steps:
+            yield f"{arm['name']}: tasks that diverged and count as the worst: {steps}"
 
 
 def costs_table(data: Mapping[str, Any]) -> Table:
@@ -140,7 +161,7 @@ def _when(step: int) -> str:
 
 def _interval(one: Mapping[str, Any], form: str = ".3f") -> str:
     if one["mean"] is None:
-        return "-"
+        return "inf" if any(one.get("diverged", ())) else "-"
     mean = format(one["mean"], form)
     return mean if one["ci95"] is None else f"{mean} ± {one['ci95']:.3f}"
 

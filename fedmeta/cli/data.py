@@ -1,6 +1,5 @@
 """`fedmeta data`: the data sets, where they are and how to get them, and files of a user's own."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from fedmeta.cli.learned import Samples
 from fedmeta.cli.run import Json
+from fedmeta.files import to_json
 
 app = typer.Typer(
     help="List the data sets, fetch one from its official address, or check files of your own.",
@@ -37,7 +37,7 @@ def list_(as_json: Json = False) -> None:
             }
         )
     if as_json:
-        typer.echo(json.dumps({"data": rows}))
+        typer.echo(to_json({"data": rows}))
         return
     for row in rows:
         place = row["folder"] or f"not here: fedmeta data fetch {row['name']}"
@@ -59,7 +59,7 @@ def fetch(
     with _bars() as show:
         paths = fetching.fetch(name, folder, progress=show)
     if as_json:
-        typer.echo(json.dumps({"fetched": [str(path) for path in paths]}))
+        typer.echo(to_json({"fetched": [str(path) for path in paths]}))
     else:
         for path in paths:
             typer.echo(str(path))

@@ -1,6 +1,5 @@
 """`fedmeta doctor`: whether this machine can run what fedmeta offers."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from typing import Any
 import typer
 
 from fedmeta.cli.run import Json
+from fedmeta.files import to_json
 
 
 def doctor(as_json: Json = False) -> None:
@@ -27,7 +27,7 @@ def doctor(as_json: Json = False) -> None:
             state, detail = ("failed" if needed else "optional"), str(error) or type(error).__name__
         checks.append({"check": name, "state": state, "detail": detail})
     if as_json:
-        typer.echo(json.dumps({"checks": checks}))
+        typer.echo(to_json({"checks": checks}))
     else:
         for row in checks:
             typer.echo(f"{row['state']:9} {row['check']:12} {row['detail']}")

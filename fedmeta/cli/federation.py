@@ -1,6 +1,5 @@
 """`fedmeta federation`: Flower's deployment engine on one machine."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from fedmeta.cli.run import Json
 from fedmeta.errors import UsageError
+from fedmeta.files import to_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +61,7 @@ def up(  # noqa: PLR0913 (one parameter an option)
         if as_json:
             pids = [process.pid for process in federation.nodes]
             found = {**federation.options.model_dump(), "pid": federation.superlink.pid, "nodes": pids}
-            typer.echo(json.dumps({**found, "home": str(federation.home.resolve())}))
+            typer.echo(to_json({**found, "home": str(federation.home.resolve())}))
         settings = " ".join(f"-s {shlex.quote(one)}" for one in chosen)
         tell(f"logs are in {folder}; run on it from another terminal, Ctrl-C here ends it:")
         tell(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmeta.cli.run import Json, RunPath
+from fedmeta.files import to_json
 
 if TYPE_CHECKING:
     from fedmeta.experiment.learned.folders import Answer
@@ -89,7 +90,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     if save:
         answer.adapted.save(save)
     if as_json:
-        typer.echo(json.dumps(answer.to_json() | {"saved": str(save) if save else None}))
+        typer.echo(to_json(answer.to_json() | {"saved": str(save) if save else None}))
     else:
         _show(answer)
 
@@ -135,7 +136,7 @@ def export(
     if as_json:
         shapes = {name: list(value.shape) for name, value in plain.tensors.items()}
         about = {"run": str(learned.path), "round": learned.round, "file": str(path)}
-        typer.echo(json.dumps(about | {"tensors": shapes, "left_out": left_out, "code": code}))
+        typer.echo(to_json(about | {"tensors": shapes, "left_out": left_out, "code": code}))
         return
     sys.stderr.write(f"fedmeta: the weights of round {learned.round} are in {path}\n")
     if left_out:

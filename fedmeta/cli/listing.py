@@ -1,6 +1,5 @@
 """`fedmeta list`: what can be run, what was run, and what can be set."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.cli.run import Json
+from fedmeta.files import to_json
 
 
 class Kind(StrEnum):
@@ -38,7 +38,7 @@ def list_(
         Kind.parts: _parts,
     }[kind]()
     if as_json:
-        typer.echo(json.dumps({kind.value: rows}))
+        typer.echo(to_json({kind.value: rows}))
         return
     if not rows:
         typer.echo(f"no {kind.value} yet")

@@ -1,6 +1,5 @@
 """The entry point: finds the command, and turns every error of a user into one line and a code."""
 
-import json
 import signal
 import sys
 from typing import NoReturn
@@ -23,6 +22,7 @@ from fedmeta.cli import (
     serve,
 )
 from fedmeta.errors import FedmetaError
+from fedmeta.files import to_json
 
 app = typer.Typer(
     name="fedmeta",
@@ -85,4 +85,4 @@ def _complain(message: str, arguments: list[str]) -> None:
     line = " ".join(message.split())
     sys.stderr.write(f"fedmeta: {line}\n")
     if "--json" in arguments:
-        sys.stdout.write(json.dumps({"status": "error", "error": line}) + "\n")
+        sys.stdout.write(to_json({"status": "error", "error": line}) + "\n")

@@ -1,12 +1,12 @@
 """`fedmeta report`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedmeta.cli.run import Json
+from fedmeta.files import to_json
 
 if TYPE_CHECKING:
     from fedmeta.report.writing import Written
@@ -50,7 +50,7 @@ def report(
     for line in problems:
         typer.echo(f"fedmeta: {' '.join(line.split())}", err=True)
     if as_json:
-        typer.echo(json.dumps(_plain(written)))
+        typer.echo(to_json(_plain(written)))
     else:
         typer.echo(f"the report is in {written.report}")
         for files, what, folder in (

@@ -1,10 +1,11 @@
 """`fedmeta run` and `fedmeta resume`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from fedmeta.files import to_json
 
 if TYPE_CHECKING:
     from fedmeta.cli.display import Display
@@ -113,7 +114,7 @@ def _changes(settings: list[str] | None, faults: Path | None) -> dict[str, Any]:
 
 def _finish(result: "Result", display: "Display", as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        typer.echo(to_json(result.to_json()))
     else:
         display.show_result(result)
     if result.chain and result.chain["refused"]:

@@ -1,13 +1,13 @@
 """`fedmeta serve`."""
 
 import ipaddress
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedmeta.cli.run import Json
+from fedmeta.files import to_json
 
 
 def serve(
@@ -31,7 +31,7 @@ def serve(
 
     def ready(address: str) -> None:
         if as_json:
-            typer.echo(json.dumps({"address": address, "runs": str(runs)}))
+            typer.echo(to_json({"address": address, "runs": str(runs)}))
             return
         typer.echo(f"{runs} is shown at {address} (Ctrl-C ends it)")
 

@@ -1,6 +1,6 @@
 """The tables at the end of a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -12,6 +12,7 @@ from fedmeta.experiment.replies import COUNTS
 if TYPE_CHECKING:
     from fedmeta.chain.ledger.status import Participant as Account
     from fedmeta.chain.ledger.status import Status
+    from fedmeta.federation import StepResult
 
 SHOWN_PARTICIPANTS = 30
 
@@ -103,26 +104,65 @@ def replies_line(replies: Mapping[str, Any] | None) -> str | None:
 
 
 def final_table(result: Result) -> Table:
-    """Return how held-out clients do by adaptation step."""
-    tasks = result.final[0].tasks
-    title = f"{result.experiment}: held-out clients, mean and 95% interval over {tasks} tasks"
+    """Return how held-out clients do by adaptation step, with intervals over clients and over tasks."""
+    first = result.final[0]
+    over = f"{_counted(first.clients, 'client')} ({_counted(first.tasks, 'task')})"
+    title = f"{result.experiment}: held-out clients, mean and 95% interval over {over}"
     table = Table(title=title, title_justify="left", title_style="bold")
-    classification = result.final[0].accuracy is not None
-    inductive = any(step.inductive_accuracy is not None for step in result.final)
     table.add_column("adaptation steps")
-    if classification:
-        table.add_column("accuracy", justify="right")
-    if inductive:
-        table.add_column("without transduction", justify="right")
-    table.add_column("loss", justify="right")
+    columns = _columns(result.final)
+    for name in columns:
+        table.add_column(name, justify="right")
     for step in result.final:
-        cells = ["before" if step.step == 0 else str(step.step)]
-        if classification:
-            cells.append(f"{step.accuracy:.3f} ± {step.ci95:.3f}")
-            loss = f"{step.loss:.3f}"
-        else:
-            loss = f"{step.loss:.3f} ± {step.ci95:.3f}"
-        if inductive:
-            cells.append(f"{step.inductive_accuracy:.3f}")
-        table.add_row(*cells, loss)
+        when = "before" if step.step == 0 else str(step.step)
+        table.add_row(when, *(cell(step) for cell in columns.values()))
+    if first.clients < first.clients_asked:
+        table.caption = f"only {first.clients} of the {first.clients_asked} held-out clients answered"
+        table.caption_justify = "left"
     return table
+
+
+def _columns(final: Sequence["StepResult"]) -> dict[str, Callable[["StepResult"], str]]:
+    """Return what is said of an adaptation step, by the name of its column."""
+    columns: dict[str, Callable[[StepResult], str]] = {}
+    if final[0].accuracy is not None:
+        columns["accuracy"] = lambda step: _with_half(step.accuracy, step.ci95)
+        columns["over tasks"] = lambda step: _half(step.tasks_ci95)
+    if any(step.inductive_accuracy is not None for step in final):
+        columns["without transduction"] = lambda step: _with_half(
+            step.inductive_accuracy, step.inductive_ci95
+        )
+    if final[0].accuracy is None:
+        columns["loss"] = lambda step: _with_half(step.loss, step.ci95)
+        columns["over tasks"] = lambda step: _half(step.tasks_ci95)
+    else:
+        columns["loss"] = lambda step: _with_half(step.loss, None)
+    if any(step.diverged for step in final):
+        columns["diverged"] = _diverged
+        columns["loss of the others"] = lambda step: _with_half(step.finite_loss, None)
+    return columns
+
+
+def _diverged(step: "StepResult") -> str:
+    if not step.diverged:
+        return "0"
+    return f"{_counted(step.diverged, 'task')} of {_counted(step.diverged_clients, 'client')}"
+
+
+def _with_half(mean: float | None, half: float | None) -> str:
+    if mean is None:
+        return "-"
+    return _number(mean) if half is None else f"{_number(mean)} {_half(half)}"
+
+
+def _half(half: float | None) -> str:
+    return "-" if half is None else f"± {_number(half)}"
+
+
+def _number(value: float) -> str:
+    # A loss on its way to infinity has dozens of digits.
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

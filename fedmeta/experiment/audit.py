@@ -1,6 +1,5 @@
 """An audit of a run's ledger that leaves what it found in the run's folder, for a report to show."""
 
-import json
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedmeta.chain import ChainOptions
 from fedmeta.errors import FedmetaError
-from fedmeta.files import write_atomically
+from fedmeta.files import to_json, write_atomically
 
 if TYPE_CHECKING:
     from fedmeta.chain.audit.findings import Finding
@@ -52,4 +51,4 @@ def _write(path: Path, findings: "list[Finding]", gas: "list[Spent]") -> None:
         "findings": [asdict(finding) for finding in findings],
         "gas": [asdict(one) for one in gas],
     }
-    write_atomically(path, json.dumps(said, indent=1).encode())
+    write_atomically(path, to_json(said, indent=1).encode())

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedmeta.federation import Snapshot
-from fedmeta.files import write_atomically
+from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Tensors
 
 KEPT_GENERATIONS = 2
@@ -96,7 +96,7 @@ class CheckpointStore:
         )
         self._write_constants()
         write_atomically(self._tensors(snapshot.round), data)
-        text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+        text = to_json(asdict(manifest), indent=1, sort_keys=True)
         write_atomically(self._manifest(snapshot.round), text.encode())
         self._prune(manifest)
         return manifest

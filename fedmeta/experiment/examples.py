@@ -1,7 +1,5 @@
 """A few test tasks with what the model says before and after adaptation, for a reader to look at."""
 
-import json
-
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.federation import Learner, model_for
-from fedmeta.files import write_atomically
+from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import TaskBatch, stream
 
@@ -50,7 +48,7 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
         "characters": characters if isinstance(characters, str) else None,
     }
     # One entry, since the format keeps several in no fixed order: a run is the same bytes each time.
-    metadata = {"about": json.dumps(about)}
+    metadata = {"about": to_json(about)}
     # Labels of equally shaped tasks are views of one tensor, which the format refuses.
     data = save({key: value.clone().contiguous() for key, value in tensors.items()}, metadata)
     write_atomically(folder.path / EXAMPLES, data)

@@ -15,7 +15,7 @@ from fedmeta.errors import UsageError
 from fedmeta.experiment.checkpoint import CheckpointStore
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.federation import StepResult
-from fedmeta.files import write_atomically
+from fedmeta.files import to_json, write_atomically
 from fedmeta.options import nearest, parse_options
 
 LOGS = ("metrics.jsonl", "clients.jsonl")
@@ -166,7 +166,7 @@ class RunFolder:
 
     def update_info(self, changes: Mapping[str, Any]) -> None:
         """Change some entries of ``run.json``."""
-        text = json.dumps(self.info | dict(changes), indent=1)
+        text = to_json(self.info | dict(changes), indent=1)
         write_atomically(self.path / "run.json", text.encode())
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ class RunFolder:
             for client, steps in results.items()
         )
         write_atomically(
-            self.path / "test.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+            self.path / "test.jsonl", b"".join(to_json(row).encode() + b"\n" for row in rows)
         )
 
     def _rows(self, log: str) -> list[dict[str, Any]]:

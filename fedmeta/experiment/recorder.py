@@ -1,7 +1,6 @@
 """Writes down each round as it ends: two logs, and now and then a checkpoint."""
 
 import errno
-import json
 import math
 import os
 import time
@@ -13,7 +12,8 @@ from fedmeta.errors import RunError
 from fedmeta.experiment.checkpoint import Manifest
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import LOGS, RunFolder
-from fedmeta.federation import ClientRecord, RoundRecord, Snapshot, tensors_digest
+from fedmeta.federation import ClientRecord, RoundRecord, Snapshot, counting_missing, tensors_digest
+from fedmeta.files import finite, to_json
 
 RoundListener = Callable[[RoundRecord], None]
 
@@ -24,7 +24,7 @@ class _Log:
     length: int
 
     def append(self, rows: list[dict[str, Any]]) -> None:
-        data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        data = b"".join(to_json(row).encode() + b"\n" for row in rows)
         self.file.write(data)
         self.length += len(data)
 
@@ -140,12 +140,16 @@ def score(record: RoundRecord, config: Config) -> float | None:
     """Score a round to find the best checkpoint; higher is better, None is no score.
 
     Where there are validation clients they decide, at their last adaptation step; otherwise the
-    training clients' loss after adaptation does. Test clients are never asked.
+    training clients' loss after adaptation does. Test clients are never asked. What diverged or did not
+    answer counts as the worst: in regression such a round has no score.
     """
     if record.evaluation:
         last = record.evaluation[-1]
-        return last.accuracy if last.accuracy is not None else -last.loss
-    if config.evaluation.every or record.skipped:
+        graded = last.accuracy is not None
+        value = last.accuracy if graded else last.loss
+        found = counting_missing(value, graded, last.clients, last.clients_asked)
+        return found if found is None or graded else -found
+    if config.evaluation.every or record.skipped or not math.isfinite(record.loss):
         return None
     return -record.loss
 
@@ -172,9 +176,7 @@ class _Columns:
 
 def _row(record: object, *leave_out: str) -> dict[str, Any]:
     # A shallow asdict: a round of 1,000 clients would spend longer in a deep copy than in training.
-    values = ((f.name, getattr(record, f.name)) for f in fields(record) if f.name not in leave_out)  # type: ignore[arg-type]
-    # JSON has no NaN: what a quarantined client reported stands as null beside its reason.
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values}
+    return {f.name: getattr(record, f.name) for f in fields(record) if f.name not in leave_out}  # type: ignore[arg-type]
 
 
 def _metrics_row(record: RoundRecord) -> dict[str, Any]:
@@ -183,4 +185,5 @@ def _metrics_row(record: RoundRecord) -> dict[str, Any]:
         row["evaluation"] = [asdict(step) for step in record.evaluation]
     if record.test is not None:
         row["test"] = [asdict(step) for step in record.test]
-    return row
+    cleaned: dict[str, Any] = finite(row)
+    return cleaned

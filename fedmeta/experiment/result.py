@@ -10,6 +10,7 @@ from fedmeta.experiment.earnings import Participant
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.recorder import RoundListener
 from fedmeta.federation import StepResult
+from fedmeta.files import finite
 
 
 def ignore(*_: object) -> None:
@@ -67,9 +68,6 @@ class Result:
     replies: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as plain values."""
-        return asdict(self) | {
-            "run": str(self.run),
-            "final": [asdict(step) for step in self.final],
-            "participants": [asdict(one) for one in self.participants],
-        }
+        """Return the result as plain values; a number that is not finite is None."""
+        values: dict[str, Any] = finite(asdict(self))
+        return values | {"run": str(self.run)}

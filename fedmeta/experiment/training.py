@@ -69,7 +69,7 @@ class Tested:
     """What the final test came to.
 
     Attributes:
-        steps: Means and intervals over the tasks of all test clients, by adaptation step.
+        steps: Means over the tasks of all test clients, with intervals, by adaptation step.
         clients: The same for each test client alone.
     """
 
@@ -92,5 +92,6 @@ def final_test(config: Config, state: Tensors, federation: Federation | None = N
     else:
         sums = evaluate_clients(workload, state, "test", config.workers, config.timeout)
     return Tested(
-        merge(steps, sums.values()), {client: merge(steps, [one]) for client, one in sums.items()}
+        merge(steps, sums.values(), config.test_clients),
+        {client: merge(steps, [one]) for client, one in sums.items()},
     )

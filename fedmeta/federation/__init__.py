@@ -5,7 +5,12 @@ from fedmeta.federation.client import build_client_app
 from fedmeta.federation.codec import tensors_digest
 from fedmeta.federation.deployment.options import DeploymentOptions
 from fedmeta.federation.engine import Federation, build_server_app, evaluate, evaluate_clients, simulate
-from fedmeta.federation.evaluation import EvaluationSums, merge
+from fedmeta.federation.evaluation import (
+    EvaluationSums,
+    clustered_half_width,
+    counting_missing,
+    merge,
+)
 from fedmeta.federation.faults import FaultOptions, FaultPlan
 from fedmeta.federation.flower import check_flower
 from fedmeta.federation.learner import Learner
@@ -59,6 +64,8 @@ __all__ = [
     "build_client_app",
     "build_server_app",
     "check_flower",
+    "clustered_half_width",
+    "counting_missing",
     "evaluate",
     "evaluate_clients",
     "evaluate_local",

@@ -25,6 +25,7 @@ METRICS = "metrics"
 CONFIG = "config"
 ROUND = "round"
 TASKS = "num-tasks"
+DIVERGED = "diverged"
 PARTITION = "partition-id"
 
 
@@ -64,8 +65,8 @@ class ReplyWriter:
 
     @staticmethod
     def evaluation(sums: EvaluationSums, round_: int) -> RecordDict:
-        """Return the reply of one evaluated client: sums over its tasks and nothing else."""
-        metrics = MetricRecord({TASKS: sums.tasks})
+        """Return the reply of one evaluated client: sums over its tasks and nothing by task."""
+        metrics = MetricRecord({TASKS: sums.tasks, DIVERGED: sums.diverged})
         for name in sums.sums:
             metrics[f"{name}-sum"] = sums.sums[name]
             metrics[f"{name}-squares"] = sums.squares[name]

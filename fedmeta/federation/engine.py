@@ -137,7 +137,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
 def evaluate(
     workload: Workload, state: Tensors, split: Split, workers: Workers = 1
 ) -> tuple[StepResult, ...]:
-    """Evaluate a state on the clients of one split: means and intervals over all their tasks.
+    """Evaluate a state on the clients of one split: means over all their tasks, with intervals.
 
     Returns:
         One result per adaptation step; none if the split has no clients.
@@ -145,7 +145,8 @@ def evaluate(
     Raises:
         RunError: If no client of the split could be evaluated.
     """
-    return merge(workload.evaluation_steps, evaluate_clients(workload, state, split, workers).values())
+    found = evaluate_clients(workload, state, split, workers)
+    return merge(workload.evaluation_steps, found.values(), len(workload.population.clients(split)))
 
 
 def evaluate_clients(

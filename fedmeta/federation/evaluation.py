@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from fedmeta.federation.records import RoundRecord, StepResult
@@ -12,21 +13,30 @@ from fedmeta.learning import Algorithm, Tensors, expand_state, per_task_accuracy
 from fedmeta.tasks import Population, Split, TaskBatch
 
 Z95 = 1.96
+UPPER = 0.975
+"""Quantile of a two-sided interval of 95%."""
+LARGEST_LOSS = 1e100
+"""A loss beyond it counts as diverged: sums of squares would overflow soon after."""
 
 
 @dataclass(frozen=True)
 class EvaluationSums:
     """Sums over a client's tasks, one entry per adaptation step.
 
+    A task whose loss is not finite has diverged: it is counted, its accuracy is 0, and it is left out of
+    the sums of the loss.
+
     Attributes:
-        tasks: How many tasks.
+        tasks: How many tasks, those that diverged among them.
         sums: By quantity (``loss``, ``accuracy``, ``inductive_accuracy``) the sum of its values.
         squares: By quantity the sum of their squares.
+        diverged: How many tasks diverged.
     """
 
     tasks: int
     sums: dict[str, list[float]]
     squares: dict[str, list[float]]
+    diverged: list[int]
 
 
 def quantities(algorithm: Algorithm) -> tuple[str, ...]:
@@ -58,7 +68,7 @@ def evaluate_each(
     algorithm: Algorithm, states: Tensors, tasks: TaskBatch, steps: Sequence[int]
 ) -> EvaluationSums:
     """As `evaluate_tasks`, each task from its own row of `states`, ``[T, ...]``."""
-    names = quantities(algorithm)
+    names = (*quantities(algorithm), "diverged")
     values: dict[str, list[list[Tensor]]] = {name: [[] for _ in steps] for name in names}
     size = max(1, algorithm.model.chunk_tasks)
     for first in range(0, len(tasks), size):
@@ -70,26 +80,47 @@ def evaluate_each(
                 for name, value in _measure(algorithm, rows, adapted, chunk).items():
                     values[name][index].append(value.double())
     joined = {name: [torch.cat(chunks) for chunks in values[name]] for name in names}
+    diverged = [int(value.sum()) for value in joined.pop("diverged")]
     return EvaluationSums(
         len(tasks),
-        {name: [float(value.sum()) for value in joined[name]] for name in names},
-        {name: [float(value.square().sum()) for value in joined[name]] for name in names},
+        {name: [float(value.sum()) for value in steps_] for name, steps_ in joined.items()},
+        {name: [float(value.square().sum()) for value in steps_] for name, steps_ in joined.items()},
+        diverged,
     )
 
 
 def _measure(algorithm: Algorithm, rows: Tensors, adapted: Tensors, tasks: TaskBatch) -> Tensors:
     prediction = algorithm.predict(rows, adapted, tasks.query_x)
-    measured = {"loss": per_task_loss(algorithm.spec, prediction, tasks.query_y)}
+    loss = per_task_loss(algorithm.spec, prediction, tasks.query_y)
+    finite = _is_finite(loss)
+    measured = {"loss": loss.where(finite, 0.0), "diverged": ~finite}
     if algorithm.spec.kind == "classification":
-        measured["accuracy"] = per_task_accuracy(prediction, tasks.query_y)
+        # The largest of values that are no numbers would be the first class: right by luck.
+        measured["accuracy"] = per_task_accuracy(prediction, tasks.query_y).where(finite, 0.0)
         if algorithm.model.batch_norm:
             inductive = algorithm.predict(rows, adapted, tasks.query_x, transductive=False)
-            measured["inductive_accuracy"] = per_task_accuracy(inductive, tasks.query_y)
+            finite = finite & _is_finite(per_task_loss(algorithm.spec, inductive, tasks.query_y))
+            measured["inductive_accuracy"] = per_task_accuracy(inductive, tasks.query_y).where(
+                finite, 0.0
+            )
     return measured
 
 
-def merge(steps: Sequence[int], parts: Iterable[EvaluationSums]) -> tuple[StepResult, ...]:
-    """Turn the sums of all clients into means and 95% confidence intervals over tasks.
+def _is_finite(loss: Tensor) -> Tensor:
+    return loss.double().abs() < LARGEST_LOSS
+
+
+def merge(
+    steps: Sequence[int], parts: Iterable[EvaluationSums], asked: int | None = None
+) -> tuple[StepResult, ...]:
+    """Turn the sums of clients into means with 95% confidence intervals over clients and over tasks.
+
+    Every step has the same clients and tasks: one that diverged counts as the worst, see `StepResult`.
+
+    Args:
+        steps: The adaptation steps that the sums are of.
+        parts: Sums of each client that answered.
+        asked: Clients that were asked; None: as many as answered.
 
     Returns:
         One result per step; none if there was no part.
@@ -97,7 +128,8 @@ def merge(steps: Sequence[int], parts: Iterable[EvaluationSums]) -> tuple[StepRe
     parts = list(parts)
     if not parts:
         return ()
-    return tuple(_step_result(step, index, parts) for index, step in enumerate(steps))
+    asked = len(parts) if asked is None else asked
+    return tuple(_step_result(step, index, parts, asked) for index, step in enumerate(steps))
 
 
 def with_evaluation(
@@ -109,24 +141,106 @@ def with_evaluation(
     """Return a round's record with what its held-out clients reported, split by split."""
 
     def results(split: Split) -> tuple[StepResult, ...] | None:
-        return merge(steps, (sums[c] for c in population.clients(split) if c in sums)) or None
+        clients = population.clients(split)
+        return merge(steps, (sums[c] for c in clients if c in sums), len(clients)) or None
 
     return replace(record, evaluation=results("validation"), test=results("test"))
 
 
-def _step_result(step: int, index: int, parts: Sequence[EvaluationSums]) -> StepResult:
-    stats = {name: _mean_and_ci(name, index, parts) for name in parts[0].sums}
-    loss, loss_ci95 = stats["loss"]
-    accuracy, ci95 = stats.get("accuracy", (None, loss_ci95))
-    inductive, inductive_ci95 = stats.get("inductive_accuracy", (None, None))
+@dataclass(frozen=True)
+class _Statistics:
+    """A mean over tasks, and half its 95% intervals; None where there is too little to tell."""
+
+    mean: float | None = None
+    clients: float | None = None
+    tasks: float | None = None
+
+
+def _step_result(step: int, index: int, parts: Sequence[EvaluationSums], asked: int) -> StepResult:
+    stats = {name: _statistics(name, index, parts) for name in parts[0].sums}
     tasks = sum(part.tasks for part in parts)
-    return StepResult(step, loss, accuracy, ci95, tasks, loss_ci95, inductive, inductive_ci95)
+    diverged = [part.diverged[index] for part in parts if part.diverged[index]]
+    finite = tasks - sum(diverged)
+    finite_loss = _total("loss", index, parts) / finite if finite else None
+    # A mean that holds an infinite loss is infinite, and says nothing of how sure it is.
+    loss = _Statistics(math.inf) if diverged else stats["loss"]
+    headline = stats.get("accuracy", loss)
+    inductive = stats.get("inductive_accuracy", _Statistics())
+    return StepResult(
+        step=step,
+        loss=math.inf if loss.mean is None else loss.mean,
+        accuracy=stats["accuracy"].mean if "accuracy" in stats else None,
+        ci95=headline.clients,
+        tasks=tasks,
+        loss_ci95=loss.clients,
+        inductive_accuracy=inductive.mean,
+        inductive_ci95=inductive.clients,
+        tasks_ci95=headline.tasks,
+        loss_tasks_ci95=loss.tasks,
+        inductive_tasks_ci95=inductive.tasks,
+        diverged=sum(diverged),
+        diverged_clients=len(diverged),
+        finite_loss=finite_loss,
+        clients=len(parts),
+        clients_asked=asked,
+    )
 
 
-def _mean_and_ci(name: str, index: int, parts: Sequence[EvaluationSums]) -> tuple[float, float]:
+def _statistics(name: str, index: int, parts: Sequence[EvaluationSums]) -> _Statistics:
     n = sum(part.tasks for part in parts)
-    # fsum is exact, so the result does not depend on the order of the clients.
-    mean = math.fsum(part.sums[name][index] for part in parts) / n
+    mean = _total(name, index, parts) / n
     square = math.fsum(part.squares[name][index] for part in parts)
-    variance = max(square - n * mean * mean, 0.0) / (n - 1) if n > 1 else 0.0
-    return mean, Z95 * math.sqrt(variance / n)
+    over_tasks = None
+    if n > 1:
+        over_tasks = Z95 * math.sqrt(max(square - n * mean * mean, 0.0) / (n - 1) / n)
+    # A client's residual is by how much its sum differs from what the mean gives its tasks.
+    residuals = [(part.sums[name][index] - part.tasks * mean) / n for part in parts]
+    return _Statistics(mean, clustered_half_width(residuals), over_tasks)
+
+
+def clustered_half_width(residuals: Sequence[float]) -> float | None:
+    """Return half the 95% interval of a mean whose observations come in G independent clusters.
+
+    It is ``t_{0.975, G-1} sqrt(G / (G-1) sum_g r_g^2)`` with ``r_g`` the sum over cluster g of each
+    observation less the mean, divided by their number: the cluster-robust standard error of Liang and
+    Zeger (1986) with the small-sample factor and Student's t of Cameron and Miller (2015), "A
+    Practitioner's Guide to Cluster-Robust Inference", sections II and VI. Where all clusters are of one
+    size this is ``t s / sqrt(G)`` with s the standard deviation of the clusters' means.
+
+    Args:
+        residuals: ``r_g`` of each cluster.
+
+    Returns:
+        None below two clusters.
+    """
+    count = len(residuals)
+    if count < 2:
+        return None
+    total = math.fsum(r * r for r in residuals)
+    return float(stdtrit(count - 1, UPPER)) * math.sqrt(total * count / (count - 1))
+
+
+def _total(name: str, index: int, parts: Sequence[EvaluationSums]) -> float:
+    # fsum is exact, so the result does not depend on the order of the clients.
+    return math.fsum(part.sums[name][index] for part in parts)
+
+
+def counting_missing(
+    value: float | None, higher_is_better: bool, answered: int, asked: int
+) -> float | None:
+    """Return a mean in which clients that did not answer count as the worst, for a choice by it.
+
+    Args:
+        value: Mean over the clients that answered; None or not finite: there is none.
+        higher_is_better: Whether it is an accuracy, whose worst is 0; a loss has no worst.
+        answered: Clients that answered.
+        asked: Clients that were asked.
+
+    Returns:
+        None where no finite number is left.
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    if answered >= asked:
+        return value
+    return value * answered / asked if higher_is_better else None

@@ -125,11 +125,18 @@ class Learner:
         A test client that is looked at within the run draws others than for the final test, so that a
         curve and a result are independent of each other.
         """
-        look = round_ > 0 and self.workload.population.split_of(client) == "test"
-        path = "look" if look else "evaluate"
-        count = self.workload.track_tasks if look else self.workload.evaluation_tasks
+        path = "look" if self._is_look(client, round_) else "evaluate"
+        count = self.evaluation_count(client, round_)
         drawn = self.family.sample(client, count, stream(self.workload.seed, path, client))
         return drawn.to(self.dtype)
+
+    def evaluation_count(self, client: int, round_: int) -> int:
+        """Return how many tasks a held-out client is evaluated on in a round."""
+        workload = self.workload
+        return workload.track_tasks if self._is_look(client, round_) else workload.evaluation_tasks
+
+    def _is_look(self, client: int, round_: int) -> bool:
+        return round_ > 0 and self.workload.population.split_of(client) == "test"
 
     def _draw(self, round_: int, clients: Sequence[int]) -> tuple[dict[int, TaskBatch], dict[int, str]]:
         drawn, failures = {}, {}

@@ -73,27 +73,51 @@ class ClientRecord:
 class StepResult:
     """How well held-out clients do after a number of adaptation steps.
 
+    All steps of an evaluation are over the same clients and tasks. A task whose loss is not finite has
+    diverged and counts as the worst: its accuracy is 0 and its loss infinite.
+
+    The intervals over clients, whose tasks reuse the same few examples, say how sure the mean is for new
+    clients; those over tasks, for new tasks of the same clients, as if tasks were independent.
+
     Attributes:
         step: Adaptation steps.
-        loss: Mean query loss over tasks.
+        loss: Mean query loss over tasks; infinite if one diverged.
         accuracy: Mean query accuracy over tasks; None for regression.
-        ci95: Half the width of the 95% confidence interval over tasks, ``1.96 s / sqrt(n)``, of the
-            accuracy, or of the loss for regression.
-        tasks: How many tasks were averaged.
+        ci95: Half the width of the 95% confidence interval over clients, see
+            `fedmeta.federation.evaluation.clustered_half_width`, of the accuracy, or of the loss for
+            regression; None with one client, and of a loss that is infinite.
+        tasks: How many tasks were averaged, those that diverged among them.
         loss_ci95: The same half width, of the loss.
         inductive_accuracy: Accuracy with batch-norm statistics of the support set alone; None for
             models without batch norm and for regression.
         inductive_ci95: Its half width.
+        tasks_ci95: Half the width of the 95% interval over tasks, ``1.96 s / sqrt(n)``, of what `ci95`
+            is of; None with one task, and of a loss that is infinite.
+        loss_tasks_ci95: The same, of the loss.
+        inductive_tasks_ci95: The same, of the inductive accuracy.
+        diverged: How many tasks diverged.
+        diverged_clients: How many clients they belong to.
+        finite_loss: Mean query loss over the tasks that did not diverge; None if all did.
+        clients: Clients that answered, whose tasks these are.
+        clients_asked: Clients that were asked.
     """
 
     step: int
     loss: float
     accuracy: float | None
-    ci95: float
+    ci95: float | None
     tasks: int
-    loss_ci95: float
-    inductive_accuracy: float | None = None
-    inductive_ci95: float | None = None
+    loss_ci95: float | None
+    inductive_accuracy: float | None
+    inductive_ci95: float | None
+    tasks_ci95: float | None
+    loss_tasks_ci95: float | None
+    inductive_tasks_ci95: float | None
+    diverged: int
+    diverged_clients: int
+    finite_loss: float | None
+    clients: int
+    clients_asked: int
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,16 @@ class Arms:
         self.target: dict[str, Any] = target if isinstance(target, dict) else {}
         self.step = int(self.target.get("step", max(files.data["steps"], default=0)))
         self.first = str(self.all[0]["name"]) if self.all else ""
+        self.seeds: list[int] = files.data["seeds"]
+        # Files of earlier versions, which had intervals over seeds alone, do not say so.
+        self.paired = "client" if files.data.get("interval") == "clients" else "seed"
+
+    @property
+    def intervals(self) -> str:
+        """What means and their intervals are over, in a sentence."""
+        if self.paired == "client":
+            return "Of one seed; 95% intervals are over its test clients (Student's t)."
+        return "Means over seeds, with 95% intervals over seeds (Student's t)."
 
     def series(self, arm: Arm, x: Sequence[float], mark: Mark = "line") -> Series:
         """Return a series without values in the arm's colour and line."""
@@ -38,7 +48,8 @@ class Arms:
     def differences(self) -> Table:
         """Return the paired differences to the first arm by adaptation step."""
         note = (
-            f"Paired by seed: each arm minus {self.first} with the same seed, then the mean over seeds."
+            f"Paired by {self.paired}: each arm minus {self.first} with the same {self.paired}, then "
+            f"the mean over {self.paired}s."
         )
         return self._by_step("differences", f"Difference to {self.first}", "difference", note)
 
@@ -51,6 +62,23 @@ class Arms:
         ]
         columns = ["arm", *step_names(steps)]
         return Table(key, title, columns, rows, note)
+
+    def within(self) -> Table:
+        """Return each run's result after the last step, with its own intervals and what diverged."""
+        rows: list[list[Cell]] = []
+        for arm in self.all:
+            at = at_step(arm.get("final"), self.step) or {}
+            for place, seed in enumerate(self.seeds if "tasks_ci95" in at else ()):
+                mean, clients, tasks, diverged = (
+                    _at_place(at.get(key), place)
+                    for key in ("values", "clients_ci95", "tasks_ci95", "diverged")
+                )
+                answered = _at_place(arm.get("clients"), place)
+                both = (Interval(mean, clients), Interval(mean, tasks))
+                rows.append([str(arm["name"]), seed, *both, answered, diverged])
+        columns = ["arm", "seed", "± over clients", "± over tasks", "clients", "tasks that diverged"]
+        title = f"{self.measure.capitalize()} of each run after {self.step} steps"
+        return Table("within", title, columns, rows, WITHIN_NOTE)
 
     def settings(self) -> Table:
         """Return what each arm is, and how it stands."""
@@ -74,8 +102,8 @@ class Arms:
             x=f"difference in {self.measure}",
             y="arm",
             series=series,
-            note="Paired by seed; bars are 95% intervals over seeds. An interval that holds zero "
-            "leaves open which arm is better.",
+            note=f"Paired by {self.paired}; bars are 95% intervals over {self.paired}s. An interval "
+            "that holds zero leaves open which arm is better.",
             labels=[arm["name"] for arm in arms],
             flip=True,
             line=0.0,
@@ -104,7 +132,7 @@ class Arms:
             y=f"{self.measure} after {self.step} steps",
             bounds=BOUNDS.get(self.measure),
             series=series,
-            note="Means over seeds of looks at the test clients, with 95% intervals over seeds.",
+            note=f"Looks at the test clients. {self.intervals}",
             line=self.target.get("value"),
             line_name="target" if self.target else "",
         )
@@ -123,7 +151,7 @@ class Arms:
             y=self.measure,
             bounds=BOUNDS.get(self.measure),
             series=series,
-            note="Means over seeds, with 95% intervals over seeds.",
+            note=self.intervals,
         )
 
     def costs(self) -> Table:
@@ -135,6 +163,18 @@ class Arms:
             "are left out of the means to it."
         )
         return Table("costs", "Costs by arm", list(columns), rows, note)
+
+
+WITHIN_NOTE = (
+    "95% intervals of the one run: over clients for new clients, over tasks for new tasks of the same "
+    "clients; neither tells of training again. Clients are those that answered in every arm. A task "
+    "that diverged counts as the worst: its accuracy is 0 and its loss infinite."
+)
+
+
+def _at_place(values: object, place: int) -> float | None:
+    found = values[place] if isinstance(values, list) and place < len(values) else None
+    return number({"": found}, "")
 
 
 def _to_target(arm: Arm) -> dict[str, Any]:

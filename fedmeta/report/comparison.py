@@ -1,5 +1,6 @@
 """What a report says of a comparison: its arms side by side, and by how much they differ."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,12 +73,11 @@ def _outcome(arms: Arms) -> Section:
     failed = [arm for arm in arms.all if arm["status"] == "failed"]
     lines = (f"{arm['name']} failed: {arm.get('error') or 'no reason given'}." for arm in failed)
     forest = arms.forest()
-    tables = [arms.finals(), arms.differences(), arms.settings()]
+    tables = [arms.finals(), arms.differences(), arms.within(), arms.settings()]
     return Section(
         key="outcome",
         title="Results",
-        text=f"The test clients' {arms.measure} by adaptation step: means over seeds with 95% intervals "
-        "over seeds (Student's t).",
+        text=f"The test clients' {arms.measure} by adaptation step. {arms.intervals}",
         warning=" ".join(lines),
         figures=[] if forest.empty else [Figure(forest)],
         tables=[table for table in tables if table.rows],
@@ -118,7 +118,8 @@ def _spread(arms: Arms, folder: Path) -> Section | None:
             rows.append([arm["name"], *_mean_spread(seeds, arms.measure)])
             values = sorted(value for seed in seeds for value in seed)
             xs = [place - 0.25 + 0.5 * (i + 0.5) / len(values) for i in range(len(values))]
-            series.append(Series(arm["name"], xs, values, mark="points", colour=place))
+            known = [value if math.isfinite(value) else None for value in values]
+            series.append(Series(arm["name"], xs, known, mark="points", colour=place))
     if not rows:
         return None
     title = f"{arms.measure.capitalize()} of each test client after {arms.step} steps"

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedmeta.report.charts import BOUNDS, Chart, Series, Values
 from fedmeta.report.files import RunFiles, number, steps_of
-from fedmeta.report.measured import banded
+from fedmeta.report.measured import banded, unit
 
 Row = dict[str, Any]
 
@@ -163,8 +163,9 @@ def _learning_note(run: RunFiles, measure: str) -> str:
         notes.append(
             f"Bold lines are running means over {2 * (window // 2) + 1} rounds, faint ones each round."
         )
-    if any(looks(run.metrics, field) for field in ("evaluation", "test")):
-        notes.append(f"Bands are 95% intervals of the mean {measure} over tasks.")
+    held_out = [row for field in ("evaluation", "test") for _, row in looks(run.metrics, field)]
+    if held_out:
+        notes.append(f"Bands are 95% intervals of the mean {measure} over {unit(held_out)}.")
     return " ".join(notes)
 
 
@@ -187,7 +188,7 @@ def _adaptation(final: Sequence[Row], measure: str) -> Chart:
         y=measure,
         bounds=BOUNDS.get(measure),
         series=series,
-        note=f"Means over {tasks} tasks of test clients; bands are 95% intervals over tasks.",
+        note=f"Means over {tasks} tasks of test clients; bands are 95% intervals over {unit(final)}.",
     )
 
 

@@ -1,11 +1,11 @@
 """Results as the files write them, a mean and half of its 95% interval in fields of a row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedmeta.report.charts import Series, band
 from fedmeta.report.files import number
-from fedmeta.report.tables import Interval
+from fedmeta.report.tables import Cell, Interval, Table, shown
 
 Row = Mapping[str, Any]
 
@@ -17,17 +17,97 @@ _HALF = {
     "mean": "ci95",
 }
 """The field with half the interval of each field with a mean."""
+_OVER_TASKS = {field: half.replace("ci95", "tasks_ci95") for field, half in _HALF.items()}
 
 
 def interval_of(row: Row, field: str) -> Interval:
-    """Return a row's mean and half its interval."""
+    """Return a row's mean and half its interval: over clients, see `unit`."""
     return Interval(number(row, field), number(row, _HALF[field]))
 
 
-def banded(series: Series, rows: Sequence[Row], field: str) -> Series:
+def interval_over_tasks(row: Row, field: str) -> Interval:
+    """Return a row's mean and half its interval over tasks."""
+    half = _OVER_TASKS[field] if _has_both(row) else _HALF[field]
+    return Interval(number(row, field), number(row, half))
+
+
+def _has_both(row: Row) -> bool:
+    # Versions without this field wrote the interval over tasks alone, where that over clients is now.
+    return "tasks_ci95" in row
+
+
+def unit(rows: Iterable[Row]) -> str:
+    """Return what the intervals of rows are over; ``tasks`` in runs of earlier versions."""
+    found = {_has_both(row) for row in rows}
+    if found == {False}:
+        return "tasks"
+    return "clients, in runs of earlier versions over tasks" if False in found else "clients"
+
+
+def said_mean(row: Row, measure: str) -> str:
+    """Return a mean and its interval as a reader sees it; an infinite loss with what is behind it."""
+    found, diverged = interval_of(row, measure), number(row, "diverged")
+    if found.mean is not None or not diverged:
+        return shown(found)
+    tasks, rest = shown(number(row, "tasks")), shown(number(row, "finite_loss"))
+    return f"infinite: {diverged:g} of {tasks} tasks diverged, mean of the others {rest}"
+
+
+Half = Callable[[Row, str], Interval]
+
+
+def banded(series: Series, rows: Sequence[Row], field: str, half: Half = interval_of) -> Series:
     """Return a series with each row's mean as its values and the interval as a band around them."""
-    found = [interval_of(row, field) for row in rows]
+    found = [half(row, field) for row in rows]
     return band(series, [one.mean for one in found], [one.half for one in found])
+
+
+def results_table(final: Sequence[Row]) -> Table:
+    """Return test clients' results by adaptation step, with both intervals, and what diverged."""
+    columns: dict[str, Callable[[Row], Cell]] = {"adaptation steps": lambda row: number(row, "step")}
+    diverged = any(number(row, "diverged") for row in final)
+    for field, name in _NAMES.items():
+        if any(number(row, field) is not None for row in final) or (diverged and field == "loss"):
+            columns |= _with_intervals(field, name, final)
+    columns["tasks"] = lambda row: number(row, "tasks")
+    if any(_has_both(row) for row in final):
+        columns["clients"] = _answered
+    if diverged:
+        columns["tasks that diverged"] = lambda row: number(row, "diverged")
+        columns["loss of the others"] = lambda row: number(row, "finite_loss")
+    rows = [[cell(row) for cell in columns.values()] for row in final]
+    return Table("results", "Results of test clients", list(columns), rows, RESULTS_NOTE)
+
+
+RESULTS_NOTE = (
+    "Means over tasks, with 95% intervals: over clients for new clients, over tasks for new tasks of "
+    "the same clients. A task that diverged counts as the worst: accuracy 0 and an infinite loss."
+)
+
+
+_NAMES = {
+    "accuracy": "accuracy",
+    "inductive_accuracy": "accuracy without transduction",
+    "loss": "loss",
+}
+
+
+def _with_intervals(field: str, name: str, final: Sequence[Row]) -> dict[str, Callable[[Row], Cell]]:
+    """Return the columns of a mean, by what its interval is over."""
+    columns: dict[str, Callable[[Row], Cell]] = {}
+    if any(_has_both(row) for row in final):
+        columns[f"{name} ± over clients"] = lambda row: _cell(interval_of(row, field), row)
+    columns[f"{name} ± over tasks"] = lambda row: _cell(interval_over_tasks(row, field), row)
+    return columns
+
+
+def _cell(found: Interval, row: Row) -> Cell:
+    return "infinite" if found.mean is None and number(row, "diverged") else found
+
+
+def _answered(row: Row) -> Cell:
+    clients, asked = number(row, "clients"), number(row, "clients_asked")
+    return clients if clients == asked else f"{shown(clients)} of {shown(asked)} answered"
 
 
 def step_names(steps: Sequence[int]) -> list[str]:

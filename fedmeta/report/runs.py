@@ -16,7 +16,7 @@ from fedmeta.report.curves import (
 from fedmeta.report.examples import read_examples
 from fedmeta.report.files import RunFiles, number
 from fedmeta.report.ledger import ledger_section
-from fedmeta.report.measured import interval_of
+from fedmeta.report.measured import results_table, said_mean
 from fedmeta.report.page import Figure, Folded, Part, Section, described, figures_of, present
 from fedmeta.report.payment import earnings_table, paid_rows, payment_figures, rounds_table
 from fedmeta.report.spread import clients_table, spread_charts, spread_table
@@ -62,7 +62,7 @@ def headline(run: RunFiles) -> list[tuple[str, str]]:
         for row in dict.fromkeys((0, len(run.final) - 1)):
             at = run.final[row]
             when = "before adaptation" if at["step"] == 0 else f"after {at['step']:g} steps"
-            found.append((f"{measure}, test clients, {when}", shown(interval_of(at, measure))))
+            found.append((f"{measure}, test clients, {when}", said_mean(at, measure)))
     total = f" of {run.config.rounds:,}" if run.config else ""
     found.append(("rounds", f"{len(run.metrics):,}{total}"))
     sent = sent_bytes(run.metrics)
@@ -122,8 +122,14 @@ def _plain(value: object) -> str | int | float | None:
 
 
 def _adaptation(run: RunFiles) -> Section | None:
-    charts = adaptation_charts(run)
-    return Section(key="adaptation", title="Adaptation", figures=figures_of(charts)) if charts else None
+    if not run.final:
+        return None
+    return Section(
+        key="adaptation",
+        title="Adaptation",
+        figures=figures_of(adaptation_charts(run)),
+        tables=[results_table(run.final)],
+    )
 
 
 def _communication(run: RunFiles) -> Section | None:

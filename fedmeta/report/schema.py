@@ -15,6 +15,9 @@ class _AtStep(_Part):
     mean: float | None
     ci95: float | None = None
     values: list[float | None] = []
+    clients_ci95: list[float | None] = []
+    tasks_ci95: list[float | None] = []
+    diverged: list[int | None] = []
 
 
 class _Over(_Part):
@@ -52,6 +55,7 @@ class _Arm(_Part):
     status: str
     error: str | None = None
     runs: list[_Run] = []
+    clients: list[int | None] = []
     final: list[_AtStep] | None = None
     difference: list[_AtStep] | None = None
     rounds: float | None = None
@@ -80,6 +84,8 @@ class _Compare(_Part):
     steps: list[int]
     measure: Literal["accuracy", "loss"]
     target: _Target | None = None
+    test_clients: int | None = None
+    interval: Literal["seeds", "clients"] = "seeds"
     arms: list[_Arm]
 
 

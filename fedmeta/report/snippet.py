@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from fedmeta.report.arms import Arms
 from fedmeta.report.charts import PALETTE, Chart
 from fedmeta.report.curves import learning_charts, main_measure
-from fedmeta.report.files import RunFiles, number, read_compare, read_run
-from fedmeta.report.measured import interval_of
+from fedmeta.report.files import RunFiles, read_compare, read_run
+from fedmeta.report.measured import results_table
 from fedmeta.report.svg import draw
 from fedmeta.report.tables import Table, shown
 
@@ -24,7 +23,7 @@ def run_snippet(path: Path) -> str:
         path: The run's folder, in whatever state it is.
     """
     run = read_run(path)
-    parts = [_head(run), _curve(run), _table(run)]
+    parts = [_head(run), _curve(run), _shown(results_table(run.final)) if run.final else ""]
     return f'<div style="max-width:680px">{"".join(parts)}</div>'
 
 
@@ -41,7 +40,7 @@ def compare_snippet(path: Path) -> str:
     charts = [chart for chart in (arms.curve("round", "rounds"), arms.adaptation()) if not chart.empty]
     drawn = "".join(f"{draw(replace(chart, log_y=False))}{_legend(chart)}" for chart in charts)
     tables = "".join(_shown(table) for table in (arms.finals(), arms.differences()) if table.rows)
-    return f'<div style="max-width:680px">{drawn}{tables}</div>'
+    return f'<div style="max-width:680px">{drawn}{tables}<p>{escape(arms.intervals)}</p></div>'
 
 
 def _shown(table: Table) -> str:
@@ -73,26 +72,6 @@ def _legend(chart: Chart) -> str:
         if not one.faint
     )
     return f'<p style="font-size:85%">{" &nbsp; ".join(keys)}</p>'
-
-
-def _table(run: RunFiles) -> str:
-    if not run.final:
-        return ""
-    measures = [m for m in ("accuracy", "loss") if number(run.final[0], m) is not None]
-    head = _row(["adaptation steps", *(f"{m}, test clients" for m in measures)], "th")
-    rows = (_row([_step(row), *(_with_interval(row, m) for m in measures)]) for row in run.final)
-    return f'<table style="border-collapse:collapse">{head}{"".join(rows)}</table>'
-
-
-def _step(row: dict[str, Any]) -> str:
-    return "before" if row["step"] == 0 else f"{row['step']:g}"
-
-
-def _with_interval(row: dict[str, Any], measure: str) -> str:
-    mean, half = interval_of(row, measure)
-    if mean is None:
-        return "-"
-    return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
 
 
 def _row(cells: Sequence[str], kind: str = "td") -> str:

@@ -1,5 +1,6 @@
 """How evenly test clients are served: the spread of their results, and how the worst of them do."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -9,7 +10,7 @@ import numpy as np
 
 from fedmeta.report.charts import BOUNDS, Chart, Series
 from fedmeta.report.files import RunFiles, number, steps_of
-from fedmeta.report.measured import banded, interval_of, step_names
+from fedmeta.report.measured import banded, interval_over_tasks, step_names
 from fedmeta.report.tables import Cell, Table
 
 
@@ -51,10 +52,11 @@ def spread(values: Sequence[float], measure: str) -> Spread:
     tenth = ceil(len(ordered) / 10)
     squares = float((ordered**2).sum())
     jain = float(ordered.sum()) ** 2 / (len(ordered) * squares) if squares else 1.0
+    deviation = float(ordered.std()) if np.isfinite(ordered).all() else math.inf
     return Spread(
         clients=len(ordered),
         mean=float(ordered.mean()),
-        deviation=float(ordered.std()),
+        deviation=deviation,
         worst=float(ordered[:tenth].mean()),
         best=float(ordered[-tenth:].mean()),
         jain=jain if measure == "accuracy" else None,
@@ -62,11 +64,16 @@ def spread(values: Sequence[float], measure: str) -> Spread:
 
 
 def by_client(test: Sequence[dict[str, Any]], measure: str, step: int) -> dict[int, float]:
-    """Return each test client's result at an adaptation step, from the rows of ``test.jsonl``."""
+    """Return each test client's result at an adaptation step, from the rows of ``test.jsonl``.
+
+    The loss of a client with a task that diverged is infinite.
+    """
     found = {}
     for row in test:
         for at in steps_of(row.get("steps")):
             value = number(at, measure)
+            if value is None and measure == "loss" and number(at, "diverged"):
+                value = math.inf
             if at["step"] == step and value is not None:
                 found[int(row["client"])] = value
     return found
@@ -105,7 +112,7 @@ def clients_table(test: Sequence[dict[str, Any]], measure: str) -> Table:
     rows: list[list[Cell]] = []
     for row in sorted(test, key=lambda one: int(one["client"])):
         at = {int(one["step"]): one for one in steps_of(row.get("steps"))}
-        values = (interval_of(at[step], measure) if step in at else None for step in steps)
+        values = (interval_over_tasks(at[step], measure) if step in at else None for step in steps)
         rows.append([int(row["client"]), *values])
     columns = ["client", *step_names(steps)]
     note = "Means over the client's own tasks, with 95% intervals over them."
@@ -147,4 +154,5 @@ def _points(
     }
     name = "before adaptation" if step == 0 else f"after {step} steps"
     series = Series(name, list(range(len(order))), [], mark="points", colour=colour)
-    return banded(series, [rows.get(client, {}) for client in order], measure)
+    found = [rows.get(client, {}) for client in order]
+    return banded(series, found, measure, interval_over_tasks)

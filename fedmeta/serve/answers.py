@@ -1,10 +1,10 @@
-"""Answers in JSON that are always whole, whatever a file held."""
+"""JSON responses."""
 
-import json
-import math
 from typing import Any
 
 from starlette.responses import Response
+
+from fedmeta.files import to_json
 
 
 class Json(Response):
@@ -14,12 +14,4 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """Return the bytes of `content`."""
-        return json.dumps(_finite(content), allow_nan=False, separators=(",", ":")).encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return to_json(content, separators=(",", ":")).encode()

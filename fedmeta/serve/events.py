@@ -1,11 +1,11 @@
 """What has changed in the folder of runs, told to every page that is open."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 
 from starlette.concurrency import run_in_threadpool
 
+from fedmeta.files import to_json
 from fedmeta.serve.index import Stamp
 
 Versions = dict[str, tuple[Stamp, str]]
@@ -49,7 +49,7 @@ class Events:
                     changed = _changed(seen, now)
                     seen = now
                     if changed:
-                        yield f"data: {json.dumps({'changed': changed})}\n\n"
+                        yield f"data: {to_json({'changed': changed})}\n\n"
                 if tick % _HEARTBEAT_TICKS == 0:
                     yield ": still here\n\n"
         finally:

@@ -1,9 +1,10 @@
 """What every request passes, and every answer carries."""
 
 import ipaddress
-import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fedmeta.files import to_json
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -79,7 +80,7 @@ def _with_headers(send: Send) -> Send:
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"error": reason}).encode()
+    body = to_json({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 405:
         headers.append((b"allow", b"GET"))

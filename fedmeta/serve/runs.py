@@ -11,6 +11,7 @@ from fedmeta.report.curves import adaptation_charts, communication_charts, learn
 from fedmeta.report.figures import figure
 from fedmeta.report.files import RunFiles, read_head
 from fedmeta.report.ledger import ledger_section
+from fedmeta.report.measured import results_table
 from fedmeta.report.page import Section
 from fedmeta.report.runs import facts_of, headline
 from fedmeta.report.tables import Table, shown, table_of
@@ -78,7 +79,7 @@ def run_view(entry: Entry, run: RunFiles) -> dict[str, Any]:
         "facts": facts_of(run),
         "config": to_toml(run.config) if run.config else None,
         "adaptation": [chart_view(chart) for chart in adaptation_charts(run)],
-        "steps": run.final,
+        "steps": table_view(results_table(run.final)) if run.final else None,
         "ledger": section_view(ledger) if ledger else None,
         "report": report_view(entry),
     }

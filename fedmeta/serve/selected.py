@@ -7,7 +7,7 @@ from typing import Any
 from fedmeta.report.charts import Chart, Series
 from fedmeta.report.curves import looks, main_measure, running_mean, smoothing
 from fedmeta.report.files import RunFiles, number
-from fedmeta.report.measured import banded, interval_of, step_names
+from fedmeta.report.measured import banded, interval_of, step_names, unit
 from fedmeta.report.tables import Cell, Table
 from fedmeta.serve.runs import chart_view, table_view
 
@@ -42,8 +42,9 @@ def _curves(runs: Mapping[str, RunFiles], measure: str) -> Chart:
     series = [
         _style(_curve(id_, run, source, measure), place) for place, (id_, run) in enumerate(runs.items())
     ]
+    found = [row for run in runs.values() for _, row in looks(run.metrics, source)] if source else []
     note = (
-        "Bands are 95% intervals over tasks."
+        f"Bands are 95% intervals over {unit(found)}."
         if source
         else "Means over the tasks of the round's admitted clients, after adaptation; a running mean "
         "over about a fiftieth of the rounds."
@@ -78,7 +79,7 @@ def _adaptation(runs: Mapping[str, RunFiles], measure: str) -> Chart:
         x="adaptation steps on the support set",
         y=measure,
         series=[one for one in series if one.y],
-        note="Of finished runs; bands are 95% intervals over tasks.",
+        note=f"Of finished runs; bands are 95% intervals over {_unit(runs)}.",
     )
 
 
@@ -103,4 +104,8 @@ def _finals(runs: Mapping[str, RunFiles], measure: str) -> Table:
         rows.append([*cells, number(run.info, "wall_seconds")])
     columns = ["run", "status", "rounds", *step_names(steps), "seconds"]
     title = f"{measure.capitalize()} of test clients by adaptation step"
-    return Table("selected", title, columns, rows, "With 95% intervals over tasks.")
+    return Table("selected", title, columns, rows, f"With 95% intervals over {_unit(runs)}.")
+
+
+def _unit(runs: Mapping[str, RunFiles]) -> str:
+    return unit(row for run in runs.values() for row in run.final)

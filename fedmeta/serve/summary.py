@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 from fedmeta.report.files import RunFiles, number, read_compare, read_head
+from fedmeta.report.measured import unit
 from fedmeta.serve.index import Entry, Stamp
 from fedmeta.serve.log import last_row
 
@@ -82,8 +83,9 @@ def status_of(head: RunFiles) -> str:
 def _final(head: RunFiles) -> Row | None:
     if not head.final:
         return None
-    keys = ("step", "accuracy", "ci95", "loss", "loss_ci95")
-    return {key: number(head.final[-1], key) for key in keys}
+    keys = ("step", "accuracy", "ci95", "loss", "loss_ci95", "diverged")
+    last = head.final[-1]
+    return {key: number(last, key) for key in keys} | {"over": unit([last])}
 
 
 def _comparison(entry: Entry) -> Row:

@@ -12,6 +12,7 @@ from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve
 from tests.experiment.helpers import TINY, command, fedmeta, start
+from tests.test_files import strict
 
 
 @pytest.fixture
@@ -39,6 +40,50 @@ def test_run_prints_progress_and_a_table_of_adaptation(
     assert "4 admitted, 0 quarantined" in out
     table = [line for line in out.splitlines() if "±" in line]
     assert [line.split()[1] for line in table] == ["before", "1", "3"]
+
+
+STEEP = ("-s", "learner.inner_lr=1.2", "-s", "evaluation.steps=[0,1,60]", "-s", "evaluation.track=3")
+"""An inner loop that diverges within 60 steps on some tasks."""
+
+
+@pytest.mark.parametrize("training", ["federated", "centralized", "local"])
+def test_all_json_of_a_run_that_diverges_is_json(
+    here: Path, capsys: pytest.CaptureFixture[str], training: str
+) -> None:
+    assert call("run", "./tiny.toml", "-s", f"training={training}", *STEEP, "--out", "r", "--json") == 0
+    printed = strict(capsys.readouterr().out)
+    run = here / "r"
+    files = [*run.glob("*.json"), *run.glob("checkpoints/*.json")]
+    written = {path.name: strict(path.read_text()) for path in files}
+    logs = {path.name: [*map(strict, path.read_text().splitlines())] for path in run.glob("*.jsonl")}
+    assert len(written) > 2
+    assert set(logs) == {"metrics.jsonl", "clients.jsonl", "test.jsonl"}
+    before, _, last = printed["final"]
+    assert printed["final"] == written["run.json"]["final"]
+    assert before["loss"] is not None
+    assert (before["diverged"], before["tasks"], last["tasks"]) == (0, 8, 8)
+    assert (last["loss"], last["loss_ci95"], last["loss_tasks_ci95"]) == (None, None, None)
+    assert last["diverged"] == sum(row["steps"][-1]["diverged"] for row in logs["test.jsonl"]) > 0
+    looked = [row["test"][-1] for row in logs["metrics.jsonl"] if row["test"]]
+    assert any(look["loss"] is None and look["diverged"] for look in looked)
+
+
+def test_a_table_says_what_diverged_and_what_the_others_came_to(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    assert call("run", "./tiny.toml", *STEEP, "--out", "r") == 0
+    out, _ = capsys.readouterr()
+    assert "mean and 95% interval over 2 clients (8 tasks)" in out
+    final = RunFolder(here / "r").info["final"]
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    first, last = final[0], final[-1]
+    both = [f"{first['loss']:.3f} ± {first['ci95']:.3f}", f"± {first['tasks_ci95']:.3f}"]
+    assert cells[0] == ["before", *both, "0", f"{first['loss']:.3f}"]
+    assert cells[-1][1:3] == ["inf", "-"]
+    assert cells[-1][3].startswith(f"{last['diverged']} task")
+    assert float(cells[-1][4]) == pytest.approx(last["finite_loss"], rel=0.01)
 
 
 def test_json_is_one_object_on_stdout_and_nothing_else(

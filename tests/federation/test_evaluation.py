@@ -1,44 +1,116 @@
-"""Sums of clients merge into the mean and confidence interval of all their tasks."""
+"""Sums of clients merge into the mean and confidence intervals of all their tasks."""
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import Message, RecordDict
+from scipy import stats
 
 from fedmeta.errors import RunError
-from fedmeta.federation import Plan, RoundRecord, evaluate, simulate
+from fedmeta.federation import Plan, RoundRecord, StepResult, Workload, evaluate, simulate
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.flower import as_server, client_error, stamp
 from fedmeta.federation.server.evaluation_replies import EvaluationGate
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
-from fedmeta.tasks import Population, stream
+from fedmeta.tasks import Population, TaskBatch, stream
+from fedmeta.tasks.sinusoid import Sinusoid
 from tests.federation.helpers import SINUSOID, NoisyImages, assert_same
 from tests.federation.test_stacked import CONV
 
 
-def test_mean_and_interval_are_numpys_over_all_tasks() -> None:
+def summed(*clients: Sequence[float], name: str = "loss") -> list[EvaluationSums]:
+    """The sums of clients with these values after one step; NaN and infinity: the task diverged."""
+    parts = []
+    for values in map(np.array, clients):
+        kept = values[np.isfinite(values)]
+        sums = {name: [float(kept.sum())]}, {name: [float((kept**2).sum())]}
+        parts.append(EvaluationSums(len(values), *sums, [len(values) - len(kept)]))
+    return parts
+
+
+def test_mean_and_interval_over_tasks_are_numpys() -> None:
     rng = np.random.default_rng(1)
     clients = [rng.random(7), rng.random(30), rng.random(2)]
-    parts = [
-        EvaluationSums(len(v), {"loss": [float(v.sum())]}, {"loss": [float((v**2).sum())]})
-        for v in clients
-    ]
-    [result] = merge([3], parts)
+    [result] = merge([3], summed(*clients))
     everything = np.concatenate(clients)
     assert (result.step, result.tasks, result.accuracy) == (3, 39, None)
-    assert result.loss == pytest.approx(everything.mean(), rel=1e-12)
-    assert result.ci95 == pytest.approx(1.96 * everything.std(ddof=1) / np.sqrt(39), rel=1e-9)
+    assert result.loss == result.finite_loss == pytest.approx(everything.mean(), rel=1e-12)
+    half = 1.96 * everything.std(ddof=1) / np.sqrt(39)
+    assert result.tasks_ci95 == result.loss_tasks_ci95 == pytest.approx(half, rel=1e-9)
+
+
+def test_the_interval_over_clients_is_students_of_the_clients_means() -> None:
+    rng = np.random.default_rng(3)
+    clients = rng.random((6, 40)) + rng.random((6, 1))
+    [result] = merge([0], summed(*clients))
+    low, high = stats.t.interval(0.95, 5, clients.mean(), stats.sem(clients.mean(1)))
+    assert (result.loss - result.ci95, result.loss + result.ci95) == pytest.approx((low, high))  # type: ignore[operator]
     assert result.loss_ci95 == result.ci95
+    assert (result.clients, result.clients_asked) == (6, 6)
+
+
+def test_the_interval_over_clients_of_unequal_size_by_hand() -> None:
+    """Means 2 and 5 of 1 and 3 tasks: the mean is 17/4, the residuals -9/4 and 9/4, t with one degree of
+    freedom is 12.7062: half the interval is 12.7062 sqrt(2 (9/16)^2 + 2 (9/16)^2) = 12.7062 * 9/8."""
+    [result] = merge([0], summed([2.0], [4.0, 5.0, 6.0]))
+    assert result.loss == 17 / 4
+    assert result.ci95 == pytest.approx(12.7062047 * 9 / 8, rel=1e-7)
+
+
+def test_one_client_tells_nothing_of_other_clients_and_one_task_nothing_of_other_tasks() -> None:
+    [one_client] = merge([0], summed([1.0, 2.0, 6.0]))
+    assert (one_client.ci95, one_client.loss_ci95) == (None, None)
+    assert one_client.tasks_ci95 is not None
+    [one_task] = merge([0], summed([1.0]))
+    assert (one_task.loss, one_task.ci95, one_task.tasks_ci95) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(("clients", "tasks", "spread"), [(6, 100, 1.0), (20, 30, 0.5), (3, 12, 2.0)])
+def test_the_interval_over_clients_covers_the_mean_of_all_clients(
+    clients: int, tasks: int, spread: float
+) -> None:
+    """Clients differ by a random effect, in 1,000 experiments: 95% give or take 4 standard deviations of
+    a binomial, 3 points. Tasks as if they were independent miss it in more than every fourth one."""
+    rng = np.random.default_rng(11)
+    effects = rng.normal(5.0, spread, (1000, clients, 1))
+    values = effects + rng.standard_normal((1000, clients, tasks))
+    results = [merge([0], summed(*experiment))[0] for experiment in values]
+
+    def covered(half: Callable[[StepResult], float | None]) -> float:
+        return float(np.mean([abs(one.loss - 5.0) <= (half(one) or 0.0) for one in results]))
+
+    assert covered(lambda one: one.ci95) == pytest.approx(0.95, abs=0.03)
+    assert covered(lambda one: one.tasks_ci95) < 0.75
+
+
+def test_a_task_that_diverged_counts_as_the_worst_and_is_counted() -> None:
+    parts = summed([1.0, math.nan, 3.0], [2.0], [math.inf, -math.inf])
+    [result] = merge([5], parts)
+    assert (result.loss, result.ci95, result.loss_ci95, result.tasks_ci95) == (
+        math.inf,
+        None,
+        None,
+        None,
+    )
+    assert (result.tasks, result.diverged, result.diverged_clients) == (6, 3, 2)
+    assert result.finite_loss == 2.0
+    [nothing] = merge([5], summed([math.nan], [math.inf]))
+    assert (nothing.loss, nothing.finite_loss, nothing.diverged) == (math.inf, None, 2)
+
+
+def test_clients_that_did_not_answer_are_told_of() -> None:
+    [result] = merge([0], summed([1.0], [2.0]), asked=5)
+    assert (result.loss, result.clients, result.clients_asked) == (1.5, 2, 5)
 
 
 def test_the_order_of_clients_does_not_matter() -> None:
-    rng = np.random.default_rng(2)
-    parts = [EvaluationSums(3, {"loss": [float(x)]}, {"loss": [float(x * x)]}) for x in rng.random(50)]
+    parts = summed(*([value] for value in np.random.default_rng(2).random(50)))
     assert merge([0], parts) == merge([0], parts[::-1])
 
 
@@ -74,16 +146,18 @@ def test_batch_norm_is_evaluated_without_transduction_as_well() -> None:
         prediction = learner.algorithm.predict(rows, adapted, tasks.query_x, transductive=transductive)
         expected = per_task_accuracy(prediction, tasks.query_y).double().sum()
         assert sums.sums[name][0] == pytest.approx(float(expected), abs=1e-4)
-    [result] = merge([1], [sums])
+    [result] = merge([1], [sums, sums])
     assert result.inductive_accuracy is not None
     assert result.inductive_ci95 is not None
+    assert result.inductive_tasks_ci95 is not None
 
 
 def test_regression_has_no_accuracy_and_its_interval_is_of_the_loss() -> None:
     for result in evaluate(SINUSOID, SINUSOID.build().init_state(), "test"):
         assert result.accuracy is None
         assert result.inductive_accuracy is None
-        assert result.ci95 == result.loss_ci95 > 0
+        assert result.ci95 == result.loss_ci95
+        assert result.tasks_ci95 == result.loss_tasks_ci95
         assert result.tasks == 3 * 6
 
 
@@ -104,8 +178,21 @@ def test_a_split_that_fails_as_a_whole_is_an_error() -> None:
         evaluate(offline, offline.build().init_state(), "test")
 
 
+SUMS = EvaluationSums(
+    4,
+    {"loss": [2.0, 1.0], "accuracy": [3.0, 0.5]},
+    {"loss": [1.0, 0.5], "accuracy": [2.5, 0.25]},
+    [0, 2],
+)
+
+
+def gate() -> EvaluationGate:
+    """A gate that asks each client for 4 tasks, measured after 2 numbers of steps."""
+    return EvaluationGate(["loss", "accuracy"], steps=2, tasks=lambda client, round_: 4)
+
+
 def reply(spoil: Callable[[RecordDict], object] | None = None) -> Message:
-    body = ReplyWriter.evaluation(EvaluationSums(4, {"loss": [2.0, 1.0]}, {"loss": [1.0, 0.5]}), 5)
+    body = ReplyWriter.evaluation(SUMS, 5)
     if spoil:
         spoil(body)
     with as_server():
@@ -118,7 +205,38 @@ def reply(spoil: Callable[[RecordDict], object] | None = None) -> Message:
     ("spoil", "reason"),
     [
         (lambda b: b["metrics"].update({"num-tasks": 5}), "task count 5"),
+        (lambda b: b["metrics"].update({"num-tasks": 3}), "task count 3"),
         (lambda b: b["metrics"].update({"num-tasks": 0}), "task count 0"),
+        (lambda b: b["metrics"].pop("diverged"), "'diverged' is not a list of 2"),
+        (lambda b: b["metrics"].update({"diverged": [0]}), "'diverged' is not a list of 2"),
+        (
+            lambda b: b["metrics"].update({"diverged": [0, 5]}),
+            "'diverged' is not a list of counts up to 4",
+        ),
+        (lambda b: b["metrics"].update({"diverged": [0, -1]}), "'diverged' is not a list of counts"),
+        (lambda b: b["metrics"].update({"diverged": [0.0, 0.0]}), "'diverged' is not a list of counts"),
+        # A loss of tasks that all diverged; more right answers than tasks; sums without their squares.
+        (
+            lambda b: b["metrics"].update({"diverged": [0, 4]}),
+            "'loss-sum' and 'loss-squares' are not those of 0 values",
+        ),
+        (
+            lambda b: b["metrics"].update({"accuracy-sum": [4.5, 0.5], "accuracy-squares": [9.0, 1.0]}),
+            "'accuracy-sum' is not that of 4 values from 0 to 1",
+        ),
+        (
+            lambda b: b["metrics"].update({"accuracy-sum": [3.0, 2.5], "accuracy-squares": [3.0, 3.5]}),
+            "'accuracy-sum' is not that of 2 values from 0 to 1",
+        ),
+        (
+            lambda b: b["metrics"].update({"loss-sum": [2.1, 1.0]}),
+            "'loss-sum' and 'loss-squares' are not those of 4 values",
+        ),
+        (
+            lambda b: b["metrics"].update({"loss-squares": [1.0, -0.5]}),
+            "'loss-sum' and 'loss-squares' are not",
+        ),
+        (lambda b: b["metrics"].update({"loss-squares": [1.0, float("inf")]}), "'loss-squares' is not"),
         (lambda b: b["metrics"].update({"loss-sum": [1.0]}), "'loss-sum' is no list of 2"),
         (lambda b: b["metrics"].update({"loss-sum": [1.0, float("nan")]}), "'loss-sum' is not finite"),
         (lambda b: b["metrics"].pop("loss-squares"), "'loss-squares' is no list of 2"),
@@ -129,19 +247,17 @@ def reply(spoil: Callable[[RecordDict], object] | None = None) -> Message:
 def test_a_senseless_evaluation_is_left_out_with_a_warning(
     spoil: Callable[[RecordDict], object], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = EvaluationGate(["loss"], steps=2, tasks=4)
     with caplog.at_level(logging.WARNING):
-        admitted = list(gate.admitted(5, [(0, [reply()]), (1, [reply(spoil)])]))
-    assert admitted == [(0, EvaluationSums(4, {"loss": [2.0, 1.0]}, {"loss": [1.0, 0.5]}))]
+        admitted = list(gate().admitted(5, [(0, [reply()]), (1, [reply(spoil)])]))
+    assert admitted == [(0, SUMS)]
     assert f"evaluation of client 1 is left out: {reason}" in caplog.text
 
 
 def test_failed_and_doubled_evaluations_are_left_out() -> None:
-    gate = EvaluationGate(["loss"], steps=2, tasks=4)
     with as_server():
         request = Message(RecordDict(), 2, "evaluate")
     failed = client_error("OSError", request)
-    assert list(gate.admitted(5, [(0, [failed]), (1, [reply(), reply()])])) == []
+    assert list(gate().admitted(5, [(0, [failed]), (1, [reply(), reply()])])) == []
 
 
 def test_looks_at_test_clients_use_other_tasks_than_the_final_test_and_change_nothing() -> None:
@@ -164,3 +280,68 @@ def test_looks_at_test_clients_use_other_tasks_than_the_final_test_and_change_no
     assert last[0].tasks == 3 * SINUSOID.track_tasks
     sums = [learner.evaluate(tracked.state, c, 4) for c in SINUSOID.population.clients("test")]
     assert last == merge(SINUSOID.evaluation_steps, sums)
+
+
+def steep(learning_rate: float) -> Workload:
+    """Sinusoids whose inner loop diverges within 60 steps on some tasks and not on others."""
+    learner = replace(SINUSOID.learner, learner={"inner_lr": learning_rate})
+    return replace(SINUSOID, learner=learner, evaluation_steps=(0, 1, 60), evaluation_tasks=8)
+
+
+def test_a_client_whose_tasks_diverge_at_a_step_is_as_it_is_at_the_others() -> None:
+    workload = steep(1.0)
+    state = workload.build().init_state()
+    before, first, last = evaluate(workload, state, "test")
+    short = evaluate(replace(workload, evaluation_steps=(0, 1)), state, "test")
+    assert (before, first) == short
+    assert 0 < last.diverged < last.tasks == before.tasks == 3 * 8
+    assert (last.clients, last.loss, before.diverged) == (3, math.inf, 0)
+    # The tasks that went well are those that, one by one, have a finite loss.
+    learner, losses = workload.build(), []
+    for client in workload.population.clients("test"):
+        tasks = learner.evaluation_tasks(client)
+        rows = expand_state(state, len(tasks))
+        adapted = learner.algorithm.adapt(rows, tasks.support_x, tasks.support_y, 60)
+        prediction = learner.algorithm.predict(rows, adapted, tasks.query_x)
+        losses += per_task_loss(learner.family.spec, prediction, tasks.query_y).tolist()
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    assert last.diverged == len(losses) - len(finite)
+    assert last.finite_loss == pytest.approx(np.mean(finite))
+
+
+def test_the_accuracy_of_tasks_that_diverged_is_0_and_not_that_of_the_first_class() -> None:
+    """Of logits that are NaN, the largest is the first class: by luck, a third is right."""
+    learner = replace(CONV.learner, learner={"inner_lr": 1e30})
+    workload = replace(CONV, learner=learner)
+    tasks = NoisyImages(None, Population(1), 0).sample(0, 5, np.random.default_rng(0))  # type: ignore[arg-type]
+    built = workload.build()
+    sums = evaluate_tasks(built.algorithm, built.init_state(), tasks, (0, 3))
+    assert sums.diverged == [0, 5]
+    assert (sums.sums["accuracy"][1], sums.sums["inductive_accuracy"][1]) == (0.0, 0.0)
+    [before, after] = merge((0, 3), [sums, sums])
+    assert after.accuracy == after.inductive_accuracy == after.ci95 == 0.0
+    assert before.accuracy is not None
+    assert before.accuracy > 0
+
+
+class OneOffline(Sinusoid):
+    """Sinusoids, but the last client's disk is gone."""
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        if client == len(self.population) - 1:
+            raise OSError("no disk")
+        return super().sample(client, count, rng)
+
+
+def test_a_client_that_crashes_is_missing_from_the_answers_and_the_row_says_so() -> None:
+    broken = replace(SINUSOID, task="tests.federation.test_evaluation:OneOffline")
+    state = SINUSOID.build().init_state()
+    for result in evaluate(broken, state, "test"):
+        assert (result.clients, result.clients_asked, result.tasks) == (2, 3, 12)
+    records: list[RoundRecord] = []
+    plan = Plan(rounds=1, cohort=6, evaluate_every=1, track=1)
+    simulate(broken, plan, observer=lambda record, _: records.append(record))
+    assert records[0].test is not None
+    assert records[0].evaluation is not None
+    assert [(one.clients, one.clients_asked) for one in records[0].test] == [(2, 3)] * 3
+    assert [(one.clients, one.clients_asked) for one in records[0].evaluation] == [(2, 2)] * 3

@@ -18,7 +18,7 @@ from tests.federation.helpers import algorithm
 WINDOW = 12
 """Bytes: three float32 values in a row, which no two unrelated tensors share by chance."""
 PLAN = Plan(rounds=3, cohort=6, evaluate_every=1)
-METRIC_NAMES = {"num-tasks", "loss", "loss_before", "loss-sum", "loss-squares"}
+METRIC_NAMES = {"num-tasks", "loss", "loss_before", "loss-sum", "loss-squares", "diverged"}
 
 
 class Recording(VectorGrid):
@@ -123,4 +123,5 @@ def test_evaluation_replies_carry_sums_and_nothing_by_task() -> None:
     assert {name: len(values) for name, values in metrics.items()} == {  # type: ignore[arg-type]
         "loss-sum": 3,
         "loss-squares": 3,
+        "diverged": 3,
     }

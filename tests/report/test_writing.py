@@ -56,7 +56,9 @@ def test_numbers_in_csv_files_are_the_files_own_to_the_last_digit(digits: Path, 
     clients = rows(tmp_path / "csv" / "digits-test-clients-accuracy.csv")
     test = sorted(lines(digits / "test.jsonl"), key=lambda row: row["client"])
     assert [float(row["3 steps"]) for row in clients] == [row["steps"][-1]["accuracy"] for row in test]
-    assert [float(row["3 steps ci95"]) for row in clients] == [row["steps"][-1]["ci95"] for row in test]
+    assert [float(row["3 steps ci95"]) for row in clients] == [
+        row["steps"][-1]["tasks_ci95"] for row in test
+    ]
     rewards = rows(tmp_path / "csv" / "digits-contributions.csv")
     logged = lines(digits / "clients.jsonl")
     assert [float(row["reward_tokens"] or 0) * 1e6 for row in rewards] == pytest.approx(

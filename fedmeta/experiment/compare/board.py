@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.experiment.compare import measures
-from fedmeta.experiment.compare.measures import Measure, Target
+from fedmeta.experiment.compare.measured import Measure, Runs, on_common_clients
+from fedmeta.experiment.compare.measures import Target
 from fedmeta.experiment.compare.plans import budget, inner_steps_a_task
 from fedmeta.experiment.compare.sides import Entry, Job, Question, Side, Status
-from fedmeta.files import write_atomically
+from fedmeta.files import finite, to_json, write_atomically
 
 COMPARE = "compare.json"
 REFERENCE = "centralized"
@@ -58,14 +59,14 @@ class Board:
         Raises:
             OSError: If it cannot be written.
         """
-        data = self.data()
-        write_atomically(self.folder / COMPARE, json.dumps(data, indent=1, default=str).encode())
+        data: dict[str, Any] = finite(self.data())
+        write_atomically(self.folder / COMPARE, to_json(data, indent=1, default=str).encode())
         return data
 
     def data(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
         measure = self.question.measure
-        runs = [side.runs(measure) for side in self.sides]
+        runs = on_common_clients([side.runs(measure) for side in self.sides])
         target = self._target(runs, measure)
         return {
             "kind": "compare",
@@ -78,6 +79,8 @@ class Board:
             "seeds": [config.seed for config in self.sides[0].plan.configs],
             "steps": list(self.question.steps),
             "measure": measure,
+            "test_clients": self.question.base.test_clients,
+            "interval": "seeds" if len(self.sides[0].entries) > 1 else "clients",
             "target": vars(target) if target else None,
             "arms": [
                 self._arm(side, own, runs[0] if place else None, partial(_to_target, target, measure))
@@ -88,8 +91,8 @@ class Board:
     def _arm(
         self,
         side: Side,
-        runs: measures.Runs,
-        reference: measures.Runs | None,
+        runs: Runs,
+        reference: Runs | None,
         to_target: Any,
     ) -> dict[str, Any]:
         config = side.config
@@ -103,6 +106,7 @@ class Board:
             "status": side.status,
             "error": side.error,
             "runs": [self._run(entry) for entry in side.entries],
+            "clients": [len(run.clients) if run and run.clients else None for run in runs],
             "final": measures.final(runs, self.question.steps),
             "difference": measures.difference(runs, reference, self.question.steps)
             if reference
@@ -126,7 +130,7 @@ class Board:
             "error": job.error,
         }
 
-    def _target(self, runs: Sequence[measures.Runs], measure: Measure) -> Target | None:
+    def _target(self, runs: Sequence[Runs], measure: Measure) -> Target | None:
         wanted = self.question.base.compare
         if wanted.target is not None:
             return Target(wanted.target, self.question.step, "compare.target of the config")
@@ -161,7 +165,7 @@ def written(folder: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _to_target(target: Target | None, measure: Measure, runs: measures.Runs) -> dict[str, Any] | None:
+def _to_target(target: Target | None, measure: Measure, runs: Runs) -> dict[str, Any] | None:
     return measures.to_target(runs, target, measure) if target else None
 
 

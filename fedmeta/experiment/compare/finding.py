@@ -110,7 +110,10 @@ def damage(folder: RunFolder, config: Config) -> str | None:
         complete = [row["round"] for row in rows] == list(range(1, config.rounds + 1))
         tested = [step["step"] for step in folder.info["final"]] == list(config.evaluation.steps)
         for step in (step for row in rows for step in row["test"] or ()):
-            float(step["loss"])
+            # The mean of a loss that is infinite is null, where tasks diverged.
+            float("inf" if step["loss"] is None and step["diverged"] else step["loss"])
+        if (folder.path / "test.jsonl").exists():
+            folder.test()
     except UsageError as error:
         return str(error).removeprefix(f"{folder.path}/")
     except (KeyError, TypeError):

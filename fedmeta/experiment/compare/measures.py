@@ -1,55 +1,12 @@
-"""What a finished run says for a comparison, and what several seeds of an arm come to."""
+"""What several seeds of an arm come to."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from fedmeta.experiment.compare.statistics import estimate, paired
-from fedmeta.experiment.folder import RunFolder
-
-Measure = Literal["accuracy", "loss"]
-
-
-@dataclass(frozen=True)
-class Look:
-    """The test clients in the middle of a run.
-
-    Attributes:
-        round: After which round.
-        tasks: Training tasks until then.
-        bytes: Sent until then, down and up.
-        values: The measure by adaptation step.
-    """
-
-    round: int
-    tasks: int
-    bytes: int
-    values: Mapping[int, float | None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A finished run in numbers.
-
-    Attributes:
-        final: The measure by adaptation step.
-        looks: Along the run.
-        wall_seconds: Time spent.
-        tasks: Training tasks that entered the model.
-        bytes_down: Bytes to clients.
-        bytes_up: Bytes from them.
-    """
-
-    final: Mapping[int, float | None]
-    looks: tuple[Look, ...]
-    wall_seconds: float
-    tasks: int
-    bytes_down: int
-    bytes_up: int
+from fedmeta.experiment.compare.measured import Look, Measure, Measured, Runs
+from fedmeta.experiment.compare.statistics import Estimate, estimate, paired
 
 
 @dataclass(frozen=True)
@@ -66,56 +23,48 @@ class Target:
     step: int
     why: str
 
-    def reached(self, value: float | None, measure: Measure) -> bool:
+    def reached(self, value: float, measure: Measure) -> bool:
         """Return whether a value is at the target or beyond."""
-        if value is None:
+        if not math.isfinite(value):
             return False
         return value >= self.value if measure == "accuracy" else value <= self.value
 
 
-@lru_cache(maxsize=1024)
-def read(path: Path, measure: Measure) -> Measured:
-    """Read the numbers of a finished run; its files do not change any more.
-
-    Raises:
-        UsageError: If a file is damaged.
-    """
-    folder = RunFolder(path)
-    info, rows = folder.info, folder.metrics()
-    tasks = list(accumulate(row["tasks"] for row in rows))
-    sent = list(accumulate(row["bytes_down"] + row["bytes_up"] for row in rows))
-    looks = tuple(
-        Look(row["round"], tasks[i], sent[i], _by_step(row["test"], measure))
-        for i, row in enumerate(rows)
-        if row["test"]
-    )
-    return Measured(
-        final=_by_step(info["final"], measure),
-        looks=looks,
-        wall_seconds=info["wall_seconds"],
-        tasks=tasks[-1],
-        bytes_down=sum(row["bytes_down"] for row in rows),
-        bytes_up=sum(row["bytes_up"] for row in rows),
-    )
-
-
-def _by_step(steps: Sequence[Mapping[str, Any]], measure: Measure) -> dict[int, float | None]:
-    # A model that came near to diverging may say NaN, which no mean survives.
-    return {s["step"]: s[measure] if math.isfinite(s[measure]) else None for s in steps}
-
-
-Runs = Sequence[Measured | None]
-"""An arm's runs by seed; None for one that is not finished."""
-
-
 def final(runs: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the final test by adaptation step, over seeds."""
-    return [{"step": step, **estimate(_at(runs, step)).to_json()} for step in steps]
+    """Return the final test by adaptation step, over seeds; of one seed, with the interval over clients.
+
+    ``clients_ci95``, ``tasks_ci95`` and ``diverged`` are by seed.
+    """
+    found = []
+    for step in steps:
+        mean = estimate(_at(runs, step))
+        over_clients = [estimate(run.of_clients(step)).ci95 if run else None for run in runs]
+        if len(runs) == 1:
+            mean = replace(mean, ci95=over_clients[0])
+        beside = {
+            "clients_ci95": over_clients,
+            "tasks_ci95": [run.final[step].tasks_ci95 if run else None for run in runs],
+            "diverged": [run.final[step].diverged if run else None for run in runs],
+        }
+        found.append({"step": step, **mean.to_json(), **beside})
+    return found
 
 
 def difference(runs: Runs, reference: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the final test less that of a reference arm, by adaptation step, paired by seed."""
-    return [{"step": step, **paired(_at(runs, step), _at(reference, step)).to_json()} for step in steps]
+    """Return the final test less that of a reference arm, by adaptation step, paired by seed.
+
+    Of one seed, the interval is over its test clients, paired by client.
+    """
+    return [{"step": step, **_difference(runs, reference, step).to_json()} for step in steps]
+
+
+def _difference(runs: Runs, reference: Runs, step: int) -> Estimate:
+    over_seeds = paired(_at(runs, step), _at(reference, step))
+    own, other = runs[0], reference[0]
+    if len(runs) > 1 or own is None or other is None or own.clients.keys() != other.clients.keys():
+        return over_seeds
+    over_clients = paired(own.of_clients(step), other.of_clients(step))
+    return replace(over_seeds, ci95=over_clients.ci95)
 
 
 def totals(runs: Runs) -> dict[str, Any]:
@@ -143,7 +92,7 @@ def _first(run: Measured | None, target: Target, measure: Measure) -> Look | Non
 
 
 def curve(runs: Runs, step: int) -> list[dict[str, Any]]:
-    """Return the looks at an adaptation step, over the seeds that are finished."""
+    """Return the looks at an adaptation step, over the seeds that are finished; see `final`."""
     finished = [run.looks for run in runs if run]
     points = []
     for looks in zip(*finished, strict=False):
@@ -154,7 +103,7 @@ def curve(runs: Runs, step: int) -> list[dict[str, Any]]:
                 "tasks": estimate([look.tasks for look in looks]).mean,
                 "bytes": estimate([look.bytes for look in looks]).mean,
                 "mean": values.mean,
-                "ci95": values.ci95,
+                "ci95": values.ci95 if len(runs) > 1 else looks[0].ci95[step],
             }
         )
     return points
@@ -171,7 +120,7 @@ def mean_final(runs: Runs, step: int) -> float | None:
 
 
 def _at(runs: Runs, step: int) -> list[float | None]:
-    return [None if run is None else run.final[step] for run in runs]
+    return [None if run is None else run.final[step].value for run in runs]
 
 
 def _of(runs: Runs, value: Callable[[Measured], float]) -> list[float | None]:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fedmeta.experiment.compare import measures
 from fedmeta.experiment.compare.finding import Place
-from fedmeta.experiment.compare.measures import Measure
+from fedmeta.experiment.compare.measured import Measure, Measured, read
 from fedmeta.experiment.compare.plans import ArmPlan, budget, inner_steps_a_task
 from fedmeta.experiment.config import Config
 
@@ -110,9 +109,9 @@ class Side:
         """The config of its first seed."""
         return self.plan.configs[0]
 
-    def runs(self, measure: Measure) -> list[measures.Measured | None]:
+    def runs(self, measure: Measure) -> list[Measured | None]:
         """Return its finished runs by seed."""
         return [
-            measures.read(entry.job.place.path, measure) if entry.job.status == "finished" else None
+            read(entry.job.place.path, measure) if entry.job.status == "finished" else None
             for entry in self.entries
         ]

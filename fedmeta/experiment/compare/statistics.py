@@ -1,24 +1,21 @@
-"""Means over seeds, and how sure they are."""
+"""Means and confidence intervals over seeds, or over the clients of one seed."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import stdtrit
-
-_UPPER = 0.975
-"""Quantile of a two-sided interval of 95%."""
+from fedmeta.federation import clustered_half_width
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds.
+    """A mean over independent repetitions.
 
     Attributes:
-        mean: Over the seeds that have a value; None if none has.
+        mean: Over those that have a value; None if none has, or if one is not finite.
         ci95: Half the 95% confidence interval; None below two values.
-        values: By seed; None where there is none.
+        values: By repetition; None where there is no finite one.
     """
 
     mean: float | None
@@ -37,19 +34,16 @@ def estimate(values: Sequence[float | None]) -> Estimate:
     own scatter says nothing about training it anew.
 
     Args:
-        values: By seed; None where a seed has no value.
+        values: By seed; None where a seed has no value, as its run is not finished. One that is not
+            finite, as the loss of a run whose tasks diverged, is not left out: there is no mean then.
     """
     known = [value for value in values if value is not None]
-    if not known:
-        return Estimate(None, None, tuple(values))
-    count = len(known)
-    mean = math.fsum(known) / count
-    if count == 1:
-        return Estimate(mean, None, tuple(values))
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (count - 1))
-    return Estimate(
-        mean, float(stdtrit(count - 1, _UPPER)) * deviation / math.sqrt(count), tuple(values)
-    )
+    finite = tuple(None if value is None or not math.isfinite(value) else value for value in values)
+    if not known or len(known) > sum(value is not None for value in finite):
+        return Estimate(None, None, finite)
+    mean = math.fsum(known) / len(known)
+    half = clustered_half_width([(value - mean) / len(known) for value in known])
+    return Estimate(mean, half, finite)
 
 
 def paired(values: Sequence[float | None], reference: Sequence[float | None]) -> Estimate:

@@ -1,6 +1,5 @@
 """A model that has been adapted to a support set."""
 
-import json
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from fedmeta.errors import DivergedError, UsageError
 from fedmeta.experiment.learned.arrays import to_inputs
-from fedmeta.files import write_atomically
+from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Algorithm, Tensors, expand_state
 from fedmeta.learning.inner import SUPPORT_X
 from fedmeta.learning.models.export import Network, to_plain
@@ -135,7 +134,7 @@ def write_file(path: Path | str, tensors: Tensors, about: dict[str, Any]) -> Non
     """
     try:
         # One entry, since the format keeps several in no fixed order.
-        data = save(tensors, {"about": json.dumps(about, default=str)})
+        data = save(tensors, {"about": to_json(about, default=str)})
         write_atomically(Path(path), data)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror}") from None

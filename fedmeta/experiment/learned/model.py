@@ -220,6 +220,8 @@ def _checkpoint(folder: RunFolder, best: bool) -> tuple[Snapshot, list[str]]:
                 return folder.checkpoints.load(manifest.best_round)[0], notes
             except DamagedCheckpointError as error:
                 raise UsageError(f"{error}: the best checkpoint cannot be used") from None
+        if best:
+            notes.append(f"no round has a score to be the best by: round {snapshot.round} is used")
         return snapshot, notes
     why = f": {notes[0]}" if notes else ": no round was finished"
     raise UsageError(f"{folder.path} has no checkpoint to load{why}")

@@ -11,7 +11,7 @@ from typing import Any
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.tracking.tracker import Entry, Tracked
-from fedmeta.files import write_atomically
+from fedmeta.files import to_json, write_atomically
 
 ALWAYS = "tasks"
 """A metric that every round has."""
@@ -122,7 +122,7 @@ class MLflowStore:
         place = (beside / "mlartifacts").as_uri() if "MLFLOW_TRACKING_URI" not in os.environ else None
         found = experiment.experiment_id if experiment else self._client.create_experiment(name, place)
         run = self._client.create_run(found, run_name=self.folder.path.name)
-        write_atomically(self._kept, json.dumps({"run_id": run.info.run_id}).encode())
+        write_atomically(self._kept, to_json({"run_id": run.info.run_id}).encode())
         return str(run.info.run_id)
 
     def _describe(self, there: Mapping[str, str]) -> None:

@@ -79,9 +79,7 @@ class MetaStrategy(Strategy):
             rewards.signatures,
         )
         self.evaluation_gate = EvaluationGate(
-            quantities(learner.algorithm),
-            len(self.steps),
-            max(workload.evaluation_tasks, workload.track_tasks),
+            quantities(learner.algorithm), len(self.steps), learner.evaluation_count
         )
         self.first_round = start.round + 1 if start else 1
         self._optimizer = ServerOptimizer(

@@ -28,10 +28,10 @@ function progress(row) {
 function quality(measure) {
   return (row) => {
     const value = result(measure)(row);
-    if (!known(value)) return "–";
+    if (!known(value)) return measure === "loss" && row.final?.diverged ? make("span", { title: `tasks that diverged: ${row.final.diverged}` }, "infinite") : "–";
     if (!row.final) return make("span", { class: "quiet", title: "last round, training tasks" }, shown(value));
     const half = row.final[measure === "accuracy" ? "ci95" : "loss_ci95"];
-    return make("span", { title: `${interval(value, half)}: test clients, ${row.final.step} adaptation steps` }, shown(value));
+    return make("span", { title: `${interval(value, half)} over ${row.final.over}: test clients, ${row.final.step} adaptation steps` }, shown(value));
   };
 }
 

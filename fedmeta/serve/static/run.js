@@ -1,5 +1,5 @@
 import { draw } from "/static/charts.js";
-import { $, address, ask, badge, complain, count, facts, fill, interval, make, plainTable, shown, warning } from "/static/dom.js";
+import { $, address, ask, badge, complain, count, facts, fill, make, plainTable, shown, warning } from "/static/dom.js";
 import { Grid } from "/static/grid.js";
 import { follow, paced } from "/static/live.js";
 
@@ -25,14 +25,8 @@ function head(run) {
 }
 
 function adaptation(run) {
-  $("adaptation").hidden = run.steps.length === 0;
-  const graded = run.steps.some((row) => (row.accuracy ?? null) !== null);
-  const columns = ["adaptation steps", ...(graded ? ["accuracy"] : []), "loss", "tasks"];
-  const rows = run.steps.map((row) => [
-    row.step === 0 ? "before" : String(row.step), ...(graded ? [interval(row.accuracy, row.ci95)] : []),
-    interval(row.loss, row.loss_ci95), count(row.tasks),
-  ].map(String));
-  fill($("steps"), run.steps.length ? plainTable({ title: "Results of test clients", columns, rows, note: "Means over tasks, with 95% intervals." }) : null);
+  $("adaptation").hidden = !run.steps;
+  fill($("steps"), run.steps ? plainTable(run.steps) : null);
   draw($("by-step"), run.adaptation);
 }
 

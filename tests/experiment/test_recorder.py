@@ -1,0 +1,58 @@
+"""Which round is the best: what diverged or did not answer never makes one."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from fedmeta.experiment import Config
+from fedmeta.experiment.recorder import score
+from fedmeta.federation import EvaluationSums, RoundRecord, merge
+from tests.experiment.helpers import TINY
+
+NOTHING: dict[str, Any] = dict.fromkeys(RoundRecord.__dataclass_fields__)
+
+
+def validated(parts: Sequence[EvaluationSums], asked: int = 2) -> RoundRecord:
+    """A round after which these validation clients answered."""
+    results = merge([3], parts, asked)
+    return RoundRecord(**NOTHING | {"round": 4, "skipped": False, "loss": 0.1, "evaluation": results})
+
+
+def losses(*clients: Sequence[float]) -> list[EvaluationSums]:
+    return [EvaluationSums(len(v), {"loss": [sum(v)]}, {"loss": [0.0]}, [0]) for v in clients]
+
+
+def graded(right: float, diverged: int = 0) -> EvaluationSums:
+    sums = {"loss": [1.0], "accuracy": [right]}
+    return EvaluationSums(10, sums, {"loss": [1.0], "accuracy": [right]}, [diverged])
+
+
+CONFIG = Config(**TINY)
+
+
+def test_the_score_is_minus_the_loss_and_in_classification_the_accuracy() -> None:
+    assert score(validated(losses([1.0, 2.0], [6.0, 3.0])), CONFIG) == -3.0
+    assert score(validated([graded(7), graded(8)]), CONFIG) == 0.75
+
+
+def test_in_regression_a_round_in_which_a_task_diverged_or_a_client_was_missing_is_no_best_one() -> None:
+    """Without the client whose task is hard, the loss would have been the lowest of all."""
+    [diverged] = [EvaluationSums(2, {"loss": [0.001]}, {"loss": [0.0]}, [1])]
+    assert score(validated([*losses([0.001, 0.001]), diverged]), CONFIG) is None
+    assert score(validated(losses([0.001, 0.001])), CONFIG) is None
+
+
+def test_in_classification_what_diverged_or_is_missing_was_wrong() -> None:
+    """9 of 10 right and the other client silent is 9 of 20; 4 diverged are among the wrong ones."""
+    assert score(validated([graded(9)]), CONFIG) == pytest.approx(9 / 20)
+    assert score(validated([graded(9), graded(5, diverged=4)]), CONFIG) == pytest.approx(14 / 20)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_without_validation_a_loss_that_is_not_finite_is_no_score(loss: float) -> None:
+    config = Config(**TINY | {"validation_clients": 0, "evaluation": {"every": 0}})
+    values = NOTHING | {"round": 1, "skipped": False}
+    assert score(RoundRecord(**values | {"loss": loss}), config) is None
+    assert score(RoundRecord(**values | {"loss": 2.0}), config) == -2.0
