@@ -20,7 +20,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
-from fedmeta.federation.stock import EXAMPLES, SERVER_ROUND, Arrays, to_record, weights_of
+from fedmeta.federation.stock import EXAMPLES, SERVER_ROUND, Arrays, is_stock, to_record, weights_of
 from fedmeta.registry import import_dotted
 
 
@@ -68,6 +68,8 @@ def user_mods(paths: Sequence[str], local_lr: float) -> list[Mod]:
     def play(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         if message.metadata.message_type != MessageType.TRAIN:
             return call_next(message, context)
+        if is_stock(message):
+            return _around(call_next, mods)(message, context)
         return _Exchange(message, call_next, local_lr).through(mods, context)
 
     return [play]
@@ -88,13 +90,10 @@ class _Exchange:
 
     def through(self, mods: Sequence[Mod], context: Context) -> Message:
         """Ask the client through the mods, and return its answer as fedmeta's server expects it."""
-        app: ClientAppCallable = self._client
-        for mod in reversed(mods):
-            app = partial(_call, mod, app)
         shown = {key: value for key, value in self.config.items() if key != ROUND}
         shown[SERVER_ROUND] = self.config[ROUND]
         self.message.content = _request(to_record(self.state), shown)
-        reply = app(self.message, context)
+        reply = _around(self._client, mods)(self.message, context)
         return reply if reply.has_error() else self._as_update(reply)
 
     def _client(self, message: Message, context: Context) -> Message:
@@ -141,6 +140,12 @@ class _Exchange:
 
 def _request(arrays: ArrayRecord, config: dict[str, ConfigRecordValues]) -> RecordDict:
     return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(config)})
+
+
+def _around(app: ClientAppCallable, mods: Sequence[Mod]) -> ClientAppCallable:
+    for mod in reversed(mods):
+        app = partial(_call, mod, app)
+    return app
 
 
 def _call(mod: Mod, call_next: ClientAppCallable, message: Message, context: Context) -> Message:

@@ -82,6 +82,17 @@ def test_what_a_mod_changes_of_the_weights_is_what_the_server_steps_along() -> N
         torch.testing.assert_close(quartered[key], value, rtol=1e-5, atol=1e-6)
 
 
+def test_a_request_of_flowers_own_strategies_goes_through_the_mods_as_it_is() -> None:
+    content = {"server-round": 1}
+    plain = ask(SINUSOID, 3, MessageType.TRAIN, request(SINUSOID, **content))
+    mods = user_mods([f"{PARTS}:halve"], SINUSOID.local_lr)
+    halved = ask(SINUSOID, 3, MessageType.TRAIN, request(SINUSOID, **content), mods=mods)
+    start = SINUSOID.build().init_state()
+    for key, array in halved.content.array_records["arrays"].items():
+        whole = plain.content.array_records["arrays"][key].numpy()
+        np.testing.assert_allclose(array.numpy(), (start[key].numpy() + whole) / 2, rtol=1e-6)
+
+
 def test_evaluation_goes_past_the_mods() -> None:
     mods = user_mods([f"{PARTS}:halve"], SINUSOID.local_lr)
     content = request(SINUSOID, round=1)

@@ -31,7 +31,7 @@ class AggregationOptions(Options):
             ``bulyan`` (El Mhamdi et al. 2018, arXiv:1802.07927); or the dotted path of a Flower
             strategy, which then steps instead of the server's optimizer. All but the mean hold a round's
             updates in memory.
-        malicious: Clients of a round that ``krum``, ``multi-krum`` and ``bulyan`` withstand.
+        malicious: Clients of a round that ``krum``, ``multi-krum`` and ``bulyan`` withstand; at least 1.
         keep: Updates that ``multi-krum`` averages over their tasks; None: all but the malicious, which
             is also the most.
         trim: Share of the values that ``trimmed-mean`` leaves out at either end, rounded down to whole
