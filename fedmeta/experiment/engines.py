@@ -34,7 +34,7 @@ def require_engine(config: Config) -> None:
 def clients_side(config: Config) -> Callable[[], ClientSide]:
     """Return what builds the clients' side of a run in another process; it is picklable, and small."""
     faults = planning.faults(config) if config.faults.any else None
-    return partial(build_side, planning.workload(config), config.behaviours, faults)
+    return partial(build_side, planning.workload(config), config.behaviours, faults, config.mods)
 
 
 @contextmanager

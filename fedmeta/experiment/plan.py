@@ -14,6 +14,9 @@ from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, W
 from fedmeta.federation.behaviours import Casting, mods_for, read_behaviours
 from fedmeta.federation.engine import GridBuilder
 from fedmeta.federation.faults import FaultyGrid, read_faults
+from fedmeta.federation.mods import load_mods, user_mods
+from fedmeta.federation.server.flower_strategy import build_strategy
+from fedmeta.federation.server.optimizer import require_fits
 from fedmeta.learning import LearnerSetup, resolve_setup
 from fedmeta.options import parse_options
 from fedmeta.tasks import Population, family_kind
@@ -23,10 +26,13 @@ def resolve(config: Config) -> Config:
     """Fill in the defaults of the chosen task family, model and algorithm.
 
     Raises:
-        ConfigError: If one of them does not exist or has no such option.
+        ConfigError: If one of them, or a Flower strategy or mod, does not exist or has no such option.
     """
     setup = resolve_setup(_setup(config))
     faults(config)
+    load_mods(config.mods)
+    if config.aggregation.is_strategy:
+        build_strategy(config.aggregation)
     rule = config.incentives.rule
     if config.chain.enabled and rule == "none":
         # A ledger without awards would record rounds and pay nobody; tasks are what was surely given.
@@ -95,8 +101,13 @@ def plan(config: Config) -> Plan:
 
 
 def mods(config: Config) -> dict[int, list[Mod]]:
-    """Return what stands between the clients that misbehave and their honest selves."""
-    return mods_for(config.behaviours, workload(config))
+    """Return what stands between clients and the server: a user's mods, then those who misbehave."""
+    playing = mods_for(config.behaviours, workload(config))
+    if not config.mods:
+        return playing
+    outer = user_mods(config.mods, config.local_lr)
+    training = population(config).clients("train")
+    return {client: [*outer, *playing.get(client, ())] for client in training}
 
 
 def faults(config: Config) -> FaultPlan:
@@ -125,20 +136,16 @@ def check(config: Config, trial: bool = True) -> Learner:
         UsageError: If an extra is missing.
     """
     require_extra(config.tracking)
-    if config.engine != "deployment":
-        return _tried(config, workload(config).build(), trial)
-    learner = _tried(config, workload(config).build_for_server(), trial)
-    if not learner.has_data and config.incentives.needs_held_out:
+    on_machines = config.engine == "deployment"
+    learner = workload(config).build_for_server() if on_machines else workload(config).build()
+    require_fits(config.server, learner.template)
+    if trial:
+        try_parts(config, learner)
+    if on_machines and not learner.has_data and config.incentives.needs_held_out:
         raise DataError(
             f"incentives.rule = '{config.incentives.rule}' scores on the validation clients' tasks, "
             "whose data are not on this machine"
         )
-    return learner
-
-
-def _tried(config: Config, learner: Learner, trial: bool) -> Learner:
-    if trial:
-        try_parts(config, learner)
     return learner
 
 

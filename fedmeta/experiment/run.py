@@ -16,6 +16,7 @@ from fedmeta.experiment.environment import provenance
 from fedmeta.experiment.execution import execute
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.result import Listener, Result
+from fedmeta.federation.server.flower_strategy import require_resumable
 from fedmeta.options import nearest, parse_options
 
 CHAIN_RESUMABLE = ("provider", "chain_id", "port", "addresses", "budget", "batch", "claim", "keystore")
@@ -113,6 +114,9 @@ def resume(
         learner = planning.check(config, check)
         require_engine(config)
         planning.faults(config)
+        rounds = folder.checkpoints.rounds()
+        if rounds and rounds[0] < config.rounds:
+            require_resumable(config.aggregation)
         if config.chain.enabled:
             _look_at_ledger(folder, config, new_campaign)
         elif new_campaign:

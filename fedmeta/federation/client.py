@@ -1,10 +1,11 @@
 """The Flower ClientApp: one client's replies, and the form that they have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from flwr.app import (
     ArrayRecord,
     ConfigRecord,
+    ConfigRecordValues,
     Context,
     Message,
     MessageType,
@@ -19,11 +20,12 @@ from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.flower import client_error, fill
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.signing import SIGNATURE, Signatures
+from fedmeta.federation.stock import METRICS as METRICS
+from fedmeta.federation.stock import ROUND as ROUND
+from fedmeta.federation.stock import SERVER_ROUND, StockReplies, is_stock, with_proximal
 
 ARRAYS = "arrays"
-METRICS = "metrics"
 CONFIG = "config"
-ROUND = "round"
 TASKS = "num-tasks"
 DIVERGED = "diverged"
 PARTITION = "partition-id"
@@ -73,9 +75,17 @@ class ReplyWriter:
         return RecordDict({METRICS: metrics, CONFIG: ConfigRecord({ROUND: round_})})
 
 
-def request_content(arrays: ArrayRecord, round_: int) -> RecordDict:
-    """Return the content of a request, which all clients of a round share."""
-    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({ROUND: round_})})
+def request_content(
+    arrays: ArrayRecord, round_: int, more: Mapping[str, ConfigRecordValues] | None = None
+) -> RecordDict:
+    """Return the content of a request, which all clients of a round share.
+
+    Args:
+        arrays: The state.
+        round_: The round.
+        more: What a user's strategy tells its clients beside it.
+    """
+    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**(more or {}), ROUND: round_})})
 
 
 def read_request(message: Message) -> tuple[ArrayRecord, int]:
@@ -87,7 +97,10 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
     arrays, config = message.content.get(ARRAYS), message.content.get(CONFIG)
     round_ = config.get(ROUND) if isinstance(config, ConfigRecord) else None
     if not isinstance(arrays, ArrayRecord) or not isinstance(round_, int):
-        raise ValueError(f"a request needs '{ARRAYS}' and a '{CONFIG}' with '{ROUND}'")
+        raise ValueError(
+            f"a request needs '{ARRAYS}' and a '{CONFIG}' with '{SERVER_ROUND}', as Flower's strategies "
+            f"send it, or '{ROUND}', as fedmeta's server does"
+        )
     return arrays, round_
 
 
@@ -122,35 +135,49 @@ def _signing(codec: Codec, signatures: Signatures) -> Mod:
 
 
 def build_client_app(
-    learner: Learner, mods: Sequence[Mod] = (), signatures: Signatures | None = None
+    learner: Learner,
+    mods: Sequence[Mod] = (),
+    signatures: Signatures | None = None,
+    stock: bool | None = None,
 ) -> ClientApp:
     """Build the ClientApp: the same work as a grid stacks, for a cohort of one.
 
     It answers ``train`` with the client's pseudo-gradient, task count and metrics, ``evaluate`` with
     sums over its evaluation tasks, and ``query`` with its partition. Which client it is, the node's
-    ``partition-id`` says.
+    ``partition-id`` says. A request of one of Flower's own strategies, which has a ``server-round``, is
+    answered as they expect it: by weights, and metrics with ``num-examples`` (see `StockReplies`).
 
     Args:
         learner: The clients' side of the workload.
         mods: Flower mods around both handlers.
         signatures: Signs what the client answers; None: replies are not signed.
+        stock: Whether to answer as Flower's strategies expect it; None: the request decides.
     """
     codec = Codec(learner.template)
     signing = [_signing(codec, signatures)] if signatures else []
     app = ClientApp(mods=[*signing, *mods])
     writer = ReplyWriter(codec)
+    flowers = StockReplies(learner)
+
+    def for_flower(message: Message) -> bool:
+        return is_stock(message) if stock is None else stock
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        arrays, round_ = read_request(message)
         client = partition_of(context)
-        update = learner.train(codec.decode(arrays), round_, [client])
+        if for_flower(message):
+            return flowers.train(message, client)
+        arrays, round_ = read_request(message)
+        own = with_proximal(learner, message.content.config_records[CONFIG])
+        update = own.train(codec.decode(arrays), round_, [client])
         if client in update.failures:
             return client_error(update.failures[client], message)
         return Message(next(writer.training(update, round_)), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
+        if for_flower(message):
+            return flowers.evaluate(message, partition_of(context))
         arrays, round_ = read_request(message)
         sums = learner.evaluate(codec.decode(arrays), partition_of(context), round_)
         return Message(writer.evaluation(sums, round_), reply_to=message)

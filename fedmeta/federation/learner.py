@@ -195,7 +195,9 @@ class Learner:
         """Take local steps ``theta <- theta - local_lr * g``; per client sum g and average the metrics.
 
         The sum is ``(theta_0 - theta_k) / local_lr``: what FedAvg's server steps along (Reddi et al.
-        2021, "Adaptive Federated Optimization", Algorithm 1).
+        2021, "Adaptive Federated Optimization", Algorithm 1). With ``proximal_mu`` each g has the
+        gradient ``mu (theta - theta_0)`` of FedProx's term too (Li et al. 2020, "Federated Optimization
+        in Heterogeneous Networks", equation 2); it is 0 in the first step.
 
         Args:
             own: The state that each of C clients starts from, ``[C, ...]``.
@@ -215,6 +217,9 @@ class Learner:
             )
             mean = {key: _client_mean(value, clients) for key, value in gradients.items()}
             seen.append({key: _client_mean(value, clients) for key, value in metrics.items()})
+            if workload.proximal_mu and total:
+                pull = workload.proximal_mu * workload.local_lr
+                mean = {key: value - pull * total[key] for key, value in mean.items()}
             total = {key: total[key] + mean[key] for key in mean} if total else mean
             if step + 1 < workload.local_steps:
                 own = {key: value - workload.local_lr * mean[key] for key, value in own.items()}

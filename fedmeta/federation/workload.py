@@ -24,6 +24,7 @@ class Workload:
         tasks_per_client: Tasks of a client in each of its local steps.
         local_steps: Meta-steps that a client takes before it replies.
         local_lr: Step size of those.
+        proximal_mu: Weight of FedProx's term ``mu / 2 |theta - theta_0|^2`` in each of them.
         dtype: Of the state, the tasks and the updates.
         evaluation_tasks: Tasks that each held-out client is evaluated on.
         evaluation_steps: Adaptation steps after which it is, increasing.
@@ -42,6 +43,7 @@ class Workload:
     evaluation_tasks: int = 100
     evaluation_steps: tuple[int, ...] = (0, 1, 3, 5, 10)
     track_tasks: int = 20
+    proximal_mu: float = 0.0
 
     def build(self) -> Learner:
         """Load the data and build the algorithm.

@@ -130,6 +130,8 @@ def _federation(config: Config) -> dict[str, Any]:
 def _no_federation(config: Config) -> dict[str, Any]:
     """Return what switches off everything that needs clients who reply."""
     off: dict[str, Any] = {}
+    if config.mods:
+        off["mods"] = []
     if config.behaviours:
         off["behaviours"] = []
     if config.faults.any:

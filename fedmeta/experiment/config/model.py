@@ -80,6 +80,7 @@ class Config(Options):
         server: The server's optimizer.
         gate: What a reply must satisfy.
         aggregation: How admitted updates become one.
+        mods: Flower mods around the training of every client, by dotted path, the outermost first.
         behaviours: Clients that do not do their part: tables of kind, clients and options.
         faults: What goes wrong by plan.
         evaluation: Of held-out clients.
@@ -118,6 +119,7 @@ class Config(Options):
     server: ServerOptions = ServerOptions()
     gate: GateOptions = GateOptions()
     aggregation: AggregationOptions = AggregationOptions()
+    mods: tuple[str, ...] = Field((), strict=False)
     behaviours: list[dict[str, Any]] = Field(default_factory=list)
     faults: FaultOptions = FaultOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
@@ -158,7 +160,7 @@ class Config(Options):
         if self.quorum > self.cohort:
             raise ValueError(f"quorum = {self.quorum} is larger than cohort = {self.cohort}")
         if self.training == "federated":
-            self.aggregation.check(self.quorum or (self.cohort + 1) // 2)
+            self.aggregation.check(self.quorum or (self.cohort + 1) // 2, self.cohort)
         if self.evaluation.every and not self.validation_clients:
             raise ValueError("evaluation.every needs validation_clients of at least 1")
         if self.evaluation.track and not self.test_clients:
@@ -188,6 +190,7 @@ class Config(Options):
         asked = {
             "incentives.rule": self.incentives.rule != "none",
             "chain.provider": self.chain.enabled,
+            "mods": bool(self.mods),
             "behaviours": bool(self.behaviours),
             "faults": self.faults.any,
         }

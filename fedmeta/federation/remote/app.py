@@ -13,6 +13,7 @@ from fedmeta.federation.client import build_client_app, partition_of
 from fedmeta.federation.faults import FaultPlan, fault_mod
 from fedmeta.federation.flower import client_error
 from fedmeta.federation.learner import Learner, describe
+from fedmeta.federation.mods import user_mods
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import one_thread
 from fedmeta.federation.workload import Workload
@@ -36,7 +37,10 @@ class ClientSide:
 
 
 def build_side(
-    workload: Workload, behaviours: Sequence[Mapping[str, Any]], faults: FaultPlan | None = None
+    workload: Workload,
+    behaviours: Sequence[Mapping[str, Any]],
+    faults: FaultPlan | None = None,
+    mods: Sequence[str] = (),
 ) -> ClientSide:
     """Build the clients' side from plain values.
 
@@ -44,9 +48,11 @@ def build_side(
         workload: What clients do.
         behaviours: Who does something else; see `mods_for`.
         faults: What goes wrong with clients; see `fault_mod`. None: nothing.
+        mods: A user's mods around every client's training, by dotted path.
     """
     learner = workload.build()
     everybody = [fault_mod(faults, learner)] if faults else []
+    everybody += user_mods(mods, workload.local_lr)
     return ClientSide(learner, mods_for(behaviours, workload), everybody)
 
 

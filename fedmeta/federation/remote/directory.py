@@ -19,6 +19,8 @@ LOOK_SECONDS = 2.0
 """Seconds between two looks for nodes that joined or left while replies are waited for."""
 QUERY_SECONDS = 120.0
 """Seconds after which a node that has not said what it holds is asked again."""
+SHORT_SECONDS = 5.0
+"""Seconds after which it is said that there are fewer nodes than clients."""
 
 
 def ignore(*_: object) -> None:
@@ -59,6 +61,8 @@ class Directory(PolledGrid):
         self._refused: dict[int, str] = {}
         self._receivers: dict[str, int] = {}
         self._looked = -math.inf
+        self._began = math.inf
+        self._missing: int | None = 0
 
     def set_run(self, run: Run) -> None:
         """Set the run that the grid works for."""
@@ -130,6 +134,7 @@ class Directory(PolledGrid):
         self._check()
         self._looked = time.monotonic()
         connected = set(self._grid.get_node_ids())
+        self._tell_of_missing(len(connected))
         for node in [node for node in self._client_of if node not in connected]:
             self._forget(node)
         self._silent &= connected
@@ -143,6 +148,26 @@ class Directory(PolledGrid):
         settled = self._client_of.keys() | self._silent | self._second.keys() | self._refused.keys()
         self._ask(sorted(connected - settled - lasting.keys()))
         self._hear()
+
+    def _tell_of_missing(self, connected: int) -> None:
+        """Warn while there are fewer nodes than clients, until once there are as many.
+
+        By default Flower's simulation has two, and no others come however long they are waited for.
+        """
+        self._began = min(self._began, self._looked)
+        missing = self._clients - connected
+        if self._missing is None or missing <= 0:
+            self._missing = None
+        elif self._looked - self._began >= SHORT_SECONDS and self._missing != missing:
+            self._missing = missing
+            log.warning(
+                "%d of %d nodes are connected, waiting for the others; in Flower's simulation say how "
+                'many there are: flwr run . --federation-config "num-supernodes=%d"; on real machines '
+                "start more SuperNodes",
+                connected,
+                self._clients,
+                self._clients,
+            )
 
     def _ask(self, nodes: list[int]) -> None:
         if nodes:

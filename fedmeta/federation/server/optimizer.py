@@ -80,6 +80,17 @@ def _why_not(options: ServerOptions, error: Exception) -> str:
     )
 
 
+def require_fits(options: ServerOptions, state: Tensors) -> None:
+    """Check that the optimizer takes tensors of these shapes: Muon wants matrices and nothing else.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if options.optimizer != "Adam":
+        # Adam takes any, and a first optimizer costs a second of torch's imports.
+        ServerOptimizer(options, state, 1)
+
+
 def learning_rate(options: ServerOptions, round_: int, rounds: int) -> float:
     """Return the rate of a round in ``1..rounds``: a pure function, so that resuming needs no state.
 
@@ -99,6 +110,9 @@ class ServerOptimizer:
         options: Which optimizer.
         state: The state to start from; it is copied.
         rounds: Length of the schedule.
+
+    Raises:
+        ConfigError: If the optimizer does not take tensors of these shapes.
     """
 
     def __init__(self, options: ServerOptions, state: Tensors, rounds: int) -> None:
@@ -109,7 +123,10 @@ class ServerOptimizer:
         self._state = {key: state[key].detach().clone() for key in sorted(state)}
         # Whole numbers in a state (a step count, say) are not for an optimizer to move.
         self._keys = [key for key, value in self._state.items() if value.is_floating_point()]
-        self._optimizer = _build(options, [self._state[key] for key in self._keys])
+        try:
+            self._optimizer = _build(options, [self._state[key] for key in self._keys])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"server: {_why_not(options, error)}") from None
 
     @property
     def state(self) -> Tensors:
@@ -138,6 +155,11 @@ class ServerOptimizer:
                 self._state[key].copy_(before[key])
             self._optimizer.state.clear()
             self.restore(memory)
+
+    def put(self, state: Tensors) -> None:
+        """Set the state, which something else stepped."""
+        for key, value in state.items():
+            self._state[key].copy_(value)
 
     def _clip_factor(self, pseudo_gradient: Tensors) -> float | None:
         limit = self.options.clip_norm

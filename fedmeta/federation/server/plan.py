@@ -46,7 +46,7 @@ class Plan:
             raise ConfigError(f"quorum = {self.quorum} is not within 0 and cohort = {self.cohort}")
         if not self.timeout > 0:
             raise ConfigError(f"timeout = {self.timeout}: must be above 0")
-        self.aggregation.check(self.quorum)
+        self.aggregation.check(self.quorum, self.cohort)
 
     @property
     def asked(self) -> int:

@@ -1,11 +1,12 @@
 """The one strategy: sample, ask, admit, aggregate, step, evaluate, report."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
@@ -17,10 +18,13 @@ from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import quantities, with_evaluation
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import RoundRecord, Snapshot
+from fedmeta.federation.server.aggregate import Aggregator
 from fedmeta.federation.server.evaluation_replies import EvaluationGate
+from fedmeta.federation.server.flower_strategy import StrategyAggregator, UserStrategy
 from fedmeta.federation.server.gate import AdmissionGate, Update
+from fedmeta.federation.server.memory import why_not_resumable
 from fedmeta.federation.server.nodes import Addresses, by_client, sample_cohort, wait_for_nodes
-from fedmeta.federation.server.optimizer import ServerOptimizer, learning_rate
+from fedmeta.federation.server.optimizer import ServerOptimizer, ServerOptions, learning_rate
 from fedmeta.federation.server.plan import Plan
 from fedmeta.federation.server.receiving import Receiver
 from fedmeta.federation.server.robust import build_aggregator
@@ -85,8 +89,11 @@ class MetaStrategy(Strategy):
         self._optimizer = ServerOptimizer(
             plan.server, start.state if start else learner.template, plan.rounds
         )
+        self._lr = workload.local_lr
+        self._user = UserStrategy(plan.aggregation, plan.asked) if plan.aggregation.is_strategy else None
         if start:
-            self._optimizer.restore(start.optimizer)
+            self._memory.restore(start.optimizer)
+        self._warned = False
         self._cohort: list[int] = []
         self._addresses: Addresses | None = None
         self._receiver: Receiver | None = None
@@ -97,9 +104,14 @@ class MetaStrategy(Strategy):
         """The current state, serialized."""
         return self.codec.encode(self._optimizer.state)
 
+    @property
+    def _memory(self) -> UserStrategy | ServerOptimizer:
+        """What makes the steps, and remembers something between them."""
+        return self._user or self._optimizer
+
     def snapshot(self, round_: int) -> Snapshot:
         """Return where the run stands after `round_`."""
-        return Snapshot(round_, self._optimizer.state, self._optimizer.export())
+        return Snapshot(round_, self._optimizer.state, self._memory.export())
 
     @override
     def configure_train(
@@ -107,44 +119,66 @@ class MetaStrategy(Strategy):
     ) -> Iterable[Message]:
         """Draw the clients of the round and address the same request to each."""
         self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.asked)
-        return self._requests(MessageType.TRAIN, server_round, arrays, self._cohort)
+        more = self._user.configure(server_round, arrays) if self._user else None
+        return self._requests(MessageType.TRAIN, server_round, arrays, self._cohort, more)
 
     @override
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Admit what is sound, average it, and take the server's step.
+        """Admit what is sound, average it, and take the server's step; or let a user's strategy do both.
 
         Returns:
             The new state and the means of the clients' metrics; None for both if the quorum was missed.
 
         Raises:
             DivergedError: If the state, or every update to it, turned non-finite.
+            RunError: If a user's strategy failed.
         """
-        aggregator = build_aggregator(self.plan.aggregation, server_round, self.codec.size)
+        aggregator = self._aggregator(server_round)
         tally = RoundTally(server_round, self._cohort, self.gate, aggregator, self.scorer)
         for client, sent in by_client(replies, self._book()):
             tally.take(client, sent)
         tally.close(self.plan, self._receiver)
-        skipped = tally.admitted < max(1, self.plan.quorum)
+        skipped = self._why_skipped(tally)
         if not skipped:
             tally.award(lambda vector: self._preview(server_round, vector))
-            self._optimizer.step(server_round, self.codec.split(tally.pseudo_gradient))
+            self._step(server_round, tally)
             require_finite(self._optimizer.state, server_round, self.plan)
+        rate = learning_rate(self.plan.server, server_round, self.plan.rounds)
         self._record = tally.record(
-            skipped,
-            learning_rate(self.plan.server, server_round, self.plan.rounds),
-            self.codec.total_bytes,
+            bool(skipped), math.nan if self._user else rate, self.codec.total_bytes
         )
         if skipped:
-            log.warning(
-                "round %d skipped: %d admitted, quorum %d",
-                server_round,
-                tally.admitted,
-                self.plan.quorum,
-            )
+            log.warning("round %d skipped: %s", server_round, skipped)
             return None, None
         return self.arrays, MetricRecord({TASKS: self._record.tasks, "loss": self._record.loss})
+
+    def _aggregator(self, round_: int) -> Aggregator:
+        if self._user:
+            return StrategyAggregator(self._user, round_, self._optimizer.state, self.codec, self._lr)
+        return build_aggregator(self.plan.aggregation, round_, self.codec.size, self._warn_once)
+
+    def _warn_once(self, line: str) -> None:
+        if not self._warned:
+            log.warning(line)
+        self._warned = True
+
+    def _why_skipped(self, tally: RoundTally) -> str | None:
+        """Return why a round changes nothing; None if it does."""
+        if tally.admitted < max(1, self.plan.quorum):
+            return f"{tally.admitted} admitted, quorum {self.plan.quorum}"
+        if isinstance(tally.aggregator, StrategyAggregator):
+            _ = tally.pseudo_gradient
+            if tally.aggregator.state is None:
+                return f"{self.plan.aggregation.rule} aggregated nothing of {tally.admitted} admitted"
+        return None
+
+    def _step(self, round_: int, tally: RoundTally) -> None:
+        if isinstance(tally.aggregator, StrategyAggregator) and tally.aggregator.state:
+            self._optimizer.put(tally.aggregator.state)
+        else:
+            self._optimizer.step(round_, self.codec.split(tally.pseudo_gradient))
 
     @override
     def configure_evaluate(
@@ -168,6 +202,12 @@ class MetaStrategy(Strategy):
     def summary(self) -> None:
         """Log what this strategy does."""
         plan = self.plan
+        if self._user:
+            log.info("%s aggregates and steps", plan.aggregation.rule)
+            if plan.server != ServerOptions():
+                log.warning("server.* is not used: %s makes the step", plan.aggregation.rule)
+            if reason := why_not_resumable(self._user.strategy):
+                log.warning("this run cannot be resumed: %s", reason)
         log.info(
             "%d of %d clients a round, quorum %d, %s at %g (%s)",
             plan.cohort,
@@ -249,9 +289,14 @@ class MetaStrategy(Strategy):
         return self._optimizer.preview(round_, self.codec.split(vector))
 
     def _requests(
-        self, kind: str, round_: int, arrays: ArrayRecord, clients: Iterable[int]
+        self,
+        kind: str,
+        round_: int,
+        arrays: ArrayRecord,
+        clients: Iterable[int],
+        more: Mapping[str, ConfigRecordValues] | None = None,
     ) -> Iterator[Message]:
-        content, book = request_content(arrays, round_), self._book()
+        content, book = request_content(arrays, round_, more), self._book()
         for client in clients:
             if (node := book.node_of(client)) is not None:
                 yield Message(content, node, kind, group_id=str(round_))

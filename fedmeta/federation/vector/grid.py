@@ -10,7 +10,7 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedmeta.federation.client import ReplyWriter, build_client_app, read_request
+from fedmeta.federation.client import CONFIG, ReplyWriter, build_client_app, read_request
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.flower import (
@@ -23,6 +23,7 @@ from fedmeta.federation.flower import (
 from fedmeta.federation.grids import RunGrid
 from fedmeta.federation.learner import CohortUpdate, Learner, describe
 from fedmeta.federation.signing import Signatures
+from fedmeta.federation.stock import is_stock
 from fedmeta.federation.vector.execution import EvaluateJob, Executor, Job, Outcome, TrainJob, one_thread
 from fedmeta.learning import Tensors
 
@@ -125,6 +126,13 @@ class VectorGrid(RunGrid):
                 yield self._ask_app(message, self._modded.get(self._client(message), self._app))
             return
         state, round_ = request
+        own = [self._own_app(self._client(message), round_) for message in messages]
+        if all(own) or not _is_plain(messages[0]):
+            for message, app in zip(messages, own, strict=True):
+                if time.monotonic() > deadline:
+                    return
+                yield self._ask_app(message, app or self._app)
+            return
         size = self.learner.chunk_clients if kind == MessageType.TRAIN else 1
         chunks = [messages[first : first + size] for first in range(0, len(messages), size)]
         jobs = [self._job(kind, round_, chunk) for chunk in chunks]
@@ -136,6 +144,8 @@ class VectorGrid(RunGrid):
         nodes = [message.metadata.dst_node_id for message in messages]
         known = all(self.client_of(node) is not None for node in nodes)
         if kind not in (MessageType.TRAIN, MessageType.EVALUATE) or not known:
+            return None
+        if is_stock(messages[0]):
             return None
         try:
             arrays, round_ = read_request(messages[0])
@@ -199,6 +209,11 @@ class VectorGrid(RunGrid):
         if not isinstance(reply, Message):
             return client_error(f"replied with {type(reply).__name__}, not a message", message)
         return reply if _from(reply, message) else client_error(_FORGED, message)
+
+
+def _is_plain(message: Message) -> bool:
+    """Return whether a request of ours asks for nothing but a round."""
+    return len(message.content.config_records[CONFIG]) == 1
 
 
 _FORGED = "replied in the name of another node or to another message"

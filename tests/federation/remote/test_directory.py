@@ -12,7 +12,7 @@ from fedmeta.federation import Federation, Plan, RoundRecord, simulate
 from fedmeta.federation.client import request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.remote import polling
+from fedmeta.federation.remote import directory, polling
 from fedmeta.federation.remote.app import ClientSide, build_remote_app
 from fedmeta.federation.remote.directory import Directory
 from fedmeta.federation.server.nodes import wait_for_nodes
@@ -166,3 +166,38 @@ def test_a_reply_in_the_name_of_another_is_dropped(monkeypatch: pytest.MonkeyPat
 
     nodes.app = forge  # type: ignore[assignment]
     assert grid.send_and_receive([Message(RecordDict(), one, MessageType.QUERY)], timeout=1) == []
+
+
+@pytest.mark.parametrize("there", [0, 2, CLIENTS - 1])
+def test_too_few_nodes_are_said_long_before_the_deadline_and_once(
+    there: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(directory.time, "monotonic", lambda: clock[0])
+    grid = Directory(Nodes(APP, range(there)), CLIENTS)
+    for _ in range(40):
+        grid.get_node_ids()
+        clock[0] += 0.5
+        if clock[0] < 104:
+            assert not caplog.messages, "nodes may take a moment to join"
+    (line,) = caplog.messages
+    assert line.startswith(f"{there} of {CLIENTS} nodes are connected, waiting for the others")
+    assert f'flwr run . --federation-config "num-supernodes={CLIENTS}"' in line
+
+
+def test_each_change_in_how_many_are_missing_is_said_until_all_are_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(directory.time, "monotonic", lambda: clock[0])
+    nodes = Nodes(APP, range(CLIENTS - 2))
+    grid = Directory(nodes, CLIENTS)
+    for joining in (None, CLIENTS - 2, CLIENTS - 1):
+        if joining is not None:
+            nodes.join(joining)
+        for _ in range(15):
+            grid.get_node_ids()
+            clock[0] += 0.5
+    nodes.contexts.pop(next(iter(nodes.contexts)))
+    grid.get_node_ids()
+    assert [line.split()[0] for line in caplog.messages] == [str(CLIENTS - 2), str(CLIENTS - 1)]

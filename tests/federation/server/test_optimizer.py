@@ -1,14 +1,17 @@
 """The server's step is torch.optim's, at the scheduled rate, and survives a checkpoint bit for bit."""
 
+import inspect
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
 from fedmeta.errors import ConfigError
+from fedmeta.experiment import run
 from fedmeta.federation import ServerOptimizer, ServerOptions
-from fedmeta.federation.server.optimizer import learning_rate
+from fedmeta.federation.server.optimizer import learning_rate, require_fits
 from fedmeta.learning import Tensors
 from fedmeta.options import parse_options
 from tests.federation.helpers import assert_same
@@ -171,3 +174,59 @@ def test_a_preview_is_the_next_step_and_leaves_no_trace(name: str, options: dict
         previewed.step(round_, gradient)
         assert foreseen["w"].equal(plain.state["w"])
         assert previewed.state["w"].equal(plain.state["w"])
+
+
+EVERY = sorted(
+    name
+    for name, kind in vars(torch.optim).items()
+    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"
+)
+SHAPES = {"matrix": (3, 2), "bias": (3,), "rate": (), "filters": (2, 1, 3, 3)}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_optimizer_of_torch_works_or_is_refused_in_one_line(name: str) -> None:
+    """On tensors of all ranks that models have; what works goes on from a checkpoint bit for bit."""
+    start = {key: torch.ones(shape) for key, shape in SHAPES.items()}
+    gradients = {key: torch.full(shape, 0.5) for key, shape in SHAPES.items()}
+    if name in ("LBFGS", "Muon", "SparseAdam"):
+        with pytest.raises(ConfigError, match=rf"^server: torch\.optim\.{name} cannot be") as caught:
+            require_fits(parse_options(ServerOptions, {"optimizer": name}, "server"), start)
+        assert "\n" not in str(caught.value)
+        return
+    options = parse_options(ServerOptions, {"optimizer": name}, "server")
+    require_fits(options, start)
+    one = ServerOptimizer(options, start, 4)
+    one.step(1, gradients)
+    other = ServerOptimizer(options, load(save(one.state)), 4)
+    other.restore(load(save(one.export())))
+    for server in (one, other):
+        server.step(2, gradients)
+    assert_same(one.state, other.state)
+    assert all(not one.state[key].equal(start[key]) for key in start)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "fits"),
+    [({"w": (4, 3)}, True), ({"w": (4, 3), "b": (4,)}, False), ({"k": (2, 1, 3, 3)}, False)],
+)
+def test_muon_takes_matrices_and_says_what_it_does_not_take(
+    shapes: dict[str, tuple[int, ...]], fits: bool
+) -> None:
+    options = ServerOptions(optimizer="Muon", lr=0.1)
+    state = {key: torch.ones(shape) for key, shape in shapes.items()}
+    if fits:
+        server = ServerOptimizer(options, state, 1)
+        server.step(1, {key: torch.ones(shape) for key, shape in shapes.items()})
+        assert not server.state["w"].equal(state["w"])
+        return
+    with pytest.raises(ConfigError, match=r"server: torch\.optim\.Muon cannot be .*2D parameters"):
+        ServerOptimizer(options, state, 1)
+
+
+def test_an_optimizer_that_does_not_fit_the_model_is_refused_before_there_is_a_folder(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="Muon cannot be the server's optimizer"):
+        run("quickstart", {"server.optimizer": "Muon"}, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

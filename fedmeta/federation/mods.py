@@ -1,0 +1,158 @@
+"""A user's Flower mods around the training of every client, which see what Flower's own exchange."""
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    ConfigRecordValues,
+    Context,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from fedmeta.errors import ConfigError
+from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
+from fedmeta.federation.stock import EXAMPLES, SERVER_ROUND, Arrays, is_stock, to_record, weights_of
+from fedmeta.registry import import_dotted
+
+
+def load_mods(paths: Sequence[str]) -> list[Mod]:
+    """Import Flower mods by their dotted paths.
+
+    Raises:
+        ConfigError: If one cannot be imported, or is not a mod.
+    """
+    return [_load_mod(path, f"mods.{place}") for place, path in enumerate(paths)]
+
+
+def _load_mod(path: str, where: str) -> Mod:
+    if "." not in path and ":" not in path:
+        raise ConfigError(f"{where}: '{path}' is not a dotted path, such as 'my_module:my_mod'")
+    mod: Mod = import_dotted(path, where)
+    try:
+        if inspect.isclass(mod):
+            raise TypeError
+        inspect.signature(mod).bind(None, None, None)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{where}: '{path}' is not a Flower mod, a function of (message, context, call_next)"
+        ) from None
+    return mod
+
+
+def user_mods(paths: Sequence[str], local_lr: float) -> list[Mod]:
+    """Return what puts a user's mods around training: one mod, or none if there are no paths.
+
+    Within it, requests and replies look as those of Flower's own strategies do, weights for weights, in
+    float64. What the mods leave alone goes on as it came, bit for bit.
+
+    Args:
+        paths: Dotted paths, the outermost first.
+        local_lr: Step size of the clients' local steps.
+
+    Raises:
+        ConfigError: As `load_mods`.
+    """
+    mods = load_mods(paths)
+    if not mods:
+        return []
+
+    def play(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        if message.metadata.message_type != MessageType.TRAIN:
+            return call_next(message, context)
+        if is_stock(message):
+            return _around(call_next, mods)(message, context)
+        return _Exchange(message, call_next, local_lr).through(mods, context)
+
+    return [play]
+
+
+class _Exchange:
+    """One training request and its reply, as mods see them."""
+
+    def __init__(self, message: Message, call_next: ClientAppCallable, lr: float) -> None:
+        self.message = message
+        self.call_next = call_next
+        self.lr = lr
+        self.arrays = message.content.array_records[ARRAYS]
+        self.config = dict(message.content.config_records[CONFIG])
+        self.state = _wide(self.arrays)
+        self.answer = RecordDict()
+        self.weights = ArrayRecord()
+
+    def through(self, mods: Sequence[Mod], context: Context) -> Message:
+        """Ask the client through the mods, and return its answer as fedmeta's server expects it."""
+        shown = {key: value for key, value in self.config.items() if key != ROUND}
+        shown[SERVER_ROUND] = self.config[ROUND]
+        self.message.content = _request(to_record(self.state), shown)
+        reply = _around(self._client, mods)(self.message, context)
+        return reply if reply.has_error() else self._as_update(reply)
+
+    def _client(self, message: Message, context: Context) -> Message:
+        """Let the client answer what it was asked, and show its weights instead of its update."""
+        seen = message.content
+        state = _wide(next(iter(seen.array_records.values())))
+        config = dict(next(iter(seen.config_records.values())))
+        del config[SERVER_ROUND]
+        narrow = {key: values.astype(self.arrays[key].dtype) for key, values in state.items()}
+        message.content = _request(to_record(narrow), {**config, ROUND: self.config[ROUND]})
+        reply = self.call_next(message, context)
+        message.content = seen
+        if reply.has_error():
+            return reply
+        self.answer = reply.content
+        update = {key: array.numpy() for key, array in self.answer.array_records[ARRAYS].items()}
+        self.weights = to_record(weights_of(state, update, self.lr))
+        metrics = dict(self.answer.metric_records[METRICS])
+        metrics[EXAMPLES] = metrics.pop(TASKS)
+        weights = self.weights.copy()
+        reply.content = RecordDict({ARRAYS: weights, METRICS: MetricRecord(metrics)})
+        return reply
+
+    def _as_update(self, reply: Message) -> Message:
+        """Turn the weights that came through the mods into an update again."""
+        before = self.answer.array_records[ARRAYS]
+        weights = next(iter(reply.content.array_records.values()))
+        metrics = dict(next(iter(reply.content.metric_records.values())))
+        metrics[TASKS] = metrics.pop(EXAMPLES)
+        arrays = dict(before)
+        for key, values in self.state.items():
+            if weights[key].data != self.weights[key].data:
+                changed = (values - weights[key].numpy()) / self.lr
+                arrays[key] = Array(np.asarray(changed.astype(before[key].dtype)))
+        reply.content = RecordDict(
+            {
+                ARRAYS: ArrayRecord(arrays),
+                METRICS: MetricRecord(metrics),
+                CONFIG: self.answer.config_records[CONFIG],
+            }
+        )
+        return reply
+
+
+def _request(arrays: ArrayRecord, config: dict[str, ConfigRecordValues]) -> RecordDict:
+    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(config)})
+
+
+def _around(app: ClientAppCallable, mods: Sequence[Mod]) -> ClientAppCallable:
+    for mod in reversed(mods):
+        app = partial(_call, mod, app)
+    return app
+
+
+def _call(mod: Mod, call_next: ClientAppCallable, message: Message, context: Context) -> Message:
+    return mod(message, context, call_next)
+
+
+def _wide(record: ArrayRecord) -> Arrays:
+    """Read arrays, real numbers as float64."""
+    read = {key: array.numpy() for key, array in record.items()}
+    return {key: v.astype(np.float64) if v.dtype.kind == "f" else v for key, v in read.items()}
