@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.clientapp.typing import Mod
 
-from fedmeta.errors import DataError
+from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.tracking.tracker import require_extra
 from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
@@ -121,7 +121,13 @@ def check(config: Config) -> Learner:
     """
     require_extra(config.tracking)
     if config.engine != "deployment":
-        return workload(config).build()
+        learner = workload(config).build()
+        if config.rounds and not learner.template:
+            raise ConfigError(
+                f"algorithm '{config.algorithm}' has nothing to learn with this network: "
+                "set rounds = 0 to test it as it is"
+            )
+        return learner
     learner = workload(config).build_for_server()
     if not learner.has_data and config.incentives.needs_held_out:
         raise DataError(
