@@ -135,6 +135,8 @@ def _config(experiment: str | Config, settings: Mapping[str, Any] | None) -> tup
 def _question(config: Config) -> Question:
     if not config.test_clients:
         raise ConfigError("a comparison needs test_clients of at least 1, whom all arms are tested on")
+    if not config.rounds:
+        raise ConfigError("rounds = 0: a comparison needs at least one, as its budget of training tasks")
     base = planning.resolve(config)
     learner = planning.check(base)
     kind = learner.family.spec.kind
