@@ -147,7 +147,7 @@ def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
     spec = planning.check(config).family.spec
     if spec.kind != "classification" or spec.vocabulary:
-        raise ConfigError("arm 'prototypes': it needs a classification task with one label per example")
+        raise ConfigError("arm 'prototypes': it needs classification with one label per example")
     # Without hidden layers and without a head the embedding is the input itself.
     untrained = {"algorithm": "protonet", "rounds": 0, "training": "centralized"}
     return LINEAR | untrained | _no_federation(config)

@@ -114,10 +114,10 @@ def compare(
     question = _question(config)
     chosen, notes = choosing.choose(question.base, arms)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)])
-    for line in notes:
-        execution.listener.note(line)
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
     with _opened(folder, name):
+        for line in notes:
+            execution.listener.note(line)
         sides = _sides(plans, Finder(folder, execution.listener.note))
         about = provenance()
         board = Board(folder, question, sides, {"experiment": name, **about})

@@ -105,7 +105,7 @@ def test_fedavg_may_keep_the_labels_of_its_tasks() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "why"),
     [
-        ("prototypes", {}, "it needs a classification task with one label per example"),
+        ("prototypes", {}, "it needs classification with one label per example"),
         ("linear", DIGITS | {"algorithm": "protonet", "learner": {}}, "'protonet' has no head"),
     ],
 )
