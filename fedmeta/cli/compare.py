@@ -38,9 +38,9 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
 ) -> None:
     """Compare centralized, federated and other training of an experiment, with one task budget.
 
-    Arms: centralized, federated-iid, federated, fedavg, local, pretrained, those of the config's
-    [compare.arms] and of --arm. Every arm and seed is a run; the same command again goes on where it
-    stopped, and takes finished runs of the same config from runs/.
+    Arms: centralized, federated-iid, federated, fedavg, local, pretrained, untrained, linear,
+    prototypes, those of the config's [compare.arms] and of --arm. Every arm and seed is a run; the
+    same command again goes on where it stopped, and takes finished runs of the same config from runs/.
 
     Examples:
 

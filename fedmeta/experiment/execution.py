@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from flwr.serverapp import Grid
 
 from fedmeta.errors import DivergedError, FedmetaError, RunError, UsageError
+from fedmeta.experiment import plan as planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.earnings import participants
 from fedmeta.experiment.engines import open_federation
 from fedmeta.experiment.examples import write_examples
-from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.folder import LOGS, RunFolder
 from fedmeta.experiment.recorder import Recorder
 from fedmeta.experiment.replies import replies
 from fedmeta.experiment.result import Listener, Result, ignore
@@ -24,6 +25,7 @@ from fedmeta.experiment.scorer import RunScorer
 from fedmeta.experiment.tracking.tracker import tracked
 from fedmeta.experiment.training import final_test, train
 from fedmeta.federation import Federation, Learner, Rewards, Signatures, Snapshot, StepResult
+from fedmeta.learning import expand_state
 
 if TYPE_CHECKING:
     from fedmeta.experiment.ledger import RunLedger
@@ -135,7 +137,20 @@ def _train(parts: _Parts, start: Snapshot | None, federation: Federation | None)
     config = parts.config
     if start and start.round >= config.rounds:
         return start
+    if not config.rounds:
+        return _untrained(parts)
     return train(config, parts.recorder, start, _rewards(parts), federation)
+
+
+def _untrained(parts: _Parts) -> Snapshot:
+    """Return the initial state of a run without rounds, and keep it as the checkpoint of round 0."""
+    state = parts.learner.init_state()
+    if parts.config.training == "local":
+        clients = planning.population(parts.config).train
+        state = expand_state(state, clients)
+    snapshot = Snapshot(0, state, {})
+    parts.folder.checkpoints.save(snapshot, dict.fromkeys(LOGS, 0), None)
+    return snapshot
 
 
 def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapshot | None:

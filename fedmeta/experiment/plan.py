@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.clientapp.typing import Mod
 
-from fedmeta.errors import DataError
+from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.tracking.tracker import require_extra
 from fedmeta.experiment.trial import try_parts
@@ -138,6 +138,11 @@ def check(config: Config, trial: bool = True) -> Learner:
     require_extra(config.tracking)
     on_machines = config.engine == "deployment"
     learner = workload(config).build_for_server() if on_machines else workload(config).build()
+    if config.rounds and not learner.template:
+        raise ConfigError(
+            f"algorithm '{config.algorithm}' has nothing to learn with this network: "
+            "set rounds = 0 to test it as it is"
+        )
     require_fits(config.server, learner.template)
     if trial:
         try_parts(config, learner)

@@ -26,6 +26,8 @@ class TaskSpec:
         vocabulary: How many different input tokens there are; 0 where inputs are real numbers.
         own_labels: Labels of training tasks mean something else in each one, so that only the support
             set tells what.
+        new_classes: Labels of training tasks mean the same in all of them, and something else in those
+            of held-out clients, for whom a trained head is of no use.
     """
 
     kind: Literal["classification", "regression"]
@@ -33,6 +35,7 @@ class TaskSpec:
     outputs: int
     vocabulary: int = 0
     own_labels: bool = False
+    new_classes: bool = False
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Digits:
             tuple(self.pool.shape[1:]),
             options.head(CLASSES),
             own_labels=options.labels == "task",
+            new_classes=options.labels == "global",
         )
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:

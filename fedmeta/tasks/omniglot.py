@@ -138,7 +138,13 @@ class Omniglot:
 
 def _spec(options: OmniglotOptions, classes: int) -> TaskSpec:
     own = options.labels == "task"
-    return TaskSpec("classification", (1, SIDE, SIDE), options.head(classes), own_labels=own)
+    return TaskSpec(
+        "classification",
+        (1, SIDE, SIDE),
+        options.head(classes),
+        own_labels=own,
+        new_classes=not own,
+    )
 
 
 def split_characters(

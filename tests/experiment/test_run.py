@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from fedmeta.errors import ConfigError, DivergedError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
+from fedmeta.experiment.plan import resolve, workload
 
 from .helpers import TINY, command, contents
 
@@ -45,6 +47,62 @@ def test_a_run_leaves_config_logs_checkpoints_and_its_result(finished: Path, con
     assert [step["step"] for step in folder.info["final"]] == [0, 1, 3]
     assert folder.config.rounds == config.rounds
     assert folder.checkpoints.rounds()[:2] == [6, 5]
+
+
+@pytest.mark.parametrize("training", ["federated", "centralized", "local"])
+def test_without_rounds_the_initial_weights_are_tested(
+    training: str, config: Config, tmp_path: Path
+) -> None:
+    untrained = config.model_copy(update={"rounds": 0, "training": training})
+    result = run(untrained, out=tmp_path / "untrained")
+    learner = workload(resolve(untrained)).build()
+    sums = [learner.evaluate(learner.init_state(), client) for client in (7, 8)]
+    assert [step.loss for step in result.final] == [
+        pytest.approx(sum(one.sums["loss"][i] for one in sums) / 8, rel=1e-6) for i in range(3)
+    ]
+    folder = RunFolder.open(tmp_path / "untrained")
+    assert (result.tasks, folder.status, folder.metrics()) == (0, "finished", [])
+    assert folder.checkpoints.rounds() == [0]
+
+
+def test_a_run_without_rounds_grows_into_the_run_that_had_them(
+    config: Config, finished: Path, tmp_path: Path
+) -> None:
+    run(config, {"rounds": 0}, out=tmp_path / "grown")
+    resume(tmp_path / "grown", {"rounds": 6})
+    assert contents(tmp_path / "grown") == contents(finished)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rounds": -1}, "rounds"),
+        ({"rounds": 0, "incentives.rule": "tasks"}, "with rounds = 0 nobody trains or replies: unset"),
+        ({"rounds": 0, "behaviours": [{"kind": "noise", "clients": [0]}]}, "unset behaviours"),
+    ],
+)
+def test_what_needs_rounds_is_refused_without_any(
+    settings: dict[str, Any], message: str, config: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        run(config, settings, out=tmp_path / "no")
+    assert message in str(refused.value)
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_network_without_weights_can_be_tested_and_not_trained(tmp_path: Path) -> None:
+    prototypes = {
+        **TINY,
+        "task": "digits",
+        "data": {"ways": 3},
+        "algorithm": "protonet",
+        "network": {"hidden": []},
+    }
+    with pytest.raises(ConfigError, match="'protonet' has nothing to learn with this network"):
+        run(Config(**prototypes), out=tmp_path / "trained")
+    result = run(Config(**prototypes | {"rounds": 0}), out=tmp_path / "tested")
+    assert result.final[0].accuracy == result.final[-1].accuracy
+    assert RunFolder.open(tmp_path / "tested").checkpoints.load(0)[0].state == {}
 
 
 def test_the_best_checkpoint_is_the_one_that_validation_clients_liked_best(finished: Path) -> None:

@@ -192,6 +192,7 @@ def test_the_smaller_alpha_the_more_a_client_sees_of_few_others() -> None:
 def test_global_labels_name_the_digit_of_the_same_images(partition: str) -> None:
     built, local = (family(partition=partition, labels=kind) for kind in ("global", "task"))
     assert [one.spec.own_labels for one in (built, local)] == [False, True]
+    assert [one.spec.new_classes for one in (built, local)] == [True, False]
     assert built.spec.outputs == 10
     assert local.spec.outputs == 5
     one, other = (f.sample(3, 20, stream(0)) for f in (built, local))

@@ -156,6 +156,7 @@ class TestEpisodes:
             family(Population(3, 1, 2), labels=kind, **options) for kind in ("global", "task")
         )
         assert [one.spec.own_labels for one in (built, local)] == [False, True]
+        assert [one.spec.new_classes for one in (built, local)] == [True, False]
         # 38 characters of three alphabets less 9 for validation, at four rotations.
         assert built.spec.outputs == (38 - 9) * 4
         seen: dict[int, set[int]] = {}

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmeta.errors import ConfigError
+from fedmeta.experiment import plan as planning
 from fedmeta.experiment.config import Config, parse_settings
+from fedmeta.learning.setup import algorithm_kind
 from fedmeta.options import nearest
 from fedmeta.tasks import family_kind
 
@@ -14,6 +16,12 @@ LOCAL_STEPS = 5
 
 PRETRAINED_LR = 1e-3
 """Learning rate of the ``pretrained`` arm where that of the config is of no use."""
+
+LINEAR = {"model": "mlp", "network": {"hidden": []}}
+"""A linear layer for a model; without a head, the identity."""
+
+OWN_NETWORK = frozenset({"linear", "prototypes"})
+"""Arms that are there to show another network than the experiment's."""
 
 Settings = Mapping[str, Any]
 
@@ -26,11 +34,13 @@ class Arm:
         name: Names its runs.
         what: One sentence for people.
         settings: What it changes of the config, by dotted key.
+        own_network: Whether it is there to show another network than the experiment's.
     """
 
     name: str
     what: str
     settings: Settings
+    own_network: bool = False
 
 
 def choose(config: Config, names: Sequence[str] | None) -> tuple[list[Arm], list[str]]:
@@ -74,7 +84,7 @@ def _arm(config: Config, name: str, own: Settings) -> Arm:
         return Arm(name, "The config with " + _shown(own), own)
     what, settings = BUILT_IN[name]
     changes = f" Changed: {_shown(own)}." if own else ""
-    return Arm(name, what + changes, {**settings(config, own), **own})
+    return Arm(name, what + changes, {**settings(config, own), **own}, name in OWN_NETWORK)
 
 
 def _shown(settings: Settings) -> str:
@@ -99,12 +109,13 @@ def _fedavg(config: Config, own: Settings) -> dict[str, Any]:
     # The server's step along the sum of local gradients, with the local step size, is the average of
     # the clients' weights; anything else would be another algorithm.
     local_lr = own.get("local_lr", config.learner.get("inner_lr", config.local_lr))
-    return {
+    settings = {
         "algorithm": "fedavg",
         "local_steps": LOCAL_STEPS,
         "local_lr": local_lr,
         "server": {"optimizer": "SGD", "lr": local_lr},
-    } | _federation(config)
+    }
+    return settings | _shared_labels(config) | _federation(config)
 
 
 def _local(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
@@ -112,14 +123,40 @@ def _local(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _pretrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    labels = "labels" in family_kind(config.task).Options.model_fields
     settings: dict[str, Any] = {"algorithm": "pretrained", "training": "centralized"}
-    if labels:
-        settings["data.labels"] = "global"
+    settings |= _shared_labels(config)
     if config.algorithm == "reptile":
         # Its server steps along differences of weights, often by all of one; a gradient needs another.
         settings["server"] = {"optimizer": "Adam", "lr": PRETRAINED_LR}
     return settings | _no_federation(config)
+
+
+def _untrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    return {"rounds": 0, "training": "centralized"} | _no_federation(config)
+
+
+def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    spec = planning.check(config).family.spec
+    if spec.vocabulary:
+        raise ConfigError("arm 'linear': a linear layer cannot read tokens")
+    if algorithm_kind(config.algorithm).model_outputs(spec) is None:
+        raise ConfigError(f"arm 'linear': algorithm '{config.algorithm}' has no head to train")
+    return LINEAR | _federation(config)
+
+
+def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    spec = planning.check(config).family.spec
+    if spec.kind != "classification" or spec.vocabulary:
+        raise ConfigError("arm 'prototypes': it needs classification with one label per example")
+    # Without hidden layers and without a head the embedding is the input itself.
+    untrained = {"algorithm": "protonet", "rounds": 0, "training": "centralized"}
+    return LINEAR | untrained | _no_federation(config)
+
+
+def _shared_labels(config: Config) -> dict[str, Any]:
+    """Return what gives a label one meaning in all tasks, where the family draws them task by task."""
+    labels = "labels" in family_kind(config.task).Options.model_fields
+    return {"data.labels": "global"} if labels else {}
 
 
 def _federation(config: Config) -> dict[str, Any]:
@@ -156,6 +193,9 @@ BUILT_IN: dict[str, tuple[str, Callable[[Config, Settings], dict[str, Any]]]] = 
         "Ordinary supervised training on the pooled data, fine-tuned on each test task.",
         _pretrained,
     ),
+    "untrained": ("The network as it is drawn at random, adapted to each test task.", _untrained),
+    "linear": ("The federation with a linear layer in place of the network.", _linear),
+    "prototypes": ("The nearest class mean of the raw inputs: nothing is learned.", _prototypes),
 }
 """What each arm is, and its settings, given the resolved config and what its own table changes."""
 

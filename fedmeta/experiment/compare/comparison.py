@@ -114,10 +114,10 @@ def compare(
     question = _question(config)
     chosen, notes = choosing.choose(question.base, arms)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)])
-    for line in notes:
-        execution.listener.note(line)
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
     with _opened(folder, name):
+        for line in notes:
+            execution.listener.note(line)
         sides = _sides(plans, Finder(folder, execution.listener.note))
         about = provenance()
         board = Board(folder, question, sides, {"experiment": name, **about})
@@ -135,6 +135,8 @@ def _config(experiment: str | Config, settings: Mapping[str, Any] | None) -> tup
 def _question(config: Config) -> Question:
     if not config.test_clients:
         raise ConfigError("a comparison needs test_clients of at least 1, whom all arms are tested on")
+    if not config.rounds:
+        raise ConfigError("rounds = 0: a comparison needs at least one, as its budget of training tasks")
     base = planning.resolve(config)
     learner = planning.check(base)
     kind = learner.family.spec.kind

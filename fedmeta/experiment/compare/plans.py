@@ -14,8 +14,6 @@ from fedmeta.options import parse_options
 
 FIXED = (
     "task",
-    "model",
-    "network",
     "transductive",
     "dtype",
     "validation_clients",
@@ -23,6 +21,8 @@ FIXED = (
     "evaluation",
 )
 """Keys that all arms share: with another value, an arm's results would answer another question."""
+NETWORK = ("model", "network")
+"""Keys that all arms share but those that are about another network."""
 TRAINING_DATA = ("partition", "alpha", "labels", "rotations")
 """Keys of ``data`` that are about training clients alone."""
 
@@ -95,7 +95,7 @@ def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> Config:
     track = max(1, wanted.rounds // base.compare.points)
     values = merge(values, {"evaluation.track": track, "workers": 1})
     resolved = planning.resolve(parse_options(Config, values))
-    for key in _differences(base, resolved):
+    for key in _differences(base, resolved, FIXED if arm.own_network else (*NETWORK, *FIXED)):
         raise ConfigError(
             f"{key} differs from the experiment's: all arms must have the same model, test tasks "
             "and evaluation to be comparable"
@@ -124,9 +124,9 @@ def _rounds(base: Config, arm: Config) -> int:
     )
 
 
-def _differences(base: Config, arm: Config) -> Iterator[str]:
-    """Yield the keys that make results incomparable."""
-    for key in FIXED:
+def _differences(base: Config, arm: Config, fixed: Sequence[str]) -> Iterator[str]:
+    """Yield the keys that make results incomparable: of `fixed`, and of ``data``."""
+    for key in fixed:
         one, other = getattr(base, key), getattr(arm, key)
         if key == "evaluation":
             other = other.model_copy(update={"track": one.track})

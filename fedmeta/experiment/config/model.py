@@ -54,7 +54,7 @@ class Config(Options):
         training: Who learns together: ``federated``, clients through a server; ``centralized``, one
             learner with the tasks of all; ``local``, each client alone.
         model: Network: a name, or the dotted path of a torch.nn.Module.
-        rounds: Federated rounds.
+        rounds: Federated rounds; 0: the initial state is tested as it is drawn.
         clients: All clients, those held out included.
         validation_clients: Clients held out to choose by.
         test_clients: Clients held out to report on.
@@ -94,7 +94,7 @@ class Config(Options):
     algorithm: str
     model: str
     training: Literal["federated", "centralized", "local"] = "federated"
-    rounds: int = Field(ge=1)
+    rounds: int = Field(ge=0)
     clients: int
     validation_clients: int = Field(0, ge=0)
     test_clients: int = Field(0, ge=0)
@@ -185,7 +185,7 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _federation_is_there(self) -> "Config":
-        if self.training == "federated":
+        if self.training == "federated" and self.rounds:
             return self
         asked = {
             "incentives.rule": self.incentives.rule != "none",
@@ -194,8 +194,11 @@ class Config(Options):
             "behaviours": bool(self.behaviours),
             "faults": self.faults.any,
         }
+        why = f"training = '{self.training}' has no server and no replies"
+        if not self.rounds:
+            why = "with rounds = 0 nobody trains or replies"
         for key in (key for key, is_asked in asked.items() if is_asked):
-            raise ValueError(f"training = '{self.training}' has no server and no replies: unset {key}")
+            raise ValueError(f"{why}: unset {key}")
         return self
 
     @model_validator(mode="after")

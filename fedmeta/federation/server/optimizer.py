@@ -64,7 +64,8 @@ def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 
 def _build(options: ServerOptions, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
     kind: Any = _optimizer_class(options.optimizer)
-    built: torch.optim.Optimizer = kind(parameters, lr=options.lr, **options.options)
+    # As a group: a state without weights has nothing to move, which a bare list would not allow.
+    built: torch.optim.Optimizer = kind([{"params": parameters}], lr=options.lr, **options.options)
     return built
 
 

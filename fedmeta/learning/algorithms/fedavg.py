@@ -1,13 +1,19 @@
 """Federated averaging: one model for all, as the baseline of meta-learning."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.learning.base import ALGORITHMS, Tensors
+from fedmeta.errors import ConfigError
+from fedmeta.learning.base import ALGORITHMS, Model, Tensors, expand_state
 from fedmeta.learning.inner import WeightAdaptation, gradients, leaves
 from fedmeta.learning.losses import adaptation_metrics, per_task_loss
-from fedmeta.tasks import TaskBatch
+from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 
 @ALGORITHMS.register("fedavg")
@@ -17,6 +23,12 @@ class FedAvg(WeightAdaptation):
     McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data",
     Algorithm 1: this is one local step's gradient; the client repeats it (``local_steps``), the server
     averages. At test the model is fine-tuned on the support set by gradient descent with ``inner_lr``.
+
+    Where the classes of a test task are none of those trained on (``data.labels = "global"``), each
+    test task gets a new head, as in ``pretrained``; otherwise the trained head is fine-tuned.
+
+    Raises:
+        ConfigError: If a head has to be replaced and the model does not end in one.
     """
 
     class Options(options.Options):
@@ -28,6 +40,21 @@ class FedAvg(WeightAdaptation):
 
         inner_lr: float = Field(default=0.01, gt=0)
 
+    def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
+        super().__init__(options, model, spec, transductive)
+        self._head = find_head(model, spec) if self.replaces_head(spec) else {}
+
+    @staticmethod
+    def replaces_head(spec: TaskSpec) -> bool:
+        """Return whether each test task gets a new head."""
+        return spec.new_classes
+
+    @property
+    @override
+    def max_ways(self) -> int | None:
+        """Any number where a task gets a new head."""
+        return None if self._head else super().max_ways
+
     @torch.enable_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return each task's gradient on support and query together; before and after are the same."""
@@ -38,3 +65,57 @@ class FedAvg(WeightAdaptation):
         loss = per_task_loss(self.spec, prediction, y)
         metrics = adaptation_metrics(self.spec, (prediction, y), (prediction, y), (loss, loss))
         return gradients(loss, params), metrics
+
+    @override
+    def descend(self, state: Tensors, x: Tensor, y: Tensor) -> Iterator[Tensors]:
+        """Yield the weights after 0, 1, 2, ... steps; those of a new head come first."""
+        if self._head:
+            state = state | new_head(state, self._head, int(y.max()) + 1)
+        return super().descend(state, x, y)
+
+
+def find_head(model: Model, spec: TaskSpec) -> dict[str, int]:
+    """Find the parameters of a model's head by what they do: all 0, they must make all outputs 0.
+
+    Returns:
+        For each parameter of the head its axis of outputs, counted from the end: the last one of
+        ``[in, out]`` as in fedmeta's models, or the first one of ``[out, in]`` as in `torch.nn`.
+
+    Raises:
+        ConfigError: If the layer that was declared last is no head whose number of outputs can change.
+    """
+    params = model.init(torch_generator(0, "head"))
+    layer = _layer_of(list(params)[-1])
+    names = [name for name in params if _layer_of(name) == layer]
+    for axes in (dict.fromkeys(names, -1), {name: -params[name].dim() for name in names}):
+        if _is_head(model, params, axes, spec):
+            return axes
+    raise ConfigError(
+        f"each test task gets a new head, but the model's last layer, '{layer}', is none: "
+        "declare a linear layer last, whose outputs are the model's"
+    )
+
+
+def new_head(params: Tensors, axes: dict[str, int], outputs: int) -> Tensors:
+    """Return a head of zeros with `outputs` outputs, for each task of ``params [T, ...]``."""
+    sizes = {name: list(params[name].shape) for name in axes}
+    for name, axis in axes.items():
+        sizes[name][axis] = outputs
+    return {name: params[name].new_zeros(size) for name, size in sizes.items()}
+
+
+def _layer_of(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_head(model: Model, params: Tensors, axes: dict[str, int], spec: TaskSpec) -> bool:
+    outputs = model.outputs + 1
+    x = torch.randn(1, 2, *spec.input_shape, generator=torch_generator(0, "head", "inputs"))
+    weights = expand_state(params, 1)
+    try:
+        with torch.no_grad():
+            made = model.forward(weights | new_head(weights, axes, outputs), x)
+    except Exception:
+        # A user's module may fail in any way if a layer of it has another shape.
+        return False
+    return made.shape[-1] == outputs and not bool(made.any())

@@ -20,7 +20,8 @@ ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 class MLP(Model):
     """Fully connected layers; the default is the sinusoid network of MAML (Finn et al. 2017, 5.1).
 
-    Inputs are flattened. Without a head the last hidden layer's activations are the embedding.
+    Inputs are flattened. Without a head the last hidden layer's activations are the embedding; without
+    hidden layers as well, that is the flattened input itself, and there is nothing to learn.
     Weights and biases start uniform in ``±1/sqrt(fan_in)`` (see `init_linear`).
 
     Raises:
@@ -31,11 +32,11 @@ class MLP(Model):
         """Options of the MLP.
 
         Attributes:
-            hidden: Units of each hidden layer, from the input on.
+            hidden: Units of each hidden layer, from the input on; none: a linear model.
             activation: Between the layers.
         """
 
-        hidden: list[PositiveInt] = Field(default=[40, 40], min_length=1)
+        hidden: list[PositiveInt] = Field(default=[40, 40])
         activation: Literal["relu", "tanh", "sigmoid"] = "relu"
 
     chunk_tasks = 64

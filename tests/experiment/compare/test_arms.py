@@ -4,16 +4,24 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fedmeta.errors import ConfigError
-from fedmeta.experiment import Config, load_config
+from fedmeta.errors import ConfigError, MissingDataError
+from fedmeta.experiment import Config, experiment_names, load_config
 from fedmeta.experiment.compare.arms import choose, flatten, parse_arms
+from fedmeta.experiment.compare.plans import plan_arms
 from fedmeta.experiment.plan import resolve
 from fedmeta.options import Options
 from fedmeta.tasks.sinusoid import Sinusoid
 
 from .helpers import DIGITS, TINY
 
-SIX = ["centralized", "federated-iid", "federated", "fedavg", "local", "pretrained"]
+LEARNED = ["centralized", "federated-iid", "federated", "fedavg", "local", "pretrained"]
+NINE = [*LEARNED, "untrained", "linear", "prototypes"]
+LEFT_OUT = {
+    "sinusoid": {"prototypes"},
+    "shakespeare": {"linear", "prototypes"},
+    "protonet": {"linear"},
+}
+"""By task or algorithm, the arms that make no sense there."""
 
 
 class WithoutPartition(Sinusoid):
@@ -35,11 +43,25 @@ def settings(base: Config, name: str) -> dict[str, Any]:
     return dict(choose(base, [name])[0][0].settings)
 
 
-def test_all_six_are_there_in_the_order_of_the_page() -> None:
-    arms, notes = choose(config(), None)
-    assert [arm.name for arm in arms] == SIX
+def test_all_nine_are_there_in_the_order_of_the_page() -> None:
+    arms, notes = choose(resolve(Config(**DIGITS)), None)
+    assert [arm.name for arm in arms] == NINE
     assert notes == []
     assert all(arm.what.endswith(".") for arm in arms)
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_the_arms_of_every_shipped_experiment_can_be_built(name: str) -> None:
+    experiment = load_config(name)
+    left_out = LEFT_OUT.get(experiment.task, set()) | LEFT_OUT.get(experiment.algorithm, set())
+    expected = dict.fromkeys([*NINE, *experiment.compare.arms])
+    try:
+        arms, notes = choose(resolve(experiment), None)
+        plans = plan_arms(experiment, arms, [0])
+    except MissingDataError as error:
+        pytest.skip(str(error))
+    assert [plan.arm.name for plan in plans] == [arm for arm in expected if arm not in left_out]
+    assert len(notes) == len(left_out)
 
 
 def test_what_the_arms_set() -> None:
@@ -58,11 +80,44 @@ def test_what_the_arms_set() -> None:
         "local_steps": 5,
         "local_lr": 0.1,
         "server": {"optimizer": "SGD", "lr": 0.1},
+        "data.labels": "global",
+    }
+    assert settings(base, "untrained") == {"rounds": 0, "training": "centralized"}
+    linear = {"model": "mlp", "network": {"hidden": []}}
+    assert settings(base, "linear") == linear
+    assert settings(base, "prototypes") == linear | {
+        "algorithm": "protonet",
+        "rounds": 0,
+        "training": "centralized",
     }
 
 
-def test_labels_are_left_alone_where_the_family_has_no_such_option() -> None:
-    assert "data.labels" not in settings(config(), "pretrained")
+@pytest.mark.parametrize("name", ["pretrained", "fedavg"])
+def test_labels_are_left_alone_where_the_family_has_no_such_option(name: str) -> None:
+    assert "data.labels" not in settings(config(), name)
+
+
+def test_fedavg_may_keep_the_labels_of_its_tasks() -> None:
+    base = resolve(Config(**DIGITS | {"compare": {"arms": {"fedavg": {"data.labels": "task"}}}}))
+    assert settings(base, "fedavg")["data.labels"] == "task"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "why"),
+    [
+        ("prototypes", {}, "it needs classification with one label per example"),
+        ("linear", DIGITS | {"algorithm": "protonet", "learner": {}}, "'protonet' has no head"),
+    ],
+)
+def test_an_arm_that_makes_no_sense_is_left_out_or_refused_if_it_is_named(
+    name: str, changes: dict[str, Any], why: str
+) -> None:
+    base = config(**changes)
+    arms, notes = choose(base, None)
+    assert name not in [arm.name for arm in arms]
+    assert [why in note for note in notes] == [True]
+    with pytest.raises(ConfigError, match=f"^arm '{name}': .*{why}"):
+        choose(base, [name])
 
 
 def test_gradients_are_not_stepped_along_as_reptile_steps_along_differences() -> None:
@@ -98,7 +153,7 @@ def test_a_config_changes_an_arm_and_adds_one() -> None:
     tables = {"fedavg": {"local_steps": 2, "server": {"lr": 0.5}}, "fewer": {"cohort": 2}}
     arms, _ = choose(config(compare={"arms": tables}), None)
     by_name = {arm.name: arm for arm in arms}
-    assert list(by_name) == [*SIX, "fewer"]
+    assert list(by_name) == [*NINE[:-1], "fewer"]
     assert by_name["fewer"].settings == {"cohort": 2}
     assert by_name["fewer"].what == "The config with cohort = 2"
     fedavg = by_name["fedavg"]
@@ -110,7 +165,6 @@ def test_an_arm_that_the_family_cannot_do_is_left_out_or_refused_if_it_is_named(
     base = config(task=f"{__name__}:WithoutPartition")
     arms, notes = choose(base, None)
     assert "federated-iid" not in [arm.name for arm in arms]
-    assert len(notes) == 1
     assert "has no data.partition: left out" in notes[0]
     with pytest.raises(ConfigError, match=r"arm 'federated-iid': task '.*' has no data.partition"):
         choose(base, ["federated-iid"])

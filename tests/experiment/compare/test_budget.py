@@ -64,8 +64,10 @@ def test_every_arm_uses_the_same_tasks_and_the_inner_steps_of_its_algorithm(
         assert counts.inner == (counts.tasks * inner_steps_a_task(arm) if adapts else 0), name
         logged = sum(row["tasks"] for row in RunFolder.open(tmp_path / name).metrics())
         assert logged == counts.tasks == budget(arm), name
+    untrained = [used.pop(name) for name in ("untrained", "prototypes") if name in used]
+    assert set(untrained) == {0}
     assert set(used.values()) == {10 * 4 * 2}
-    assert len(used) == 6
+    assert len(used) == 7
 
 
 def test_with_one_client_that_holds_all_data_federated_equals_centralized_bit_for_bit(

@@ -27,11 +27,10 @@ def varied(table: dict[str, Any], base: dict[str, Any] = TINY) -> Config:
 
 @pytest.mark.parametrize("base", [TINY, DIGITS], ids=["sinusoid", "digits"])
 def test_every_arm_has_the_same_tasks_and_evaluation(base: dict[str, Any]) -> None:
-    found = plans(None, **base)
-    assert len(found) == 6
-    for plan in found:
+    for plan in plans(None, **base):
         config = plan.configs[0]
-        assert budget(config) == 10 * 4 * 2
+        untrained = plan.arm.name in ("untrained", "prototypes")
+        assert budget(config) == (0 if untrained else 10 * 4 * 2)
         assert (config.evaluation.tasks, config.evaluation.steps) == (4, (0, 1, 3))
         assert config.evaluation.track == max(1, config.rounds // 5)
         assert config.workers == 1
@@ -41,7 +40,8 @@ def test_every_arm_has_the_same_tasks_and_evaluation(base: dict[str, Any]) -> No
 def test_more_local_steps_mean_fewer_rounds() -> None:
     rounds = {plan.arm.name: plan.configs[0].rounds for plan in plans()}
     assert rounds["fedavg"] == 2
-    assert {rounds[name] for name in rounds if name != "fedavg"} == {10}
+    assert rounds["untrained"] == 0
+    assert {rounds[name] for name in rounds if name not in ("fedavg", "untrained")} == {10}
 
 
 def test_each_seed_has_its_config() -> None:
@@ -58,6 +58,20 @@ def test_a_budget_that_does_not_divide_names_rounds_that_do() -> None:
     )
     with pytest.raises(ConfigError, match=r"rounds to 5 \(now 2\)"):
         plans(["fedavg"], rounds=2)
+
+
+def test_the_arms_about_another_network_are_tested_on_the_same_tasks() -> None:
+    """They differ in their model alone: a change of the test is refused in them as in any arm."""
+    base = Config(**DIGITS)
+    assert [plan.configs[0].network for plan in plans(["linear", "prototypes"], **DIGITS)] == [
+        {"hidden": [], "activation": "relu"},
+        {"hidden": [], "activation": "relu"},
+    ]
+    arms, _ = choose(
+        resolve(Config(**DIGITS | {"compare": {"arms": {"linear": {"data.ways": 2}}}})), ["linear"]
+    )
+    with pytest.raises(ConfigError, match=r"arm 'linear': data\.ways differs from the experiment's"):
+        plan_arms(base, arms, [0])
 
 
 def test_an_arms_own_rounds_stand() -> None:

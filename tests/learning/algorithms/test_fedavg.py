@@ -1,9 +1,16 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from fedmeta.tasks import TaskSpec
 from tests.learning.algorithms.test_maml import loss_of
-from tests.learning.cases import CASES, make_learner, make_state, make_tasks, relative_error
+from tests.learning.cases import CASES, Case, make_learner, make_state, make_tasks, relative_error
 from tests.learning.reference import from_module, to_module
+
+NEW = TaskSpec("classification", (4,), 10, new_classes=True)
+"""Ten classes in training; test tasks have others."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -37,3 +44,43 @@ def test_fine_tuning_is_gradient_descent_on_the_support_set() -> None:
     expected = from_module(name, [value.detach() for value in module.parameters()], weights)
     adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 10)
     assert relative_error({key: value[0] for key, value in adapted.items()}, expected) < 1e-10
+
+
+@pytest.mark.parametrize("hidden", [[], [5]], ids=["linear", "one hidden layer"])
+@pytest.mark.parametrize("ways", [2, 3, 12])
+def test_for_new_classes_every_way_is_equally_likely_before_the_first_step(
+    ways: int, hidden: list[int]
+) -> None:
+    learner = make_learner("fedavg", Case("mlp", {"hidden": hidden}, NEW))
+    tasks, state = make_tasks(replace(NEW, outputs=ways), support=ways), make_state(learner)
+    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 0)
+    probabilities = learner.predict(state, adapted, tasks.query_x).softmax(-1)
+    assert probabilities.shape[-1] == ways
+    assert torch.equal(probabilities, torch.full_like(probabilities, 1 / ways))
+
+
+def test_the_first_step_of_a_new_head_is_the_gradient_at_zero() -> None:
+    """At 0 each of K classes has probability 1/K: w_c becomes rate / N sum_i ([y_i = c] - 1/K) x_i.
+
+    Two ways, x_0 = (1, 0, 0, 0), x_1 = (0, 2, 0, 0), rate 0.4: w_0 = 0.2 (x_0 - x_1) / 2, w_1 = -w_0,
+    and each class has as many examples, so that the bias stays 0.
+    """
+    learner = make_learner("fedavg", Case("mlp", {"hidden": []}, NEW), inner_lr=0.4)
+    x = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]]]).double()
+    adapted = learner.adapt(make_state(learner, 1), x, torch.tensor([[0, 1]]), 1)
+    expected = [[0.1, -0.1], [-0.2, 0.2], [0.0, 0.0], [0.0, 0.0]]
+    np.testing.assert_allclose(adapted["head.weight"][0], expected, atol=1e-15)
+    np.testing.assert_allclose(adapted["head.bias"][0], [0.0, 0.0], atol=1e-15)
+
+
+@pytest.mark.parametrize("own_labels", [True, False])
+def test_where_a_label_means_the_same_at_test_or_nothing_the_trained_head_is_kept(
+    own_labels: bool,
+) -> None:
+    case = CASES["image-mlp"]
+    learner = make_learner("fedavg", replace(case, spec=replace(case.spec, own_labels=own_labels)))
+    tasks, state = make_tasks(case.spec), make_state(learner)
+    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 0)
+    assert torch.equal(adapted["head.weight"], state["head.weight"])
+    assert learner.max_ways == case.spec.outputs
+    assert make_learner("fedavg", Case("mlp", {}, NEW)).max_ways is None

@@ -2,8 +2,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.federation import Plan, RoundRecord, ServerOptions, Workload, evaluate, simulate
@@ -37,6 +39,22 @@ def test_logits_are_negative_squared_distances_to_class_means() -> None:
     torch.testing.assert_close(adapted["prototypes"], torch.tensor([[[1.0, 0.0], [0.0, 3.0]]]).double())
     logits = learner.predict(identity_state(), adapted, torch.tensor([[[1.0, 1.0]]]).double())
     torch.testing.assert_close(logits, torch.tensor([[[-1.0, -5.0]]]).double())
+
+
+@pytest.mark.parametrize(("ways", "shots", "shape"), [(2, 1, (3,)), (5, 1, (8, 8)), (4, 3, (1, 4, 5))])
+def test_without_layers_it_is_the_nearest_class_mean_of_raw_inputs(
+    ways: int, shots: int, shape: tuple[int, ...]
+) -> None:
+    spec = TaskSpec("classification", shape, ways)
+    learner = make_learner("protonet", Case("mlp", {"hidden": []}, spec))
+    tasks = make_tasks(spec, tasks=3, support=ways * shots, query=20)
+    adapted = learner.adapt({}, tasks.support_x, tasks.support_y, steps=0)
+    chosen = learner.predict({}, adapted, tasks.query_x).argmax(-1).numpy()
+    for task in range(3):
+        x, y = tasks.support_x[task].flatten(1).numpy(), tasks.support_y[task].numpy()
+        means = np.stack([x[y == label].mean(0) for label in range(ways)])
+        nearest = cdist(tasks.query_x[task].flatten(1).numpy(), means).argmin(1)
+        np.testing.assert_array_equal(chosen[task], nearest)
 
 
 def test_update_follows_the_closed_form_of_a_linear_embedding() -> None:
