@@ -28,6 +28,9 @@ Faults = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="What goes wrong: a TOML file with the keys of [faults]."),
 ]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Print the tracebacks of clients' code, and of ours, on stderr.")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
 
 
@@ -37,6 +40,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     seed: Seed = None,
     out: Out = None,
     faults: Faults = None,
+    debug: Debug = False,
     as_json: Json = False,
 ) -> None:
     """Run an experiment: clients learn to learn from private tasks, held-out clients are tested.
@@ -55,12 +59,12 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     changes = _changes(settings, faults)
     if seed is not None:
         changes["seed"] = seed
-    with Display(as_json) as display:
+    with Display(as_json, debug) as display:
         result = experiments.run(experiment, changes, out=out, listener=display.listener)
     _finish(result, display, as_json)
 
 
-def resume(
+def resume(  # noqa: PLR0913 (the same)
     run_folder: RunPath,
     settings: Settings = None,
     faults: Faults = None,
@@ -68,6 +72,7 @@ def resume(
         bool,
         typer.Option("--new-campaign", help="Record and pay all rounds anew, on new contracts."),
     ] = False,
+    debug: Debug = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, however it ended.
@@ -81,7 +86,7 @@ def resume(
     from fedmeta.cli.display import Display
 
     changes = _changes(settings, faults)
-    with Display(as_json) as display:
+    with Display(as_json, debug) as display:
         result = experiments.resume(
             run_folder, changes, listener=display.listener, new_campaign=new_campaign
         )
