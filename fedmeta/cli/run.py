@@ -28,8 +28,9 @@ Faults = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="What goes wrong: a TOML file with the keys of [faults]."),
 ]
+DEBUG = "--debug"
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Print the tracebacks of clients' code, and of ours, on stderr.")
+    bool, typer.Option(DEBUG, help="Print the tracebacks of clients' code, and of ours, on stderr.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
 
