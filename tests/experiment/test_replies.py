@@ -1,4 +1,4 @@
-"""Reasons keep their numbers, count by kind, and a run in which most rounds were skipped did not learn."""
+"""Reasons are counted by kind and keep their numbers; a run that skipped most rounds did not learn."""
 
 import json
 from pathlib import Path
