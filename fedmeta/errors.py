@@ -29,5 +29,13 @@ class RunError(FedmetaError):
     """A run that had started could not go on; finished rounds are kept."""
 
 
+class LearnersFailedError(RunError):
+    """Those without whom the run cannot go on raised; their tracebacks are in its ``errors.log``."""
+
+
+class UntrainedError(RunError):
+    """A run is over and did not learn: no reply was admitted, or too few in most of its rounds."""
+
+
 class DivergedError(RunError):
     """The meta-learned state, or every update to it, became non-finite."""

@@ -2,6 +2,8 @@
 
 import sys
 
+from fedmeta.cli.streams import steady
+
 INTERRUPTED = 130
 
 
@@ -10,9 +12,10 @@ def main() -> None:
 
     Python's own answer to a Ctrl-C while modules load would be pages of their names.
     """
+    stdout = steady()
     try:
         from fedmeta.cli.main import main as run
     except KeyboardInterrupt:
         sys.stderr.write("fedmeta: interrupted\n")
         sys.exit(INTERRUPTED)
-    run()
+    run(stdout=stdout)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedmeta.cli.run import Experiment, Json, Settings
+from fedmeta.cli.run import Debug, Experiment, Json, Settings
 from fedmeta.files import to_json
 
 Arms = Annotated[
@@ -34,6 +34,7 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     settings: Settings = None,
     out: Out = None,
     jobs: Jobs = None,
+    debug: Debug = False,
     as_json: Json = False,
 ) -> None:
     """Compare centralized, federated and other training of an experiment, with one task budget.
@@ -64,7 +65,7 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     names = None if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
     if names is not None:
         names += [name for name in variations if name not in names]
-    with ComparisonDisplay(as_json) as display:
+    with ComparisonDisplay(as_json, debug) as display:
         execution = Execution(out, jobs, display.listener)
         result = run_comparison(experiment, changes, arms=names, seeds=seeds, execution=execution)
     if as_json:

@@ -11,6 +11,7 @@ from rich.table import Table
 from fedmeta.cli.screen import Screen
 from fedmeta.experiment.compare.comparison import CompareListener, Comparison
 from fedmeta.experiment.compare.sides import Job
+from fedmeta.experiment.result import ignore
 
 PLAIN_LINE_SECONDS = 10.0
 MEGABYTE = 1e6
@@ -21,11 +22,18 @@ class ComparisonDisplay(Screen):
 
     Args:
         quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
+        debug: Print the tracebacks of clients' code.
     """
 
-    def __init__(self, quiet_stdout: bool) -> None:
+    def __init__(self, quiet_stdout: bool, debug: bool = False) -> None:
         super().__init__(quiet_stdout, PLAIN_LINE_SECONDS)
-        self.listener = CompareListener(self._began, self._changed, self._advanced, self._note)
+        self.listener = CompareListener(
+            self._began,
+            self._changed,
+            self._advanced,
+            self._note,
+            self._traceback if debug else ignore,
+        )
         self._bars: dict[str, TaskID] = {}
         self._began_at: dict[str, float] = {}
         self._done = self._all = 0

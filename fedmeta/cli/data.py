@@ -91,7 +91,7 @@ def check(
 
     found = checking.check(path, samples.bits)
     if as_json:
-        typer.echo(json.dumps(found.facts))
+        typer.echo(to_json(found.facts))
         return
     width = max(len(label) for label, _ in found.lines) + 2
     for label, text in (*found.lines, *(("note", note) for note in found.notes)):

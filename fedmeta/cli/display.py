@@ -1,14 +1,18 @@
 """What a person sees of a run: a live line while it goes on, and a small table at its end."""
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from fedmeta.cli.screen import Screen
-from fedmeta.cli.tables import earnings_table, final_table, replies_line, settled_line
+from fedmeta.cli.tables import earnings_table, final_table, reasons_table, replies_line, settled_line
+from fedmeta.errors import UntrainedError
 from fedmeta.experiment import Config, Listener, Result, RunFolder
+from fedmeta.experiment.result import ignore
 
 if TYPE_CHECKING:
     from fedmeta.federation import RoundRecord
@@ -32,13 +36,22 @@ class Display(Screen):
 
     Args:
         quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
+        debug: Print the tracebacks of clients' code.
     """
 
-    def __init__(self, quiet_stdout: bool) -> None:
+    def __init__(self, quiet_stdout: bool, debug: bool = False) -> None:
         super().__init__(quiet_stdout, PLAIN_LINE_SECONDS)
         # The first round is shown at once.
         self._last_line = float("-inf")
-        self.listener = Listener(self._started, self._round, self._testing, self._settling, self._note)
+        self.listener = Listener(
+            self._started,
+            self._round,
+            self._testing,
+            self._settling,
+            self._note,
+            self._traceback if debug else ignore,
+        )
+        self._folder: RunFolder | None = None
         self._rounds = 0
         self._done_before = 0
         self._tasks = 0
@@ -47,7 +60,7 @@ class Display(Screen):
         self._began = time.monotonic()
 
     def _started(self, folder: RunFolder, config: Config, done: int) -> None:
-        self._rounds, self._done_before = config.rounds, done
+        self._folder, self._rounds, self._done_before = folder, config.rounds, done
         self._began = time.monotonic()
         held_out = config.validation_clients + config.test_clients
         where = f", going on after round {done}" if done else ""
@@ -95,6 +108,21 @@ class Display(Screen):
     def _settling(self, rounds: int) -> None:
         self.console.print(f"settling {rounds} rounds on the chain")
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, UntrainedError) and self._folder:
+            self._show_replies(self._folder.info.get("replies"))
+
+    def _show_replies(self, replies: Mapping[str, Any] | None) -> None:
+        if replies and (line := replies_line(replies)):
+            self.console.print(reasons_table(replies))
+            self.console.print(line)
+
     def show_result(self, result: Result) -> None:
         """Print how held-out clients do by adaptation step."""
         if result.final:
@@ -103,8 +131,7 @@ class Display(Screen):
             self.console.print(earnings_table(result.participants, result.chain is not None))
         if result.chain:
             self.console.print(settled_line(result))
-        if line := replies_line(result.replies):
-            self.console.print(line)
+        self._show_replies(result.replies)
         self.console.print(
             f"{result.tasks} training tasks in {result.wall_seconds:.1f} s; the run is in {result.run}"
         )

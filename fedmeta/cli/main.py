@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 from typing import NoReturn
 
 import click
@@ -21,6 +22,8 @@ from fedmeta.cli import (
     run,
     serve,
 )
+from fedmeta.cli.run import DEBUG
+from fedmeta.cli.streams import LastingFile
 from fedmeta.errors import FedmetaError
 from fedmeta.files import to_json
 
@@ -47,11 +50,18 @@ app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
+def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted.
+
+    Args:
+        arguments: The words after the command's name; None: those of this process.
+        stdout: The file behind stdout, which knows whether all could be written.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     for polite in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(polite, _terminate)
+        # Whoever started us with nohup wants us to outlive a terminal.
+        if polite == signal.SIGTERM or signal.getsignal(polite) != signal.SIG_IGN:
+            signal.signal(polite, _terminate)
     # A shell starts background jobs with SIGINT ignored; a script that sends one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A dotted path in a config may lead to a module of the current folder, as for `python -m fedmeta`.
@@ -73,12 +83,28 @@ def main(arguments: list[str] | None = None) -> None:
         hint = "; see `fedmeta --help`" if isinstance(error, click.UsageError) else ""
         _complain(error.format_message().rstrip(".") + hint, arguments)
         code = error.exit_code
+    except Exception as error:
+        _complain_unexpected(error, arguments)
+        code = FedmetaError.exit_code
+    sys.stdout.flush()
+    if stdout and stdout.lost:
+        _complain(f"not all could be written to stdout: {stdout.lost.strerror}", [])
+        code = code or FedmetaError.exit_code
     sys.exit(code or 0)
 
 
 def _terminate(*_: object) -> NoReturn:
     # A polite request to end is a Ctrl-C from another hand: finished rounds are kept.
     raise KeyboardInterrupt
+
+
+def _complain_unexpected(error: Exception, arguments: list[str]) -> None:
+    """Tell of a mistake of ours, or of a user's part, that nobody foresaw."""
+    notes = getattr(error, "__notes__", [])
+    if DEBUG in arguments or not notes:
+        # The note says where the traceback has been written down; without one this is the only place.
+        traceback.print_exception(error)
+    _complain("; ".join([f"unexpected {type(error).__name__}: {error}", *notes]), arguments)
 
 
 def _complain(message: str, arguments: list[str]) -> None:

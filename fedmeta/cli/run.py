@@ -36,6 +36,10 @@ NoCheck = Annotated[
         help="Do not try your own model, algorithm or task family on a tiny batch first.",
     ),
 ]
+DEBUG = "--debug"
+Debug = Annotated[
+    bool, typer.Option(DEBUG, help="Print the tracebacks of clients' code, and of ours, on stderr.")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
 
 
@@ -46,6 +50,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     out: Out = None,
     faults: Faults = None,
     no_check: NoCheck = False,
+    debug: Debug = False,
     as_json: Json = False,
 ) -> None:
     """Run an experiment: clients learn to learn from private tasks, held-out clients are tested.
@@ -64,7 +69,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     changes = _changes(settings, faults)
     if seed is not None:
         changes["seed"] = seed
-    with Display(as_json) as display:
+    with Display(as_json, debug) as display:
         result = experiments.run(
             experiment, changes, out=out, listener=display.listener, check=not no_check
         )
@@ -80,6 +85,7 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
         typer.Option("--new-campaign", help="Record and pay all rounds anew, on new contracts."),
     ] = False,
     no_check: NoCheck = False,
+    debug: Debug = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint, however it ended.
@@ -93,7 +99,7 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
     from fedmeta.cli.display import Display
 
     changes = _changes(settings, faults)
-    with Display(as_json) as display:
+    with Display(as_json, debug) as display:
         result = experiments.resume(
             run_folder,
             changes,

@@ -51,5 +51,8 @@ class Screen:
         self._last_line = now
         return True
 
+    def _traceback(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
     def _note(self, line: str) -> None:
         sys.stderr.write(f"fedmeta: {line}\n")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from fedmeta.experiment import Result
 from fedmeta.experiment.earnings import UNITS, Participant
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fedmeta.federation import StepResult
 
 SHOWN_PARTICIPANTS = 30
+SHOWN_REASONS = 5
 
 
 def earnings_table(participants: Sequence[Participant], on_chain: bool) -> Table:
@@ -100,7 +102,27 @@ def replies_line(replies: Mapping[str, Any] | None) -> str | None:
         return None
     counts = ", ".join(f"{replies[name]} {name}" for name in COUNTS if replies[name])
     skipped = f"; {replies['skipped']} rounds skipped" if replies["skipped"] else ""
-    return f"{replies['asked']} clients asked: {counts or 'nothing came'}{skipped}; why, says run.json"
+    return f"{replies['asked']} clients asked: {counts or 'nothing came'}{skipped}"
+
+
+def reasons_table(replies: Mapping[str, Any]) -> Table:
+    """Return why replies were not admitted, by kind, each with an example; the most frequent first."""
+    table = Table(title="why replies were not admitted", title_justify="left", title_style="bold")
+    table.add_column("replies", justify="right")
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("clients", justify="right")
+    table.add_column("rounds", no_wrap=True)
+    table.add_column("for example")
+    for row in replies["reasons"][:SHOWN_REASONS]:
+        rounds = dict.fromkeys(str(row[name]) for name in ("first_round", "last_round"))
+        said = f"{row['example']} (client {row['example_client']}, round {row['example_round']})"
+        if row["norms"] and row["norms"][0] < row["norms"][1]:
+            said += f"; norms from {row['norms'][0]:.4g} to {row['norms'][1]:.4g}"
+        cells = (str(row["count"]), row["outcome"], str(row["clients"]), "-".join(rounds), Text(said))
+        table.add_row(*cells)
+    if len(replies["reasons"]) > SHOWN_REASONS:
+        table.caption = "see run.json for more"
+    return table
 
 
 def final_table(result: Result) -> Table:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedmeta.experiment.replies import kind_of
+
 UNITS = 10**6
 """Token units in a token."""
 
@@ -21,7 +23,8 @@ class Participant:
         tasks: Training tasks behind those.
         score: Mean score of its admitted updates; None if none was scored.
         earned: Token units awarded.
-        refused: The most frequent reason why an update was not admitted; None if all were.
+        refused: The most frequent kind of reason why an update was not admitted, by its first example;
+            None if all were.
     """
 
     client: int
@@ -44,12 +47,16 @@ class _Tally:
     score: float = 0.0
     earned: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.rounds += 1
         self.tasks += row["tasks"]
         if not row["admitted"]:
-            self.reasons[row["reason"]] += 1
+            # Each norm is another one: reasons are counted by kind.
+            kind = kind_of(row["reason"])
+            self.reasons[kind] += 1
+            self.examples.setdefault(kind, row["reason"])
             return
         self.admitted += 1
         self.account = self.account or row.get("account")
@@ -73,7 +80,7 @@ def participants(rows: Iterable[Mapping[str, Any]]) -> tuple[Participant, ...]:
             tasks=tally.tasks,
             score=tally.score / tally.scored if tally.scored else None,
             earned=tally.earned,
-            refused=tally.reasons.most_common(1)[0][0] if tally.reasons else None,
+            refused=tally.examples[tally.reasons.most_common(1)[0][0]] if tally.reasons else None,
         )
         for client, tally in tallies.items()
     ]

@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp import Grid
 
-from fedmeta.errors import DivergedError, FedmetaError, RunError, UsageError
+from fedmeta.errors import (
+    DivergedError,
+    FedmetaError,
+    LearnersFailedError,
+    RunError,
+    UntrainedError,
+    UsageError,
+)
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.earnings import participants
 from fedmeta.experiment.engines import open_federation
+from fedmeta.experiment.error_log import error_log
 from fedmeta.experiment.examples import write_examples
 from fedmeta.experiment.folder import LOGS, RunFolder
 from fedmeta.experiment.recorder import Recorder
-from fedmeta.experiment.replies import replies
+from fedmeta.experiment.replies import replies, traceback_hint, why_untrained
 from fedmeta.experiment.result import Listener, Result, ignore
 from fedmeta.experiment.scorer import RunScorer
 from fedmeta.experiment.tracking.tracker import tracked
@@ -50,16 +58,19 @@ def execute(
     Raises:
         UsageError: If the chain or the keys that the config asks for can never work.
         RunError: If the run could not go on.
+        UntrainedError: If it is over and did not learn; its folder says what became of its replies.
     """
     with (
         _accounted(folder),
+        error_log(folder.path, listener.failure),
         tracked(folder, config, listener.note) as tracker,
         _ledger(folder, config, listener) as ledger,
     ):
         covered = ledger.covered if ledger else ignore
         track = tracker.round if tracker else ignore
         with closing(Recorder(folder, config, listener.round, covered, track)) as recorder:
-            final = _train_and_test(_Parts(folder, config, learner, recorder, ledger, grid), listener)
+            parts = _Parts(folder, config, learner, recorder, ledger, grid)
+            final, problem = _train_and_test(parts, listener)
         if tracker:
             tracker.final(config.rounds, final)
         changes: dict[str, Any] = {"final": [asdict(step) for step in final], "replies": replies(folder)}
@@ -67,6 +78,8 @@ def execute(
             listener.settling(ledger.settlement.frozen)
             changes["chain"] = asdict(ledger.finish())
         folder.update_info(changes)
+        if problem:
+            raise UntrainedError(problem)
     return _result(folder, config, final)
 
 
@@ -80,8 +93,12 @@ class _Parts:
     grid: Grid | None
 
 
-def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]:
-    """Do what is left of the rounds, then test; the files of the test are written here."""
+def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult, ...], str | None]:
+    """Do what is left of the rounds, then test; the files of the test are written here.
+
+    Returns:
+        The test's results, and why nobody should rely on them; None if the run learned.
+    """
     folder, config = parts.folder, parts.config
     folder.checkpoints.keep_constants(parts.learner.constants)
     start = _newest(folder, parts.recorder, listener)
@@ -91,17 +108,23 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[StepResult, ...]
     try:
         with open_federation(config, parts.learner, _signatures(parts), parts.grid) as federation:
             snapshot = _train(parts, start, federation)
+            problem = why_untrained(folder, config.quorum)
+            if problem and not any(row["admitted"] for row in folder.metrics()):
+                # Its state is the initial one: a test would ask clients that cannot answer.
+                return (), problem
             listener.testing(config.test_clients)
             tested = final_test(config, snapshot.state, federation)
         folder.write_test(tested.clients)
         write_examples(folder, config, parts.learner, snapshot.state)
-        return tested.steps
+        return tested.steps, problem
     except (KeyboardInterrupt, FedmetaError) as error:
         # A full disk stops this as well; the checkpoints before it are whole.
         with suppress(OSError, RunError):
             parts.recorder.checkpoint()
         if isinstance(error, DivergedError):
             raise DivergedError(f"{error}; {_last_good(folder)}") from None
+        if isinstance(error, LearnersFailedError):
+            raise LearnersFailedError(f"{error}{traceback_hint(folder)}") from None
         raise
 
 

@@ -1,19 +1,70 @@
-"""What became of everything that clients were asked for: the list at the end of a run."""
+"""What became of everything that clients were asked for, and whether the run learned from it."""
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from fedmeta.experiment.error_log import ERRORS
 from fedmeta.experiment.folder import RunFolder
 
 COUNTS = ("admitted", "quarantined", "late", "lost", "surplus")
 LISTED = 20
-"""Reasons in the list; the rest is counted together."""
+"""Reasons in the list; those of the rest are in ``clients.jsonl``."""
 
 _REFUSED = b'"admitted": false'
-_VALUES = re.compile(r"'[^']*'|-?\b\d[\w.+-]*")
+_RAISED = re.compile(r"(client failed: [\w.]+: ).*", re.DOTALL)
+_VALUES = re.compile(r"'[^']*'|-?\b\d[\w.+-]*|\b(?:inf|nan)\b")
+
+
+def kind_of(reason: object) -> str:
+    """Return a reason without what differs from client to client and round to round.
+
+    That is every value, and of an exception all but its type.
+    """
+    text = str(reason or "no reason given")
+    raised = _RAISED.fullmatch(text)
+    return f"{raised[1]}…" if raised else _VALUES.sub("…", text)
+
+
+@dataclass
+class _Reason:
+    """One kind of reason; what it gives as an example is the first that was found."""
+
+    outcome: str
+    kind: str
+    example: Mapping[str, Any]
+    last_round: int = 0
+    count: int = 0
+    clients: set[int] = field(default_factory=set)
+    norms: list[float] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.count += 1
+        self.clients.add(row["client"])
+        self.last_round = row["round"]
+        if (norm := row.get("norm")) is not None:
+            self.norms = [min([norm, *self.norms]), max([norm, *self.norms])]
+
+    @property
+    def said(self) -> str:
+        row = self.example
+        return f"{row['reason']} (client {row['client']}, round {row['round']})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "outcome": self.outcome,
+            "reason": self.kind,
+            "count": self.count,
+            "clients": len(self.clients),
+            "first_round": self.example["round"],
+            "last_round": self.last_round,
+            "example": self.example["reason"],
+            "example_client": self.example["client"],
+            "example_round": self.example["round"],
+            "norms": self.norms or None,
+        }
 
 
 def replies(folder: RunFolder) -> dict[str, Any] | None:
@@ -21,8 +72,9 @@ def replies(folder: RunFolder) -> dict[str, Any] | None:
 
     Returns:
         ``asked``, the sum over rounds of the clients that were asked; by outcome how many of them;
-        ``skipped`` rounds; and ``reasons``, a list of outcome, reason, count, clients (how many) and the
-        first and last round, the most frequent first. None for a run without messages.
+        ``skipped`` rounds; and ``reasons``, the most frequent first: outcome, reason without its values,
+        count, clients (how many), the first and last round, an example with its values, client and
+        round, and the smallest and largest norm of such replies. None for a run without messages.
 
     Raises:
         UsageError: If a log is damaged.
@@ -35,37 +87,62 @@ def replies(folder: RunFolder) -> dict[str, Any] | None:
         "asked": sum(row["cohort"] for row in rows),
         **counts,
         "skipped": sum(row["skipped"] for row in rows),
-        "reasons": _reasons(folder),
+        "reasons": [reason.to_json() for reason in _reasons(_refused(folder))[:LISTED]],
     }
 
 
-def _reasons(folder: RunFolder) -> list[dict[str, Any]]:
-    counts: Counter[tuple[str, str]] = Counter()
-    clients: dict[tuple[str, str], set[int]] = {}
-    rounds: dict[tuple[str, str], tuple[int, int]] = {}
-    for row in _refused(folder):
-        # What differs from client to client, such as a norm, would make each reason one of its own.
-        kind = (row.get("outcome", "quarantined"), _VALUES.sub("…", row["reason"]))
-        counts[kind] += 1
-        clients.setdefault(kind, set()).add(row["client"])
-        first, last = rounds.get(kind, (row["round"], row["round"]))
-        rounds[kind] = (min(first, row["round"]), max(last, row["round"]))
-    return [
-        {
-            "outcome": kind[0],
-            "reason": kind[1],
-            "count": count,
-            "clients": len(clients[kind]),
-            "first_round": rounds[kind][0],
-            "last_round": rounds[kind][1],
-        }
-        for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:LISTED]
-    ]
+def why_untrained(folder: RunFolder, quorum: int) -> str | None:
+    """Judge all rounds of a run that is over.
+
+    Args:
+        folder: The run's folder.
+        quorum: How many replies a round needed.
+
+    Returns:
+        If more than half of the rounds were skipped, that, with the commonest reason in them; else None.
+
+    Raises:
+        UsageError: If a log is damaged.
+    """
+    rows = folder.metrics()
+    skipped = {row["round"] for row in rows if row["skipped"]}
+    if 2 * len(skipped) <= len(rows):
+        return None
+    if any(row["admitted"] for row in rows):
+        few = f"with fewer than {quorum} replies admitted"
+        what = f"{len(skipped)} of {len(rows)} rounds were skipped, {few}"
+    else:
+        what = f"no reply was admitted, and all of {len(rows)} rounds were skipped"
+    at_fault = [reason for reason in _reasons(_refused(folder, skipped)) if reason.outcome != "surplus"]
+    if not at_fault:
+        return f"the run did not learn: {what}"
+    first, total = at_fault[0], sum(reason.count for reason in at_fault)
+    hint = traceback_hint(folder) if first.kind.startswith("client failed") else ""
+    why = f"{first.count} of {total} times the reason was: {first.said}"
+    return f"the run did not learn: {what}; {why}{hint}"
 
 
-def _refused(folder: RunFolder) -> Iterator[dict[str, Any]]:
+def traceback_hint(folder: RunFolder) -> str:
+    """Return where the tracebacks of a run's clients are, to end a message with."""
+    path = folder.path / ERRORS
+    # What is computed on Flower's own engines keeps its traceback to itself: none crosses the grid.
+    where = path if path.exists() else "the log of the client's own process"
+    return f"; the traceback is in {where}"
+
+
+def _reasons(refused: Iterable[Mapping[str, Any]]) -> list[_Reason]:
+    found: dict[tuple[str, str], _Reason] = {}
+    for row in refused:
+        kind = (row.get("outcome", "quarantined"), kind_of(row["reason"]))
+        found.setdefault(kind, _Reason(*kind, row)).add(row)
+    return sorted(found.values(), key=lambda one: (-one.count, one.outcome, one.kind))
+
+
+def _refused(folder: RunFolder, rounds: Container[int] | None = None) -> Iterator[dict[str, Any]]:
     # Most lines are of admitted clients; only the others are parsed.
     with (folder.path / "clients.jsonl").open("rb") as log:
         for line in log:
             if _REFUSED in line:
-                yield json.loads(line)
+                row = json.loads(line)
+                if rounds is None or row["round"] in rounds:
+                    yield row

@@ -27,6 +27,7 @@ class Listener:
         testing: Called when training is over, with the number of test clients that are next.
         settling: Called when the ledger is waited for, with the number of rounds that it holds.
         note: Called with a line about each thing found on the way, such as a damaged checkpoint.
+        failure: Called with the traceback of each kind of failure of a client, when it is first met.
     """
 
     started: Callable[[RunFolder, Config, int], None] = ignore
@@ -34,6 +35,7 @@ class Listener:
     testing: Callable[[int], None] = ignore
     settling: Callable[[int], None] = ignore
     note: Callable[[str], None] = ignore
+    failure: Callable[[str], None] = ignore
 
 
 @dataclass(frozen=True)

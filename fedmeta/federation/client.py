@@ -17,6 +17,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.failures import failure_of, report
 from fedmeta.federation.flower import client_error, fill
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.signing import SIGNATURE, Signatures
@@ -171,7 +172,8 @@ def build_client_app(
         own = with_proximal(learner, message.content.config_records[CONFIG])
         update = own.train(codec.decode(arrays), round_, [client])
         if client in update.failures:
-            return client_error(update.failures[client], message)
+            report(round_, client, update.failures[client])
+            return client_error(update.failures[client].reason, message)
         return Message(next(writer.training(update, round_)), reply_to=message)
 
     @app.evaluate()
@@ -188,6 +190,18 @@ def build_client_app(
         return Message(RecordDict({CONFIG: held}), reply_to=message)
 
     return app
+
+
+def failed(error: BaseException, message: Message, context: Context) -> Message:
+    """Return the reply of a client whose code raised: one line, the traceback goes to who watches."""
+    failure = failure_of(error)
+    try:
+        client, round_ = partition_of(context), read_request(message)[1]
+    except Exception:
+        # No request of ours, or one that a mod spoilt.
+        client, round_ = None, 0
+    report(round_, client, failure)
+    return client_error(failure.reason, message)
 
 
 def partition_of(context: Context) -> int:

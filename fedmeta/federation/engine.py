@@ -9,7 +9,7 @@ from flwr.app import Context
 from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid, ServerApp
 
-from fedmeta.errors import RunError
+from fedmeta.errors import LearnersFailedError
 from fedmeta.federation.evaluation import EvaluationSums, merge
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.federation.learner import Learner
@@ -80,7 +80,7 @@ class Federation:
             timeout: Seconds after which nobody else is waited for.
 
         Raises:
-            RunError: If no client of the split could be evaluated.
+            LearnersFailedError: If no client of the split could be evaluated.
         """
         clients = len(self.learner.workload.population.clients(split))
         if not clients:
@@ -92,7 +92,8 @@ class Federation:
         replies = self.grid.send_and_receive(asked, timeout=timeout)
         found = dict(strategy.evaluation_gate.admitted(0, by_client(replies, addresses)))
         if not found:
-            raise RunError(f"none of the {clients} {split} clients could be evaluated")
+            why = strategy.evaluation_gate.problem or f"no reply within {timeout:g} s"
+            raise LearnersFailedError(f"none of the {clients} {split} clients could be evaluated: {why}")
         if len(found) < clients:
             log.warning("only %d of the %d %s clients could be evaluated", len(found), clients, split)
         return found
@@ -143,7 +144,7 @@ def evaluate(
         One result per adaptation step; none if the split has no clients.
 
     Raises:
-        RunError: If no client of the split could be evaluated.
+        LearnersFailedError: If no client of the split could be evaluated.
     """
     found = evaluate_clients(workload, state, split, workers)
     return merge(workload.evaluation_steps, found.values(), len(workload.population.clients(split)))
@@ -165,7 +166,7 @@ def evaluate_clients(
         Each client's sums by its id; nothing if the split has no clients.
 
     Raises:
-        RunError: If no client of the split could be evaluated.
+        LearnersFailedError: If no client of the split could be evaluated.
     """
     clients = len(workload.population.clients(split))
     if not clients:

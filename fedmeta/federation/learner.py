@@ -1,6 +1,7 @@
 """What every client computes, for many clients at once: a cohort of one is the same code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
+from fedmeta.federation.failures import Failure, failure_of
 from fedmeta.learning import Algorithm, Tensors, expand_state
 from fedmeta.tasks import Elsewhere, TaskBatch, TaskFamily, stream, torch_generator
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 LOSSES = ("loss", "loss_before")
 ACCURACIES = ("accuracy", "accuracy_before")
+Starts = Callable[[Sequence[int]], Tensors]
+"""Returns the states that some clients start from, ``[C, ...]`` each."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class CohortUpdate:
     updates: Tensors
     metrics: Tensors
     tasks: int
-    failures: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, Failure] = field(default_factory=dict)
 
 
 class Learner:
@@ -97,16 +101,18 @@ class Learner:
         A client that fails is left out with its reason. Its place in the stack is filled with tasks
         of another, so that nobody else's result depends on it, to the last bit.
         """
+        return self.train_from(lambda group: expand_state(state, len(group)), round_, clients)
+
+    def train_from(self, starts: Starts, round_: int, clients: Sequence[int]) -> CohortUpdate:
+        """As `train`, each client from a state of its own."""
         drawn, failures = self._draw(round_, clients)
-        try:
-            return self._stacked(state, clients, drawn, failures)
-        except Exception:
-            # Somebody's tasks break the stack: find out whose by computing each alone.
-            failures |= self._failing_alone(state, drawn)
-        try:
-            return self._stacked(state, clients, drawn, failures)
-        except Exception:
-            return self._one_by_one(state, clients, drawn, failures)
+        with suppress(Exception):
+            return self._stacked(starts, clients, drawn, failures)
+        # Somebody's tasks break the stack: find out whose by computing each alone.
+        failures |= self._failing_alone(starts, drawn)
+        with suppress(Exception):
+            return self._stacked(starts, clients, drawn, failures)
+        return self._one_by_one(starts, clients, drawn, failures)
 
     def evaluate(self, state: Tensors, client: int, round_: int = 0) -> EvaluationSums:
         """Adapt to a held-out client's tasks, the same ones each time, and add up how well it does.
@@ -138,54 +144,55 @@ class Learner:
     def _is_look(self, client: int, round_: int) -> bool:
         return round_ > 0 and self.workload.population.split_of(client) == "test"
 
-    def _draw(self, round_: int, clients: Sequence[int]) -> tuple[dict[int, TaskBatch], dict[int, str]]:
+    def _draw(
+        self, round_: int, clients: Sequence[int]
+    ) -> tuple[dict[int, TaskBatch], dict[int, Failure]]:
         drawn, failures = {}, {}
         for client in clients:
             try:
                 drawn[client] = self.sample(round_, client)
             except Exception as error:
                 # A client's own code and data: whatever it raises is that client's failure alone.
-                failures[client] = describe(error)
+                failures[client] = failure_of(error)
         return drawn, failures
 
     def _stacked(
         self,
-        state: Tensors,
+        starts: Starts,
         clients: Sequence[int],
         drawn: dict[int, TaskBatch],
-        failures: dict[int, str],
+        failures: dict[int, Failure],
     ) -> CohortUpdate:
         good = [client for client in clients if client not in failures]
         if not good:
             return CohortUpdate([], {}, {}, self.workload.tasks_per_round, dict(failures))
         batches = [drawn[good[0] if client in failures else client] for client in clients]
-        own = expand_state(state, len(batches))
-        updates, metrics = self.local_steps(own, TaskBatch.concat(batches))
+        updates, metrics = self.local_steps(starts(clients), TaskBatch.concat(batches))
         if failures:
             rows = [row for row, client in enumerate(clients) if client not in failures]
             updates = {key: value[rows] for key, value in updates.items()}
             metrics = {key: value[rows] for key, value in metrics.items()}
         return CohortUpdate(good, updates, metrics, self.workload.tasks_per_round, dict(failures))
 
-    def _failing_alone(self, state: Tensors, drawn: dict[int, TaskBatch]) -> dict[int, str]:
+    def _failing_alone(self, starts: Starts, drawn: dict[int, TaskBatch]) -> dict[int, Failure]:
         failures = {}
         for client, tasks in drawn.items():
             try:
-                self.local_steps(expand_state(state, 1), tasks)
+                self.local_steps(starts([client]), tasks)
             except Exception as error:
-                failures[client] = describe(error)
+                failures[client] = failure_of(error)
         return failures
 
     def _one_by_one(
         self,
-        state: Tensors,
+        starts: Starts,
         clients: Sequence[int],
         drawn: dict[int, TaskBatch],
-        failures: dict[int, str],
+        failures: dict[int, Failure],
     ) -> CohortUpdate:
         """Compute clients whose tasks cannot be stacked, because their shapes differ."""
         good = [client for client in clients if client not in failures]
-        parts = [self.local_steps(expand_state(state, 1), drawn[client]) for client in good]
+        parts = [self.local_steps(starts([client]), drawn[client]) for client in good]
         updates, metrics = (
             {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
         )
@@ -258,9 +265,3 @@ def _client_mean(values: Tensor, clients: int) -> Tensor:
     if values.shape[0] == clients:
         return values
     return values.reshape(clients, -1, *values.shape[1:]).mean(1)
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__

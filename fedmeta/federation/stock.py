@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedmeta.federation.codec import CodecError
+from fedmeta.federation.failures import report
 from fedmeta.federation.flower import client_error
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import Tensors
@@ -107,7 +108,8 @@ class StockReplies:
         sent = read_arrays(record, learner.template)
         update = learner.train(to_state(sent, learner.template), round_, [client])
         if client in update.failures:
-            return client_error(update.failures[client], message)
+            report(round_, client, update.failures[client])
+            return client_error(update.failures[client].reason, message)
         own = {name: stack[0].numpy() for name, stack in update.updates.items()}
         metrics = {name: float(column[0]) for name, column in update.metrics.items()}
         weights = weights_of(sent, own, learner.workload.local_lr)

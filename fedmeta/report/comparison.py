@@ -40,6 +40,7 @@ def compare_part(files: CompareFiles, key: str, beside: Path) -> Part:
         kind="comparison",
         status=files.status,
         said=_said(files.data),
+        failure="; ".join(f"{arm['name']}: {arm['error']}" for arm in arms.all if arm.get("error")),
         results=_headline(arms),
         sections=present(sections),
         key=key,

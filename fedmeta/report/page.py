@@ -71,6 +71,7 @@ class Part:
         status: How it stands.
         said: One line about it.
         problem: What is damaged; empty: nothing.
+        failure: Why it failed; empty: it did not.
         results: The few numbers that matter most, with their names.
         sections: In order.
         key: Names its place in the page and its files; unique in a page.
@@ -81,6 +82,7 @@ class Part:
     status: str
     said: str = ""
     problem: str = ""
+    failure: str = ""
     results: Sequence[tuple[str, str]] = ()
     sections: Sequence[Section] = ()
     key: str = ""

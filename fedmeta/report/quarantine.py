@@ -1,16 +1,15 @@
 """Whose updates were refused, why, and in which rounds."""
 
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fedmeta.experiment.replies import kind_of
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.tables import Cell, Table
 
-_NUMBER = re.compile(r"(?<![\w.'])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w'])")
 _BINS = 60
 _DRAWN = len(PALETTE)
 
@@ -20,22 +19,29 @@ def refused(clients: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in clients if row.get("admitted") is False and isinstance(row.get("round"), int)]
 
 
-def kind_of(reason: object) -> str:
-    """Return a reason without the numbers that differ from round to round."""
-    return _NUMBER.sub("…", str(reason or "no reason given"))
-
-
 def reasons_table(clients: Sequence[dict[str, Any]]) -> Table:
     """Return how often each reason came up, and for whom."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in refused(clients):
         found[kind_of(row.get("reason"))].append(row)
     rows: list[list[Cell]] = [
-        [reason, len(rows), len({row["client"] for row in rows}), ranges([row["round"] for row in rows])]
+        [
+            reason,
+            len(rows),
+            len({row["client"] for row in rows}),
+            ranges([row["round"] for row in rows]),
+            example(rows[0]),
+        ]
         for reason, rows in sorted(found.items(), key=lambda pair: -len(pair[1]))
     ]
-    columns = ["reason", "updates", "clients", "rounds"]
+    columns = ["reason", "updates", "clients", "rounds", "for example"]
     return Table("quarantine-reasons", "Refused updates by reason", columns, rows, shown=15)
+
+
+def example(row: Mapping[str, Any]) -> str:
+    """Return a reason with its values, and whose it is."""
+    said = row.get("reason") or "no reason given"
+    return f"{said} (client {row['client']}, round {row.get('round', '?')})"
 
 
 def clients_table(clients: Sequence[dict[str, Any]]) -> Table:

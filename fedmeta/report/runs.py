@@ -36,6 +36,7 @@ def run_part(run: RunFiles, key: str) -> Part:
         status=run.status,
         said=_said(run),
         problem=run.problem or "",
+        failure=_failure(run),
         results=headline(run),
         sections=present(
             [
@@ -72,6 +73,10 @@ def headline(run: RunFiles) -> list[tuple[str, str]]:
     if seconds is not None:
         found.append(("wall time", f"{seconds:,.1f} s"))
     return found
+
+
+def _failure(run: RunFiles) -> str:
+    return str(run.info.get("error") or "It does not say why") if run.status == "failed" else ""
 
 
 def _said(run: RunFiles) -> str:

@@ -55,7 +55,8 @@ def _head(run: RunFiles) -> str:
     what = f"{config.algorithm} on {config.task}, seed {config.seed}, " if config else ""
     total = f" of {config.rounds}" if config else ""
     said = f"{what}{rounds}{total} rounds, {run.status}"
-    problem = f"<br><em>{escape(run.problem)}</em>" if run.problem else ""
+    why = run.problem or (run.info.get("error") if run.status == "failed" else None)
+    problem = f"<br><em>{escape(str(why))}</em>" if why else ""
     return f"<p><strong>{escape(run.name)}</strong><br>{escape(said)}{problem}</p>"
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.experiment.earnings import UNITS
+from fedmeta.experiment.replies import kind_of
 from fedmeta.report.files import number
-from fedmeta.report.quarantine import kind_of
+from fedmeta.report.quarantine import example
 from fedmeta.serve.log import Log, Row
 
 _LATEST = 200
@@ -66,6 +67,7 @@ class Clients:
     def _restart(self) -> None:
         self._tallies: dict[int, _Tally] = {}
         self._kinds: Counter[str] = Counter()
+        self._examples: dict[str, Row] = {}
         self._latest: deque[Row] = deque(maxlen=_LATEST)
         self._columns: set[str] = set()
         self._updates = 0
@@ -83,6 +85,7 @@ class Clients:
         kind = kind if kind in self._kinds or len(self._kinds) < _KINDS else _OTHER
         tally.reasons[kind] += 1
         self._kinds[kind] += 1
+        self._examples.setdefault(kind, row)
         self._latest.append(row)
 
     def view(self) -> dict[str, Any]:
@@ -94,7 +97,10 @@ class Clients:
             "clients": [self._client(one, self._tallies[one]) for one in sorted(self._tallies)],
             "updates": self._updates,
             "refused": sum(self._kinds.values()),
-            "reasons": [{"reason": kind, "updates": n} for kind, n in self._kinds.most_common()],
+            "reasons": [
+                {"reason": kind, "updates": n, "example": example(self._examples[kind])}
+                for kind, n in self._kinds.most_common()
+            ],
             "latest": [
                 {
                     "round": number(row, "round"),

@@ -35,12 +35,14 @@ class CompareListener:
         changed: Called with a run that began, finished or failed.
         progress: Called with a run, its finished rounds and all of them.
         note: Called with a line about each thing found on the way.
+        failure: Called with the traceback of each kind of failure of a client.
     """
 
     began: Callable[[Path, Sequence[Job]], None] = ignore
     changed: Callable[[Job], None] = ignore
     progress: Callable[[Job, int, int], None] = ignore
     note: Note = ignore
+    failure: Callable[[str], None] = ignore
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,9 @@ def _note_down(board: Board, job: Job, message: Any, listener: CompareListener) 
         return
     if message is not None and message[0] == "note":
         listener.note(f"{job.name}: {message[1]}")
+        return
+    if message is not None and message[0] == "traceback":
+        listener.failure(f"{job.name}, {message[1]}")
         return
     if message is None:
         job.status = "running"

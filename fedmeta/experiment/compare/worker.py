@@ -48,7 +48,9 @@ class Order:
 
 
 Message = (
-    tuple[Literal["progress"], int, int] | tuple[Literal["note", "failed"], str] | tuple[Literal["done"]]
+    tuple[Literal["progress"], int, int]
+    | tuple[Literal["note", "traceback", "failed"], str]
+    | tuple[Literal["done"]]
 )
 
 
@@ -112,7 +114,9 @@ class _Reporter:
         self.connection = connection
         self.rounds = 0
         self.last = 0.0
-        self.listener = Listener(started=self._started, round=self._round, note=self._note)
+        self.listener = Listener(
+            started=self._started, round=self._round, note=self._note, failure=self._failure
+        )
 
     def _started(self, folder: RunFolder, config: Config, done: int) -> None:
         folder.update_info({"experiment": self.order.experiment})
@@ -124,6 +128,9 @@ class _Reporter:
         if now - self.last > REPORT_SECONDS or record.round == self.rounds:
             self.last = now
             _send(self.connection, ("progress", record.round, self.rounds))
+
+    def _failure(self, text: str) -> None:
+        _send(self.connection, ("traceback", text))
 
     def _note(self, line: str) -> None:
         _send(self.connection, ("note", line))

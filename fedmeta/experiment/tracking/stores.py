@@ -5,9 +5,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fedmeta.errors import DataError
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.tracking.tracker import Entry, Tracked
@@ -90,8 +92,10 @@ class MLflowStore:
             # After the import, which sets up its own.
             logging.getLogger(name).setLevel(logging.WARNING)
         beside = self.folder.path.resolve().parent
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}/mlflow.db"
-        self._client = MlflowClient(tracking_uri=uri)
+        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+            self._client = MlflowClient(tracking_uri=uri)
+        else:
+            self._client = _open_database(beside / "mlflow.db")
         known = self._earlier()
         self._id = known or self._create(beside)
         params = dict(self._client.get_run(self._id).data.params)
@@ -157,6 +161,36 @@ class MLflowStore:
         """Set the run's status."""
         names = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
         self._client.set_terminated(self._id, names[status])
+
+
+def _open_database(path: Path) -> Any:
+    """Return a client of a database of MLflow, which is made if there is none.
+
+    MLflow makes it in many steps and cannot go on with one that was cut short, so it is made aside.
+
+    Raises:
+        DataError: If it cannot be used.
+    """
+    from mlflow import MlflowClient
+
+    if not path.exists():
+        new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
+            with suppress(FileExistsError):
+                # Another run may have made it meanwhile, and write to it: it must not be replaced.
+                os.link(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+    try:
+        client = MlflowClient(tracking_uri=f"sqlite:///{path}")
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        why = " ".join(str(error).split())[:100]
+        raise DataError(
+            f"{path} cannot be used: if it is damaged or half made, move it away and resume: {why}"
+        ) from error
+    return client
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

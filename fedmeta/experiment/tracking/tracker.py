@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
-from fedmeta.errors import UsageError
+from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.federation import StepResult
@@ -155,7 +155,8 @@ class Tracker:
         except Exception as error:
             # A store may fail in any way: a server is down, a disk is full, a package is another one.
             logging.getLogger(__name__).debug("tracking stopped", exc_info=True)
-            self._problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            said = str(error) if isinstance(error, FedmetaError) else f"{type(error).__name__}: {error}"
+            self._problem = " ".join(said.split())[:300]
 
     def _take(self) -> list[Entry | str]:
         """Return the next entry, and those that wait behind it."""

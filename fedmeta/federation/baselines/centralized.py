@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from fedmeta.errors import RunError
+from fedmeta.errors import LearnersFailedError
 from fedmeta.federation.baselines.rounds import Trained, describe_round, euclidean_norm, evaluated
+from fedmeta.federation.failures import report
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.records import Snapshot
 from fedmeta.federation.server.optimizer import ServerOptimizer
@@ -68,7 +69,7 @@ def train_centralized(
 
     Raises:
         UsageError: If the parts do not fit each other or data cannot be read.
-        RunError: If a client's data cannot be drawn from.
+        LearnersFailedError: If the pooled tasks cannot be drawn or learned from.
         DivergedError: If the state turned non-finite.
     """
     keep_freed_memory()
@@ -94,6 +95,9 @@ def train_centralized(
 
 def _pooled_update(learner: PooledLearner, state: Tensors, round_: int) -> CohortUpdate:
     update = learner.train(state, round_, [0])
-    for reason in update.failures.values():
-        raise RunError(f"round {round_}: the pooled tasks cannot be learned from: {reason}")
+    for failure in update.failures.values():
+        report(round_, None, failure)
+        raise LearnersFailedError(
+            f"round {round_}: the pooled tasks cannot be learned from: {failure.reason}"
+        )
     return update

@@ -5,10 +5,11 @@ from functools import partial
 
 import torch
 
-from fedmeta.errors import DivergedError
+from fedmeta.errors import DivergedError, LearnersFailedError
 from fedmeta.federation.baselines.models import Models, build_models
-from fedmeta.federation.baselines.rounds import Trained, describe_round, evaluated
+from fedmeta.federation.baselines.rounds import Trained, describe_round, evaluate_each_client, evaluated
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_each
+from fedmeta.federation.failures import report
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import ClientRecord, RoundRecord, Snapshot
 from fedmeta.federation.server.nodes import sample_cohort
@@ -18,7 +19,7 @@ from fedmeta.federation.server.strategy import Observer
 from fedmeta.federation.vector.execution import one_thread
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
-from fedmeta.tasks import Split, TaskBatch
+from fedmeta.tasks import Split
 
 
 def train_local(
@@ -40,6 +41,7 @@ def train_local(
 
     Raises:
         UsageError: If the parts do not fit each other or data cannot be read.
+        LearnersFailedError: If a client cannot train, or a held-out one cannot be evaluated.
         DivergedError: If a client's state turned non-finite.
     """
     keep_freed_memory()
@@ -67,11 +69,14 @@ def evaluate_local(workload: Workload, state: Tensors, split: Split) -> dict[int
 
     Returns:
         Each client's sums by its id; nothing if the split has no clients.
+
+    Raises:
+        LearnersFailedError: If a client cannot be evaluated.
     """
     with one_thread():
         learner = workload.build()
         clients = workload.population.clients(split)
-        return {client: _evaluate(learner, state, 0, client) for client in clients}
+        return evaluate_each_client(partial(_evaluate, learner, state, 0), 0, clients)
 
 
 def model_for(client: int, models: int) -> int:
@@ -114,13 +119,19 @@ def _updates(
     parts = []
     for first in range(0, len(cohort), size):
         stack = list(cohort[first : first + size])
-        tasks = TaskBatch.concat([learner.sample(round_, client) for client in stack])
-        own = {key: value[stack] for key, value in state.items()}
-        parts.append(learner.local_steps(own, tasks))
+        update = learner.train_from(partial(_rows, state), round_, stack)
+        for client, failure in update.failures.items():
+            report(round_, client, failure)
+            raise LearnersFailedError(f"round {round_}: client {client} cannot train: {failure.reason}")
+        parts.append((update.updates, update.metrics))
     updates, metrics = (
         {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
     )
     return updates, metrics
+
+
+def _rows(state: Tensors, clients: Sequence[int]) -> Tensors:
+    return {key: value[list(clients)] for key, value in state.items()}
 
 
 def _norms(updates: Tensors) -> list[float]:

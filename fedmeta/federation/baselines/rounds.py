@@ -1,13 +1,15 @@
 """A round without messages, written down in the same form as a federated one."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedmeta.errors import LearnersFailedError
 from fedmeta.federation.evaluation import EvaluationSums, with_evaluation
+from fedmeta.federation.failures import failure_of, report
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.server.optimizer import learning_rate
@@ -73,8 +75,27 @@ def evaluated(
     """
     population, steps = learner.workload.population, learner.workload.evaluation_steps
     due = plan.evaluated(record.round)
-    sums = {client: evaluate(client) for split in due for client in population.clients(split)}
+    held_out = [client for split in due for client in population.clients(split)]
+    sums = evaluate_each_client(evaluate, record.round, held_out)
     return with_evaluation(record, population, steps, sums)
+
+
+def evaluate_each_client(
+    evaluate: Callable[[int], EvaluationSums], round_: int, clients: Iterable[int]
+) -> dict[int, EvaluationSums]:
+    """Return what `evaluate` returns for each client.
+
+    Raises:
+        LearnersFailedError: If it raises.
+    """
+    sums = {}
+    for client in clients:
+        try:
+            sums[client] = evaluate(client)
+        except Exception as error:
+            report(round_, client, failure := failure_of(error))
+            raise LearnersFailedError(f"client {client} cannot be evaluated: {failure.reason}") from None
+    return sums
 
 
 def euclidean_norm(tensors: Mapping[str, Tensor]) -> float:

@@ -1,5 +1,6 @@
 """The ClientApp as Flower's engines run it: in processes that know nothing but what they are told."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,14 +10,16 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation.behaviours import mods_for
-from fedmeta.federation.client import build_client_app, partition_of
+from fedmeta.federation.client import build_client_app, failed, partition_of
+from fedmeta.federation.failures import Failure, watched
 from fedmeta.federation.faults import FaultPlan, fault_mod
-from fedmeta.federation.flower import client_error
-from fedmeta.federation.learner import Learner, describe
+from fedmeta.federation.learner import Learner
 from fedmeta.federation.mods import user_mods
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.vector.execution import one_thread
 from fedmeta.federation.workload import Workload
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,14 @@ def build_remote_app(side: Callable[[Context], ClientSide]) -> ClientApp:
 
 def _failures_are_replies(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Answer with the reason in one line, where an engine would send a traceback or none at all."""
-    try:
-        return call_next(message, context)
-    except (Exception, SystemExit) as error:
-        # A client's own code and data: whatever it raises is that client's failure alone.
-        return client_error(describe(error), message)
+    with watched(_log):
+        try:
+            return call_next(message, context)
+        except (Exception, SystemExit) as error:
+            # A client's own code and data: whatever it raises is that client's failure alone.
+            return failed(error, message, context)
+
+
+def _log(round_: int, client: int | None, failure: Failure) -> None:
+    """Leave a traceback in the log of this process: it must not cross the grid."""
+    log.warning("round %d, client %s failed\n%s", round_, client, failure.traceback or failure.reason)

@@ -32,6 +32,8 @@ class EvaluationGate:
         self.names = tuple(names)
         self.steps = steps
         self.tasks = tasks
+        self.problem: str | None = None
+        """Why the first reply was left out; None: none was."""
 
     def admitted(
         self, round_: int, replies: Iterable[tuple[int, Sequence[Message]]]
@@ -42,6 +44,7 @@ class EvaluationGate:
                 yield client, self._read(client, round_, sent)
             except Exception as error:
                 # Records are a client's to fill; one that breaks the reader is left out like the rest.
+                self.problem = self.problem or f"client {client}: {error}"
                 log.warning("round %d: evaluation of client %d is left out: %s", round_, client, error)
 
     def _read(self, client: int, round_: int, sent: Sequence[Message]) -> EvaluationSums:

@@ -21,9 +21,9 @@ from typing_extensions import override
 from fedmeta.errors import ConfigError, RunError, UsageError
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND
 from fedmeta.federation.codec import Codec, CodecError
+from fedmeta.federation.failures import describe
 from fedmeta.federation.flower import new_run, quiet
 from fedmeta.federation.grids import RunGrid
-from fedmeta.federation.learner import describe
 from fedmeta.federation.server.gate import Update
 from fedmeta.federation.server.memory import export, restore, why_not_resumable
 from fedmeta.federation.server.robust import AggregationOptions

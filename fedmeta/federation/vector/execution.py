@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 import torch
 
 from fedmeta.federation.evaluation import EvaluationSums
-from fedmeta.federation.learner import CohortUpdate, Learner, describe
+from fedmeta.federation.failures import Failure, failure_of
+from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.learning import Tensors
 
 
@@ -31,8 +32,8 @@ class EvaluateJob:
 
 
 Job = TrainJob | EvaluateJob
-Outcome = CohortUpdate | EvaluationSums | str
-"""What a job came to; a text is the reason why an evaluation failed."""
+Outcome = CohortUpdate | EvaluationSums | Failure
+"""What a job came to; a failure is that of an evaluation."""
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
@@ -65,7 +66,7 @@ def compute(learner: Learner, state: Tensors, job: Job) -> Outcome:
             return learner.evaluate(state, job.client, job.round)
         except Exception as error:
             # A client's own code and data: whatever it raises is that client's failure alone.
-            return describe(error)
+            return failure_of(error)
 
 
 class InProcess(Executor):

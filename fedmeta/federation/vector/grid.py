@@ -10,9 +10,10 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedmeta.federation.client import CONFIG, ReplyWriter, build_client_app, read_request
+from fedmeta.federation.client import CONFIG, ReplyWriter, build_client_app, failed, read_request
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.failures import Failure, report
 from fedmeta.federation.flower import (
     client_error,
     message_ids,
@@ -21,7 +22,7 @@ from fedmeta.federation.flower import (
     stamp,
 )
 from fedmeta.federation.grids import RunGrid
-from fedmeta.federation.learner import CohortUpdate, Learner, describe
+from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.stock import is_stock
 from fedmeta.federation.vector.execution import EvaluateJob, Executor, Job, Outcome, TrainJob, one_thread
@@ -171,12 +172,13 @@ class VectorGrid(RunGrid):
                 yield self._ask_app(message, own)
             elif content is not None:
                 yield Message(content, reply_to=message)
-            else:
-                yield client_error(str(failure), message)
+            elif failure is not None:
+                report(round_, client, failure)
+                yield client_error(failure.reason, message)
 
     def _contents(
         self, chunk: list[Message], outcome: Outcome, round_: int
-    ) -> tuple[Iterator[RecordDict], dict[int, str]]:
+    ) -> tuple[Iterator[RecordDict], dict[int, Failure]]:
         """Return the contents of the replies of those who succeeded, in order, and why others failed."""
         if isinstance(outcome, CohortUpdate):
             return self._writer.training(outcome, round_), outcome.failures
@@ -225,7 +227,7 @@ def _call(app: ClientApp, message: Message, context: Context) -> Message:
             return app(message, context)
     except (Exception, SystemExit) as error:
         # A client's own code: whatever it raises is that client's failure alone.
-        return client_error(describe(error), message)
+        return failed(error, message, context)
 
 
 def _from(reply: Message, request: Message) -> bool:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fedmeta.federation.failures import Failure
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.vector.execution import (
     EvaluateJob,
@@ -185,7 +186,7 @@ class ProcessPool(Executor):
 
 def _unanswered(learner: Learner, job: Job) -> Outcome:
     """Return the outcome of a job that a worker was stuck in."""
-    why = f"not computed within {JOB_SECONDS:g} s"
+    why = Failure(f"not computed within {JOB_SECONDS:g} s")
     if isinstance(job, EvaluateJob):
         return why
     tasks = learner.workload.tasks_per_round

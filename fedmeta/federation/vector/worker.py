@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from fedmeta.federation.evaluation import EvaluationSums
-from fedmeta.federation.learner import CohortUpdate, describe
+from fedmeta.federation.failures import Failure, describe
+from fedmeta.federation.learner import CohortUpdate
 from fedmeta.federation.vector.execution import Job, Outcome, compute
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 
 READY = "ready"
 Arrays = dict[str, NDArray[Any]]
-Packed = tuple[list[int], Arrays, Arrays, int, dict[int, str]] | EvaluationSums | str
+Packed = tuple[list[int], Arrays, Arrays, int, dict[int, Failure]] | EvaluationSums | Failure
 
 
 def to_arrays(tensors: Tensors) -> Arrays:

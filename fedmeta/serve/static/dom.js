@@ -35,8 +35,8 @@ export function complain(error) {
   fill($("problem"), error ? make("p", { class: "panel", role: "alert" }, error.message) : null);
 }
 
-export const warning = (title, text) =>
-  text ? make("p", { class: "panel", role: "note" }, make("strong", {}, title), ` ${text}`) : null;
+export const warning = (title, text, kind = "") =>
+  text ? make("p", { class: `panel ${kind}`, role: "note" }, make("strong", {}, title), ` ${text}`) : null;
 
 export const badge = (status) => {
   const known = ["running", "finished", "failed", "interrupted", "killed", "waiting"];

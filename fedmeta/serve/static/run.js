@@ -9,7 +9,7 @@ function head(run) {
   fill($("status"), badge(run.status));
   const command = make("code", {}, run.report.command);
   const report = run.report.there ? make("a", { href: address("report", id) }, "Report") : make("span", { class: "quiet" }, "Report: ", command);
-  const again = ["killed", "interrupted"].includes(run.status) ? make("span", { class: "quiet" }, "Go on: ", make("code", {}, run.resume)) : null;
+  const again = ["killed", "interrupted", "failed"].includes(run.status) ? make("span", { class: "quiet" }, "Go on: ", make("code", {}, run.resume)) : null;
   const above = run.parent ? make("a", { href: address("comparison", run.parent) }, `Comparison ${run.parent}`) : null;
   fill($("links"), above, again, report);
   const what = [run.algorithm && `${run.algorithm} on ${run.task}`, run.training && `${run.training} training`, run.seed !== null && run.seed !== undefined && `seed ${run.seed}`];
@@ -17,7 +17,7 @@ function head(run) {
   fill(
     $("problem"),
     warning("Not all of this run can be read.", run.problem),
-    warning("This run failed.", run.status === "failed" ? run.error ?? "It does not say why." : null),
+    warning("This run failed.", run.status === "failed" ? run.error ?? "It does not say why." : null, "failure"),
   );
   fill($("results"), ...facts(run.results));
   fill($("facts"), ...facts(run.facts));
@@ -80,8 +80,8 @@ function clients(said) {
   countClients();
   $("quarantine").hidden = said.updates === 0;
   $("refused").textContent = `${count(said.refused)} of ${count(said.updates)} updates were refused.`;
-  const rows = said.reasons.map((one) => [one.reason, count(one.updates)]);
-  fill($("reasons"), rows.length ? plainTable({ title: "Refused updates by reason", columns: ["reason", "updates"], rows }) : null);
+  const rows = said.reasons.map((one) => [one.reason, count(one.updates), one.example]);
+  fill($("reasons"), rows.length ? plainTable({ title: "Refused updates by reason", columns: ["reason", "updates", "for example"], rows }) : null);
   $("latest-refused").hidden = said.refused === 0;
   const latest = said.latest.map((one) => [count(one.round), String(one.client), one.reason]);
   fill($("latest"), plainTable({ title: "Latest refused updates", columns: ["round", "client", "reason"], rows: latest, note: said.refused > latest.length ? `The latest ${latest.length} of ${said.refused}.` : "" }));

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.tracking import tracker
+from fedmeta.experiment.tracking import stores, tracker
 from fedmeta.experiment.tracking.tracker import Entry, Tracked, Tracker, require_extra, scalars
 from tests.experiment.helpers import TINY, contents
 
@@ -211,6 +211,57 @@ def test_a_server_that_is_down_does_not_end_the_run(
     assert note.startswith("tracking by mlflow stopped (")
     assert "\n" not in note
     assert len(note) < 400
+
+
+def _half_made(path: Path) -> None:
+    """What a kill leaves: the first of MLflow's tables, and none of its bookkeeping."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY, name TEXT)")
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _no_database(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to be taken for one" * 40)
+
+
+@pytest.mark.parametrize("damage", [_half_made, _cut_short, _no_database])
+def test_a_damaged_mlflow_database_is_named_with_what_to_do(
+    damage: Callable[[Path], None], made_once: Path, tmp_path: Path
+) -> None:
+    database = tmp_path / "mlflow.db"
+    if damage is _cut_short:
+        shutil.copy(made_once.parent / "mlflow.db", database)
+    damage(database)
+    notes: list[str] = []
+    config = Config(**{**TINY, "rounds": 1}, tracking="mlflow")
+    result = run(config, out=tmp_path / "r", listener=Listener(note=notes.append))
+    assert result.status == "finished"
+    (note,) = notes
+    assert f"{database} cannot be used" in note
+    assert "move it away and resume" in note
+
+
+def test_a_kill_while_the_database_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def half(tracking_uri: str) -> None:
+        _half_made(Path(tracking_uri.removeprefix("sqlite:///")))
+        raise Killed
+
+    monkeypatch.setattr("mlflow.MlflowClient", half)
+    with pytest.raises(Killed):
+        stores._open_database(tmp_path / "mlflow.db")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_database_is_made_beside_its_place_and_nothing_is_left_there(made_once: Path) -> None:
+    assert [path.name for path in made_once.parent.iterdir() if ".tmp" in path.name] == []
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:

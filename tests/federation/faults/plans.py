@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from flwr.app import Message
 
-from fedmeta.errors import DivergedError
+from fedmeta.errors import DivergedError, UntrainedError
 from fedmeta.experiment import Config, Listener, RunFolder
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError
@@ -147,6 +147,8 @@ def _run(config: Config, path: Path, killed_after: int = 0) -> tuple[RunFolder, 
             execute(folder, config, learner, Listener(round=kill))
         except Killed:
             execute(folder, config, learner, Listener())
+    except UntrainedError:
+        assert folder.info["status"] == "failed"
     except DivergedError as error:
         return folder, int(re.findall(r"round (\d+) diverged", str(error))[0])
     return folder, 0
@@ -171,8 +173,11 @@ def check_log(folder: RunFolder, config: Config, faults: FaultPlan, diverged: in
         asked = sample_cohort(config.seed, diverged, CLIENTS, config.cohort + config.oversample)
         kinds = {fault.kind for c in asked if (fault := faults.due(diverged, c))}
         assert kinds == {"nan"}
-    elif folder.info["replies"]:
-        _check_sums(folder.info["replies"], metrics)
+    else:
+        skipped = sum(row["skipped"] for row in metrics)
+        assert folder.info["status"] == ("failed" if 2 * skipped > len(metrics) else "finished")
+        if folder.info["replies"]:
+            _check_sums(folder.info["replies"], metrics)
 
 
 def _check_counts(row: dict[str, Any], rows: list[dict[str, Any]], config: Config) -> None:

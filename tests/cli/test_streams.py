@@ -1,0 +1,159 @@
+"""A command outlasts its reader, its terminal, a full disk behind its output, and plain ASCII."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmeta.cli.streams import LastingFile
+from fedmeta.experiment import Config, RunFolder
+from fedmeta.experiment.config import to_toml
+from fedmeta.experiment.plan import resolve
+from tests.experiment.helpers import TINY, command
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.toml").write_text(to_toml(resolve(Config(**TINY))))
+    return tmp_path
+
+
+def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, `F` standing for the command line."""
+    text = line.replace("F ", " ".join(command()) + " ")
+    env = os.environ | environment
+    return subprocess.run(
+        ["bash", "-c", text], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+)
+def test_an_encoding_that_lacks_letters_gets_plain_ones(here: Path, environment: dict[str, str]) -> None:
+    done = shell("F run tiny.toml -s rounds=1 --out r", here, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "before" in done.stdout
+    assert "+-" in done.stdout or "\ufffd" in done.stdout or "±" in done.stdout
+
+
+def test_a_reader_that_leaves_does_not_end_a_run(here: Path) -> None:
+    line = "(F run tiny.toml -s rounds=40 --out r; echo $? > code) 2>&1 | head -1"
+    done = shell(line, here, PYTHONUNBUFFERED="1")
+    assert done.stdout.count("\n") == 1
+    assert (here / "code").read_text() == "0\n"
+    folder = RunFolder.open(here / "r")
+    assert (folder.status, len(folder.metrics())) == ("finished", 40)
+
+
+def test_closed_standard_files_are_not_taken_for_the_runs_logs(here: Path) -> None:
+    assert shell("F run tiny.toml -s rounds=2 --out r 0<&- 1>&- 2>&-", here).returncode == 0
+    folder = RunFolder.open(here / "r")
+    assert [row["round"] for row in folder.metrics()] == [1, 2]
+    assert folder.status == "finished"
+
+
+def test_a_full_disk_behind_stderr_is_no_fault_and_behind_stdout_is_told(here: Path) -> None:
+    done = shell("F run tiny.toml -s rounds=1 --out r --json 2> /dev/full", here)
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "finished")
+    done = shell("F list keys --json > /dev/full", here)
+    assert done.returncode == 1
+    assert done.stderr == "fedmeta: not all could be written to stdout: No space left on device\n"
+
+
+def test_nohup_outlives_its_terminal(here: Path) -> None:
+    process = subprocess.Popen(
+        ["nohup", *command("run", "tiny.toml", "-s", "rounds=60", "--out", "r")],
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert b"60 rounds" in process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert RunFolder.open(here / "r").status == "finished"
+
+
+def test_a_file_that_lasts_tells_a_full_disk_from_a_reader_that_left() -> None:
+    full = LastingFile(os.open("/dev/full", os.O_WRONLY), "wb")
+    assert full.write(b"abc") == 3
+    assert full.lost is not None
+    full.close()
+    read, write = os.pipe()
+    os.close(read)
+    gone = LastingFile(write, "wb")
+    assert (gone.write(b"abc"), gone.lost) == (3, None)
+    gone.close()
+
+
+OFFLINE = ("-s", "task=tests.federation.helpers:Offline", "-s", "rounds=2")
+
+
+def call(*arguments: str) -> int:
+    from fedmeta.cli.main import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+def test_a_run_that_did_not_learn_exits_with_1_and_its_reasons(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    assert call("run", "./tiny.toml", *OFFLINE, "--out", "r") == 1
+    out, err = capsys.readouterr()
+    assert "why replies were not admitted" in out
+    assert "OSError: no disk" in out
+    assert "±" not in out
+    assert "Traceback" not in err
+    assert err.startswith("fedmeta: the run did not learn: no reply was admitted")
+    assert err.endswith("; the traceback is in r/errors.log\n")
+    assert call("list", "runs", "--runs", ".", "--json") == 0
+    assert [row["status"] for row in json.loads(capsys.readouterr().out)["runs"]] == ["failed"]
+
+
+def test_with_json_a_failed_run_is_one_object(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    assert call("run", "./tiny.toml", *OFFLINE, "--out", "r", "--json", "--debug") == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["status"] == "error"
+    assert "no reply was admitted" in found["error"]
+    assert err.count("Traceback (most recent call last)") == 1
+    assert err.index("Traceback") < err.index("round 1/2"), "as it happens"
+    assert call("resume", "r", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["status"] == "error"
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_and_one_object(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("in the table")
+
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("fedmeta.experiment.execution.write_examples", broken)
+    assert call("run", "./tiny.toml", "--out", "r", "-s", "rounds=1", "--json") == 1
+    out, err = capsys.readouterr()
+    told = "unexpected ZeroDivisionError: in the table; the traceback is in r/errors.log"
+    assert json.loads(out) == {"status": "error", "error": told}
+    assert err.splitlines()[-1] == f"fedmeta: {told}"
+    assert "Traceback" not in err
+    assert call("resume", "r", "--debug") == 1
+    assert "in broken" in capsys.readouterr().err
