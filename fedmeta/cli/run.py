@@ -60,13 +60,17 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     _finish(result, display, as_json)
 
 
-def resume(
+def resume(  # noqa: PLR0913 (each is an option of the command line)
     run_folder: RunPath,
     settings: Settings = None,
     faults: Faults = None,
     new_campaign: Annotated[
         bool,
         typer.Option("--new-campaign", help="Record and pay all rounds anew, on new contracts."),
+    ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on although your code or the data changed."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -75,7 +79,8 @@ def resume(
     What a resumed run computes is the same, byte for byte, as if it had never stopped; on another
     engine, up to rounding. Only keys that leave the finished rounds as they are may be set: rounds
     (more), engine, workers, checkpoint_every, timeout, what goes wrong from now on, and where the
-    chain is. Rounds that wait for a chain are settled.
+    chain is. Rounds that wait for a chain are settled. If your own code or the data are no longer
+    those that the run was made with, it is refused, unless you accept that.
     """
     from fedmeta import experiment as experiments
     from fedmeta.cli.display import Display
@@ -83,7 +88,11 @@ def resume(
     changes = _changes(settings, faults)
     with Display(as_json) as display:
         result = experiments.resume(
-            run_folder, changes, listener=display.listener, new_campaign=new_campaign
+            run_folder,
+            changes,
+            listener=display.listener,
+            new_campaign=new_campaign,
+            accept_changes=accept_changes,
         )
     _finish(result, display, as_json)
 
