@@ -19,8 +19,9 @@ INTRODUCTION = """\
 
 A run is a function of its config: a TOML file with the keys below. `-s key=value` replaces a value
 from the command line, and `fedmeta.run(name, {"server.lr": 0.01})` from Python; a key within a table
-is written with a dot. A value on the command line is TOML, or plain text where it is no TOML. An
-unknown key or a bad value is refused before anything starts.
+is written with a dot. A value on the command line is TOML, or plain text where it is no TOML. A table
+(`-s 'server={optimizer="SGD"}'`) replaces the whole one, so a key below it that was set before is
+refused; set it after. An unknown key or a bad value is refused before anything starts.
 
 A key that is *unset* by default has no value in TOML: leave it out. "None" in a meaning is just that.
 

@@ -57,10 +57,11 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     from fedmeta.experiment.compare.comparison import Execution
     from fedmeta.experiment.compare.comparison import compare as run_comparison
 
-    changes: dict[str, Any] = parse_settings(settings or [])
     variations = parse_arms(arm or [])
+    # An arm that changes nothing is one too; its empty table comes before what -s says of it.
+    changes: dict[str, Any] = {f"compare.arms.{name}": {} for name in variations}
+    changes |= parse_settings(settings or [])
     for name, own in variations.items():
-        changes.setdefault(f"compare.arms.{name}", {})
         changes |= {f"compare.arms.{name}.{key}": value for key, value in own.items()}
     names = None if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
     if names is not None:

@@ -84,6 +84,10 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
         bool,
         typer.Option("--new-campaign", help="Record and pay all rounds anew, on new contracts."),
     ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on although your code or the data changed."),
+    ] = False,
     no_check: NoCheck = False,
     debug: Debug = False,
     as_json: Json = False,
@@ -93,7 +97,8 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
     What a resumed run computes is the same, byte for byte, as if it had never stopped; on another
     engine, up to rounding. Only keys that leave the finished rounds as they are may be set: rounds
     (more), engine, workers, checkpoint_every, timeout, what goes wrong from now on, and where the
-    chain is. Rounds that wait for a chain are settled.
+    chain is. Rounds that wait for a chain are settled. If your own code or the data are no longer
+    those that the run was made with, it is refused, unless you accept that.
     """
     from fedmeta import experiment as experiments
     from fedmeta.cli.display import Display
@@ -106,6 +111,7 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
             listener=display.listener,
             new_campaign=new_campaign,
             check=not no_check,
+            accept_changes=accept_changes,
         )
     _finish(result, display, as_json)
 

@@ -219,8 +219,9 @@ def _accounted(folder: RunFolder) -> Iterator[None]:
         seconds = round(spent + time.monotonic() - began, 3)
         folder.update_info({"status": status, "ended": _now(), "wall_seconds": seconds, "error": error})
 
-    folder.update_info({"status": "running", "started": _now(), "pid": os.getpid(), "error": None})
     try:
+        # Inside the block: it is on the disk before this returns, and others may act on it at once.
+        folder.update_info({"status": "running", "started": _now(), "pid": os.getpid(), "error": None})
         yield
     except KeyboardInterrupt:
         close("interrupted")

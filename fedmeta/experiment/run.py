@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,19 @@ from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.config import Config, load_config, merge
 from fedmeta.experiment.engines import ENGINE_KEYS, require_engine
-from fedmeta.experiment.environment import provenance
+from fedmeta.experiment.environment import provenance, versions
 from fedmeta.experiment.execution import execute
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.identity import (
+    MADE,
+    Made,
+    code_changes,
+    data_of,
+    entries,
+    made_with,
+    user_changes,
+    went_on,
+)
 from fedmeta.experiment.result import Listener, Result
 from fedmeta.federation.server.flower_strategy import require_resumable
 from fedmeta.options import nearest, parse_options
@@ -30,7 +40,10 @@ RESUMABLE = (
     "tracking",
     *(f"chain.{key}" for key in CHAIN_RESUMABLE),
 )
-"""Keys that may change when a run is resumed: none of them alters what finished rounds computed."""
+"""Keys that may change when a run is resumed: none of them alters what finished rounds computed.
+
+What later rounds compute some of them do alter; `fedmeta.experiment.identity` keeps account of it.
+"""
 
 
 def run(  # noqa: PLR0913 (all but one are optional)
@@ -66,7 +79,8 @@ def run(  # noqa: PLR0913 (all but one are optional)
     if grid is None:
         require_engine(config)
     spec = asdict(learner.family.spec)
-    info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance()}
+    made = made_with(config, data_of(config, learner.family))
+    info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance(), MADE: [made.entry()]}
     if config.chain.enabled:
         from fedmeta.experiment.ledger import preflight, run_id
 
@@ -76,9 +90,12 @@ def run(  # noqa: PLR0913 (all but one are optional)
         folder = RunFolder.create_next(Path("runs"), name, config, info)
     else:
         folder = RunFolder.create(Path(out), config, info)
+    listener = listener or Listener()
+    for module in (module for module, digest in made.code.items() if digest is None):
+        listener.note(f"module {module} has no file: a change of its code will not be noticed")
     with folder.locked():
         try:
-            return execute(folder, config, learner, listener or Listener(), grid)
+            return execute(folder, config, learner, listener, grid)
         except UsageError:
             # A mistake that only the chain could tell: there is nothing to keep.
             if not folder.metrics():
@@ -86,12 +103,13 @@ def run(  # noqa: PLR0913 (all but one are optional)
             raise
 
 
-def resume(
+def resume(  # noqa: PLR0913 (all but one are optional)
     path: Path | str,
     settings: Mapping[str, Any] | None = None,
     *,
     listener: Listener | None = None,
     new_campaign: bool = False,
+    accept_changes: bool = False,
     check: bool = True,
 ) -> Result:
     """Go on with a run from its newest good checkpoint.
@@ -101,10 +119,13 @@ def resume(
         settings: Changes to keys of `RESUMABLE`; ``rounds`` may only grow.
         listener: Watches the run, and is told about damaged checkpoints.
         new_campaign: Start the ledger over: all rounds are recorded and paid on new contracts.
+        accept_changes: Go on although the user's code or the data are no longer those that the run was
+            made with. ``run.json`` says so then, and no comparison uses the run.
         check: As in `run`.
 
     Raises:
-        UsageError: If there is no such run, another process is in it, or a change is not safe.
+        UsageError: If there is no such run, another process is in it, a change is not safe, or the
+            user's code or the data changed.
         RunError: If the run could not go on.
     """
     folder, listener = RunFolder.open(Path(path)), listener or Listener()
@@ -117,6 +138,8 @@ def resume(
         rounds = folder.checkpoints.rounds()
         if rounds and rounds[0] < config.rounds:
             require_resumable(config.aggregation)
+        made = made_with(config, data_of(config, learner.family))
+        _look_at_changes(folder, made, listener, accept_changes)
         if config.chain.enabled:
             _look_at_ledger(folder, config, new_campaign)
         elif new_campaign:
@@ -128,7 +151,43 @@ def resume(
                 f"the {config.server.schedule} schedule is as long as the run: "
                 f"from here on the learning rate is that of a run of {config.rounds} rounds"
             )
-        return execute(folder, config, learner, listener)
+        return execute(folder, config, learner, _writing(made, listener))
+
+
+def _look_at_changes(folder: RunFolder, now: Made, listener: Listener, accepted: bool) -> None:
+    """Say what changed since the run's rounds were made; refuse what nobody accepted.
+
+    Raises:
+        UsageError: If the user's code or the data changed.
+    """
+    if not folder.checkpoints.rounds():
+        # No round is kept, so that none is of anything else.
+        return
+    made, before = entries(folder.info), folder.info.get("versions", {})
+    for package, version in versions().items():
+        if before and before.get(package) != version:
+            listener.note(f"{package} was {before.get(package)} and is {version} now")
+    if not made:
+        listener.note("the run does not say with what code and data it was made: it goes on with these")
+        return
+    changed = ", ".join(user_changes(made[-1], now.entry()))
+    if changed and not accepted:
+        raise UsageError(
+            f"{folder.path}: {changed} since its rounds were made: put it back, or go on all the same "
+            "with --accept-changes"
+        )
+    for line in code_changes(made[-1], now.entry()):
+        listener.note(f"{line} since the run's rounds were made: later rounds are of the new")
+
+
+def _writing(made: Made, listener: Listener) -> Listener:
+    """Return a listener that also writes down what the run goes on with, before its next round."""
+
+    def started(folder: RunFolder, config: Config, done: int) -> None:
+        folder.update_info({MADE: went_on(entries(folder.info), made, done)})
+        listener.started(folder, config, done)
+
+    return replace(listener, started=started)
 
 
 def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:

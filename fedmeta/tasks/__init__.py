@@ -9,6 +9,7 @@ from fedmeta.tasks.base import (
     TaskFamily,
     TaskSpec,
     build_family,
+    data_digest,
     family_kind,
     shape_of_tasks,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "TaskFamily",
     "TaskSpec",
     "build_family",
+    "data_digest",
     "family_kind",
     "shape_of_tasks",
     "stream",

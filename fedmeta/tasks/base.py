@@ -1,6 +1,7 @@
 """What a task is, and the one interface that every task family has."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -11,6 +12,10 @@ from torch import Tensor
 from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.options import Options, parse_options
 from fedmeta.registry import Registry
+from fedmeta.tasks.seeding import stream
+
+PROBED_CLIENTS = 32
+"""Clients whose tasks stand for the data of a family that cannot digest them itself."""
 
 Split = Literal["train", "validation", "test"]
 
@@ -190,3 +195,48 @@ def family_kind(task: str) -> type[TaskFamily]:
             f"task '{task}' is no task family: it needs Options and sample(), see TaskFamily"
         )
     return family
+
+
+def data_digest(
+    task: str, data: Mapping[str, Any], population: Population, build: Callable[[], TaskFamily]
+) -> str | None:
+    """Return the SHA-256 of the data that a family reads: other data give another one.
+
+    A family that can tell has a static method ``digest(options)``, which takes all of its data in; one
+    that it inherits does not count, as it may read other data than its base. Without, the digest is of
+    a task of each client, or of 32 clients evenly spread over the population.
+
+    Args:
+        task: The family, a name or dotted path.
+        data: Its options, as plain values.
+        population: The clients.
+        build: Returns the family; called only if it cannot tell by itself.
+
+    Returns:
+        The digest; None if the data are not on this machine.
+    """
+    kind = family_kind(task)
+    try:
+        if "digest" in vars(kind):
+            told: str = getattr(kind, "digest")(parse_options(kind.Options, data, "data"))  # noqa: B009
+            return told
+        family = build()
+        return None if isinstance(family, Elsewhere) else _digest_of_tasks(family, population)
+    except MissingDataError:
+        return None
+
+
+def _digest_of_tasks(family: TaskFamily, population: Population) -> str:
+    digest = hashlib.sha256()
+    last, probed = len(population) - 1, min(PROBED_CLIENTS, len(population))
+    for client in sorted({round(last * k / max(1, probed - 1)) for k in range(probed)}):
+        try:
+            tasks = family.sample(client, 1, stream(0, "digest", client))
+            tensors = [getattr(tasks, field.name) for field in fields(TaskBatch)]
+            for tensor in tensors:
+                digest.update(f"{client} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        except Exception as error:
+            # A client without sound tasks is found, and told of, where clients train.
+            digest.update(f"{client} {type(error).__name__} ".encode())
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Handwritten digits on turned pages: few-shot classification on real data without a download."""
 
+import hashlib
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -84,6 +85,12 @@ class Digits:
             own_labels=options.labels == "task",
             new_classes=options.labels == "global",
         )
+
+    @staticmethod
+    def digest(options: DigitsOptions) -> str:  # noqa: ARG004
+        """Return the SHA-256 of all images and their digits, as scikit-learn gives them."""
+        images, digits = _load()
+        return hashlib.sha256(images.numpy().tobytes() + digits.tobytes()).hexdigest()
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, grouped by class."""

@@ -1,6 +1,7 @@
 """Omniglot: few-shot classification of handwritten characters of many alphabets."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.omniglot_files import SIDE, Characters, read_characters
 from fedmeta.tasks.partition import PartitionOptions, Receivers, Scheme, deal
 from fedmeta.tasks.seeding import stream
-from fedmeta.tasks.sources import locate, source_named
+from fedmeta.tasks.sources import digest_of, locate, source_named
 
 Indices = NDArray[np.int64]
 
@@ -75,9 +76,7 @@ class Omniglot:
     def __init__(self, options: OmniglotOptions, population: Population, seed: int) -> None:
         self.options = options
         self.population = population
-        source = SOURCES[options.source]
-        files = [locate(file.path, source) for file in source_named(source).files]
-        self.characters = read_characters(files, source)
+        self.characters = read_characters(_files(options), SOURCES[options.source])
         self.split = split_characters(self.characters, options, stream(seed, "omniglot", "split"))
         self.owned: list[Indices] = []
         for split in ("train", "validation", "test"):
@@ -95,6 +94,11 @@ class Omniglot:
     def shape(options: OmniglotOptions) -> TaskSpec | None:
         """Return what tasks look like; None for global labels: as many as the data have characters."""
         return None if options.labels == "global" else _spec(options, 0)
+
+    @staticmethod
+    def digest(options: OmniglotOptions) -> str:
+        """Return the SHA-256 of the official files as they lie here."""
+        return digest_of(_files(options))
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`, examples grouped by class."""
@@ -134,6 +138,11 @@ class Omniglot:
         images = ClassImages(classes)
         images.check(f"{split} client {client}", self.options.shape(split != "train"), _prefix(split))
         return images
+
+
+def _files(options: OmniglotOptions) -> list[Path]:
+    source = SOURCES[options.source]
+    return [locate(file.path, source) for file in source_named(source).files]
 
 
 def _spec(options: OmniglotOptions, classes: int) -> TaskSpec:

@@ -106,6 +106,11 @@ class Shakespeare:
         """Return what tasks look like."""
         return TaskSpec("classification", (options.length,), VOCABULARY, VOCABULARY)
 
+    @staticmethod
+    def digest(options: ShakespeareOptions) -> str:  # noqa: ARG004
+        """Return the SHA-256 of the file of plays."""
+        return sha256_of(locate(source_named(SOURCE).files[0].path, SOURCE))
+
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`: windows of its text, in the order of the text."""
         text = self.texts[client]

@@ -59,6 +59,11 @@ class Sinusoid:
         self.seed = seed
         self.spec = TaskSpec("regression", (1,), 1)
 
+    @staticmethod
+    def digest(options: SinusoidOptions) -> str:  # noqa: ARG004
+        """Return an empty text: waves are computed, and nothing is read."""
+        return ""
+
     def intervals(self, client: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return the ``(low, high)`` of amplitude and of phase that `client` draws its waves from."""
         width = 1.0 - self.options.heterogeneity

@@ -7,7 +7,7 @@ cache (``FEDMETA_CACHE``, or ``~/.cache/fedmeta``), into which files are fetched
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -146,6 +146,11 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Return one SHA-256 of the contents of files, in their order; `DataError` if one cannot be read."""
+    return hashlib.sha256(" ".join(sha256_of(file) for file in files).encode()).hexdigest()
 
 
 def source_named(name: str) -> Source:

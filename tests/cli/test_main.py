@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,27 @@ def test_a_closed_pipe_is_no_fault(here: Path) -> None:
         check=False,
     )
     assert ended.stderr == ""
+
+
+def test_other_code_than_a_run_was_made_with_is_refused_until_it_is_accepted(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(bias: str) -> None:
+        net = "class Net(nn.Linear):\n    def __init__(self): super().__init__(1, 1, bias=%s)\n"
+        (here / "thin.py").write_text("from torch import nn\n" + net % bias)
+        sys.modules.pop("thin", None)
+
+    monkeypatch.syspath_prepend(str(here))
+    write("True")
+    own = ["-s", "model=thin:Net", "-s", "network={}"]
+    assert call("run", "tiny.toml", *own, "-s", "rounds=2", "--out", "r") == 0
+    write("(True)")
+    capsys.readouterr()
+    more = ["resume", "r", "-s", "rounds=3"]
+    assert call(*more) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{here / 'thin.py'} changed since its rounds were made" in err
+    assert call(*more, "--accept-changes") == 0
+    assert [entry["from"] for entry in RunFolder(here / "r").info["made"]] == [1, 3]
+    sys.modules.pop("thin", None)

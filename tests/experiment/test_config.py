@@ -63,6 +63,49 @@ def test_merging_leaves_the_original_and_its_other_keys_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pairs", "lost"),
+    [
+        (["gate.max_norm=2.0", "gate={}"], "gate.max_norm"),
+        (["compare.arms.x.cohort=3", "compare={points=5}"], "compare.arms.x.cohort"),
+        (["learner={a=1}", "learner.b=2", "learner={c=3}"], "learner.b"),
+    ],
+)
+def test_a_table_that_would_undo_an_earlier_setting_is_refused(pairs: list[str], lost: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{lost}' that was set before it would be lost"):
+        merge({"gate": {"quorum": 1}}, parse_settings(pairs))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "merged"),
+    [
+        (["gate={a=1}", "gate.b=2"], {"gate": {"a": 1, "b": 2}}),
+        (["gate.b=2", "gate={a=1}", "gate.b=3"], {"gate": {"a": 1, "b": 3}}),
+        (["gates.b=2", "gate={a=1}"], {"gates": {"b": 2}, "gate": {"a": 1}}),
+    ],
+)
+def test_a_key_set_after_its_table_is_one_of_it(pairs: list[str], merged: dict[str, object]) -> None:
+    assert merge({"gate": {"old": 0}}, parse_settings(pairs)) == merged
+
+
+@pytest.mark.parametrize(
+    ("pair", "other"),
+    [
+        ("rounds=5\nseed=3", "seed"),
+        ('task="digits"\n[server]\nlr=1', "server"),
+        ("learner={inner_lr=1}\n\n# and\nclients=4", "clients"),
+    ],
+)
+def test_a_value_that_goes_on_with_another_key_is_refused(pair: str, other: str) -> None:
+    with pytest.raises(ConfigError, match=f"a further line that sets '{other}'"):
+        parse_settings([pair])
+
+
+def test_values_of_several_lines_are_read_whole() -> None:
+    pairs = ["x=[1,\n2]", 'y="""a\nb"""', "description=first\nsecond"]
+    assert parse_settings(pairs) == {"x": [1, 2], "y": "a\nb", "description": "first\nsecond"}
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"round": 5}, "unknown key 'round': did you mean 'rounds'?"),

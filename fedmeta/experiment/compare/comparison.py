@@ -14,7 +14,7 @@ from fedmeta.experiment.compare.board import COMPARE, Board, written
 from fedmeta.experiment.compare.finding import Finder, Note, essence
 from fedmeta.experiment.compare.plans import ArmPlan, plan_arms
 from fedmeta.experiment.compare.pool import Pool, default_jobs
-from fedmeta.experiment.compare.sides import Entry, Job, Question, Side
+from fedmeta.experiment.compare.sides import Entry, Job, Question, Side, Status
 from fedmeta.experiment.compare.worker import Order
 from fedmeta.experiment.config import Config, load_config, merge
 from fedmeta.experiment.environment import provenance
@@ -117,13 +117,16 @@ def compare(
     chosen, notes = choosing.choose(question.base, arms)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)])
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
+    finder = Finder(folder, execution.listener.note)
+    for config in (config for plan in plans for config in plan.configs):
+        finder.made(config)  # what is refused is refused before there is a folder
     with _opened(folder, name):
         for line in notes:
             execution.listener.note(line)
-        sides = _sides(plans, Finder(folder, execution.listener.note))
+        sides = _sides(plans, finder)
         about = provenance()
         board = Board(folder, question, sides, {"experiment": name, **about})
-        _tell_of_other_code(board.jobs, about, execution.listener.note)
+        _tell_of_other_versions(board.jobs, about, execution.listener.note)
         execution.listener.began(folder, board.jobs)
         return _carry_out(board, execution)
 
@@ -184,23 +187,22 @@ def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[Side]:
                 name = f"{plan.arm.name}-seed{config.seed}"
                 place = finder.find(name, config)
                 done = place.state == "finished"
-                jobs[what] = Job(name, config, place, "finished" if done else "waiting")
+                status: Status = "finished" if done else "waiting"
+                jobs[what] = Job(name, config, finder.made(config), place, status)
             entries.append(Entry(jobs[what], shared or jobs[what].status == "finished"))
         sides.append(Side(plan, tuple(entries)))
     return sides
 
 
-def _tell_of_other_code(jobs: Sequence[Job], about: Mapping[str, Any], note: Note) -> None:
-    # An equal config promises an equal result only from the same code.
-    def made_with(info: Mapping[str, Any]) -> tuple[Any, Any]:
-        return info.get("versions"), info.get("git")
-
+def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note: Note) -> None:
+    # Other packages may round otherwise; what is known of the code that a run is made of did not change.
     finished = [job for job in jobs if job.status == "finished"]
-    other = [job for job in finished if made_with(RunFolder(job.place.path).info) != made_with(about)]
+    now = about["versions"]
+    other = [job for job in finished if RunFolder(job.place.path).info.get("versions") != now]
     if other:
         note(
-            f"{len(other)} of {len(finished)} finished runs, such as {other[0].place.path}, are of "
-            "another version or revision: used as they are; remove their folders to make them again"
+            f"{len(other)} of {len(finished)} finished runs, such as {other[0].place.path}, were made "
+            "with other versions of packages: used as they are; remove their folders to make them again"
         )
 
 
@@ -228,6 +230,7 @@ def _order(job: Job, board: Board) -> Order:
     return Order(
         path=job.place.path,
         config=job.config.model_dump(),
+        made=job.made,
         begun=job.place.state == "begun",
         experiment=board.about["experiment"],
         command=tuple(sys.argv),

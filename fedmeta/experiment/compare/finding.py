@@ -10,9 +10,17 @@ from typing import Literal
 from fedmeta.errors import UsageError
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.identity import (
+    Made,
+    data_of,
+    difference,
+    entries,
+    made_with,
+    replies_can_be_late,
+)
 
 NEUTRAL = {"description", "workers", "timeout", "checkpoint_every", "tracking", "compare"}
-"""Keys that change nothing about what a run computes."""
+"""Keys that change nothing about what a run computes; of the timeout, where no reply can be late."""
 
 Note = Callable[[str], None]
 
@@ -31,8 +39,12 @@ class Place:
 
 
 def essence(config: Config) -> str:
-    """Return what a run computes, as text: equal for configs whose runs are equal."""
-    return json.dumps(config.model_dump(mode="json", exclude=NEUTRAL), sort_keys=True)
+    """Return what a config computes, as text: equal for configs whose runs are equal.
+
+    Given the same code and data, of which `fedmeta.experiment.identity` keeps account.
+    """
+    neutral = NEUTRAL - {"timeout"} if replies_can_be_late(config) else NEUTRAL
+    return json.dumps(config.model_dump(mode="json", exclude=neutral), sort_keys=True)
 
 
 class Finder:
@@ -47,6 +59,25 @@ class Finder:
         self.folder = folder
         self.note = note
         self._taken: set[Path] = set()
+        self._made: dict[str, Made] = {}
+        self._data: dict[str, str | None] = {}
+
+    def made(self, config: Config) -> Made:
+        """Return what a run of a config would be made with now.
+
+        Raises:
+            ConfigError: If a user's file was edited after this process imported it.
+            DataError: If the data cannot be read.
+        """
+        what = essence(config)
+        if what not in self._made:
+            # Of a family that cannot digest its data itself, this builds it: once for all arms alike.
+            about = {"task", "data", "clients", "validation_clients", "test_clients", "seed"}
+            key = config.model_dump_json(include=about)
+            if key not in self._data:
+                self._data[key] = data_of(config)
+            self._made[what] = made_with(config, self._data[key])
+        return self._made[what]
 
     def find(self, name: str, config: Config) -> Place:
         """Return where a run of a config belongs, `name` being its name within the comparison."""
@@ -54,7 +85,7 @@ class Finder:
         own = next(self._own(name, config, wanted))
         if own.state != "finished":
             for path in self._finished.get(wanted, []):
-                problem = damage(RunFolder(path), config)
+                problem = self._trouble(RunFolder(path), config)
                 if problem is None:
                     return Place(path, "finished")
                 self.note(f"{path}: {problem}: not used")
@@ -79,11 +110,23 @@ class Finder:
                 self.note(f"{error}: the run is made again beside it")
                 continue
             finished = folder.status == "finished"
-            problem = damage(folder, config) if finished else begun_damage(folder)
+            problem = self._trouble(folder, config) if finished else self._begun_trouble(folder, config)
             if problem is None:
                 yield Place(path, "finished" if finished else "begun")
             else:
                 self.note(f"{path}: {problem}: the run is made again beside it")
+
+    def _trouble(self, folder: RunFolder, config: Config) -> str | None:
+        """Return why a finished run cannot be used; None if it can."""
+        return damage(folder, config) or difference(entries(folder.info), self.made(config))
+
+    def _begun_trouble(self, folder: RunFolder, config: Config) -> str | None:
+        """Return why a run that was cut short cannot be gone on with; None if it can."""
+        if problem := begun_damage(folder):
+            return problem
+        # Without a checkpoint nothing is kept, so it does not matter what that was made with.
+        kept = folder.checkpoints.rounds()
+        return difference(entries(folder.info), self.made(config)) if kept else None
 
     @cached_property
     def _finished(self) -> dict[str, list[Path]]:

@@ -7,6 +7,7 @@ from fedmeta.experiment.compare.finding import Place
 from fedmeta.experiment.compare.measured import Measure, Measured, read
 from fedmeta.experiment.compare.plans import ArmPlan, budget, inner_steps_a_task
 from fedmeta.experiment.config import Config
+from fedmeta.experiment.identity import Made
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
@@ -42,6 +43,7 @@ class Job:
     Attributes:
         name: Of the arm and seed that it was made for.
         config: Its resolved config.
+        made: What it is made with.
         place: Its folder, and whether there is something in it.
         status: How it stands.
         error: Why it failed.
@@ -49,6 +51,7 @@ class Job:
 
     name: str
     config: Config
+    made: Made
     place: Place
     status: Status
     error: str | None = None

@@ -14,9 +14,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from fedmeta.errors import FedmetaError
+from fedmeta.errors import FedmetaError, RunError
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.identity import Made, difference, entries
 from fedmeta.experiment.result import Listener
 from fedmeta.experiment.run import resume, run
 from fedmeta.federation import RoundRecord
@@ -35,6 +36,7 @@ class Order:
     Attributes:
         path: Its folder.
         config: Its resolved config, as plain values.
+        made: What it must be made with: what the comparison found when it began.
         begun: Whether the folder is there and is gone on with.
         experiment: The name that the run bears.
         command: How the comparison was started, as ``sys.argv``.
@@ -42,6 +44,7 @@ class Order:
 
     path: Path
     config: Mapping[str, Any]
+    made: Made
     begun: bool
     experiment: str
     command: tuple[str, ...]
@@ -120,6 +123,8 @@ class _Reporter:
 
     def _started(self, folder: RunFolder, config: Config, done: int) -> None:
         folder.update_info({"experiment": self.order.experiment})
+        if why := difference(entries(folder.info), self.order.made):
+            raise RunError(f"{why} since the comparison began: start it again")
         self.rounds = config.rounds
         _send(self.connection, ("progress", done, self.rounds))
 

@@ -208,10 +208,11 @@ def test_runs_of_another_version_are_used_and_told_of(
         folder = RunFolder(path)
         folder.update_info({"versions": folder.info["versions"] | {"torch": "1.0"}})
     _, watch = compared(tmp_path / "c")
-    # The revision changes whenever somebody commits while tests run; it counts just the same.
     assert len(watch.notes) == 1
-    assert "finished runs, such as" in watch.notes[0]
-    assert "are of another version or revision: used as they are" in watch.notes[0]
+    assert watch.notes[0].startswith(
+        f"3 of 6 finished runs, such as {tmp_path / 'c' / 'fedavg-seed0'}, "
+    )
+    assert "with other versions of packages: used as they are" in watch.notes[0]
 
 
 class OnProgress:

@@ -9,6 +9,7 @@ import pytest
 from fedmeta.experiment.compare import pool
 from fedmeta.experiment.compare.worker import Order
 from fedmeta.experiment.config import Config
+from fedmeta.experiment.identity import made_with
 from fedmeta.federation.vector import launch
 from tests.experiment.helpers import TINY
 
@@ -33,7 +34,9 @@ def test_free_memory_is_what_the_machine_says() -> None:
 
 def order(path: Path, **settings: object) -> Order:
     config = Config(**TINY | {"timeout": 1.0} | settings)
-    return Order(path, config.model_dump(mode="json"), False, "tiny", ("fedmeta",))
+    return Order(
+        path, config.model_dump(mode="json"), made_with(config, ""), False, "tiny", ("fedmeta",)
+    )
 
 
 def test_a_run_may_be_silent_for_a_round_its_evaluation_and_a_while() -> None:

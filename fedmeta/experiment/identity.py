@@ -1,0 +1,165 @@
+"""What a run is known by: its config, the user's code, the data as read, and how its rounds were made.
+
+``run.json`` keeps it as ``made``, a list: what the rounds from the first one on were made with, and an
+entry for each time that a resumed run went on with something else.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedmeta.experiment import plan as planning
+from fedmeta.experiment.config import Config
+from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest, file_of
+from fedmeta.tasks import TaskFamily, build_family, data_digest
+
+MADE = "made"
+"""Key of ``run.json``."""
+FROM = "from"
+"""Key of an entry: the first round that it is about."""
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What rounds are made with, beside what a config holds that no resume may change.
+
+    Attributes:
+        code: SHA-256 of the file of each of the user's own modules, by name; None: it has no file.
+        data: Of the data as read; None: they are on other machines.
+        fedmeta: Of fedmeta's own code, as far as it decides what a round computes.
+        settings: Keys that a resume may change, and that change what later rounds compute. ``rounds``
+            is one only if the learning rate falls over them, ``timeout`` only if a reply can be late.
+    """
+
+    code: Code
+    data: str | None
+    fedmeta: str
+    settings: dict[str, Any]
+
+    def entry(self, first: int = 1) -> dict[str, Any]:
+        """Return it as an entry of ``made``, about the rounds from `first` on."""
+        return {FROM: first, **asdict(self)}
+
+
+def data_of(config: Config, family: TaskFamily | None = None) -> str | None:
+    """Return the digest of the data that a run of a config would read now (see `data_digest`).
+
+    Args:
+        config: The resolved config.
+        family: Its task family; None: it is built if the data cannot be digested without.
+
+    Raises:
+        ConfigError: If the options do not fit the data.
+        DataError: If the data cannot be read.
+    """
+    clients = planning.population(config)
+
+    def build() -> TaskFamily:
+        return family or build_family(config.task, config.data, clients, config.seed)
+
+    return data_digest(config.task, config.data, clients, build)
+
+
+def made_with(config: Config, data: str | None) -> Made:
+    """Return what a run of a config would be made with now.
+
+    Args:
+        config: The resolved config; its parts are imported.
+        data: What `data_of` says of it.
+
+    Raises:
+        ConfigError: If a user's file was edited after this process imported it.
+    """
+    settings: dict[str, Any] = {"engine": config.engine}
+    if config.server.schedule != "constant":
+        settings["rounds"] = config.rounds
+    if config.faults.any:
+        settings["faults"] = config.faults.model_dump(mode="json", exclude_none=True)
+    if replies_can_be_late(config):
+        settings["timeout"] = config.timeout
+    return Made(code_of(config), data, fedmeta_digest(), settings)
+
+
+def replies_can_be_late(config: Config) -> bool:
+    """Tell whether the timeout can decide what a round computes."""
+    return config.faults.any or config.engine != "vector"
+
+
+def entries(info: Mapping[str, Any]) -> list[Entry]:
+    """Return the entries of a run's ``run.json``; nothing if it is of a version that kept none."""
+    made = info.get(MADE)
+    if not isinstance(made, list):
+        return []
+    sound = all(isinstance(one, dict) and isinstance(one.get(FROM), int) for one in made)
+    return made if sound else []
+
+
+def went_on(made: Sequence[Entry], now: Made, done: int) -> list[Entry]:
+    """Return the entries of a run that goes on after `done` rounds.
+
+    Args:
+        made: Its entries so far; none: it is of a version that kept none.
+        now: What it goes on with.
+        done: Rounds that are kept; what later ones were made with is forgotten with them.
+    """
+    kept = [entry for entry in made or [{FROM: 1}] if entry[FROM] <= done]
+    if not kept or {**kept[-1], FROM: 1} != now.entry():
+        kept.append(now.entry(done + 1))
+    return kept
+
+
+def difference(made: Sequence[Entry], wanted: Made) -> str | None:
+    """Return why a run cannot pass for one that would be made now; None if it can.
+
+    Args:
+        made: The run's entries.
+        wanted: What it would be made with now.
+    """
+    if not made or "code" not in made[0]:
+        return "it does not say with what code and data it was made"
+    for name in (name for name, digest in wanted.code.items() if digest is None):
+        return f"whether module {name} changed cannot be told, as it has no file"
+    if len(made) > 1:
+        one, other = made[0], made[1]
+        why = [*code_changes(one, other), *_setting_changes(one, other)]
+        return f"from round {other[FROM]} on it was made otherwise ({', '.join(why)})"
+    first, now = made[0], wanted.entry()
+    found = [*code_changes(first, now), *_setting_changes(first, now)]
+    if not found and first != now:
+        found = ["its data were on other machines" if first.get("data") is None else "it is another run"]
+    return ", ".join(found) or None
+
+
+def user_changes(before: Entry, now: Entry) -> Iterator[str]:
+    """Yield in words what differs in the user's code and data, as far as both entries tell."""
+    one, other = (dict(entry.get("code") or {}) for entry in (before, now))
+    if "code" in before:
+        for name in sorted({*one, *other}):
+            if name not in other:
+                yield f"module {name} is no longer used"
+            elif name not in one:
+                yield f"{file_of(name)} is new"
+            elif one[name] != other[name]:
+                yield f"{file_of(name)} changed"
+    if None not in (before.get("data"), now.get("data")) and before["data"] != now["data"]:
+        yield "the data changed"
+
+
+def code_changes(before: Entry, now: Entry) -> Iterator[str]:
+    """Yield in words what differs in anybody's code and in the data."""
+    yield from user_changes(before, now)
+    if before.get("fedmeta") not in (None, now.get("fedmeta")):
+        yield "fedmeta's own code changed"
+
+
+def _setting_changes(before: Entry, now: Entry) -> Iterator[str]:
+    one, other = (dict(entry.get("settings") or {}) for entry in (before, now))
+    for key in sorted(key for key in {*one, *other} if one.get(key) != other.get(key)):
+        if key == "rounds":
+            yield f"the learning rate is that of a run of {other.get(key)} rounds, not {one.get(key)}"
+        elif key == "faults":
+            yield "another fault plan"
+        else:
+            yield f"{key} = {other.get(key)}, not {one.get(key)}"

@@ -1,0 +1,230 @@
+"""Digests of the code that a run is made of: the user's own modules, and fedmeta's.
+
+A user's code is what dotted paths of a config lead to, and what that imports in turn. Python's own
+modules and installed packages are known by their versions, and are not followed.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fedmeta.errors import ConfigError
+from fedmeta.experiment.config import Config
+from fedmeta.federation.behaviours import BEHAVIOURS
+from fedmeta.learning.base import ALGORITHMS, MODELS
+from fedmeta.registry import Registry
+from fedmeta.tasks import FAMILIES
+
+Code = dict[str, str | None]
+"""SHA-256 of a module's file, by the module's name; None: it has no file."""
+
+_DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
+_REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, ALGORITHMS, MODELS, BEHAVIOURS)
+_INSTALLED = {"site-packages", "dist-packages"}
+_OWN_ROOMS = ("tasks", "learning", "federation", "incentives")
+_OWN_FILES = ("experiment/plan.py", "experiment/training.py", "experiment/scorer.py")
+
+_first_read: dict[str, tuple[ModuleSpec | None, str]] = {}
+"""What was read of an imported module when this process first looked; a reload makes a new spec."""
+
+
+def code_of(config: Config) -> Code:
+    """Return the digests of a user's modules that a config leads to, by name; no module is imported.
+
+    Only of modules that this process has imported, or would find on its path. A module of an installed
+    package stands for itself and for its version; what it imports is not followed. What a module loads
+    by a name that it makes up, or reads from other files, is not seen.
+
+    Raises:
+        ConfigError: If a file was edited after this process imported it: the old code would run.
+    """
+    found: Code = {}
+    values = config.model_dump(exclude={"description", "compare"})
+    todo = sorted({name for text in _texts(values) for name in _modules_named(text)})
+    while todo:
+        name = todo.pop()
+        if name in found or name.partition(".")[0] == "fedmeta":
+            continue
+        module, spec = sys.modules.get(name), _spec(name)
+        file = _file(module, spec)
+        if module is None and file is None:
+            continue
+        installed = file is not None and _is_installed(file)
+        if _is_pythons(spec, file):
+            continue
+        source = _read(spec, file)
+        found[name] = _digest(name, spec, source, file if module else None, installed)
+        if source and file and file.endswith(".py") and not installed:
+            package = (spec.parent if spec else None) or name.rpartition(".")[0]
+            todo += [one for one in _imports(source, package) if not _is_foreign(one)]
+    return dict(sorted(found.items()))
+
+
+def file_of(name: str) -> str:
+    """Return what to call a module of `code_of` in a message: its file, or its name."""
+    return _file(sys.modules.get(name), _spec(name)) or f"module {name}"
+
+
+@cache
+def fedmeta_digest() -> str:
+    """Return the SHA-256 of those sources of fedmeta that decide what a round computes.
+
+    Of the rooms ``tasks``, ``learning``, ``federation`` and ``incentives``, and of how a run is built.
+    Taken once in a process, as this is also how often they are imported.
+    """
+    package = Path(__file__).resolve().parent.parent
+    files = [file for room in _OWN_ROOMS for file in (package / room).rglob("*") if file.is_file()]
+    kept = [file for file in files if file.suffix in (".py", ".c", ".h", ".cpp")]
+    kept += [package / name for name in _OWN_FILES]
+    digest = hashlib.sha256()
+    for file in sorted(kept):
+        digest.update(f"{file.relative_to(package).as_posix()} ".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a config: any of them may be a dotted path."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _texts(one)
+
+
+def _modules_named(text: str) -> Iterator[str]:
+    """Yield the modules that a text of a config leads to: the one it names, and the part's own."""
+    for registry in _REGISTRIES:
+        if text in registry:
+            yield from _with_parents(registry.get(text).__module__)
+    if _DOTTED.fullmatch(text):
+        name, _, part = text.rpartition(":" if ":" in text else ".")
+        if name in sys.modules or _is_findable(name):
+            yield from _with_parents(name)
+            # A package may only pass on a part that is written elsewhere.
+            home = getattr(getattr(sys.modules.get(name), part, None), "__module__", None)
+            if isinstance(home, str):
+                yield from _with_parents(home)
+
+
+def _is_findable(name: str) -> bool:
+    return _file(None, _spec(name)) is not None
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    """Yield a module and the packages around it, which are imported before it."""
+    parts = name.split(".")
+    return (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def _imports(source: bytes, package: str) -> Iterator[str]:
+    """Yield all that may be a module in the import statements of a source."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - (node.level - 1)]
+            base = ".".join([*(above if node.level else []), *([node.module] if node.module else [])])
+            if base:
+                yield from _with_parents(base)
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Return where a module is or would be imported from, without importing its packages."""
+    module = sys.modules.get(name)
+    if module is not None:
+        return getattr(module, "__spec__", None)
+    parent = name.rpartition(".")[0]
+    around = _spec(parent) if parent else None
+    if parent and not (around and around.submodule_search_locations):
+        return None
+    places = list(around.submodule_search_locations or ()) if around else None
+    # As an import statement asks, but for its first step, which is to import the packages around.
+    found = (finder.find_spec(name, places) for finder in sys.meta_path)
+    return next((spec for spec in found if spec), None)
+
+
+def _file(module: ModuleType | None, spec: ModuleSpec | None) -> str | None:
+    if spec and spec.has_location and spec.origin:
+        return spec.origin
+    # A script has no spec, and a module that was made in memory may still name a file.
+    file = getattr(module, "__file__", None)
+    return str(file) if file else None
+
+
+def _is_foreign(name: str) -> bool:
+    """Tell whether an imported module is Python's or an installed one."""
+    spec = _spec(name)
+    file = _file(sys.modules.get(name), spec)
+    return _is_pythons(spec, file) or (file is not None and _is_installed(file))
+
+
+def _is_installed(file: str) -> bool:
+    return not _INSTALLED.isdisjoint(Path(file).parts)
+
+
+def _is_pythons(spec: ModuleSpec | None, file: str | None) -> bool:
+    if file is None:
+        # A namespace package is a folder and no code.
+        return bool(spec and (spec.origin in ("built-in", "frozen") or spec.submodule_search_locations))
+    homes = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    inside = any(Path(file).is_relative_to(home) for home in homes)
+    return inside and not _is_installed(file)
+
+
+def _read(spec: ModuleSpec | None, file: str | None) -> bytes | None:
+    """Read a module's file as its loader does, which may find it in an archive."""
+    if file is None:
+        return None
+    try:
+        get: Any = getattr(spec.loader, "get_data", None) if spec else None
+        return bytes(get(file)) if get else Path(file).read_bytes()
+    except OSError:
+        return None
+
+
+def _digest(
+    name: str, spec: ModuleSpec | None, source: bytes | None, loaded: str | None, installed: bool
+) -> str | None:
+    """Return a module's digest.
+
+    Raises:
+        ConfigError: If the file at `loaded` is no longer what was digested when it was first seen.
+    """
+    if source is None:
+        return None
+    digest = hashlib.sha256(source)
+    if installed:
+        digest.update(_version(name.partition(".")[0]).encode())
+    value = digest.hexdigest()
+    if loaded:
+        known_spec, known = _first_read.setdefault(name, (spec, value))
+        if known_spec is not spec:
+            _first_read[name] = (spec, value)
+        elif known != value:
+            raise ConfigError(
+                f"{loaded} was edited after this process imported it, and the old code would run: "
+                "reload it with importlib.reload, or start a new process"
+            )
+    return value
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
