@@ -11,6 +11,22 @@ class ChainDownError(ChainError):
     """The node did not answer: nothing is known about the request, and it may be tried again later."""
 
 
+class NoAnswerError(ChainDownError):
+    """Something answered, and not with JSON-RPC."""
+
+
+class BusyError(ChainDownError):
+    """The node was asked too often, or has too much to do: it did nothing.
+
+    Attributes:
+        after: Seconds that it asks us to wait; 0 if it does not say.
+    """
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(f"{message}: it is asked too often or has too much to do")
+        self.after = after
+
+
 class NoNodeError(ChainDownError, UsageError):
     """There is no node where one was asked for: nothing was started or changed."""
 

@@ -23,6 +23,7 @@ from fedmeta.chain.ledger.restart import new_campaign
 from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
 from fedmeta.chain.ledger.settlement import Settled, Settlement
 from fedmeta.chain.ledger.settler import Hooks
+from fedmeta.chain.providers.opening import require_rules
 from fedmeta.errors import UsageError
 from fedmeta.experiment import plan as planning
 from fedmeta.experiment.conduct import Conduct
@@ -203,8 +204,8 @@ def preflight(config: Config) -> None:
     """Look at what a new run asks of a chain, before there is a run.
 
     Raises:
-        UsageError: If the extra or a key is missing, or a node that was named does not answer or is of
-            another chain.
+        UsageError: If the extra or a key is missing, or a node that was named does not answer, is of
+            another chain, or has rules that are too old for the contracts.
     """
     options = config.chain
     run = run_id(config)
@@ -212,6 +213,7 @@ def preflight(config: Config) -> None:
     if options.is_url and options.required:
         with open_chain(options, Path()) as chain:
             open_keys(options, chain.chain_id, run)
+            require_rules(chain)
 
 
 def start_over(folder: RunFolder, config: Config) -> None:

@@ -119,6 +119,19 @@ def test_a_chain_that_is_down_delays_payment_and_nothing_else(
         assert disagreements(result.run) == []
 
 
+@pytest.mark.parametrize("required", [True, False])
+def test_rules_that_are_too_old_are_said_before_the_run(
+    required: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmeta.chain.providers.node.HARDFORK", "paris")
+    with (
+        anvil(tmp_path / "anvil", free_port()) as url,
+        pytest.raises(UsageError, match="has rules from before Shanghai"),
+    ):
+        run(config(url, required=required), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_chain_that_was_reset_is_refused_until_a_new_campaign_is_asked_for(
     undisturbed: Result, tmp_path: Path
 ) -> None:

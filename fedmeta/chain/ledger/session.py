@@ -19,7 +19,7 @@ from fedmeta.chain.ledger.staking import Stakes
 from fedmeta.chain.ledger.transactions import Transactor
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.opening import open_chain, require_rules
 
 if TYPE_CHECKING:
     from fedmeta.chain.ledger.settler import Settler
@@ -110,8 +110,11 @@ def bind(journal: Journal, chain: Chain) -> None:
 
     Raises:
         WrongCampaignError: If it is tied to another chain.
+        UsageError: If nothing is deployed yet, and the contracts cannot run there.
     """
     campaign = journal.campaign
+    if campaign is None or campaign.ledger is None:
+        require_rules(chain)
     if campaign is None or campaign.genesis is None:
         journal.note("bind", chain_id=chain.chain_id, genesis=chain.genesis)
     else:

@@ -1,16 +1,26 @@
 """A chain behind JSON-RPC, its errors normalised in one place."""
 
 import json
+import re
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedmeta.chain.artifact import explain_revert
-from fedmeta.chain.errors import ChainError, RpcError
+from fedmeta.chain.errors import BusyError, ChainError, NoAnswerError, RpcError
 
 if TYPE_CHECKING:
     from web3 import Web3
+
+BUSY_PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between the attempts to ask a node that is busy."""
+LONGEST_WAIT = 20.0
+"""Seconds that we wait at most, however long it asks us to."""
+_TOO_MANY = 429
+_BUSY = re.compile(r"rate.?limit|too many requests|requests? (limit|rate|per)|compute units", re.I)
 
 Call = tuple[str, Sequence[object]]
 Reply = dict[str, Any]
@@ -53,6 +63,8 @@ class Chain:
         ChainDownError: If the node does not answer.
         ChainError: If what answers is no Ethereum node.
     """
+
+    _one_by_one = False
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -97,7 +109,38 @@ class Chain:
         """
         if not calls:
             return []
-        return [_outcome(reply) for reply in self._transport.send(calls)]
+        return [_outcome(reply) for reply in self._ask(calls)]
+
+    def _ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return the replies to `calls`; what a busy node turned away is asked for again a few times."""
+        replies: dict[int, Reply] = {}
+        left = list(range(len(calls)))
+        for pause in (*BUSY_PAUSES, None):
+            try:
+                answers = self._send([calls[place] for place in left])
+                replies |= dict(zip(left, answers, strict=True))
+                left = [place for place in left if _is_busy(replies[place])]
+                if not left:
+                    break
+                busy = BusyError(f"{self.name}: {replies[left[0]]['error']['message']}")
+            except BusyError as error:
+                busy = error
+            if pause is None:
+                raise busy
+            time.sleep(max(pause, min(busy.after, LONGEST_WAIT)))
+        return [replies[place] for place in range(len(calls))]
+
+    def _send(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return the replies to `calls`: in several round trips if the node takes no batches."""
+        if len(calls) > 1 and not self._one_by_one:
+            with suppress(NoAnswerError):
+                replies = self._transport.send(calls)
+                refused = replies[0] is replies[1] and not _is_busy(replies[0])
+                if not refused:
+                    return replies
+        replies = [self._transport.send([call])[0] for call in calls]
+        self._one_by_one = self._one_by_one or len(calls) > 1
+        return replies
 
     def close(self) -> None:
         """Let go of the chain; if it is ours, stop it with its state saved. Twice is fine."""
@@ -128,17 +171,25 @@ def decode(body: bytes | str, count: int) -> list[Reply] | None:
     except ValueError:
         return None
     if isinstance(content, Mapping) and count > 1 and "error" in content:
-        # Refused as a whole.
+        # Refused as a whole: one and the same reply to all.
         return [dict(content)] * count
     replies = content if isinstance(content, list) else [content]
     if not all(
         isinstance(reply, Mapping) and ("result" in reply or "error" in reply) for reply in replies
     ):
         return None
-    if count == 1 and len(replies) == 1:
-        return [dict(replies[0])]
+    if count == 1:
+        return None if isinstance(content, list) else [dict(content)]
     by_id = {reply.get("id"): dict(reply) for reply in replies}
     return [by_id[index] for index in range(count)] if set(by_id) == set(range(count)) else None
+
+
+def _is_busy(reply: Reply) -> bool:
+    error = reply.get("error")
+    if not isinstance(error, Mapping):
+        return False
+    # EIP-1474's "limit exceeded" is also what some nodes say of a range that is too long.
+    return error.get("code") == _TOO_MANY or bool(_BUSY.search(str(error.get("message"))))
 
 
 def _outcome(reply: Reply) -> Any:

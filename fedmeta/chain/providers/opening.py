@@ -1,11 +1,12 @@
 """From options to a chain."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmeta.chain.errors import ChainDownError, NoNodeError
+from fedmeta.chain.errors import ChainDownError, ChainError, NoNodeError, RevertedError
 from fedmeta.chain.options import DEFAULT_CHAIN_ID, ChainOptions
 from fedmeta.chain.providers.address import expand
 from fedmeta.chain.providers.base import Call, Chain, Reply, Transport
@@ -13,6 +14,10 @@ from fedmeta.errors import UsageError
 
 if TYPE_CHECKING:
     from fedmeta.chain.providers.node import Node
+
+
+# What nodes say of an instruction that their rules do not have, each in words of its own.
+_UNKNOWN_CODE = re.compile("op_?code|not ?activated|invalid_?operation|bad ?instruction", re.IGNORECASE)
 
 
 def open_chain(
@@ -44,6 +49,24 @@ def open_chain(
             raise NoNodeError(str(error)) from None
         raise
     return chain
+
+
+def require_rules(chain: Chain) -> None:
+    """Refuse a node whose rules are older than those that the contracts are compiled for.
+
+    It is asked to run code that begins with PUSH0, which came with Shanghai, and returns nothing.
+
+    Raises:
+        UsageError: If it does not know that instruction.
+    """
+    try:
+        chain.request("eth_call", ({"data": "0x5f5ff3"}, "latest"))
+    except ChainError as error:
+        if isinstance(error, RevertedError) or _UNKNOWN_CODE.search(str(error)):
+            raise UsageError(
+                f"{chain.name} has rules from before Shanghai, and the contracts need Shanghai's or "
+                "later ones: start the node with them (Anvil: --hardfork shanghai), or use another"
+            ) from None
 
 
 def _start(options: ChainOptions, folder: Path) -> Transport:

@@ -5,15 +5,16 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InvalidHeader
 
-from fedmeta.chain.errors import ChainDownError
+from fedmeta.chain.errors import BusyError, ChainDownError, NoAnswerError
 from fedmeta.chain.providers.address import shown
 from fedmeta.chain.providers.base import Call, Reply, decode, encode
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 _THREADS = 4
+_BUSY = (429, 503)
 
 
 class HttpTransport:
@@ -39,15 +40,20 @@ class HttpTransport:
         """Return the replies to `calls` in order, in one round trip.
 
         Raises:
-            ChainDownError: If there is no answer, or none that is JSON-RPC.
+            ChainDownError: If there is no answer, or none that is JSON-RPC, or the node is busy.
         """
         try:
             response = self._pool.request("POST", self._url, body=encode(calls), headers=self._headers)
         except HTTPError as error:
             raise ChainDownError(f"no node answers at {self.name}: {_reason(error)}") from None
+        if response.status in _BUSY:
+            after = _seconds(response.headers.get("Retry-After"))
+            raise BusyError(
+                f"{self.name} answers with HTTP status {response.status} and no JSON-RPC", after
+            )
         replies = decode(response.data, len(calls))
         if replies is None:
-            raise ChainDownError(
+            raise NoAnswerError(
                 f"{self.name} answers with HTTP status {response.status} and no JSON-RPC"
             )
         return replies
@@ -63,6 +69,14 @@ def _pool(scheme: str, host: str) -> urllib3.PoolManager:
     if proxy and not proxy_bypass(host) and host not in ("localhost", "127.0.0.1", "::1"):
         return urllib3.ProxyManager(proxy, maxsize=_THREADS, retries=False, timeout=timeout)
     return urllib3.PoolManager(maxsize=_THREADS, retries=False, timeout=timeout)
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 if none."""
+    try:
+        return urllib3.Retry().parse_retry_after(retry_after or "0")
+    except InvalidHeader:
+        return 0.0
 
 
 def _reason(error: HTTPError) -> str:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from fedmeta.chain.errors import ChainDownError
+from fedmeta.chain.errors import ChainDownError, NoAnswerError
 from fedmeta.chain.providers.address import shown
 from fedmeta.chain.providers.base import Call, Reply, decode, encode
 from fedmeta.chain.providers.over_http import ANSWER_SECONDS, CONNECT_SECONDS
@@ -50,7 +50,7 @@ class WebSocketTransport:
                 )
                 raise ChainDownError(f"no node answers at {self.name}: {reason}") from None
         if replies is None:
-            raise ChainDownError(f"{self.name} does not answer with JSON-RPC")
+            raise NoAnswerError(f"{self.name} does not answer with JSON-RPC")
         return replies
 
     def close(self) -> None:

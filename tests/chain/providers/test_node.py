@@ -10,7 +10,7 @@ import pytest
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers import binaries
 from fedmeta.chain.providers.node import NodeKind, banner, start_node
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.opening import open_chain, require_rules
 from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import SPONSOR, options
 
@@ -116,3 +116,23 @@ class TestBinaries:
 
 def binaries_of(path: Path) -> list[str]:
     return [str(path)]
+
+
+@pytest.mark.parametrize("kind", ["anvil", "ganache"])
+@pytest.mark.parametrize("rules", ["london", "berlin"])
+def test_rules_from_before_shanghai_are_refused_in_one_line(
+    kind: NodeKind, rules: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmeta.chain.providers.node.HARDFORK", rules)
+    with (
+        start_node(kind, tmp_path) as node,
+        open_chain(ChainOptions(provider=node.url), tmp_path) as chain,
+        pytest.raises(UsageError, match=f"{node.url} has rules from before Shanghai, .*--hardfork"),
+    ):
+        require_rules(chain)
+
+
+@pytest.mark.parametrize("kind", ["anvil", "ganache", "embedded"])
+def test_rules_that_we_start_chains_with_will_do(kind: str, tmp_path: Path) -> None:
+    with open_chain(ChainOptions(provider=kind), tmp_path) as chain:
+        require_rules(chain)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
 from fedmeta.chain import ChainOptions
 from fedmeta.chain.errors import ChainDownError, NoNodeError, RpcError
-from fedmeta.chain.providers import over_http, over_websocket
+from fedmeta.chain.providers import base, over_http, over_websocket
 from fedmeta.chain.providers.base import Chain, decode
 from fedmeta.chain.providers.node import Node, start_node
 from fedmeta.chain.providers.opening import open_chain
@@ -22,6 +24,7 @@ from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import NOBODY, balance, deploy_token, send, sign
 
 Answer = tuple[int, bytes]
+Refusal = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +148,10 @@ def test_another_chain_id_is_refused(node: Node, tmp_path: Path) -> None:
         (200, b'[{"id": 0, "result": "0x1"}]'),
     ],
 )
-def test_what_does_not_speak_json_rpc_is_no_node(answer: Answer, tmp_path: Path) -> None:
+def test_what_does_not_speak_json_rpc_is_no_node(
+    answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "BUSY_PAUSES", ())
     with (
         server(lambda body, headers: answer) as url,
         pytest.raises(NoNodeError, match=f"answers with HTTP status {answer[0]} and no JSON-RPC"),
@@ -255,3 +261,148 @@ def test_a_chain_is_known_by_its_transport(node: Node) -> None:
     chain = Chain(HttpTransport(node.url))
     assert (chain.name, chain.chain_id) == (node.url, 31337)
     chain.close()
+
+
+@contextmanager
+def proxy(node: Node, refuse: Callable[[Any, int], Refusal | None]) -> Iterator[tuple[str, list[Any]]]:
+    """Serve a node through a gate that may refuse; yields its URL and the requests that it saw."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(json.loads(body))
+            status, headers, content = refuse(seen[-1], len(seen)) or (200, {}, self.forward(body))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def forward(self, body: bytes) -> bytes:
+            request = Request(node.url, body, {"Content-Type": "application/json"})
+            with urlopen(request) as answer:
+                return bytes(answer.read())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=serving.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{serving.server_port}", seen
+    finally:
+        serving.shutdown()
+        serving.server_close()
+        thread.join()
+
+
+def error(code: int, message: str) -> bytes:
+    return json.dumps(
+        {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (200, {}, error(-32600, "batch requests are not supported")),
+        (200, {}, b"[" + error(-32000, "no batches") + b"]"),
+        (400, {}, b"bad request"),
+        (413, {}, error(-32000, "batch too large")),
+        (500, {}, b""),
+    ],
+)
+def test_a_node_that_refuses_batches_is_asked_one_by_one(
+    node: Node, refusal: Refusal, tmp_path: Path
+) -> None:
+    def refuse(request: Any, _: int) -> Refusal | None:
+        return refusal if isinstance(request, list) else None
+
+    with (
+        proxy(node, refuse) as (url, seen),
+        open_chain(ChainOptions(provider=url), tmp_path) as chain,
+    ):
+        assert chain.chain_id == 31337
+        calls = [("eth_chainId", ()), ("net_version", ()), ("eth_nonsense", ())]
+        one, two, three = chain.batch(calls)
+        assert (one, two) == ("0x7a69", "31337")
+        assert isinstance(three, RpcError)
+        deploy_token(chain)
+    assert sum(isinstance(request, list) for request in seen) == 1, "and is not offered a second one"
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr("fedmeta.chain.providers.base.time.sleep", waited.append)
+    return waited
+
+
+LIMITS = [
+    (429, {}, b"slow down"),
+    (429, {}, error(-32005, "daily request count exceeded, request rate limited")),
+    (503, {}, b"<html>unavailable</html>"),
+    (200, {}, error(429, "Your app has exceeded its capacity")),
+    (200, {}, error(-32005, "Too Many Requests")),
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_node_that_is_busy_is_asked_again_later(
+    node: Node, limit: Refusal, first: int, waits: list[float], tmp_path: Path
+) -> None:
+    def refuse(_: Any, count: int) -> Refusal | None:
+        return limit if first <= count < first + 3 else None
+
+    with (
+        proxy(node, refuse) as (url, _),
+        open_chain(ChainOptions(provider=url), tmp_path) as chain,
+    ):
+        assert chain.request("net_version") == "31337"
+        assert chain.batch([("eth_chainId", ()), ("net_version", ())]) == ["0x7a69", "31337"]
+    assert waits == [0.5, 1.0, 2.0]
+
+
+def test_only_what_a_busy_node_left_out_of_a_batch_is_asked_again(
+    node: Node, waits: list[float], tmp_path: Path
+) -> None:
+    def refuse(request: Any, count: int) -> Refusal | None:
+        if count != 2:
+            return None
+        busy = json.loads(error(429, "too many"))
+        return 200, {}, json.dumps([{"id": 0, "result": "first"}, busy | {"id": 1}]).encode()
+
+    with (
+        proxy(node, refuse) as (url, seen),
+        open_chain(ChainOptions(provider=url), tmp_path) as chain,
+    ):
+        assert chain.batch([("eth_chainId", ()), ("net_version", ())]) == ["first", "31337"]
+    assert [call["method"] for call in [seen[2]]] == ["net_version"]
+    assert waits == [0.5]
+
+
+@pytest.mark.parametrize(("said", "waited"), [("3", 3.0), ("0", 0.5), ("9999", 20.0), ("soon", 0.5)])
+def test_a_node_may_say_how_long_to_wait(
+    node: Node, said: str, waited: float, waits: list[float], tmp_path: Path
+) -> None:
+    def refuse(_: Any, count: int) -> Refusal | None:
+        return (429, {"Retry-After": said}, b"") if count == 1 else None
+
+    with proxy(node, refuse) as (url, _), open_chain(ChainOptions(provider=url), tmp_path):
+        assert waits == [waited]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_node_that_stays_busy_is_one_line_in_the_end(
+    node: Node, limit: Refusal, waits: list[float], tmp_path: Path
+) -> None:
+    with (
+        proxy(node, lambda *_: limit) as (url, seen),
+        pytest.raises(NoNodeError, match=rf"{url}.*: it is asked too often or has too") as caught,
+    ):
+        open_chain(ChainOptions(provider=url), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert (len(seen), waits) == (5, [0.5, 1.0, 2.0, 4.0])
