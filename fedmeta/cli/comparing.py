@@ -94,9 +94,15 @@ def results_table(data: Mapping[str, Any]) -> Table:
     table.add_column("arm", no_wrap=True)  # so that the others give way in a narrow terminal
     for step in data["steps"]:
         table.add_column(str(step) if step else "before", justify="right")
+    one_seed = data["interval"] == "clients"
+    if one_seed:
+        table.add_column("over tasks", justify="right")
     table.add_column("minus first", justify="right")
     for arm in data["arms"]:
         cells = [_interval(one) for one in arm["final"]]
+        if one_seed:
+            [half] = arm["final"][-1]["tasks_ci95"]
+            cells.append("-" if half is None else f"± {half:.3f}")
         cells.append(_interval(arm["difference"][-1], "+.3f") if arm["difference"] else "")
         table.add_row(arm["name"], *cells)
     table.caption = "\n".join(_reservations(data)) or None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.cli.main import main
-from fedmeta.experiment import Config
+from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve
 from tests.experiment.compare.helpers import TINY
@@ -67,6 +67,31 @@ def test_a_comparison_prints_what_arms_came_to_and_what_they_took_and_then_the_s
     assert data == json.loads((here / "runs" / "compare-tiny" / "compare.json").read_text())
     assert [arm["name"] for arm in data["arms"]] == ["centralized", "federated", "fewer"]
     assert f"{data['arms'][2]['final'][-1]['mean']:.3f}" in results[-2]
+
+
+def test_of_one_seed_the_table_has_the_intervals_over_clients_and_over_tasks(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    asked = ["compare", "tiny.toml", "--arms", "federated,fedavg", "--seeds", "1", "--jobs", "2"]
+    assert call(*asked) == 0
+    out, _ = capsys.readouterr()
+    clients = TINY["test_clients"]
+    assert f"mean and 95% interval over {clients} clients (one seed)" in out
+    data = json.loads((here / "runs" / "compare-tiny" / "compare.json").read_text())
+    assert (data["interval"], data["test_clients"]) == ("clients", clients)
+    arm = data["arms"][1]
+    final = RunFolder(here / "runs" / "compare-tiny" / "fedavg-seed0").info["final"][-1]
+    last = arm["final"][-1]
+    assert last["ci95"] == last["clients_ci95"][0] == pytest.approx(final["ci95"])
+    assert last["tasks_ci95"] == [final["tasks_ci95"]]
+    assert arm["clients"] == [clients]
+    [cells, _] = rows(out, "fedavg")
+    assert cells[-3:] == [
+        f"{last['mean']:.3f} ± {last['ci95']:.3f}",
+        f"± {final['tasks_ci95']:.3f}",
+        f"{arm['difference'][-1]['mean']:+.3f} ± {arm['difference'][-1]['ci95']:.3f}",
+    ]
 
 
 def test_comparisons_are_listed_and_a_killed_one_says_so(
