@@ -110,9 +110,7 @@ def resume(
         learner = planning.check(config)
         require_engine(config)
         planning.faults(config)
-        rounds = folder.checkpoints.rounds()
-        if rounds and rounds[0] < config.rounds:
-            require_resumable(config.aggregation)
+        _require_memory(folder, config)
         if config.chain.enabled:
             _look_at_ledger(folder, config, new_campaign)
         elif new_campaign:
@@ -125,6 +123,13 @@ def resume(
                 f"from here on the learning rate is that of a run of {config.rounds} rounds"
             )
         return execute(folder, config, learner, listener)
+
+
+def _require_memory(folder: RunFolder, config: Config) -> None:
+    """Refuse to go on with a Flower strategy whose memory the checkpoints do not hold."""
+    saved = folder.checkpoints.rounds() if folder.checkpoints.folder.is_dir() else []
+    if saved and saved[0] < config.rounds:
+        require_resumable(config.aggregation)
 
 
 def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:
