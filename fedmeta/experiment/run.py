@@ -135,9 +135,7 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         learner = planning.check(config, check)
         require_engine(config)
         planning.faults(config)
-        rounds = folder.checkpoints.rounds()
-        if rounds and rounds[0] < config.rounds:
-            require_resumable(config.aggregation)
+        _require_memory(folder, config)
         made = made_with(config, data_of(config, learner.family))
         _look_at_changes(folder, made, listener, accept_changes)
         if config.chain.enabled:
@@ -188,6 +186,13 @@ def _writing(made: Made, listener: Listener) -> Listener:
         listener.started(folder, config, done)
 
     return replace(listener, started=started)
+
+
+def _require_memory(folder: RunFolder, config: Config) -> None:
+    """Refuse to go on with a Flower strategy whose memory the checkpoints do not hold."""
+    saved = folder.checkpoints.rounds()
+    if saved and saved[0] < config.rounds:
+        require_resumable(config.aggregation)
 
 
 def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:
