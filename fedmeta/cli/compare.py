@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedmeta.cli.run import Debug, Experiment, Json, Settings
+from fedmeta.cli.run import Debug, Experiment, Json, NoCheck, Settings
 from fedmeta.files import to_json
 
 Arms = Annotated[
@@ -34,6 +34,7 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     settings: Settings = None,
     out: Out = None,
     jobs: Jobs = None,
+    no_check: NoCheck = False,
     debug: Debug = False,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +68,7 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     if names is not None:
         names += [name for name in variations if name not in names]
     with ComparisonDisplay(as_json, debug) as display:
-        execution = Execution(out, jobs, display.listener)
+        execution = Execution(out, jobs, display.listener, check=not no_check)
         result = run_comparison(experiment, changes, arms=names, seeds=seeds, execution=execution)
     if as_json:
         typer.echo(to_json(result.data))

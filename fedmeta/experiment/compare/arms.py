@@ -136,7 +136,7 @@ def _untrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    spec = planning.check(config).family.spec
+    spec = planning.check(config, trial=False).family.spec
     if spec.vocabulary:
         raise ConfigError("arm 'linear': a linear layer cannot read tokens")
     if algorithm_kind(config.algorithm).model_outputs(spec) is None:
@@ -145,7 +145,7 @@ def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    spec = planning.check(config).family.spec
+    spec = planning.check(config, trial=False).family.spec
     if spec.kind != "classification" or spec.vocabulary:
         raise ConfigError("arm 'prototypes': it needs classification with one label per example")
     # Without hidden layers and without a head the embedding is the input itself.

@@ -53,11 +53,13 @@ class Execution:
         out: Its folder; None: ``runs/compare-<experiment>``.
         jobs: Runs at once; None: as many as there are cores, or fewer if memory is short.
         listener: Watches it.
+        check: Whether a model, algorithm or task family of yours is tried on a tiny batch first.
     """
 
     out: Path | str | None = None
     jobs: int | None = None
     listener: CompareListener = field(default_factory=CompareListener)
+    check: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,9 @@ def compare(
         raise ConfigError(f"seeds = {seeds}: a comparison needs at least one")
     if execution.jobs is not None and execution.jobs < 1:
         raise ConfigError(f"jobs = {execution.jobs}: at least one run must be under way")
-    question = _question(config)
+    question = _question(config, execution.check)
     chosen, notes = choosing.choose(question.base, arms)
-    plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)])
+    plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
     finder = Finder(folder, execution.listener.note)
     for config in (config for plan in plans for config in plan.configs):
@@ -137,13 +139,13 @@ def _config(experiment: str | Config, settings: Mapping[str, Any] | None) -> tup
     return Path(experiment).stem, load_config(experiment, settings)
 
 
-def _question(config: Config) -> Question:
+def _question(config: Config, check: bool) -> Question:
     if not config.test_clients:
         raise ConfigError("a comparison needs test_clients of at least 1, whom all arms are tested on")
     if not config.rounds:
         raise ConfigError("rounds = 0: a comparison needs at least one, as its budget of training tasks")
     base = planning.resolve(config)
-    learner = planning.check(base)
+    learner = planning.check(base, check)
     kind = learner.family.spec.kind
     question = Question(base, "accuracy" if kind == "classification" else "loss")
     if question.step not in question.steps:

@@ -40,13 +40,16 @@ class ArmPlan:
     configs: tuple[Config, ...]
 
 
-def plan_arms(config: Config, arms: Sequence[Arm], seeds: Sequence[int]) -> list[ArmPlan]:
+def plan_arms(
+    config: Config, arms: Sequence[Arm], seeds: Sequence[int], check: bool = True
+) -> list[ArmPlan]:
     """Resolve and check every arm.
 
     Args:
         config: The experiment's config, not resolved: what its values imply differs from arm to arm.
         arms: The arms.
         seeds: A run for each.
+        check: Whether parts of the user's are tried on a tiny batch as well.
 
     Raises:
         ConfigError: If an arm cannot be, or could not be compared with the others.
@@ -57,7 +60,7 @@ def plan_arms(config: Config, arms: Sequence[Arm], seeds: Sequence[int]) -> list
     for arm in arms:
         try:
             plan = ArmPlan(arm, tuple(_resolved(config, base, arm, seed) for seed in seeds))
-            planning.check(plan.configs[0])
+            planning.check(plan.configs[0], check)
         except UsageError as error:
             text = str(error)
             named = text if text.startswith("arm '") else f"arm '{arm.name}': {text}"
