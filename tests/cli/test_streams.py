@@ -70,6 +70,7 @@ def test_a_full_disk_behind_stderr_is_no_fault_and_behind_stdout_is_told(here: P
     assert done.stderr == "fedmeta: not all could be written to stdout: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_nohup_outlives_its_terminal(here: Path) -> None:
     process = subprocess.Popen(
         ["nohup", *command("run", "tiny.toml", "-s", "rounds=60", "--out", "r")],
