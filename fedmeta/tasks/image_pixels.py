@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,8 @@ class Decoded:
         return np.repeat(planes, channels, axis=0) if len(planes) < channels else planes
 
 
-def decode(file: Path) -> Decoded:
-    """Read one image file.
+def decode(file: Path | BytesIO) -> Decoded:
+    """Read one image file, or what one would hold.
 
     Raises:
         UnreadableError: If it is no whole image of the `FORMATS`, or too large.
@@ -144,7 +145,7 @@ def decode(file: Path) -> Decoded:
 
 
 @contextmanager
-def _opened(file: Path) -> "Iterator[Image]":
+def _opened(file: Path | BytesIO) -> "Iterator[Image]":
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -160,7 +161,7 @@ def _opened(file: Path) -> "Iterator[Image]":
                     )
                 yield image
     except UnidentifiedImageError:
-        if not file.stat().st_size:
+        if isinstance(file, Path) and not file.stat().st_size:
             raise UnreadableError("is empty") from None
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise UnreadableError(f"not a {kinds} image, or of a kind that is not read") from None

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from fedmeta.errors import DataError
 from fedmeta.tasks.image_files import area_weights
+from fedmeta.tasks.image_pixels import UnreadableError, decode
 from fedmeta.tasks.sources import cache_folder, how_to_fetch, sha256_of
 
 PAGE, SIDE = 105, 28
 
 # Part of the name of a cached file: raise it when what `_decode` yields changes.
-_FORMAT = "omniglot 1"
+_FORMAT = "omniglot 2"
 _MEMBER = re.compile(r"(?:.*/)?(?P<alphabet>[^/]+)/(?P<character>character\d+)/\d+_\d+\.png")
 _BROKEN = (
     zipfile.BadZipFile,
@@ -133,13 +134,16 @@ def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float3
 
 def _page(png: bytes, name: str) -> NDArray[np.float32]:
     try:
-        from PIL import Image
-    except ImportError:
-        raise DataError("decoding Omniglot needs Pillow: pip install 'fedmeta[data]'") from None
-    with Image.open(BytesIO(png), formats=["PNG"]) as image:
-        if image.size != (PAGE, PAGE):
-            raise ValueError(f"{name} is {image.size[0]}x{image.size[1]}, not {PAGE}x{PAGE}")
-        return (np.asarray(image.convert("L")) < 128).astype(np.float32)
+        image = decode(BytesIO(png))
+    except UnreadableError as error:
+        raise ValueError(f"{name} {error}") from None
+    width, height = image.kind.size
+    if (width, height) != (PAGE, PAGE):
+        raise ValueError(f"{name} is {width}x{height}, not {PAGE}x{PAGE}")
+    if image.bits != 8:
+        raise ValueError(f"{name} has more than 8 bits a sample")
+    ink: NDArray[np.float32] = (image.shade(255.0, 255.0, 1, white=True)[0] < 0.5).astype(np.float32)
+    return ink
 
 
 def _load(cached: Path) -> Characters | None:

@@ -1,3 +1,5 @@
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +150,31 @@ def test_the_official_small_sets_hold_what_their_readme_says(folders: Path) -> N
     assert set(np.bincount(known.character).tolist()) == {20}
     # A pen stroke covers a few percent of a page, not most of it: ink was not swapped with paper.
     assert 0.02 < known.images.mean() / 255 < 0.2
+
+
+@pytest.mark.parametrize("kind", ["LA", "RGBA", "P", "I;16"])
+def test_pages_that_were_saved_anew_show_the_same_ink_or_are_refused(folders: Path, kind: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    page = np.full((105, 105), 255, dtype=np.uint8)
+    page[30:60, 45:60] = 0
+    ink = image.fromarray(255 - page)
+    black = image.new("L", ink.size, 0)
+    saved = {
+        "LA": image.merge("LA", (black, ink)),
+        "RGBA": image.merge("RGBA", (black, black, black, ink)),
+        "P": image.fromarray(page).convert("P"),
+        "I;16": image.fromarray(page.astype(np.uint16) * 257),
+    }[kind]
+    out = BytesIO()
+    saved.save(out, "PNG", **({"transparency": 255} if kind == "P" else {}))
+    (folders / SMALL_1).parent.mkdir()
+    with zipfile.ZipFile(folders / SMALL_1, "w") as archive:
+        archive.writestr("x/Greek/character01/0001_01.png", out.getvalue())
+    if kind == "I;16":
+        with pytest.raises(DataError, match=r"0001_01\.png has more than 8 bits a sample"):
+            read_characters([folders / SMALL_1], "omniglot")
+        return
+    small = read_characters([folders / SMALL_1], "omniglot").images[0]
+    expected = np.zeros((28, 28), dtype=np.uint8)
+    expected[8:16, 12:16] = 255
+    assert np.array_equal(small, expected)
