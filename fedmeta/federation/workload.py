@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fedmeta.errors import MissingDataError
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import LearnerSetup, build_algorithm
-from fedmeta.tasks import FAMILIES, Elsewhere, Population, TaskFamily, build_family, shape_of_tasks
+from fedmeta.tasks import Elsewhere, Population, TaskFamily, build_family, shape_of_tasks
 from fedmeta.tasks.checked import CheckedFamily
 
 
@@ -53,8 +53,8 @@ class Workload:
             DataError: If a data file is missing or corrupt.
         """
         family: TaskFamily = build_family(self.task, self.data, self.population, self.seed)
-        if self.task not in FAMILIES:
-            family = CheckedFamily(family)
+        if not type(family).__module__.startswith("fedmeta."):
+            family = CheckedFamily(family, self.population)
         return Learner(self, family, build_algorithm(self.learner, family.spec, self.seed))
 
     def build_for_server(self) -> Learner:

@@ -32,14 +32,15 @@ class CheckedFamily:
 
     Args:
         family: The user's.
+        population: Its clients.
     """
 
     Options: ClassVar[type[Options]] = Options
 
-    def __init__(self, family: TaskFamily) -> None:
+    def __init__(self, family: TaskFamily, population: Population) -> None:
         self.family = family
         self.spec = family.spec
-        self.population: Population = family.population
+        self.population = population
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw tasks, labels as int64.

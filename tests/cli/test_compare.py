@@ -122,7 +122,10 @@ def test_an_arm_that_fails_is_named_the_others_finish_and_the_exit_code_is_1(
 ) -> None:
     (here / "broken.py").write_text(BROKEN)
     asked = ["compare", "tiny.toml", "--arms", "federated", "--seeds", "1", "--json"]
-    assert call(*asked, "--arm", "wild:algorithm=broken:Broken,training=centralized") == 1
+    wild = "wild:algorithm=broken:Broken,training=centralized"
+    assert call(*asked, "--arm", wild) == 2
+    assert "arm 'wild': algorithm 'broken:Broken'" in capsys.readouterr().err
+    assert call(*asked, "--arm", wild, "--no-check") == 1
     out, err = capsys.readouterr()
     data = json.loads(out)
     assert data["status"] == "failed"

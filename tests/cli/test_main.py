@@ -77,7 +77,9 @@ def test_a_table_says_what_diverged_and_what_the_others_came_to(
     out, _ = capsys.readouterr()
     assert "mean and 95% interval over 2 clients (8 tasks)" in out
     final = RunFolder(here / "r").info["final"]
-    lines = [line for line in out.splitlines() if line.startswith("│")]
+    # The table of the reasons why replies were refused comes after it.
+    table = out[: out.index("└")]
+    lines = [line for line in table.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
     first, last = final[0], final[-1]
     both = [f"{first['loss']:.3f} ± {first['ci95']:.3f}", f"± {first['tasks_ci95']:.3f}"]

@@ -27,7 +27,14 @@ def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
     text = line.replace("F ", " ".join(command()) + " ")
     env = os.environ | environment
     return subprocess.run(
-        ["bash", "-c", text], cwd=cwd, env=env, capture_output=True, text=True, check=False
+        ["bash", "-c", text],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+        errors="replace",
+        check=False,
     )
 
 
@@ -100,7 +107,7 @@ def test_a_file_that_lasts_tells_a_full_disk_from_a_reader_that_left() -> None:
     gone.close()
 
 
-OFFLINE = ("-s", "task=tests.federation.helpers:Offline", "-s", "rounds=2")
+OFFLINE = ("-s", "task=tests.federation.helpers:Offline", "-s", "rounds=2", "--no-check")
 
 
 def call(*arguments: str) -> int:

@@ -134,7 +134,7 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"server.optimizer": "Adma"}, "server.optimizer: unknown torch.optim optimizer 'Adma'"),
         ({"server.lr": -1}, "server.lr: input should be greater than 0"),
         ({"learner.inner_lr": -1}, "learner.inner_lr: input should be greater than 0"),
-        ({"rounds": 0}, "rounds: input should be greater than or equal to 1"),
+        ({"rounds": -1}, "rounds: input should be greater than or equal to 0"),
         ({"evaluation.steps": [3, 1]}, "evaluation.steps: must be increasing"),
         ({"rounds.lr": 1}, "'rounds' is a value, not a table"),
         ({"engine": "vectr"}, "engine: input should be 'vector'"),

@@ -82,7 +82,9 @@ def test_names_and_errors_are_text(pages: str, comparison: Path) -> None:
 
 def test_data_for_scripts_cannot_end_the_script() -> None:
     chart = Chart("k", EVIL, EVIL, EVIL, [Series(EVIL, [1.0], [2.0])], EVIL, labels=["a", EVIL])
-    text = render(EVIL, [Part(EVIL, EVIL, EVIL, EVIL, EVIL, [(EVIL, EVIL)], [_section(chart)], "k")])
+    text = render(
+        EVIL, [Part(EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, [(EVIL, EVIL)], [_section(chart)], "k")]
+    )
     page = Page(text)
     assert len(page.of("script")) == 3
     assert not any("onerror" in attributes for _, attributes in page.elements)

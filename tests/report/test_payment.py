@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.files import read_run
 from fedmeta.report.payment import earnings_table, paid_rows, payment_figures, rounds_table
@@ -17,11 +19,12 @@ def test_rewards_add_up_to_the_log_s(digits: Path) -> None:
     run = read_run(digits)
     rows = paid_rows(run)
     total = sum(row["reward"] or 0 for row in lines(digits / "clients.jsonl")) / 1e6
-    assert sum(float(str(row[-2])) for row in earnings_table(rows, run.config).rows) == total
+    earned = sum(float(str(row[-2])) for row in earnings_table(rows, run.config).rows)
+    assert earned == pytest.approx(total, rel=1e-12)
     assert len(rounds_table(rows).rows) == len(lines(digits / "clients.jsonl"))
     chart, scores = (figure.chart for figure in payment_figures(rows, run.config))
     assert isinstance(chart, Chart)
-    assert sum(series.y[-1] or 0 for series in chart.series) == total
+    assert sum(series.y[-1] or 0 for series in chart.series) == pytest.approx(total, rel=1e-12)
     assert isinstance(scores, Heatmap)
     assert "client 2, copy" in scores.rows
 

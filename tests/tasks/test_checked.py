@@ -54,8 +54,12 @@ class Family:
         return TaskBatch(**sides)
 
 
+def wrap(family: Family) -> CheckedFamily:
+    return CheckedFamily(family, family.population)
+
+
 def draw(family: Family, client: int = 5, count: int = 2) -> TaskBatch:
-    return CheckedFamily(family).sample(client, count, stream(0, "test"))
+    return wrap(family).sample(client, count, stream(0, "test"))
 
 
 def put(name: str, value: Callable[[Tensor], Any]) -> Callable[[dict[str, Any]], None]:
@@ -144,7 +148,7 @@ def test_good_tasks_pass_as_they_are(spec: TaskSpec) -> None:
 def test_before_a_run_clients_of_every_split_are_tried(client: int) -> None:
     family = Family(IMAGES, put("support_y", lambda y: y + 1), (client,))
     with pytest.raises(ConfigError, match=f"client {client}: support_y holds 4"):
-        check_family(CheckedFamily(family), seed=0)
+        check_family(wrap(family), seed=0)
 
 
 def test_a_client_that_cannot_draw_is_said_and_all_of_them_are_refused(
@@ -153,21 +157,21 @@ def test_a_client_that_cannot_draw_is_said_and_all_of_them_are_refused(
     def raises(sides: dict[str, Any]) -> None:
         raise ValueError("2 examples, 15 needed")
 
-    check_family(CheckedFamily(Family(IMAGES, raises, (3, 4))), seed=0)
+    check_family(wrap(Family(IMAGES, raises, (3, 4))), seed=0)
     assert (
         "client 3 cannot draw tasks (ValueError: 2 examples, 15 needed), nor can 1 others" in caplog.text
     )
     with pytest.raises(ConfigError, match=r"no client can draw a task \(client 0: ValueError: 2 exam"):
-        check_family(CheckedFamily(Family(IMAGES, raises, tuple(range(10)))), seed=0)
+        check_family(wrap(Family(IMAGES, raises, tuple(range(10)))), seed=0)
 
 
 def test_clients_whose_tasks_differ_in_shape_are_said(caplog: pytest.LogCaptureFixture) -> None:
     def shorter(sides: dict[str, Any]) -> None:
         sides |= {"query_x": sides["query_x"][:, :4], "query_y": sides["query_y"][:, :4]}
 
-    check_family(CheckedFamily(Family(IMAGES, shorter, (6, 7, 8, 9))), seed=0)
+    check_family(wrap(Family(IMAGES, shorter, (6, 7, 8, 9))), seed=0)
     assert not caplog.records
-    check_family(CheckedFamily(Family(IMAGES, shorter, (2,))), seed=0)
+    check_family(wrap(Family(IMAGES, shorter, (2,))), seed=0)
     assert "tasks of train clients 0 and 2 differ in shape" in caplog.text
 
 
@@ -179,7 +183,7 @@ def test_of_many_clients_a_few_are_tried_evenly_spread() -> None:
             tried.append(client)
             return super().sample(client, count, rng)
 
-    check_family(CheckedFamily(Counting(WAVES, population=Population(10**6, 0, 10))), seed=0)
+    check_family(wrap(Counting(WAVES, population=Population(10**6, 0, 10))), seed=0)
     training = [client for client in tried if client < 10**6]
     assert set(range(10**6, 10**6 + 10)) < set(tried)
     assert [len(training), min(training), max(training)] == [32, 0, 10**6 - 1]
