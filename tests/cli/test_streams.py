@@ -145,7 +145,7 @@ def test_with_json_a_failed_run_is_one_object(
     assert "no reply was admitted" in found["error"]
     assert err.count("Traceback (most recent call last)") == 1
     assert err.index("Traceback") < err.index("round 1/2"), "as it happens"
-    assert call("resume", "r", "--json") == 1
+    assert call("resume", "r", "--no-check", "--json") == 1
     assert json.loads(capsys.readouterr().out)["status"] == "error"
 
 
