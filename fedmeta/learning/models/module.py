@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils.parametrizations import _WeightNorm
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.base import Model, Tensors
-from fedmeta.learning.models.norm import batch_norm
+from fedmeta.learning.models.module_parts import TaskBatchNorm, replace_parts
 from fedmeta.tasks import TaskSpec, torch_generator
 
 _REAL = (torch.float32, torch.float64)
@@ -66,8 +64,8 @@ class ModuleModel(Model):
         self._network = dict(network)
         self._spec = spec
         self._module = self._build(_draw_seed(torch_generator(seed, "init")))
-        self.drops_running_statistics = _replace_parts(self._module)
-        self._norms = [part for part in self._module.modules() if isinstance(part, _TaskBatchNorm)]
+        self.drops_running_statistics = replace_parts(self._module)
+        self._norms = [part for part in self._module.modules() if isinstance(part, TaskBatchNorm)]
         self.batch_norm = bool(self._norms)
         self._require_sound_parts()
         self._constants = _constants(self._module)
@@ -124,7 +122,7 @@ class ModuleModel(Model):
     def rebuilt(self, seed: int) -> nn.Module:
         """Build the module anew from a seed, with the same parts replaced as in `forward`."""
         module = self._build(seed)
-        _replace_parts(module)
+        replace_parts(module)
         return module
 
     def _build(self, seed: int) -> nn.Module:
@@ -251,59 +249,3 @@ def _constants(module: nn.Module) -> Tensors:
 
 def _first(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-class _TaskBatchNorm(nn.Module):
-    """Stands in for a module's batch norm and shares its parameters; knows which rows to count."""
-
-    def __init__(self, norm: _BatchNorm) -> None:
-        super().__init__()
-        self.weight, self.bias = norm.weight, norm.bias
-        self.eps = norm.eps
-        self.stat_rows: int | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x [B, C, ...]``."""
-        values = x.unsqueeze(-1).flatten(2).transpose(1, 2)
-        rows = None if self.stat_rows is None else self.stat_rows * values.shape[1]
-        ones = x.new_ones(1, x.shape[1])
-        weight = ones if self.weight is None else self.weight.unsqueeze(0)
-        bias = ones - 1 if self.bias is None else self.bias.unsqueeze(0)
-        result = batch_norm(values.flatten(0, 1).unsqueeze(0), weight, bias, rows, self.eps)
-        return result.view_as(values).transpose(1, 2).reshape(x.shape)
-
-
-class _PlainWeightNorm(nn.Module):
-    """``g v / |v|`` (Salimans, Kingma 2016, "Weight Normalization", equation 2), by plain operators.
-
-    PyTorch's own operator has a wrong derivative of its derivative by ``v``.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, g: Tensor, v: Tensor) -> Tensor:
-        """Return the weight."""
-        return v * (g / torch.norm_except_dim(v, 2, self.dim))
-
-
-def _replace_parts(module: nn.Module) -> bool:
-    """Replace parts that would go wrong between tasks or in a second derivative.
-
-    Batch norms that use a batch's statistics give way to ones that know the support rows. One in
-    evaluation mode with running statistics, as in a frozen backbone, normalises by constants and stays.
-
-    Returns:
-        Whether a batch norm kept running statistics, which are left out.
-    """
-    kept = False
-    for path, part in list(module.named_modules(remove_duplicate=False)):
-        parent, _, child = path.rpartition(".")
-        if isinstance(part, _WeightNorm):
-            setattr(module.get_submodule(parent), child, _PlainWeightNorm(part.dim))
-        if not isinstance(part, _BatchNorm) or (part.running_mean is not None and not part.training):
-            continue
-        kept = kept or part.running_mean is not None
-        setattr(module.get_submodule(parent), child, _TaskBatchNorm(part))
-    return kept

@@ -1,0 +1,64 @@
+"""Replaces parts of a user's module that would go wrong task by task or in a second derivative."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import _WeightNorm
+
+from fedmeta.learning.models.norm import batch_norm
+
+
+class TaskBatchNorm(nn.Module):
+    """Stands in for a module's batch norm and shares its parameters; knows which rows to count."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        self.eps = norm.eps
+        self.stat_rows: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x [B, C, ...]``."""
+        values = x.unsqueeze(-1).flatten(2).transpose(1, 2)
+        rows = None if self.stat_rows is None else self.stat_rows * values.shape[1]
+        ones = x.new_ones(1, x.shape[1])
+        weight = ones if self.weight is None else self.weight.unsqueeze(0)
+        bias = ones - 1 if self.bias is None else self.bias.unsqueeze(0)
+        result = batch_norm(values.flatten(0, 1).unsqueeze(0), weight, bias, rows, self.eps)
+        return result.view_as(values).transpose(1, 2).reshape(x.shape)
+
+
+class PlainWeightNorm(nn.Module):
+    """``g v / |v|`` (Salimans, Kingma 2016, "Weight Normalization", equation 2), by plain operators.
+
+    PyTorch's own operator has a wrong derivative of its derivative by ``v``.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        """Return the weight."""
+        return v * (g / torch.norm_except_dim(v, 2, self.dim))
+
+
+def replace_parts(module: nn.Module) -> bool:
+    """Replace parts that would go wrong between tasks or in a second derivative.
+
+    Batch norms that use a batch's statistics give way to ones that know the support rows. One in
+    evaluation mode with running statistics, as in a frozen backbone, normalises by constants and stays.
+
+    Returns:
+        Whether a batch norm kept running statistics, which are left out.
+    """
+    kept = False
+    for path, part in list(module.named_modules(remove_duplicate=False)):
+        parent, _, child = path.rpartition(".")
+        if isinstance(part, _WeightNorm):
+            setattr(module.get_submodule(parent), child, PlainWeightNorm(part.dim))
+        if not isinstance(part, _BatchNorm) or (part.running_mean is not None and not part.training):
+            continue
+        kept = kept or part.running_mean is not None
+        setattr(module.get_submodule(parent), child, TaskBatchNorm(part))
+    return kept
