@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup nodes browser demo test test-all lint bench clean
@@ -11,11 +12,15 @@ help: ## list the targets
 
 setup: $(VENV)/.ready ## make the virtual environment with pinned dependencies
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Every file that pip installs is known by its hash, but for PyTorch and its CUDA libraries, whose builds
+# differ between indexes: torch has its version alone. No package is built with tools fetched on the way.
+$(VENV)/.ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "fedmeta needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[chain,data,dev,ray]'
+	$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements.lock
+	$(PIP) torch==2.13.0
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 nodes: contracts/node_modules/.ready ## install Anvil, Ganache and the Solidity compiler under contracts/
@@ -23,7 +28,7 @@ nodes: contracts/node_modules/.ready ## install Anvil, Ganache and the Solidity 
 # A machine without Node.js gets it from PyPI, into the virtual environment.
 contracts/node_modules/.ready: contracts/package.json contracts/package-lock.json $(VENV)/.ready
 	@command -v npm >/dev/null || sh contracts/node.sh $(BIN)/python
-	PATH="$$PATH:$(abspath $(BIN))" npm ci --prefix contracts --no-audit --no-fund --loglevel=error
+	PATH="$$PATH:$(abspath $(BIN))" npm ci --prefix contracts --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 browser: ## see to a Chromium for the tests of pages

