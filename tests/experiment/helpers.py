@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.processes import Module
+
 TINY: dict[str, Any] = {
     "task": "sinusoid",
     "algorithm": "maml",
@@ -46,11 +48,13 @@ def contents(run: Path) -> dict[str, bytes]:
     }
 
 
-def fedmeta(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+def fedmeta(
+    *arguments: str, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    return subprocess.run(
-        command(*arguments), cwd=cwd, capture_output=True, text=True, check=False, **more
-    )
+    with Module("fedmeta", *arguments, cwd=cwd, environment=env) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def command(*arguments: str) -> list[str]:
@@ -60,11 +64,6 @@ def command(*arguments: str) -> list[str]:
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """Start the command line and do not wait for it."""
-    return subprocess.Popen(
-        command(*arguments),
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    return Module(
+        "fedmeta", *arguments, cwd=cwd, environment=os.environ | {"PYTHONUNBUFFERED": "1"}
     )

@@ -160,7 +160,7 @@ def test_a_run_killed_at_random_moments_pays_as_the_undisturbed_one(
     path, moments = tmp_path / "killed", random.Random(4)
     for _ in range(kills):
         process = _start(path, tmp_path)
-        time.sleep(moments.uniform(2.0, 6.0))
+        time.sleep(moments.uniform(0.2, 2.0))
         process.send_signal(signal.SIGKILL)
         process.communicate()
     process = _start(path, tmp_path)
