@@ -1,6 +1,6 @@
 """Processes of Python modules at the price of a fork: a server that has imported fedmeta forks each.
 
-A process so made has its own id, files, folder and environment like any other, and can be killed. It only
+A process so made has its own id, files, folder and environment like any other, and can be killed. It
 begins with `import fedmeta` done, which takes longer than most tests.
 """
 

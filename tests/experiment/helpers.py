@@ -64,6 +64,4 @@ def command(*arguments: str) -> list[str]:
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """Start the command line and do not wait for it."""
-    return Module(
-        "fedmeta", *arguments, cwd=cwd, environment=os.environ | {"PYTHONUNBUFFERED": "1"}
-    )
+    return Module("fedmeta", *arguments, cwd=cwd, environment=os.environ | {"PYTHONUNBUFFERED": "1"})
