@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import pkgutil
+import resource
 import runpy
 import select
 import signal
@@ -17,6 +18,7 @@ import struct
 import subprocess
 import sys
 import threading
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,16 +40,24 @@ class Module(subprocess.Popen[str]):
     Args:
         cwd: Its working folder.
         environment: All of its variables; by default those of the test.
+        file_bytes: The most that a file of it may hold: a write beyond fails as on a full disk.
     """
 
     def __init__(
-        self, module: str, *arguments: str, cwd: Path, environment: dict[str, str] | None = None
+        self,
+        module: str,
+        *arguments: str,
+        cwd: Path,
+        environment: dict[str, str] | None = None,
+        file_bytes: int | None = None,
     ) -> None:
+        self._file_bytes = file_bytes
         self._wanted = dict(os.environ if environment is None else environment)
         self._status: socket.socket | None = None
         command = [sys.executable, "-m", module, *arguments]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        super().__init__(command, cwd=cwd, env=self._wanted, **pipes)
+        limit = file_bytes and partial(_limit, file_bytes)
+        super().__init__(command, cwd=cwd, env=self._wanted, preexec_fn=limit, **pipes)
 
     def _execute_child(self, args: list[str], *rest: Any) -> None:  # type: ignore[override]
         if sys.platform != "linux" or _at_start(self._wanted) != _at_start(ENVIRONMENT):
@@ -55,6 +65,7 @@ class Module(subprocess.Popen[str]):
             return
         folder, pipes = rest[4], rest[9:15]
         request = {"module": args[2], "arguments": args[3:], "cwd": str(folder), "env": self._wanted}
+        request["file_bytes"] = self._file_bytes
         self._status, theirs = socket.socketpair()
         with theirs:
             _server().ask(request, [0, pipes[3], pipes[5], theirs.fileno()])
@@ -89,6 +100,11 @@ def _at_start(environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith(AT_START) and name != "PYTHONUNBUFFERED"
     }
+
+
+def _limit(file_bytes: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
 def _number(pipe: socket.socket) -> int | None:
@@ -174,6 +190,8 @@ def _run(request: dict[str, Any]) -> None:
     # As for `python -m`: what is in the working folder can be imported.
     sys.path[0] = request["cwd"]
     sys.argv[1:] = request["arguments"]
+    if request["file_bytes"]:
+        _limit(request["file_bytes"])
     code: int | None = 0
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

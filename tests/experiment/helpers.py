@@ -48,11 +48,9 @@ def contents(run: Path) -> dict[str, bytes]:
     }
 
 
-def fedmeta(
-    *arguments: str, cwd: Path, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def fedmeta(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    with Module("fedmeta", *arguments, cwd=cwd, environment=env) as process:
+    with Module("fedmeta", *arguments, cwd=cwd, **more) as process:
         out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
