@@ -294,7 +294,7 @@ def write_alphabet(archive: Path, folder: Path) -> None:
 def test_twenty_characters_of_an_alphabet_never_seen_by_one_drawing_each(tmp_path: Path) -> None:
     real_file("omniglot/images_background_small1.zip")
     write_alphabet(real_file("omniglot/images_background_small2.zip"), tmp_path)
-    one_thread = {"environment": os.environ | {"OMP_NUM_THREADS": "1"}}
+    one_thread = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}
     short = {
         "rounds": 120,
         "workers": 1,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.processes import Module
+from tests import processes
 
 TINY: dict[str, Any] = {
     "task": "sinusoid",
@@ -50,9 +50,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 def fedmeta(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    with Module("fedmeta", *arguments, cwd=cwd, **more) as process:
-        out, err = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return processes.run(command(*arguments), cwd=cwd, **more)
 
 
 def command(*arguments: str) -> list[str]:
@@ -62,4 +60,11 @@ def command(*arguments: str) -> list[str]:
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """Start the command line and do not wait for it."""
-    return Module("fedmeta", *arguments, cwd=cwd, environment=os.environ | {"PYTHONUNBUFFERED": "1"})
+    return processes.Popen(
+        command(*arguments),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
