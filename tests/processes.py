@@ -56,7 +56,10 @@ class Popen(subprocess.Popen[Any]):
         _, _, _, passed, folder, env, *_ = rest
         pipes, session = rest[9:15], rest[20]
         environment = dict(os.environ if env is None else env)
-        if sys.platform != "linux" or _at_start(environment) != _at_start(_ENVIRONMENT):
+        # With -P, nothing is imported from the working folder.
+        safe, command = args[1] == "-P", args[1 + (args[1] == "-P") :]
+        alike = _at_start(environment) == _at_start(_ENVIRONMENT)
+        if sys.platform != "linux" or command[0] not in ("-m", "-c") or not alike:
             super()._execute_child(args, *rest)  # type: ignore[misc]
             return
         standard = [pipes[0], pipes[3], pipes[5]]
@@ -64,9 +67,10 @@ class Popen(subprocess.Popen[Any]):
         files |= {file: file for file in passed}
         self._report, theirs = socket.socketpair()
         request = {
-            "how": args[1],
-            "what": args[2],
-            "arguments": args[3:],
+            "how": command[0],
+            "what": command[1],
+            "arguments": command[2:],
+            "safe": safe,
             "cwd": str(folder or Path.cwd()),
             "environment": environment,
             "files": list(files),
@@ -224,7 +228,8 @@ def _run(request: dict[str, Any], path: list[str]) -> None:
     if threads := os.environ.get("OMP_NUM_THREADS"):
         sys.modules["torch"].set_num_threads(int(threads))
     module = request["how"] == "-m"
-    sys.path[:] = [request["cwd"] if module else "", *_search_path(), *path]
+    here = [] if request["safe"] else [request["cwd"] if module else ""]
+    sys.path[:] = [*here, *_search_path(), *path]
     sys.argv[:] = ["-m" if module else "-c", *request["arguments"]]
     code: int | None = 0
     try:
