@@ -1,8 +1,17 @@
 """What several rooms' tests share."""
 
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
+
+
+def pytest_collection_finish() -> None:
+    """Let worker processes be forks, in all tests that do not say otherwise."""
+    if launching := sys.modules.get("fedmeta.federation.vector.launch"):
+        launching.subprocess = processes  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)

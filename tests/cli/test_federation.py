@@ -3,18 +3,15 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from fedmeta.federation.deployment.local import free_port
+from tests.experiment.helpers import fedmeta, start
 
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "fedmeta", "federation", "up", *arguments]
+UP = ("federation", "up")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +27,7 @@ def command(*arguments: str) -> list[str]:
     ],
 )
 def test_bad_usage_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = fedmeta(*UP, *arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, f"fedmeta: {message}\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -38,13 +35,7 @@ def test_bad_usage_is_one_line(arguments: tuple[str, ...], message: str, tmp_pat
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            command("--nodes", "1", "--port", port),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = fedmeta(*UP, "--nodes", "1", "--port", port, cwd=tmp_path)
     expected = f"fedmeta: port {port} cannot be used: Address already in use; name another by --port\n"
     assert (done.returncode, done.stderr) == (2, expected)
 
@@ -52,25 +43,13 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP])
 def test_all_processes_end_with_it_and_another_waits_its_turn(sent: int, tmp_path: Path) -> None:
     arguments = ("--nodes", "1", "--json", "--dir", "here")
-    process = subprocess.Popen(
-        command(*arguments, "--port", str(free_port())),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(*UP, *arguments, "--port", str(free_port()), cwd=tmp_path)
     assert process.stdout is not None
     started = json.loads(process.stdout.readline())
     assert started["certificate"] is None
     below = psutil.Process(process.pid).children(recursive=True)
     assert {started["pid"], *started["nodes"]} <= {child.pid for child in below}
-    second = subprocess.run(
-        command(*arguments, "--port", str(free_port())),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    second = fedmeta(*UP, *arguments, "--port", str(free_port()), cwd=tmp_path)
     expected = "fedmeta: a federation runs in here: name another folder by --dir\n"
     assert (second.returncode, second.stderr) == (2, expected)
     process.send_signal(sent)

@@ -12,7 +12,7 @@ from fedmeta.cli.main import main
 from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve
-from tests.experiment.helpers import TINY, command, fedmeta, start
+from tests.experiment.helpers import TINY, command, start
 from tests.test_files import strict
 
 
@@ -270,7 +270,7 @@ def test_data_list_says_where_each_set_is(here: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_module_is_the_command(here: Path) -> None:
-    shown = fedmeta("list", cwd=here)
+    shown = subprocess.run(command("list"), cwd=here, capture_output=True, text=True, check=False)
     assert shown.returncode == 0
     assert "quickstart" in shown.stdout
 

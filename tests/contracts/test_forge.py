@@ -14,7 +14,7 @@ def test_the_sources_are_formatted(tmp_path: Path) -> None:
 
 
 def test_the_shipped_bytecode_passes_foundrys_tests(tmp_path: Path) -> None:
-    done = forge(workshop(tmp_path), "test")
+    done = forge(workshop(tmp_path), "test", FOUNDRY_FUZZ_RUNS="64", FOUNDRY_INVARIANT_RUNS="4")
     assert done.returncode == 0, done.stdout[-10_000:]
     assert " 0 failed, 0 skipped" in done.stdout
 
@@ -37,7 +37,7 @@ def test_the_unit_tests_reach_every_line_and_branch(tmp_path: Path) -> None:
     # Gas is another without the optimizer; invariants reach a line without saying what it should do.
     unit = ("--no-match-contract", "GasTest|Invariants")
     lcov = ("--report", "lcov", "--report-file", str(report))
-    done = forge(contracts, "coverage", *unit, *lcov, CONTRACTS="source")
+    done = forge(contracts, "coverage", *unit, *lcov, CONTRACTS="source", FOUNDRY_FUZZ_RUNS="16")
     assert done.returncode == 0, done.stdout[-10_000:]
     sources = {f"src/{file.name}" for file in (contracts / "src").iterdir()}
     covered = {file: counts for file, counts in read_lcov(report) if file in sources}

@@ -1,6 +1,5 @@
 """The documentation's worked examples run as their pages say, and compute what they claim."""
 
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from fedmeta.federation import evaluate
 from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, build_model
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
+from tests import processes
 from tests.learning.cases import assert_gradient, loss_after, make_state, make_tasks
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
@@ -64,11 +64,8 @@ def test_clients_never_seen_adapt_twice_as_well_as_without_meta_training(
 
 
 def test_the_command_that_the_pages_give_works(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*PAGES_COMMAND, "-s", "rounds=2", "-s", "workers=1", "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = processes.run(
+        [*PAGES_COMMAND, "-s", "rounds=2", "-s", "workers=1", "--out", str(tmp_path / "run")]
     )
     assert done.returncode == 0, done.stderr
     assert "held-out clients" in done.stdout

@@ -1,9 +1,10 @@
 """What the README shows of the library runs as it stands there."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
+
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -12,10 +13,6 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 def test_the_python_of_the_readme_runs_in_an_empty_folder(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     assert blocks, "the README shows no ```python block"
-    script = tmp_path / "readme.py"
-    script.write_text("\n".join(blocks), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = processes.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout, "a reader should see what it did"

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import processes
+
 TINY: dict[str, Any] = {
     "task": "sinusoid",
     "algorithm": "maml",
@@ -48,9 +50,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 def fedmeta(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    return subprocess.run(
-        command(*arguments), cwd=cwd, capture_output=True, text=True, check=False, **more
-    )
+    return processes.run(command(*arguments), cwd=cwd, **more)
 
 
 def command(*arguments: str) -> list[str]:
@@ -60,7 +60,7 @@ def command(*arguments: str) -> list[str]:
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """Start the command line and do not wait for it."""
-    return subprocess.Popen(
+    return processes.Popen(
         command(*arguments),
         cwd=cwd,
         stdout=subprocess.PIPE,

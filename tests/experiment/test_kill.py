@@ -16,6 +16,8 @@ from fedmeta.experiment.plan import resolve
 from .helpers import TINY, contents, start
 
 ROUNDS = 60
+LIFE = 2.0
+"""About the seconds that a process which does all rounds takes."""
 
 
 KINDS = ("crash-during", "late", "twice", "old-round", "vanish", "move", "garbage")
@@ -50,7 +52,7 @@ def test_a_run_killed_at_random_moments_ends_byte_for_byte_the_same(
             time.sleep(moments.uniform(0.0, 0.1))
         else:
             # Anywhere in a process's life: while it starts, makes its folder, trains or tests.
-            time.sleep(moments.uniform(0.0, 5.0))
+            time.sleep(moments.uniform(0.0, LIFE))
         process.send_signal(signal.SIGKILL)
         process.communicate()
     process = start(*_arguments(path), cwd=tmp_path)

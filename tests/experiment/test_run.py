@@ -1,11 +1,8 @@
 """Runs from config to results: what they leave, that they repeat, and that they can be resumed."""
 
 import json
-import resource
 import shutil
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,10 @@ from safetensors.torch import load_file
 
 from fedmeta.errors import ConfigError, DivergedError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
+from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve, workload
 
-from .helpers import TINY, command, contents
+from .helpers import TINY, contents, fedmeta, start
 
 
 @pytest.fixture(scope="module")
@@ -230,24 +228,16 @@ def test_unsafe_changes_on_resume_are_refused_by_name(
     assert contents(finished) == before
 
 
-def test_a_folder_in_use_refuses_a_second_process(finished: Path) -> None:
-    hold = (
-        "import sys, pathlib; from fedmeta.experiment import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n"
-        "    print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, str(finished)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        assert RunFolder.open(finished).status == "finished"
+def test_a_folder_in_use_refuses_a_second_process(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(to_toml(config))
+    path = tmp_path / "run"
+    with start("run", "tiny.toml", "-s", "rounds=1000000", "--out", "run", cwd=tmp_path) as holder:
+        while not path.exists() or RunFolder.open(path).status != "running":
+            assert holder.poll() is None, holder.communicate()
+            time.sleep(0.02)
         with pytest.raises(UsageError, match=f"in use by process {holder.pid}"):
-            resume(finished)
-        holder.communicate("")
+            resume(path)
+        holder.kill()
 
 
 def test_a_run_whose_process_is_gone_was_killed(config: Config, tmp_path: Path) -> None:
@@ -349,12 +339,6 @@ def test_extending_a_run_with_a_schedule_says_what_that_does(config: Config, tmp
     assert RunFolder.open(path).metrics()[2]["lr"] == pytest.approx(1e-3 / 3)
 
 
-def _full_disk(limit: int) -> None:
-    """Let this process write no file beyond `limit` bytes: a write beyond it fails as on a full disk."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-
 def test_a_disk_that_fills_up_stops_the_run_and_loses_no_finished_round(
     config: Config, tmp_path: Path
 ) -> None:
@@ -362,13 +346,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_no_finished_round(
     run(longer, out=tmp_path / "undisturbed")
     toml, path = tmp_path / "undisturbed" / "config.toml", tmp_path / "run"
     limit = (tmp_path / "undisturbed" / "clients.jsonl").stat().st_size // 2
-    ended = subprocess.run(
-        command("run", str(toml), "--out", str(path)),
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: _full_disk(limit),
-    )
+    ended = fedmeta("run", str(toml), "--out", str(path), cwd=tmp_path, file_bytes=limit)
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1, ended.stderr
     assert "cannot write to" in ended.stderr

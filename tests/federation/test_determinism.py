@@ -25,6 +25,7 @@ from fedmeta.federation.flower import as_server
 from fedmeta.federation.vector.auto import Auto
 from fedmeta.federation.vector.execution import InProcess, TrainJob, compute, one_thread
 from fedmeta.federation.vector.pool import ProcessPool
+from tests import processes
 from tests.federation.helpers import SINUSOID, assert_same
 from tests.federation.test_stacked import CONV
 
@@ -92,7 +93,9 @@ def test_a_finished_run_goes_nowhere(undisturbed: tuple[list[RoundRecord], list[
     assert_same(again.state, end.state)
 
 
-def test_convolutions_have_the_same_bytes_in_a_worker() -> None:
+def test_convolutions_have_the_same_bytes_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One that Python was started for, as a user's are.
+    monkeypatch.setattr("fedmeta.federation.vector.launch.subprocess", subprocess)
     learner = CONV.build()
     state, job = learner.init_state(), TrainJob(1, tuple(range(6)))
     with one_thread(), ProcessPool(learner, 1) as pool:
@@ -187,6 +190,8 @@ def test_nobody_is_waited_for_past_the_deadline() -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_no_process_is_left_behind_however_the_run_ends(error: type[BaseException]) -> None:
+    # The server that forks workers stays.
+    processes.run([sys.executable, "-c", ""])
     before = {child.pid for child in psutil.Process().children(recursive=True)}
 
     def observe(record: RoundRecord, snapshot: Snapshot) -> None:
@@ -209,7 +214,8 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         "print(*[worker.process.pid for worker in pool.workers], flush=True)\n"
         "time.sleep(600)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, "-c", script]
+    with processes.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         parent.kill()

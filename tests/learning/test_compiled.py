@@ -9,12 +9,12 @@ from fedmeta.tasks import TaskSpec, torch_generator
 from tests.learning.cases import CASES, Case, make_learner, make_state, make_tasks
 
 CASE = Case("mlp", {"hidden": [4]}, TaskSpec("classification", (3,), 2))
-SETUP = LearnerSetup("maml", {"inner_steps": 2}, CASE.model, CASE.network, compile=True)
+SETUP = LearnerSetup("maml", {"inner_steps": 1}, CASE.model, CASE.network, compile=True)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_updates_equal_eager_ones_for_every_layout_of_the_state() -> None:
-    eager, compiled = make_learner("maml", CASE, inner_steps=2), build_algorithm(SETUP, CASE.spec)
+    eager, compiled = make_learner("maml", CASE, inner_steps=1), build_algorithm(SETUP, CASE.spec)
     tasks = make_tasks(CASE.spec)
     shared = {
         key: value.double() for key, value in expand_state(eager.init(torch_generator(0)), 2).items()

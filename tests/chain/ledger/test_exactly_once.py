@@ -30,6 +30,13 @@ MEAN_LIFE = {"embedded": 0.5, "anvil": 0.15, "ganache": 0.6}
 EVERYWHERE = ["embedded", "anvil", pytest.param("ganache", marks=pytest.mark.slow)]
 
 
+def mostly_on(chain: str) -> pytest.MarkDecorator:
+    """On this chain by default; on all of them in the slow tests."""
+    others = [name for name in REORGS if name != chain]
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in others]
+    return pytest.mark.parametrize("chain", [chain, *slow], indirect=True)
+
+
 @pytest.fixture(params=EVERYWHERE)
 def chain(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -108,6 +115,7 @@ STEPS = [
 """The journal's durable steps, from an empty file to a recorded round."""
 
 
+@mostly_on("embedded")
 def test_a_kill_before_and_after_every_kind_of_step(forks, run, tmp_path):
     for event in [f"{when} {step}" for step in STEPS for when in ("before", "after")]:
         folder = str(tmp_path / event / "chain")
@@ -117,6 +125,7 @@ def test_a_kill_before_and_after_every_kind_of_step(forks, run, tmp_path):
         require_paid_once(this)
 
 
+@mostly_on("anvil")
 def test_a_run_that_dies_again_and_again_comes_to_its_end(forks, run):
     # A killed step comes first in the next process: one or two events on, it is killed again.
     for kills in range(200):

@@ -2,7 +2,6 @@ import hashlib
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +12,7 @@ from fedmeta.chain.ledger.entries import Campaign, SignedRecord, Transaction
 from fedmeta.chain.ledger.journal import Journal, JournalView
 from fedmeta.chain.ledger.rounds import encode
 from fedmeta.errors import RunError, UsageError
+from tests import processes
 from tests.chain.ledger.rounds import synthetic_round, synthetic_rounds
 
 CAMPAIGN = Campaign(b"c" * 32, b"r" * 32, round_cap=10**6, budget=10**8)
@@ -117,8 +117,7 @@ def test_one_process_at_a_time(journal):
     with pytest.raises(UsageError, match="open already"):
         Journal(journal.path)
     code = "import sys, pathlib, fedmeta.chain.ledger.journal as j; j.Journal(pathlib.Path(sys.argv[1]))"
-    command = [sys.executable, "-c", code, str(journal.path)]
-    other = subprocess.run(command, capture_output=True, text=True, check=False)
+    other = processes.run([sys.executable, "-c", code, str(journal.path)])
     assert "in use by another process" in other.stderr.splitlines()[-1]
     journal.close()
     Journal(journal.path).close()
@@ -137,7 +136,7 @@ if child == 0:
 print(child, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    holder = processes.Popen([sys.executable, "-c", code], stdout=processes.PIPE, text=True)
     child = int(holder.stdout.readline())
     holder.wait()
     try:
@@ -204,7 +203,7 @@ def kill(step):
 Journal(Path({str(path)!r}), kill).freeze(synthetic_rounds(9))
 """
     for step, frozen in (("before freeze", 0), ("after freeze", 9)):
-        child = subprocess.run([sys.executable, "-c", code, step], check=False)
+        child = processes.run([sys.executable, "-c", code, step])
         assert child.returncode == -signal.SIGKILL
         view = JournalView(path)
         assert view.frozen == frozen

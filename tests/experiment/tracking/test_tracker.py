@@ -3,7 +3,6 @@
 import json
 import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
 import warnings
@@ -18,6 +17,7 @@ from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
 from fedmeta.experiment.tracking import stores, tracker
 from fedmeta.experiment.tracking.tracker import Entry, Tracked, Tracker, require_extra, scalars
+from tests import processes
 from tests.experiment.helpers import TINY, contents
 
 # MLflow's own use of its database library.
@@ -183,7 +183,7 @@ def test_off_costs_no_import(tmp_path: Path) -> None:
         f"run(Config(**TINY), out={str(tmp_path / 'r')!r});"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('mlflow', 'tensorboard')))"
     )
-    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    shown = processes.run([sys.executable, "-c", script])
     assert shown.stdout == "[]\n"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.federation.faults import replay
 from tests.federation.faults.planted import MISTAKES, plant
 from tests.federation.faults.test_thousand import test_what_must_hold_does_whatever_goes_wrong as holds
@@ -18,9 +19,7 @@ FOUND_BY = dict(zip(MISTAKES, (5, 0, 11, 0, 2), strict=True))
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=HOME, capture_output=True, text=True, check=False
-    )
+    return processes.run([sys.executable, *arguments], cwd=HOME)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

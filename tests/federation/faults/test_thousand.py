@@ -9,7 +9,7 @@ import pytest
 
 from tests.federation.faults.plans import check
 
-FAST = 50
+FAST = 25
 ALL = 1000
 
 

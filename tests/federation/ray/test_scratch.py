@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from fedmeta.federation.ray.scratch import LOCK, PREFIX, remove_stale, scratch
+from tests import processes
 
 HOLD = """
 import sys, time
@@ -20,7 +21,7 @@ with scratch(Path(sys.argv[1])) as folder:
 
 
 def hold(parent: Path) -> tuple[subprocess.Popen[str], Path]:
-    process = subprocess.Popen(
+    process = processes.Popen(
         [sys.executable, "-c", HOLD, str(parent)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout

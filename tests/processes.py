@@ -1,0 +1,273 @@
+"""Python processes at the price of a fork: a server that has imported fedmeta forks each.
+
+A process so made has its own id, files, folder and environment like any other, and can be killed. It
+begins with `import fedmeta` done, which takes longer than most tests.
+"""
+
+import atexit
+import fcntl
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+DEVNULL, PIPE = subprocess.DEVNULL, subprocess.PIPE
+
+_ROOT = Path(__file__).resolve().parents[1]
+_ENVIRONMENT = dict(os.environ)
+"""As it was before any test changed it."""
+_AT_START = ("PYTHON", "LC_", "LANG", "LD_")
+"""Variables that an interpreter reads once, as it starts."""
+_LATER = ("PYTHONPATH", "PYTHONUNBUFFERED")
+"""Of these, the ones that a fork can follow; the server is unbuffered, and so is every fork."""
+_AHEAD = ("sklearn.datasets", "torch._dynamo")
+"""What fedmeta and torch import only once they need it."""
+_NOT_AHEAD = ("fedmeta.__main__", "fedmeta.app", "fedmeta.bench", "fedmeta.federation.ray")
+"""What runs at its import, and Ray."""
+
+
+class Popen(subprocess.Popen[Any]):
+    """`subprocess.Popen` of this interpreter with ``-m module`` or ``-c code``, forked where it can be.
+
+    Args:
+        file_bytes: The most that a file of it may hold: a write beyond fails as on a full disk.
+    """
+
+    def __init__(self, args: Sequence[str], *, file_bytes: int | None = None, **more: Any) -> None:
+        self._file_bytes = file_bytes
+        self._report: socket.socket | None = None
+        super().__init__(args, preexec_fn=file_bytes and (lambda: _limit(file_bytes)), **more)
+
+    def _execute_child(self, args: list[str], *rest: Any) -> None:  # type: ignore[override]
+        _, _, _, passed, folder, env, *_ = rest
+        pipes, session = rest[9:15], rest[20]
+        environment = dict(os.environ if env is None else env)
+        # With -P, nothing is imported from the working folder.
+        safe, command = args[1] == "-P", args[1 + (args[1] == "-P") :]
+        alike = _at_start(environment) == _at_start(_ENVIRONMENT)
+        if sys.platform != "linux" or command[0] not in ("-m", "-c") or not alike:
+            super()._execute_child(args, *rest)  # type: ignore[misc]
+            return
+        standard = [pipes[0], pipes[3], pipes[5]]
+        files = {number: number if file == -1 else file for number, file in enumerate(standard)}
+        files |= {file: file for file in passed}
+        self._report, theirs = socket.socketpair()
+        request = {
+            "how": command[0],
+            "what": command[1],
+            "arguments": command[2:],
+            "safe": safe,
+            "cwd": str(folder or Path.cwd()),
+            "environment": environment,
+            "files": list(files),
+            "file_bytes": self._file_bytes,
+            "session": session,
+        }
+        with theirs:
+            _server().ask(request, [theirs.fileno(), *files.values()])
+        pid = _number(self._report)
+        assert pid, "the server that forks has ended"
+        self.pid = pid
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if self._report is None:
+            return super()._try_wait(wait_flags)  # type: ignore[misc, no-any-return]
+        seconds = 0.0 if wait_flags & os.WNOHANG else None
+        if not select.select([self._report], [], [], seconds)[0]:
+            return 0, 0
+        status = _number(self._report)
+        self._report.close()
+        return self.pid, 0 if status is None else status
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None:
+            found, status = self._try_wait(os.WNOHANG)
+            if found:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def run(args: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    """Wait for a process, and return what it printed."""
+    with Popen(args, stdout=PIPE, stderr=PIPE, text=True, **more) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+def _at_start(environment: dict[str, str]) -> dict[str, str]:
+    names = (name for name in environment if name.startswith(_AT_START) and name not in _LATER)
+    return {name: environment[name] for name in names}
+
+
+def _limit(file_bytes: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+
+def _number(pipe: socket.socket) -> int | None:
+    """The next number that the other side sent; None where it has gone."""
+    data = pipe.recv(4, socket.MSG_WAITALL)
+    return struct.unpack("i", data)[0] if len(data) == 4 else None
+
+
+class _Server:
+    """The process that forks, as the tests see it."""
+
+    def __init__(self) -> None:
+        self._pipe, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.processes", str(theirs.fileno())],
+                cwd=_ROOT,
+                env=_ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        atexit.register(self.close)
+
+    def ask(self, request: dict[str, Any], files: list[int]) -> None:
+        data = json.dumps(request).encode()
+        socket.send_fds(self._pipe, [struct.pack("i", len(data))], files)
+        self._pipe.sendall(data)
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.wait()
+
+
+_started: list[_Server] = []
+
+
+def _server() -> _Server:
+    if not _started:
+        _started.append(_Server())
+    return _started[0]
+
+
+def _serve(pipe: socket.socket) -> dict[str, Any] | None:
+    """Fork at each request; return it in the fork, and None in the server once the tests have ended."""
+    awake, alarm = os.pipe()
+    os.set_blocking(alarm, False)
+    signal.set_wakeup_fd(alarm)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    gc.freeze()
+    reports: dict[int, int] = {}
+    while True:
+        if awake in select.select([pipe, awake], [], [])[0]:
+            os.read(awake, 4096)
+            _tell_ends(reports)
+            continue
+        head, files, _, _ = socket.recv_fds(pipe, 4, 16)
+        if len(head) < 4:
+            return None
+        request: dict[str, Any] = json.loads(pipe.recv(struct.unpack("i", head)[0], socket.MSG_WAITALL))
+        report, *files = files
+        child = os.fork()
+        if child == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            pipe.close()
+            for file in (awake, alarm, report, *reports.values()):
+                os.close(file)
+            _place(files, request["files"])
+            return request
+        for file in files:
+            os.close(file)
+        reports[child] = report
+        os.write(report, struct.pack("i", child))
+
+
+def _tell_ends(reports: dict[int, int]) -> None:
+    """Tell of each child that has ended how it did."""
+    while reports:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if not child:
+            return
+        report = reports.pop(child)
+        # Whoever started it may have gone.
+        with suppress(OSError):
+            os.write(report, struct.pack("i", status))
+        os.close(report)
+
+
+def _place(files: list[int], numbers: list[int]) -> None:
+    """Give files their numbers."""
+    away = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 512) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(away, numbers, strict=True):
+        os.dup2(file, number)
+        os.close(file)
+
+
+def _run(request: dict[str, Any], path: list[str]) -> None:
+    """Do what was asked for, as Python would that was started for it; `path` is that of any."""
+    if request["session"]:
+        os.setsid()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    if request["file_bytes"]:
+        _limit(request["file_bytes"])
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        sys.modules["torch"].set_num_threads(int(threads))
+    module = request["how"] == "-m"
+    here = [] if request["safe"] else [request["cwd"] if module else ""]
+    sys.path[:] = [*here, *_search_path(), *path]
+    sys.argv[:] = ["-m" if module else "-c", *request["arguments"]]
+    code: int | None = 0
+    try:
+        if module:
+            runpy.run_module(request["what"], run_name="__main__", alter_sys=True)
+        else:
+            exec(request["what"], {"__name__": "__main__"})
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        code = end.code
+    # As Python ends, but for taking apart all that was imported, which lasts a second.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+def _search_path() -> list[str]:
+    return [name for name in os.environ.get("PYTHONPATH", "").split(os.pathsep) if name]
+
+
+def _import_all() -> None:
+    fedmeta = importlib.import_module("fedmeta")
+    for found in pkgutil.walk_packages(fedmeta.__path__, "fedmeta."):
+        if not found.name.startswith(_NOT_AHEAD):
+            importlib.import_module(found.name)
+    for name in _AHEAD:
+        importlib.import_module(name)
+    # Its function `main` is hidden by the module of that name once that is imported.
+    del sys.modules["fedmeta.cli"]
+
+
+if __name__ == "__main__":
+    # An editable install, and what else a site adds, lies behind the folder and the variable.
+    everyones = sys.path[1 + len(_search_path()) :]
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    _import_all()
+    if (wanted := _serve(requests)) is not None:
+        _run(wanted, everyones)
