@@ -26,7 +26,6 @@ from fedmeta.experiment.engines import clients_side
 from fedmeta.federation.deployment.lending import lend
 from fedmeta.federation.deployment.patience import PatientGrid
 from fedmeta.federation.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
-from fedmeta.federation.flower import run_client_process
 from fedmeta.federation.remote.app import ClientSide, build_remote_app
 from fedmeta.federation.signing import Signing
 from fedmeta.learning import keep_freed_memory
@@ -162,8 +161,3 @@ def _progress() -> Listener:
 
 
 client_app = build_remote_app(_side, _limit)
-
-
-def answer() -> None:
-    """Answer one message of a SuperLink with this fedmeta, in the place of ``flwr-clientapp``."""
-    run_client_process(client_app)

@@ -2,14 +2,12 @@
 
 import itertools
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import flwr
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 
 from fedmeta.errors import FedmetaError
 
@@ -77,34 +75,6 @@ def as_server(run: int = _RUN) -> Iterator[None]:
     finally:
         for name, value in zip(names, before, strict=True):
             setattr(TaskIdentity, name, value)
-
-
-def run_client_process(app: ClientApp) -> None:
-    """Answer one message as Flower's ``flwr-clientapp`` does, which this process stands for.
-
-    The app that the SuperLink sent is neither unpacked nor loaded.
-
-    Args:
-        app: Answers instead of it.
-
-    Raises:
-        FedmetaError: If the installed Flower has another layout: then nothing is run.
-    """
-    try:
-        from flwr.supernode.cli import flwr_clientapp
-        from flwr.supernode.runtime import run_clientapp as flowers
-    except ImportError as error:
-        raise FedmetaError(f"flwr {flwr.__version__} ({error}); install '{SUPPORTED}'") from None
-    own = {
-        "install_from_fab": lambda *_, **__: None,
-        "get_load_client_app_fn": lambda *_, **__: lambda *_, **__: app,
-    }
-    for name, function in own.items():
-        if not hasattr(flowers, name):
-            raise FedmetaError(f"flwr {flwr.__version__} has no {name}; install '{SUPPORTED}'")
-        setattr(flowers, name, function)
-    sys.argv[0] = "flwr-clientapp"
-    flwr_clientapp()
 
 
 def numpy_array(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:

@@ -28,6 +28,8 @@ from .helpers import fedmeta, start
 
 POT = 90
 UNITS = 10**6
+PATIENCE = 900.0
+"""Six nodes load PyTorch for each of their messages."""
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +91,11 @@ def registered(federation: LocalFederation, key: NodeKey) -> int:
 
 def paid_config(federation: LocalFederation, url: str, **more: Any) -> Config:
     chain = {"provider": url, "pot": POT}
-    return Config(**DIGITS | {"rounds": 5, "timeout": 45.0} | on(federation) | {"chain": chain} | more)
+    return Config(**DIGITS | {"rounds": 4, "timeout": 300.0} | on(federation) | {"chain": chain} | more)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_authenticated_nodes_sign_and_are_paid_exactly_whatever_is_killed(
     federation: LocalFederation, folder: Path, anvil: str, tmp_path: Path
 ) -> None:
@@ -110,9 +112,10 @@ def test_authenticated_nodes_sign_and_are_paid_exactly_whatever_is_killed(
         stack.enter_context(supernode(federation, tmp_path / "o", 0, liar.key, liar.account))
 
         process = start("run", "paid.toml", "--out", str(path), cwd=tmp_path)
-        wait_until(lambda: rounds_of(path) >= 1)
+        stack.callback(process.kill)
+        wait_until(lambda: rounds_of(path) >= 1, PATIENCE)
         os.killpg(federation.nodes[1].pid, signal.SIGKILL)
-        wait_until(lambda: rounds_of(path) >= 3)
+        wait_until(lambda: rounds_of(path) >= 2, PATIENCE)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         again = supernode(federation, tmp_path / "again", 1, keys[1].key, keys[1].account)
@@ -132,14 +135,14 @@ def test_authenticated_nodes_sign_and_are_paid_exactly_whatever_is_killed(
     for row in admitted:
         digest = update_digest(signed_under, row["round"], row["tasks"], bytes.fromhex(row["update"]))
         assert recover(digest, bytes.fromhex(row["signature"])) == accounts[row["client"]]
-    assert [row["round"] for row in run.metrics()] == [1, 2, 3, 4, 5]
+    assert [row["round"] for row in run.metrics()] == [1, 2, 3, 4]
 
     earned = dict.fromkeys((row["client"] for row in admitted), 0)
     for row in admitted:
         earned[row["client"]] += row["reward"]
     found = status(path / "chain", run.config.chain)
     assert {one.client: one.claimed for one in found.participants} == earned
-    assert sum(earned.values()) == 5 * POT * UNITS
+    assert sum(earned.values()) == 4 * POT * UNITS
     findings = audit(path, run.config.chain)
     assert [one.detail for one in findings if not one.ok] == []
 

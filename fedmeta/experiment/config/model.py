@@ -182,6 +182,11 @@ class Config(Options):
                 "chain.provider: the nodes of a deployment sign with their own accounts: set "
                 "deployment.roster to the file that `fedmeta federation admit` wrote"
             )
+        if self.engine == "deployment" and self.chain.enabled and self.chain.staking.enabled:
+            raise ValueError(
+                "chain.staking.enabled: the sponsor puts down the stakes, and the owners of nodes could "
+                "leave with them: not with engine = 'deployment'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -70,7 +70,7 @@ def pinned(folder: Path) -> Mapping[str, str]:
     programs = folder / "bin"
     programs.mkdir(mode=0o700, parents=True, exist_ok=True)
     python = shlex.quote(sys.executable)
-    answer = f"exec {python} -P -c 'from fedmeta.app import answer; answer()' \"$@\""
+    answer = f"exec {python} -P -c 'from fedmeta.cli.client_process import answer; answer()' \"$@\""
     refuse = "echo 'this node answers messages and runs no other app' >&2\nexit 1"
     for name, line in {_ANSWERS: answer, **dict.fromkeys(_OTHERS, refuse)}.items():
         path = programs / name
