@@ -92,8 +92,11 @@ def build_remote_app(
     return app
 
 
-class TooLongError(Exception):
-    """A message asked for more work than a node does for one."""
+class TooLongError(BaseException):
+    """A message asked for more work than a node does for one.
+
+    It is no `Exception`, so that nobody who tries another way after an error goes on working.
+    """
 
 
 @contextmanager
@@ -131,7 +134,7 @@ def _failures_are_replies(message: Message, context: Context, call_next: ClientA
     with watched(_log):
         try:
             return call_next(message, context)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, TooLongError) as error:
             # A client's own code and data: whatever it raises is that client's failure alone.
             return failed(error, message, context)
 
