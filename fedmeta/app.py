@@ -8,8 +8,11 @@ settings, as `fedmeta run` does; then the ServerApp runs the rounds itself.
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
@@ -22,18 +25,28 @@ from fedmeta.experiment.config import from_toml, load_config, to_toml
 from fedmeta.experiment.engines import clients_side
 from fedmeta.federation.deployment.lending import lend
 from fedmeta.federation.deployment.patience import PatientGrid
-from fedmeta.federation.deployment.session import CONFIG_KEY, LINE_KEY, VERSION_KEY
+from fedmeta.federation.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
 from fedmeta.federation.remote.app import ClientSide, build_remote_app
+from fedmeta.federation.signing import Signing
 from fedmeta.learning import keep_freed_memory
 from fedmeta.options import nearest
+from fedmeta.registry import own_parts_only
 
 if TYPE_CHECKING:
     from fedmeta.federation import RoundRecord
 
 EXPERIMENT, OUT, SET = "experiment", "out", "set"
 """Keys of the run config beside those of a config: `fedmeta run EXPERIMENT --out OUT -s SET`."""
-DATA = "data"
-"""Key of a node's config: the folder that holds its data, as ``FEDMETA_DATA`` names one."""
+DATA, ACCOUNT, ALLOW_CODE, MAX_SECONDS = "data", "account", "allow-code", "max-seconds"
+"""Keys of a node's config, which its owner writes: the folder that holds its data, as ``FEDMETA_DATA``
+names one; the encrypted key that it signs with; whether it runs code that a server names; and how long
+it works on one message."""
+WORK_SECONDS = 3600.0
+"""How long it does unless its owner says otherwise."""
+_NO_CODE = (
+    "this node runs no code that a server names, unless its owner installs it and sets allow-code=true "
+    "in the node's config"
+)
 
 RunConfig = Mapping[str, Any]
 
@@ -58,7 +71,7 @@ def settings_of(given: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError: If ``set`` is not the inside of a TOML inline table.
     """
-    own = {EXPERIMENT, OUT, SET, CONFIG_KEY, LINE_KEY, VERSION_KEY}
+    own = {EXPERIMENT, OUT, SET, CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY}
     settings = {key: value for key, value in given.items() if key not in own and value != ""}
     try:
         more = tomllib.loads(f"{SET} = {{{given.get(SET) or ''}}}")[SET]
@@ -99,7 +112,33 @@ def _side(context: Context) -> ClientSide:
     data = context.node_config.get(DATA)
     if data is not None:
         os.environ["FEDMETA_DATA"] = str(data)
-    return _built(to_toml(config_of(context.run_config)), os.environ.get("FEDMETA_DATA"))
+    allowed = context.node_config.get(ALLOW_CODE) is True
+    with nullcontext() if allowed else own_parts_only(_NO_CODE):
+        side = _built(to_toml(config_of(context.run_config)), os.environ.get("FEDMETA_DATA"))
+    return replace(side, signatures=_signer(context))
+
+
+def _limit(context: Context) -> float:
+    seconds = context.node_config.get(MAX_SECONDS, WORK_SECONDS)
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0:
+        raise ConfigError(f"{MAX_SECONDS} = {seconds!r} in the node's config: must be a number above 0")
+    return float(seconds)
+
+
+def _signer(context: Context) -> Signing | None:
+    """Return what signs for this node; None if the run is not signed, or the node has no account."""
+    run, account = context.run_config.get(RUN_KEY), context.node_config.get(ACCOUNT)
+    if not run or account is None:
+        return None
+    from fedmeta.experiment.node import NodeSigner, open_account
+
+    try:
+        id_ = bytes.fromhex(str(run))
+    except ValueError:
+        id_ = b""
+    if len(id_) != 32:
+        raise ConfigError(f"{RUN_KEY}: an id to sign under has 32 bytes, in hexadecimal")
+    return NodeSigner(open_account(Path(str(account))), id_)
 
 
 @lru_cache(maxsize=1)
@@ -121,4 +160,4 @@ def _progress() -> Listener:
     return Listener(started=started, round=finished, note=print)
 
 
-client_app = build_remote_app(_side)
+client_app = build_remote_app(_side, _limit)

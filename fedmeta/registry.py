@@ -1,6 +1,8 @@
 """Names for the parts that a config can choose, with dotted paths for a user's own."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -9,13 +11,32 @@ from fedmeta.options import nearest
 
 PartT = TypeVar("PartT")
 
+_forbidden: ContextVar[str] = ContextVar("forbidden", default="")
+
+
+@contextmanager
+def own_parts_only(why: str) -> Iterator[None]:
+    """Import nothing by a dotted path in the block: who named it may not choose what code runs here.
+
+    Args:
+        why: What a message ends with.
+    """
+    token = _forbidden.set(why)
+    try:
+        yield
+    finally:
+        _forbidden.reset(token)
+
 
 def import_dotted(path: str, what: str) -> Any:
     """Import ``package.module:Name`` (or ``package.module.Name``).
 
     Raises:
-        ConfigError: If the module cannot be imported or holds no such name.
+        ConfigError: If the module cannot be imported or holds no such name, or may not be imported
+            here (see `own_parts_only`).
     """
+    if why := _forbidden.get():
+        raise ConfigError(f"{what} '{path}' is not imported: {why}")
     module_name, _, name = path.rpartition(":" if ":" in path else ".")
     try:
         module = import_module(module_name)

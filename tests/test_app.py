@@ -10,15 +10,24 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, settings_of
+from fedmeta.chain import recover
+from fedmeta.chain.typed_data import presence_digest
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, load_config, run
 from fedmeta.experiment.config import to_toml
-from fedmeta.experiment.plan import resolve
-from fedmeta.federation.client import CONFIG, PARTITION
+from fedmeta.experiment.node import NodeFiles, join
+from fedmeta.experiment.plan import resolve, workload
+from fedmeta.federation.behaviours import BEHAVIOURS
+from fedmeta.federation.client import CONFIG, PARTITION, request_content
+from fedmeta.federation.codec import Codec
 from fedmeta.federation.deployment.local import Layout, free_port, run_local
 from fedmeta.federation.deployment.submission import CONNECTION, flwr
 from fedmeta.federation.flower import as_server, stamp
+from fedmeta.federation.remote.app import TooLongError, at_most
+from fedmeta.federation.signing import NONCE, PROOF
+from fedmeta.learning.base import ALGORITHMS, MODELS
 from fedmeta.options import Options
+from fedmeta.tasks import FAMILIES
 
 from .experiment.deployed import wait_until
 from .experiment.helpers import TINY
@@ -114,6 +123,145 @@ def test_a_client_without_its_data_says_so_in_one_line(
     assert reply.error.reason is not None
     assert reply.error.reason.startswith("MissingDataError: ")
     assert "\n" not in reply.error.reason
+
+
+CALLED: list[str] = []
+
+
+@pytest.fixture
+def hostile_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that says that it was imported."""
+    (tmp_path / "hostile_module.py").write_text(
+        "from tests.test_app import CALLED\nCALLED.append('imported')\nclass Part: ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    CALLED.clear()
+    return "hostile_module:Part"
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("task", "task 'hostile_module:Part' is not imported"),
+        ("model", "model 'hostile_module:Part' is not imported"),
+        ("algorithm", "algorithm 'hostile_module:Part' is not imported"),
+        ("mods", "mods.0 'hostile_module:Part' is not imported"),
+        ("behaviours", "behaviour 'hostile_module:Part' is not imported"),
+    ],
+)
+def test_a_node_imports_nothing_that_a_server_names(key: str, what: str, hostile_module: str) -> None:
+    value: Any = hostile_module
+    if key == "mods":
+        value = (hostile_module,)
+    if key == "behaviours":
+        value = [{"kind": hostile_module, "clients": [0]}]
+    config = to_toml(resolve(Config(**TINY)).model_copy(update={key: value}))
+    reply = ask({PARTITION: 0}, {"config": config})
+    assert reply.has_error()
+    assert what in str(reply.error.reason)
+    assert CALLED == []
+
+
+def test_its_owner_may_allow_it(hostile_module: str) -> None:
+    config = to_toml(resolve(Config(**TINY)).model_copy(update={"model": hostile_module}))
+    ask({PARTITION: 0, "allow-code": True}, {"config": config})
+    assert CALLED == ["imported"]
+
+
+@pytest.mark.parametrize("said", ["true", 1, "yes", False])
+def test_nothing_but_true_allows_it(said: object, hostile_module: str) -> None:
+    config = to_toml(resolve(Config(**TINY)).model_copy(update={"model": hostile_module}))
+    ask({PARTITION: 0, "allow-code": said}, {"config": config, "allow-code": True})
+    assert CALLED == []
+
+
+def test_a_run_config_that_names_an_experiment_may_not_either(hostile_module: str) -> None:
+    reply = ask({PARTITION: 0}, listed() | {"model": hostile_module})
+    assert "is not imported: this node runs no code" in str(reply.error.reason)
+    assert CALLED == []
+
+
+def test_no_part_of_fedmetas_own_reads_a_file_that_a_config_names() -> None:
+    """Their options are numbers, flags and choices: none is a text or a path for a server to fill."""
+    parts = [FAMILIES.get(name) for name in FAMILIES] + [ALGORITHMS.get(name) for name in ALGORITHMS]
+    parts += [BEHAVIOURS.get(name) for name in BEHAVIOURS]
+    kinds = [part.Options for part in parts] + [MODELS.get(name).Options for name in MODELS]
+    assert len(kinds) > 10
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            types = typing.get_args(field.annotation) or (field.annotation,)
+            if name.endswith("_alphabets"):
+                continue  # looked up among those of the data set
+            assert not {str, Path, bytes, Any} & set(types), f"{kind.__qualname__}.{name}"
+
+
+def signed_ask(account: Path | None, run: object, nonce: object) -> Message:
+    node_config: dict[str, Any] = {PARTITION: 3} | ({"account": str(account)} if account else {})
+    run_config = {"config": to_toml(resolve(Config(**TINY))), "signed-run": run}
+    with as_server():
+        message = Message(RecordDict({CONFIG: ConfigRecord({NONCE: nonce})}), 5, MessageType.QUERY)  # type: ignore[dict-item]
+        stamp(message, "1")
+        return client_app(message, Context(1, 5, node_config, RecordDict(), run_config))  # type: ignore[arg-type]
+
+
+def test_a_node_proves_that_it_holds_its_own_partition_alone(tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    address = join(files, "ours", 3).account
+    run, nonce = bytes(range(32)), b"\x05" * 32
+    answer = signed_ask(files.account, run.hex(), nonce).content[CONFIG]
+    assert isinstance(answer, ConfigRecord)
+    proof = answer[PROOF]
+    assert isinstance(proof, bytes)
+    assert recover(presence_digest(run, 5, 3, nonce), proof) == address
+
+
+@pytest.mark.parametrize("run", ["", 0])
+def test_nothing_is_signed_where_no_run_asks_for_it(run: object, tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    join(files, "ours", 3)
+    assert PROOF not in signed_ask(files.account, run, bytes(32)).content[CONFIG]  # type: ignore[operator]
+    assert PROOF not in signed_ask(None, bytes(32).hex(), bytes(32)).content[CONFIG]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("run", ["ab", "zz" * 32, "00" * 33, 12])
+@pytest.mark.parametrize("nonce", [bytes(32)])
+def test_a_run_that_is_no_id_is_not_signed_under(run: object, nonce: bytes, tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    join(files, "ours", 3)
+    reply = signed_ask(files.account, run, nonce)
+    assert "an id to sign under has 32 bytes" in str(reply.error.reason)
+
+
+@pytest.mark.parametrize("nonce", [b"", bytes(31), bytes(4096)])
+def test_a_question_of_another_length_is_not_signed(nonce: bytes, tmp_path: Path) -> None:
+    files = NodeFiles(tmp_path)
+    join(files, "ours", 3)
+    assert signed_ask(files.account, bytes(32).hex(), nonce).has_error()
+
+
+def test_work_without_end_is_cut_short() -> None:
+    def work() -> None:
+        with at_most(0.05):
+            while True:
+                pass
+
+    with pytest.raises(TooLongError, match=r"works on a message for 0\.05 s at most"):
+        work()
+    with at_most(None), at_most(30):
+        pass
+
+
+def test_a_node_says_that_a_message_took_too_long() -> None:
+    endless = TINY | {"algorithm": "fomaml", "learner": {"inner_steps": 10**8}}
+    with as_server():
+        config = {"config": to_toml(resolve(Config(**endless)))}
+        node = {PARTITION: 0, "max-seconds": 1}
+        template = workload(resolve(Config(**TINY))).build().template
+        content = request_content(Codec(template).encode(template), 1)
+        message = Message(content, 5, MessageType.TRAIN)
+        stamp(message, "1")
+        reply = client_app(message, Context(1, 5, node, RecordDict(), config))  # type: ignore[arg-type]
+    assert "this node works on a message for 1 s at most" in str(reply.error.reason)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ contract RegistryTest is Fixture {
     uint128 private constant SLASH_CAP = 600;
     uint40 private constant UNBONDING = 7 days;
     address private constant ALICE = address(0xA11CE);
+    address private constant BAD = address(0xBAD);
 
     RewardLedger private ledger;
     ParticipantRegistry private registry;
@@ -133,6 +134,52 @@ contract RegistryTest is Fixture {
         _cannotWithdraw(abi.encodeWithSelector(ParticipantRegistry.NotLeaving.selector, ALICE));
         _join();
         vm.assertTrue(registry.isActive(ALICE), "active");
+    }
+
+    function test_whoCopiesAJoinPaysTheStakeOfTheSameAccount() public {
+        token.transfer(BAD, STAKE);
+        vm.prank(BAD);
+        token.approve(address(registry), STAKE);
+        vm.prank(BAD);
+        registry.join(ALICE);
+        vm.expectRevert(abi.encodeWithSelector(ParticipantRegistry.AlreadyStaked.selector, ALICE));
+        registry.join(ALICE);
+        _leave();
+        vm.warp(block.timestamp + UNBONDING);
+        registry.withdraw(ALICE);
+        vm.assertEq(token.balanceOf(ALICE), STAKE, "account");
+        vm.assertEq(token.balanceOf(BAD), 0, "copier");
+    }
+
+    function test_whoCopiesALeaveLeavesForItselfAlone() public {
+        _join();
+        vm.prank(BAD);
+        vm.expectRevert(abi.encodeWithSelector(ParticipantRegistry.NotActive.selector, BAD));
+        registry.leave();
+        vm.assertTrue(registry.isActive(ALICE), "active");
+    }
+
+    function test_whoSeesASlashComingCannotTakeItsStakeAwayFirst() public {
+        _join();
+        bytes memory signed = _signed(200, 0);
+        _leave();
+        vm.expectRevert(
+            abi.encodeWithSelector(ParticipantRegistry.StillUnbonding.selector, block.timestamp + UNBONDING)
+        );
+        registry.withdraw(ALICE);
+        registry.slash(ALICE, 200, "evidence", signed);
+        vm.assertEq(ledger.funded(), BUDGET + ledger.DUST() + 200, "funded");
+    }
+
+    function test_aSlashAfterTheDelayComesTooLateIfTheStakeIsWithdrawnFirst() public {
+        _join();
+        bytes memory signed = _signed(200, 0);
+        _leave();
+        vm.warp(block.timestamp + UNBONDING);
+        registry.withdraw(ALICE);
+        vm.expectRevert(abi.encodeWithSelector(ParticipantRegistry.NotStaked.selector, ALICE));
+        registry.slash(ALICE, 200, "evidence", signed);
+        vm.assertEq(token.balanceOf(ALICE), STAKE, "account");
     }
 
     function test_nothingCannotBeSlashed() public {

@@ -10,15 +10,19 @@ NO_EXTRA = "the chain needs its extra: pip install 'fedmeta[chain]'"
 _MODULES = ("coincurve", "eth", "eth_abi", "eth_keyfile", "rlp", "urllib3", "web3", "websockets")
 
 
+def has_extra() -> bool:
+    """Tell whether the extra `chain` is installed; nothing of it is imported."""
+    try:
+        return all(find_spec(name) is not None for name in _MODULES)
+    except ModuleNotFoundError:
+        return False
+
+
 def require_extra() -> None:
     """Refuse to go on without the extra `chain`; nothing of it is imported.
 
     Raises:
         UsageError: In one line that says what to install.
     """
-    try:
-        missing = [name for name in _MODULES if find_spec(name) is None]
-    except ModuleNotFoundError:
-        missing = [""]
-    if missing:
+    if not has_extra():
         raise UsageError(NO_EXTRA)

@@ -69,13 +69,11 @@ class Keys:
     Attributes:
         sponsor: Pays, deploys and sends all transactions.
         committee: The members, whose keys sign records, by rising address as the contracts want them.
-        clients: The participants' keys.
         development: Whether they are the keys that everybody knows.
     """
 
     sponsor: Signer
     committee: tuple[Signer, ...]
-    clients: ClientKeys
     development: bool
 
     def check(self, chain_id: int) -> None:
@@ -91,23 +89,21 @@ class Keys:
 def open_keys(
     options: ChainOptions,
     chain_id: int | None,
-    run: bytes,
     environment: Mapping[str, str] = os.environ,
 ) -> Keys:
-    """Return the keys of a run.
+    """Return the keys of a run's sponsor and committee; those of clients are `open_client_keys`'.
 
     Args:
         options: Of the chain.
         chain_id: Of the node, or None if it has not answered yet; then `Keys.check` must follow.
-        run: The run's id, 32 bytes.
-        environment: Where FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS (separated by commas),
-            FEDMETA_CLIENT_SECRET and FEDMETA_KEYSTORE_PASSWORD are looked up.
+        environment: Where FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS (separated by commas) and
+            FEDMETA_KEYSTORE_PASSWORD are looked up.
 
     Raises:
         UsageError: If keys are missing, malformed or not fit for the chain.
     """
     source = _Source(options, chain_id, environment)
-    keys = Keys(source.sponsor(), source.committee(), source.clients(run), source.development)
+    keys = Keys(source.sponsor(), source.committee(), source.development)
     if keys.sponsor.address in {member.address for member in keys.committee}:
         raise UsageError("the sponsor's key is a committee member's as well: use another")
     return keys
@@ -119,7 +115,14 @@ def open_client_keys(
     run: bytes,
     environment: Mapping[str, str] = os.environ,
 ) -> ClientKeys:
-    """Return the clients' keys alone, as `open_keys` would."""
+    """Return the keys of a simulation's clients; see `open_keys`.
+
+    Args:
+        options: Of the chain.
+        chain_id: Of the node, or None if it has not answered yet.
+        run: The run's id, 32 bytes.
+        environment: Where FEDMETA_CLIENT_SECRET and FEDMETA_KEYSTORE_PASSWORD are looked up.
+    """
     return _Source(options, chain_id, environment).clients(run)
 
 

@@ -1,6 +1,7 @@
 """Encrypted key files, as Geth and Foundry write them (Web3 Secret Storage, version 3)."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,8 +24,6 @@ def read_key(folder: str, name: str, environment: Mapping[str, str]) -> bytes:
     Raises:
         UsageError: No folder, no such file, not a key file, no password or a wrong one.
     """
-    from eth_keyfile.keyfile import decode_keyfile_json
-
     path = Path(folder).expanduser() / f"{name}.json"
     if not path.parent.is_dir():
         raise UsageError(f"chain.keystore: there is no folder {path.parent}")
@@ -33,6 +32,17 @@ def read_key(folder: str, name: str, environment: Mapping[str, str]) -> bytes:
     password = environment.get(PASSWORD)
     if password is None:
         raise UsageError(f"the environment variable {PASSWORD} is not set; it opens {path}")
+    return open_key(path, password)
+
+
+def open_key(path: Path, password: str) -> bytes:
+    """Return the 32 bytes in an encrypted key file.
+
+    Raises:
+        UsageError: If it cannot be read, is not a key file, or the password is wrong.
+    """
+    from eth_keyfile.keyfile import decode_keyfile_json
+
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         secret = bytes(decode_keyfile_json(content, password.encode()))
@@ -45,6 +55,24 @@ def read_key(folder: str, name: str, environment: Mapping[str, str]) -> bytes:
     if len(secret) != 32:
         raise UsageError(_not_a_key(path))
     return secret
+
+
+def write_key(path: Path, secret: bytes, password: str) -> None:
+    """Write an encrypted key file that its owner alone may read, under any umask.
+
+    An empty password encrypts nothing: whoever reads the file has the key.
+
+    Raises:
+        OSError: If something is there already, or the place cannot be written.
+    """
+    from eth_keyfile.keyfile import create_keyfile_json
+
+    # Geth's standard work factor; none where there is nothing to guess.
+    work = 2**18 if password else 2
+    content = create_keyfile_json(secret, password.encode(), kdf="scrypt", iterations=work)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(file, "w", encoding="utf-8") as text:
+        json.dump(content, text)
 
 
 def _not_a_key(path: Path) -> str:

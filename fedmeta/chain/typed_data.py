@@ -1,7 +1,7 @@
-"""EIP-712 digests of what committee and clients sign.
+"""EIP-712 digests of what committee, clients and nodes sign.
 
-Written out for the four flat types that there are, because the general encoders take a millisecond each.
-The types are those of `contracts/src`; that of an update is checked nowhere on the chain.
+Written out for the flat types that there are, because the general encoders take a millisecond each.
+The types are those of `contracts/src`; those of clients and nodes are checked nowhere on the chain.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,12 @@ RECORD_TYPE = (
 VETO_TYPE = "Veto(bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash)"
 SLASH_TYPE = "Slash(address account,uint256 amount,bytes32 evidenceHash,uint64 nonce)"
 UPDATE_TYPE = "Update(bytes32 run,uint64 round,uint64 tasks,bytes32 update)"
+REGISTRATION_TYPE = "Registration(string federation,uint64 partition,bytes32 key)"
+PRESENCE_TYPE = "Presence(bytes32 run,uint64 node,uint64 partition,bytes32 nonce)"
 LEDGER_NAME = "fedmeta RewardLedger"
 REGISTRY_NAME = "fedmeta ParticipantRegistry"
 UPDATE_NAME = "fedmeta update"
+NODE_NAME = "fedmeta node"
 VERSION = "1"
 
 _PADDING = bytes(12)
@@ -129,6 +132,31 @@ def update_digest(run: bytes, round_: int, tasks: int, update: bytes) -> bytes:
     return _digest(_UPDATE_DOMAIN, _UPDATE + values)
 
 
+def registration_digest(federation: str, partition: int, key: bytes) -> bytes:
+    """Return the 32 bytes by which a node's account and key ask for a partition of a federation.
+
+    Args:
+        federation: Its name.
+        partition: The partition.
+        key: SHA-256 of the node's public key.
+    """
+    values = keccak(federation.encode()) + _uint64(partition) + _word(key)
+    return _digest(_NODE_DOMAIN, _REGISTRATION + values)
+
+
+def presence_digest(run: bytes, node: int, partition: int, nonce: bytes) -> bytes:
+    """Return the 32 bytes by which an account says that a node holds its partition in a run.
+
+    Args:
+        run: The run's id, 32 bytes.
+        node: The node's id on the SuperLink.
+        partition: The partition.
+        nonce: 32 bytes that the server drew for this question.
+    """
+    values = _word(run) + _uint64(node) + _uint64(partition) + _word(nonce)
+    return _digest(_NODE_DOMAIN, _PRESENCE + values)
+
+
 def _digest(domain: bytes, encoded: bytes) -> bytes:
     return keccak(b"\x19\x01" + domain + keccak(encoded))
 
@@ -150,11 +178,13 @@ def _uint64(value: int) -> bytes:
     return value.to_bytes(8).rjust(32, b"\0")
 
 
-_RECORD, _VETO, _SLASH, _UPDATE = (
-    keccak(type_.encode()) for type_ in (RECORD_TYPE, VETO_TYPE, SLASH_TYPE, UPDATE_TYPE)
+def _plain_domain(name: str) -> bytes:
+    typehash = keccak(b"EIP712Domain(string name,string version)")
+    return keccak(typehash + keccak(name.encode()) + keccak(VERSION.encode()))
+
+
+_RECORD, _VETO, _SLASH, _UPDATE, _REGISTRATION, _PRESENCE = (
+    keccak(type_.encode())
+    for type_ in (RECORD_TYPE, VETO_TYPE, SLASH_TYPE, UPDATE_TYPE, REGISTRATION_TYPE, PRESENCE_TYPE)
 )
-_UPDATE_DOMAIN = keccak(
-    keccak(b"EIP712Domain(string name,string version)")
-    + keccak(UPDATE_NAME.encode())
-    + keccak(VERSION.encode())
-)
+_UPDATE_DOMAIN, _NODE_DOMAIN = _plain_domain(UPDATE_NAME), _plain_domain(NODE_NAME)

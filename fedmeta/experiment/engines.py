@@ -1,8 +1,10 @@
 """Where the clients of a run are: the engine that its config names, opened and closed."""
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from flwr.serverapp import Grid
 
@@ -13,9 +15,17 @@ from fedmeta.federation.deployment.options import require_superlink
 from fedmeta.federation.deployment.session import open_deployment
 from fedmeta.federation.faults import FaultyDelivery
 from fedmeta.federation.remote.app import ClientSide, build_side
-from fedmeta.federation.remote.directory import Directory
+from fedmeta.federation.remote.directory import Directory, ignore
+from fedmeta.federation.signing import Checking, Seats
 
-ENGINE_KEYS = ("engine", "ray.address", "deployment.address", "deployment.certificate")
+ENGINE_KEYS = (
+    "engine",
+    "ray.address",
+    "deployment.address",
+    "deployment.certificate",
+    "deployment.insecure",
+    "deployment.roster",
+)
 """Keys that say where clients run, and not what they compute."""
 
 
@@ -23,12 +33,17 @@ def require_engine(config: Config) -> None:
     """Check, before anything starts, that the engine of a config is there.
 
     Raises:
-        UsageError: If its extra is not installed, or its cluster or SuperLink cannot be reached.
+        UsageError: If its extra is not installed, its cluster or SuperLink cannot be reached, or its
+            roster leaves a partition to nobody.
     """
     if config.engine == "ray":
         require_ray(config.ray)
     if config.engine == "deployment":
         require_superlink(config.deployment)
+        if config.deployment.roster:
+            from fedmeta.experiment.roster import Roster
+
+            Roster.read(Path(config.deployment.roster)).require(config.clients)
 
 
 def clients_side(config: Config) -> Callable[[], ClientSide]:
@@ -39,7 +54,11 @@ def clients_side(config: Config) -> Callable[[], ClientSide]:
 
 @contextmanager
 def open_federation(
-    config: Config, learner: Learner, signatures: Signatures | None, grid: Grid | None = None
+    config: Config,
+    learner: Learner,
+    signatures: Checking | None,
+    grid: Grid | None = None,
+    refused: Callable[[str], None] = ignore,
 ) -> Iterator[Federation | None]:
     """Open the way to the clients for training and test, and close it however the block ends.
 
@@ -48,12 +67,13 @@ def open_federation(
         learner: The clients' side of its workload, in this process.
         signatures: How clients sign; None: they do not.
         grid: Flower's, if this is a ServerApp; None: open one.
+        refused: Called with a line about each node that was refused.
 
     Returns:
         None where clients are computed in this process, or there is no federation: training and test
         then need nothing that outlives them.
     """
-    with _open_directory(config, learner, signatures, grid) as directory:
+    with _open_directory(config, learner, signatures, grid, refused) as directory:
         if directory is None:
             yield None
         elif config.faults.any:
@@ -64,7 +84,11 @@ def open_federation(
 
 @contextmanager
 def _open_directory(
-    config: Config, learner: Learner, signatures: Signatures | None, grid: Grid | None
+    config: Config,
+    learner: Learner,
+    signatures: Checking | None,
+    grid: Grid | None,
+    refused: Callable[[str], None],
 ) -> Iterator[Directory | None]:
     clients = len(learner.workload.population)
     if grid is not None:
@@ -72,11 +96,31 @@ def _open_directory(
     elif config.training != "federated" or config.engine == "vector":
         yield None
     elif config.engine == "deployment":
-        with open_deployment(config.deployment, to_toml(config), clients) as directory:
+        seats, run_id = _seats(config, signatures, refused)
+        link = config.deployment
+        with open_deployment(link, to_toml(config), clients, seats, run_id) as directory:
             yield directory
     else:
         from fedmeta.federation.ray.session import open_ray
 
         build = clients_side(config)
-        with open_ray(build, learner, config.ray, config.workers, signatures) as directory:
+        own = signatures if isinstance(signatures, Signatures) else None
+        with open_ray(build, learner, config.ray, config.workers, own) as directory:
             yield directory
+
+
+def _seats(
+    config: Config, signatures: Checking | None, refused: Callable[[str], None]
+) -> tuple[Seats | None, str]:
+    """Return who may hold which partition, and the id that nodes sign under, by the config's roster."""
+    if config.deployment.roster is None:
+        return None, ""
+    from fedmeta.experiment.accounts import RosterSeats, RosterSignatures
+    from fedmeta.experiment.roster import Roster
+
+    if isinstance(signatures, RosterSignatures):
+        roster, run = signatures.roster, signatures.run
+    else:
+        # Nothing is paid; nodes prove who they are all the same.
+        roster, run = Roster.read(Path(config.deployment.roster)), secrets.token_bytes(32)
+    return RosterSeats(roster, run, refused), run.hex()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp import Grid
@@ -27,12 +28,13 @@ from fedmeta.experiment.error_log import error_log
 from fedmeta.experiment.examples import write_examples
 from fedmeta.experiment.folder import LOGS, RunFolder
 from fedmeta.experiment.recorder import Recorder
-from fedmeta.experiment.replies import replies, traceback_hint, why_untrained
+from fedmeta.experiment.replies import note_refused, replies, traceback_hint, why_untrained
 from fedmeta.experiment.result import Listener, Result, ignore
 from fedmeta.experiment.scorer import RunScorer
 from fedmeta.experiment.tracking.tracker import tracked
 from fedmeta.experiment.training import final_test, train
-from fedmeta.federation import Federation, Learner, Rewards, Signatures, Snapshot, StepResult
+from fedmeta.federation import Federation, Learner, Rewards, Snapshot, StepResult
+from fedmeta.federation.signing import Checking
 from fedmeta.learning import expand_state
 
 if TYPE_CHECKING:
@@ -106,7 +108,8 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
         parts.ledger.start()
     listener.started(folder, config, start.round if start else 0)
     try:
-        with open_federation(config, parts.learner, _signatures(parts), parts.grid) as federation:
+        signatures, refused = _signatures(parts), partial(note_refused, folder)
+        with open_federation(config, parts.learner, signatures, parts.grid, refused) as federation:
             snapshot = _train(parts, start, federation)
             problem = why_untrained(folder, config.quorum)
             if problem and not any(row["admitted"] for row in folder.metrics()):
@@ -147,7 +150,7 @@ def _rewards(parts: _Parts) -> Rewards:
     return Rewards(_signatures(parts), scorer)
 
 
-def _signatures(parts: _Parts) -> Signatures | None:
+def _signatures(parts: _Parts) -> Checking | None:
     return parts.ledger.signatures if parts.ledger else None
 
 

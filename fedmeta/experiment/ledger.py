@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import groupby
@@ -10,12 +11,8 @@ from typing import Any
 
 from fedmeta.chain import (
     ChainOptions,
-    ClientKeys,
     open_chain,
-    open_client_keys,
     open_keys,
-    recover,
-    update_digest,
 )
 from fedmeta.chain.ledger.addresses import Addresses
 from fedmeta.chain.ledger.deploying import deploy_to_file
@@ -26,11 +23,12 @@ from fedmeta.chain.ledger.settler import Hooks
 from fedmeta.chain.providers.opening import require_rules
 from fedmeta.errors import UsageError
 from fedmeta.experiment import plan as planning
+from fedmeta.experiment.accounts import RosterSignatures, open_signatures, require_same_accounts
 from fedmeta.experiment.conduct import Conduct
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.earnings import UNITS
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.federation import RayOptions
+from fedmeta.federation import DeploymentOptions, RayOptions
 
 FINISH_SECONDS = 120.0
 """How long a finished run waits for a chain that answers."""
@@ -38,40 +36,24 @@ AWAY_SECONDS = 5.0
 """How long it waits for one that is away."""
 
 
+def new_run_id(config: Config) -> bytes:
+    """Return the id that the clients of a new run sign under.
+
+    Where they have accounts of their own it is drawn anew for each run, so that what a node signed in
+    one is good in no other; but contracts that were deployed ahead are made for a run that is known.
+    """
+    known = run_id(config)
+    if config.engine != "deployment" or config.chain.addresses:
+        return known
+    return hashlib.sha256(known + secrets.token_bytes(32)).digest()
+
+
 def run_id(config: Config) -> bytes:
     """Return the id that clients sign under: of what the run computes and pays, not of where."""
     elsewhere = {"workers": "auto", "tracking": "none", "engine": "vector", "ray": RayOptions()}
+    elsewhere["deployment"] = DeploymentOptions()
     what = config.model_copy(update=elsewhere | {"chain": ChainOptions(pot=config.chain.pot)})
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what).encode()).digest()
-
-
-class ClientSignatures:
-    """Signs for a simulation's clients and checks it; see `fedmeta.federation.Signatures`.
-
-    Args:
-        keys: Of the clients.
-        run: The run's id.
-    """
-
-    def __init__(self, keys: ClientKeys, run: bytes) -> None:
-        self.keys = keys
-        self.run = run
-
-    def account(self, client: int) -> str:
-        """Return the client's address."""
-        return self.keys.address(client)
-
-    def sign(self, client: int, round_: int, tasks: int, update: bytes) -> bytes:
-        """Return the client's signature under an update."""
-        return self.keys.sign(client, update_digest(self.run, round_, tasks, update))
-
-    def check(self, client: int, round_: int, tasks: int, update: bytes, signature: bytes) -> bool:
-        """Tell whether the client signed just this."""
-        try:
-            signer = recover(update_digest(self.run, round_, tasks, update), signature)
-        except ValueError:
-            return False
-        return signer == self.account(client)
 
 
 class FinishedRounds:
@@ -148,7 +130,9 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         run = _run_of(folder, config)
         self._note = note
         self._untold: list[str] | None = []
-        self.signatures = ClientSignatures(open_client_keys(options, None, run), run)
+        self.signatures = open_signatures(config, run)
+        if isinstance(self.signatures, RosterSignatures):
+            require_same_accounts(folder, self.signatures)
         self._rounds = FinishedRounds(folder.path, self._look)
         self._conduct = Conduct(options.staking.slash_after)
         self._staking = options.staking.enabled
@@ -208,11 +192,10 @@ def preflight(config: Config) -> None:
             another chain, or has rules that are too old for the contracts.
     """
     options = config.chain
-    run = run_id(config)
-    open_client_keys(options, None, run)
+    open_signatures(config, run_id(config))
     if options.is_url and options.required:
         with open_chain(options, Path()) as chain:
-            open_keys(options, chain.chain_id, run)
+            open_keys(options, chain.chain_id)
             require_rules(chain)
 
 
@@ -229,6 +212,8 @@ def start_over(folder: RunFolder, config: Config) -> None:
 def _run_of(folder: RunFolder, config: Config) -> bytes:
     # Without run.json it is worked out again, which is right unless the run was extended.
     known = folder.info.get("run_id")
+    if not known and config.engine == "deployment":
+        raise UsageError(f"{folder.path}: run.json does not say what its nodes signed under")
     return bytes.fromhex(known) if known else run_id(config)
 
 

@@ -12,6 +12,10 @@ from fedmeta.experiment.folder import RunFolder
 COUNTS = ("admitted", "quarantined", "late", "lost", "surplus")
 LISTED = 20
 """Reasons in the list; those of the rest are in ``clients.jsonl``."""
+REFUSED_NODES = "refused_nodes"
+"""Key of ``run.json``, and of the account: a line about each node that took no part."""
+MOST_REFUSED = 100
+"""Of these lines; whoever may join under ever new ids must not fill the disk."""
 
 _REFUSED = b'"admitted": false'
 _RAISED = re.compile(r"(client failed: [\w.]+: ).*", re.DOTALL)
@@ -74,7 +78,8 @@ def replies(folder: RunFolder) -> dict[str, Any] | None:
         ``asked``, the sum over rounds of the clients that were asked; by outcome how many of them;
         ``skipped`` rounds; and ``reasons``, the most frequent first: outcome, reason without its values,
         count, clients (how many), the first and last round, an example with its values, client and
-        round, and the smallest and largest norm of such replies. None for a run without messages.
+        round, and the smallest and largest norm of such replies. ``refused_nodes``, if there were any:
+        a line about each. None for a run without messages.
 
     Raises:
         UsageError: If a log is damaged.
@@ -82,13 +87,22 @@ def replies(folder: RunFolder) -> dict[str, Any] | None:
     rows = folder.metrics()
     if not any(row["bytes_down"] for row in rows):
         return None
+    nodes = folder.info.get(REFUSED_NODES)
     counts = {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
     return {
         "asked": sum(row["cohort"] for row in rows),
         **counts,
         "skipped": sum(row["skipped"] for row in rows),
         "reasons": [reason.to_json() for reason in _reasons(_refused(folder))[:LISTED]],
+        **({REFUSED_NODES: nodes} if nodes else {}),
     }
+
+
+def note_refused(folder: RunFolder, line: str) -> None:
+    """Write down that a node was refused; a line that is there already is not repeated."""
+    known = folder.info.get(REFUSED_NODES, [])
+    if line not in known and len(known) < MOST_REFUSED:
+        folder.update_info({REFUSED_NODES: [*known, line]})
 
 
 def why_untrained(folder: RunFolder, quorum: int) -> str | None:

@@ -75,6 +75,11 @@ def run(  # noqa: PLR0913 (all but one are optional)
     else:
         config, name = load_config(experiment, settings), Path(experiment).stem
     config = planning.resolve(config)
+    if grid is not None and config.deployment.roster:
+        raise UsageError(
+            "deployment.roster: `flwr run` starts an app that does not know its nodes by it: start the "
+            "run by `fedmeta run`"
+        )
     learner = planning.check(config, check)
     if grid is None:
         require_engine(config)
@@ -82,10 +87,10 @@ def run(  # noqa: PLR0913 (all but one are optional)
     made = made_with(config, data_of(config, learner.family))
     info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance(), MADE: [made.entry()]}
     if config.chain.enabled:
-        from fedmeta.experiment.ledger import preflight, run_id
+        from fedmeta.experiment.ledger import new_run_id, preflight
 
         preflight(config)
-        info["run_id"] = run_id(config).hex()
+        info["run_id"] = new_run_id(config).hex()
     if out is None:
         folder = RunFolder.create_next(Path("runs"), name, config, info)
     else:
@@ -199,6 +204,12 @@ def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> No
     """Start the campaign over if that is asked for, and see that the ledger goes with the config."""
     from fedmeta.experiment.ledger import RunLedger, start_over
 
+    engines = {folder.config.engine, config.engine}
+    if len(engines) > 1 and "deployment" in engines:
+        raise UsageError(
+            f"{folder.path}: its clients are paid under the accounts of engine = "
+            f"'{folder.config.engine}': it cannot go on with '{config.engine}'"
+        )
     if new_campaign:
         start_over(folder, config)
     RunLedger(folder, config, lambda _: None).__exit__()

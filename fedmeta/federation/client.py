@@ -20,7 +20,7 @@ from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import failure_of, report
 from fedmeta.federation.flower import client_error, fill
 from fedmeta.federation.learner import CohortUpdate, Learner
-from fedmeta.federation.signing import SIGNATURE, Signatures
+from fedmeta.federation.signing import NONCE, PROOF, SIGNATURE, Proving, Signing
 from fedmeta.federation.stock import METRICS as METRICS
 from fedmeta.federation.stock import ROUND as ROUND
 from fedmeta.federation.stock import SERVER_ROUND, StockReplies, is_stock, with_proximal
@@ -40,7 +40,7 @@ class ReplyWriter:
         signatures: Signs each reply in the name of its client; None: replies are not signed.
     """
 
-    def __init__(self, codec: Codec, signatures: Signatures | None = None) -> None:
+    def __init__(self, codec: Codec, signatures: Signing | None = None) -> None:
         self.codec = codec
         self.signatures = signatures
 
@@ -105,7 +105,7 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
     return arrays, round_
 
 
-def sign_reply(reply: RecordDict, client: int, codec: Codec, signatures: Signatures) -> None:
+def sign_reply(reply: RecordDict, client: int, codec: Codec, signatures: Signing) -> None:
     """Sign a training reply; what is no update at all stays unsigned, and the gate says what it is."""
     arrays, metrics, config = reply.get(ARRAYS), reply.get(METRICS), reply.get(CONFIG)
     if not (isinstance(arrays, ArrayRecord) and isinstance(metrics, MetricRecord)):
@@ -122,7 +122,7 @@ def sign_reply(reply: RecordDict, client: int, codec: Codec, signatures: Signatu
     config[SIGNATURE] = signatures.sign(client, round_, tasks, digest)
 
 
-def _signing(codec: Codec, signatures: Signatures) -> Mod:
+def _signing(codec: Codec, signatures: Signing) -> Mod:
     """Return the mod that signs whatever leaves a client, after all that its other mods did to it."""
 
     def sign(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -138,15 +138,16 @@ def _signing(codec: Codec, signatures: Signatures) -> Mod:
 def build_client_app(
     learner: Learner,
     mods: Sequence[Mod] = (),
-    signatures: Signatures | None = None,
+    signatures: Signing | None = None,
     stock: bool | None = None,
 ) -> ClientApp:
     """Build the ClientApp: the same work as a grid stacks, for a cohort of one.
 
     It answers ``train`` with the client's pseudo-gradient, task count and metrics, ``evaluate`` with
-    sums over its evaluation tasks, and ``query`` with its partition. Which client it is, the node's
-    ``partition-id`` says. A request of one of Flower's own strategies, which has a ``server-round``, is
-    answered as they expect it: by weights, and metrics with ``num-examples`` (see `StockReplies`).
+    sums over its evaluation tasks, and ``query`` with its partition, which it proves if it is asked to
+    and can. Which client it is, the node's ``partition-id`` says. A request of one of Flower's own
+    strategies, which has a ``server-round``, is answered as they expect it: by weights, and metrics with
+    ``num-examples`` (see `StockReplies`).
 
     Args:
         learner: The clients' side of the workload.
@@ -186,7 +187,12 @@ def build_client_app(
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        held = ConfigRecord({PARTITION: partition_of(context)})
+        client = partition_of(context)
+        held = ConfigRecord({PARTITION: client})
+        asked = message.content.get(CONFIG)
+        nonce = asked.get(NONCE) if isinstance(asked, ConfigRecord) else None
+        if isinstance(nonce, bytes) and isinstance(signatures, Proving):
+            held[PROOF] = signatures.prove(context.node_id, client, nonce)
         return Message(RecordDict({CONFIG: held}), reply_to=message)
 
     return app

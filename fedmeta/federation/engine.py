@@ -9,7 +9,7 @@ from flwr.app import Context
 from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid, ServerApp
 
-from fedmeta.errors import LearnersFailedError
+from fedmeta.errors import LearnersFailedError, UsageError
 from fedmeta.federation.evaluation import EvaluationSums, merge
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.federation.learner import Learner
@@ -130,6 +130,8 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
         DivergedError: If the state, or every update to it, turned non-finite.
     """
     signatures = rewards.signatures if rewards else None
+    if signatures is not None and not isinstance(signatures, Signatures):
+        raise UsageError("the clients of this process have no keys: those that sign are on nodes")
     with _session(workload, workers, plan.rounds) as (learner, executor):
         federation = Federation(learner, build_grid(learner, executor, mods, signatures))
         return federation.train(plan, observer, start, rewards)

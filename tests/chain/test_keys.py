@@ -117,27 +117,27 @@ class TestDevelopment:
 
     @pytest.mark.parametrize("provider", ["embedded", "anvil", "ganache"])
     def test_chains_that_we_start_use_them_whatever_the_environment_says(self, provider: str) -> None:
-        keys = open_keys(ChainOptions(provider=provider), None, RUN, GIVEN)
+        keys = open_keys(ChainOptions(provider=provider), None, GIVEN)
         assert keys.development
         assert keys.sponsor.address == ANVIL[0]
         assert sorted(member.address for member in keys.committee) == sorted(ANVIL[1:6])
 
     def test_committee_members_come_in_the_order_the_contracts_want(self) -> None:
-        addresses = [m.address for m in open_keys(ChainOptions(provider="anvil"), None, RUN).committee]
+        addresses = [m.address for m in open_keys(ChainOptions(provider="anvil"), None).committee]
         assert addresses == sorted(addresses, key=lambda address: int(address, 16))
 
     @pytest.mark.parametrize("chain_id", [31337, 1337, None])
     def test_a_local_node_by_url_may_use_them(self, chain_id: int | None) -> None:
         options = ChainOptions(provider="http://127.0.0.1:8545")
-        assert open_keys(options, chain_id, RUN, {}).development
+        assert open_keys(options, chain_id, {}).development
 
     @pytest.mark.parametrize("chain_id", [1, 11155111])
     def test_no_other_chain_may(self, chain_id: int) -> None:
         options = ChainOptions(provider="http://127.0.0.1:8545")
         with pytest.raises(UsageError, match=rf"chain {chain_id} .*FEDMETA_SPONSOR_KEY"):
-            open_keys(options, chain_id, RUN, {})
+            open_keys(options, chain_id, {})
         # The node was down when the keys were chosen, and then turned out to be another chain.
-        keys = open_keys(options, None, RUN, {})
+        keys = open_keys(options, None, {})
         with pytest.raises(UsageError, match=rf"chain {chain_id} .*FEDMETA_SPONSOR_KEY"):
             keys.check(chain_id)
 
@@ -145,44 +145,51 @@ class TestDevelopment:
         with pytest.raises(UsageError, match=r"rpc\.example\.org.*chain\.chain_id"):
             open_client_keys(REMOTE, None, RUN, {})
         local = REMOTE.model_copy(update={"chain_id": 31337})
-        assert open_keys(local, None, RUN, {}).development
+        assert open_keys(local, None, {}).development
 
 
 class TestEnvironment:
     def test_keys_are_taken_from_it(self) -> None:
-        keys = open_keys(REMOTE, 1, RUN, GIVEN)
+        keys = open_keys(REMOTE, 1, GIVEN)
         assert not keys.development
         assert keys.sponsor.address == account_of(SECRETS[0])
         assert {m.address for m in keys.committee} == {account_of(s) for s in SECRETS[1:3]}
-        assert keys.clients.address(3) == open_client_keys(REMOTE, 1, RUN, GIVEN).address(3)
         keys.check(1)
 
     @pytest.mark.parametrize("name", list(GIVEN))
     def test_a_missing_variable_is_named(self, name: str) -> None:
+        def everybody() -> None:
+            open_keys(REMOTE, 1, {**GIVEN, name: ""})
+            open_client_keys(REMOTE, 1, RUN, {**GIVEN, name: ""})
+
         with pytest.raises(UsageError, match=f"environment variable {name} is not set"):
-            open_keys(REMOTE, 1, RUN, {**GIVEN, name: ""})
+            everybody()
+
+    def test_a_sponsor_needs_no_secret_of_clients_that_sign_for_themselves(self) -> None:
+        given = {**GIVEN, "FEDMETA_CLIENT_SECRET": ""}
+        assert open_keys(REMOTE, 1, given).sponsor.address == account_of(SECRETS[0])
 
     @pytest.mark.parametrize("name", ["FEDMETA_SPONSOR_KEY", "FEDMETA_COMMITTEE_KEYS"])
     @pytest.mark.parametrize("value", ["secret", "0x12", "0" * 64, "zz" * 32])
     def test_what_is_no_key_is_refused_and_not_shown(self, name: str, value: str) -> None:
         with pytest.raises(UsageError, match=f"{name} is not a private key") as caught:
-            open_keys(REMOTE, 1, RUN, {**GIVEN, name: value})
+            open_keys(REMOTE, 1, {**GIVEN, name: value})
         assert value not in str(caught.value)
 
     def test_a_short_client_secret_is_refused(self) -> None:
         with pytest.raises(UsageError, match="FEDMETA_CLIENT_SECRET has fewer than 32"):
-            open_keys(REMOTE, 1, RUN, {**GIVEN, "FEDMETA_CLIENT_SECRET": "hunter2"})
+            open_client_keys(REMOTE, 1, RUN, {**GIVEN, "FEDMETA_CLIENT_SECRET": "hunter2"})
 
     def test_as_many_committee_keys_as_members(self) -> None:
         with pytest.raises(UsageError, match=r"has 1 keys; chain\.committee = 2"):
-            open_keys(REMOTE, 1, RUN, {**GIVEN, "FEDMETA_COMMITTEE_KEYS": SECRETS[1].hex()})
+            open_keys(REMOTE, 1, {**GIVEN, "FEDMETA_COMMITTEE_KEYS": SECRETS[1].hex()})
 
     def test_no_key_has_two_roles(self) -> None:
         twice = f"{SECRETS[1].hex()},{SECRETS[1].hex()}"
         with pytest.raises(UsageError, match="same key"):
-            open_keys(REMOTE, 1, RUN, {**GIVEN, "FEDMETA_COMMITTEE_KEYS": twice})
+            open_keys(REMOTE, 1, {**GIVEN, "FEDMETA_COMMITTEE_KEYS": twice})
         with pytest.raises(UsageError, match="the sponsor's key is a committee member's"):
-            open_keys(REMOTE, 1, RUN, {**GIVEN, "FEDMETA_SPONSOR_KEY": SECRETS[1].hex()})
+            open_keys(REMOTE, 1, {**GIVEN, "FEDMETA_SPONSOR_KEY": SECRETS[1].hex()})
 
 
 class TestKeystore:
@@ -201,35 +208,34 @@ class TestKeystore:
 
     def test_keys_are_taken_from_it(self, folder: Path) -> None:
         environment = {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD}
-        keys = open_keys(self.options(folder), 1, RUN, environment)
+        keys = open_keys(self.options(folder), 1, environment)
         assert keys.sponsor.address == account_of(SECRETS[0])
         assert {m.address for m in keys.committee} == {account_of(s) for s in SECRETS[1:3]}
-        assert keys.clients.address(0) == ClientKeys(SECRETS[3], RUN).address(0)
+        clients = open_client_keys(self.options(folder), 1, RUN, environment)
+        assert clients.address(0) == ClientKeys(SECRETS[3], RUN).address(0)
 
     def test_a_scrypt_file_as_geth_and_foundry_write_them_is_read(self, folder: Path) -> None:
         content = create_keyfile_json(SECRETS[0], self.PASSWORD.encode(), kdf="scrypt", iterations=2)
         (folder / "sponsor.json").write_text(json.dumps(content), encoding="utf-8")
         environment = {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD}
-        assert open_keys(self.options(folder), 1, RUN, environment).sponsor.address == account_of(
-            SECRETS[0]
-        )
+        assert open_keys(self.options(folder), 1, environment).sponsor.address == account_of(SECRETS[0])
 
     def test_a_wrong_password_is_refused_and_not_shown(self, folder: Path) -> None:
         with pytest.raises(UsageError, match=r"does not open .*sponsor\.json: wrong password") as caught:
-            open_keys(self.options(folder), 1, RUN, {"FEDMETA_KEYSTORE_PASSWORD": "guess"})
+            open_keys(self.options(folder), 1, {"FEDMETA_KEYSTORE_PASSWORD": "guess"})
         assert "guess" not in str(caught.value)
 
     def test_a_missing_password_is_named(self, folder: Path) -> None:
         with pytest.raises(UsageError, match="FEDMETA_KEYSTORE_PASSWORD is not set"):
-            open_keys(self.options(folder), 1, RUN, {})
+            open_keys(self.options(folder), 1, {})
 
     def test_a_missing_folder_or_file_is_named(self, folder: Path) -> None:
         environment = {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD}
         with pytest.raises(UsageError, match=r"there is no folder .*nowhere"):
-            open_keys(self.options(folder / "nowhere"), 1, RUN, environment)
+            open_keys(self.options(folder / "nowhere"), 1, environment)
         (folder / "committee-2.json").unlink()
         with pytest.raises(UsageError, match=r"there is no file .*committee-2\.json"):
-            open_keys(self.options(folder), 1, RUN, environment)
+            open_keys(self.options(folder), 1, environment)
 
     @pytest.mark.parametrize(
         "content", ["", "[]", "{}", "1", '{"version": 3}', '{"version": 9}', "\ud800"]
@@ -237,10 +243,10 @@ class TestKeystore:
     def test_what_is_no_key_file_is_refused(self, folder: Path, content: str) -> None:
         (folder / "sponsor.json").write_bytes(content.encode("utf-16", "surrogatepass"))
         with pytest.raises(UsageError, match="is not an encrypted key"):
-            open_keys(self.options(folder), 1, RUN, {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD})
+            open_keys(self.options(folder), 1, {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD})
         (folder / "sponsor.json").write_bytes(content.encode("utf-8", "surrogatepass"))
         with pytest.raises(UsageError, match="is not an encrypted key"):
-            open_keys(self.options(folder), 1, RUN, {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD})
+            open_keys(self.options(folder), 1, {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD})
 
 
 class TestClientKeys:

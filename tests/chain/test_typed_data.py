@@ -12,7 +12,9 @@ from fedmeta.chain.typed_data import (
     Slash,
     Veto,
     ledger_domain,
+    presence_digest,
     record_digest,
+    registration_digest,
     registry_domain,
     slash_digest,
     update_digest,
@@ -72,6 +74,20 @@ def test_an_update_is_hashed_as_eip_712_says_without_any_chain() -> None:
     fields = "bytes32 run,uint64 round,uint64 tasks,bytes32 update"
     expected = oracle(domain, "Update", fields, [word(1), 7, 4, word(2)])
     assert update_digest(word(1), 7, 4, word(2)) == expected
+
+
+def test_a_registration_is_hashed_as_eip_712_says() -> None:
+    domain = {"name": "fedmeta node", "version": "1"}
+    fields = "string federation,uint64 partition,bytes32 key"
+    expected = oracle(domain, "Registration", fields, ["our-study", 2**32 - 1, word(1)])
+    assert registration_digest("our-study", 2**32 - 1, word(1)) == expected
+
+
+def test_a_presence_is_hashed_as_eip_712_says() -> None:
+    domain = {"name": "fedmeta node", "version": "1"}
+    fields = "bytes32 run,uint64 node,uint64 partition,bytes32 nonce"
+    expected = oracle(domain, "Presence", fields, [word(1), 2**64 - 1, 3, word(2)])
+    assert presence_digest(word(1), 2**64 - 1, 3, word(2)) == expected
 
 
 def test_another_chain_or_contract_is_another_digest() -> None:

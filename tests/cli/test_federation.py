@@ -14,6 +14,11 @@ from tests.experiment.helpers import fedmeta, start
 UP = ("federation", "up")
 
 
+def ended(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    done = fedmeta("federation", *arguments, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -57,3 +62,46 @@ def test_all_processes_end_with_it_and_another_waits_its_turn(sent: int, tmp_pat
     assert (process.returncode, errors) == (130, "fedmeta: interrupted\n")
     _, alive = psutil.wait_procs(below, timeout=30)
     assert alive == []
+
+
+def test_an_owner_joins_and_the_server_admits(tmp_path: Path) -> None:
+    join = ("join", "--federation", "our-study", "--partition", "0", "--dir", "mine", "--json")
+    code, output, errors = ended(*join, cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    account = json.loads(output)["account"]
+    sent = "mine/node.registration.json"
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        "node",
+        "node.account.json",
+        "node.pub",
+        "node.registration.json",
+    ]
+    code, output, errors = ended("admit", sent, "--federation", "our-study", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    assert f"partition 0: {account}" in output
+    assert "-s deployment.roster=roster.json" in output
+    roster = json.loads((tmp_path / "roster.json").read_text())
+    assert [one["registration"]["account"] for one in roster["nodes"]] == [account]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("join", "--federation", "our study", "--partition", "0"), "--federation 'our study': letters"),
+        (("admit", "nowhere.json", "--federation", "ours"), "there is no file nowhere.json"),
+        (("admit", "nowhere.json"), "there is no roster at roster.json: name its federation"),
+        (("node", "mine", "--superlink", "link.example.org:8000"), "say --insecure"),
+        (("node", "mine", "--superlink", "nothing"), "--superlink: 'nothing' is not host:port"),
+        (
+            ("node", "mine", "--superlink", "127.0.0.1:8000"),
+            "there is no file mine/node.registration.json",
+        ),
+    ],
+)
+def test_bad_usage_of_join_admit_and_node_is_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    code, _, errors = ended(*arguments, cwd=tmp_path)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert message in errors
+    assert list(tmp_path.iterdir()) == []

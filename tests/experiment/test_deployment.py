@@ -231,11 +231,31 @@ def test_no_superlink_is_one_line_and_nothing_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_chain_is_refused_where_nodes_cannot_sign(tmp_path: Path) -> None:
+def test_a_chain_needs_the_accounts_of_nodes(tmp_path: Path) -> None:
     settings = ["-s", "engine=deployment", "-s", "chain.provider=embedded"]
     ended = fedmeta("run", "quickstart", *settings, "--out", "run", cwd=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
-    assert (
-        "chain.provider: nodes of a deployment do not sign their replies yet: unset it" in ended.stderr
-    )
+    assert "set deployment.roster to the file that `fedmeta federation admit` wrote" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stake", [1, 1000, 10**6])
+def test_no_stake_is_lent_to_nodes_that_may_keep_it(stake: int) -> None:
+    staking = {"enabled": True, "stake": stake}
+    paid = PAIR | {"engine": "deployment", "deployment": {"roster": "roster.json"}}
+    with pytest.raises(ValueError, match="owners of nodes could leave with them"):
+        Config(**paid | {"chain": {"provider": "anvil", "staking": staking}})
+    Config(**paid | {"chain": {"provider": "anvil"}})
+    Config(**paid | {"engine": "vector", "chain": {"provider": "anvil", "staking": staking}})
+
+
+def test_a_network_without_tls_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    settings = ["-s", "engine=deployment", "-s", "deployment.address=192.0.2.7:8000"]
+    ended = fedmeta("run", "quickstart", *settings, "--out", "run", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "fedmeta: 192.0.2.7:8000 is not on this machine, and without a certificate nothing is "
+        "encrypted: name that of its authority, or say deployment.insecure=true"
+    ]
+    assert list(tmp_path.iterdir()) == []

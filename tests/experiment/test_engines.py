@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, resume, run
 from fedmeta.experiment.config import to_toml
+from fedmeta.experiment.plan import resolve
+from fedmeta.experiment.run import _look_at_ledger as look_at_ledger
 
 from .helpers import TINY, fedmeta, start
 
@@ -161,3 +163,17 @@ def test_ctrl_c_ends_a_ray_run_and_all_of_ray(tmp_path: Path) -> None:
     psutil.wait_procs(below, timeout=30)
     assert [one for one in below if one.is_running() and one.status() != "zombie"] == []
     assert RunFolder.open(tmp_path / "run").status == "interrupted"
+
+
+@pytest.mark.parametrize(("made", "wanted"), [("deployment", "vector"), ("vector", "deployment")])
+def test_a_paid_run_does_not_go_from_nodes_accounts_to_others(
+    made: str, wanted: str, tmp_path: Path
+) -> None:
+    paid = TINY | {"chain": {"provider": "embedded"}, "deployment": {"roster": "roster.json"}}
+    folder = RunFolder.create(tmp_path / "run", resolve(Config(**paid | {"engine": made})), {})
+    config = folder.config.model_copy(update={"engine": wanted})
+    with pytest.raises(
+        UsageError, match=f"accounts of engine = '{made}': it cannot go on with '{wanted}'"
+    ):
+        look_at_ledger(folder, config, False)
+    assert not (folder.path / "chain").exists()

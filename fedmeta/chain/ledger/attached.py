@@ -76,10 +76,9 @@ def attached(folder: Path, options: ChainOptions) -> Iterator[Recording]:
         raise UsageError(f"there is no journal in '{folder}'")
     journal = Journal(folder / JOURNAL)
     try:
-        campaign = journal.campaign
         with open_chain(options, folder) as chain:
             deployed = attach(journal, chain)
-            keys = open_keys(options, chain.chain_id, campaign.run if campaign else b"")
+            keys = open_keys(options, chain.chain_id)
             recording = Recording(deployed, Transactor(chain, journal), keys, options.batch)
             recording.follow()
             yield recording

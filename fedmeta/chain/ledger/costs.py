@@ -73,7 +73,7 @@ class _Campaign:
         pot = options.pot * UNITS
         journal.found(Campaign(campaign_id(run), run, pot, _ROUNDS * pot))
         bind(journal, chain)
-        keys = open_keys(options, chain.chain_id, run)
+        keys = open_keys(options, chain.chain_id)
         transactor = Transactor(chain, journal)
         deployed = Deployment(transactor, keys, options).ensure()
         self.recording = Recording(deployed, transactor, keys, 1)

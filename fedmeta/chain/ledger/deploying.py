@@ -90,7 +90,7 @@ def _deploy(journal: Journal, options: ChainOptions, chain: Chain) -> Addresses:
     bind(journal, chain)
     campaign = journal.campaign
     assert campaign is not None
-    keys = open_keys(options, chain.chain_id, campaign.run)
+    keys = open_keys(options, chain.chain_id)
     deployed = Deployment(Transactor(chain, journal), keys, options).ensure()
     campaign = journal.campaign
     assert campaign is not None
@@ -118,7 +118,7 @@ def _check(path: Path, options: ChainOptions, chain: Chain, campaign: Campaign) 
     addresses = read_addresses(path)
     addresses.check_chain(path, chain)
     found = check_deployed(path, addresses, chain)
-    keys = open_keys(options, chain.chain_id, campaign.run)
+    keys = open_keys(options, chain.chain_id)
     wrong = difference(found, expected_terms(options, keys, campaign, found.deadline))
     if wrong:
         raise WrongCampaignError(f"{path} is about a campaign with other terms: {wrong}")

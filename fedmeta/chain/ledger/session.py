@@ -67,7 +67,7 @@ class Session:
         campaign = self.journal.campaign
         if campaign is None:
             raise ValueError("a journal without a campaign")
-        return open_keys(self.options, self.chain.chain_id, campaign.run)
+        return open_keys(self.options, self.chain.chain_id)
 
     @property
     def recording(self) -> Recording:

@@ -177,9 +177,15 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _clients_can_sign(self) -> "Config":
-        if self.engine == "deployment" and self.chain.enabled:
+        if self.engine == "deployment" and self.chain.enabled and not self.deployment.roster:
             raise ValueError(
-                "chain.provider: nodes of a deployment do not sign their replies yet: unset it"
+                "chain.provider: the nodes of a deployment sign with their own accounts: set "
+                "deployment.roster to the file that `fedmeta federation admit` wrote"
+            )
+        if self.engine == "deployment" and self.chain.enabled and self.chain.staking.enabled:
+            raise ValueError(
+                "chain.staking.enabled: the sponsor puts down the stakes, and the owners of nodes could "
+                "leave with them: not with engine = 'deployment'"
             )
         return self
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from fedmeta.errors import RunError, UsageError
 from fedmeta.federation.deployment.options import DeploymentOptions, require_superlink
 from fedmeta.federation.deployment.submission import CONNECTION, QUIET, flwr, program, write_connection
-from fedmeta.federation.deployment.tls import Certificates, make_certificates, make_node_key
+from fedmeta.federation.deployment.supernode import HOST, SuperNode, free_port, pinned
+from fedmeta.federation.deployment.tls import Certificates, NodeKey, make_certificates, make_node_key
 
-HOST = "127.0.0.1"
 START_SECONDS = 120.0
 """How long the SuperLink may take to come up."""
 LOOK_SECONDS = 0.5
@@ -37,6 +37,8 @@ class Layout:
         port: Of the SuperLink.
         secure: Encrypt by TLS, and let only registered nodes in.
         data: Folder of each node's data, by node; one that is not named uses ``FEDMETA_DATA``.
+        enrol: Makes the keys of a node and admits it; None: nodes have no accounts.
+        allow_code: Whether nodes import what a config names by a dotted path.
     """
 
     folder: Path
@@ -44,6 +46,25 @@ class Layout:
     port: int
     secure: bool = False
     data: Mapping[int, Path] = field(default_factory=dict)
+    enrol: "Enrol | None" = None
+    allow_code: bool = False
+
+
+class Enrol(Protocol):
+    """Makes nodes of accounts; see `fedmeta.experiment.roster.LocalNodes`."""
+
+    @property
+    def roster(self) -> Path:
+        """The file that says who holds which partition."""
+        ...
+
+    def join(self, partition: int) -> tuple[NodeKey, Path]:
+        """Make the keys of a node; return its own, and the file of its account."""
+        ...
+
+    def admit(self, partition: int, node: int | None) -> None:
+        """Admit the node of a partition, under the id that the SuperLink gave it, if it did."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,20 +133,22 @@ def _locked(folder: Path) -> Iterator[None]:
 def _start(layout: Layout, stack: contextlib.ExitStack, tell: Callable[[str], None]) -> LocalFederation:
     made = make_certificates(layout.folder, ["localhost", HOST]) if layout.secure else None
     options = DeploymentOptions(
-        address=f"{HOST}:{layout.port}", certificate=str(made.authority.resolve()) if made else None
+        address=f"{HOST}:{layout.port}",
+        certificate=str(made.authority.resolve()) if made else None,
+        roster=str(layout.enrol.roster.resolve()) if layout.enrol else None,
     )
     home = layout.folder / "home"
     write_connection(home, options)
     superlink = stack.enter_context(
-        _process("flower-superlink", layout.folder / "superlink.log", home, _superlink(layout, made))
+        _process(_superlink(layout, made), layout.folder / "superlink.log", home, _environment())
     )
     _wait_for(options, superlink, layout.folder / "superlink.log")
     tell(f"SuperLink at {options.address}, process {superlink.pid}")
     nodes = []
     for partition in range(layout.nodes):
-        arguments = _supernode(layout, partition, options, home)
+        command = _supernode(layout, partition, options, home).command()
         log = layout.folder / f"node-{partition}.log"
-        nodes.append(stack.enter_context(_process("flower-supernode", log, home, arguments)))
+        nodes.append(stack.enter_context(_process(command, log, home, pinned(layout.folder))))
         tell(f"SuperNode of partition {partition}, process {nodes[-1].pid}")
     return LocalFederation(options, home, superlink, nodes)
 
@@ -136,38 +159,51 @@ def _superlink(layout: Layout, made: Certificates | None) -> list[str]:
         trust = ["--ssl-ca-certfile", str(made.authority), "--ssl-certfile", str(made.certificate)]
         trust += ["--ssl-keyfile", str(made.key), "--enable-supernode-auth"]
     listen = ["--host", HOST, "--port", str(layout.port)]
-    return [*trust, *listen, "--disable-runtime-dependency-installation"]
+    options = [*trust, *listen, "--disable-runtime-dependency-installation"]
+    return [program("flower-superlink"), *options]
 
 
-def _supernode(layout: Layout, partition: int, options: DeploymentOptions, home: Path) -> list[str]:
-    trust = ["--insecure"]
-    if options.certificate:
+def _supernode(layout: Layout, partition: int, options: DeploymentOptions, home: Path) -> SuperNode:
+    """Make the keys of a node, and let it in."""
+    key, account, node = None, None, None
+    if layout.enrol:
+        key, account = layout.enrol.join(partition)
+    elif layout.secure:
         key = make_node_key(layout.folder / "keys", f"node-{partition}")
-        flwr(home, "supernode", "register", str(key.public), CONNECTION)
-        trust = ["--root-certificates", options.certificate]
-        trust += ["--auth-supernode-private-key", str(key.private)]
-    config = f"partition-id={partition} num-partitions={layout.nodes}"
-    if partition in layout.data:
-        config += f' data="{layout.data[partition].resolve()}"'
-    listen = ["--host", HOST, "--port", str(free_port())]
-    return [*trust, "--superlink", options.address, *listen, "--node-config", config]
+    if key and layout.secure:
+        node = int(flwr(home, "supernode", "register", str(key.public), CONNECTION)["node-id"])
+    if layout.enrol:
+        layout.enrol.admit(partition, node)
+    return SuperNode(
+        superlink=options.address,
+        partition=partition,
+        port=free_port(),
+        certificate=options.certificate,
+        key=key.private if key and layout.secure else None,
+        account=account,
+        data=layout.data.get(partition),
+        allow_code=layout.allow_code,
+    )
+
+
+def _environment() -> Mapping[str, str]:
+    path = os.pathsep.join([str(Path(program("flower-superlink")).parent), os.environ.get("PATH", "")])
+    # Flower starts its own programs by name.
+    return {**os.environ, **QUIET, "PATH": path}
 
 
 @contextmanager
 def _process(
-    name: str, log: Path, home: Path, arguments: Sequence[str]
+    command: Sequence[str], log: Path, home: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of Flower's programs with its log in a file; it ends with the block."""
-    path = os.pathsep.join([str(Path(program(name)).parent), os.environ.get("PATH", "")])
-    # Flower starts its own programs by name; what they load may be of the current folder.
-    environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": path}
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [program(name), *arguments],
+            command,
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env={**environment, "FLWR_HOME": str(home)},
             start_new_session=True,
         )
     try:
@@ -210,11 +246,3 @@ def _require_free(port: int) -> None:
             raise UsageError(
                 f"port {port} cannot be used: {error.strerror}; name another by --port"
             ) from None
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens at now."""
-    with socket.socket() as trial:
-        trial.bind((HOST, 0))
-        port: int = trial.getsockname()[1]
-        return port

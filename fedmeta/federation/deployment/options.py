@@ -1,6 +1,7 @@
 """Where a SuperLink is, and whether it can be reached."""
 
 import contextlib
+import ipaddress
 import socket
 import ssl
 from pathlib import Path
@@ -20,10 +21,16 @@ class DeploymentOptions(Options):
     Attributes:
         address: Host and port of the SuperLink, which runs on this machine: it hands us its grid.
         certificate: PEM file of the authority that signed the SuperLink's certificate; None: no TLS.
+        insecure: Do without TLS on another address than loopback: anybody on the way reads and changes
+            everything.
+        roster: File that `fedmeta federation admit` wrote: which node may hold which partition, and is
+            paid for it; None: any node any partition.
     """
 
     address: str = f"127.0.0.1:{PORT}"
     certificate: str | None = None
+    insecure: bool = False
+    roster: str | None = None
 
     @field_validator("address")
     @classmethod
@@ -48,12 +55,40 @@ def split_address(address: str) -> tuple[str, int]:
     raise ValueError(f"'{address}' is not host:port, such as 127.0.0.1:{PORT}")
 
 
+def require_encrypted(address: str, certificate: object, consent: str) -> None:
+    """Refuse to do without TLS beyond this machine.
+
+    Args:
+        address: Of the SuperLink.
+        certificate: Of its authority; None: no TLS.
+        consent: The setting that allows it.
+
+    Raises:
+        UsageError: If the address is not loopback and there is no certificate.
+    """
+    if certificate is None and not is_loopback(split_address(address)[0]):
+        raise UsageError(
+            f"{address} is not on this machine, and without a certificate nothing is encrypted: name "
+            f"that of its authority, or say {consent}"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine's own, as far as its text says."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def require_superlink(options: DeploymentOptions) -> None:
     """Check that something answers at the address, with a certificate that we trust.
 
     Raises:
-        UsageError: If not, with the reason.
+        UsageError: If not, with the reason; or if it would be asked without TLS over a network.
     """
+    if not options.insecure:
+        require_encrypted(options.address, options.certificate, "deployment.insecure=true")
     context = _trust(options)
     host, port = split_address(options.address)
     try:

@@ -15,9 +15,11 @@ from fedmeta.federation.deployment.options import DeploymentOptions, require_sup
 from fedmeta.federation.deployment.submission import CONNECTION, flwr, submit
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.remote.directory import Directory
+from fedmeta.federation.signing import Seats
 
-CONFIG_KEY, LINE_KEY, VERSION_KEY = "config", "line", "fedmeta"
-"""Keys of the run config: all that clients must know, where the server waits, and its version."""
+CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY = "config", "line", "fedmeta", "signed-run"
+"""Keys of the run config: all that clients must know, where the server waits, its version, and the id
+that nodes sign under, as hexadecimal."""
 STOP_SECONDS = 15.0
 """How long it may take to stop a run that failed here; one that cannot be reached has stopped it."""
 START_SECONDS = 180.0
@@ -25,13 +27,17 @@ START_SECONDS = 180.0
 
 
 @contextmanager
-def open_deployment(options: DeploymentOptions, config: str, clients: int) -> Iterator[Directory]:
+def open_deployment(
+    options: DeploymentOptions, config: str, clients: int, seats: Seats | None = None, run_id: str = ""
+) -> Iterator[Directory]:
     """Open a grid of the SuperNodes that are connected to a SuperLink.
 
     Args:
         options: Where it is; on this machine.
         config: All that clients must know, as text; they find it in their context's run config.
         clients: Partitions are 0 up to this number; each node is told its own by its node config.
+        seats: Decides which node may hold which; None: any node any.
+        run_id: What nodes sign under; empty: they do not.
 
     Raises:
         UsageError: If the SuperLink cannot be reached or does not take the app.
@@ -44,11 +50,12 @@ def open_deployment(options: DeploymentOptions, config: str, clients: int) -> It
         folder = Path(name)
         with Desk(folder) as desk:
             told = {CONFIG_KEY: config, LINE_KEY: desk.line, VERSION_KEY: version("fedmeta")}
+            told[RUN_KEY] = run_id
             run = submit(options, told, folder)
             with _stopped_if_it_fails(folder, run):
                 grid = desk.borrow(START_SECONDS, partial(_require_alive, folder, run))
                 with closing(grid), as_server(grid.run.run_id):
-                    yield Directory(grid, clients)
+                    yield Directory(grid, clients, seats=seats)
 
 
 def _require_alive(folder: Path, run: int) -> None:

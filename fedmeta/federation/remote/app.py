@@ -1,7 +1,11 @@
 """The ClientApp as Flower's engines run it: in processes that know nothing but what they are told."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +19,14 @@ from fedmeta.federation.failures import Failure, watched
 from fedmeta.federation.faults import FaultPlan, fault_mod
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.mods import user_mods
-from fedmeta.federation.signing import Signatures
+from fedmeta.federation.signing import Signing
 from fedmeta.federation.vector.execution import one_thread
 from fedmeta.federation.workload import Workload
 
 log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 60.0
+"""How long an operation may still take that began within a message's time."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class ClientSide:
     learner: Learner
     mods: Mapping[int, Sequence[Mod]] = field(default_factory=dict)
     everybody: Sequence[Mod] = ()
-    signatures: Signatures | None = None
+    signatures: Signing | None = None
 
 
 def build_side(
@@ -59,18 +66,25 @@ def build_side(
     return ClientSide(learner, mods_for(behaviours, workload), everybody)
 
 
-def build_remote_app(side: Callable[[Context], ClientSide]) -> ClientApp:
+def _endless(_: Context) -> None:
+    """Set no limit."""
+
+
+def build_remote_app(
+    side: Callable[[Context], ClientSide], limit: Callable[[Context], float | None] = _endless
+) -> ClientApp:
     """Build a ClientApp that finds out what it works with when it is first asked.
 
     Args:
         side: Returns it. It is called for each message, so it should build it once and keep it.
+        limit: Returns the seconds that it works on one message; None: as long as it takes.
     """
     app = ClientApp(mods=[_failures_are_replies])
 
     def answer(message: Message, context: Context) -> Message:
-        parts = side(context)
-        mods = [*parts.everybody, *parts.mods.get(partition_of(context), ())]
-        with one_thread():
+        with one_thread(), at_most(limit(context)):
+            parts = side(context)
+            mods = [*parts.everybody, *parts.mods.get(partition_of(context), ())]
             return build_client_app(parts.learner, mods, parts.signatures)(message, context)
 
     for register in (app.train, app.evaluate, app.query):
@@ -78,12 +92,49 @@ def build_remote_app(side: Callable[[Context], ClientSide]) -> ClientApp:
     return app
 
 
+class TooLongError(BaseException):
+    """A message asked for more work than a node does for one.
+
+    It is no `Exception`, so that nobody who tries another way after an error goes on working.
+    """
+
+
+@contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """Raise in the block once it has taken so long; None: never.
+
+    A single operation of PyTorch is not cut short, however long it takes: a process that is stuck in one
+    ends a while later, without a reply. Outside the main thread there is no limit.
+
+    Raises:
+        TooLongError: In the block.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooLongError(f"this node works on a message for {seconds:g} s at most")
+
+    last = threading.Timer(seconds + GRACE_SECONDS, os._exit, (1,))
+    last.daemon = True
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    last.start()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        last.cancel()
+
+
 def _failures_are_replies(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Answer with the reason in one line, where an engine would send a traceback or none at all."""
     with watched(_log):
         try:
             return call_next(message, context)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, TooLongError) as error:
             # A client's own code and data: whatever it raises is that client's failure alone.
             return failed(error, message, context)
 

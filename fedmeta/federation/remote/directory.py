@@ -2,6 +2,7 @@
 
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable, Iterable
 
@@ -12,13 +13,14 @@ from fedmeta.errors import UsageError
 from fedmeta.federation.client import CONFIG, PARTITION
 from fedmeta.federation.flower import Run, refused
 from fedmeta.federation.remote.polling import PolledGrid
+from fedmeta.federation.signing import NONCE, PROOF, Seats
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 """Seconds between two looks for nodes that joined or left while replies are waited for."""
 QUERY_SECONDS = 120.0
-"""Seconds after which a node that has not said what it holds is asked again."""
+"""Seconds after which a node that has not said what it holds, or was refused, is asked again."""
 SHORT_SECONDS = 5.0
 """Seconds after which it is said that there are fewer nodes than clients."""
 
@@ -30,15 +32,17 @@ def ignore(*_: object) -> None:
 class Directory(PolledGrid):
     """Adds partition ids to a grid whose node ids are random (see `Addresses`).
 
-    A node that is new is asked, by a ``query``, which partition it holds. If two hold the same one, the
-    first keeps it for as long as it is connected. Nodes are looked for before and while replies are
-    waited for, so that one that comes back under another id takes part again.
+    A node that is new is asked, by a ``query``, which partition it holds, and where there are `seats` to
+    prove it. If two hold the same one, the first keeps it for as long as it is connected. Nodes are
+    looked for before and while replies are waited for, so that one that comes back under another id
+    takes part again.
 
     Args:
         grid: Flower's.
         clients: Partitions are 0 up to this number.
         check: Called while something is waited for; raises if it cannot come any more.
         received: Called with a client and each of its replies.
+        seats: Decides which node may hold which partition; None: any node any partition.
     """
 
     def __init__(
@@ -47,11 +51,15 @@ class Directory(PolledGrid):
         clients: int,
         check: Callable[[], None] = ignore,
         received: Callable[[int, Message], None] = ignore,
+        seats: Seats | None = None,
     ) -> None:
         self._grid = grid
         self._clients = clients
         self._check = check
         self._received = received
+        self._seats = seats
+        self._nonces: dict[int, bytes] = {}
+        self._turned_away: dict[int, str] = {}
         self._asked: dict[str, int] = {}
         self._asked_at: dict[int, float] = {}
         self._silent: set[int] = set()
@@ -140,6 +148,8 @@ class Directory(PolledGrid):
         self._silent &= connected
         self._second = {node: client for node, client in self._second.items() if node in connected}
         self._refused = {node: why for node, why in self._refused.items() if node in connected}
+        self._turned_away = {n: why for n, why in self._turned_away.items() if n in connected}
+        self._nonces = {n: nonce for n, nonce in self._nonces.items() if n in connected}
         # A node may die over its query and come back under the same id.
         oldest = self._looked - QUERY_SECONDS
         lasting = {n: at for n, at in self._asked_at.items() if n in connected and at > oldest}
@@ -171,8 +181,14 @@ class Directory(PolledGrid):
 
     def _ask(self, nodes: list[int]) -> None:
         if nodes:
-            self._asked |= self._push([Message(RecordDict(), n, MessageType.QUERY) for n in nodes])
+            self._asked |= self._push([Message(self._query(n), n, MessageType.QUERY) for n in nodes])
             self._asked_at |= dict.fromkeys(nodes, self._looked)
+
+    def _query(self, node: int) -> RecordDict:
+        if self._seats is None:
+            return RecordDict()
+        self._nonces[node] = nonce = secrets.token_bytes(32)
+        return RecordDict({CONFIG: ConfigRecord({NONCE: nonce})})
 
     def _hear(self) -> None:
         for reply in self._grid.pull_messages(set(self._asked)) if self._asked else ():
@@ -183,8 +199,24 @@ class Directory(PolledGrid):
             if reply.has_content():
                 self._enter(node, reply.content)
             elif (why := refused(reply)) is not None:
-                log.warning("node %d cannot take part: %s", node, why)
-                self._refused[node] = why
+                self._cannot(node, why)
+
+    def _cannot(self, node: int, why: str) -> None:
+        """Take note of a node that answers with an error; a stranger's ends no run."""
+        if self._seats and not self._seats.admitted(node):
+            self._turn_away(node, f"it says that it cannot take part: {why}")
+            return
+        log.warning("node %d cannot take part: %s", node, why)
+        self._refused[node] = why
+
+    def _turn_away(self, node: int, why: str) -> None:
+        """Give a node no partition; it is asked again after a while, and a reason is told once."""
+        self._asked_at[node] = self._looked
+        if self._turned_away.get(node) != why:
+            self._turned_away[node] = why
+            log.warning("node %d is refused: %s", node, why)
+            if self._seats:
+                self._seats.refused(node, why)
 
     def _enter(self, node: int, content: RecordDict) -> None:
         config = content.get(CONFIG)
@@ -192,12 +224,19 @@ class Directory(PolledGrid):
         if type(client) is not int or not 0 <= client < self._clients:
             log.warning("node %d holds none of the %d partitions: %r", node, self._clients, client)
             self._silent.add(node)
+        elif why := self._why_not(node, client, config):
+            self._turn_away(node, why)
         elif client in self._node_of:
             log.warning("node %d says it holds partition %d, as another does", node, client)
             self._second[node] = client
         else:
             self._client_of[node] = client
             self._node_of[client] = node
+
+    def _why_not(self, node: int, client: int, config: object) -> str | None:
+        if self._seats is None or not isinstance(config, ConfigRecord):
+            return None
+        return self._seats.why_not(node, client, self._nonces.pop(node, b""), config.get(PROOF))
 
     def _forget(self, node: int) -> None:
         client = self._client_of.pop(node)

@@ -13,7 +13,7 @@ from pydantic import Field
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
 from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.records import Outcome, SignedUpdate
-from fedmeta.federation.signing import SIGNATURE, Signatures
+from fedmeta.federation.signing import SIGNATURE, Checking
 from fedmeta.options import Options
 
 _PARTS = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CONFIG: ConfigRecord}
@@ -102,7 +102,7 @@ class AdmissionGate:
         codec: Codec,
         metric_names: Sequence[str],
         asked_tasks: int,
-        signatures: Signatures | None = None,
+        signatures: Checking | None = None,
     ) -> None:
         self.options = options
         self.codec = codec

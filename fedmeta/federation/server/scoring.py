@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedmeta.federation.records import Award
 from fedmeta.federation.server.gate import Update
-from fedmeta.federation.signing import Signatures
+from fedmeta.federation.signing import Checking
 from fedmeta.learning import Tensors
 
 Preview = Callable[[NDArray[np.float64]], Tensors]
@@ -41,9 +41,9 @@ class Rewards:
     """How clients are known and paid.
 
     Attributes:
-        signatures: Their keys; None: replies are not signed.
+        signatures: Their accounts; None: replies are not signed.
         scorer: What their updates are worth; None: nothing is paid.
     """
 
-    signatures: Signatures | None = None
+    signatures: Checking | None = None
     scorer: Scorer | None = None

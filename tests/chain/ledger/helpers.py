@@ -54,7 +54,7 @@ def held(token: Contract, accounts: Sequence[str]) -> dict[str, int]:
 
 
 def keys_of(folder: Path, options: ChainOptions) -> Keys:
-    return open_keys(options, 31337, run_id(folder))
+    return open_keys(options, 31337)
 
 
 def send(chain: Chain, signer: Signer, to: str, data: bytes, value: int = 0) -> dict[str, Any]:

@@ -82,6 +82,20 @@ def test_the_contract_caps_what_one_account_can_lose(folder, options):
     assert stakes_of(folder, options)[ACCOUNTS[0]] == STAKE - 2
 
 
+def test_who_stakes_and_never_contributes_earns_nothing_and_loses_nothing(folder, options):
+    run(folder, options)
+    with attached(folder, options) as recording:
+        deployed = recording.deployed
+        assert deployed.ledger.call("claimed", LEAVER.address) == 0
+        assert deployed.registry.call("members", LEAVER.address)[0] == STAKE
+        stakes = Stakes(recording, deployed.token, deployed.registry)
+        stakes.leave(LEAVER)
+        stakes.withdraw(LEAVER.address)
+        # What was awarded went to those who contributed, all of it: the stake is all that it has.
+        assert deployed.token.call("balanceOf", LEAVER.address) == STAKE
+        assert held(deployed.token, list(earned(ROUNDS))) == earned(ROUNDS)
+
+
 def test_who_leaves_gets_its_stake_back_and_is_not_staked_again(folder, options):
     run(folder, options)
     with attached(folder, options) as recording:

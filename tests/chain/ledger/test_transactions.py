@@ -16,7 +16,7 @@ from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.node import start_node
 from fedmeta.chain.providers.opening import open_chain
 from fedmeta.chain.signer import offered_fees
-from tests.chain.ledger.helpers import run_id, send
+from tests.chain.ledger.helpers import send
 from tests.chain.ledger.rounds import account
 
 GIFT = 7
@@ -56,7 +56,7 @@ def journal(tmp_path):
 
 @pytest.fixture
 def sponsor(options):
-    return open_keys(options, 31337, run_id("transactions")).sponsor
+    return open_keys(options, 31337).sponsor
 
 
 @pytest.fixture

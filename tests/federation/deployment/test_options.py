@@ -142,3 +142,31 @@ def test_a_certificate_that_cannot_be_read_is_named(
         path.write_text(content)
     with pytest.raises(UsageError, match=rf"deployment\.certificate: .*ca\.crt.* {message}"):
         require_superlink(DeploymentOptions(certificate=str(path)))
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.7:8000", "link.example.org:8000", "[2001:db8::1]:8000", "0.0.0.0:8000"]
+)
+def test_another_address_than_loopback_needs_tls_or_a_word_of_consent(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> socket.socket:
+        raise OSError("tried to connect")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(UsageError, match=r"nothing is encrypted: .* or say deployment\.insecure=true"):
+        require_superlink(DeploymentOptions(address=address))
+    with pytest.raises(UsageError, match=r"no SuperLink at .*: tried to connect"):
+        require_superlink(DeploymentOptions(address=address, insecure=True))
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8000", "127.8.9.10:1", "[::1]:8000", "localhost:8000", "LOCALHOST:1"]
+)
+def test_this_machine_is_trusted(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object) -> socket.socket:
+        raise OSError("tried to connect")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(UsageError, match="tried to connect"):
+        require_superlink(DeploymentOptions(address=address))

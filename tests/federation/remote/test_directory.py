@@ -201,3 +201,139 @@ def test_each_change_in_how_many_are_missing_is_said_until_all_are_there(
     nodes.contexts.pop(next(iter(nodes.contexts)))
     grid.get_node_ids()
     assert [line.split()[0] for line in caplog.messages] == [str(CLIENTS - 2), str(CLIENTS - 1)]
+
+
+class OneKeyEach:
+    """Seats by shared secrets: the node of partition 3 alone is known to be let in."""
+
+    def __init__(self, let_in: int | None = None) -> None:
+        self.let_in = let_in
+        self.told: list[tuple[int, str]] = []
+
+    def admitted(self, node: int) -> bool:
+        return node == self.let_in
+
+    def why_not(self, node: int, client: int, nonce: bytes, proof: object) -> str | None:
+        assert len(nonce) == 32
+        return None if proof == secret_of(client) + nonce else f"it claims partition {client} falsely"
+
+    def refused(self, node: int, why: str) -> None:
+        self.told.append((node, why))
+
+
+def secret_of(client: int) -> bytes:
+    return f"secret of {client}, ".encode()
+
+
+class Prover:
+    """What the owner of one partition holds; it answers for whatever its config says."""
+
+    def __init__(self, client: int) -> None:
+        self.client = client
+
+    def sign(self, client: int, round_: int, tasks: int, update: bytes) -> bytes:
+        raise NotImplementedError
+
+    def prove(self, node: int, client: int, nonce: bytes) -> bytes:
+        return secret_of(self.client) + nonce
+
+
+def proving(context: Context) -> ClientSide:
+    """Each node has the secret of its partition, but those that joined as strangers that of 99."""
+    client = context.node_config["partition-id"]
+    stranger = "stranger" in context.node_config
+    assert isinstance(client, int)
+    return ClientSide(LEARNER, signatures=Prover(99 if stranger else client))
+
+
+def stranger(nodes: Nodes, partition: int) -> int:
+    node = nodes.join(partition)
+    nodes.contexts[node].node_config["stranger"] = True
+    return node
+
+
+def seated(nodes: Nodes, seats: OneKeyEach, looks: int = 40) -> Directory:
+    grid = Directory(nodes, CLIENTS, seats=seats)
+    for _ in range(looks):
+        grid.get_node_ids()
+    return grid
+
+
+PROVING = build_remote_app(proving)
+
+
+def test_nodes_that_prove_their_partition_are_seated() -> None:
+    nodes, seats = Nodes(PROVING, range(CLIENTS)), OneKeyEach()
+    grid = seated(nodes, seats)
+    assert [grid.client_of(node) for node in nodes.contexts] == list(range(CLIENTS))
+    assert seats.told == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_node_that_claims_anothers_partition_is_never_seated(
+    first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes, seats = Nodes(PROVING, ()), OneKeyEach()
+    if first:
+        false = stranger(nodes, 3)
+    for partition in range(CLIENTS):
+        nodes.join(partition)
+    if not first:
+        false = stranger(nodes, 3)
+    grid = seated(nodes, seats)
+    assert grid.client_of(false) is None
+    holder = grid.node_of(3)
+    assert holder not in (None, false)
+    assert caplog.text.count(f"node {false} is refused: it claims partition 3 falsely") == 1
+    assert seats.told == [(false, "it claims partition 3 falsely")]
+
+
+def test_a_node_that_was_refused_takes_no_partition_whose_holder_left() -> None:
+    nodes, seats = Nodes(PROVING, range(CLIENTS)), OneKeyEach()
+    false = stranger(nodes, 3)
+    grid = seated(nodes, seats)
+    holder = grid.node_of(3)
+    assert holder is not None
+    del nodes.contexts[holder]
+    for _ in range(5):
+        grid.get_node_ids()
+    assert grid.node_of(3) is None
+    assert grid.client_of(false) is None
+
+
+def test_who_was_refused_is_asked_again_with_another_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmeta.federation.remote.directory.QUERY_SECONDS", 0.05)
+    nodes, seats = Nodes(PROVING, range(CLIENTS)), OneKeyEach()
+    node = stranger(nodes, 3)
+    grid = seated(nodes, seats)
+    del nodes.contexts[grid.node_of(3)]  # type: ignore[arg-type]
+    del nodes.contexts[node].node_config["stranger"]
+    deadline = time.monotonic() + 30
+    while grid.node_of(3) != node:
+        assert time.monotonic() < deadline
+        grid.get_node_ids()
+
+
+def test_a_strangers_failure_ends_no_run_and_that_of_a_node_that_was_let_in_is_told() -> None:
+    def fails(context: Context) -> ClientSide:
+        if "stranger" in context.node_config:
+            raise FileNotFoundError("no folder 'omniglot'")
+        return proving(context)
+
+    nodes = Nodes(build_remote_app(fails), range(CLIENTS))
+    false = stranger(nodes, 3)
+    seats = OneKeyEach()
+    seated(nodes, seats)
+    assert [node for node, why in seats.told if "no folder 'omniglot'" in why] == [false]
+    with pytest.raises(UsageError, match="cannot take part: FileNotFoundError: no folder 'omniglot'"):
+        seated(nodes, OneKeyEach(false))
+
+
+def test_without_seats_nobody_is_asked_to_prove_anything() -> None:
+    nodes = Nodes(APP, range(CLIENTS))
+    asked: list[Message] = []
+    push = nodes.push_messages
+    nodes.push_messages = lambda messages: push([asked.append(m) or m for m in messages])  # type: ignore[method-assign,func-returns-value]
+    learned(nodes)
+    assert asked
+    assert all(len(message.content) == 0 for message in asked)
