@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import groupby
@@ -23,6 +24,7 @@ from fedmeta.chain.ledger.restart import new_campaign
 from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
 from fedmeta.chain.ledger.settlement import Settled, Settlement
 from fedmeta.chain.ledger.settler import Hooks
+from fedmeta.chain.providers.address import expand
 from fedmeta.chain.providers.opening import require_rules
 from fedmeta.errors import UsageError
 from fedmeta.experiment import plan as planning
@@ -204,12 +206,14 @@ def preflight(config: Config) -> None:
     """Look at what a new run asks of a chain, before there is a run.
 
     Raises:
-        UsageError: If the extra or a key is missing, or a node that was named does not answer, is of
-            another chain, or has rules that are too old for the contracts.
+        UsageError: If the extra, a key or a variable in the node's URL is missing, or a node that was
+            named does not answer, is of another chain, or has rules that are too old for the contracts.
     """
     options = config.chain
     run = run_id(config)
     open_client_keys(options, None, run)
+    if options.is_url:
+        expand(options.provider, os.environ)
     if options.is_url and options.required:
         with open_chain(options, Path()) as chain:
             open_keys(options, chain.chain_id, run)
