@@ -1,8 +1,15 @@
 """What several rooms' tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # Runs are made here for all the tests, some of which share them, and not by this machine's user.
+    os.environ["FEDMETA_STATE"] = str(tmp_path_factory.mktemp("state") / "fedmeta")
 
 
 @pytest.fixture(autouse=True)
