@@ -21,6 +21,15 @@ from fedmeta.files import to_json, write_atomically
 from fedmeta.options import nearest, parse_options
 
 LOGS = ("metrics.jsonl", "clients.jsonl")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "status": str,
+    "experiment": str,
+    "run_id": str,
+    "wall_seconds": (int, float),
+    "versions": dict,
+    "final": list,
+}
+"""Of entries of ``run.json``."""
 
 
 class RunFolder:
@@ -144,12 +153,16 @@ class RunFolder:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What ``run.json`` says; empty if there is none yet or it cannot be read."""
+        """What ``run.json`` says; empty if there is none yet or it cannot be read.
+
+        An entry that a run goes on with is left out where it is of another kind than a run writes.
+        """
         try:
             info = json.loads((self.path / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return info if isinstance(info, dict) else {}
+        known = info if isinstance(info, dict) else {}
+        return {key: value for key, value in known.items() if isinstance(value, _KINDS.get(key, object))}
 
     @property
     def status(self) -> str:

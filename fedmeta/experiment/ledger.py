@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import groupby
@@ -232,8 +233,8 @@ def start_over(folder: RunFolder, config: Config) -> None:
 
 def _run_of(folder: RunFolder, config: Config) -> bytes:
     # Without run.json it is worked out again, which is right unless the run was extended.
-    known = folder.info.get("run_id")
-    return bytes.fromhex(known) if known else run_id(config)
+    known = folder.info.get("run_id", "")
+    return bytes.fromhex(known) if re.fullmatch("[0-9a-f]{64}", known) else run_id(config)
 
 
 def budget_units(config: Config) -> int:
