@@ -13,20 +13,23 @@ class LoadedRun(Learned):
         return run_snippet(self.path)
 
 
-def load(run: Path | str, best: bool = False) -> LoadedRun:
+def load(run: Path | str, best: bool = False, *, trust_code: bool = False) -> LoadedRun:
     """Load what a run has learned.
 
     Args:
         run: The run's folder, such as ``runs/quickstart-001``; the run need not have finished.
         best: Take the checkpoint that scored best, by the validation clients where there are any,
             instead of the newest.
+        trust_code: Run the code that the run's config names (a model of its own), although the folder
+            was not made here or was changed since.
 
     Returns:
         The model: ``load(run).adapt(support_x, support_y).predict(x)``; see `Learned`.
 
     Raises:
-        UsageError: If there is no such run, or no checkpoint of it can be used.
+        UsageError: If there is no such run, no checkpoint of it can be used, or the folder was not made
+            here and names code.
         DataError: If the run is of a version that did not write down the shape of its tasks, and its
             data is missing.
     """
-    return LoadedRun.open(run, best)
+    return LoadedRun.open(run, best, trust_code=trust_code)

@@ -1,15 +1,23 @@
 """Names for the parts that a config can choose, with dotted paths for a user's own."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import nearest
 
 PartT = TypeVar("PartT")
+
+_MARKS = ("run.json", "compare.json")
+"""Files that a folder of a run or a comparison holds."""
 
 _forbidden: ContextVar[str] = ContextVar("forbidden", default="")
 
@@ -31,15 +39,21 @@ def own_parts_only(why: str) -> Iterator[None]:
 def import_dotted(path: str, what: str) -> Any:
     """Import ``package.module:Name`` (or ``package.module.Name``).
 
+    The module may lie in the current folder, which is looked at last, and never in the folder of a run
+    or a comparison: those are data, and come from anybody.
+
     Raises:
-        ConfigError: If the module cannot be imported or holds no such name, or may not be imported
-            here (see `own_parts_only`).
+        ConfigError: If the module cannot be imported, holds no such name, lies in a run's folder, or may
+            not be imported here (see `own_parts_only`).
     """
     if why := _forbidden.get():
         raise ConfigError(f"{what} '{path}' is not imported: {why}")
     module_name, _, name = path.rpartition(":" if ":" in path else ".")
     try:
-        module = import_module(module_name)
+        with current_folder_on_path():
+            module = _import(module_name)
+    except _CodeInRunFolderError as error:
+        raise ConfigError(f"{what} '{path}' {error}") from None
     except Exception as error:
         # A user's module may fail in any way while it is imported; all of them are the same mistake.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -49,6 +63,77 @@ def import_dotted(path: str, what: str) -> Any:
     except AttributeError:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise ConfigError(f"{what} '{path}': no '{name}' there; {nearest(name, names)}") from None
+
+
+def run_folder_of(path: Path) -> Path | None:
+    """Return the nearest folder of a run or a comparison that `path` is or lies in; None: in none."""
+    real = path.resolve()
+    folders = (real, *real.parents)
+    return next((one for one in folders if any(os.path.lexists(one / name) for name in _MARKS)), None)
+
+
+@contextmanager
+def current_folder_on_path() -> Iterator[None]:
+    """Look for modules in the current folder as well, after all other places; a run's folder is none.
+
+    It stays where a module came from it: such a module may import another one of there at any time.
+    """
+    here = _current_folder()
+    if here is None or here in sys.path or "" in sys.path:
+        yield
+        return
+    before = set(sys.modules)
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        new = [module for name, module in list(sys.modules.items()) if name not in before]
+        if here in sys.path and not any(_lies_directly_in(here, module) for module in new):
+            sys.path.remove(here)
+
+
+def _current_folder() -> str | None:
+    try:
+        here = os.getcwd()
+    except OSError:
+        return None
+    return None if run_folder_of(Path(here)) else here
+
+
+def _lies_directly_in(folder: str, module: ModuleType) -> bool:
+    places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None) or ""]
+    return any(os.path.dirname(place) == folder for place in places)
+
+
+class _CodeInRunFolderError(Exception):
+    """A module was found in the folder of a run or a comparison."""
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module, having looked where it and the packages around it lie before any of them runs."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        part = ".".join(parts[:end])
+        if part not in sys.modules:
+            _require_outside_runs(part)
+        module = import_module(part)
+    return module
+
+
+def _require_outside_runs(name: str) -> None:
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return  # the import itself fails in the usual words
+    if spec is None:
+        return
+    places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location else [])]
+    for folder in (run_folder_of(Path(place)) for place in places if place):
+        if folder:
+            raise _CodeInRunFolderError(
+                f"is not imported: {name} lies in {folder}, the folder of a run or a comparison, from "
+                "which no code is taken; if you trust it, put it elsewhere"
+            )
 
 
 class Registry(Generic[PartT]):

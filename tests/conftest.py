@@ -1,5 +1,6 @@
 """What several rooms' tests share."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,12 @@ def pytest_collection_finish() -> None:
     """Let worker processes be forks, in all tests that do not say otherwise."""
     if launching := sys.modules.get("fedmeta.federation.vector.launch"):
         launching.subprocess = processes  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # Runs are made here for all the tests, some of which share them, and not by this machine's user.
+    os.environ["FEDMETA_STATE"] = str(tmp_path_factory.mktemp("state") / "fedmeta")
 
 
 @pytest.fixture(autouse=True)

@@ -56,7 +56,7 @@ def measure_footprint(clients: int, cohort: int, rounds: int) -> Footprint:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     began = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-c", _ENTRY, str(clients), str(cohort), str(rounds)],
+        [sys.executable, "-P", "-c", _ENTRY, str(clients), str(cohort), str(rounds)],
         stdout=subprocess.PIPE,
         env=environment,
         text=True,

@@ -22,13 +22,16 @@ def read_key(folder: str, name: str, environment: Mapping[str, str]) -> bytes:
         The secret, 32 bytes.
 
     Raises:
-        UsageError: No folder, no such file, not a key file, no password or a wrong one.
+        UsageError: No folder, no such file, one that others can read or write, not a key file, no
+            password or a wrong one.
     """
     path = Path(folder).expanduser() / f"{name}.json"
     if not path.parent.is_dir():
         raise UsageError(f"chain.keystore: there is no folder {path.parent}")
     if not path.is_file():
         raise UsageError(f"chain.keystore: there is no file {path}")
+    if path.stat().st_mode & 0o077:
+        raise UsageError(f"chain.keystore: others can read or write {path}: chmod 600 {path}")
     password = environment.get(PASSWORD)
     if password is None:
         raise UsageError(f"the environment variable {PASSWORD} is not set; it opens {path}")

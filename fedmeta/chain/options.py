@@ -37,7 +37,8 @@ class ChainOptions(Options):
     """The optional ledger.
 
     Attributes:
-        provider: none, embedded, anvil, ganache, or the URL of a node.
+        provider: none, embedded, anvil, ganache, or the URL of a node; environment variables whose names
+            begin with FEDMETA_RPC_ may stand in it as ${FEDMETA_RPC_...}.
         chain_id: That the node must have; by default 31337 for the chains we start, any for a URL.
         port: Of a node we start; by default a free one.
         required: A node given by URL must answer before a run starts; false: it may come later.
@@ -93,7 +94,9 @@ class ChainOptions(Options):
         if not host:
             raise ValueError("the URL has no host")
         if "@" in host and "${" not in host:
-            raise ValueError("a URL's password would be written to the run folder: put ${NAME} for it")
+            raise ValueError(
+                "a URL's password would be written to the run folder: put ${FEDMETA_RPC_NAME} for it"
+            )
         return provider
 
     @model_validator(mode="after")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from fedmeta.cli.run import Experiment, Json, RunPath, Settings
-from fedmeta.errors import UsageError
 from fedmeta.files import to_json
 
 if TYPE_CHECKING:
@@ -18,6 +17,13 @@ if TYPE_CHECKING:
     from fedmeta.chain.options import ChainOptions
 
 FoundT = TypeVar("FoundT")
+
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="The node to ask, instead of the run's; a run not made here needs it."
+    ),
+]
 
 app = typer.Typer(
     help="Start a local chain, deploy the contracts, see who was paid, audit a run's ledger.",
@@ -104,12 +110,12 @@ def deploy(
 
 
 @app.command("status")
-def status(run_folder: RunPath, as_json: Json = False) -> None:
+def status(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
     """Show a run's campaign: rounds, pot, paid, and what each participant has yet to claim."""
     from fedmeta.chain.ledger.status import status as look
     from fedmeta.cli.tables import participants_table, status_lines
 
-    found = _with_chain(run_folder, look)
+    found = _with_chain(run_folder, look, provider)
     if as_json:
         typer.echo(to_json(asdict(found) | {"waiting": found.waiting}))
         return
@@ -124,13 +130,20 @@ def claim(
     who: Annotated[
         str | None, typer.Option(help="A client's number or account; by default everybody.")
     ] = None,
+    provider: Provider = None,
+    keystore: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Encrypted keys; the same as chain.keystore of the run."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Claim what participants have earned, for one or for all; only they are paid."""
     from fedmeta.chain.ledger.attached import claim as claim_for
     from fedmeta.experiment.earnings import UNITS
 
-    claimed = _with_chain(run_folder, lambda folder, options: claim_for(folder, options, who))
+    claimed = _with_chain(
+        run_folder, lambda folder, options: claim_for(folder, options, who), provider, keystore
+    )
     if as_json:
         typer.echo(to_json(asdict(claimed)))
         return
@@ -142,7 +155,7 @@ def claim(
 
 
 @app.command("audit")
-def audit(run_folder: RunPath, as_json: Json = False) -> None:
+def audit(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
     """Compute a run's ledger again from its files and the chain, and say whether they agree.
 
     Exit code 1 if they do not; the last line then names the first thing that differs. What was found
@@ -151,7 +164,7 @@ def audit(run_folder: RunPath, as_json: Json = False) -> None:
     from fedmeta.chain.audit.findings import first_failure
     from fedmeta.experiment.audit import audit as check
 
-    findings = _with_chain(run_folder, check)
+    findings = _with_chain(run_folder, check, provider)
     failure = first_failure(findings)
     if as_json:
         typer.echo(to_json({"agrees": failure is None, "findings": [asdict(f) for f in findings]}))
@@ -163,19 +176,22 @@ def audit(run_folder: RunPath, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _with_chain(path: Path, look: "Callable[[Path, ChainOptions], FoundT]") -> FoundT:
-    """Call `look` with the chain folder and options of a run.
+def _with_chain(
+    path: Path,
+    look: "Callable[[Path, ChainOptions], FoundT]",
+    provider: str | None,
+    keystore: str | None = "",
+) -> FoundT:
+    """Call `look` with the chain folder and options of a run; see `chain_options` for the others.
 
     Raises:
-        UsageError: If there is no such run, or it has no chain.
+        UsageError: If there is no such run, and as `chain_options`.
     """
     from fedmeta.experiment import RunFolder
+    from fedmeta.experiment.trust import chain_options
 
     folder = RunFolder.open(path)
-    options = folder.config.chain
-    if not options.enabled:
-        raise UsageError(f"{path} has no ledger: it ran with chain.provider = 'none'")
-    return look(folder.path / "chain", options)
+    return look(folder.path / "chain", chain_options(path, folder.config, provider, keystore))
 
 
 def _print(table: "Table") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.run import Json, RunPath
+from fedmeta.cli.run import Json, RunPath, TrustCode
 from fedmeta.files import to_json
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
         Path | None, typer.Option(metavar="FILE", help="Write the adapted weights, as safetensors.")
     ] = None,
     best: Best = False,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Adapt a run's model to a few labelled images, and label others.
@@ -84,7 +85,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     from fedmeta.experiment.learned.model import Learned
 
     folders = Folders(support, query, steps, invert.value, transductive, samples.bits)
-    answer = adapt_folders(Learned.open(run_folder, best), folders)
+    answer = adapt_folders(Learned.open(run_folder, best, trust_code=trust_code), folders)
     for note in answer.notes:
         sys.stderr.write(f"fedmeta: {note}\n")
     if save:
@@ -113,6 +114,7 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="Where to; by default RUN/model.safetensors.")
     ] = None,
     best: Best = False,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Write a run's meta-learned model as a plain PyTorch state_dict, and print how to load it.
@@ -126,7 +128,7 @@ def export(
     from fedmeta.experiment.learned.model import Learned
     from fedmeta.learning.models.export import FILE
 
-    learned = Learned.open(run_folder, best)
+    learned = Learned.open(run_folder, best, trust_code=trust_code)
     path = out or learned.path / FILE
     plain = learned.export(path)
     code = plain.code and plain.code.replace(json.dumps(FILE), json.dumps(str(path)))

@@ -64,8 +64,6 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
             signal.signal(polite, _terminate)
     # A shell starts background jobs with SIGINT ignored; a script that sends one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # A dotted path in a config may lead to a module of the current folder, as for `python -m fedmeta`.
-    sys.path.insert(0, "")
     try:
         code = app(arguments, prog_name="fedmeta", standalone_mode=False)
         if code == INTERRUPTED:  # typer's way of passing on a Ctrl-C

@@ -36,6 +36,12 @@ NoCheck = Annotated[
         help="Do not try your own model, algorithm or task family on a tiny batch first.",
     ),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Run the code that a run's config names, though it was not made here."
+    ),
+]
 DEBUG = "--debug"
 Debug = Annotated[
     bool, typer.Option(DEBUG, help="Print the tracebacks of clients' code, and of ours, on stderr.")
@@ -88,6 +94,7 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
         bool,
         typer.Option("--accept-changes", help="Go on although your code or the data changed."),
     ] = False,
+    trust_code: TrustCode = False,
     no_check: NoCheck = False,
     debug: Debug = False,
     as_json: Json = False,
@@ -98,7 +105,8 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
     engine, up to rounding. Only keys that leave the finished rounds as they are may be set: rounds
     (more), engine, workers, checkpoint_every, timeout, what goes wrong from now on, and where the
     chain is. Rounds that wait for a chain are settled. If your own code or the data are no longer
-    those that the run was made with, it is refused, unless you accept that.
+    those that the run was made with, it is refused, unless you accept that. A folder that was not made
+    here runs no code of its own without --trust-code, and connects to what you name with -s alone.
     """
     from fedmeta import experiment as experiments
     from fedmeta.cli.display import Display
@@ -112,6 +120,7 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
             new_campaign=new_campaign,
             check=not no_check,
             accept_changes=accept_changes,
+            trust_code=trust_code,
         )
     _finish(result, display, as_json)
 

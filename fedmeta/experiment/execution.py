@@ -40,6 +40,9 @@ from fedmeta.learning import expand_state
 if TYPE_CHECKING:
     from fedmeta.experiment.ledger import RunLedger
 
+_LONGEST = 1e12
+"""Seconds that are believed of a run so far."""
+
 
 def execute(
     folder: RunFolder,
@@ -216,7 +219,7 @@ def _require_same_constants(folder: RunFolder, manifest: Manifest) -> None:
 @contextmanager
 def _accounted(folder: RunFolder) -> Iterator[None]:
     """Keep the status and the time in ``run.json`` true, however the block ends."""
-    began, spent = time.monotonic(), folder.info.get("wall_seconds", 0.0)
+    began, spent = time.monotonic(), min(folder.info.get("wall_seconds", 0.0), _LONGEST)
 
     def close(status: str, error: str | None = None) -> None:
         seconds = round(spent + time.monotonic() - began, 3)

@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import UsageError
+from fedmeta.experiment import seals
 from fedmeta.experiment.checkpoint import CheckpointStore
 from fedmeta.experiment.config import Config, to_toml
+from fedmeta.experiment.trust import require_no_links
 from fedmeta.federation import StepResult
 from fedmeta.files import to_json, write_atomically
 from fedmeta.options import nearest, parse_options
 
 LOGS = ("metrics.jsonl", "clients.jsonl")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "status": str,
+    "experiment": str,
+    "run_id": str,
+    "wall_seconds": (int, float),
+    "versions": dict,
+    "final": list,
+}
+"""Of entries of ``run.json``."""
 
 
 class RunFolder:
@@ -54,7 +65,9 @@ class RunFolder:
         new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             (new / "checkpoints").mkdir(parents=True)
-            write_atomically(new / "config.toml", to_toml(config).encode())
+            text = to_toml(config).encode()
+            write_atomically(new / "config.toml", text)
+            seals.seal(new, text)
             for log in LOGS:
                 (new / log).touch()
             cls(new).update_info(info)
@@ -88,12 +101,14 @@ class RunFolder:
         """Open an existing run folder.
 
         Raises:
-            UsageError: If there is none at `path`; the nearest run beside it is named.
+            UsageError: If there is none at `path`, where the nearest run beside it is named, or a link
+                in it leads out of it.
         """
         if not (path / "config.toml").is_file():
             beside = [p.parent.name for p in path.parent.glob("*/config.toml")]
             hint = f": {nearest(path.name, beside)}" if beside else ""
             raise UsageError(f"no run folder at '{path}'{hint}")
+        require_no_links(path)
         return cls(path)
 
     @property
@@ -107,7 +122,11 @@ class RunFolder:
 
     def replace_config(self, config: Config) -> None:
         """Write a changed config, for a resume that may change some keys."""
-        write_atomically(self.path / "config.toml", to_toml(config).encode())
+        path, text = self.path / "config.toml", to_toml(config).encode()
+        if seals.made_here(self.path):
+            # Of both, so that a crash between the two files leaves a folder that was made here.
+            seals.seal(self.path, path.read_bytes(), text)
+        write_atomically(path, text)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -134,12 +153,16 @@ class RunFolder:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What ``run.json`` says; empty if there is none yet or it cannot be read."""
+        """What ``run.json`` says; empty if there is none yet or it cannot be read.
+
+        An entry that a run goes on with is left out where it is of another kind than a run writes.
+        """
         try:
             info = json.loads((self.path / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return info if isinstance(info, dict) else {}
+        known = info if isinstance(info, dict) else {}
+        return {key: value for key, value in known.items() if isinstance(value, _KINDS.get(key, object))}
 
     @property
     def status(self) -> str:

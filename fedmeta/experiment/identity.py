@@ -92,8 +92,13 @@ def entries(info: Mapping[str, Any]) -> list[Entry]:
     made = info.get(MADE)
     if not isinstance(made, list):
         return []
-    sound = all(isinstance(one, dict) and isinstance(one.get(FROM), int) for one in made)
-    return made if sound else []
+    return made if all(map(_is_entry, made)) else []
+
+
+def _is_entry(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get(FROM), int):
+        return False
+    return all(isinstance(value.get(key, {}), dict) for key in ("code", "settings"))
 
 
 def went_on(made: Sequence[Entry], now: Made, done: int) -> list[Entry]:

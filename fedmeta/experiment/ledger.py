@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,6 +22,7 @@ from fedmeta.chain.ledger.restart import new_campaign
 from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
 from fedmeta.chain.ledger.settlement import Settled, Settlement
 from fedmeta.chain.ledger.settler import Hooks
+from fedmeta.chain.providers.address import expand
 from fedmeta.chain.providers.opening import require_rules
 from fedmeta.errors import UsageError
 from fedmeta.experiment import plan as planning
@@ -188,11 +191,13 @@ def preflight(config: Config) -> None:
     """Look at what a new run asks of a chain, before there is a run.
 
     Raises:
-        UsageError: If the extra or a key is missing, or a node that was named does not answer, is of
-            another chain, or has rules that are too old for the contracts.
+        UsageError: If the extra, a key or a variable in the node's URL is missing, or a node that was
+            named does not answer, is of another chain, or has rules that are too old for the contracts.
     """
     options = config.chain
     open_signatures(config, run_id(config))
+    if options.is_url:
+        expand(options.provider, os.environ)
     if options.is_url and options.required:
         with open_chain(options, Path()) as chain:
             open_keys(options, chain.chain_id)
@@ -211,10 +216,12 @@ def start_over(folder: RunFolder, config: Config) -> None:
 
 def _run_of(folder: RunFolder, config: Config) -> bytes:
     # Without run.json it is worked out again, which is right unless the run was extended.
-    known = folder.info.get("run_id")
-    if not known and config.engine == "deployment":
+    known = folder.info.get("run_id", "")
+    if re.fullmatch("[0-9a-f]{64}", known):
+        return bytes.fromhex(known)
+    if config.engine == "deployment":
         raise UsageError(f"{folder.path}: run.json does not say what its nodes signed under")
-    return bytes.fromhex(known) if known else run_id(config)
+    return run_id(config)
 
 
 def budget_units(config: Config) -> int:

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import plan as planning
+from fedmeta.experiment import seals, trust
 from fedmeta.experiment.config import Config, load_config, merge
 from fedmeta.experiment.engines import ENGINE_KEYS, require_engine
 from fedmeta.experiment.environment import provenance, versions
@@ -96,6 +97,8 @@ def run(  # noqa: PLR0913 (all but one are optional)
     else:
         folder = RunFolder.create(Path(out), config, info)
     listener = listener or Listener()
+    if unsealed := seals.problem():
+        listener.note(unsealed)
     for module in (module for module, digest in made.code.items() if digest is None):
         listener.note(f"module {module} has no file: a change of its code will not be noticed")
     with folder.locked():
@@ -115,6 +118,7 @@ def resume(  # noqa: PLR0913 (all but one are optional)
     listener: Listener | None = None,
     new_campaign: bool = False,
     accept_changes: bool = False,
+    trust_code: bool = False,
     check: bool = True,
 ) -> Result:
     """Go on with a run from its newest good checkpoint.
@@ -126,14 +130,19 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         new_campaign: Start the ledger over: all rounds are recorded and paid on new contracts.
         accept_changes: Go on although the user's code or the data are no longer those that the run was
             made with. ``run.json`` says so then, and no comparison uses the run.
+        trust_code: Run the code that the config names, although the folder was not made here. A node,
+            cluster or keystore that it names must be in `settings` then.
         check: As in `run`.
 
     Raises:
-        UsageError: If there is no such run, another process is in it, a change is not safe, or the
-            user's code or the data changed.
+        UsageError: If there is no such run, another process is in it, a change is not safe, the user's
+            code or the data changed, or the folder was not made here and names code or hosts.
         RunError: If the run could not go on.
     """
     folder, listener = RunFolder.open(Path(path)), listener or Listener()
+    asked = _changed(folder.config, settings or {})
+    trust.require_code(folder.path, asked, trust_code)
+    trust.require_hosts(folder.path, asked, settings or {})
     with folder.locked():
         before = folder.config
         config = _changed(before, settings or {})

@@ -21,7 +21,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment.config import Config
 from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.learning.base import ALGORITHMS, MODELS
-from fedmeta.registry import Registry
+from fedmeta.registry import Registry, current_folder_on_path
 from fedmeta.tasks import FAMILIES
 
 Code = dict[str, str | None]
@@ -47,6 +47,11 @@ def code_of(config: Config) -> Code:
     Raises:
         ConfigError: If a file was edited after this process imported it: the old code would run.
     """
+    with current_folder_on_path():
+        return _code_of(config)
+
+
+def _code_of(config: Config) -> Code:
     found: Code = {}
     values = config.model_dump(exclude={"description", "compare"})
     todo = sorted({name for text in _texts(values) for name in _modules_named(text)})

@@ -138,12 +138,22 @@ def _clients_of(arm: Arm, arms: Arms, folder: Path) -> list[list[float]]:
     """Return the test clients' results of each seed of an arm that has them."""
     found = []
     for run in arm.get("runs", []):
-        test = read_test(folder / run["run"])
+        path = _folder_of(run["run"], folder)
+        test = read_test(path) if path else []
         last = max(steps_in(test), default=0)
         values = by_client(test, arms.measure, arms.step) or by_client(test, arms.measure, last)
         if values:
             found.append(list(values.values()))
     return found
+
+
+def _folder_of(name: str, folder: Path) -> Path | None:
+    """Return the folder of a comparison's run; None if it is not beside the comparison or in it.
+
+    That is where a comparison finds its runs; ``compare.json`` of a stranger may name any folder.
+    """
+    path = Path(os.path.abspath(folder / name))
+    return path if Path(os.path.abspath(folder)).parent in path.parents else None
 
 
 def _mean_spread(seeds: Sequence[Sequence[float]], measure: str) -> list[Cell]:
@@ -162,8 +172,10 @@ def _runs(arms: Sequence[Arm], folder: Path, beside: Path) -> Section:
     rows: list[list[Cell]] = []
     for arm in arms:
         for run in arm.get("runs", []):
-            path = os.path.relpath(folder / run["run"], beside)
-            link = Link(str(run["run"]), f"{quote(path)}/")
+            path = _folder_of(run["run"], folder)
+            link: Cell = str(run["run"])
+            if path:
+                link = Link(str(run["run"]), f"{quote(os.path.relpath(path, beside))}/")
             again = "yes" if run.get("reused") else ""
             rows.append([arm["name"], run["seed"], run["status"], again, run.get("error") or "", link])
     columns = ["arm", "seed", "status", "reused", "error", "folder"]

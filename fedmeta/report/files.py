@@ -12,6 +12,7 @@ from fedmeta.errors import UsageError
 from fedmeta.experiment.compare.board import COMPARE
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.trust import require_no_links
 from fedmeta.options import nearest
 from fedmeta.report.schema import problem_of_compare
 
@@ -86,9 +87,11 @@ def require_folder(path: Path) -> Path:
     """Return the folder of a run or a comparison.
 
     Raises:
-        UsageError: If `path` is neither; the nearest one beside it is named.
+        UsageError: If `path` is neither, where the nearest one beside it is named, or a link in it
+            leads out of it.
     """
     if is_compare(path) or is_run(path):
+        require_no_links(path)
         return path
     parent = path.parent
     beside = [one.name for one in _folders(parent) if is_compare(one) or is_run(one)]

@@ -200,6 +200,8 @@ class TestKeystore:
         names = ["sponsor", "committee-1", "committee-2", "clients"]
         for name, secret in zip(names, SECRETS, strict=True):
             content = create_keyfile_json(secret, self.PASSWORD.encode(), iterations=10)
+            # As Geth and Foundry do it: others cannot read them.
+            (tmp_path / f"{name}.json").touch(0o600)
             (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
         return tmp_path
 
@@ -236,6 +238,18 @@ class TestKeystore:
         (folder / "committee-2.json").unlink()
         with pytest.raises(UsageError, match=r"there is no file .*committee-2\.json"):
             open_keys(self.options(folder), 1, environment)
+
+    @pytest.mark.parametrize("bits", [0o644, 0o640, 0o604, 0o660, 0o602, 0o610])
+    @pytest.mark.parametrize("name", ["sponsor", "committee-2", "clients"])
+    def test_a_file_that_others_can_read_or_write_is_refused(
+        self, folder: Path, name: str, bits: int
+    ) -> None:
+        (folder / f"{name}.json").chmod(bits)
+        environment = {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD}
+        with pytest.raises(UsageError, match=rf"others can read or write .*{name}\.json: chmod 600 "):
+            open_keys(self.options(folder), 1, RUN, environment)
+        (folder / f"{name}.json").chmod(0o400)
+        assert open_keys(self.options(folder), 1, RUN, environment).sponsor
 
     @pytest.mark.parametrize(
         "content", ["", "[]", "{}", "1", '{"version": 3}', '{"version": 9}', "\ud800"]

@@ -312,7 +312,11 @@ def test_an_audit_of_files_that_were_touched_names_what_differs(
         (["chain.provider=embedded", "chain.budget=10"], "chain.budget = 10 is smaller than 6 pots"),
         (["chain.provider=embedded", "chain.addresses=missing.json"], "chain: addresses"),
         (["chain.provider=embedded", "chain.keystore=keys"], "chain: keystore"),
-        (["chain.provider=http://me:secret@127.0.0.1:9"], "put ${NAME} for it"),
+        (["chain.provider=http://me:secret@127.0.0.1:9"], "put ${FEDMETA_RPC_NAME} for it"),
+        (
+            ["chain.provider=http://127.0.0.1:9/${FEDMETA_CLIENT_SECRET}", "chain.required=false"],
+            "only variables whose names begin with FEDMETA_RPC_",
+        ),
         (["incentives.rule=shaply"], "'shapley'"),
     ],
 )

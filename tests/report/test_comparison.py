@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fedmeta.errors import UsageError
 from fedmeta.experiment import RunFolder
 from fedmeta.report.charts import Chart
 from fedmeta.report.comparison import compare_part
-from fedmeta.report.files import read_compare
+from fedmeta.report.files import read_compare, require_folder
 from fedmeta.report.page import Part, Section
 from fedmeta.report.tables import Bytes, Interval, Link, Table
 from tests.report.made import EVIL, client_accuracy, write_compare
@@ -135,3 +136,36 @@ def test_one_that_cannot_be_read_is_a_panel(tmp_path: Path) -> None:
     part = compare_part(read_compare(tmp_path), "it", tmp_path)
     assert (part.status, part.sections) == ("unreadable", ())
     assert "version" in part.problem
+
+
+@pytest.mark.parametrize("name", ["/{0}", "../../secret", "../x/../../secret", "{0}/../secret", ".."])
+def test_a_run_far_from_the_comparison_is_neither_read_nor_linked_to(tmp_path: Path, name: str) -> None:
+    secret, folder = tmp_path / "secret", tmp_path / "runs" / "compare-theirs"
+    for path in (secret, folder):
+        path.mkdir(parents=True)
+    row = {"client": 3, "steps": [{"step": 10, "accuracy": 0.123, "loss": 1.0, "tasks": 9}]}
+    for path in (secret, tmp_path / "runs" / "fine"):
+        path.mkdir(exist_ok=True)
+        (path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    there = str(secret).removeprefix("/") if name == "/{0}" else str(secret)
+    runs = [
+        {"seed": 0, "run": name.format(there), "status": "finished"},
+        {"seed": 1, "run": "../fine", "status": "finished"},
+    ]
+    arm = {"name": "theirs", "status": "finished", "runs": runs}
+    write_compare(folder, arms=[arm])
+    part = compare_part(read_compare(folder), "it", folder)
+    assert part.problem == ""
+    assert [row[1] for row in table(part, "spread").rows] == [1]
+    cells = [row[-1] for row in table(part, "runs").rows]
+    assert cells == [runs[0]["run"], Link("../fine", "../fine/")]
+
+
+def test_a_folder_with_a_link_out_of_it_is_not_reported(tmp_path: Path) -> None:
+    folder = tmp_path / "compare-theirs"
+    folder.mkdir()
+    write_compare(folder)
+    require_folder(folder)
+    (folder / "report.html").symlink_to("../diary")
+    with pytest.raises(UsageError, match=r"report\.html is a link that leads out of the folder"):
+        require_folder(folder)

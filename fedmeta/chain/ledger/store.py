@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,8 @@ class _Lock:
             if self._path in _OPEN:
                 raise UsageError(f"the journal '{path}' is open already in this process")
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise UsageError(f"cannot write to {path.parent}: {error.strerror}") from None
             try:
@@ -175,6 +175,9 @@ class _Lock:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    with suppress(FileExistsError):
+        # SQLite would let others read it, as far as the umask does; its other files follow this one.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with explained(path):
         # Two threads share the connection, one at a time; see `Store._guard`.
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)

@@ -6,25 +6,36 @@ from urllib.parse import urlsplit
 
 from fedmeta.errors import UsageError
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+PREFIX = "FEDMETA_RPC_"
+"""What the name of an environment variable begins with that a URL may hold."""
+
+_PLACE = re.compile(r"\$\{([^}]*)(\}?)")
+_NAME = re.compile(rf"{PREFIX}[A-Za-z0-9_]+", re.ASCII)
 
 
 def expand(url: str, environment: Mapping[str, str]) -> str:
-    """Put environment variables into a URL: ``https://example.org/v3/${API_KEY}``.
+    """Put environment variables into a URL: ``https://example.org/v3/${FEDMETA_RPC_KEY}``.
 
-    So a key that a provider wants in the URL stays out of the configuration and of run folders.
+    So a key that a provider wants in the URL stays out of the configuration and of run folders. Only
+    names that begin with `PREFIX` are looked up: a config must not choose which secrets leave.
 
     Raises:
-        UsageError: If a variable is not set.
+        UsageError: If another variable is named, or one is not set.
     """
 
     def value(match: re.Match[str]) -> str:
-        found = environment.get(match[1])
+        name, closed = match[1], match[2]
+        if not (closed and _NAME.fullmatch(name)):
+            raise UsageError(
+                f"chain.provider: {match[0]!r} is not put into a URL: only variables whose names begin "
+                f"with {PREFIX} are, such as ${{{PREFIX}KEY}}"
+            )
+        found = environment.get(name)
         if not found:
-            raise UsageError(f"chain.provider: the environment variable {match[1]} is not set")
+            raise UsageError(f"chain.provider: the environment variable {name} is not set")
         return found
 
-    return _VARIABLE.sub(value, url)
+    return _PLACE.sub(value, url)
 
 
 def shown(url: str) -> str:

@@ -31,7 +31,7 @@ class FolderLock:
             if self.folder in _HELD:
                 raise UsageError(f"the chain in {folder} is open already")
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._file = path.open("a+", encoding="ascii")
             except OSError as error:
                 raise UsageError(f"no chain can be kept in {folder}: {error.strerror}") from None

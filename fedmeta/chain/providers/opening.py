@@ -28,7 +28,7 @@ def open_chain(
     Args:
         options: Of the chain.
         folder: Where the state of a chain of ours is kept; made if missing. Unused for a URL.
-        environment: Where ``${NAME}`` in a URL is looked up.
+        environment: Where ``${FEDMETA_RPC_...}`` in a URL is looked up.
 
     Raises:
         NoNodeError: If no node answers at the URL (`ChainDownError` and exit code 2 at once).

@@ -20,6 +20,7 @@ from fedmeta.experiment.config import Config, load_config, merge
 from fedmeta.experiment.environment import provenance
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.result import ignore
+from fedmeta.experiment.trust import require_no_links
 from fedmeta.options import parse_options
 
 SEEDS = 3
@@ -158,6 +159,7 @@ def _question(config: Config, check: bool) -> Question:
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[None]:
     """Make the comparison's folder, or take an existing one, for this process alone."""
+    require_no_links(folder)
     if folder.exists() and not (folder / COMPARE).is_file() and _holds_more_than_a_lock(folder):
         raise UsageError(f"{folder} exists and is no comparison: choose another --out")
     other = written(folder).get("experiment", name)

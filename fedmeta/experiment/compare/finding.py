@@ -18,6 +18,7 @@ from fedmeta.experiment.identity import (
     made_with,
     replies_can_be_late,
 )
+from fedmeta.experiment.trust import link_out_of, stranger
 
 NEUTRAL = {"description", "workers", "timeout", "checkpoint_every", "tracking", "compare"}
 """Keys that change nothing about what a run computes; of the timeout, where no reply can be late."""
@@ -118,11 +119,13 @@ class Finder:
 
     def _trouble(self, folder: RunFolder, config: Config) -> str | None:
         """Return why a finished run cannot be used; None if it can."""
+        if link := link_out_of(folder.path):
+            return f"{link} is a link that leads out of the folder"
         return damage(folder, config) or difference(entries(folder.info), self.made(config))
 
     def _begun_trouble(self, folder: RunFolder, config: Config) -> str | None:
         """Return why a run that was cut short cannot be gone on with; None if it can."""
-        if problem := begun_damage(folder):
+        if problem := stranger(folder.path, config) or begun_damage(folder):
             return problem
         # Without a checkpoint nothing is kept, so it does not matter what that was made with.
         kept = folder.checkpoints.rounds()

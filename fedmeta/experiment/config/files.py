@@ -10,6 +10,7 @@ import tomli_w
 from fedmeta.errors import ConfigError
 from fedmeta.experiment.config.model import Config
 from fedmeta.experiment.config.settings import merge
+from fedmeta.experiment.trust import require_named
 from fedmeta.options import nearest, parse_options
 
 
@@ -50,13 +51,16 @@ def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         ConfigError: If it does not exist, is not TOML, or holds an unknown key or a bad value.
+        UsageError: If it lies in a run folder that was not made here, and names code or hosts.
     """
     path = find_experiment(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    return parse_options(Config, merge(values, settings or {}))
+    config = parse_options(Config, merge(values, settings or {}))
+    require_named(path, values, config, settings or {})
+    return config
 
 
 def read_fault_file(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.learned.adapted import Adapted, Learner, model_weights, write_file
 from fedmeta.experiment.learned.arrays import Array, Targets, to_inputs, to_targets
+from fedmeta.experiment.trust import require_code
 from fedmeta.federation import Snapshot
 from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
 from fedmeta.learning.models.export import Network, Plain, to_plain
@@ -51,17 +52,20 @@ class Learned:
         self._learner = self._build()
 
     @classmethod
-    def open(cls, path: Path | str, best: bool = False) -> Self:
+    def open(cls, path: Path | str, best: bool = False, *, trust_code: bool = False) -> Self:
         """Load a run's newest good checkpoint, whether the run has finished or not.
 
         Args:
             path: The run's folder.
             best: Take the one with the best score (see `fedmeta.experiment.recorder.score`) instead.
+            trust_code: Run the code that the config names, although the folder was not made here.
 
         Raises:
-            UsageError: If there is no such run, or no checkpoint of it can be used.
+            UsageError: If there is no such run, no checkpoint of it can be used, or the folder was not
+                made here and names code.
         """
         folder = RunFolder.open(Path(path))
+        require_code(folder.path, folder.config, trust_code)
         snapshot, notes = _checkpoint(folder, best)
         return cls(folder, snapshot, tuple(notes))
 

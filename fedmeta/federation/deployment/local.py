@@ -110,7 +110,7 @@ def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> I
         RunError: If something did not come up.
     """
     try:
-        layout.folder.mkdir(parents=True, exist_ok=True)
+        layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"no federation can be kept in {layout.folder}: {reason}") from None

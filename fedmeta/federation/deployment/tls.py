@@ -55,7 +55,7 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: float = DAYS) ->
         hosts: Names and addresses by which the SuperLink is reached.
         days: From now, until which they are good.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     until = datetime.now(UTC) + timedelta(days=days)
     own, link = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
     name = _name("fedmeta authority")
@@ -89,7 +89,7 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: float = DAYS) ->
 
 def make_node_key(folder: Path, name: str) -> NodeKey:
     """Make the keys by which a SuperLink knows a SuperNode: on the curve P-384."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
     made = NodeKey(folder / name, folder / f"{name}.pub")
     _write_private(made.private, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))

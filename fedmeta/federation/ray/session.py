@@ -207,8 +207,6 @@ def _environment() -> Iterator[None]:
     """Set what Ray's processes inherit, and put back what Flower changes of it."""
     before = dict(os.environ)
     os.environ.update(_ENVIRONMENT)
-    # A dotted path in a config may lead to a module of the current folder.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), before.get("PYTHONPATH")]))
     try:
         yield
     finally:

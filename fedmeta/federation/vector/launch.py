@@ -35,7 +35,8 @@ def launch(
     }
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", entry, str(theirs.fileno())],
+            # -P: the current folder is no place to look in before all others.
+            [sys.executable, "-P", "-c", entry, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,

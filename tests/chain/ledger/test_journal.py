@@ -52,6 +52,20 @@ def test_what_was_frozen_is_there_after_reopening(journal):
     assert view.campaign == CAMPAIGN
 
 
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_only_the_user_can_read_it_whatever_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with closing(Journal(tmp_path / "chain" / "journal.sqlite")) as journal:
+            journal.found(CAMPAIGN)
+            modes = {path.name: path.stat().st_mode & 0o777 for path in journal.path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    files = [f"journal.sqlite{end}" for end in ("", "-shm", "-wal", ".lock")]
+    assert modes == dict.fromkeys(files, 0o600)
+    assert (tmp_path / "chain").stat().st_mode & 0o777 == 0o700
+
+
 def test_freezing_equal_rounds_again_changes_nothing(journal):
     journal.freeze(synthetic_rounds(4))
     journal.freeze(synthetic_rounds(5, first=2))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -188,8 +189,10 @@ class TestSecrets:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         port = free_port()
-        monkeypatch.setenv("NODE_PASSWORD", self.SECRET)
-        url = f"http://user:${{NODE_PASSWORD}}@127.0.0.1:{port}/v3/{self.SECRET}?key={self.SECRET}"
+        monkeypatch.setenv("FEDMETA_RPC_PASSWORD", self.SECRET)
+        url = (
+            f"http://user:${{FEDMETA_RPC_PASSWORD}}@127.0.0.1:{port}/v3/{self.SECRET}?key={self.SECRET}"
+        )
         with pytest.raises(NoNodeError, match=f"http://127.0.0.1:{port}: ") as caught:
             open_chain(ChainOptions(provider=url), tmp_path)
         assert self.SECRET not in str(caught.value)
@@ -210,11 +213,44 @@ class TestSecrets:
         assert {k.lower(): v for k, v in seen[0].items()}["authorization"] == f"Basic {expected}"
 
     def test_a_key_in_the_url_comes_from_the_environment(self, node: Node, tmp_path: Path) -> None:
-        options = ChainOptions(provider=node.url + "/?key=${API_KEY}")
-        with open_chain(options, tmp_path, {"API_KEY": self.SECRET}) as chain:
+        options = ChainOptions(provider=node.url + "/?key=${FEDMETA_RPC_KEY}")
+        with open_chain(options, tmp_path, {"FEDMETA_RPC_KEY": self.SECRET}) as chain:
             assert self.SECRET not in chain.name
-        with pytest.raises(UsageError, match="the environment variable API_KEY is not set"):
+        with pytest.raises(UsageError, match="the environment variable FEDMETA_RPC_KEY is not set"):
             open_chain(options, tmp_path, {})
+
+    @pytest.mark.parametrize(
+        "place",
+        [
+            "${FEDMETA_SPONSOR_KEY}",
+            "${FEDMETA_COMMITTEE_KEYS}",
+            "${FEDMETA_CLIENT_SECRET}",
+            "${FEDMETA_KEYSTORE_PASSWORD}",
+            "${AWS_SECRET_ACCESS_KEY}",
+            "${HOME}",
+            "${fedmeta_rpc_key}",
+            "${FEDMETA_RPC_}",
+            "${FEDMETA_RPC_KEY:-${HOME}}",
+            "${FEDMETA_RPC_KEY",
+            "${FEDMETA_RPC_ \u212aEY}",
+            "${}",
+        ],
+    )
+    @pytest.mark.parametrize("url", ["{0}/v3/{1}", "{0}?key={1}", "{0}/${{FEDMETA_RPC_KEY}}/{1}"])
+    def test_what_has_not_the_prefix_never_leaves(self, place: str, url: str, tmp_path: Path) -> None:
+        asked: list[bytes] = []
+
+        def answer(body: bytes, _: dict[str, str]) -> Answer:
+            asked.append(body)
+            return 200, b'{"id": 0, "result": "0x1"}'
+
+        names = re.findall(r"\w+", place)
+        environment = dict.fromkeys([*names, "FEDMETA_RPC_KEY"], self.SECRET)
+        with server(answer) as host:
+            options = ChainOptions(provider=url.format(host, place))
+            with pytest.raises(UsageError, match="only variables whose names begin with FEDMETA_RPC_"):
+                open_chain(options, tmp_path, environment)
+        assert not asked
 
 
 class TestBatches:

@@ -324,3 +324,34 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path:
     with pytest.raises(ConfigError, match="jobs = 0"):
         compare(CONFIG, execution=Execution(out, jobs=0))
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"experiment": "../../etc"}', "is a comparison of '../../etc': choose another --out"),
+        ('{"experiment": ["run"]}', r"is a comparison of '\\['run'\\]'"),
+        ('{"experiment": {"a": 1}}', "choose another --out"),
+    ],
+)
+def test_another_s_comparison_is_not_gone_on_with(tmp_path: Path, text: str, message: str) -> None:
+    out = tmp_path / "theirs"
+    out.mkdir()
+    (out / "compare.json").write_text(text)
+    with pytest.raises(UsageError, match=message.replace("\\\\", "\\")):
+        compared(out)
+    assert (out / "compare.json").read_text() == text
+    assert [one.name for one in out.iterdir()] == ["compare.json"]
+
+
+def test_a_comparison_with_a_link_out_of_it_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "diary").write_text("dear diary")
+    for link in ("run.lock", "workers.log", "compare.json", "federated-seed0"):
+        out = tmp_path / f"theirs-{link}"
+        out.mkdir()
+        (out / "compare.json").write_text("{}")
+        (out / link).unlink(missing_ok=True)
+        (out / link).symlink_to("../diary")
+        with pytest.raises(UsageError, match=f"{link} is a link that leads out of the folder"):
+            compared(out)
+    assert (tmp_path / "diary").read_text() == "dear diary"

@@ -130,3 +130,38 @@ def test_a_damaged_run_elsewhere_is_named_and_not_used(made: Path, tmp_path: Pat
     place, notes = find(tmp_path / "c")
     assert place.state == "free"
     assert notes == [f"{path}: metrics.jsonl does not hold every round: not used"]
+
+
+def test_a_begun_run_of_somebody_else_is_made_again_if_its_config_names_code_or_hosts(
+    tmp_path: Path,
+) -> None:
+    for place, update in enumerate(({}, {"mods": ("os:getpid",)}, {"model": "os.path:join"})):
+        config = changed(**update)
+        name = f"federated-seed{place}"
+        folder = tmp_path / "c" / name
+        RunFolder.create(folder, config, {"status": "killed"})
+        notes: list[str] = []
+        finder = Finder(tmp_path / "c", notes.append)
+        assert finder.find(name, config).state == "begun"
+        (folder / "config.seal").unlink()
+        finder = Finder(tmp_path / "c", notes.append)
+        if not update:
+            assert finder.find(name, config).state == "begun"
+            continue
+        assert finder.find(name, config) == Place(tmp_path / "c" / f"{name}-2", "free")
+        (note,) = notes
+        assert "it was not made here or was changed since: the run is made again beside it" in note
+
+
+@pytest.mark.parametrize("where", ["c/federated-seed0", "quickstart-001"])
+@pytest.mark.parametrize("link", ["clients.jsonl", "checkpoints"])
+def test_a_run_with_a_link_out_of_it_is_not_used(
+    made: Path, tmp_path: Path, where: str, link: str
+) -> None:
+    path = tmp_path / "runs" / where
+    shutil.copytree(made, path)
+    (path / link).rename(tmp_path / "moved")
+    (path / link).symlink_to(tmp_path / "moved")
+    place, (note,) = find(tmp_path / "runs" / "c")
+    assert place.state == "free"
+    assert f"{link} is a link that leads out of the folder" in note
