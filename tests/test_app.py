@@ -239,6 +239,26 @@ def test_a_question_of_another_length_is_not_signed(nonce: bytes, tmp_path: Path
     assert signed_ask(files.account, bytes(32).hex(), nonce).has_error()
 
 
+@pytest.mark.parametrize("seconds", [0, -1, "60", True])
+def test_a_bound_that_is_none_is_refused_in_one_line(seconds: object) -> None:
+    reply = ask({PARTITION: 0, "max-seconds": seconds}, {"config": to_toml(resolve(Config(**TINY)))})
+    assert "max-seconds = " in str(reply.error.reason)
+
+
+def test_who_tries_another_way_after_an_error_is_cut_short_as_well() -> None:
+    def work() -> None:
+        with at_most(0.05):
+            while True:
+                try:
+                    while True:
+                        pass
+                except Exception:
+                    continue
+
+    with pytest.raises(TooLongError):
+        work()
+
+
 def test_work_without_end_is_cut_short() -> None:
     def work() -> None:
         with at_most(0.05):

@@ -8,7 +8,7 @@ import pytest
 
 from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.earnings import participants
-from fedmeta.experiment.replies import kind_of, replies, why_untrained
+from fedmeta.experiment.replies import kind_of, note_refused, replies, why_untrained
 
 from .helpers import TINY
 
@@ -102,3 +102,22 @@ def test_only_what_was_refused_in_skipped_rounds_is_to_blame(tmp_path: Path) -> 
 
 def test_a_run_without_rounds_is_not_judged(tmp_path: Path) -> None:
     assert why_untrained(folder_of(tmp_path, []), 1) is None
+
+
+def test_each_node_that_was_refused_is_in_the_account_once_and_they_fill_no_disk(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [row(0, 1, None)])
+    for number in (7, 8, 7):
+        note_refused(folder, f"node {number}: it claims partition 0 without a proof")
+    found = replies(folder)
+    assert found is not None
+    assert found["refused_nodes"] == [
+        "node 7: it claims partition 0 without a proof",
+        "node 8: it claims partition 0 without a proof",
+    ]
+    for number in range(300):
+        note_refused(folder, f"node {number}: it claims partition 1 without a proof")
+    assert len(folder.info["refused_nodes"]) == 100
+
+
+def test_an_account_without_refused_nodes_says_nothing_of_them(tmp_path: Path) -> None:
+    assert "refused_nodes" not in (replies(folder_of(tmp_path, [row(0, 1, None)])) or {})
