@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedmeta.errors import FedmetaError
-from fedmeta.experiment import Config, RunFolder, resume, run
+from fedmeta.experiment import Config, Listener, RunFolder, resume, run
 from tests.experiment.helpers import TINY, contents
 
 
@@ -53,3 +53,16 @@ def test_what_is_no_run_json_is_as_none(tmp_path: Path, text: str) -> None:
     (folder.path / "run.json").write_text(text)
     assert folder.info == {}
     assert folder.status == "unreadable"
+
+
+def test_a_run_without_a_place_for_the_secret_says_so_once_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDMETA_STATE", "/dev/null/state")
+    notes: list[str] = []
+    listener = Listener(note=notes.append)
+    path = tmp_path / "run"
+    assert run(Config(**TINY | {"rounds": 1}), out=path, listener=listener).status == "finished"
+    (note,) = (note for note in notes if "/dev/null/state" in note)
+    assert note.endswith("will not count as made here")
+    assert resume(path, {"rounds": 2}).rounds == 2

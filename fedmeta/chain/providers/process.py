@@ -38,7 +38,8 @@ class NodeProcess:
                 # In a session of its own, so that a Ctrl-C reaches us alone and we stop it in order.
                 self._process = subprocess.Popen(
                     command,
-                    cwd=folder,
+                    # Anvil sets the variables of an .env file that lies in its current folder.
+                    cwd="/",
                     stdin=subprocess.DEVNULL,
                     # Banners with private keys, and a line for each request.
                     stdout=subprocess.DEVNULL,

@@ -9,8 +9,10 @@ import pytest
 
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers import binaries
+from fedmeta.chain.providers.folder import FolderLock
 from fedmeta.chain.providers.node import NodeKind, banner, start_node
 from fedmeta.chain.providers.opening import open_chain, require_rules
+from fedmeta.chain.providers.process import NodeProcess
 from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import SPONSOR, options
 
@@ -136,3 +138,23 @@ def test_rules_from_before_shanghai_are_refused_in_one_line(
 def test_rules_that_we_start_chains_with_will_do(kind: str, tmp_path: Path) -> None:
     with open_chain(ChainOptions(provider=kind), tmp_path) as chain:
         require_rules(chain)
+
+
+@pytest.mark.parametrize("name", [".env", ".npmrc", "foundry.toml"])
+def test_a_node_reads_no_settings_of_its_folder(name: str, tmp_path: Path) -> None:
+    # Anvil sets all variables of an .env where it starts; a folder may be a stranger's.
+    (tmp_path / name).write_text("ANVIL_IP_ADDR=0.0.0.0\n")
+    process = NodeProcess(["/bin/sh", "-c", f"cat ./{name} ../{name} >&2; true"], tmp_path)
+    assert process.wait() == 0
+    process.stop()
+    assert "0.0.0.0" not in (tmp_path / "node.log").read_text()
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o077])
+def test_a_chains_folder_is_the_users_alone_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        FolderLock(tmp_path / "chain").release()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "chain").stat().st_mode) == 0o700

@@ -1,9 +1,11 @@
 """What is made for trying out: good for the hosts that it names, and private where it must be."""
 
 import contextlib
+import os
 import ssl
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 from cryptography.x509 import load_pem_x509_certificate
@@ -48,3 +50,16 @@ def test_a_node_has_a_key_of_its_own_on_the_curve_that_flower_asks_for(tmp_path:
     assert private.public_key() == load_ssh_public_key(one.public.read_bytes())
     assert one.public.read_bytes() != other.public.read_bytes()
     assert one.private.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_keys_and_their_folders_are_private_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        key = make_node_key(tmp_path / "keys", "one").private
+        made = make_certificates(tmp_path / "server", ["localhost"])
+    finally:
+        os.umask(before)
+    for private in (key, made.key):
+        assert private.stat().st_mode & 0o777 == 0o600
+        assert private.parent.stat().st_mode & 0o777 == 0o700
