@@ -1,10 +1,10 @@
 """Encrypted key files, as Geth and Foundry write them (Web3 Secret Storage, version 3)."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from fedmeta.errors import UsageError
+from fedmeta.files import read_json
 
 PASSWORD = "FEDMETA_KEYSTORE_PASSWORD"
 
@@ -34,7 +34,7 @@ def read_key(folder: str, name: str, environment: Mapping[str, str]) -> bytes:
     if password is None:
         raise UsageError(f"the environment variable {PASSWORD} is not set; it opens {path}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         secret = bytes(decode_keyfile_json(content, password.encode()))
     except ValueError as error:
         if "MAC" in str(error):

@@ -17,6 +17,7 @@ from fedmeta.errors import RunError, UsageError
 from fedmeta.federation.deployment.options import DeploymentOptions, require_superlink
 from fedmeta.federation.deployment.submission import CONNECTION, QUIET, flwr, program, write_connection
 from fedmeta.federation.deployment.tls import Certificates, make_certificates, make_node_key
+from fedmeta.files import open_own
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
@@ -101,7 +102,7 @@ def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> I
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; the lock ends with the process, however it ends."""
-    with (folder / "lock").open("a") as lock:
+    with open(open_own(folder / "lock", os.O_WRONLY | os.O_APPEND), "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -161,7 +162,7 @@ def _process(
     path = os.pathsep.join([str(Path(program(name)).parent), os.environ.get("PATH", "")])
     # Flower starts its own programs by name; what they load may be of the current folder.
     environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": path}
-    with log.open("wb") as file:
+    with open(open_own(log, os.O_WRONLY | os.O_TRUNC), "wb") as file:
         process = subprocess.Popen(
             [program(name), *arguments],
             stdout=file,
