@@ -58,7 +58,13 @@ class Recorder:
         self.covered = covered
         self.track = track
         self._columns = _Columns(signed=config.chain.enabled, paid=config.incentives.rule != "none")
-        self._logs = {name: self._open(name) for name in LOGS}
+        self._logs: dict[str, _Log] = {}
+        try:
+            for name in LOGS:
+                self._logs[name] = self._open(name)
+        except OSError:
+            self.close()
+            raise
         self._pending: tuple[RoundRecord, Snapshot, dict[str, int]] | None = None
         self._clock = time.monotonic()
 

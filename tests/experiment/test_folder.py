@@ -70,7 +70,7 @@ def test_a_log_of_errors_takes_over_no_linked_file_and_no_control_character(tmp_
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "errors.log").symlink_to(tmp_path / "secret")
     log = ErrorLog(tmp_path / "errors.log", lambda _: None)
-    log.add(1, 3, Failure("\x1b[2JValueError: \u202egone", "file:1", "Traceback \x9b31m\n"))
+    log.add(1, 3, Failure("\x1b[2JValueError: \u202egone", "Traceback \x9b31m\n", "file:1"))
     said = (tmp_path / "errors.log").read_text()
     assert "secret" not in said
     assert "\\x1b[2JValueError: \\u202egone" in said
