@@ -6,7 +6,6 @@ settings, as `fedmeta run` does; then the ServerApp runs the rounds itself.
 """
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,6 +27,7 @@ from fedmeta.federation.deployment.patience import PatientGrid
 from fedmeta.federation.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
 from fedmeta.federation.remote.app import ClientSide, build_remote_app
 from fedmeta.federation.signing import Signing
+from fedmeta.files import parse_toml
 from fedmeta.learning import keep_freed_memory
 from fedmeta.options import nearest
 from fedmeta.registry import own_parts_only
@@ -74,8 +74,8 @@ def settings_of(given: RunConfig) -> dict[str, Any]:
     own = {EXPERIMENT, OUT, SET, CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY}
     settings = {key: value for key, value in given.items() if key not in own and value != ""}
     try:
-        more = tomllib.loads(f"{SET} = {{{given.get(SET) or ''}}}")[SET]
-    except tomllib.TOMLDecodeError as error:
+        more = parse_toml(f"{SET} = {{{given.get(SET) or ''}}}")[SET]
+    except ValueError as error:
         raise ConfigError(
             f"set = {given.get(SET)!r} is not TOML ({error}): write 'data.shots=5, learner.inner_lr=0.1'"
         ) from None

@@ -1,10 +1,50 @@
-"""Atomic file writes, and the one form of JSON that fedmeta writes."""
+"""Files of anybody: read within limits, written whole; and JSON, TOML and text that do no harm.
 
+Whatever reads a file that may have come from somebody else opens it here. A file that cannot be used
+raises an `OSError` whose ``strerror`` says why, contents that cannot be parsed a `ValueError`; both are
+one short phrase.
+"""
+
+import errno
+import io
 import json
 import math
 import os
+import re
+import secrets
+import stat
+import tomllib
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+MOST_JSON = 8 << 20
+"""Bytes of a JSON document: a hostile one takes up to 60 times that in memory."""
+MOST_INFO = 1 << 20
+"""Bytes of a ``run.json``, which is read again and again."""
+MOST_TOML = 4 << 20
+"""Bytes of a config."""
+MOST_LINE = 1 << 20
+"""Bytes of a line of a log."""
+MOST_TENSORS = 4 << 30
+"""Bytes of a file of tensors."""
+
+_DEEPEST = 100
+_BRACKETS = re.compile(r"[\[\]{}]")
+_BRACKET_BYTES = re.compile(rb"[\[\]{}]")
+_MOST_DIGITS = 100
+_LONG_NUMBER = re.compile(rf"[0-9_]{{{_MOST_DIGITS + 1}}}")
+_KEY = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+# tomllib takes time that grows with the square of a dotted key's length.
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{{_DEEPEST}}}")
+_TEMPORARY = ".fedmeta-{}.tmp"
+# C0 but for tab and line feed, DEL and C1; what turns the direction of writing; what ends a line or is
+# not seen at all. Joiners stay: words of some scripts need them.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def to_json(value: Any, **layout: Any) -> str:
@@ -29,15 +69,198 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def printable(text: str) -> str:
+    r"""Return text that changes nothing on a terminal but by its letters.
+
+    Control characters other than tab and line feed, those that turn the direction of writing, and tags
+    that nobody sees are escaped, as ``\x1b`` or ``\u202e``.
+    """
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def one_line(text: object, most: int = 1000) -> str:
+    """Return a text as one printable line of at most `most` characters."""
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def open_file(path: Path, most: int | None = None, follow: bool = True) -> io.BufferedReader:
+    """Open a file to read it, if it is one: a pipe or a device could keep its reader forever.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have; None: any number.
+        follow: Whether it may be a symbolic link.
+
+    Raises:
+        OSError: If it cannot be opened, is no regular file, or is too large.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    try:
+        found = os.fstat(number)
+        _require_regular(path, found)
+        if most is not None and found.st_size > most:
+            raise _too_large(path, most)
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_file(path: Path, most: int, follow: bool = True) -> bytes:
+    """Return what a file holds; see `open_file`."""
+    with open_file(path, most, follow) as file:
+        # It may grow while it is read, and what the system itself shows as a file has no size.
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise _too_large(path, most)
+    return data
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a log with their ends; a last one that is still being written is left out.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file.
+        ValueError: If a line is longer than any that is written.
+    """
+    with open_file(path) as file:
+        while (line := file.readline(MOST_LINE + 1)).endswith(b"\n"):
+            yield line
+        if len(line) > MOST_LINE:
+            raise ValueError("a line is too long")
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return the values of a JSON text, which may have been written to break its reader.
+
+    Raises:
+        ValueError: If it is not JSON, nested too deeply, or has a whole number of too many digits.
+    """
+    # Python's parser crashes on deep nesting where py-evm has raised the limit of recursion.
+    if _depth(data) > _DEEPEST:
+        raise ValueError(f"nested more than {_DEEPEST} deep")
+    return _DECODER.decode(data if isinstance(data, str) else data.decode())
+
+
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Return what a JSON file holds; raises as `read_file` and `parse_json` do."""
+    return parse_json(read_file(path, most))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the values of a TOML text, which may have been written to break its reader.
+
+    Raises:
+        ValueError: If it is not TOML, nested too deeply, or has a whole number of too many digits.
+    """
+    if _depth(text) > _DEEPEST or _LONG_KEY.search(text):
+        raise ValueError(f"nested more than {_DEEPEST} deep")
+    if _LONG_NUMBER.search(text):
+        raise ValueError(f"has a number of more than {_MOST_DIGITS} digits")
+    return tomllib.loads(text)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds; raises as `read_file` and `parse_toml` do."""
+    return parse_toml(read_file(path, MOST_TOML).decode("utf-8").replace("\r\n", "\n"))
+
+
+def reason(error: Exception) -> str:
+    """Return why a file could not be read, in a phrase."""
+    found = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return one_line(found, 200)
+
+
+def _depth(data: bytes | str) -> int:
+    """Return an upper bound of how deeply brackets are nested, at no cost where there are few."""
+    if isinstance(data, str):
+        opened, found = data.count("[") + data.count("{"), _BRACKETS.finditer(data)
+        return opened if opened <= _DEEPEST else _deepest(one[0] in "[{" for one in found)
+    opened = data.count(b"[") + data.count(b"{")
+    if opened <= _DEEPEST:
+        return opened
+    return _deepest(one[0] in b"[{" for one in _BRACKET_BYTES.finditer(data))
+
+
+def _deepest(opening: Iterator[bool]) -> int:
+    return max(accumulate(1 if one else -1 for one in opening))
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of more than {_MOST_DIGITS} digits")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def _require_regular(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+
+
+def _too_large(path: Path, most: int) -> OSError:
+    return OSError(errno.EFBIG, f"Larger than {most >> 20} MiB", str(path))
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Open a file that is not there yet to write it.
+
+    Raises:
+        OSError: If there is anything at `path`, a symbolic link included, or it cannot be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def open_own(path: Path, flags: int, mode: int = 0o666) -> int:
+    """Open a file of one's own to write it, made if missing; return its number.
+
+    Args:
+        path: The file.
+        flags: Of `os.open`, besides those that keep out links, pipes and devices.
+        mode: Its permissions if it is made, as far as the umask leaves them.
+
+    Raises:
+        OSError: If it cannot be opened, or is a symbolic link or no regular file.
+    """
+    guards = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        number = os.open(path, flags | guards, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(
+                errno.ELOOP, "A symbolic link, which is not written through", str(path)
+            ) from None
+        raise
+    try:
+        _require_regular(path, os.fstat(number))
+    except OSError:
+        os.close(number)
+        raise
+    return number
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a crash leaves either the old or the new file, whole.
+
+    A symbolic link at `path` is replaced, and where it leads to is left alone.
 
     Raises:
         OSError: If the disk is full or not writable; the old file is untouched then.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(_TEMPORARY.format(secrets.token_hex(8)))
     try:
-        with temporary.open("wb") as file:
+        with open_new(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -50,3 +273,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell whether a file is what `write_atomically` leaves in a process that is killed."""
+    return path.match(_TEMPORARY.format("*"))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed left unfinished in a folder that nobody writes to now."""
+    for path in folder.iterdir():
+        if is_unfinished(path):
+            path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedmeta.errors import ConfigError
+from fedmeta.files import one_line
 
 
 class Options(BaseModel):
@@ -55,7 +56,7 @@ def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = 
 
 def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
-    full = [str(part) for part in first["loc"]]
+    full = [_shortened(str(part)) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         key = ".".join([where, *full] if where else full)
         return f"unknown key '{key}': {nearest(full[-1], _fields_at(kind, full[:-1]))}"
@@ -66,8 +67,12 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) ->
     reason = _PLAIN_WORDS.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     reason = reason[:1].lower() + reason[1:]
     # A whole group's value says less than the reason does.
-    got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
+    got = "" if isinstance(first["input"], Mapping) else f" (got {_shortened(repr(first['input']))})"
     return f"{key}: {reason}{got}" if key else reason
+
+
+def _shortened(text: str) -> str:
+    return one_line(text, 200)
 
 
 _PLAIN_WORDS = {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedmeta.errors import UsageError
+from fedmeta.files import read_json
 
 PASSWORD = "FEDMETA_KEYSTORE_PASSWORD"
 
@@ -47,7 +48,7 @@ def open_key(path: Path, password: str) -> bytes:
     from eth_keyfile.keyfile import decode_keyfile_json
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         secret = bytes(decode_keyfile_json(content, password.encode()))
     except ValueError as error:
         if "MAC" in str(error):

@@ -195,6 +195,6 @@ def _with_chain(
 
 
 def _print(table: "Table") -> None:
-    from rich.console import Console
+    from fedmeta.cli.screen import SafeConsole
 
-    Console(highlight=False, soft_wrap=True).print(table)
+    SafeConsole().print(table)

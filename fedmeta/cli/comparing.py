@@ -47,7 +47,7 @@ class ComparisonDisplay(Screen):
         self.console.print(f"{self._all} runs{known} -> {folder}")
         if self.live and self._done < self._all:
             progress = self._start(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TextColumn("{task.completed}/{task.total}"),
                 TimeElapsedColumn(),
@@ -66,7 +66,7 @@ class ComparisonDisplay(Screen):
             self._progress.update(self._bars[""], completed=self._done)
         seconds = time.monotonic() - self._began_at[job.name]
         how = f"failed: {job.error}" if job.status == "failed" else f"finished in {seconds:.1f} s"
-        self.console.print(f"{self._done}/{self._all} {job.name} {how}", markup=False)
+        self.console.print(f"{self._done}/{self._all} {job.name} {how}")
 
     def _advanced(self, job: Job, done: int, rounds: int) -> None:
         if self._progress:

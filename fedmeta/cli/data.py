@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from fedmeta.cli.learned import Samples
 from fedmeta.cli.run import Json
-from fedmeta.files import to_json
+from fedmeta.cli.screen import SafeConsole
+from fedmeta.files import one_line, to_json
 
 app = typer.Typer(
     help="List the data sets, fetch one from its official address, or check files of your own.",
@@ -96,7 +96,7 @@ def check(
     width = max(len(label) for label, _ in found.lines) + 2
     for label, text in (*found.lines, *(("note", note) for note in found.notes)):
         # A file's name may be no text at all.
-        typer.echo(f"{label:{width}}{text}".encode(errors="replace").decode())
+        typer.echo(f"{label:{width}}{one_line(text, 4000)}".encode(errors="replace").decode())
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _bars() -> Iterator[Callable[[str, int, int], None] | None]:
 
     Drawing begins with the first bytes, so that an error before them stays a line of its own.
     """
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     if not console.is_terminal:
         yield None
         return

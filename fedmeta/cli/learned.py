@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmeta.cli.run import Json, RunPath, TrustCode
-from fedmeta.files import to_json
+from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:
     from fedmeta.experiment.learned.folders import Answer
@@ -87,7 +87,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     folders = Folders(support, query, steps, invert.value, transductive, samples.bits)
     answer = adapt_folders(Learned.open(run_folder, best, trust_code=trust_code), folders)
     for note in answer.notes:
-        sys.stderr.write(f"fedmeta: {note}\n")
+        sys.stderr.write(f"fedmeta: {one_line(note)}\n")
     if save:
         answer.adapted.save(save)
     if as_json:
@@ -97,11 +97,13 @@ def adapt(  # noqa: PLR0913 (one for each option)
 
 
 def _show(answer: "Answer") -> None:
-    width = max(len(one.file) for one in answer.files)
-    names = max(len(one.label) for one in answer.files)
+    width = max(len(one_line(one.file)) for one in answer.files)
+    names = max(len(one_line(one.label)) for one in answer.files)
     for one in answer.files:
-        wrong = "" if one.truth in (None, one.label) else f"  (is {one.truth})"
-        line = f"{one.file:{width}}  {one.label:{names}}  {one.probability:.3f}{wrong}"
+        wrong = "" if one.truth in (None, one.label) else f"  (is {one_line(one.truth)})"
+        line = (
+            f"{one_line(one.file):{width}}  {one_line(one.label):{names}}  {one.probability:.3f}{wrong}"
+        )
         # A file's name may be no text at all.
         typer.echo(line.encode(errors="replace").decode())
     if answer.accuracy is not None:
@@ -133,7 +135,7 @@ def export(
     plain = learned.export(path)
     code = plain.code and plain.code.replace(json.dumps(FILE), json.dumps(str(path)))
     for note in learned.notes:
-        sys.stderr.write(f"fedmeta: {note}\n")
+        sys.stderr.write(f"fedmeta: {one_line(note)}\n")
     left_out = learned.beside_weights
     if as_json:
         shapes = {name: list(value.shape) for name, value in plain.tensors.items()}

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.cli.run import Json
-from fedmeta.files import to_json
+from fedmeta.files import one_line, to_json
+
+_WIDEST = 1000
 
 
 class Kind(StrEnum):
@@ -43,10 +45,12 @@ def list_(
     if not rows:
         typer.echo(f"no {kind.value} yet")
         return
-    widths = [max(len(str(row[key])) for row in rows) for key in rows[0]]
-    for row in rows:
-        cells = [str(value).ljust(width) for value, width in zip(row.values(), widths, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
+    shown = [[one_line(value, _WIDEST) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for cells in shown:
+        typer.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        )
 
 
 def _experiments() -> list[dict[str, Any]]:
@@ -66,13 +70,18 @@ def _runs(parent: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "run": str(path.parent),
-                "experiment": info.get("experiment", "?"),
+                "experiment": _plain(info.get("experiment", "?")),
                 "status": folder.status,
-                "seed": info.get("seed", "?"),
-                "seconds": info.get("wall_seconds", ""),
+                "seed": _plain(info.get("seed", "?")),
+                "seconds": _plain(info.get("wall_seconds", "")),
             }
         )
     return rows
+
+
+def _plain(value: object) -> object:
+    # Of a run of anybody: a list or a table is no name and no number.
+    return value if isinstance(value, str | int | float) else "?"
 
 
 def _comparisons(parent: Path) -> list[dict[str, Any]]:
@@ -85,11 +94,11 @@ def _comparisons(parent: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "comparison": str(path.parent),
-                "experiment": found.data.get("experiment", "?"),
+                "experiment": _plain(found.data.get("experiment", "?")),
                 "status": found.status,
                 "arms": ",".join(arm["name"] for arm in found.data.get("arms", [])) or "?",
                 "seeds": len(found.data.get("seeds", [])),
-                "seconds": found.data.get("wall_seconds", ""),
+                "seconds": _plain(found.data.get("wall_seconds", "")),
             }
         )
     return rows

@@ -23,9 +23,10 @@ from fedmeta.cli import (
     serve,
 )
 from fedmeta.cli.run import DEBUG
+from fedmeta.cli.screen import MOST_SHOWN
 from fedmeta.cli.streams import LastingFile
 from fedmeta.errors import FedmetaError
-from fedmeta.files import to_json
+from fedmeta.files import one_line, to_json
 
 app = typer.Typer(
     name="fedmeta",
@@ -106,7 +107,7 @@ def _complain_unexpected(error: Exception, arguments: list[str]) -> None:
 
 
 def _complain(message: str, arguments: list[str]) -> None:
-    line = " ".join(message.split())
+    line = one_line(message, MOST_SHOWN)
     sys.stderr.write(f"fedmeta: {line}\n")
     if "--json" in arguments:
         sys.stdout.write(to_json({"status": "error", "error": line}) + "\n")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedmeta.cli.run import Json
-from fedmeta.files import to_json
+from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:
     from fedmeta.report.writing import Written
@@ -48,7 +48,7 @@ def report(
     written = write_report(folders, out, png, csv)
     problems = [f"{part.name}: {part.problem}" for part in written.parts if part.problem]
     for line in problems:
-        typer.echo(f"fedmeta: {' '.join(line.split())}", err=True)
+        typer.echo(f"fedmeta: {one_line(line)}", err=True)
     if as_json:
         typer.echo(to_json(_plain(written)))
     else:

@@ -3,10 +3,34 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
+from rich.text import Text
+
+from fedmeta.cli.streams import styled
+from fedmeta.files import one_line, printable
+
+
+class SafeConsole(Console):
+    """Shows text as it is: what stands in it is no markup, and moves no cursor.
+
+    Args:
+        stderr: Where to, instead of stdout.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        file = styled(sys.stderr if stderr else sys.stdout)
+        super().__init__(file=file, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return a text, or a cell of a table, as it is to be drawn."""
+        return super().render_str(printable(text), **how)
+
+
+MOST_SHOWN = 4000
+"""Characters of a line about a problem; what somebody else wrote may be of any length."""
 
 
 class Screen:
@@ -18,7 +42,7 @@ class Screen:
     """
 
     def __init__(self, quiet_stdout: bool, every: float) -> None:
-        self.console = Console(stderr=quiet_stdout, highlight=False, soft_wrap=True)
+        self.console = SafeConsole(stderr=quiet_stdout)
         self.live = self.console.is_terminal and not quiet_stdout
         self.every = every
         self._progress: Progress | None = None
@@ -52,7 +76,7 @@ class Screen:
         return True
 
     def _traceback(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{printable(text)}\n")
 
     def _note(self, line: str) -> None:
-        sys.stderr.write(f"fedmeta: {line}\n")
+        sys.stderr.write(f"fedmeta: {one_line(line, MOST_SHOWN)}\n")

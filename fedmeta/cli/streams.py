@@ -5,6 +5,9 @@ import errno
 import io
 import os
 import sys
+from typing import IO, cast
+
+from fedmeta.files import printable
 
 _PLAIN = str.maketrans({"±": "+-", "…": "...", "–": "-", "—": "-", "’": "'", "“": '"', "”": '"'})
 _GONE = (errno.EPIPE, errno.EIO)
@@ -33,6 +36,33 @@ class LastingFile(io.FileIO):
             return len(memoryview(data))  # type: ignore[arg-type]
 
 
+class PlainText(io.TextIOWrapper):
+    """A stream whose text changes nothing on a terminal but by its letters, whoever it comes from."""
+
+    def write(self, text: str) -> int:
+        """Write text with its control characters escaped."""
+        super().write(printable(text))
+        return len(text)
+
+
+class _Styled:
+    """The same stream for a library that writes the terminal's colours and cursor itself."""
+
+    def __init__(self, stream: PlainText) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return io.TextIOWrapper.write(self._stream, text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def styled(stream: IO[str]) -> IO[str]:
+    """Return a stream that takes control characters, for text that was made `printable` before."""
+    return cast(IO[str], _Styled(stream)) if isinstance(stream, PlainText) else stream
+
+
 def steady() -> LastingFile:
     """Replace this process's stdout and stderr by ones that last; return the file behind stdout."""
     for number in range(3):
@@ -50,9 +80,7 @@ def steady() -> LastingFile:
         file = LastingFile(number, "wb", closefd=False)
         encoding = before.encoding if before is not None else "utf-8"
         buffered = file.isatty() or name == "stderr"
-        text = io.TextIOWrapper(
-            io.BufferedWriter(file), encoding, errors="fedmeta", line_buffering=buffered
-        )
+        text = PlainText(io.BufferedWriter(file), encoding, errors="fedmeta", line_buffering=buffered)
         setattr(sys, name, text)
         files.append(file)
     return files[0]

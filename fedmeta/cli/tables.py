@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
-from rich.text import Text
 
 from fedmeta.experiment import Result
 from fedmeta.experiment.earnings import UNITS, Participant
@@ -118,7 +117,7 @@ def reasons_table(replies: Mapping[str, Any]) -> Table:
         said = f"{row['example']} (client {row['example_client']}, round {row['example_round']})"
         if row["norms"] and row["norms"][0] < row["norms"][1]:
             said += f"; norms from {row['norms'][0]:.4g} to {row['norms'][1]:.4g}"
-        cells = (str(row["count"]), row["outcome"], str(row["clients"]), "-".join(rounds), Text(said))
+        cells = (str(row["count"]), row["outcome"], str(row["clients"]), "-".join(rounds), said)
         table.add_row(*cells)
     if len(replies["reasons"]) > SHOWN_REASONS:
         table.caption = "see run.json for more"

@@ -7,23 +7,34 @@ learns, such as frozen layers, is the same in all checkpoints: ``constants.safet
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedmeta.federation import Snapshot
-from fedmeta.files import to_json, write_atomically
+from fedmeta.files import (
+    MOST_JSON,
+    MOST_TENSORS,
+    one_line,
+    parse_json,
+    read_file,
+    reason,
+    to_json,
+    write_atomically,
+)
 from fedmeta.learning import Tensors
 
 KEPT_GENERATIONS = 2
 CONSTANTS = "constants.safetensors"
-_NAME = re.compile(r"round-(\d+)\.(?:json|safetensors)")
+_NAME = re.compile(r"round-([0-9]{6,18})\.(?:json|safetensors)")
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,15 @@ class Manifest:
         constants_sha256: Of the file of the model's constants; None if it has none.
     """
 
-    round: int
+    round: Count
     sha256: str
-    log_bytes: dict[str, int]
-    best_round: int | None = None
-    best_score: float | None = None
+    log_bytes: dict[str, Count]
+    best_round: Count | None = None
+    best_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
     constants_sha256: str | None = None
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 class DamagedCheckpointError(Exception):
@@ -169,11 +183,17 @@ class CheckpointStore:
     def _read_manifest(self, round_: int) -> Manifest:
         path = self._manifest(round_)
         try:
-            values: dict[str, Any] = json.loads(path.read_bytes())
-            manifest = Manifest(**values)
+            data = read_file(path, MOST_JSON)
+            values = parse_json(data)
+            if not isinstance(values, dict) or values.keys() - {one.name for one in fields(Manifest)}:
+                raise ValueError
+            manifest = _MANIFEST.validate_json(data, strict=True)
         except OSError as error:
-            raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
-        except (ValueError, TypeError):
+            raise DamagedCheckpointError(f"{path}: {reason(error)}") from None
+        except ValidationError as error:
+            where = one_line(".".join(map(str, error.errors()[0]["loc"])), 100)
+            raise DamagedCheckpointError(f"{path}: not a checkpoint manifest: '{where}'") from None
+        except ValueError:
             raise DamagedCheckpointError(f"{path}: not a checkpoint manifest") from None
         if manifest.round != round_:
             raise DamagedCheckpointError(f"{path}: says round {manifest.round}")
@@ -186,18 +206,41 @@ class CheckpointStore:
         return self.folder / f"round-{round_:06d}.json"
 
 
+def misfit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
+    """Return how the tensors of a checkpoint differ from what they must look like; None if they fit.
+
+    The right hash says that a file is whole, and nothing of who wrote it.
+
+    Args:
+        found: The checkpoint's.
+        wanted: Tensors of the same names, shapes and kinds; their values do not matter.
+    """
+    for name in sorted(wanted.keys() ^ found.keys()):
+        return f"'{one_line(name, 100)}' {'is missing' if name in wanted else 'is no part of the model'}"
+    for name, value in found.items():
+        like = wanted[name]
+        if value.shape != like.shape:
+            return f"'{name}' has the shape {list(value.shape)[:8]}, not {list(like.shape)}"
+        if value.dtype != like.dtype:
+            return f"'{name}' is of {value.dtype}, not {like.dtype}".replace("torch.", "")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return f"'{name}' holds numbers that are not finite"
+    return None
+
+
 def _read(path: Path, sha256: str | None) -> Tensors:
     """Read a file of tensors, and require that it is the one that a manifest names."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, MOST_TENSORS)
     except OSError as error:
-        raise DamagedCheckpointError(f"{path}: {error.strerror}") from None
+        raise DamagedCheckpointError(f"{path}: {reason(error)}") from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DamagedCheckpointError(f"{path}: its SHA-256 is not the one in its manifest")
     try:
         return load(data)
-    except SafetensorError as error:
-        raise DamagedCheckpointError(f"{path}: {error}") from None
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        # Of a kind of numbers that torch lacks, say.
+        raise DamagedCheckpointError(f"{path}: {reason(error)}") from None
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedmeta.errors import FedmetaError
 from fedmeta.federation.failures import Failure, failure_of, watched
-from fedmeta.files import write_atomically
+from fedmeta.files import open_file, printable, write_atomically
 
 ERRORS = "errors.log"
 MOST_KINDS = 50
@@ -72,10 +72,21 @@ class ErrorLog:
             return
         with suppress(OSError):
             if self._earlier is None:
-                self._earlier = self.path.read_bytes()[-KEPT_BYTES:] if self.path.exists() else b""
+                self._earlier = _end_of(self.path)
             more = f"and {self._others} failures of other kinds\n" if self._others else ""
             text = "".join(kind.text for kind in self._kinds.values()) + more
-            write_atomically(self.path, self._earlier + text.encode(errors="backslashreplace"))
+            data = printable(text).encode(errors="backslashreplace")
+            write_atomically(self.path, self._earlier + data)
+
+
+def _end_of(path: Path) -> bytes:
+    try:
+        # A link could bring in what belongs elsewhere.
+        with open_file(path, follow=False) as file:
+            file.seek(max(0, file.seek(0, 2) - KEPT_BYTES))
+            return file.read(KEPT_BYTES)
+    except OSError:
+        return b""
 
 
 @contextmanager

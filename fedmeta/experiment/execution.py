@@ -20,7 +20,7 @@ from fedmeta.errors import (
     UsageError,
 )
 from fedmeta.experiment import plan as planning
-from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest
+from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest, misfit
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.earnings import participants
 from fedmeta.experiment.engines import open_federation
@@ -35,7 +35,8 @@ from fedmeta.experiment.tracking.tracker import tracked
 from fedmeta.experiment.training import final_test, train
 from fedmeta.federation import Federation, Learner, Rewards, Snapshot, StepResult
 from fedmeta.federation.signing import Checking
-from fedmeta.learning import expand_state
+from fedmeta.files import remove_unfinished
+from fedmeta.learning import Tensors, expand_state
 
 if TYPE_CHECKING:
     from fedmeta.experiment.ledger import RunLedger
@@ -106,7 +107,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
     """
     folder, config = parts.folder, parts.config
     folder.checkpoints.keep_constants(parts.learner.constants)
-    start = _newest(folder, parts.recorder, listener)
+    start = _newest(parts, listener)
     if parts.ledger:
         parts.ledger.start()
     listener.started(folder, config, start.round if start else 0)
@@ -173,18 +174,24 @@ def _train(parts: _Parts, start: Snapshot | None, federation: Federation | None)
 
 def _untrained(parts: _Parts) -> Snapshot:
     """Return the initial state of a run without rounds, and keep it as the checkpoint of round 0."""
-    state = parts.learner.init_state()
-    if parts.config.training == "local":
-        clients = planning.population(parts.config).train
-        state = expand_state(state, clients)
-    snapshot = Snapshot(0, state, {})
+    snapshot = Snapshot(0, _initial(parts), {})
     parts.folder.checkpoints.save(snapshot, dict.fromkeys(LOGS, 0), None)
     return snapshot
 
 
-def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapshot | None:
+def _initial(parts: _Parts) -> Tensors:
+    state = parts.learner.init_state()
+    if parts.config.training == "local":
+        return expand_state(state, planning.population(parts.config).train)
+    return state
+
+
+def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
     """Find the newest good checkpoint, and put the folder back to how it was then."""
+    folder, recorder = parts.folder, parts.recorder
     folder.checkpoints.folder.mkdir(exist_ok=True)
+    for place in (folder.path, folder.checkpoints.folder):
+        remove_unfinished(place)
     logged = len(folder.metrics())
     found: tuple[Snapshot, Manifest] | None = None
     for candidate in folder.checkpoints.newest_first():
@@ -194,6 +201,8 @@ def _newest(folder: RunFolder, recorder: Recorder, listener: Listener) -> Snapsh
             listener.note(
                 f"checkpoint of round {candidate[0].round}: {short} is shorter than it was then"
             )
+        elif wrong := misfit(candidate[0].state, _initial(parts)):
+            listener.note(f"checkpoint of round {candidate[0].round}: {wrong}: not used")
         else:
             found = candidate
             _require_same_constants(folder, candidate[1])

@@ -1,10 +1,9 @@
 """A run on disk: its files, who may write to them, and how they are read back."""
 
 import fcntl
-import json
 import os
+import secrets
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +16,19 @@ from fedmeta.experiment.checkpoint import CheckpointStore
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.trust import require_no_links
 from fedmeta.federation import StepResult
-from fedmeta.files import to_json, write_atomically
+from fedmeta.files import (
+    MOST_INFO,
+    one_line,
+    open_file,
+    open_own,
+    parse_json,
+    read_json,
+    read_lines,
+    read_toml,
+    reason,
+    to_json,
+    write_atomically,
+)
 from fedmeta.options import nearest, parse_options
 
 LOGS = ("metrics.jsonl", "clients.jsonl")
@@ -30,6 +41,14 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "final": list,
 }
 """Of entries of ``run.json``."""
+_COLUMNS: dict[str, Mapping[str, type]] = {
+    "metrics.jsonl": dict.fromkeys(
+        ("round", "tasks", "cohort", "admitted", "bytes_down", "skipped"), int
+    ),
+    "clients.jsonl": dict.fromkeys(("round", "client", "tasks", "admitted"), int),
+    "test.jsonl": {"client": int, "steps": list},
+}
+"""What every row has, and what of: nobody else's rows are added up otherwise."""
 
 
 class RunFolder:
@@ -62,9 +81,12 @@ class RunFolder:
         taken = f"{path} exists already: choose another --out, or go on with `fedmeta resume {path}`"
         if path.exists():
             raise UsageError(taken)
-        new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        # Nobody can have put anything under a name that is drawn now.
+        new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
-            (new / "checkpoints").mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new.mkdir()
+            (new / "checkpoints").mkdir()
             text = to_toml(config).encode()
             write_atomically(new / "config.toml", text)
             seals.seal(new, text)
@@ -115,9 +137,9 @@ class RunFolder:
     def config(self) -> Config:
         """The resolved config of the run."""
         try:
-            values = tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.path / 'config.toml'}: {error}") from None
+            values = read_toml(self.path / "config.toml")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.path / 'config.toml'}: {reason(error)}") from None
         return parse_options(Config, values)
 
     def replace_config(self, config: Config) -> None:
@@ -135,15 +157,21 @@ class RunFolder:
         Raises:
             UsageError: If another process is running in the folder.
         """
+        for place in ("checkpoints", "chain"):
+            if (self.path / place).is_symlink():
+                raise UsageError(
+                    f"{self.path / place} is a link: a run writes into its own folder alone; "
+                    "put what it leads to in its place"
+                )
         try:
-            lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            lock = open_own(self.path / "run.lock", os.O_RDWR)
         except OSError as error:
             raise UsageError(f"cannot write to {self.path}: {error.strerror}") from None
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.read(lock, 32).decode() or "unknown"
+                holder = one_line(os.read(lock, 32).decode(errors="replace")) or "unknown"
                 raise UsageError(f"{self.path} is in use by process {holder}: wait or stop it") from None
             os.ftruncate(lock, 0)
             os.pwrite(lock, str(os.getpid()).encode(), 0)
@@ -158,7 +186,7 @@ class RunFolder:
         An entry that a run goes on with is left out where it is of another kind than a run writes.
         """
         try:
-            info = json.loads((self.path / "run.json").read_bytes())
+            info = read_json(self.path / "run.json", MOST_INFO)
         except (OSError, ValueError):
             return {}
         known = info if isinstance(info, dict) else {}
@@ -179,7 +207,7 @@ class RunFolder:
     def held(self) -> bool:
         """Tell whether a process works in the folder."""
         try:
-            with (self.path / "run.lock").open() as lock:
+            with open_file(self.path / "run.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -232,10 +260,16 @@ class RunFolder:
 
     def _rows(self, log: str) -> list[dict[str, Any]]:
         path = self.path / log
+        columns = _COLUMNS[log]
         rows: list[dict[str, Any]] = []
         try:
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                rows.append(json.loads(line))
+            for line in read_lines(path):
+                row = parse_json(line)
+                if not isinstance(row, dict) or not all(
+                    isinstance(row.get(key), kind) for key, kind in columns.items()
+                ):
+                    raise ValueError
+                rows.append(row)
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from None
         except ValueError:

@@ -1,7 +1,6 @@
 """The run's side of the ledger: which finished rounds it is told of, and what came of them."""
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -32,6 +31,7 @@ from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.earnings import UNITS
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.federation import DeploymentOptions, RayOptions
+from fedmeta.files import open_file, parse_json
 
 FINISH_SECONDS = 120.0
 """How long a finished run waits for a chain that answers."""
@@ -80,9 +80,9 @@ class FinishedRounds:
         """Yield the rounds that were logged since the last call."""
         models = {
             row["round"]: bytes.fromhex(row["model"])
-            for row in map(json.loads, self._new_lines(self._metrics))
+            for row in map(parse_json, self._new_lines(self._metrics))
         }
-        rows = ((json.loads(line), line) for line in self._new_lines(self._clients))
+        rows = ((parse_json(line), line) for line in self._new_lines(self._clients))
         for round_, group in groupby(rows, key=lambda pair: pair[0]["round"]):
             evidence = hashlib.sha256()
             contributions = []
@@ -94,7 +94,7 @@ class FinishedRounds:
             yield FrozenRound(round_, models[round_], evidence.digest(), tuple(contributions))
 
     def _new_lines(self, path: Path) -> list[bytes]:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(self._read[path])
             lines = file.readlines()
             self._read[path] = file.tell()

@@ -13,7 +13,7 @@ from fedmeta.experiment.checkpoint import Manifest
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import LOGS, RunFolder
 from fedmeta.federation import ClientRecord, RoundRecord, Snapshot, counting_missing, tensors_digest
-from fedmeta.files import finite, to_json
+from fedmeta.files import finite, open_own, to_json
 
 RoundListener = Callable[[RoundRecord], None]
 
@@ -58,22 +58,31 @@ class Recorder:
         self.covered = covered
         self.track = track
         self._columns = _Columns(signed=config.chain.enabled, paid=config.incentives.rule != "none")
-        self._logs = {name: self._open(name) for name in LOGS}
+        self._logs: dict[str, _Log] = {}
+        try:
+            for name in LOGS:
+                self._logs[name] = self._open(name)
+        except OSError:
+            self.close()
+            raise
         self._pending: tuple[RoundRecord, Snapshot, dict[str, int]] | None = None
         self._clock = time.monotonic()
 
     def _open(self, name: str) -> _Log:
         path = self.folder.path / name
-        return _Log(path.open("ab"), path.stat().st_size)
+        file = os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND), "ab")
+        return _Log(file, path.stat().st_size)
 
     def shorter_than(self, manifest: Manifest) -> str | None:
         """Return the name of a log that lost lines since a checkpoint, or None if none did."""
-        return next((n for n, log in self._logs.items() if log.length < manifest.log_bytes[n]), None)
+        return next(
+            (n for n, log in self._logs.items() if log.length < manifest.log_bytes.get(n, 0)), None
+        )
 
     def rewind(self, manifest: Manifest | None) -> None:
         """Cut the logs back to where they were at a checkpoint; None: to nothing."""
         for name, log in self._logs.items():
-            log.length = manifest.log_bytes[name] if manifest else 0
+            log.length = manifest.log_bytes.get(name, 0) if manifest else 0
             log.file.truncate(log.length)
 
     def on_round(self, record: RoundRecord, snapshot: Snapshot) -> None:

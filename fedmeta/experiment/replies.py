@@ -1,6 +1,5 @@
 """What became of everything that clients were asked for, and whether the run learned from it."""
 
-import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from typing import Any
 
 from fedmeta.experiment.error_log import ERRORS
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.files import parse_json, read_lines
 
 COUNTS = ("admitted", "quarantined", "late", "lost", "surplus")
 LISTED = 20
@@ -154,9 +154,8 @@ def _reasons(refused: Iterable[Mapping[str, Any]]) -> list[_Reason]:
 
 def _refused(folder: RunFolder, rounds: Container[int] | None = None) -> Iterator[dict[str, Any]]:
     # Most lines are of admitted clients; only the others are parsed.
-    with (folder.path / "clients.jsonl").open("rb") as log:
-        for line in log:
-            if _REFUSED in line:
-                row = json.loads(line)
-                if rounds is None or row["round"] in rounds:
-                    yield row
+    for line in read_lines(folder.path / "clients.jsonl"):
+        if _REFUSED in line:
+            row = parse_json(line)
+            if rounds is None or row["round"] in rounds:
+                yield row

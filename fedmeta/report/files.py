@@ -1,10 +1,7 @@
 """A run's or a comparison's files as a report reads them, whatever state they are in."""
 
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,14 @@ from fedmeta.experiment.compare.board import COMPARE
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.trust import require_no_links
+from fedmeta.files import MOST_INFO, MOST_JSON, one_line, parse_json, read_json, read_lines, reason
 from fedmeta.options import nearest
 from fedmeta.report.schema import problem_of_compare
 
 _TOO_LARGE = 1e300
-_TOO_DEEP = 100
-_BRACKETS = re.compile(rb"[\[\]{}]")
+MOST_ROWS = 1_000_000
+"""Rows of a log that are read; those of a thousand rounds of a thousand clients."""
+_MOST_BYTES = 1 << 28
 _RUN_FILES = ("config.toml", "run.json", "metrics.jsonl")
 
 
@@ -75,12 +74,12 @@ class CompareFiles:
 
 def is_run(path: Path) -> bool:
     """Tell whether a folder is a run's, however little is left of it."""
-    return any((path / name).is_file() for name in _RUN_FILES)
+    return any((path / name).exists() for name in _RUN_FILES)
 
 
 def is_compare(path: Path) -> bool:
     """Tell whether a folder is a comparison's."""
-    return (path / COMPARE).is_file()
+    return (path / COMPARE).exists()
 
 
 def require_folder(path: Path) -> Path:
@@ -180,65 +179,47 @@ def _is_count(value: object) -> bool:
 
 
 def _info(path: Path) -> tuple[dict[str, Any], str | None]:
-    info, problem = _object(path / "run.json")
+    info, problem = _object(path / "run.json", MOST_INFO)
     if problem is None and not isinstance(info.get("status"), str):
         problem = "run.json: no status: it is half written, or of another version"
     return info, problem
 
 
-def _object(path: Path) -> tuple[dict[str, Any], str | None]:
+def _object(path: Path, most: int = MOST_JSON) -> tuple[dict[str, Any], str | None]:
     try:
-        value = _parsed(path.read_bytes())
+        value = read_json(path, most)
     except FileNotFoundError:
         return {}, f"{path.name} is missing"
     except OSError as error:
-        return {}, f"{path.name}: {error.strerror}"
+        return {}, f"{path.name}: {reason(error)}"
     except ValueError:
         return {}, f"{path.name} is damaged"
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is damaged")
 
 
-def _parsed(data: bytes) -> Any:
-    # Python's parser crashes on deep nesting where py-evm has raised the limit of recursion.
-    if _depth(data) > _TOO_DEEP:
-        raise ValueError
-    return json.loads(data)
-
-
-def _depth(data: bytes) -> int:
-    """Return an upper bound of how deeply JSON is nested, at no cost where it has few brackets."""
-    opened = data.count(b"[") + data.count(b"{")
-    if opened <= _TOO_DEEP:
-        return opened
-    steps = (1 if bracket in b"[{" else -1 for bracket in _BRACKETS.findall(data))
-    return max(accumulate(steps))
-
-
 def _rows(path: Path, key: str) -> tuple[list[dict[str, Any]], str | None]:
     """Return the rows before the first damaged line, and what is wrong with that one."""
     rows: list[dict[str, Any]] = []
+    size = 0
     try:
-        for line in _lines(path):
-            row = _parsed(line)
+        for line in read_lines(path):
+            size += len(line)
+            if len(rows) == MOST_ROWS or size > _MOST_BYTES:
+                return rows, f"{path.name} is too long: its first {len(rows):,} lines are read"
+            row = parse_json(line)
             if not isinstance(row, dict) or not _is_count(row.get(key)):
                 raise ValueError
             rows.append(row)
     except FileNotFoundError:
         return rows, f"{path.name} is missing"
     except OSError as error:
-        return rows, f"{path.name}: {error.strerror}"
+        return rows, f"{path.name}: {reason(error)}"
     except ValueError:
         return rows, f"{path.name}: line {len(rows) + 1} is damaged"
     return rows, None
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    # A last line without its end is still being written.
-    with path.open("rb") as file:
-        yield from (line for line in file if line.endswith(b"\n"))
-
-
 def _short(message: str, path: Path) -> str:
     """Return a message without the path of the folder it is about, and with the file's name."""
-    message = message.replace(f"{path}/", "").replace("[Errno 2] ", "")
+    message = one_line(message.replace(f"{path}/", ""))
     return message if message.startswith("config.toml") else f"config.toml: {message}"

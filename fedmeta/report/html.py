@@ -1,8 +1,10 @@
 """A report as one HTML file that needs no network and no other file."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -28,15 +30,27 @@ def render(title: str, parts: Sequence[Part]) -> str:
     """
     template = _environment().get_template("report.html")
     drawn = [chart for part in parts for chart in part.charts]
+    script, plotly = _text(LOOK / "drawing.js", _HERE / "report.js"), _plotly() if drawn else Markup("")
     return template.render(
+        policy=_policy(script, plotly),
         title=title,
         parts=parts,
         figures=[figure(chart) for chart in drawn],
         numbers={id(chart): number for number, chart in enumerate(drawn)},
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         style=_text(LOOK / "look.css", _HERE / "report.css"),
-        script=_text(LOOK / "drawing.js", _HERE / "report.js"),
-        plotly=_plotly() if drawn else "",
+        script=script,
+        plotly=plotly,
+    )
+
+
+def _policy(*scripts: str) -> str:
+    """Return what the page may do: run its own scripts and no other, and ask nobody for anything."""
+    sums = (b64encode(sha256(one.encode()).digest()).decode() for one in scripts)
+    own = " ".join(f"'sha256-{one}'" for one in sums)
+    return (
+        f"default-src 'none'; script-src {own}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 
@@ -66,4 +80,4 @@ def _text(*files: Path) -> Markup:
 
 @cache
 def _plotly() -> Markup:
-    return Markup(get_plotlyjs().replace("</script", "<\\/script"))
+    return Markup(get_plotlyjs().replace("</script", "<\\/script").replace("\r\n", "\n"))

@@ -1,6 +1,5 @@
 """A run's ledger as its files tell it: the journal, the last audit, what it all cost."""
 
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,12 +12,16 @@ from fedmeta.chain import require_extra
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment.audit import AUDIT, VERSION
 from fedmeta.experiment.earnings import UNITS
+from fedmeta.files import one_line, open_file, read_json, reason
 from fedmeta.report.files import RunFiles, number
 from fedmeta.report.page import Section
 from fedmeta.report.tables import Cell, Table
 
 if TYPE_CHECKING:
     from fedmeta.chain.ledger.entries import Campaign
+
+
+_MOST_JOURNAL = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,17 @@ def read_journal(folder: Path) -> JournalFacts:
     path = folder / "journal.sqlite"
     try:
         require_extra()
+        if path.exists():
+            open_file(path, _MOST_JOURNAL).close()
         if not path.is_file() or path.with_name(f"{path.name}-wal").exists():
             return _facts(path)
         # SQLite leaves two files beside one that it only reads; a copy keeps the run as it is.
         with TemporaryDirectory(prefix="fedmeta-report-") as aside:
             return _facts(Path(shutil.copy(path, aside)))
     except FedmetaError as error:
-        return JournalFacts(problem=" ".join(str(error).split()).replace(f"{path}: ", ""))
+        return JournalFacts(problem=one_line(error).replace(f"{path}: ", ""))
     except OSError as error:
-        return JournalFacts(problem=f"{path.name}: {error.strerror}")
+        return JournalFacts(problem=f"{path.name}: {reason(error)}")
 
 
 def _facts(path: Path) -> JournalFacts:
@@ -74,7 +79,7 @@ def _facts(path: Path) -> JournalFacts:
 def read_audit(folder: Path) -> dict[str, Any] | None:
     """Return what the last audit left in a run's ``chain`` folder; None if there was none."""
     try:
-        said = json.loads((folder / AUDIT).read_bytes())
+        said = read_json(folder / AUDIT)
     except (OSError, ValueError):
         return None
     return said if isinstance(said, dict) and said.get("version") == VERSION else None

@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.errors import UsageError
+from fedmeta.files import write_atomically
 from fedmeta.report.charts import PALETTE, Chart, Heatmap, Series
 from fedmeta.report.page import Keys, Part
 
@@ -76,7 +78,9 @@ def draw(chart: Chart | Heatmap, path: Path) -> None:
         # A name may hold a letter that the font lacks; a box stands in its place.
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         # No date and no version: the same files give the same picture.
-        figure.savefig(path, metadata={"Software": None})
+        picture = BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    write_atomically(path, picture.getvalue())
 
 
 def _height(chart: Chart | Heatmap) -> float:

@@ -1,8 +1,22 @@
 """What a ``compare.json`` must hold for a report to draw it."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
+
+from fedmeta.files import one_line
+
+OneT = TypeVar("OneT")
+
+
+class _First(FailFast):
+    # Pydantic's own has no hash, which a union with None needs.
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+# The first thing that is wrong is told; a list of a million of them would fill the memory.
+Many = Annotated[list[OneT], _First()]
 
 
 class _Part(BaseModel):
@@ -14,16 +28,16 @@ class _AtStep(_Part):
     step: int
     mean: float | None
     ci95: float | None = None
-    values: list[float | None] = []
-    clients_ci95: list[float | None] = []
-    tasks_ci95: list[float | None] = []
-    diverged: list[int | None] = []
+    values: Many[float | None] = []
+    clients_ci95: Many[float | None] = []
+    tasks_ci95: Many[float | None] = []
+    diverged: Many[int | None] = []
 
 
 class _Over(_Part):
     mean: float | None
     ci95: float | None = None
-    values: list[float | None] = []
+    values: Many[float | None] = []
 
 
 class _ToTarget(_Part):
@@ -54,10 +68,10 @@ class _Arm(_Part):
     settings: dict[str, Any] = {}
     status: str
     error: str | None = None
-    runs: list[_Run] = []
-    clients: list[int | None] = []
-    final: list[_AtStep] | None = None
-    difference: list[_AtStep] | None = None
+    runs: Many[_Run] = []
+    clients: Many[int | None] = []
+    final: Many[_AtStep] | None = None
+    difference: Many[_AtStep] | None = None
     rounds: float | None = None
     tasks: float | None = None
     inner_steps: float | None = None
@@ -66,7 +80,7 @@ class _Arm(_Part):
     bytes_down: float | None = None
     bytes_up: float | None = None
     to_target: _ToTarget | None = None
-    curve: list[_Look] | None = None
+    curve: Many[_Look] | None = None
 
 
 class _Target(_Part):
@@ -80,13 +94,13 @@ class _Compare(_Part):
     version: Literal[1]
     experiment: str
     status: str
-    seeds: list[int]
-    steps: list[int]
+    seeds: Many[int]
+    steps: Many[int]
     measure: Literal["accuracy", "loss"]
     target: _Target | None = None
     test_clients: int | None = None
     interval: Literal["seeds", "clients"] = "seeds"
-    arms: list[_Arm]
+    arms: Many[_Arm]
 
 
 def problem_of_compare(data: dict[str, Any]) -> str | None:
@@ -95,6 +109,6 @@ def problem_of_compare(data: dict[str, Any]) -> str | None:
         _Compare.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = one_line(".".join(str(part) for part in first["loc"]), 100)
         return f"compare.json: {where}: {first['msg']}: it is half written, or of another version"
     return None

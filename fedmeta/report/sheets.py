@@ -1,14 +1,21 @@
 """A report's charts and tables as CSV files, with every point of every curve."""
 
 import csv
+import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fedmeta.files import printable, write_atomically
 from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.page import Keys, Part
 from fedmeta.report.tables import Bytes, Cell, Interval, Link, Table
 
 Row = Sequence[str | int | float | None]
+
+# What a spreadsheet takes for the start of a formula, in full width as well.
+_FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(?:[0-9][0-9,]*\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
 
 
 def write_sheets(folder: Path, parts: Sequence[Part]) -> list[Path]:
@@ -29,10 +36,21 @@ def write_sheets(folder: Path, parts: Sequence[Part]) -> list[Path]:
     for part in parts:
         for one in part.sheets():
             path = folder / f"{keys.new(f'{part.key}-{one.key}')}.csv"
-            with path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(_rows(one))
+            text = io.StringIO()
+            csv.writer(text).writerows(map(_harmless, _rows(one)))
+            write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
             written.append(path)
     return written
+
+
+def _harmless(row: Row) -> Row:
+    """Return a row whose texts are texts to a spreadsheet: no name is run as a formula."""
+    return [_text(cell) if isinstance(cell, str) else cell for cell in row]
+
+
+def _text(cell: str) -> str:
+    cell = printable(cell)
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
 def _rows(one: Chart | Heatmap | Table) -> Iterator[Row]:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fedmeta.errors import UsageError
-from fedmeta.files import write_atomically
+from fedmeta.files import one_line, write_atomically
 from fedmeta.report.comparison import compare_part
 from fedmeta.report.files import is_compare, read_compare, read_run, require_folder
 from fedmeta.report.html import render
@@ -59,7 +60,7 @@ def write_report(
     parts = [_part(folder, keys.new(folder.resolve().name), page.resolve().parent) for folder in kept]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(page, render(_title(parts), parts).encode())
+        write_atomically(page, render(_title(parts), parts).encode(errors="replace"))
         pictures = write_pictures(png, parts) if png is not None else []
         sheets = write_sheets(csv, parts) if csv is not None else []
     except OSError as error:
@@ -70,9 +71,15 @@ def write_report(
 def _part(folder: Path, key: str, beside: Path) -> Part:
     # The name of `.` is the folder's own.
     path = folder if folder.name else folder.resolve()
-    if is_compare(folder):
-        return compare_part(read_compare(path), key, beside)
-    return run_part(read_run(path), key)
+    kind: Literal["comparison", "run"] = "comparison" if is_compare(folder) else "run"
+    try:
+        if kind == "comparison":
+            return compare_part(read_compare(path), key, beside)
+        return run_part(read_run(path), key)
+    except Exception as error:
+        # Whatever else may be in one folder, the others are reported.
+        problem = f"it cannot be read ({type(error).__name__}): {one_line(error, 200)}"
+        return Part(path.name, kind, "unreadable", problem=problem, key=key)
 
 
 def _title(parts: Sequence[Part]) -> str:

@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 
 from fedmeta.report.html import LOOK
 from fedmeta.serve.answers import Json
-from fedmeta.serve.guard import REPORT_POLICY
+from fedmeta.serve.events import MOST_STREAMS
+from fedmeta.serve.guard import FRAME_POLICY, REPORT_POLICY
 from fedmeta.serve.index import UnknownError
 from fedmeta.serve.runs import POINTS
 from fedmeta.serve.site import Site
@@ -61,6 +62,13 @@ def _pages(app: FastAPI, site: Site) -> None:
 
     @app.get("/report/{id_:path}")
     def report(id_: str) -> Response:
+        site.report(id_)
+        page = _page("report.html", title=id_, id=id_)
+        page.headers["content-security-policy"] = FRAME_POLICY
+        return page
+
+    @app.get("/report-alone/{id_:path}")
+    def report_alone(id_: str) -> Response:
         headers = {"content-security-policy": REPORT_POLICY}
         return FileResponse(site.report(id_), media_type="text/html", headers=headers)
 
@@ -92,6 +100,8 @@ def _api(app: FastAPI, site: Site) -> None:
 
     @app.get("/events")
     async def events() -> Response:
+        if site.events.open >= MOST_STREAMS:
+            return Json({"error": "too many pages are open: close one"}, 503)
         return StreamingResponse(site.events.stream(), media_type="text/event-stream")
 
 

@@ -12,6 +12,8 @@ from fedmeta.report.quarantine import example
 from fedmeta.serve.log import Log, Row
 
 _LATEST = 200
+MOST_CLIENTS = 10_000
+"""Clients that are listed one by one: as many as a browser can show."""
 _KINDS = 100
 _OTHER = "other reasons"
 
@@ -70,11 +72,19 @@ class Clients:
         self._examples: dict[str, Row] = {}
         self._latest: deque[Row] = deque(maxlen=_LATEST)
         self._columns: set[str] = set()
+        self._left_out = False
         self._updates = 0
 
     def _add(self, row: Row) -> None:
-        tally = self._tallies.setdefault(row["client"], _Tally())
         self._updates += 1
+        tally = self._tallies.get(row["client"])
+        if tally is None:
+            # Clients beyond those are counted, and their replies are.
+            tally = _Tally()
+            if len(self._tallies) < MOST_CLIENTS:
+                self._tallies[row["client"]] = tally
+            else:
+                self._left_out = True
         self._columns.update(key for key in ("accuracy", "score", "reward", "account") if row.get(key))
         tally.asked += 1
         if row.get("admitted") is True:
@@ -92,7 +102,7 @@ class Clients:
         """Return the table of clients and the quarantine log, as of now."""
         self.log.follow()
         return {
-            "problem": self.log.problem,
+            "problem": self.log.problem or self._too_many(),
             "columns": sorted(self._columns),
             "clients": [self._client(one, self._tallies[one]) for one in sorted(self._tallies)],
             "updates": self._updates,
@@ -110,6 +120,11 @@ class Clients:
                 for row in reversed(self._latest)
             ],
         }
+
+    def _too_many(self) -> str | None:
+        if not self._left_out:
+            return None
+        return f"clients.jsonl names more clients than the {MOST_CLIENTS:,} that are listed"
 
     def _client(self, client: int, tally: _Tally) -> dict[str, Any]:
         return {

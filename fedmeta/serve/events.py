@@ -10,6 +10,8 @@ from fedmeta.serve.index import Stamp
 
 Versions = dict[str, tuple[Stamp, str]]
 
+MOST_STREAMS = 32
+"""Streams that may be open: each looks at the folder of runs once a second."""
 _TICK = 0.25
 _LOOK_TICKS = 4
 _HEARTBEAT_TICKS = 40

@@ -1,6 +1,7 @@
 """What every request passes, and every answer carries."""
 
 import ipaddress
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,15 +14,26 @@ POLICY = (
 """The page runs its own scripts and talks to its own server, nothing else; plotly writes styles."""
 REPORT_POLICY = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src data: blob:; frame-ancestors 'none'"
+    "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
 )
 """A report runs its own scripts, but reaches neither this server nor any other."""
+FRAME_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+"""The page around a report: a script may lead its own frame elsewhere, which this one forbids."""
+MOST_HELD = 1 << 28
+"""Bytes of answers that wait for their readers, all together."""
+_PIECE = 1 << 16
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
+    # A name in an address would be looked up, and told to its owner, before anybody follows it.
+    "x-dns-prefetch-control": "off",
 }
 
 
@@ -40,6 +52,7 @@ class Guard:
         self._app = app
         self._names = {"localhost", host.lower()}
         self._anywhere = host in ("0.0.0.0", "::")
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -52,7 +65,18 @@ class Guard:
         elif scope["method"] != "GET":
             await _refuse(send, 405, "there is nothing to change here: GET alone is answered")
         else:
-            await self._app(scope, receive, _with_headers(send))
+            answer = _Answer(_with_headers(send), self._hold)
+            try:
+                await self._app(scope, receive, answer.send)
+            finally:
+                self._held -= answer.held
+
+    def _hold(self, size: int) -> bool:
+        """Keep account of the bytes that wait; tell whether there is room for so many more."""
+        if self._held + size > MOST_HELD:
+            return False
+        self._held += size
+        return True
 
     def _own(self, host: str) -> bool:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
@@ -65,6 +89,39 @@ class Guard:
             return False
         # Nobody can make a bare address lead elsewhere than it does.
         return address.is_loopback or self._anywhere
+
+
+class _Answer:
+    """Sends an answer piece by piece, so that what a slow reader has not taken is held once."""
+
+    def __init__(self, send: Send, hold: Callable[[int], bool]) -> None:
+        self._send = send
+        self._hold = hold
+        self._start: Message | None = None
+        self._refused = False
+        self.held = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif not self._refused:
+            await self._body(message)
+
+    async def _body(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if self._start:
+            start, self._start = self._start, None
+            if not self._hold(len(body)):
+                self._refused = True
+                await _refuse(self._send, 503, "too many answers wait for their readers: try again")
+                return
+            self.held = len(body)
+            await self._send(start)
+        more = message.get("more_body", False)
+        for first in range(0, max(len(body), 1), _PIECE):
+            piece = body[first : first + _PIECE]
+            rest = more or first + _PIECE < len(body)
+            await self._send({"type": "http.response.body", "body": piece, "more_body": rest})
 
 
 def _with_headers(send: Send) -> Send:

@@ -1,16 +1,16 @@
 """A log that grows while it is read: each line is read once."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fedmeta.files import MOST_LINE, open_file, parse_json, reason
+
 Row = dict[str, Any]
 
 _CHECKED = 256
 _CHUNK = 1 << 20
-_LONGEST = 1 << 24
 _TAIL = 1 << 16
 
 
@@ -49,7 +49,7 @@ class Log:
         """Read what has come since the last call."""
         self.problem = None
         try:
-            with self._path.open("rb") as file:
+            with open_file(self._path) as file:
                 number = os.fstat(file.fileno()).st_ino
                 if number != self._file or not self._goes_on(file):
                     self._file, self._offset, self._lines, self._end = number, 0, 0, b""
@@ -59,7 +59,7 @@ class Log:
         except FileNotFoundError:
             self.problem = f"{self._path.name} is missing"
         except OSError as error:
-            self.problem = f"{self._path.name}: {error.strerror}"
+            self.problem = f"{self._path.name}: {reason(error)}"
 
     def _goes_on(self, file: BinaryIO) -> bool:
         # Rounds that a resumed run repeats differ in their seconds, so a log that was cut back and has
@@ -74,7 +74,7 @@ class Log:
         while self.problem is None and (chunk := file.read(_CHUNK)):
             self.bytes_read += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _LONGEST:
+            if len(rest) > MOST_LINE:
                 lines.append(rest)
             for line in lines:
                 if self.problem is None:
@@ -94,14 +94,14 @@ class Log:
 def last_row(path: Path) -> tuple[Row | None, str | None]:
     """Return the last whole row of a log of rounds and what is wrong with it; only its end is read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL))
             lines = file.read(_TAIL).split(b"\n")[:-1]
     except FileNotFoundError:
         return None, f"{path.name} is missing"
     except OSError as error:
-        return None, f"{path.name}: {error.strerror}"
+        return None, f"{path.name}: {reason(error)}"
     row = _row(lines[-1], "round") if lines else None
     damaged = row is None and (lines or size > _TAIL)
     return row, f"{path.name}: its last line is damaged" if damaged else None
@@ -109,7 +109,7 @@ def last_row(path: Path) -> tuple[Row | None, str | None]:
 
 def _row(line: bytes, key: str) -> Row | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_json(line)
+    except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get(key), int) else None

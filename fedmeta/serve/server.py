@@ -1,11 +1,13 @@
 """A server on this machine that ends when it is told to, whoever is still listening."""
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedmeta.errors import UsageError
 from fedmeta.serve.app import make_app
@@ -15,6 +17,46 @@ from fedmeta.serve.site import Site
 
 _FREE_TRIES = 100
 _GRACE_SECONDS = 2
+MOST_CONNECTIONS = 128
+ASK_SECONDS = 20.0
+"""How long a connection may stay open without a whole request."""
+SLOWEST_SECONDS = 30.0
+"""How long a reader may take to accept another piece of an answer."""
+
+
+class _Connection(H11Protocol):
+    """A connection to a browser; one too many is closed, and so is one that asks for nothing."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, if there are not too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self.loop.call_later(ASK_SECONDS, self._expect_request)
+
+    def pause_writing(self) -> None:
+        """Wait for a slow reader, but not forever."""
+        super().pause_writing()
+        self._patience = self.loop.call_later(SLOWEST_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on, since the reader has taken what was sent."""
+        super().resume_writing()
+        if self._patience:
+            self._patience.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of a connection."""
+        super().connection_lost(exc)
+        if self._patience:
+            self._patience.cancel()
+
+    def _expect_request(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 def serve(root: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -50,6 +92,7 @@ def make_server(root: Path, host: str, port: int) -> tuple[uvicorn.Server, socke
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        http=_Connection,
     )
     server = uvicorn.Server(config)
     # What is loaded at the first look at a config takes seconds, which no reader should wait.

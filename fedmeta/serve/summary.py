@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+from fedmeta.files import one_line
 from fedmeta.report.files import RunFiles, number, read_compare, read_head
 from fedmeta.report.measured import unit
 from fedmeta.serve.index import Entry, Stamp
@@ -35,7 +36,7 @@ class Summaries:
         if known and known[0] == entry.stamp and known[1]["status"] != "running":
             return known[1]
         self.read += 1
-        row = _unreadable(entry) if entry.problem else summary(entry)
+        row = _row(entry, "unreadable", entry.problem) if entry.problem else _summary(entry)
         self._known[entry.id] = (entry.stamp, row)
         return row
 
@@ -45,8 +46,14 @@ def summary(entry: Entry) -> Row:
     return _comparison(entry) if entry.kind == "comparison" else _run(entry)
 
 
-def _unreadable(entry: Entry) -> Row:
-    return _row(entry, "unreadable", entry.problem)
+def _summary(entry: Entry) -> Row:
+    try:
+        return summary(entry)
+    except Exception as error:
+        # Whatever else may be in one folder, the others are shown.
+        return _row(
+            entry, "unreadable", f"it cannot be read ({type(error).__name__}): {one_line(error)}"
+        )
 
 
 def _row(entry: Entry, status: str, problem: str | None) -> Row:
@@ -61,7 +68,7 @@ def _run(entry: Entry) -> Row:
     problem = head.problem or bad_log or _text(head.info.get("error"))
     return _row(entry, status_of(head), problem) | {
         "experiment": _text(head.info.get("experiment")),
-        "description": config.description if config else None,
+        "description": _text(config.description) if config else None,
         "task": config.task if config else None,
         "algorithm": config.algorithm if config else None,
         "training": config.training if config else None,
@@ -93,12 +100,12 @@ def _comparison(entry: Entry) -> Row:
     data = found.data
     return _row(entry, found.status, found.problem) | {
         "experiment": _text(data.get("experiment")),
-        "arms": [arm["name"] for arm in data.get("arms", [])],
-        "seeds": data.get("seeds", []),
+        "arms": [one_line(arm["name"], 100) for arm in data.get("arms", [])[:100]],
+        "seeds": data.get("seeds", [])[:100],
         "started": _text(data.get("started")),
         "seconds": number(data, "wall_seconds"),
     }
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return one_line(value) if isinstance(value, str) else None

@@ -9,6 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from fedmeta.errors import DataError
+from fedmeta.files import open_own
 from fedmeta.tasks.sources import SourceFile, cache_folder, sha256_of, source_named
 
 CHUNK = 1 << 16
@@ -76,7 +77,8 @@ def _complete(file: SourceFile, part: Path, opener: Opener, progress: Progress) 
             with _request(file, have, opener) as response:
                 # A server that ignores the range sends the whole file again, with status 200.
                 resumed = have > 0 and response.status == 206
-                with part.open("ab" if resumed else "wb") as out:
+                mode = os.O_APPEND if resumed else os.O_TRUNC
+                with os.fdopen(open_own(part, os.O_WRONLY | mode), "ab" if resumed else "wb") as out:
                     _copy(file, response, out, progress)
         except _Unreachable as error:
             reason = str(error)

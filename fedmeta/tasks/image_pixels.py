@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmeta.errors import DataError
+from fedmeta.files import open_file, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +25,11 @@ Pixels = NDArray[np.float32]
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
 LONGEST = 65_535
 """Pixels of a side at most, as in JPEG; it bounds the memory that resampling needs."""
+LARGEST = 1 << 25
+"""Pixels at most, such as 8192 x 4096: decoding and resampling take some 25 bytes for each."""
+MOST_BYTES = 1 << 28
+"""Bytes of an image file."""
+_AT_ONCE = 1 << 22
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
@@ -101,20 +107,31 @@ class Decoded:
 
     def shade(self, top: float, alpha_top: float, channels: int, white: bool) -> Pixels:
         """Return brightness ``[channels, H, W]`` on white or black paper; `top` becomes 1."""
-        pixels = self.samples.astype(np.float32) / np.float32(top)
+        height, width = self.samples.shape[:2]
+        # A large image by stretches of rows, since several copies of its numbers are made.
+        rows = max(_AT_ONCE // width, 1)
+        parts = [
+            self._shade(slice(first, first + rows), (top, alpha_top), channels, white)
+            for first in range(0, height, rows)
+        ]
+        planes = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return np.repeat(planes, channels, axis=0) if len(planes) < channels else planes
+
+    def _shade(self, rows: slice, tops: tuple[float, float], channels: int, white: bool) -> Pixels:
+        pixels = self.samples[rows].astype(np.float32) / np.float32(tops[0])
         if self.negative:
             pixels = 1.0 - pixels
         if pixels.ndim == 3 and channels == 1:
             pixels = pixels @ _LUMA
         pixels = np.atleast_3d(pixels)
         if self.alpha is not None:
-            alpha = (self.alpha.astype(np.float32) / np.float32(alpha_top))[..., None]
+            alpha = (self.alpha[rows].astype(np.float32) / np.float32(tops[1]))[..., None]
             if not self.premultiplied:
                 pixels = pixels * alpha
             if white:
                 pixels = pixels + (1.0 - alpha)
         planes: Pixels = pixels.transpose(2, 0, 1)
-        return np.repeat(planes, channels, axis=0) if len(planes) < channels else planes
+        return planes
 
 
 def decode(file: Path | BytesIO) -> Decoded:
@@ -154,10 +171,11 @@ def _opened(file: Path | BytesIO) -> "Iterator[Image]":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                if max(image.size) > LONGEST:
+            with _bytes(file) as data, Image.open(data, formats=FORMATS) as image:
+                if max(image.size) > LONGEST or image.width * image.height > LARGEST:
                     raise UnreadableError(
-                        f"is {image.width} x {image.height} pixels: a side may have {LONGEST} at most"
+                        f"is {image.width} x {image.height} pixels: a side may have {LONGEST} at most, "
+                        f"and an image {LARGEST}"
                     )
                 yield image
     except UnidentifiedImageError:
@@ -168,8 +186,16 @@ def _opened(file: Path | BytesIO) -> "Iterator[Image]":
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableError("too many pixels") from None
     except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreadableError(f"cannot be read ({reason})") from None
+        raise UnreadableError(f"cannot be read ({reason(error)})") from None
+
+
+@contextmanager
+def _bytes(file: Path | BytesIO) -> Iterator[BinaryIO]:
+    if isinstance(file, BytesIO):
+        yield file
+        return
+    with open_file(file, MOST_BYTES) as opened:
+        yield opened
 
 
 def _plain(image: "Image", layout: str) -> Decoded:

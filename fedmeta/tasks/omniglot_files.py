@@ -15,11 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmeta.errors import DataError
+from fedmeta.files import one_line, open_file, printable
 from fedmeta.tasks.image_files import area_weights
 from fedmeta.tasks.image_pixels import UnreadableError, decode
 from fedmeta.tasks.sources import cache_folder, how_to_fetch, sha256_of
 
 PAGE, SIDE = 105, 28
+MOST_BYTES = 1 << 25
+"""Bytes of a zip file; the largest official one has 9.5 million."""
+MOST_MEMBERS = 100_000
+MOST_UNPACKED = 1 << 28
+"""Bytes of all members together, unpacked."""
+_MOST_DRAWING = 1 << 18
 
 # Part of the name of a cached file: raise it when what `_decode` yields changes.
 _FORMAT = "omniglot 2"
@@ -33,6 +40,8 @@ _BROKEN = (
     ValueError,
     SyntaxError,
     RuntimeError,
+    NotImplementedError,
+    LookupError,
 )
 
 
@@ -70,7 +79,7 @@ def read_characters(files: Sequence[Path], source: str) -> Characters:
     Raises:
         DataError: If a file is corrupt or holds no drawings, or Pillow is missing to decode them.
     """
-    sums = [sha256_of(file) for file in files]
+    sums = [sha256_of(file, MOST_BYTES) for file in files]
     key = hashlib.sha256(" ".join([_FORMAT, *sums]).encode()).hexdigest()[:32]
     cached = cache_folder() / "decoded" / f"omniglot-{key}.npz"
     known = _load(cached)
@@ -102,7 +111,7 @@ def _decode_all(files: Sequence[Path], source: str) -> Characters:
                 names.append(name)
                 origin.append(place)
         except _BROKEN as error:
-            reason = str(error) or type(error).__name__
+            reason = one_line(str(error) or type(error).__name__, 300)
             hint = how_to_fetch(source, corrupt=file)
             raise DataError(f"{file} is corrupt or truncated ({reason}): {hint}") from None
     counts = [len(drawings) for drawings in images]
@@ -116,7 +125,8 @@ def _decode_all(files: Sequence[Path], source: str) -> Characters:
 
 def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield each character's name and its drawings ``[drawers, 105, 105]``, ink 1."""
-    with zipfile.ZipFile(file) as archive:
+    with open_file(file, MOST_BYTES) as data, zipfile.ZipFile(data) as archive:
+        _require_small(archive)
         bad = archive.testzip()
         if bad:
             raise zipfile.BadZipFile(f"bad CRC-32 of {bad}")
@@ -129,7 +139,30 @@ def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float3
             raise ValueError("it holds no alphabet/characterNN/XXXX_DD.png")
         for name, drawings in members.items():
             if name.partition("/")[0] not in skip:
-                yield name, np.stack([_page(archive.read(drawing), drawing) for drawing in drawings])
+                yield name, np.stack([_page(_member(archive, drawing), drawing) for drawing in drawings])
+
+
+def _require_small(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that is more work than its size says, before any of it is unpacked."""
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    if len(members) > MOST_MEMBERS or unpacked > MOST_UNPACKED:
+        raise ValueError(
+            f"{len(members)} members of {unpacked} bytes, where {MOST_MEMBERS} and {MOST_UNPACKED} "
+            "are the most"
+        )
+    for member in members:
+        if printable(member.filename) != member.filename or ".." in member.filename.split("/"):
+            raise ValueError(f"a member has the name {member.filename[:80]!a}")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    # The size in its head may be a lie; reading piece by piece never unpacks more than is asked for.
+    with archive.open(name) as member:
+        data = member.read(_MOST_DRAWING + 1)
+    if len(data) > _MOST_DRAWING:
+        raise ValueError(f"{name} is no drawing: larger than {_MOST_DRAWING} bytes")
+    return data
 
 
 def _page(png: bytes, name: str) -> NDArray[np.float32]:

@@ -244,7 +244,7 @@ def read_play(path: Path) -> Play:
     (official,) = source_named(SOURCE).files
     as_it_is = hashlib.sha256(text.encode()).hexdigest() == official.sha256
     if not as_it_is:
-        text = re.sub(r" +$", "", text, flags=re.MULTILINE)
+        text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
     said: dict[str, list[str]] = {}
     left_out: list[str] = []
     for block in re.split(r"\n{2,}", text.strip()):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fedmeta.errors import ConfigError, DataError, MissingDataError
+from fedmeta.files import open_file
 from fedmeta.options import nearest
 
 
@@ -139,10 +140,10 @@ def how_to_fetch(source: str, corrupt: Path | None = None) -> str:
     return f"fetch it with `{command}`, or name a folder that has it in FEDMETA_DATA"
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal; `DataError` if it cannot be read."""
+def sha256_of(path: Path, most: int | None = None) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; `DataError` if it is too large or unreadable."""
     try:
-        with path.open("rb") as file:
+        with open_file(path, most) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.errors import DataError
+from fedmeta.files import read_file, reason
 
 # The longer mark first: that of UTF-32 LE begins with that of UTF-16 LE.
 _MARKS = (
@@ -17,7 +18,9 @@ _MARKS = (
     (b"\xfe\xff", "UTF-16-BE"),
 )
 # A CR LF that was converted once more is CR CR LF.
-_LINE_END = re.compile("\r+\n|[\n\r\x85\u2028\u2029]")
+# Carriage returns are taken all at once: to look for the line feed behind each would take a time that
+# grows with the square of their number.
+_LINE_END = re.compile("\r++\n?|[\n\x85\u2028\u2029]")
 _LINE_ENDS = {"\n": "LF", "\r": "CR", "\x85": "NEL", "\u2028": "LS", "\u2029": "PS"}
 # Format characters (category Cf) that do show: signs that stand over or before a number, and the like.
 _SHOWN = re.compile(
@@ -29,6 +32,8 @@ _IGNORABLE = re.compile(
     "\U000e0000-\U000e0fff]"
 )
 _EXAMPLES = 4
+MOST_BYTES = 1 << 25
+"""Bytes of a text; all of Shakespeare has 5.5 million."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,9 @@ def read_text(path: Path) -> TextFile:
         DataError: If it cannot be read or decoded; the message says where.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path, MOST_BYTES)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        raise DataError(f"{path} cannot be read: {reason(error)}") from None
     encoding, mark = _encoding(data)
     try:
         raw = data[len(mark) :].decode(encoding)
@@ -124,19 +129,31 @@ def _encoding(data: bytes) -> tuple[str, bytes]:
 
 
 def _seen(raw: str, encoding: str, mark: bool) -> TextFile:
-    ends = Counter(_end_name(end) for end in _LINE_END.findall(raw))
-    text = _LINE_END.sub("\n", raw)
-    hidden: dict[str, int] = {}
-    spaces: dict[str, int] = {}
-    for character in sorted(set(text)):
-        if _is_invisible(character):
-            hidden[_name(character)] = text.count(character)
-            text = text.replace(character, "")
-        elif character == "\t" or (character != " " and unicodedata.category(character) == "Zs"):
-            spaces[_name(character)] = text.count(character)
-            text = text.replace(character, " ")
+    ends: Counter[str] = Counter()
+    for kind, count in Counter(end[0] for end in _LINE_END.finditer(raw)).items():
+        single = kind if kind.endswith("\n") or not kind.startswith("\r") else "\r"
+        ends[_end_name(single)] += count * (len(kind) if single == "\r" else 1)
+    text = _LINE_END.sub(_line_feeds, raw)
+    hidden: dict[str, str | int | None] = {one: "" for one in sorted(set(text)) if _is_invisible(one)}
+    wide: dict[str, str | int | None] = {
+        one: " " for one in sorted(set(text)) if one not in hidden and _is_space(one)
+    }
+    found: Counter[str] = Counter()
+    if hidden or wide:
+        found.update(one for one in text if one in hidden or one in wide)
+        text = text.translate(str.maketrans(hidden | wide))
     composed = unicodedata.normalize("NFC", text)
-    return TextFile(composed, encoding, mark, dict(ends), hidden, spaces, composed != text)
+    named = [{_name(one): found[one] for one in kinds} for kinds in (hidden, wide)]
+    return TextFile(composed, encoding, mark, dict(ends), named[0], named[1], composed != text)
+
+
+def _line_feeds(end: re.Match[str]) -> str:
+    returns = end[0].startswith("\r") and not end[0].endswith("\n")
+    return "\n" * (len(end[0]) if returns else 1)
+
+
+def _is_space(character: str) -> bool:
+    return character == "\t" or (character != " " and unicodedata.category(character) == "Zs")
 
 
 def _is_invisible(character: str) -> bool:

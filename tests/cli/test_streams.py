@@ -1,5 +1,6 @@
 """A command outlasts its reader, its terminal, a full disk behind its output, and plain ASCII."""
 
+import io
 import json
 import os
 import signal
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 
-from fedmeta.cli.streams import LastingFile
+from fedmeta.cli.screen import SafeConsole, Screen
+from fedmeta.cli.streams import LastingFile, PlainText, styled
 from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.plan import resolve
@@ -165,3 +168,53 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_one_object(
     assert "Traceback" not in err
     assert call("resume", "r", "--debug") == 1
     assert "in broken" in capsys.readouterr().err
+
+
+def written(text: str, styled_text: str = "") -> str:
+    """What a terminal gets of a text that came from anybody, and of one that a library drew."""
+    raw = io.BytesIO()
+    stream = PlainText(io.BufferedWriter(raw), "utf-8")  # type: ignore[type-var]
+    stream.write(text)
+    styled(stream).write(styled_text)
+    stream.flush()
+    return raw.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "run \x1b]8;;http://evil\x07click\x1b]8;;\x07\n",
+            "run \\x1b]8;;http://evil\\x07click\\x1b]8;;\\x07\n",
+        ),
+        ("\x1b[1A\x1b[2Kfedmeta: all is well", "\\x1b[1A\\x1b[2Kfedmeta: all is well"),
+        ("photo_\u202egpj.exe", "photo_\\u202egpj.exe"),
+    ],
+)
+def test_what_others_wrote_moves_no_cursor(text: str, shown: str) -> None:
+    assert written(text) == shown
+    assert written("", "\x1b[1mbold\x1b[0m") == "\x1b[1mbold\x1b[0m", "a library's own colours stay"
+
+
+def test_a_table_shows_markup_and_controls_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """A reason that a client sent is neither a colour, nor a link, nor a broken tag."""
+    reasons = (
+        "client failed: ValueError: [/oops]",
+        "[link=http://evil]x[/link]",
+        "a\x1b[2Jb",
+        ":smile:",
+    )
+    table = Table("reason", title="[bold red]title")
+    for reason in reasons:
+        table.add_row(reason)
+    SafeConsole().print(table)
+    shown = capsys.readouterr().out
+    for reason in ("[/oops]", "[link=http://evil]x[/link]", "a\\x1b[2Jb", ":smile:", "[bold red]title"):
+        assert reason in shown
+    assert "\x1b" not in shown
+
+
+def test_a_note_is_one_printable_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen(True, 1.0)._note("client 3: \x1b[2J\nfedmeta: nothing happened\u202e")
+    said = capsys.readouterr().err
+    assert said == "fedmeta: client 3: \\x1b[2J fedmeta: nothing happened\\u202e\n"

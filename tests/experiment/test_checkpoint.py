@@ -1,11 +1,13 @@
 """Checkpoints: what is kept, what is noticed, and what a crash or a full disk leaves."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from fedmeta.experiment.checkpoint import CheckpointStore, DamagedCheckpointError
+from fedmeta.experiment.checkpoint import CheckpointStore, DamagedCheckpointError, misfit
 from fedmeta.federation import Snapshot
 
 
@@ -82,3 +84,50 @@ def test_later_checkpoints_are_dropped_when_a_run_goes_back(store: CheckpointSto
         store.save(snapshot(round_), {}, None)
     store.drop_after(1)
     assert store.rounds() == [1]
+
+
+GOOD = {"w": torch.ones(3, 2), "steps": torch.tensor(4)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"w": torch.ones(2, 3)}, r"'w' has the shape \[2, 3\], not \[3, 2\]"),
+        ({"w": torch.ones(3, 2, dtype=torch.float16)}, "'w' is of float16, not float32"),
+        ({"w": torch.full((3, 2), torch.nan)}, "'w' holds numbers that are not finite"),
+        ({"w": torch.tensor([[1.0, torch.inf]] * 3)}, "'w' holds numbers that are not finite"),
+        ({"steps": torch.tensor(4.0)}, "'steps' is of float32, not int64"),
+        ({"more": torch.ones(1)}, "'more' is no part of the model"),
+        ({"\x1b[2J": torch.ones(1)}, r"'\\x1b\[2J' is no part of the model"),
+    ],
+)
+def test_what_does_not_look_like_the_model_is_told(change: dict[str, torch.Tensor], said: str) -> None:
+    assert re.fullmatch(said, misfit(GOOD | change, GOOD) or "")
+
+
+def test_what_looks_like_the_model_fits_and_a_missing_tensor_does_not() -> None:
+    assert misfit({"w": torch.rand(3, 2), "steps": torch.tensor(9)}, GOOD) is None
+    assert misfit({"w": torch.rand(3, 2)}, GOOD) == "'steps' is missing"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("round", "true"),
+        ("round", "3.0"),
+        ("log_bytes", '{"metrics.jsonl": -1}'),
+        ("log_bytes", '{"metrics.jsonl": "9"}'),
+        ("log_bytes", "[]"),
+        ("best_round", "-1"),
+        ("best_score", "NaN"),
+        ("best_score", '"0.5"'),
+        ("sha256", "null"),
+    ],
+)
+def test_a_manifest_of_wrong_kinds_is_damaged(store: CheckpointStore, key: str, value: str) -> None:
+    store.save(snapshot(3), {"metrics.jsonl": 9}, 0.5)
+    path = store.folder / "round-000003.json"
+    entries = json.loads(path.read_text()) | {key: "@"}
+    path.write_text(json.dumps(entries).replace('"@"', value))
+    with pytest.raises(DamagedCheckpointError, match="not a checkpoint manifest"):
+        store.load(3)

@@ -1,15 +1,150 @@
-"""A run folder whose files say what no run writes: it is gone on with, or refused in one line."""
+"""A run's folder that somebody else made: what is read of it, and where nothing is written."""
 
+import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from fedmeta.errors import FedmetaError
+from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from tests.experiment.helpers import TINY, contents
+from fedmeta.experiment.error_log import ErrorLog
+from fedmeta.experiment.learned.model import Learned
+from fedmeta.federation.failures import Failure
+from tests.experiment import helpers
+from tests.experiment.helpers import TINY
+from tests.report.made import make
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("folder") / "run", TINY | {"rounds": 3, "test_clients": 0})
+
+
+@pytest.fixture
+def theirs(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "runs" / "theirs"))
+
+
+@pytest.mark.parametrize(
+    "name", ["run.lock", "metrics.jsonl", "clients.jsonl", "checkpoints", "chain", "run.json"]
+)
+def test_resuming_writes_through_no_planted_link(theirs: Path, tmp_path: Path, name: str) -> None:
+    """What a link leads to keeps every byte, whether the run goes on or is refused."""
+    outside = tmp_path / "outside"
+    if (theirs / name).exists():
+        shutil.move(theirs / name, outside)
+    elif name == "chain":
+        outside.mkdir()
+    else:
+        outside.write_bytes(b"mine")
+    (theirs / name).symlink_to(outside)
+    before = contents(outside)
+    if name == "run.json":  # it is replaced, and the link with it
+        resume(theirs, {"rounds": 4})
+    else:
+        with pytest.raises(FedmetaError, match="link"):
+            resume(theirs, {"rounds": 4})
+    assert contents(outside) == before
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return {str(one): one.read_bytes() for one in files}
+
+
+def test_a_pipe_for_a_lock_keeps_nobody_waiting(theirs: Path) -> None:
+    (theirs / "run.lock").unlink(missing_ok=True)
+    os.mkfifo(theirs / "run.lock")
+    assert RunFolder(theirs).held() is False
+    with pytest.raises(UsageError, match="cannot write to"), RunFolder(theirs).locked():
+        pass
+
+
+def test_a_log_of_errors_takes_over_no_linked_file_and_no_control_character(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "errors.log").symlink_to(tmp_path / "secret")
+    log = ErrorLog(tmp_path / "errors.log", lambda _: None)
+    log.add(1, 3, Failure("\x1b[2JValueError: \u202egone", "Traceback \x9b31m\n", "file:1"))
+    said = (tmp_path / "errors.log").read_text()
+    assert "secret" not in said
+    assert "\\x1b[2JValueError: \\u202egone" in said
+    assert "Traceback \\x9b31m\n" in said
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+@pytest.mark.parametrize(
+    ("log", "row"),
+    [
+        ("metrics.jsonl", '{"round": "1"}'),
+        ("metrics.jsonl", "[]"),
+        ("metrics.jsonl", "9" * 5000),
+        ("clients.jsonl", '{"round": 1, "client": {}, "tasks": 1, "admitted": true}'),
+        ("test.jsonl", '{"client": 1, "steps": "many"}'),
+    ],
+)
+def test_a_row_of_other_kinds_is_damaged(theirs: Path, log: str, row: str) -> None:
+    (theirs / log).write_text(f"{row}\n")
+    read: dict[str, Callable[[], Any]] = {
+        "metrics.jsonl": RunFolder(theirs).metrics,
+        "clients.jsonl": RunFolder(theirs).clients,
+        "test.jsonl": RunFolder(theirs).test,
+    }
+    with pytest.raises(UsageError, match=rf"{log}: line 1 is damaged"):
+        read[log]()
+
+
+def forge(run: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the tensors of every checkpoint, and put the right hash into its manifest."""
+    for manifest in (run / "checkpoints").glob("round-*.json"):
+        path = manifest.with_suffix(".safetensors")
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+        entries = json.loads(manifest.read_text())
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(entries | {"sha256": sha256}))
+
+
+WEIGHT = "state.head.weight"
+FORGED: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "holds numbers that are not finite": lambda t: t[WEIGHT].fill_(torch.nan),
+    "is of float64, not float32": lambda t: t.update({WEIGHT: t[WEIGHT].double()}),
+    "is missing": lambda t: t.pop(WEIGHT),
+    "is no part of the model": lambda t: t.update({"state.more": torch.ones(2)}),
+    "has the shape": lambda t: t.update({WEIGHT: t[WEIGHT][None]}),
+}
+
+
+@pytest.mark.parametrize("said", FORGED)
+def test_a_forged_checkpoint_is_exported_by_nobody_and_resumed_from_by_nobody(
+    theirs: Path, tmp_path: Path, said: str
+) -> None:
+    forge(theirs, FORGED[said])
+    with pytest.raises(UsageError, match=said) as refusal:
+        Learned.open(theirs).export(tmp_path / "model.safetensors")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "model.safetensors").exists()
+    notes: list[str] = []
+    resume(theirs, {"rounds": 4}, listener=Listener(note=notes.append))
+    assert sum(said in note for note in notes) == 2, "each of the two that are kept is named"
+
+
+def test_a_forged_optimizer_is_one_line(theirs: Path) -> None:
+    def widen(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.endswith("exp_avg")]:
+            tensors[name] = torch.ones(7, 7, 7)
+
+    forge(theirs, widen)
+    with pytest.raises(UsageError, match="the optimizer's state is not that of Adam") as refusal:
+        resume(theirs, {"rounds": 4})
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +178,7 @@ def test_a_run_is_gone_on_with_whatever_run_json_says(
         assert resume(path).status == "finished"
     except FedmetaError as error:
         assert "\n" not in str(error)  # noqa: PT017
-    assert contents(path) == contents(finished)
+    assert helpers.contents(path) == helpers.contents(finished)
     assert RunFolder(path).info["status"] == "finished"
 
 

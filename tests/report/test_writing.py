@@ -1,7 +1,12 @@
 """Charts and tables as CSV and PNG files, and where a report is written."""
 
+import base64
 import csv
+import hashlib
+import html
 import json
+import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,3 +173,72 @@ def test_a_page_that_cannot_be_written_is_refused(digits: Path, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write to"):
         write_report([digits], tmp_path / "file" / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ('=HYPERLINK("http://evil")', '\'=HYPERLINK("http://evil")'),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("@SUM(1+9)", "'@SUM(1+9)"),
+        ("-2+3+cmd", "'-2+3+cmd"),
+        ("\t=1+1", "'\t=1+1"),
+        (" =1+1", "' =1+1"),
+        ("＝1+1", "'＝1+1"),
+        ("\r=1", "\\x0d=1"),
+        ("-0.25", "-0.25"),
+        ("+1e5", "+1e5"),
+        ("0x=abc", "0x=abc"),
+        ("client 3", "client 3"),
+    ],
+)
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path, name: str, kept: str) -> None:
+    """Names come from clients, files and configs; numbers stay numbers."""
+    table = Table("t", "t", [name, "value"], [[name, -0.25], [Link(name, "x"), -3]])
+    (path,) = write_sheets(
+        tmp_path, [Part("p", "run", "finished", sections=[Section("s", "s", tables=[table])], key="p")]
+    )
+    with path.open(newline="", encoding="utf-8") as file:
+        found = list(csv.reader(file))
+    assert found == [[kept, "value"], [kept, "-0.25"], [kept, "-3"]]
+
+
+def test_no_file_of_a_report_follows_a_planted_link(digits: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    out, sheets = tmp_path / "out", tmp_path / "csv"
+    for folder, names in ((out, ("r.html", "r.html.tmp")), (sheets, ("digits-rounds.csv",))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).symlink_to(outside)
+    write_report([digits], out / "r.html", csv=sheets)
+    assert outside.read_text() == "mine"
+    assert rows(sheets / "digits-rounds.csv")
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.toml", "metrics.jsonl", "examples.safetensors"])
+def test_a_pipe_in_a_folder_is_one_line_and_the_other_folder_is_reported(
+    digits: Path, tmp_path: Path, name: str
+) -> None:
+    copy = Path(shutil.copytree(digits, tmp_path / "bad"))
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    bad, good = write_report([copy, digits], tmp_path / "r.html").parts
+    said = bad.problem + "".join(section.warning for section in bad.sections)
+    assert name in said
+    assert "\n" not in bad.problem
+    assert not good.problem
+
+
+def test_a_report_says_which_scripts_are_its_own(digits: Path, tmp_path: Path) -> None:
+    """A script that somebody brings into the page has another hash, and does not run."""
+    page = write_report([digits], tmp_path / "r.html").report.read_text()
+    policy = html.unescape(re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1])  # type: ignore[index]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "form-action 'none'" in policy
+    assert "unsafe-inline" not in policy.partition("style-src")[0]
+    scripts = re.findall(r"<script(?: type=\"module\")?>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy

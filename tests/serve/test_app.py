@@ -3,6 +3,10 @@
 import asyncio
 import json
 import re
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -10,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from fedmeta.serve.guard import POLICY, Guard
 from tests.report.made import EVIL
 from tests.serve.conftest import OUTSIDE
-from tests.serve.serving import Served
+from tests.serve.serving import Served, serving
 
 HOSTILE = EVIL.replace("/", "|")
 
@@ -173,11 +177,18 @@ def test_a_report_is_shown_from_within_its_folder_and_reaches_nothing(served: Se
     assert served.get("/report/digits-001").status == 404
     (served.root / "chained" / "report.html").write_text("<title>the report</title>")
     try:
-        answer = served.get("/report/chained")
+        answer, page = served.get("/report-alone/chained"), served.get("/report/chained")
     finally:
         (served.root / "chained" / "report.html").unlink()
+    # A script may lead its own frame elsewhere, and the page around it forbids that.
+    around = page.headers["content-security-policy"]
+    assert "default-src 'none'" in around
+    assert "frame-src 'self'" in around
+    assert 'sandbox="allow-scripts allow-downloads" src="/report-alone/chained"' in page.text
     assert answer.body == b"<title>the report</title>"
+    assert answer.headers["x-dns-prefetch-control"] == "off"
     policy = answer.headers["content-security-policy"]
+    assert "frame-ancestors 'self'" in policy
     assert policy.startswith("sandbox allow-scripts")
     assert "allow-same-origin" not in policy
     assert "default-src 'none'" in policy
@@ -189,3 +200,89 @@ def test_answers_have_no_number_that_json_lacks(served: Served) -> None:
 
     body = served.get("/api/runs").body
     assert json.loads(body, parse_constant=refuse)["rows"]
+
+
+def test_answers_that_wait_for_their_readers_have_one_bound_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three readers that take nothing ask for 40 bytes each, and 100 may wait."""
+    monkeypatch.setattr("fedmeta.serve.guard.MOST_HELD", 100)
+    monkeypatch.setattr("fedmeta.serve.guard._PIECE", 7)
+    told: list[list[Message]] = [[], [], [], []]
+    taken = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"0123456789" * 4})
+
+    async def ask(place: int, guard: Guard) -> None:
+        async def send(message: Message) -> None:
+            told[place].append(message)
+            if place < 3 and message["type"] == "http.response.body":
+                await taken.wait()
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")]}
+        await guard(scope, receive, send)
+
+    async def all_of_them() -> None:
+        guard = Guard(app, "127.0.0.1")
+        asked = [asyncio.create_task(ask(place, guard)) for place in range(3)]
+        await asyncio.sleep(0)
+        assert [messages[0]["status"] for messages in told[:3]] == [200, 200, 503]
+        assert [len(messages) for messages in told[:2]] == [2, 2], "one piece each"
+        taken.set()
+        await asyncio.gather(*asked)
+        await ask(3, guard)
+
+    asyncio.run(all_of_them())
+    for place in (0, 1, 3):
+        assert b"".join(one.get("body", b"") for one in told[place]) == b"0123456789" * 4
+        assert [one.get("more_body") for one in told[place][1:]] == [True] * 5 + [False]
+
+
+def test_one_connection_too_many_is_closed_and_the_others_go_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmeta.serve.server.MOST_CONNECTIONS", 3)
+    idle = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(3)]
+    try:
+        time.sleep(0.2)
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as fourth:
+            with suppress(OSError):
+                fourth.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with suppress(ConnectionResetError):
+                assert fourth.recv(10) == b""
+        idle[0].sendall(b"GET /api/runs HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle[0].recv(15) == b"HTTP/1.1 200 OK"
+    finally:
+        for one in idle:
+            one.close()
+
+
+def test_who_asks_for_nothing_or_takes_nothing_is_let_go(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmeta.serve.server.ASK_SECONDS", 0.3)
+    monkeypatch.setattr("fedmeta.serve.server.SLOWEST_SECONDS", 0.3)
+    with serving(gallery) as site:
+        with socket.create_connection(("127.0.0.1", site.port), timeout=30) as silent:
+            silent.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+            assert silent.recv(10) == b""
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", site.port))
+            slow.settimeout(30)
+            slow.sendall(b"GET /static/plotly.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            deadline = time.monotonic() + 60
+            while site.server.server_state.connections and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not site.server.server_state.connections
+        assert site.get("/api/runs").status == 200
+
+
+def test_more_streams_than_pages_are_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served.site.events, "open", 32)
+    assert served.get("/events").status == 503

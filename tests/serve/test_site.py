@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.experiment import RunFolder
+from fedmeta.report.files import RunFiles, read_head
 from fedmeta.serve.index import UnknownError
 from fedmeta.serve.site import Site
 from tests.report.made import EVIL
@@ -250,3 +251,59 @@ def test_a_run_whose_files_lead_elsewhere_is_not_read(gallery: Path) -> None:
     for ask in (shown.run, shown.clients, shown.report, lambda id_: shown.curves(id_, 1000)):
         with pytest.raises(UnknownError, match=r"report\.html is a link that leads out"):
             ask("linked-file")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.json", '{"status": "finished", "seed": ' + "7" * 5000 + "}"),
+        ("run.json", '{"status": "finished", "final": ' + "[" * 3000 + "]" * 3000 + "}"),
+        ("config.toml", ".".join(["x"] * 20_000) + " = 1\n"),
+        ("config.toml", "rounds = " + "8" * 6000 + "\n"),
+        ("metrics.jsonl", '{"round": ' + "6" * 5000 + "}\n"),
+        ("metrics.jsonl", '{"round": 1, "loss": ' + "[" * 3000 + "]" * 3000 + "}\n"),
+    ],
+)
+def test_one_bad_run_is_a_row_and_the_others_are_shown(own: Path, name: str, text: str) -> None:
+    bad = copy(own / "one", own / "bad")
+    (bad / name).write_text(text)
+    site = Site(own, lambda: False)
+    rows = {row["id"]: row for row in site.runs()["rows"]}
+    assert rows["one"]["status"] == "finished"
+    assert rows["one"]["problem"] is None
+    problem = rows["bad"]["problem"]
+    assert name in problem
+    assert "\n" not in problem
+    assert len(problem) < 500
+    json.dumps([site.run("bad"), site.clients("bad"), site.curves("bad", 100)])
+
+
+def test_what_nobody_foresaw_in_one_folder_leaves_the_list(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(own / "one", own / "bad")
+    read = read_head
+
+    def broken(path: Path) -> RunFiles:
+        if path.name == "bad":
+            raise OverflowError("\x1b[2J too large")
+        return read(path)
+
+    monkeypatch.setattr("fedmeta.serve.summary.read_head", broken)
+    rows = {row["id"]: row for row in Site(own, lambda: False).runs()["rows"]}
+    assert rows["one"]["status"] == "finished"
+    assert rows["bad"]["problem"] == "it cannot be read (OverflowError): \\x1b[2J too large"
+
+
+def test_more_clients_than_a_page_can_list_are_counted(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmeta.serve.clients.MOST_CLIENTS", 5)
+    with (own / "one" / "clients.jsonl").open("w") as log:
+        log.writelines(
+            f'{{"round": 1, "client": {n}, "admitted": true, "tasks": 1}}\n' for n in range(70)
+        )
+    said = Site(own, lambda: False).clients("one")
+    assert len(said["clients"]) == 5
+    assert said["updates"] == 70
+    assert "more clients than the 5" in said["problem"]

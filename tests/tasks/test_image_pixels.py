@@ -1,5 +1,8 @@
 """One drawing in every mode and depth that a file may have, written byte by byte."""
 
+import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import pytest
 
 from fedmeta.errors import DataError
 from fedmeta.tasks.image_files import Images, ImageStyle, read_images
+from fedmeta.tasks.image_pixels import UnreadableError, decode
 from tests.tasks.image_writing import png, tiff
 
 Image: Any = pytest.importorskip("PIL.Image")
@@ -203,3 +207,44 @@ def test_half_a_file_is_one_line(name: str, tmp_path: Path) -> None:
         read(tmp_path / name)
     assert str(tmp_path / name) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def head_of_png(width: int, height: int) -> bytes:
+    """A PNG that promises a size and holds 1,000 bytes."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(60_000_000, 1), (1, 70_000), (65_535, 513), (8_193, 4_096)]
+)
+def test_a_size_is_refused_before_it_takes_memory(tmp_path: Path, width: int, height: int) -> None:
+    (tmp_path / "a.png").write_bytes(head_of_png(width, height))
+    with pytest.raises(UnreadableError, match=rf"is {width} x {height} pixels: a side may have 65535"):
+        decode(tmp_path / "a.png")
+
+
+def test_a_pipe_a_device_and_a_file_of_5_gb_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(5 << 30)
+    for name, said in (("pipe", "Not a regular"), ("zero", "Not a regular"), ("large", "Larger than")):
+        with pytest.raises(UnreadableError, match=said):
+            decode(tmp_path / f"{name}.png")
+
+
+def test_a_large_image_is_shaded_as_a_small_one_is(tmp_path: Path) -> None:
+    """Stretches of rows: what a photo of 5 million pixels shows is its own tile, over and over."""
+    tile = np.random.default_rng(0).integers(0, 256, (50, 100, 4), dtype=np.uint8)
+    for name, times in (("small", (1, 1, 1)), ("large", (40, 26, 1))):
+        Image.fromarray(np.tile(tile, times)).save(tmp_path / f"{name}.png")
+    small, large = (
+        decode(tmp_path / f"{name}.png").shade(255.0, 255.0, 1, white=True)[0]
+        for name in ("small", "large")
+    )
+    np.testing.assert_allclose(large, np.tile(small, (40, 26)), atol=1e-6)

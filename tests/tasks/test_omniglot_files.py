@@ -1,3 +1,5 @@
+import struct
+import tracemalloc
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -178,3 +180,55 @@ def test_pages_that_were_saved_anew_show_the_same_ink_or_are_refused(folders: Pa
     expected = np.zeros((28, 28), dtype=np.uint8)
     expected[8:16, 12:16] = 255
     assert np.array_equal(small, expected)
+
+
+GOOD = "images_background/Latin/character01/0001_01.png"
+
+
+def packed(path: Path, **members: bytes) -> Path:
+    """Write a zip file of members by name."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in members.items():
+            out.writestr(name, data)
+    return path
+
+
+def test_a_member_that_lies_about_its_size_is_not_unpacked_whole(tmp_path: Path) -> None:
+    """Its head says 300 bytes, and its 40 kB hold 40 MB."""
+    data = bytearray(packed(tmp_path / "a.zip", **{GOOD: bytes(40_000_000)}).read_bytes())
+    for place in (data.find(b"PK\x03\x04") + 22, data.find(b"PK\x01\x02") + 24):
+        data[place : place + 4] = struct.pack("<I", 300)
+    (tmp_path / "a.zip").write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"a\.zip is corrupt"):
+            read_characters([tmp_path / "a.zip"], "omniglot")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [1 << 18, 1 << 20])
+def test_a_drawing_is_small(tmp_path: Path, size: int) -> None:
+    with pytest.raises(DataError, match=r"not a PNG|no drawing: larger than 262144 bytes"):
+        read_characters([packed(tmp_path / "a.zip", **{GOOD: bytes(size)})], "omniglot")
+
+
+def test_an_archive_of_more_work_than_it_looks_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmeta.tasks.omniglot_files.MOST_UNPACKED", 1_000_000)
+    monkeypatch.setattr("fedmeta.tasks.omniglot_files.MOST_MEMBERS", 3)
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("it was unpacked"))
+    for members in ({GOOD: bytes(1_000_001)}, {str(n): b"" for n in range(4)}):
+        with pytest.raises(DataError, match=r"members of \d+ bytes, where 3 and 1000000 are the most"):
+            read_characters([packed(tmp_path / "a.zip", **members)], "omniglot")
+
+
+@pytest.mark.parametrize(
+    "name", ["../Latin/character01/0001_01.png", "La\x1btin/character01/0001_01.png"]
+)
+def test_a_name_that_leads_away_or_moves_a_cursor_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="a member has the name") as refusal:
+        read_characters([packed(tmp_path / "a.zip", **{name: b""})], "omniglot")
+    assert "\x1b" not in str(refusal.value)

@@ -1,5 +1,6 @@
 """How a text file is decoded, and what is said of it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,39 @@ def test_names_are_compared_as_they_are_seen() -> None:
     for name in ("cafe\u0301", " caf\u00e9", "ca\u200bf\u00e9\u00a0", "caf\u00e9\ufeff"):
         assert visible(name) == "caf\u00e9"
     assert visible("two\t\u2003words") == "two words"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text", "ends"),
+    [
+        ("a\r\r\rb", "a\n\n\nb", {"CR": 3}),
+        ("a\r\r\nb\r", "a\nb\n", {"CR CR LF": 1, "CR": 1}),
+        ("\r\n\n\r\u2028", "\n\n\n\n", {"CR LF": 1, "LF": 1, "CR": 1, "LS": 1}),
+    ],
+)
+def test_line_ends_are_told_apart(tmp_path: Path, raw: str, text: str, ends: dict[str, int]) -> None:
+    found = read(tmp_path, raw.encode())
+    assert (found.text, found.line_ends) == (text, ends)
+
+
+def test_a_million_carriage_returns_take_no_longer_than_line_feeds(tmp_path: Path) -> None:
+    """They took a time that grows with the square of their number: hours."""
+    assert read(tmp_path, b"\r" * 1_000_000).text == "\n" * 1_000_000
+
+
+def test_every_invisible_character_at_once(tmp_path: Path) -> None:
+    """4,096 kinds, each of which was once looked for in the whole text."""
+    tags = "".join(map(chr, range(0xE0000, 0xE1000)))
+    found = read(tmp_path, f"A{tags * 30}B\u00a0C".encode())
+    assert found.text == "AB C"
+    assert sum(found.invisible.values()) == 30 * 4096
+    assert found.spaces == {"no-break space": 1}
+
+
+def test_a_pipe_and_a_file_of_5_gb_are_no_texts(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(5 << 30)
+    for name, said in (("pipe", "Not a regular file"), ("large", "Larger than 32 MiB")):
+        with pytest.raises(DataError, match=f"cannot be read: {said}"):
+            read_text(tmp_path / f"{name}.txt")

@@ -1,7 +1,6 @@
 """A run's files as an auditor reads them: without the library that wrote them."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from fedmeta.chain.audit.findings import DisagreementError
 from fedmeta.errors import UsageError
+from fedmeta.files import MOST_INFO, MOST_TENSORS, parse_json, read_file, read_json, read_lines, reason
 
 _CHECKPOINT = re.compile(r"round-(\d+)\.safetensors")
 
@@ -53,7 +53,7 @@ class RunFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.info: Mapping[str, Any] = json.loads((folder / "run.json").read_bytes())
+            self.info: Mapping[str, Any] = read_json(folder / "run.json", MOST_INFO)
         except (OSError, ValueError):
             raise UsageError(f"no run folder at '{folder}'") from None
 
@@ -104,9 +104,9 @@ def model_hash(path: Path) -> bytes:
         DisagreementError: If the file cannot be read.
     """
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DisagreementError(f"{path.name} cannot be read: {error}") from None
+        tensors = load(read_file(path, MOST_TENSORS))
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise DisagreementError(f"{path.name} cannot be read: {reason(error)}") from None
     digest = hashlib.sha256()
     for name in sorted(tensors):
         if name.startswith("state."):
@@ -120,15 +120,14 @@ def model_hash(path: Path) -> bytes:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the whole lines of a log, numbered; one that was cut off at the end is not finished."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise DisagreementError(f"{path.name}: {error.strerror}") from None
-    return ((n, line) for n, line in enumerate(lines, 1) if line.endswith(b"\n"))
+        yield from enumerate(read_lines(path), 1)
+    except (OSError, ValueError) as error:
+        raise DisagreementError(f"{path.name}: {reason(error)}") from None
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         row = None
     if not isinstance(row, dict) or not isinstance(row.get("round"), int):

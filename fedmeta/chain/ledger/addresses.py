@@ -9,6 +9,7 @@ from fedmeta.chain.ledger.contract import Contract, has_code
 from fedmeta.chain.ledger.terms import Terms, read_terms
 from fedmeta.chain.providers.base import Chain
 from fedmeta.errors import UsageError
+from fedmeta.files import read_json
 
 
 class WrongCampaignError(UsageError):
@@ -78,7 +79,7 @@ def read_addresses(path: Path) -> Addresses:
         UsageError: If it is missing, or is no such file.
     """
     try:
-        addresses = Addresses(**json.loads(path.read_bytes()))
+        addresses = Addresses(**read_json(path))
         if len(addresses.run) != 32:
             raise ValueError
     except OSError as error:

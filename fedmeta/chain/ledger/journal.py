@@ -279,7 +279,10 @@ def _written(values: Mapping[str, object]) -> tuple[object, ...]:
 
 def _read(kind: type[RowT], row: Sequence[Any]) -> RowT:
     fields = zip(kind.__dataclass_fields__, row, strict=True)
-    values: list[Any] = [int(value) if name in _AMOUNTS else value for name, value in fields]
+    try:
+        values: list[Any] = [int(value) if name in _AMOUNTS else value for name, value in fields]
+    except (ValueError, TypeError):
+        raise RunError("the journal is damaged: it holds an amount that is no number") from None
     return kind(*values)
 
 

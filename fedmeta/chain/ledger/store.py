@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import RunError, UsageError
+from fedmeta.files import one_line, open_own
 
 StepHook = Callable[[str], None]
+# Virtual tables, and columns that are worked out when they are read.
+_COMPUTED = re.compile(r"\b(?:VIRTUAL|GENERATED|AS)\b", re.IGNORECASE)
 _OPEN: set[Path] = set()
 _OPEN_LOCK = threading.Lock()
 
@@ -157,7 +161,8 @@ class _Lock:
                 raise UsageError(f"the journal '{path}' is open already in this process")
             try:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                _require_own(path)
+                self._file = open_own(path.with_name(f"{path.name}.lock"), os.O_RDWR, 0o600)
             except OSError as error:
                 raise UsageError(f"cannot write to {path.parent}: {error.strerror}") from None
             try:
@@ -174,6 +179,14 @@ class _Lock:
                 os.close(self._file)
 
 
+def _require_own(path: Path) -> None:
+    """Refuse a link, which SQLite would follow and write to what it leads to."""
+    for ending in ("", "-wal", "-shm"):
+        one = path.with_name(f"{path.name}{ending}")
+        if one.is_symlink() or (one.exists() and not one.is_file()):
+            raise UsageError(f"{one} is a link, or no file: remove it")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     with suppress(FileExistsError):
         # SQLite would let others read it, as far as the umask does; its other files follow this one.
@@ -187,12 +200,29 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _check(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
+    """Refuse a file that is not what this package writes: SQLite runs what stands in its schema."""
+    db.execute("PRAGMA trusted_schema = OFF")
+    for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall():
+        if kind not in ("table", "index") or _COMPUTED.search(str(sql)):
+            raise damaged(path, f"it holds a {kind} that no journal has: {one_line(name, 60)}")
     found = _version(db)
     if found not in (0, schema.version, *schema.upgrades):
         raise UsageError(f"{path}: a journal of format {found}, and this fedmeta reads {schema.version}")
     ((verdict,),) = db.execute("PRAGMA quick_check(1)").fetchall()
     if verdict != "ok":
-        raise damaged(path, verdict)
+        raise damaged(path, one_line(verdict, 200))
+    _require_kinds(db, path)
+
+
+def _require_kinds(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse values of another kind than their column says: SQLite itself takes any."""
+    for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        quoted = table.replace('"', '""')
+        for column in db.execute(f'PRAGMA table_info("{quoted}")').fetchall():
+            name, kind = column[1].replace('"', '""'), str(column[2]).lower()
+            wrong = f'SELECT 1 FROM "{quoted}" WHERE typeof("{name}") NOT IN (?, \'null\') LIMIT 1'
+            if db.execute(wrong, (kind,)).fetchone():
+                raise damaged(path, f"a {one_line(column[1], 60)} in {one_line(table, 60)} is no {kind}")
 
 
 def _version(db: sqlite3.Connection) -> int:

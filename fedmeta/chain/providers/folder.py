@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from fedmeta.errors import UsageError
+from fedmeta.files import open_own
 
 _HELD: set[Path] = set()
 _GUARD = threading.Lock()
@@ -32,7 +33,7 @@ class FolderLock:
                 raise UsageError(f"the chain in {folder} is open already")
             try:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = path.open("a+", encoding="ascii")
+                self._file = os.fdopen(open_own(path, os.O_RDWR | os.O_APPEND), "a+", encoding="ascii")
             except OSError as error:
                 raise UsageError(f"no chain can be kept in {folder}: {error.strerror}") from None
             try:

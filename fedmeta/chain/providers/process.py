@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmeta.errors import RunError
+from fedmeta.files import open_own, read_json, write_atomically
 
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.01
@@ -34,7 +35,7 @@ class NodeProcess:
         self._note = folder / "node.json"
         self._log = folder / "node.log"
         try:
-            with self._log.open("wb") as log:
+            with open(open_own(self._log, os.O_WRONLY | os.O_TRUNC), "wb") as log:
                 # In a session of its own, so that a Ctrl-C reaches us alone and we stop it in order.
                 self._process = subprocess.Popen(
                     command,
@@ -55,7 +56,7 @@ class NodeProcess:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._note.write_text(json.dumps({"pid": self.pid, "folder": str(folder)}), encoding="utf-8")
+        write_atomically(self._note, json.dumps({"pid": self.pid, "folder": str(folder)}).encode())
 
     @property
     def pid(self) -> int:
@@ -105,7 +106,7 @@ def stop_orphan(folder: Path) -> None:
     """
     note = folder / "node.json"
     try:
-        content = json.loads(note.read_text(encoding="utf-8"))
+        content = read_json(note)
         pid = int(content["pid"])
     except FileNotFoundError:
         return

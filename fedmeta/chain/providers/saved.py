@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from fedmeta.errors import UsageError
+from fedmeta.files import read_file, read_json, write_atomically
 
 NodeKind = Literal["anvil", "ganache"]
 
 ANVIL_STATE = "anvil.json"
 _IDENTITY = "chain.json"
 _LEAST_GAS = 60_000_000
+_MOST_STATE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,10 @@ def identify(folder: Path, new: Identity) -> Identity:
     """
     path = folder / _IDENTITY
     if not path.exists():
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(vars(new)), encoding="utf-8")
-        unfinished.replace(path)
+        write_atomically(path, json.dumps(vars(new)).encode())
         return new
     try:
-        found = Identity(**json.loads(path.read_text(encoding="utf-8")))
+        found = Identity(**read_json(path))
     except (OSError, ValueError, TypeError):
         raise UsageError(f"{path} is damaged: remove {folder} to start a new chain") from None
     if (found.kind, found.chain_id) != (new.kind, new.chain_id):
@@ -75,10 +75,10 @@ def mend(state: Path) -> None:
     """
     copy = state.with_suffix(".copy")
     try:
-        json.loads(state.read_bytes())
+        json.loads(read_file(state, _MOST_STATE))
     except FileNotFoundError:
         return
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         if not copy.exists():
             raise UsageError(f"{state} is damaged: remove {state.parent} to start a new chain") from None
         shutil.copyfile(copy, state)

@@ -1,6 +1,5 @@
 """How a comparison stands: its arms and runs, and ``compare.json``, which says so to others."""
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from fedmeta.experiment.compare.measured import Measure, Runs, on_common_clients
 from fedmeta.experiment.compare.measures import Target
 from fedmeta.experiment.compare.plans import budget, inner_steps_a_task
 from fedmeta.experiment.compare.sides import Entry, Job, Question, Side, Status
-from fedmeta.files import finite, to_json, write_atomically
+from fedmeta.files import finite, read_json, to_json, write_atomically
 
 COMPARE = "compare.json"
 REFERENCE = "centralized"
@@ -159,7 +158,7 @@ class Board:
 def written(folder: Path) -> dict[str, Any]:
     """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
     try:
-        data = json.loads((folder / COMPARE).read_bytes())
+        data = read_json(folder / COMPARE)
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

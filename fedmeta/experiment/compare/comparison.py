@@ -21,6 +21,7 @@ from fedmeta.experiment.environment import provenance
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.result import ignore
 from fedmeta.experiment.trust import require_no_links
+from fedmeta.files import is_unfinished
 from fedmeta.options import parse_options
 
 SEEDS = 3
@@ -175,8 +176,9 @@ def _opened(folder: Path, name: str) -> Iterator[None]:
 
 def _holds_more_than_a_lock(folder: Path) -> bool:
     # A comparison that was killed at once leaves no more than that, and perhaps half a first file.
-    left = {"run.lock", f"{COMPARE}.tmp"}
-    return not folder.is_dir() or any(path.name not in left for path in folder.iterdir())
+    return not folder.is_dir() or any(
+        path.name != "run.lock" and not is_unfinished(path) for path in folder.iterdir()
+    )
 
 
 def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[Side]:

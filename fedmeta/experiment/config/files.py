@@ -1,6 +1,5 @@
 """Configs as TOML: the experiments that come with fedmeta, files of a user, and a run's own."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment.config.model import Config
 from fedmeta.experiment.config.settings import merge
 from fedmeta.experiment.trust import require_named
+from fedmeta.files import parse_toml, read_toml, reason
 from fedmeta.options import nearest, parse_options
 
 
@@ -55,9 +55,9 @@ def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
     """
     path = find_experiment(name)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+        values = read_toml(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {reason(error)}") from None
     config = parse_options(Config, merge(values, settings or {}))
     require_named(path, values, config, settings or {})
     return config
@@ -70,13 +70,13 @@ def read_fault_file(path: Path) -> dict[str, Any]:
         ConfigError: If there is none, or it is not TOML; the nearest file beside it is named.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except FileNotFoundError:
         beside = [other.name for other in path.parent.glob("*.toml")]
         hint = f": {nearest(path.name, beside)}" if beside else ""
         raise ConfigError(f"no fault plan at '{path}'{hint}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {reason(error)}") from None
     table = values.get("faults", values)
     return dict(table) if isinstance(table, Mapping) else values
 
@@ -93,9 +93,10 @@ def from_toml(text: str) -> Config:
         ConfigError: If it is something else.
     """
     try:
-        return parse_options(Config, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"no config: {error}") from None
+        values = parse_toml(text)
+    except ValueError as error:
+        raise ConfigError(f"no config: {reason(error)}") from None
+    return parse_options(Config, values)
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Single values that replace those of a config, by dotted key."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedmeta.errors import ConfigError
+from fedmeta.files import parse_toml
 
 
 def merge(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
 
 def _value(key: str, text: str) -> Any:
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {text}")
+    except ValueError:
         return text
     value = parsed.pop("value")
     for other in parsed:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedmeta.errors import DivergedError, UsageError
 from fedmeta.experiment import plan as planning
-from fedmeta.experiment.checkpoint import DamagedCheckpointError
+from fedmeta.experiment.checkpoint import DamagedCheckpointError, misfit
 from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.learned.adapted import Adapted, Learner, model_weights, write_file
@@ -155,22 +155,24 @@ class Learned:
         setup = replace(planning.workload(config).learner, compile=False)
         algorithm = build_algorithm(setup, self.spec, config.seed)
         self._restore_constants(algorithm.model)
+        dtype: torch.dtype = getattr(torch, config.dtype)
         drawn = algorithm.init(torch.Generator())
-        if {key: value.shape for key, value in drawn.items()} != {
-            key: value.shape for key, value in self.state.items()
-        }:
-            raise UsageError(f"{self.path}: the checkpoint of round {self.round} is of another config")
+        wanted = {k: v.to(dtype) if v.is_floating_point() else v for k, v in drawn.items()}
+        if wrong := misfit(self.state, wanted):
+            raise UsageError(
+                f"{self.path}: the checkpoint of round {self.round} is of another config: {wrong}"
+            )
         outputs = algorithm_kind(config.algorithm).model_outputs(self.spec)
         network = Network(config.model, config.network, self.spec, outputs, algorithm.model)
         about = {"run": self.path.name, "round": self.round, "algorithm": config.algorithm}
-        return Learner(algorithm, network, self.state, getattr(torch, config.dtype), about)
+        return Learner(algorithm, network, self.state, dtype, about)
 
     def _restore_constants(self, model: Model) -> None:
         """Give a module the frozen parameters and buffers of the checkpoint; older ones have none."""
         if not self.constants or not isinstance(model, ModuleModel):
             return
-        if {key: v.shape for key, v in model.constants.items()} != {
-            key: v.shape for key, v in self.constants.items()
+        if {key: (v.shape, v.dtype) for key, v in model.constants.items()} != {
+            key: (v.shape, v.dtype) for key, v in self.constants.items()
         }:
             raise UsageError(f"{self.path}: the checkpoint of round {self.round} is of another model")
         model.constants = self.constants

@@ -1,6 +1,5 @@
 """TensorBoard's event files and MLflow's runs as stores of tracked values."""
 
-import json
 import logging
 import os
 import time
@@ -13,7 +12,7 @@ from fedmeta.errors import DataError
 from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.tracking.tracker import Entry, Tracked
-from fedmeta.files import to_json, write_atomically
+from fedmeta.files import read_json, to_json, write_atomically
 
 ALWAYS = "tasks"
 """A metric that every round has."""
@@ -108,7 +107,7 @@ class MLflowStore:
 
     def _earlier(self) -> str | None:
         try:
-            run_id = str(json.loads(self._kept.read_bytes())["run_id"])
+            run_id = str(read_json(self._kept)["run_id"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         from mlflow.exceptions import MlflowException

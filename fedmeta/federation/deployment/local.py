@@ -18,6 +18,7 @@ from fedmeta.federation.deployment.options import DeploymentOptions, require_sup
 from fedmeta.federation.deployment.submission import CONNECTION, QUIET, flwr, program, write_connection
 from fedmeta.federation.deployment.supernode import HOST, SuperNode, free_port, pinned
 from fedmeta.federation.deployment.tls import Certificates, NodeKey, make_certificates, make_node_key
+from fedmeta.files import open_own
 
 START_SECONDS = 120.0
 """How long the SuperLink may take to come up."""
@@ -122,7 +123,7 @@ def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> I
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; the lock ends with the process, however it ends."""
-    with (folder / "lock").open("a") as lock:
+    with open(open_own(folder / "lock", os.O_WRONLY | os.O_APPEND), "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -197,7 +198,7 @@ def _process(
     command: Sequence[str], log: Path, home: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of Flower's programs with its log in a file; it ends with the block."""
-    with log.open("wb") as file:
+    with open(open_own(log, os.O_WRONLY | os.O_TRUNC), "wb") as file:
         process = subprocess.Popen(
             command,
             stdout=file,

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import ArrayLike, NDArray
 
+from fedmeta.errors import UsageError
 from fedmeta.federation.stock import to_record
 from fedmeta.learning import Tensors
 
@@ -98,13 +99,18 @@ def _parts(value: object) -> tuple[str, dict[str, Any]]:
 def _remember(strategy: Strategy, kept: Mapping[str, NDArray[Any]]) -> None:
     """Set the attributes that `_memory` returned; a checkpoint gives them in an order of its own."""
     groups: dict[tuple[str, str], dict[int, tuple[str, NDArray[Any]]]] = {}
-    for path, value in kept.items():
-        head, place, key = path.split("/", 2)
-        form, _, name = head.partition(":")
-        groups.setdefault((form, name), {})[int(place)] = (key, value)
-    for (form, name), placed in groups.items():
-        parts = dict(placed[place] for place in sorted(placed))
-        setattr(strategy, name, _FORMS[form](parts))
+    try:
+        for path, value in kept.items():
+            head, place, key = path.split("/", 2)
+            form, _, name = head.partition(":")
+            if name not in vars(strategy) or callable(vars(strategy)[name]):
+                raise ValueError
+            groups.setdefault((form, name), {})[int(place)] = (key, value)
+        for (form, name), placed in groups.items():
+            parts = dict(placed[place] for place in sorted(placed))
+            setattr(strategy, name, _FORMS[form](parts))
+    except (LookupError, ValueError, TypeError, RuntimeError):
+        raise UsageError("the checkpoint does not hold the memory of this strategy") from None
 
 
 _FORMS: dict[str, Callable[[dict[str, NDArray[Any]]], Any]] = {

@@ -155,7 +155,7 @@ class ServerOptimizer:
             for key in self._keys:
                 self._state[key].copy_(before[key])
             self._optimizer.state.clear()
-            self.restore(memory)
+            self._take(memory)
 
     def put(self, state: Tensors) -> None:
         """Set the state, which something else stepped."""
@@ -186,8 +186,22 @@ class ServerOptimizer:
         """Take back what `export` returned; later steps are then the same bit for bit.
 
         Raises:
-            ConfigError: If it belongs to a state with other tensors.
+            ConfigError: If it belongs to a state with other tensors, or to another optimizer.
         """
+        try:
+            self._take(flat)
+            if flat:
+                # What a checkpoint holds shows in a step; one that leads nowhere is taken aside.
+                aside = ServerOptimizer(self.options, self._state, self.rounds)
+                aside._take(flat)
+                aside.step(1, {key: torch.zeros_like(self._state[key]) for key in self._keys})
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"the optimizer's state is not that of {self.options.optimizer}: {why}"
+            ) from None
+
+    def _take(self, flat: Mapping[str, torch.Tensor]) -> None:
         for path, value in flat.items():
             key, _, name = path.rpartition("/")
             if key not in self._keys:

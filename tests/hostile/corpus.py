@@ -1,0 +1,566 @@
+"""Hostile files, built by one rule each: no byte of them is random, and none is kept but as its rule.
+
+Large ones are sparse or compress well, and are made when they are asked for.
+"""
+
+import io
+import json
+import sqlite3
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+Make = Callable[[Path], None]
+
+NINES = "9" * 5000
+DEEP = "[" * 2000 + "]" * 2000
+CONTROLS = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\n"
+HUGE = 10**90
+
+
+@dataclass(frozen=True)
+class Case:
+    """A hostile file.
+
+    Attributes:
+        kind: What reads it.
+        name: What is wrong with it.
+        make: Puts it at a path.
+    """
+
+    kind: str
+    name: str
+    make: Make
+
+
+def put(data: bytes | str) -> Make:
+    """Return what writes `data`."""
+    text = data.encode(errors="surrogatepass") if isinstance(data, str) else data
+    return lambda path: void(path.write_bytes(text))
+
+
+def void(_: object) -> None:
+    """Nothing."""
+
+
+def fifo(path: Path) -> None:
+    """A pipe that nobody writes to: whoever opens it waits."""
+    import os
+
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    """A link to a file without an end."""
+    path.symlink_to("/dev/zero")
+
+
+def circle(path: Path) -> None:
+    """A link to itself."""
+    path.symlink_to(path.name)
+
+
+def folder(path: Path) -> None:
+    """A folder where a file should be."""
+    path.mkdir()
+
+
+def sparse(size: int) -> Make:
+    """Return what writes a file of `size` zero bytes that takes no room."""
+
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            file.truncate(size)
+
+    return make
+
+
+PLACES: dict[str, Make] = {
+    "pipe": fifo,
+    "device": device,
+    "circle of links": circle,
+    "folder": folder,
+    "empty": put(b""),
+    "zero bytes": put(bytes(1000)),
+    "no UTF-8": put(b"\xff\xfe\xfd" * 100),
+    "5 GB of nothing": sparse(5 << 30),
+}
+"""What may stand in the place of any file."""
+
+VALUES: dict[str, str] = {
+    "null": "null",
+    "true": "true",
+    "minus one": "-1",
+    "5,000 digits": NINES,
+    "90 digits": str(HUGE),
+    "huge float": "1e308",
+    "beyond floats": "1e999",
+    "NaN": "NaN",
+    "long text": json.dumps("x" * 60_000),
+    "controls": json.dumps(CONTROLS),
+    "markup": json.dumps("</script><img src=x onerror=alert(1)>[/bold]{{7*7}}"),
+    "lone surrogate": '"\\ud800"',
+    "list": "[]",
+    "table": "{}",
+    "nested lists": DEEP,
+    "nested within reason": "[" * 90 + "]" * 90,
+    "list of everything": '[null, true, -1, "a", {"a": [1]}, [[]]]',
+    "formula": json.dumps('=HYPERLINK("http://x")'),
+}
+"""JSON values for any place."""
+
+
+def with_value(text: str, key: str, value: str) -> str:
+    """Return a JSON object with one entry replaced by a value as it is written."""
+    marked = json.loads(text) | {key: "@here@"}
+    return json.dumps(marked).replace('"@here@"', value)
+
+
+def anywhere(kinds: str) -> Iterator[Case]:
+    """Yield each of `PLACES` for each kind."""
+    for kind in kinds.split():
+        for name, make in PLACES.items():
+            yield Case(kind, name, make)
+
+
+def configs() -> Iterator[Case]:
+    """TOML that is hard on its reader."""
+    good = 'task = "sinusoid"\nalgorithm = "maml"\nmodel = "mlp"\nrounds = 1\nclients = 4\ncohort = 2\n'
+    texts = {
+        "5,000 digits": f"rounds = {NINES}\n",
+        "4,000 digits": f"rounds = {'9' * 4000}\n",
+        "2,000 brackets": f"rounds = {DEEP}\n",
+        "2,000 inline tables": "a = " + "{b = " * 2000 + "1" + "}" * 2000,
+        "dotted key of 60 KB": ".".join(["a"] * 30_000) + " = 1\n",
+        "dotted key in a header": f"[{'.'.join(['a'] * 30_000)}]\n",
+        "dotted key with quotes": ".".join(['"a"'] * 20_000) + " = 1\n",
+        "dotted key with spaces": " . ".join(["a"] * 20_000) + " = 1\n",
+        "dotted key in a table": "a = {" + ".".join(["b"] * 20_000) + " = 1}\n",
+        "key of 60 KB": "k" * 60_000 + " = 1\n",
+        "key of controls": f"{json.dumps(CONTROLS)} = 1\n",
+        "value of controls": f"task = {json.dumps(CONTROLS)}\n",
+        "100,000 unknown keys": "".join(f"k{n} = 0\n" for n in range(100_000)),
+        "10,000 unknown tables": "".join(f"[t{n}]\n" for n in range(10_000)),
+        "10,000 behaviours": "[[behaviours]]\n" * 10_000,
+        "no end of a text": 'task = "' + "x" * 50_000,
+        "no end of a long text": "task = '''" + "x\n" * 20_000,
+        "quotes alone": '"' * 50_000,
+        "brackets alone": "[" * 50_000,
+        "closed before opened": "]" * 5_000,
+        "equals alone": "=" * 50_000,
+        "carriage returns": "\r" * 50_000,
+        "backslashes": 'task = "' + "\\\\" * 20_000 + '"\n',
+        "bad escape": 'task = "\\ud800"\n',
+        "infinite": f"{good}timeout = inf\n",
+        "not a number": f"{good}timeout = nan\n",
+        "beyond floats": f"{good}timeout = 1e999\n",
+        "zero bytes": f"{good}\0",
+        "byte-order mark": "\ufeff" + good,
+        "bad date": "rounds = 2026-13-45\n",
+        "seed too large": f"{good}seed = {2**63}\n",
+        "negative rounds": good.replace("rounds = 1", "rounds = -1"),
+        "hex of 4,000 digits": f"rounds = 0x{'f' * 4000}\n",
+        "underscores": f"rounds = {'_'.join('9' * 400)}\n",
+        "a table for a number": f"{good}[timeout]\na = 1\n",
+        "a list of lists": f"{good}mods = {DEEP[1900:2100]}\n",
+    }
+    for name, text in texts.items():
+        yield Case("config", name, put(text))
+
+
+def run_infos(good: str) -> Iterator[Case]:
+    """``run.json`` with a hostile value where a report looks."""
+    for key in ("status", "final", "replies", "versions", "seed", "wall_seconds"):
+        for name in ("90 digits", "controls", "list of everything", "nested within reason", "table"):
+            yield Case("run.json", f"{key}: {name}", put(with_value(good, key, VALUES[name])))
+    for name in ("5,000 digits", "nested lists", "NaN", "lone surrogate", "long text", "markup"):
+        yield Case("run.json", f"error: {name}", put(with_value(good, "error", VALUES[name])))
+    steps = json.dumps([{"step": 10**6, "accuracy": 2, "loss": 1e308, "tasks": -1}] * 2000)
+    yield Case("run.json", "2,000 steps", put(with_value(good, "final", steps)))
+    yield Case("run.json", "a list", put("[1, 2]"))
+    yield Case("run.json", "60,000 keys", put("{" + ",".join(f'"{n}":0' for n in range(60_000)) + "}"))
+    yield Case("run.json", "half", put(good[: len(good) // 2]))
+
+
+def rows(kind: str, good: list[str], keys: str) -> Iterator[Case]:
+    """A log with a hostile value in its second line."""
+    names = ("90 digits", "5,000 digits", "huge float", "NaN", "controls", "list of everything", "null")
+    for key in keys.split():
+        for name in names:
+            second = with_value(good[1], key, VALUES[name])
+            yield Case(kind, f"{key}: {name}", put("\n".join([good[0], second, *good[2:], ""])))
+    for name in ("nested lists", "5,000 digits", "long text", "null", "list"):
+        yield Case(kind, f"a line of {name}", put(f"{good[0]}\n{VALUES[name]}\n"))
+    yield Case(kind, "no line end", put(good[0] * 2000))
+    yield Case(kind, "a line of 3 MB", put(good[0] + "\n" + " " * 3_000_000 + "\n"))
+    yield Case(kind, "100,000 line ends", put("\n" * 100_000))
+    yield Case(kind, "carriage returns", put("\r\n".join(good)))
+
+
+def many_clients(path: Path) -> None:
+    """10^6 lines, each of another client."""
+    with path.open("w") as file:
+        file.writelines(f'{{"round":1,"client":{n},"admitted":false}}\n' for n in range(1_000_000))
+
+
+def manifests(good: str) -> Iterator[Case]:
+    """Manifests with the right hash and wrong entries."""
+    for key in ("round", "log_bytes", "best_round", "best_score", "sha256", "constants_sha256"):
+        for name in ("true", "minus one", "90 digits", "NaN", "list of everything", "long text"):
+            yield Case("manifest", f"{key}: {name}", put(with_value(good, key, VALUES[name])))
+    yield Case("manifest", "5,000 digits", put(with_value(good, "round", NINES)))
+    yield Case("manifest", "nested", put(DEEP))
+    yield Case("manifest", "an entry more", put(with_value(good, "colour", "1")))
+    logs = '{"metrics.jsonl": -5}'
+    yield Case("manifest", "negative length", put(with_value(good, "log_bytes", logs)))
+    yield Case("manifest", "no length", put(with_value(good, "log_bytes", "{}")))
+
+
+def tensors(good: dict[str, Any]) -> Iterator[Case]:
+    """Checkpoints whose manifest has their hash."""
+    first = next(key for key in sorted(good) if key.startswith("state."))
+
+    def changed(value: Any) -> bytes:
+        return save({key: np.asarray(one) for key, one in (good | {first: value}).items()})
+
+    shape = np.asarray(good[first]).shape
+    nan = np.full(shape, np.nan, dtype=np.float32)
+    infinite = np.zeros(shape, dtype=np.float32)
+    infinite.flat[0] = np.inf
+    wrong = {
+        "float16": np.zeros(shape, dtype=np.float16),
+        "float64": np.zeros(shape, dtype=np.float64),
+        "int64": np.zeros(shape, dtype=np.int64),
+        "bool": np.zeros(shape, dtype=bool),
+        "NaN": nan,
+        "infinite": infinite,
+        "scalar": np.float32(1.0),
+        "an axis more": np.zeros((1, *shape), dtype=np.float32),
+        "empty": np.zeros((0,), dtype=np.float32),
+    }
+    for name, value in wrong.items():
+        yield Case("tensors", name, put(changed(value)))
+    fewer = {key: np.asarray(value) for key, value in good.items() if key != first}
+    yield Case("tensors", "one is missing", put(save(fewer)))
+    more = {key: np.asarray(value) for key, value in good.items()} | {"state.\x1b[2J": nan}
+    yield Case("tensors", "one more", put(save(more)))
+    yield Case("tensors", "nothing", put(save({})))
+    for name, head in {
+        "head of 2^63 bytes": (2**63 - 1, b"{}"),
+        "head that is cut": (10_000, b'{"a":'),
+        "nested head": (len(DEEP), DEEP.encode()),
+        "unknown numbers": (0, b'{"state.a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'),
+        "beyond the end": (0, b'{"state.a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'),
+        "negative": (0, b'{"state.a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}'),
+        "shape too large": (
+            0,
+            b'{"state.a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}',
+        ),
+    }.items():
+        size, text = head
+        yield Case("tensors", name, put(struct.pack("<Q", size or len(text)) + text + bytes(4)))
+
+
+def journals(good: bytes) -> Iterator[Case]:
+    """SQLite files that are no journals, or say other than a journal may."""
+
+    def altered(*statements: str) -> Make:
+        def make(path: Path) -> None:
+            path.write_bytes(good)
+            with sqlite3.connect(path) as db:
+                for statement in statements:
+                    db.execute(statement)
+            db.close()
+
+        return make
+
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS round FROM n"
+    yield Case(
+        "journal", "an endless view", altered("DROP TABLE rounds", f"CREATE VIEW rounds AS {endless}")
+    )
+    yield Case(
+        "journal",
+        "a trigger",
+        altered("CREATE TRIGGER t AFTER INSERT ON rounds BEGIN DELETE FROM campaign; END"),
+    )
+    yield Case(
+        "journal",
+        "a computed column",
+        altered("ALTER TABLE stakes ADD COLUMN big AS (zeroblob(900000000))"),
+    )
+    yield Case("journal", "a virtual table", altered("CREATE VIRTUAL TABLE v USING fts5(x)"))
+    yield Case("journal", "a table too few", altered("DROP TABLE transactions"))
+    yield Case("journal", "of another version", altered("PRAGMA user_version = 99"))
+    for column, value in {
+        "campaign": "'text'",
+        "round_cap": "'many'",
+        "budget": f"'{NINES}'",
+        "ledger": "x'00ff'",
+        "block": "'\x1b[2J'",
+        "chain_id": "1.5",
+    }.items():
+        yield Case(
+            "journal", f"{column} = {value[:12]!a}", altered(f"UPDATE campaign SET {column} = {value}")
+        )
+    yield Case(
+        "journal",
+        "numbers for actions",
+        altered("INSERT INTO transactions VALUES (x'00', 7, 8, 'n', x'', 'mined', NULL, NULL)"),
+    )
+    yield Case(
+        "journal",
+        "controls for actions",
+        altered("INSERT INTO transactions VALUES (x'00', char(27), 'a', 1, x'', 'mined', NULL, NULL)"),
+    )
+    yield Case("journal", "half", put(good[: len(good) // 2]))
+    yield Case("journal", "a flipped byte", put(good[:100] + bytes([good[100] ^ 0xFF]) + good[101:]))
+
+
+def png(
+    width: int, height: int, data: bytes = b"", depth: int = 8, colour: int = 0, more: bytes = b""
+) -> bytes:
+    """Return a PNG with a head that may promise anything."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + more + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+def images() -> Iterator[Case]:
+    """Images that promise more than they hold, or hold more than they promise."""
+    from PIL import Image
+
+    for width, height in (
+        (89_000_000, 1),
+        (1, 89_000_000),
+        (65_535, 65_535),
+        (2**31 - 1, 2**31 - 1),
+        (0, 0),
+    ):
+        yield Case(
+            "image", f"PNG of {width} x {height}", put(png(width, height, zlib.compress(bytes(1000))))
+        )
+    yield Case(
+        "image",
+        "PNG of 9,000 x 9,000, whole",
+        lambda path: void(path.write_bytes(png(9000, 9000, zlib.compress(bytes(9001 * 9000), 9)))),
+    )
+    flat = zlib.compress(bytes(11 * 10))
+    yield Case("image", "PNG without data", put(png(10, 10)))
+    yield Case("image", "PNG that is cut", put(png(10, 10, flat)[:-20]))
+    yield Case("image", "PNG of depth 3", put(png(10, 10, flat, depth=3)))
+    yield Case("image", "PNG of colour 9", put(png(10, 10, flat, colour=9)))
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    text = b"zTXt" + b"a\0\0" + bomb
+    yield Case(
+        "image",
+        "PNG with a text of 50 MB",
+        put(
+            png(
+                10,
+                10,
+                flat,
+                more=struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text)),
+            )
+        ),
+    )
+    yield Case("image", "PNG whose data go on", put(png(10, 10, bomb)))
+    for format_ in ("JPEG", "TIFF", "BMP", "GIF", "WEBP"):
+        file = io.BytesIO()
+        Image.new("L", (12, 12), 200).save(file, format_)
+        data = bytearray(file.getvalue())
+        yield Case("image", f"{format_} that is cut", put(bytes(data[: len(data) // 2])))
+        for place in (4, 10, 18, 22):
+            changed = data.copy()
+            changed[place : place + 4] = b"\xff\xff\xff\x7f"
+            yield Case("image", f"{format_} with {place} changed", put(bytes(changed)))
+    yield Case("image", "script", put("<script>alert(1)</script>"))
+    yield Case("image", "SVG", put('<svg xmlns="http://www.w3.org/2000/svg"/>'))
+    yield Case("image", "EPS", put("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"))
+
+
+def texts() -> Iterator[Case]:
+    """Texts that are hard on their reader."""
+    parts = {
+        "carriage returns": "\r" * 300_000,
+        "line feeds": "\n" * 300_000,
+        "spaces": "A:\n" + " " * 300_000 + "x\n",
+        "tags": "A:\n" + "".join(map(chr, range(0xE0000, 0xE1000))) * 20,
+        "turned round": "A\u202e:\nhello\n\n\u2066B:\nhi\n",
+        "ligatures": "A:\n" + "\ufdfa" * 50_000,
+        "marks": "A:\na" + "\u0301" * 100_000,
+        "marks in turn": "A:\na" + "\u0301\u0316" * 50_000,
+        "speakers": "\n\n".join(f"S{n}:\nx" for n in range(50_000)),
+        "colons": ":" * 300_000,
+        "colons and line feeds": ":\n" * 150_000,
+        "a long line": "x" * 300_000 + ":\ny",
+        "controls": f"A{CONTROLS}:\nx\n",
+        "bell": "A\a:\nx\n",
+        "zero bytes": "A:\nx\0\n",
+        "utf-16 that is cut": "\ufeffA:\nx".encode("utf-16-le")[:-1].decode("latin-1"),
+    }
+    for name, text in parts.items():
+        yield Case("text", name, put(text.encode("latin-1") if name.startswith("utf-16") else text))
+    for mark in (b"\xff\xfe", b"\xfe\xff", b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        yield Case("text", f"{mark.hex()} and no text", put(mark + b"\xd8\x00\xdc" * 333))
+
+
+def zips() -> Iterator[Case]:
+    """Archives that are more work than they look, or whose names lead elsewhere."""
+
+    def archive(*members: tuple[str, bytes]) -> bytes:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+            for name, data in members:
+                out.writestr(name, data)
+        return file.getvalue()
+
+    good = "images_background/Latin/character01/0001_01.png"
+    drawing = png(105, 105, zlib.compress((b"\0" + b"\xff" * 105) * 105))
+    big = bytes(400_000_000)
+    yield Case("zip", "a member of 400 MB", lambda path: void(path.write_bytes(archive((good, big)))))
+    lie = bytearray(archive((good, bytes(40_000_000))))
+    for place in (lie.find(b"PK\x03\x04") + 22, lie.find(b"PK\x01\x02") + 24):
+        lie[place : place + 4] = struct.pack("<I", 300)
+    yield Case("zip", "a member that lies about its size", put(bytes(lie)))
+    yield Case(
+        "zip",
+        "120,000 members",
+        lambda path: void(path.write_bytes(archive(*((f"{n}", b"") for n in range(120_000))))),
+    )
+    for name in (
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a/../../Latin/character01/0001_01.png",
+        f"Latin{CONTROLS}/character01/0001_01.png",
+        "C:\\x\\character01\\0001_01.png",
+        "x" * 60_000,
+    ):
+        yield Case("zip", f"a member named {name[:20]!a}", put(archive((name, drawing))))
+    yield Case("zip", "a drawing of 89,000,000 x 1", put(archive((good, png(89_000_000, 1)))))
+    yield Case("zip", "a drawing of 9 x 9", put(archive((good, png(9, 9, zlib.compress(bytes(90)))))))
+    yield Case("zip", "text for a drawing", put(archive((good, b"hello"))))
+    whole = archive((good, drawing))
+    yield Case("zip", "cut", put(whole[:-30]))
+    encrypted = bytearray(whole)
+    for place in (encrypted.find(b"PK\x03\x04") + 6, encrypted.find(b"PK\x01\x02") + 8):
+        encrypted[place] |= 1
+    yield Case("zip", "encrypted", put(bytes(encrypted)))
+    unknown = bytearray(whole)
+    for place in (unknown.find(b"PK\x03\x04") + 8, unknown.find(b"PK\x01\x02") + 10):
+        unknown[place] = 99
+    yield Case("zip", "an unknown compression", put(bytes(unknown)))
+    yield Case(
+        "zip", "a drawing twice", put(archive((good, drawing), (good.replace("0001", "0002"), drawing)))
+    )
+
+
+def comparisons() -> Iterator[Case]:
+    """``compare.json`` with hostile entries."""
+    from tests.report.made import arm
+
+    good = {
+        "kind": "compare",
+        "version": 1,
+        "experiment": "q",
+        "status": "finished",
+        "seeds": [0, 1],
+        "steps": [0, 10],
+        "measure": "accuracy",
+        "arms": [arm("a", 0, [0, 1]), arm("b", 1, [0, 1])],
+    }
+    text = json.dumps(good)
+    for key in ("arms", "seeds", "steps", "target", "experiment"):
+        for name in ("90 digits", "list of everything", "controls"):
+            yield Case("compare", f"{key}: {name}", put(with_value(text, key, VALUES[name])))
+    yield Case(
+        "compare", "100,000 arms of nothing", put(with_value(text, "arms", "[" + "{}," * 99_999 + "{}]"))
+    )
+    yield Case("compare", "nested", put(DEEP))
+    away = json.loads(text)
+    away["arms"][0]["runs"][0]["run"] = "../../../../etc"
+    yield Case("compare", "a run elsewhere", put(json.dumps(away)))
+    away["arms"][0]["final"][0]["values"] = []
+    yield Case("compare", "no values", put(json.dumps(away)))
+
+
+def examples() -> Iterator[Case]:
+    """``examples.safetensors`` of other shapes than a run writes."""
+    about = {"kind": "classification", "steps": 3, "clients": [1], "characters": "ab"}
+    x, y = np.zeros((2, 1, 4, 4), np.float32), np.zeros(2, np.int64)
+    chances = np.full((2, 2), 0.5, np.float32)
+    good = {
+        "0.support_x": x,
+        "0.support_y": y,
+        "0.query_x": x,
+        "0.query_y": y,
+        "0.before": chances,
+        "0.after": chances,
+    }
+    for name, change in {
+        "labels beyond": {"0.query_y": y + 99},
+        "NaN": {"0.before": chances * np.nan},
+        "no axes": {"0.query_x": np.float32(1)},
+        "infinite labels": {"0.query_y": np.array([np.inf, -np.inf], np.float32)},
+        "many pixels": {"0.support_x": np.zeros((1, 3000, 3000), np.float32)},
+        "a name without a number": {"x.support_x": x},
+        "half precision": {"0.support_x": x.astype(np.float16)},
+        "empty": {"0.query_x": x[:0], "0.query_y": y[:0]},
+    }.items():
+        data = {key: np.asarray(value) for key, value in (good | change).items()}
+        yield Case("examples.safetensors", name, put(save(data, {"about": json.dumps(about)})))
+    for name, text in {
+        "nested": DEEP,
+        "of nothing": "{}",
+        "digits": NINES,
+        "a list": "[1]",
+        "infinite client": json.dumps(about | {"clients": [1e308]}),
+    }.items():
+        yield Case("examples.safetensors", f"about: {name}", put(save(good, {"about": text})))
+    yield Case("examples.safetensors", "no about", put(save(good)))
+
+
+def cases(run: Path, journal: bytes) -> list[Case]:
+    """Return the whole corpus.
+
+    Args:
+        run: A finished run, whose files are changed.
+        journal: A good journal's bytes.
+    """
+    from safetensors.numpy import load_file
+
+    checkpoint = max((run / "checkpoints").glob("round-*.json"))
+    lines = {
+        name: (run / name).read_text().splitlines()
+        for name in ("metrics.jsonl", "clients.jsonl", "test.jsonl")
+    }
+    return [
+        *anywhere(
+            "config run.json metrics.jsonl clients.jsonl manifest tensors journal image text zip compare"
+        ),
+        *configs(),
+        *run_infos((run / "run.json").read_text()),
+        *rows("metrics.jsonl", lines["metrics.jsonl"], "round loss test"),
+        *rows("clients.jsonl", lines["clients.jsonl"], "client admitted reason reward"),
+        *rows("test.jsonl", lines["test.jsonl"], "client steps"),
+        Case("clients.jsonl", "10^6 clients", many_clients),
+        *manifests(checkpoint.read_text()),
+        *tensors(load_file(checkpoint.with_suffix(".safetensors"))),
+        *journals(journal),
+        *images(),
+        *texts(),
+        *zips(),
+        *comparisons(),
+        *examples(),
+    ]

@@ -1,0 +1,138 @@
+"""What reads each kind of hostile file, as the commands do."""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from fedmeta.errors import FedmetaError
+from fedmeta.experiment.checkpoint import CheckpointStore, DamagedCheckpointError
+from fedmeta.experiment.config import load_config
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.learned.model import Learned
+from fedmeta.files import printable
+from fedmeta.report.ledger import read_journal
+from fedmeta.report.writing import write_report
+from fedmeta.serve.site import Site
+from fedmeta.tasks.image_files import ImageStyle, read_images
+from fedmeta.tasks.omniglot_files import read_characters
+from fedmeta.tasks.shakespeare import read_play
+from tests.hostile.corpus import Make
+
+NAMES = {
+    "config": "experiment.toml",
+    "journal": "journal.sqlite",
+    "image": "image.png",
+    "text": "play.txt",
+    "zip": "images_background.zip",
+    "compare": "compare.json",
+}
+
+
+class Reader:
+    """Reads hostile files in a scratch folder beside a good run.
+
+    Args:
+        run: A finished run.
+        scratch: Where files are made.
+    """
+
+    def __init__(self, run: Path, scratch: Path) -> None:
+        self.run = run
+        self.scratch = scratch
+
+    def read(self, kind: str, make: Make) -> str | None:
+        """Read one; return the line that it was refused with, None if it was read.
+
+        Anything but such a line is an error of the reader.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self._readers()[kind](make)
+            except (FedmetaError, DamagedCheckpointError) as error:
+                line = str(error)
+                assert "\n" not in line
+                assert len(line) < 2000
+                assert printable(line) == line, "no control reaches the terminal"
+                return line
+        return None
+
+    def _readers(self) -> dict[str, Callable[[Make], object]]:
+        return {
+            "config": lambda make: load_config(str(self._one("config", make))),
+            "image": lambda make: read_images([self._one("image", make)], ImageStyle(), (1, 28, 28)),
+            "text": lambda make: read_play(self._one("text", make)),
+            "zip": lambda make: read_characters([self._one("zip", make)], "omniglot"),
+            "journal": lambda make: read_journal(self._one("journal", make).parent),
+            "compare": lambda make: self._shown(self._one("compare", make).parent),
+            "manifest": lambda make: self._checkpoint(make, ".json"),
+            "tensors": lambda make: self._checkpoint(make, ".safetensors"),
+            **{name: lambda make, name=name: self._run_with(name, make) for name in _OF_A_RUN},
+        }
+
+    def _one(self, kind: str, make: Make) -> Path:
+        folder = self.scratch / "runs" / "one"
+        folder.mkdir(parents=True)
+        make(folder / NAMES[kind])
+        return folder / NAMES[kind]
+
+    def _copy(self) -> Path:
+        return Path(shutil.copytree(self.run, self.scratch / "runs" / "one"))
+
+    def _run_with(self, name: str, make: Make) -> None:
+        folder = self._copy()
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+        self._shown(folder)
+        for log in (RunFolder(folder).metrics, RunFolder(folder).clients, RunFolder(folder).test):
+            with suppress(FedmetaError):
+                log()
+
+    def _shown(self, folder: Path) -> None:
+        """Report a folder and show it on the page, beside a good run."""
+        written = write_report(
+            [folder, self.run], self.scratch / "report.html", csv=self.scratch / "csv"
+        )
+        assert [part.status for part in written.parts][1] == "finished", "the other one is reported"
+        for part in written.parts:
+            assert not part.problem or "\n" not in part.problem
+        site = Site(folder.parent, lambda: True)
+        for row in site.runs()["rows"]:
+            json.dumps(row)
+            assert len(str(row.get("problem"))) < 2000
+            if row["kind"] == "run":
+                for view in (site.run, site.clients):
+                    try:
+                        view(row["id"])
+                    except FedmetaError:
+                        continue
+
+    def _checkpoint(self, make: Make, ending: str) -> None:
+        folder = self._copy()
+        manifest = max((folder / "checkpoints").glob("round-*.json"))
+        for other in (folder / "checkpoints").iterdir():
+            if other.stem != manifest.stem:
+                other.unlink()
+        target = manifest.with_suffix(ending)
+        target.unlink()
+        make(target)
+        if ending == ".safetensors" and target.is_file() and target.stat().st_size < 1 << 20:
+            said = json.loads(manifest.read_text())
+            sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
+            manifest.write_text(json.dumps(said | {"sha256": sha256}))
+        for found in CheckpointStore(folder / "checkpoints").newest_first():
+            if not isinstance(found, DamagedCheckpointError):
+                assert found[1].round >= 0
+        Learned.open(folder).export(self.scratch / "model.safetensors")
+
+    def clear(self) -> None:
+        """Remove what was made."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
+
+
+_OF_A_RUN = ("run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl", "examples.safetensors")

@@ -1,0 +1,85 @@
+"""Every file of the corpus is read rightly or refused in one line, soon and within bounds of memory."""
+
+import gc
+import resource
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from fedmeta.chain.ledger.entries import Campaign
+from fedmeta.chain.ledger.journal import Journal
+from tests.experiment.helpers import TINY
+from tests.hostile.corpus import Case, cases
+from tests.hostile.readers import Reader
+from tests.report.made import make
+
+SECONDS = 10
+GIGABYTE = 1 << 20  # in the KiB of getrusage
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with an incentive rule, so that clients have scores and rewards."""
+    rule = {"incentives": {"rule": "equal"}}
+    return make(tmp_path_factory.mktemp("hostile") / "good", TINY | {"rounds": 3} | rule)
+
+
+@pytest.fixture(scope="session")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("journal") / "journal.sqlite"
+    one = Journal(path)
+    one.found(Campaign(bytes(32), bytes(32), 10**6, 10**9))
+    one.close()
+    return path.read_bytes()
+
+
+def _too_long(_: int, __: FrameType | None) -> None:
+    raise TimeoutError
+
+
+def problems(reader: Reader, found: list[Case]) -> list[str]:
+    """Return a line about each case that did harm."""
+    told = []
+    signal.signal(signal.SIGALRM, _too_long)
+    for case in found:
+        reader.clear()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.process_time()
+        # By the clock on the wall: a reader that waits uses no other. A machine may be busy.
+        signal.alarm(12 * SECONDS)
+        try:
+            reader.read(case.kind, case.make)
+        except BaseException as error:
+            told.append(f"{case.kind}, {case.name}: {type(error).__name__}: {str(error)[:300]}")
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            signal.alarm(0)
+        if (seconds := time.process_time() - began) > SECONDS:
+            told.append(f"{case.kind}, {case.name}: {seconds:.1f} s")
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        if grown > GIGABYTE:
+            told.append(f"{case.kind}, {case.name}: {grown >> 10} MiB")
+    reader.clear()
+    gc.collect()
+    return told
+
+
+SLOW = ("10^6 clients", "120,000 members", "a member of 400 MB", "PNG of 9,000 x 9,000, whole")
+"""Made in seconds each; the rest takes milliseconds."""
+
+
+def test_every_hostile_file_is_one_line_or_right(run: Path, journal: bytes, tmp_path: Path) -> None:
+    found = cases(run, journal)
+    assert len(found) > 200
+    fast = [case for case in found if case.name not in SLOW]
+    assert not problems(Reader(run, tmp_path / "scratch"), fast)
+
+
+@pytest.mark.slow
+def test_so_is_every_large_one(run: Path, journal: bytes, tmp_path: Path) -> None:
+    slow = [case for case in cases(run, journal) if case.name in SLOW]
+    assert not problems(Reader(run, tmp_path / "scratch"), slow)
