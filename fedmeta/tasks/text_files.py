@@ -32,6 +32,7 @@ _IGNORABLE = re.compile(
     "\U000e0000-\U000e0fff]"
 )
 _EXAMPLES = 4
+_MOST_MARKS = 100
 MOST_BYTES = 1 << 25
 """Bytes of a text; all of Shakespeare has 5.5 million."""
 
@@ -103,7 +104,16 @@ def read_text(path: Path) -> TextFile:
         ) from None
     if "\0" in raw:
         raise DataError(f"{path} holds zero bytes: it is no text, or of an encoding that is not read")
+    if _has_long_run_of_marks(raw):
+        raise DataError(f"{path} holds {_MOST_MARKS} accents on one letter: it is no text")
     return _seen(raw, encoding, bool(mark))
+
+
+def _has_long_run_of_marks(text: str) -> bool:
+    # To bring them into their order takes a time that grows with the square of their number; the
+    # Unicode Standard (UAX 15, stream-safe text) knows no use of more than 30.
+    marks = "".join(one for one in sorted(set(text)) if unicodedata.combining(one))
+    return bool(marks and re.search(f"[{re.escape(marks)}]{{{_MOST_MARKS}}}", text))
 
 
 def visible(text: str) -> str:

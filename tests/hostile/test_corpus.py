@@ -1,6 +1,5 @@
 """Every file of the corpus is read rightly or refused in one line, soon and within bounds of memory."""
 
-import gc
 import resource
 import signal
 import time
@@ -64,7 +63,6 @@ def problems(reader: Reader, found: list[Case]) -> list[str]:
         if grown > GIGABYTE:
             told.append(f"{case.kind}, {case.name}: {grown >> 10} MiB")
     reader.clear()
-    gc.collect()
     return told
 
 
@@ -72,14 +70,19 @@ SLOW = ("10^6 clients", "120,000 members", "a member of 400 MB", "PNG of 9,000 x
 """Made in seconds each; the rest takes milliseconds."""
 
 
+def is_fast(case: Case) -> bool:
+    """Tell whether a case is for every day; of those that take a report it is about every second."""
+    reported = case.kind in ("run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl", "compare")
+    return case.name not in SLOW and not (reported and sum(case.name.encode()) % 2)
+
+
 def test_every_hostile_file_is_one_line_or_right(run: Path, journal: bytes, tmp_path: Path) -> None:
     found = cases(run, journal)
     assert len(found) > 200
-    fast = [case for case in found if case.name not in SLOW]
-    assert not problems(Reader(run, tmp_path / "scratch"), fast)
+    assert not problems(Reader(run, tmp_path / "scratch"), [case for case in found if is_fast(case)])
 
 
 @pytest.mark.slow
-def test_so_is_every_large_one(run: Path, journal: bytes, tmp_path: Path) -> None:
-    slow = [case for case in cases(run, journal) if case.name in SLOW]
+def test_so_is_every_other(run: Path, journal: bytes, tmp_path: Path) -> None:
+    slow = [case for case in cases(run, journal) if not is_fast(case)]
     assert not problems(Reader(run, tmp_path / "scratch"), slow)

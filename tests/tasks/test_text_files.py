@@ -119,3 +119,12 @@ def test_a_pipe_and_a_file_of_5_gb_are_no_texts(tmp_path: Path) -> None:
     for name, said in (("pipe", "Not a regular file"), ("large", "Larger than 32 MiB")):
         with pytest.raises(DataError, match=f"cannot be read: {said}"):
             read_text(tmp_path / f"{name}.txt")
+
+
+def test_a_letter_with_a_thousand_accents_is_no_text(tmp_path: Path) -> None:
+    """To order them takes a time that grows with the square of their number."""
+    for marks in ("\u0301" * 1000, "\u0301\u0316" * 100_000):
+        with pytest.raises(DataError, match="accents on one letter"):
+            read(tmp_path, f"A:\ne{marks}\n".encode())
+    kept = read(tmp_path, ("e\u0301\u0316" * 500).encode())
+    assert kept.text == "\u00e9\u0316" * 500
