@@ -15,10 +15,8 @@ SETUP = LearnerSetup("maml", {"inner_steps": 1}, CASE.model, CASE.network, compi
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("layout", ["shared", pytest.param("contiguous", marks=pytest.mark.slow)])
 def test_compiled_updates_equal_eager_ones_for_every_layout_of_the_state(
-    layout: str, monkeypatch: pytest.MonkeyPatch
+    layout: str,
 ) -> None:
-    # Its pool of compiling processes takes longer to start than all that there is to compile.
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     eager, compiled = make_learner("maml", CASE, inner_steps=1), build_algorithm(SETUP, CASE.spec)
     tasks = make_tasks(CASE.spec)
     state = {
