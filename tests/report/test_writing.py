@@ -103,7 +103,7 @@ def test_intervals_take_two_columns_and_bytes_are_not_rounded(tmp_path: Path) ->
     )
     part = Part("n", "run", "finished", sections=[Section("s", "s", tables=[table])], key="n")
     (path,) = write_sheets(tmp_path, [part])
-    assert path.read_text().splitlines() == ["a,a ci95,b,c", "0.5,0.125,1234567,x", '0.25,,,"=1,2"']
+    assert path.read_text().splitlines() == ["a,a ci95,b,c", "0.5,0.125,1234567,x", '0.25,,,"\'=1,2"']
 
 
 @pytest.mark.parametrize(
