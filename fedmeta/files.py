@@ -219,7 +219,8 @@ def open_new(path: Path) -> BinaryIO:
         OSError: If there is anything at `path`, a symbolic link included, or it cannot be made.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o666), "wb")
+    # Not for others to change, whatever the umask: a roster, for one, says who is paid.
+    return os.fdopen(os.open(path, flags, 0o644), "wb")
 
 
 def open_own(path: Path, flags: int, mode: int = 0o666) -> int:
