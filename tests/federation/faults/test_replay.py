@@ -18,10 +18,6 @@ FOUND_BY = dict(zip(MISTAKES, (5, 0, 11, 0, 2), strict=True))
 """For each mistake the first seed that finds it."""
 
 
-def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return processes.run([sys.executable, *arguments], cwd=HOME)
-
-
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_planted_mistake_is_found_by_a_seed_and_by_its_replay(
     mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -36,13 +32,16 @@ def test_each_planted_mistake_is_found_by_a_seed_and_by_its_replay(
 
 
 def test_pytest_prints_the_command_of_a_seed_that_fails_and_that_command_replays_it() -> None:
-    failing = call(
-        "-c",
+    # In an interpreter of its own, as pytest changes how modules are imported.
+    script = (
         "import sys, pytest\n"
         "from tests.federation.faults import planted\n"
         "planted.plant('one of two replies counts', pytest.MonkeyPatch())\n"
         "sys.exit(pytest.main(['-p', 'no:cacheprovider', 'tests/federation/faults/test_thousand.py', "
-        "'-k', '[5] or [6]']))",
+        "'-k', '[5] or [6]']))"
+    )
+    failing = subprocess.run(
+        [sys.executable, "-c", script], cwd=HOME, capture_output=True, text=True, check=False
     )
     assert failing.returncode == 1, failing.stdout + failing.stderr
     commands = set(re.findall(r"^E +AssertionError: replay it: (.+)$", failing.stdout, re.M))
@@ -51,7 +50,7 @@ def test_pytest_prints_the_command_of_a_seed_that_fails_and_that_command_replays
 
     python, *arguments = shlex.split(commands.pop())
     assert python == "python"
-    sound = call(*arguments)
+    sound = processes.run([sys.executable, *arguments], cwd=HOME)
     assert sound.returncode == 0, sound.stderr
     lines = sound.stdout.splitlines()
     assert lines[-1] == "seed 5: all holds"
