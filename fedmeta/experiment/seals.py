@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from fedmeta.files import write_atomically
+from fedmeta.files import MOST_TOML, read_file, write_atomically
 
 STATE = "FEDMETA_STATE"
 """Environment variable: the folder of the secret, instead of the user's state folder."""
@@ -38,13 +38,12 @@ def seal(folder: Path, *configs: bytes) -> None:
 def made_here(folder: Path) -> bool:
     """Tell whether this user made a folder's config on this machine, and nobody changed it since."""
     secret = _secret(make=False)
-    if secret is None or not (folder / SEAL).is_file():
+    if secret is None:
         return False
     try:
-        with (folder / SEAL).open("rb") as file:
-            found = file.read(8 * _BYTES).split()
-        own = _digest(secret, (folder / CONFIG).read_bytes())
-    except OSError:
+        found = read_file(folder / SEAL, 8 * _BYTES, follow=False).split()
+        own = _digest(secret, read_file(folder / CONFIG, MOST_TOML, follow=False))
+    except (OSError, ValueError):
         return False
     return any(hmac.compare_digest(one, own) for one in found)
 
