@@ -85,9 +85,9 @@ def read_examples(folder: Path) -> tuple[list[Example], str | None]:
         return [], None
     try:
         data = read_file(path, MOST_BYTES)
-        size = int.from_bytes(data[:8], "little")
-        about = parse_json(parse_json(data[8 : 8 + size])["__metadata__"]["about"])
         tensors = load(data)
+        size = int.from_bytes(data[:8], "little")
+        about = parse_json(parse_json(data[8 : 8 + size]).get("__metadata__", {})["about"])
         return [_example(about, tensors, i) for i in _numbers(tensors)], None
     except (OSError, SafetensorError):
         return [], f"{FILE} is damaged"
