@@ -87,7 +87,7 @@ def read_examples(folder: Path) -> tuple[list[Example], str | None]:
         data = read_file(path, MOST_BYTES)
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
-        about = parse_json(parse_json(data[8 : 8 + size])["__metadata__"]["about"])
+        about = parse_json(parse_json(data[8 : 8 + size]).get("__metadata__", {})["about"])
         return [_example(about, tensors, i) for i in _numbers(tensors)], None
     except (OSError, SafetensorError):
         return [], f"{FILE} is damaged"

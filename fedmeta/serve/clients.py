@@ -73,18 +73,18 @@ class Clients:
         self._latest: deque[Row] = deque(maxlen=_LATEST)
         self._columns: set[str] = set()
         self._left_out = False
+        self._others = _Tally()
         self._updates = 0
 
     def _add(self, row: Row) -> None:
         self._updates += 1
         tally = self._tallies.get(row["client"])
         if tally is None:
-            # Clients beyond those are counted, and their replies are.
-            tally = _Tally()
             if len(self._tallies) < MOST_CLIENTS:
-                self._tallies[row["client"]] = tally
+                tally = self._tallies[row["client"]] = _Tally()
             else:
-                self._left_out = True
+                # Their replies are counted, together.
+                tally, self._left_out = self._others, True
         self._columns.update(key for key in ("accuracy", "score", "reward", "account") if row.get(key))
         tally.asked += 1
         if row.get("admitted") is True:
