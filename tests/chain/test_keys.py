@@ -246,10 +246,15 @@ class TestKeystore:
     ) -> None:
         (folder / f"{name}.json").chmod(bits)
         environment = {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD}
+
+        def opened() -> None:
+            open_keys(self.options(folder), 1, environment)
+            open_client_keys(self.options(folder), 1, RUN, environment)
+
         with pytest.raises(UsageError, match=rf"others can read or write .*{name}\.json: chmod 600 "):
-            open_keys(self.options(folder), 1, RUN, environment)
+            opened()
         (folder / f"{name}.json").chmod(0o400)
-        assert open_keys(self.options(folder), 1, RUN, environment).sponsor
+        opened()
 
     @pytest.mark.parametrize(
         "content", ["", "[]", "{}", "1", '{"version": 3}', '{"version": 9}', "\ud800"]
