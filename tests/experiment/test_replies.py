@@ -27,7 +27,7 @@ def folder_of(path: Path, rows: list[dict[str, Any]], quorum: int = 1) -> RunFol
     for round_ in sorted({one["round"] for one in rows}):
         own = [one for one in rows if one["round"] == round_]
         admitted = sum(one["admitted"] for one in own)
-        about = {"round": round_, "cohort": len(own), "admitted": admitted, "bytes_down": 8}
+        about = {"round": round_, "tasks": 0, "cohort": len(own), "admitted": admitted, "bytes_down": 8}
         metrics.append(about | {"skipped": admitted < quorum})
     for name, log in (("clients", rows), ("metrics", metrics)):
         lines = [json.dumps(one) + "\n" for one in log]
