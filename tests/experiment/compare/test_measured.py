@@ -27,6 +27,10 @@ def step(values: Sequence[float | None], asked: int, **more: Any) -> dict[str, A
     return row | {"diverged": diverged, "clients": len(values), "clients_asked": asked} | more
 
 
+COUNTS = {"tasks": 8, "cohort": 1, "admitted": 1, "skipped": False}
+PLAIN = COUNTS | {"round": 1, "bytes_down": 1, "bytes_up": 1}
+
+
 def made(path: Path, clients: Values, looks: Sequence[dict[str, Any]] = ()) -> Measured:
     """A finished run with these results of test clients."""
     path.mkdir()
@@ -34,10 +38,9 @@ def made(path: Path, clients: Values, looks: Sequence[dict[str, Any]] = ()) -> M
     (path / "run.json").write_text(
         json.dumps({"status": "finished", "wall_seconds": 1.0, "final": final})
     )
-    plain = {"tasks": 8, "bytes_down": 1, "bytes_up": 1}
-    rounds = [plain | {"round": i + 1, "test": [look]} for i, look in enumerate(looks)]
+    rounds = [PLAIN | {"round": i + 1, "test": [look]} for i, look in enumerate(looks)]
     (path / "metrics.jsonl").write_text(
-        "".join(f"{json.dumps(row)}\n" for row in rounds or [plain | {"test": None}])
+        "".join(f"{json.dumps(row)}\n" for row in rounds or [PLAIN | {"test": None}])
     )
     rows = ({"client": c, "steps": [step([value], 1)]} for c, value in clients.items())
     (path / "test.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -115,12 +118,7 @@ def test_a_run_of_a_version_that_left_clients_out_is_still_read(tmp_path: Path) 
     made(path, {0: 1.0, 1: 2.0})
     old = {"step": 1, "loss": 1.5, "accuracy": None, "ci95": 0.3, "tasks": 4, "loss_ci95": 0.3}
     (path / "run.json").write_text(json.dumps({"wall_seconds": 1.0, "final": [old]}))
-    (path / "metrics.jsonl").write_text(
-        json.dumps(
-            {"round": 1, "tasks": 8, "bytes_down": 1, "bytes_up": 1, "test": [old | {"loss": math.nan}]}
-        )
-        + "\n"
-    )
+    (path / "metrics.jsonl").write_text(json.dumps(PLAIN | {"test": [old | {"loss": math.nan}]}) + "\n")
     (path / "test.jsonl").unlink()
     read.cache_clear()
     run = read(path, "loss")
