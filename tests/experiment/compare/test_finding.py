@@ -83,7 +83,8 @@ def spoil(name: str) -> Damage:
 
 def with_loss(text: str) -> Damage:
     def damage(run: Path) -> None:
-        row = '{"round": %d, "test": [{"step": 0, "loss": ' + text + "}]}\n"
+        counts = '"tasks": 1, "cohort": 1, "admitted": 1, "bytes_down": 1, "skipped": false'
+        row = '{"round": %d, ' + counts + ', "test": [{"step": 0, "loss": ' + text + "}]}\n"
         (run / "metrics.jsonl").write_text("".join(row % place for place in range(1, CONFIG.rounds + 1)))
 
     return damage
@@ -101,10 +102,10 @@ def with_loss(text: str) -> Damage:
             "does not hold every result",
         ),
         (lambda run: RunFolder(run).update_info({"final": None}), "finished", "lacks fields"),
-        (lambda run: (run / "metrics.jsonl").write_text("{}\n"), "finished", "lacks fields"),
+        (lambda run: (run / "metrics.jsonl").write_text("{}\n"), "finished", "line 1 is damaged"),
         (with_loss("null"), "finished", "lacks fields"),
         (with_loss('"low"'), "finished", "a loss that is no number"),
-        (with_loss("1" * 400), "finished", "a loss that is no number"),
+        (with_loss("1" * 400), "finished", "metrics.jsonl: line 1 is damaged"),
         (spoil("config.toml"), "finished", "config.toml"),
         (spoil("run.json"), "finished", "run.json is damaged"),
         (spoil("clients.jsonl"), "failed", "clients.jsonl: line 1 is damaged"),
