@@ -5,8 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import processes
+
+# A machine may be busy, and no test is about time.
+settings.register_profile("fedmeta", deadline=None)
+settings.load_profile("fedmeta")
 
 
 def pytest_collection_finish() -> None:
