@@ -3,6 +3,7 @@
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from fedmeta.experiment.error_log import ERRORS
@@ -28,6 +29,12 @@ def kind_of(reason: object) -> str:
     That is every value, and of an exception all but its type.
     """
     text = str(reason or "no reason given")
+    # Most are said again and again; a long one is a stranger's, and not to be kept.
+    return _kind(text) if len(text) < 300 else _kind.__wrapped__(text)
+
+
+@lru_cache(maxsize=1000)
+def _kind(text: str) -> str:
     raised = _RAISED.fullmatch(text)
     return f"{raised[1]}…" if raised else _VALUES.sub("…", text)
 

@@ -15,6 +15,8 @@ from fedmeta.report.figures import figure
 from fedmeta.report.page import Part
 from fedmeta.report.tables import Bytes, Interval, Link, shown
 
+MOST_ROWS = 5000
+"""Rows of a table that a page has: a browser could not show the replies of a million clients."""
 _STATUSES = ("running", "finished", "failed", "interrupted", "killed")
 _HERE = Path(__file__).parent / "templates"
 LOOK = Path(__file__).parent / "look"
@@ -64,6 +66,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["most_rows"] = MOST_ROWS
     environment.filters["shown"] = shown
     environment.filters["picture_id"] = id
     environment.filters["status_class"] = lambda status: status if status in _STATUSES else "unreadable"

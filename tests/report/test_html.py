@@ -150,3 +150,11 @@ def test_ten_thousand_rounds_stay_small_and_their_extremes_are_drawn() -> None:
 def test_a_colour_of_the_palette_is_given_a_light_one_for_the_dark() -> None:
     script = (LOOK / "drawing.js").read_text()
     assert all(f'"{colour}": "#' in script for colour in PALETTE)
+
+
+def test_a_page_has_the_first_rows_of_a_table_that_no_browser_could_show() -> None:
+    table = Table("t", "t", ["client"], [[f"row {i}."] for i in range(6000)])
+    part = Part("n", "run", "finished", sections=[Section("s", "s", tables=[table])], key="n")
+    page = render("t", [part])
+    assert ("row 4999." in page, "row 5000." in page) == (True, False)
+    assert "5970 more rows, the first 4970 of which are here;" in page
