@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from fedmeta.errors import UsageError
-from fedmeta.experiment import Config
-from fedmeta.experiment.accounts import RosterSeats, RosterSignatures, open_signatures
+from fedmeta.experiment import Config, RunFolder
+from fedmeta.experiment.accounts import (
+    RosterSeats,
+    RosterSignatures,
+    open_signatures,
+    require_same_accounts,
+)
 from fedmeta.experiment.node import NodeFiles, NodeSigner, join, open_account
 from fedmeta.experiment.roster import LOCAL, LocalNodes, Roster, admit
 
@@ -244,3 +249,15 @@ def test_nodes_on_one_machine_keep_their_accounts(tmp_path: Path) -> None:
         assert seat.registration.account == open_account(account).address
     nodes.admit(0, None)
     assert Roster.read(nodes.roster).seat(0).node is None  # type: ignore[union-attr]
+
+
+def test_a_resumed_run_pays_the_accounts_that_its_rounds_had(roster: Roster, tmp_path: Path) -> None:
+    signatures = RosterSignatures(roster, RUN)
+    folder = RunFolder.create(tmp_path / "run", Config(**TINY), {})
+    log = folder.path / "clients.jsonl"
+    row = {"round": 1, "client": 2, "tasks": 1, "admitted": True, "account": signatures.account(2)}
+    log.write_text(json.dumps(row) + "\n")
+    require_same_accounts(folder, signatures)
+    log.write_text(json.dumps(row | {"account": signatures.account(1)}) + "\n")
+    with pytest.raises(UsageError, match="client 2 had the account .* in round 1, and has .* now"):
+        require_same_accounts(folder, signatures)
