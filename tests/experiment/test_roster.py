@@ -259,5 +259,5 @@ def test_a_resumed_run_pays_the_accounts_that_its_rounds_had(roster: Roster, tmp
     log.write_text(json.dumps(row) + "\n")
     require_same_accounts(folder, signatures)
     log.write_text(json.dumps(row | {"account": signatures.account(1)}) + "\n")
-    with pytest.raises(UsageError, match="client 2 had the account .* in round 1, and has .* now"):
+    with pytest.raises(UsageError, match=r"client 2 had the account .* in round 1, and has .* now"):
         require_same_accounts(folder, signatures)
