@@ -37,7 +37,7 @@ browser: ## see to a Chromium for the tests of pages
 demo: setup ## run federated meta-learning on real data; the clients are paid on a chain in the process
 	$(BIN)/fedmeta run quickstart -s chain.provider=embedded
 
-test: setup nodes browser ## the tests (under 10 minutes on two cores)
+test: setup nodes browser ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -n 2
 
 test-all: setup nodes browser ## all tests, the slow ones too

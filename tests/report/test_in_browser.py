@@ -9,7 +9,7 @@ from fedmeta.report.charts import Chart, Series
 from fedmeta.report.html import render
 from fedmeta.report.page import Figure, Part, Section
 from fedmeta.report.writing import write_report
-from tests.browser import OpenPage, browser, is_as_wide_as_its_window, open_page, screenshot
+from tests.browser import OpenPage, browser, is_as_wide_as_its_window, open_page, screenshot, wait_until
 from tests.report.made import lines
 
 __all__ = ["browser", "open_page"]
@@ -81,8 +81,9 @@ def test_the_dark_is_dark_and_its_lines_are_light(tmp_path: Path, open_page: Ope
     line = page.locator(".chart .js-line").first
     assert "rgb(77, 166, 232)" in (line.get_attribute("style") or "")
     page.emulate_media(color_scheme="light")
-    page.wait_for_function(
-        "document.querySelector('.chart .js-line').getAttribute('style').includes('rgb(0, 114, 178)')"
+    wait_until(
+        page,
+        "document.querySelector('.chart .js-line').getAttribute('style').includes('rgb(0, 114, 178)')",
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from fedmeta.experiment import Listener, run
-from tests.browser import OpenPage, is_as_wide_as_its_window, screenshot
+from tests.browser import OpenPage, is_as_wide_as_its_window, screenshot, wait_until
 from tests.report.made import EVIL
 from tests.serve.serving import Served, copy, edit, rows, serving
 
@@ -33,7 +33,8 @@ def ready(page: Page) -> Page:
 
 
 def drawn(page: Page, points: int = 1) -> None:
-    page.wait_for_function(
+    wait_until(
+        page,
         """n => [...document.querySelectorAll(".chart")].some(
           (chart) => (chart.data ?? []).some((trace) => trace.x.length >= n))""",
         arg=points,
@@ -272,8 +273,9 @@ def test_a_run_that_is_resumed_starts_its_curves_anew(own: Path, open_page: Open
         page.goto(site.page("run", "one"))
         drawn(page, 6)
         log.write_text("".join(lines[:3]))
-        page.wait_for_function(
-            """() => document.querySelector('[aria-label="Loss by round"]').data[0].x.length === 3"""
+        wait_until(
+            page,
+            """() => document.querySelector('[aria-label="Loss by round"]').data[0].x.length === 3""",
         )
         edit(own / "one", status="failed", error="round 4: the disk is full")
         expect(page.locator("#problem")).to_contain_text("the disk is full")
