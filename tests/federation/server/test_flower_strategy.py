@@ -189,7 +189,11 @@ def config(rule: str, rounds: int, **options: Any) -> Config:
         (f"{STRATEGIES}:FedAdam", {"beta_1": 0.9, "beta_2": 0.99, "eta": 0.05}),
         (f"{STRATEGIES}:FedYogi", {"eta": 0.05}),
         (f"{STRATEGIES}:FedAvgM", {"server_momentum": 0.8, "server_learning_rate": 0.7}),
-        (f"{STRATEGIES}:QFedAvg", {"train_loss_key": "loss", "client_learning_rate": 0.01}),
+        pytest.param(
+            f"{STRATEGIES}:QFedAvg",
+            {"train_loss_key": "loss", "client_learning_rate": 0.01},
+            marks=pytest.mark.slow,
+        ),
         (f"{STRATEGIES}:FedMedian", {}),
         (f"{PARTS}:Momentum", {"momentum": 0.8}),
     ],
