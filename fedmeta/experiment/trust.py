@@ -176,7 +176,7 @@ def _require(
         how = " ".join(options.get(key, f"-s {key}=...") for key, _ in named)
         raise UsageError(
             f"{folder} {NOT_MADE_HERE}, and its config says where to connect and with what, "
-            f"{_shown(named)}: say it yourself, with {how}"
+            f"{_shown(named)}: name it yourself, with {how}"
         )
 
 
