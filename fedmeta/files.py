@@ -212,15 +212,19 @@ def _too_large(path: Path, most: int) -> OSError:
     return OSError(errno.EFBIG, f"Larger than {most >> 20} MiB", str(path))
 
 
-def open_new(path: Path) -> BinaryIO:
+def open_new(path: Path, mode: int = 0o644) -> BinaryIO:
     """Open a file that is not there yet to write it.
+
+    Args:
+        path: The file.
+        mode: Its permissions, as far as the umask leaves them; by default nobody else may change it,
+            since a roster, for one, says who is paid.
 
     Raises:
         OSError: If there is anything at `path`, a symbolic link included, or it cannot be made.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    # Not for others to change, whatever the umask: a roster, for one, says who is paid.
-    return os.fdopen(os.open(path, flags, 0o644), "wb")
+    return os.fdopen(os.open(path, flags, mode), "wb")
 
 
 def open_own(path: Path, flags: int, mode: int = 0o666) -> int:

@@ -1,12 +1,11 @@
 """Encrypted key files, as Geth and Foundry write them (Web3 Secret Storage, version 3)."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from fedmeta.errors import UsageError
-from fedmeta.files import read_json
+from fedmeta.files import open_new, read_json
 
 PASSWORD = "FEDMETA_KEYSTORE_PASSWORD"
 
@@ -74,9 +73,8 @@ def write_key(path: Path, secret: bytes, password: str) -> None:
     # Geth's standard work factor; none where there is nothing to guess.
     work = 2**18 if password else 2
     content = create_keyfile_json(secret, password.encode(), kdf="scrypt", iterations=work)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as text:
-        json.dump(content, text)
+    with open_new(path, 0o600) as file:
+        file.write(json.dumps(content).encode())
 
 
 def _not_a_key(path: Path) -> str:

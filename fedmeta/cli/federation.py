@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -130,8 +131,6 @@ def admit_(  # noqa: PLR0913 (one parameter an option)
 
       fedmeta federation admit node-*.json --federation our-study --certificate ca.crt
     """
-    from contextlib import nullcontext
-
     from fedmeta.experiment.roster import admit, registering
     from fedmeta.federation import DeploymentOptions
     from fedmeta.options import parse_options

@@ -1,5 +1,6 @@
 """Whose accounts the clients of a run sign with: keys of this process, or nodes' own, by a roster."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,33 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.roster import Roster
 
 
-class ClientSignatures:
+class _Checking(ABC):
+    """Checks signatures under updates by the accounts that a subclass knows.
+
+    Args:
+        run: The run's id, 32 bytes.
+    """
+
+    def __init__(self, run: bytes) -> None:
+        self.run = run
+
+    @abstractmethod
+    def account(self, client: int) -> str:
+        """Return the address that is paid for what a client contributes."""
+
+    def check(self, client: int, round_: int, tasks: int, update: bytes, signature: bytes) -> bool:
+        """Tell whether the account of the client signed just this.
+
+        Each account is of one client, so that a signature is never good for another.
+        """
+        try:
+            signer = recover(update_digest(self.run, round_, tasks, update), signature)
+        except (ValueError, OverflowError):
+            return False
+        return signer == self.account(client)
+
+
+class ClientSignatures(_Checking):
     """Signs for a simulation's clients and checks it; see `fedmeta.federation.Signatures`.
 
     Args:
@@ -20,8 +47,8 @@ class ClientSignatures:
     """
 
     def __init__(self, keys: ClientKeys, run: bytes) -> None:
+        super().__init__(run)
         self.keys = keys
-        self.run = run
 
     def account(self, client: int) -> str:
         """Return the client's address."""
@@ -31,16 +58,8 @@ class ClientSignatures:
         """Return the client's signature under an update."""
         return self.keys.sign(client, update_digest(self.run, round_, tasks, update))
 
-    def check(self, client: int, round_: int, tasks: int, update: bytes, signature: bytes) -> bool:
-        """Tell whether the client signed just this."""
-        try:
-            signer = recover(update_digest(self.run, round_, tasks, update), signature)
-        except ValueError:
-            return False
-        return signer == self.account(client)
 
-
-class RosterSignatures:
+class RosterSignatures(_Checking):
     """Checks signatures by the accounts of a roster; see `fedmeta.federation.signing.Checking`.
 
     Args:
@@ -49,8 +68,8 @@ class RosterSignatures:
     """
 
     def __init__(self, roster: Roster, run: bytes) -> None:
+        super().__init__(run)
         self.roster = roster
-        self.run = run
 
     def account(self, client: int) -> str:
         """Return the account that is admitted to a partition."""
@@ -58,17 +77,6 @@ class RosterSignatures:
         if seat is None:
             raise KeyError(client)
         return seat.registration.account
-
-    def check(self, client: int, round_: int, tasks: int, update: bytes, signature: bytes) -> bool:
-        """Tell whether the account of the client signed just this.
-
-        Accounts are in a roster once, so that one client's signature is never good for another.
-        """
-        try:
-            signer = recover(update_digest(self.run, round_, tasks, update), signature)
-        except (ValueError, OverflowError):
-            return False
-        return signer == self.account(client)
 
 
 class RosterSeats:

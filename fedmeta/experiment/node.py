@@ -1,7 +1,6 @@
 """What a node's owner has: two keys, a registration signed with both, and what signs its updates."""
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -20,7 +19,7 @@ from fedmeta.chain.keystore import PASSWORD, open_key, write_key
 from fedmeta.chain.typed_data import presence_digest, registration_digest
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.federation.deployment.tls import NodeKey, make_node_key
-from fedmeta.files import write_atomically
+from fedmeta.files import read_json, reason, write_atomically
 from fedmeta.options import Options, parse_options
 
 LARGEST = 2**24
@@ -84,30 +83,30 @@ def read_registration(path: Path) -> Registration:
         UsageError: If it cannot be read, is not one, or is not signed with its keys.
     """
     try:
-        found = parse_options(Registration, read_json(path, "a registration"))
+        found = parse_options(Registration, read_object(path, "a registration"))
     except ConfigError as error:
         raise UsageError(f"{path} is not a registration: {error}") from None
     found.check(path)
     return found
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_object(path: Path, what: str) -> dict[str, Any]:
     """Read a small JSON file that somebody sent, an object.
+
+    Args:
+        path: The file.
+        what: What it should be, for a message.
 
     Raises:
         UsageError: If there is none, or it is too large or not JSON.
     """
     try:
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}: name {what}")
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise UsageError(f"{path} has more than {LARGEST} bytes: not {what}")
-        found = json.loads(content)
+        found = read_json(path, LARGEST)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}: name {what}") from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
+        raise UsageError(f"{path}: {reason(error)}") from None
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UsageError(f"{path} is not a JSON object: name {what}")

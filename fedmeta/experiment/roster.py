@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fedmeta.chain import require_extra
 from fedmeta.errors import ConfigError, UsageError
-from fedmeta.experiment.node import NAME, NodeFiles, Registration, join, read_json, read_registration
+from fedmeta.experiment.node import NAME, NodeFiles, Registration, join, read_object, read_registration
 from fedmeta.federation.deployment.options import DeploymentOptions, require_superlink
 from fedmeta.federation.deployment.submission import CONNECTION, flwr, write_connection
 from fedmeta.federation.deployment.tls import NodeKey
@@ -69,7 +69,7 @@ class Roster:
         """
         require_extra()
         try:
-            file = parse_options(_File, read_json(path, f"the file that {ADMIT} writes"))
+            file = parse_options(_File, read_object(path, f"the file that {ADMIT} writes"))
         except ConfigError as error:
             raise UsageError(f"{path} is not a roster: {error}") from None
         roster = cls(path, file.federation)

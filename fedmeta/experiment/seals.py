@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from fedmeta.files import MOST_TOML, read_file, write_atomically
+from fedmeta.files import MOST_TOML, open_new, read_file, write_atomically
 
 STATE = "FEDMETA_STATE"
 """Environment variable: the folder of the secret, instead of the user's state folder."""
@@ -97,9 +97,8 @@ def _make(path: Path) -> None:
         if not parent.exists():
             parent.mkdir(mode=0o700, exist_ok=True)
     new = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open_new(new, 0o600) as file:
             file.write(secrets.token_bytes(_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -107,7 +106,7 @@ def _make(path: Path) -> None:
         with suppress(FileExistsError):
             os.link(new, path)
     finally:
-        new.unlink()
+        new.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import RunError, UsageError
-from fedmeta.files import one_line, open_own
+from fedmeta.files import one_line, open_new, open_own
 
 StepHook = Callable[[str], None]
 # Virtual tables, and columns that are worked out when they are read.
@@ -190,7 +190,7 @@ def _require_own(path: Path) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     with suppress(FileExistsError):
         # SQLite would let others read it, as far as the umask does; its other files follow this one.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        open_new(path, 0o600).close()
     with explained(path):
         # Two threads share the connection, one at a time; see `Store._guard`.
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)

@@ -1,7 +1,6 @@
 """Certificates and keys for a federation that somebody tries out on one machine."""
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fedmeta.files import open_new
 
 DAYS = 30
 """How long certificates are good; a federation that lasts has its owners' own."""
@@ -141,5 +142,5 @@ def _alternative(host: str) -> x509.GeneralName:
 
 def _write_private(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with open_new(path, 0o600) as file:
         file.write(content)
