@@ -104,7 +104,9 @@ def test_somebody_elses_public_key_cannot_be_registered(files: NodeFiles, tmp_pa
         join(own, "our-study", 2)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "[" * 3000, '{"version": 1}', "\x00", "{" * 100_000, "9" * 5000])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "[" * 3000, '{"version": 1}', "\x00", "{" * 100_000, "9" * 5000]
+)
 def test_what_is_no_registration_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "sent.json").write_text(content)
     with pytest.raises(UsageError, match=r"sent\.json is not a"):
