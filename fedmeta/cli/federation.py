@@ -4,13 +4,16 @@ import os
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedmeta.cli.run import Json
 from fedmeta.errors import UsageError
 from fedmeta.files import to_json
+
+if TYPE_CHECKING:
+    from fedmeta.federation import DeploymentOptions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,24 +65,27 @@ def up(  # noqa: PLR0913 (one parameter an option)
 
     layout = Layout(folder, nodes, port, tls, _folders(data or [], nodes), enrol, allow_code)
     with run_local(layout, tell) as federation:
-        chosen = [f"deployment.address={federation.options.address}"]
-        if federation.options.certificate:
-            chosen.append(f"deployment.certificate={federation.options.certificate}")
-        if federation.options.roster:
-            chosen.append(f"deployment.roster={federation.options.roster}")
         if as_json:
             pids = [process.pid for process in federation.nodes]
             found = {**federation.options.model_dump(), "pid": federation.superlink.pid, "nodes": pids}
             typer.echo(to_json({**found, "home": str(federation.home.resolve())}))
-        settings = " ".join(f"-s {shlex.quote(one)}" for one in chosen)
         tell(f"logs are in {folder}; run on it from another terminal, Ctrl-C here ends it:")
-        tell(
-            f"  fedmeta run quickstart -s engine=deployment {settings} "
-            f"-s clients={nodes} -s test_clients=1 -s cohort={max(1, nodes - 1)} -s rounds=5"
-        )
+        tell(f"  {_run_on(federation.options, nodes)}")
         if federation.options.roster:
             tell("and with -s chain.provider=anvil the nodes' accounts are paid for it")
         federation.watch(tell)
+
+
+def _run_on(options: "DeploymentOptions", nodes: int) -> str:
+    """Return the command that runs the quickstart on a federation."""
+    chosen = options.model_dump(include={"address", "certificate", "roster"}, exclude_none=True)
+    settings = " ".join(
+        f"-s {shlex.quote(f'deployment.{key}={value}')}" for key, value in chosen.items()
+    )
+    return (
+        f"fedmeta run quickstart -s engine=deployment {settings} "
+        f"-s clients={nodes} -s test_clients=1 -s cohort={max(1, nodes - 1)} -s rounds=5"
+    )
 
 
 @app.command("join")
