@@ -207,7 +207,7 @@ def _rows(path: Path, key: str) -> tuple[list[dict[str, Any]], str | None]:
             if len(rows) == MOST_ROWS or size > _MOST_BYTES:
                 return rows, f"{path.name} is too long: its first {len(rows):,} lines are read"
             row = parse_json(line)
-            if not isinstance(row, dict) or not _is_count(row.get(key)):
+            if type(row) is not dict or not _is_count(row.get(key)):
                 raise ValueError
             rows.append(row)
     except FileNotFoundError:

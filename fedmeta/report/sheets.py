@@ -4,6 +4,8 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 from fedmeta.files import printable, write_atomically
@@ -15,6 +17,7 @@ Row = Sequence[str | int | float | None]
 
 # What a spreadsheet takes for the start of a formula, in full width as well.
 _FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_PLAIN = {int, float, str, type(None)}
 _NUMBER = re.compile(r"[+-]?(?:[0-9][0-9,]*\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
 
 
@@ -37,7 +40,7 @@ def write_sheets(folder: Path, parts: Sequence[Part]) -> list[Path]:
         for one in part.sheets():
             path = folder / f"{keys.new(f'{part.key}-{one.key}')}.csv"
             text = io.StringIO()
-            csv.writer(text).writerows(map(_harmless, _rows(one)))
+            csv.writer(text).writerows(_harmless(row) for row in _rows(one))
             write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
             written.append(path)
     return written
@@ -48,6 +51,7 @@ def _harmless(row: Row) -> Row:
     return [_text(cell) if isinstance(cell, str) else cell for cell in row]
 
 
+@lru_cache(maxsize=1000)
 def _text(cell: str) -> str:
     cell = printable(cell)
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
@@ -88,11 +92,16 @@ def _heatmap(chart: Heatmap) -> Iterator[Row]:
 
 def _table(table: Table) -> Iterator[Row]:
     """Yield a table's rows; an interval takes two columns, its mean and half its width."""
-    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    kinds = [set(map(type, map(itemgetter(i), table.rows))) for i in range(len(table.columns))]
+    wide = [Interval in found for found in kinds]
     head: list[str] = []
     for name, two in zip(table.columns, wide, strict=True):
         head += [name, f"{name} ci95"] if two else [name]
     yield head
+    if all(found <= _PLAIN for found in kinds):
+        # Of a million rows each cell counts.
+        yield from table.rows
+        return
     for row in table.rows:
         cells: list[str | int | float | None] = []
         for cell, two in zip(row, wide, strict=True):
