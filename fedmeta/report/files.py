@@ -175,7 +175,7 @@ def steps_of(value: object) -> list[dict[str, Any]]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    return type(value) is int and 0 <= value < 2**53
 
 
 def _info(path: Path) -> tuple[dict[str, Any], str | None]:
@@ -207,7 +207,7 @@ def _rows(path: Path, key: str) -> tuple[list[dict[str, Any]], str | None]:
             if len(rows) == MOST_ROWS or size > _MOST_BYTES:
                 return rows, f"{path.name} is too long: its first {len(rows):,} lines are read"
             row = parse_json(line)
-            if type(row) is not dict or not _is_count(row.get(key)):
+            if not isinstance(row, dict) or not _is_count(row.get(key)):
                 raise ValueError
             rows.append(row)
     except FileNotFoundError:

@@ -12,20 +12,20 @@ _BINS = 60
 _DRAWN = len(PALETTE)
 
 
-def refused(clients: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of ``clients.jsonl`` whose update was not admitted."""
-    return [row for row in clients if row.get("admitted") is False and isinstance(row.get("round"), int)]
+Refused = Mapping[str, Sequence[dict[str, Any]]]
+"""The rows of ``clients.jsonl`` whose update was not admitted, by the kind of their reason."""
 
 
-def _by_reason(clients: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the refused rows by the kind of their reason."""
+def refused(clients: Sequence[dict[str, Any]]) -> Refused:
+    """Return the rows whose update was not admitted; a log of a million rows is gone through once."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in refused(clients):
-        found[kind_of(row.get("reason"))].append(row)
+    for row in clients:
+        if row.get("admitted") is False and isinstance(row.get("round"), int):
+            found[kind_of(row.get("reason"))].append(row)
     return found
 
 
-def reasons_table(clients: Sequence[dict[str, Any]]) -> Table:
+def reasons_table(found: Refused) -> Table:
     """Return how often each reason came up, and for whom."""
     rows: list[list[Cell]] = [
         [
@@ -35,7 +35,7 @@ def reasons_table(clients: Sequence[dict[str, Any]]) -> Table:
             ranges([row["round"] for row in rows]),
             example(rows[0]),
         ]
-        for reason, rows in sorted(_by_reason(clients).items(), key=lambda pair: -len(pair[1]))
+        for reason, rows in sorted(found.items(), key=lambda pair: -len(pair[1]))
     ]
     columns = ["reason", "updates", "clients", "rounds", "for example"]
     return Table("quarantine-reasons", "Refused updates by reason", columns, rows, shown=15)
@@ -47,25 +47,24 @@ def example(row: Mapping[str, Any]) -> str:
     return f"{said} (client {row['client']}, round {row.get('round', '?')})"
 
 
-def clients_table(clients: Sequence[dict[str, Any]]) -> Table:
+def clients_table(found: Refused) -> Table:
     """Return how often each client was refused, for each reason."""
-    found: list[tuple[int, int, str, list[int]]] = []
-    for reason, refusals in _by_reason(clients).items():
+    order: list[tuple[int, int, str, list[int]]] = []
+    for reason, refusals in found.items():
         rounds: dict[int, list[int]] = {}
         for row in refusals:
             rounds.setdefault(row["client"], []).append(row["round"])
-        found += [(-len(some), client, reason, some) for client, some in rounds.items()]
-    found.sort()
+        order += [(-len(some), client, reason, some) for client, some in rounds.items()]
+    order.sort()
     rows: list[list[Cell]] = [
-        [client, reason, -less, ranges(some)] for less, client, reason, some in found
+        [client, reason, -less, ranges(some)] for less, client, reason, some in order
     ]
     columns = ["client", "reason", "updates", "rounds"]
     return Table("quarantine-clients", "Refused updates by client", columns, rows, shown=15)
 
 
-def chart(clients: Sequence[dict[str, Any]]) -> list[Chart]:
+def chart(clients: Sequence[dict[str, Any]], found: Refused) -> list[Chart]:
     """Return how many updates were refused over the rounds, by reason."""
-    found = _by_reason(clients)
     if not found:
         return []
     last = max(row["round"] for row in clients if isinstance(row.get("round"), int))

@@ -40,7 +40,7 @@ def write_sheets(folder: Path, parts: Sequence[Part]) -> list[Path]:
         for one in part.sheets():
             path = folder / f"{keys.new(f'{part.key}-{one.key}')}.csv"
             text = io.StringIO()
-            csv.writer(text).writerows(_harmless(row) for row in _rows(one))
+            csv.writer(text).writerows(map(_harmless, _rows(one)))
             write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
             written.append(path)
     return written
