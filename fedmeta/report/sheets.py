@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
+from typing import cast
 
 from fedmeta.files import printable, write_atomically
 from fedmeta.report.charts import Chart, Heatmap
@@ -100,7 +101,7 @@ def _table(table: Table) -> Iterator[Row]:
     yield head
     if all(found <= _PLAIN for found in kinds):
         # Of a million rows each cell counts.
-        yield from table.rows
+        yield from cast(Sequence[Row], table.rows)
         return
     for row in table.rows:
         cells: list[str | int | float | None] = []

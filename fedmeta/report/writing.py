@@ -60,7 +60,8 @@ def write_report(
         raise UsageError(f"--out {page} is a folder: name a file, such as {page / REPORT}")
     keys = Keys()
     with _uncollected():
-        parts = [_part(folder, keys.new(folder.resolve().name), page.resolve().parent) for folder in kept]
+        beside = page.resolve().parent
+        parts = [_part(folder, keys.new(folder.resolve().name), beside) for folder in kept]
         try:
             page.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(page, render(_title(parts), parts).encode(errors="replace"))
