@@ -175,7 +175,7 @@ def steps_of(value: object) -> list[dict[str, Any]]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    return type(value) is int and 0 <= value < 2**53
 
 
 def _info(path: Path) -> tuple[dict[str, Any], str | None]:

@@ -19,7 +19,7 @@ _GREY = 6
 
 def paid_rows(run: RunFiles) -> list[dict[str, Any]]:
     """Return the rows of ``clients.jsonl`` that say what was paid; empty where nothing is."""
-    return [_clean(row) for row in run.clients if _is_whole(row) and ("reward" in row or "score" in row)]
+    return [_clean(row) for row in run.clients if ("reward" in row or "score" in row) and _is_whole(row)]
 
 
 def _clean(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fedmeta.experiment.replies import kind_of
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.tables import Cell, Table
@@ -14,16 +12,21 @@ _BINS = 60
 _DRAWN = len(PALETTE)
 
 
-def refused(clients: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of ``clients.jsonl`` whose update was not admitted."""
-    return [row for row in clients if row.get("admitted") is False and isinstance(row.get("round"), int)]
+Refused = Mapping[str, Sequence[dict[str, Any]]]
+"""The rows of ``clients.jsonl`` whose update was not admitted, by the kind of their reason."""
 
 
-def reasons_table(clients: Sequence[dict[str, Any]]) -> Table:
-    """Return how often each reason came up, and for whom."""
+def refused(clients: Sequence[dict[str, Any]]) -> Refused:
+    """Return the rows whose update was not admitted; a log of a million rows is gone through once."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in refused(clients):
-        found[kind_of(row.get("reason"))].append(row)
+    for row in clients:
+        if row.get("admitted") is False and isinstance(row.get("round"), int):
+            found[kind_of(row.get("reason"))].append(row)
+    return found
+
+
+def reasons_table(found: Refused) -> Table:
+    """Return how often each reason came up, and for whom."""
     rows: list[list[Cell]] = [
         [
             reason,
@@ -44,31 +47,31 @@ def example(row: Mapping[str, Any]) -> str:
     return f"{said} (client {row['client']}, round {row.get('round', '?')})"
 
 
-def clients_table(clients: Sequence[dict[str, Any]]) -> Table:
+def clients_table(found: Refused) -> Table:
     """Return how often each client was refused, for each reason."""
-    found: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for row in refused(clients):
-        found[row["client"], kind_of(row.get("reason"))].append(row["round"])
+    order: list[tuple[int, int, str, list[int]]] = []
+    for reason, refusals in found.items():
+        rounds: dict[int, list[int]] = {}
+        for row in refusals:
+            rounds.setdefault(row["client"], []).append(row["round"])
+        order += [(-len(some), client, reason, some) for client, some in rounds.items()]
+    order.sort()
     rows: list[list[Cell]] = [
-        [client, reason, len(rounds), ranges(rounds)]
-        for (client, reason), rounds in sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+        [client, reason, -less, ranges(some)] for less, client, reason, some in order
     ]
     columns = ["client", "reason", "updates", "rounds"]
     return Table("quarantine-clients", "Refused updates by client", columns, rows, shown=15)
 
 
-def chart(clients: Sequence[dict[str, Any]]) -> list[Chart]:
+def chart(clients: Sequence[dict[str, Any]], found: Refused) -> list[Chart]:
     """Return how many updates were refused over the rounds, by reason."""
-    rows = refused(clients)
-    if not rows:
+    if not found:
         return []
     last = max(row["round"] for row in clients if isinstance(row.get("round"), int))
     width = -(-last // _BINS)
-    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(-(-last // width), dtype=int))
-    for row in rows:
-        counts[kind_of(row.get("reason"))][(row["round"] - 1) // width] += 1
-    order = sorted(counts, key=lambda reason: -int(counts[reason].sum()))
-    where = [first * width + (1 + width) / 2 for first in range(-(-last // width))]
+    bins = -(-last // width)
+    order = sorted(found, key=lambda reason: -len(found[reason]))
+    where = [first * width + (1 + width) / 2 for first in range(bins)]
     return [
         Chart(
             key="quarantine",
@@ -76,7 +79,7 @@ def chart(clients: Sequence[dict[str, Any]]) -> list[Chart]:
             x="round" if width == 1 else f"round, {width} to a bar",
             y="refused updates",
             series=[
-                Series(reason, where, [int(n) for n in counts[reason]], mark="bars", colour=place)
+                Series(reason, where, _counts(found[reason], width, bins), mark="bars", colour=place)
                 for place, reason in enumerate(order[:_DRAWN])
             ],
             note=""
@@ -86,8 +89,18 @@ def chart(clients: Sequence[dict[str, Any]]) -> list[Chart]:
     ]
 
 
+def _counts(rows: Sequence[dict[str, Any]], width: int, bins: int) -> list[int]:
+    """Return how many rows are of each `width` rounds."""
+    counts = [0] * bins
+    for row in rows:
+        counts[(row["round"] - 1) // width] += 1
+    return counts
+
+
 def ranges(rounds: Sequence[int], most: int = 12) -> str:
     """Return rounds as ``1-4, 7``, and how many stretches more there are."""
+    if len(rounds) == 1:
+        return str(rounds[0])
     stretches: list[list[int]] = []
     for round_ in sorted(set(rounds)):
         if stretches and stretches[-1][1] == round_ - 1:

@@ -175,11 +175,9 @@ def _examples(run: RunFiles) -> Section | None:
 def _quarantine(run: RunFiles) -> Section | None:
     if not run.clients:
         return None
-    refused, skipped = (
-        quarantine.refused(run.clients),
-        sum(r.get("skipped") is True for r in run.metrics),
-    )
-    total = f"{len(refused):,} of {len(run.clients):,} updates were refused"
+    refused = quarantine.refused(run.clients)
+    skipped = sum(row.get("skipped") is True for row in run.metrics)
+    total = f"{sum(map(len, refused.values())):,} of {len(run.clients):,} updates were refused"
     text = f"{total}; {skipped:,} rounds were skipped for want of admitted updates."
     if not refused:
         return Section(key="quarantine", title="Quarantine", text=text)
@@ -187,8 +185,8 @@ def _quarantine(run: RunFiles) -> Section | None:
         key="quarantine",
         title="Quarantine",
         text=text,
-        figures=[Figure(chart) for chart in quarantine.chart(run.clients)],
-        tables=[quarantine.reasons_table(run.clients), quarantine.clients_table(run.clients)],
+        figures=[Figure(chart) for chart in quarantine.chart(run.clients, refused)],
+        tables=[quarantine.reasons_table(refused), quarantine.clients_table(refused)],
     )
 
 

@@ -4,7 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
+from typing import cast
 
 from fedmeta.files import printable, write_atomically
 from fedmeta.report.charts import Chart, Heatmap
@@ -15,6 +18,7 @@ Row = Sequence[str | int | float | None]
 
 # What a spreadsheet takes for the start of a formula, in full width as well.
 _FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_PLAIN = {int, float, str, type(None)}
 _NUMBER = re.compile(r"[+-]?(?:[0-9][0-9,]*\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
 
 
@@ -48,6 +52,7 @@ def _harmless(row: Row) -> Row:
     return [_text(cell) if isinstance(cell, str) else cell for cell in row]
 
 
+@lru_cache(maxsize=1000)
 def _text(cell: str) -> str:
     cell = printable(cell)
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
@@ -88,11 +93,16 @@ def _heatmap(chart: Heatmap) -> Iterator[Row]:
 
 def _table(table: Table) -> Iterator[Row]:
     """Yield a table's rows; an interval takes two columns, its mean and half its width."""
-    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    kinds = [set(map(type, map(itemgetter(i), table.rows))) for i in range(len(table.columns))]
+    wide = [Interval in found for found in kinds]
     head: list[str] = []
     for name, two in zip(table.columns, wide, strict=True):
         head += [name, f"{name} ci95"] if two else [name]
     yield head
+    if all(found <= _PLAIN for found in kinds):
+        # Of a million rows each cell counts.
+        yield from cast(Sequence[Row], table.rows)
+        return
     for row in table.rows:
         cells: list[str | int | float | None] = []
         for cell, two in zip(row, wide, strict=True):

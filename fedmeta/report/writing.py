@@ -1,6 +1,8 @@
 """From folders to a report: what is read, what is written, and what was wrong with the folders."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -57,15 +59,29 @@ def write_report(
     if page.is_dir():
         raise UsageError(f"--out {page} is a folder: name a file, such as {page / REPORT}")
     keys = Keys()
-    parts = [_part(folder, keys.new(folder.resolve().name), page.resolve().parent) for folder in kept]
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(page, render(_title(parts), parts).encode(errors="replace"))
-        pictures = write_pictures(png, parts) if png is not None else []
-        sheets = write_sheets(csv, parts) if csv is not None else []
-    except OSError as error:
-        raise UsageError(f"cannot write to {error.filename or page}: {error.strerror}") from None
+    with _uncollected():
+        beside = page.resolve().parent
+        parts = [_part(folder, keys.new(folder.resolve().name), beside) for folder in kept]
+        try:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(page, render(_title(parts), parts).encode(errors="replace"))
+            pictures = write_pictures(png, parts) if png is not None else []
+            sheets = write_sheets(csv, parts) if csv is not None else []
+        except OSError as error:
+            raise UsageError(f"cannot write to {error.filename or page}: {error.strerror}") from None
     return Written(page, parts, pictures, sheets)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no cycles meanwhile: rows have none, and a million of them are gone through each time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _part(folder: Path, key: str, beside: Path) -> Part:

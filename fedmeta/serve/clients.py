@@ -15,6 +15,7 @@ _LATEST = 200
 MOST_CLIENTS = 10_000
 """Clients that are listed one by one: as many as a browser can show."""
 _KINDS = 100
+_OPTIONAL = ("accuracy", "score", "reward", "account")
 _OTHER = "other reasons"
 
 
@@ -85,7 +86,9 @@ class Clients:
             else:
                 # Their replies are counted, together.
                 tally, self._left_out = self._others, True
-        self._columns.update(key for key in ("accuracy", "score", "reward", "account") if row.get(key))
+        for key in _OPTIONAL:
+            if row.get(key):
+                self._columns.add(key)
         tally.asked += 1
         if row.get("admitted") is True:
             tally.admit(row)

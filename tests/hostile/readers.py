@@ -3,9 +3,10 @@
 import hashlib
 import json
 import shutil
+import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedmeta.errors import FedmetaError
@@ -38,18 +39,24 @@ class Reader:
     Args:
         run: A finished run.
         scratch: Where files are made.
+
+    Attributes:
+        seconds: Processor time of the last file; of one that is opened in several ways, one after the
+            other as a user does, that of the slowest.
     """
 
     def __init__(self, run: Path, scratch: Path) -> None:
         self.run = run
         self.scratch = scratch
+        self.seconds = 0.0
+        self._ways: list[float] = []
 
     def read(self, kind: str, make: Make) -> str | None:
         """Read one; return the line that it was refused with, None if it was read.
 
         Anything but such a line is an error of the reader.
         """
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._timed():
             warnings.simplefilter("ignore")
             try:
                 self._readers()[kind](make)
@@ -60,6 +67,23 @@ class Reader:
                 assert printable(line) == line, "no control reaches the terminal"
                 return line
         return None
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        self._ways.clear()
+        began = time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds = max(self._ways, default=time.process_time() - began)
+
+    @contextmanager
+    def _way(self) -> Iterator[None]:
+        began = time.process_time()
+        try:
+            yield
+        finally:
+            self._ways.append(time.process_time() - began)
 
     def _readers(self) -> dict[str, Callable[[Make], object]]:
         return {
@@ -89,17 +113,22 @@ class Reader:
         make(folder / name)
         self._shown(folder)
         for log in (RunFolder(folder).metrics, RunFolder(folder).clients, RunFolder(folder).test):
-            with suppress(FedmetaError):
+            with suppress(FedmetaError), self._way():
                 log()
 
     def _shown(self, folder: Path) -> None:
         """Report a folder and show it on the page, beside a good run."""
-        written = write_report(
-            [folder, self.run], self.scratch / "report.html", csv=self.scratch / "csv"
-        )
+        with self._way():
+            written = write_report(
+                [folder, self.run], self.scratch / "report.html", csv=self.scratch / "csv"
+            )
         assert [part.status for part in written.parts][1] == "finished", "the other one is reported"
         for part in written.parts:
             assert not part.problem or "\n" not in part.problem
+        with self._way():
+            self._served(folder)
+
+    def _served(self, folder: Path) -> None:
         site = Site(folder.parent, lambda: True)
         for row in site.runs()["rows"]:
             json.dumps(row)

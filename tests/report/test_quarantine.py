@@ -1,6 +1,6 @@
 """The quarantine log, grouped."""
 
-from fedmeta.report.quarantine import chart, clients_table, ranges, reasons_table
+from fedmeta.report.quarantine import chart, clients_table, ranges, reasons_table, refused
 
 
 def row(round_: int, client: int, reason: str | None = None) -> dict[str, object]:
@@ -17,7 +17,7 @@ ROWS = [
 
 
 def test_reasons_that_differ_in_a_number_are_one() -> None:
-    table = reasons_table(ROWS)
+    table = reasons_table(refused(ROWS))
     assert [list(r) for r in table.rows] == [
         ["norm … is above …", 3, 1, "1–2, 5", "norm 12.5 is above 10 (client 3, round 1)"],
         [
@@ -28,7 +28,7 @@ def test_reasons_that_differ_in_a_number_are_one() -> None:
             "the same update as client 0's (client 4, round 3)",
         ],
     ]
-    assert [r[:3] for r in clients_table(ROWS).rows] == [
+    assert [r[:3] for r in clients_table(refused(ROWS)).rows] == [
         [3, "norm … is above …", 3],
         [4, "the same update as client …'s", 1],
     ]
@@ -43,11 +43,11 @@ def test_rounds_are_stretches_and_long_lists_are_counted() -> None:
 
 def test_ten_thousand_rounds_are_sixty_bars_that_lose_nothing() -> None:
     rows = [row(r, r % 7, "late" if r % 3 else None) for r in range(1, 10_001)]
-    (drawn,) = chart(rows)
+    (drawn,) = chart(rows, refused(rows))
     (series,) = drawn.series
     assert len(series.x) <= 60
     assert sum(value or 0 for value in series.y) == sum(1 for r in range(1, 10_001) if r % 3)
 
 
 def test_nothing_refused_is_no_chart() -> None:
-    assert chart([row(1, 1)]) == []
+    assert chart([row(1, 1)], {}) == []
