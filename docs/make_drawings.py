@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fedmeta.experiment.learned.folders import Folders, adapt_folders
 from fedmeta.experiment.learned.model import Learned
-from fedmeta.tasks.sources import locate, source_named
+from fedmeta.tasks.data.sources import locate, source_named
 
 
 def drawings(alphabet: str) -> dict[str, dict[str, bytes]]:

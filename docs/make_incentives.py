@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from fedmeta.experiment import Config, load_config
-from fedmeta.experiment import plan as planning
+from fedmeta.experiment import parts as planning
 from fedmeta.federation import Award, Learner, Preview, Rewards, Update, simulate
 from fedmeta.incentives import (
     Appraiser,

@@ -56,7 +56,7 @@ intervals; the paired differences compare runs with the same data, initial weigh
         """
 from IPython.display import HTML
 
-from fedmeta.report.snippet import compare_snippet
+from fedmeta.report.render.svg import compare_snippet
 
 HTML(compare_snippet(comparison.folder))
 """,
@@ -107,7 +107,7 @@ others of each.
 import numpy as np
 from sklearn.datasets import load_digits
 
-from fedmeta.tasks.digits import DEVIATION, LEVELS, MEAN
+from fedmeta.tasks.families.digits import DEVIATION, LEVELS, MEAN
 
 data = load_digits()
 pixels = (data.data / LEVELS - MEAN) / DEVIATION

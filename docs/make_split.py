@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedmeta.experiment import load_config
-from fedmeta.experiment import plan as planning
+from fedmeta.experiment import parts as planning
 from fedmeta.federation import Learner, ServerOptimizer
 from fedmeta.federation.codec import Codec
 from fedmeta.incentives import Appraiser, Payroll, Players, Preview

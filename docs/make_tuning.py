@@ -17,16 +17,17 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from fedmeta.comparison.arms import choose
+from fedmeta.comparison.plans import plan_arms
+from fedmeta.comparison.run_reuse import essence
+from fedmeta.config import Config
 from fedmeta.experiment import load_config, parse_settings
-from fedmeta.experiment import plan as planning
-from fedmeta.experiment.compare.arms import choose
-from fedmeta.experiment.compare.finding import essence
-from fedmeta.experiment.compare.plans import plan_arms
-from fedmeta.experiment.config import Config
-from fedmeta.federation import Snapshot, evaluate_local, merge, simulate, train_centralized, train_local
+from fedmeta.experiment import parts as planning
+from fedmeta.federation import Snapshot, merge, simulate
 from fedmeta.learning import Tensors
 from fedmeta.learning.algorithms import FedAvg
 from fedmeta.learning.setup import algorithm_kind
+from fedmeta.training import evaluate_local, train_centralized, train_local
 
 
 def main() -> None:

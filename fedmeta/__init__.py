@@ -7,16 +7,16 @@ used, so that ``import fedmeta`` costs nothing: torch and Flower alone take seco
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedmeta.errors import ConfigError, DataError, FedmetaError, RunError, UsageError
-    from fedmeta.experiment import Config, RunFolder, load_config
-    from fedmeta.experiment.compare.comparison import (
+    from fedmeta.comparison.compare import (
         CompareListener,
         Comparison,
         Execution,
         compare,
     )
+    from fedmeta.errors import ConfigError, DataError, FedmetaError, RunError, UsageError
+    from fedmeta.experiment import Config, RunFolder, load_config
+    from fedmeta.experiment.api import resume, run
     from fedmeta.experiment.result import Listener, Result
-    from fedmeta.experiment.run import resume, run
     from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload, evaluate, simulate
     from fedmeta.learning import Algorithm, LearnerSetup, Model, build_algorithm, expand_state
     from fedmeta.notebook import load
@@ -27,9 +27,9 @@ else:
     _NAMES = {
         "errors": ("ConfigError", "DataError", "FedmetaError", "RunError", "UsageError"),
         "experiment": ("Config", "RunFolder", "load_config"),
-        "experiment.compare.comparison": ("CompareListener", "Comparison", "Execution", "compare"),
+        "comparison.compare": ("CompareListener", "Comparison", "Execution", "compare"),
         "experiment.result": ("Listener", "Result"),
-        "experiment.run": ("resume", "run"),
+        "experiment.api": ("resume", "run"),
         "federation": (
             "Plan",
             "RoundRecord",

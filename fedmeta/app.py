@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedmeta.config import from_toml, load_config, to_toml
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, run
-from fedmeta.experiment import plan as planning
-from fedmeta.experiment.config import from_toml, load_config, to_toml
+from fedmeta.experiment import parts as planning
 from fedmeta.experiment.engines import clients_side
-from fedmeta.federation.deployment.lending import lend
-from fedmeta.federation.deployment.patience import PatientGrid
-from fedmeta.federation.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
-from fedmeta.federation.remote.app import ClientSide, build_remote_app
+from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
+from fedmeta.federation.engines.deployment.grid_sharing import lend
+from fedmeta.federation.engines.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
+from fedmeta.federation.engines.timeouts import PatientGrid
 from fedmeta.federation.signing import Signing
 from fedmeta.files import parse_toml
 from fedmeta.learning import keep_freed_memory

@@ -36,7 +36,7 @@ _LATER = ("PYTHONPATH", "PYTHONUNBUFFERED")
 """Of these, the ones that a fork can follow; the server is unbuffered, and so is every fork."""
 _AHEAD = ("sklearn.datasets", "torch._dynamo")
 """What fedmeta and torch import only once they need it."""
-_NOT_AHEAD = ("fedmeta.__main__", "fedmeta.app", "fedmeta.bench", "fedmeta.federation.ray")
+_NOT_AHEAD = ("fedmeta.__main__", "fedmeta.app", "fedmeta.bench", "fedmeta.federation.engines.ray")
 """What runs at its import, and Ray."""
 
 

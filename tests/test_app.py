@@ -12,25 +12,24 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, settings_of
 from fedmeta.chain import recover
 from fedmeta.chain.typed_data import presence_digest
+from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, load_config, run
-from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.node import NodeFiles, join
-from fedmeta.experiment.plan import resolve, workload
+from fedmeta.experiment.parts import resolve, workload
 from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.federation.client import CONFIG, PARTITION, request_content
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.deployment.local import Layout, free_port, run_local
-from fedmeta.federation.deployment.submission import CONNECTION, flwr
+from fedmeta.federation.engines.client_app import TooLongError, at_most
+from fedmeta.federation.engines.deployment.local import Layout, free_port, run_local
+from fedmeta.federation.engines.deployment.session import CONNECTION, flwr
 from fedmeta.federation.flower import as_server, stamp
-from fedmeta.federation.remote.app import TooLongError, at_most
 from fedmeta.federation.signing import NONCE, PROOF
-from fedmeta.learning.base import ALGORITHMS, MODELS
+from fedmeta.learning.algorithm import ALGORITHMS, MODELS
 from fedmeta.options import Options
 from fedmeta.tasks import FAMILIES
-
-from .experiment.deployed import wait_until
-from .experiment.helpers import TINY
+from tests.experiment.deployed import wait_until
+from tests.experiment.helpers import TINY
 
 TABLES = ("server", "gate", "aggregation", "evaluation")
 OTHERWISE = {"description", "engine", "training", "tracking", "workers"}

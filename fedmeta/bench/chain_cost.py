@@ -10,7 +10,7 @@ from fedmeta.chain import ChainOptions, require_extra
 
 def _measure(case: Case, runs: int) -> Result:
     require_extra()
-    from fedmeta.chain.ledger.costs import FEW, measure_costs
+    from fedmeta.bench.settlement_costs import FEW, measure_costs
 
     seen = []
     for _ in range(runs):

@@ -12,10 +12,10 @@ from fedmeta.bench.rounds import Rounds, small_workload
 from fedmeta.bench.timing import Timing, interleave
 from fedmeta.errors import RunError
 from fedmeta.federation import Plan, VectorGrid, Workload
-from fedmeta.federation.ray.options import RayOptions
-from fedmeta.federation.remote.app import build_side
-from fedmeta.federation.server.nodes import wait_for_nodes
-from fedmeta.federation.vector.execution import InProcess, available_cores, one_thread
+from fedmeta.federation.engines.client_app import build_side
+from fedmeta.federation.engines.ray.options import RayOptions
+from fedmeta.federation.engines.vector.execution import InProcess, available_cores, one_thread
+from fedmeta.federation.sampling import wait_for_nodes
 from fedmeta.learning import Tensors, keep_freed_memory
 
 ROUNDS = 20
@@ -51,7 +51,7 @@ def race(workload: Workload, plan: Plan, runs: int, workers: int) -> Race:
         UsageError: If Ray is not installed.
         RunError: If a reply was not admitted, or the engines did not learn the same.
     """
-    from fedmeta.federation.ray.session import open_ray
+    from fedmeta.federation.engines.ray.session import open_ray
 
     keep_freed_memory()
     learner = workload.build()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmeta.bench.families import Flat, NoData, NoLearning
 from fedmeta.bench.result import Case, Goal, Result, ratio
+from fedmeta.bench.rounds import Flat, NoData, NoLearning
 from fedmeta.bench.timing import Timing
 from fedmeta.errors import RunError
 from fedmeta.federation import Plan, RoundRecord, Snapshot, Workload, simulate

@@ -2,13 +2,11 @@
 
 from contextlib import ExitStack
 
-from fedmeta.bench import networks
-from fedmeta.bench.families import Noise, NoiseOptions
-from fedmeta.bench.gemm import count_flops, gemm, gemm_flops
+from fedmeta.bench import rivals
 from fedmeta.bench.meta_gradients import OURS, RIVAL, Dtype, Duel, make_duel
 from fedmeta.bench.result import Case, Goal, Result, ratio
-from fedmeta.bench.rounds import federation
-from fedmeta.bench.timing import Timing, interleave, pinned
+from fedmeta.bench.rounds import Noise, NoiseOptions, federation
+from fedmeta.bench.timing import Timing, count_flops, gemm, gemm_flops, interleave, pinned
 from fedmeta.federation import Plan, Workload
 from fedmeta.learning import LearnerSetup
 from fedmeta.tasks import Population
@@ -27,7 +25,7 @@ def setup(width: int = WIDTH) -> LearnerSetup:
 def duel(tasks: int = TASKS, width: int = WIDTH, dtype: Dtype = "float32") -> Duel:
     """Prepare 5-way 1-shot tasks with one query image a class."""
     family = Noise(NoiseOptions(), Population(1), 0)
-    return make_duel(setup(width), family, tasks, networks.conv4, dtype)
+    return make_duel(setup(width), family, tasks, rivals.conv4, dtype)
 
 
 def time_workers(runs: int, cohort: int = TASKS, width: int = WIDTH) -> dict[str, Timing]:

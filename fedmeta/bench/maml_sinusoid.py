@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from fedmeta.bench import networks
+from fedmeta.bench import rivals
 from fedmeta.bench.meta_gradients import OURS, RIVAL, Dtype, Duel, make_duel
 from fedmeta.bench.result import Case, Goal, Result, ratio
 from fedmeta.bench.timing import pinned
@@ -18,7 +18,7 @@ def duel(compiled: bool = False, dtype: Dtype = "float32") -> Duel:
     """Prepare the MAML paper's sinusoid setting (Finn et al. 2017, 5.1) with five inner steps."""
     family = build_family("sinusoid", {"shots": 10, "queries": 10}, Population(1), 0)
     setup = LearnerSetup("maml", LEARNER, "mlp", {"hidden": [40, 40]}, compile=compiled)
-    return make_duel(setup, family, TASKS, networks.mlp, dtype)
+    return make_duel(setup, family, TASKS, rivals.mlp, dtype)
 
 
 def _measure(case: Case, runs: int, *, compiled: bool, bound: float) -> Result:

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedmeta.bench.clone_and_loop import Episode, meta_gradient
-from fedmeta.bench.libraries import installed
+from fedmeta.bench.rivals import Episode, installed, meta_gradient
 from fedmeta.bench.timing import Timing, interleave
 from fedmeta.learning import (
     Algorithm,

@@ -1,20 +1,145 @@
-"""Rounds of a federation on demand, so that two federations can take turns."""
+"""Cheap tasks, models and federations whose rounds are run on demand."""
 
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
+import numpy as np
+import torch
 from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
+from pydantic import Field, PositiveInt
+from torch import Tensor
 
 from fedmeta.errors import RunError
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload
 from fedmeta.federation.client import TASKS
+from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.vector.auto import build_executor
-from fedmeta.federation.vector.execution import one_thread
-from fedmeta.learning import LearnerSetup, Tensors
-from fedmeta.tasks import Population
+from fedmeta.learning import Algorithm, LearnerSetup, Model, Tensors
+from fedmeta.options import Options
+from fedmeta.tasks import Population, TaskBatch, TaskSpec
+
+
+class NoOptions(Options):
+    """Of a part that has nothing to set."""
+
+
+class NoiseOptions(Options):
+    """Options of `Noise`."""
+
+    ways: PositiveInt = 5
+    shots: PositiveInt = 1
+    queries: PositiveInt = 1
+    size: PositiveInt = 28
+
+
+class Noise:
+    """Classify images of pure noise, ``[size, size]``; made for timing, as there is nothing to learn."""
+
+    Options: ClassVar[type[Options]] = NoiseOptions
+
+    def __init__(self, options: NoiseOptions, population: Population, seed: int) -> None:  # noqa: ARG002
+        self.options = options
+        self.population = population
+        self.spec = TaskSpec("classification", (options.size, options.size), options.ways)
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
+        """Draw `count` tasks, images ``[T, ways * shots or queries, size, size]``; labels balanced."""
+        sides: list[Tensor] = []
+        for images_per_class in (self.options.shots, self.options.queries):
+            rows = self.options.ways * images_per_class
+            shape = (count, rows, self.options.size, self.options.size)
+            labels = torch.arange(self.options.ways).repeat(images_per_class)
+            sides += [
+                torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)),
+                labels.expand(count, rows).contiguous(),
+            ]
+        return TaskBatch(*sides)
+
+
+class NoDataOptions(Options):
+    """Options of `NoData`: the shape that the model believes its inputs and outputs to have."""
+
+    input_shape: tuple[PositiveInt, ...] = Field(strict=False)
+    outputs: PositiveInt = 1
+
+
+class NoData:
+    """Regression tasks of a single number, the client's, whatever shape of input the model is for."""
+
+    Options: ClassVar[type[Options]] = NoDataOptions
+
+    def __init__(self, options: NoDataOptions, population: Population, seed: int) -> None:  # noqa: ARG002
+        self.population = population
+        self.spec = TaskSpec("regression", options.input_shape, options.outputs)
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
+        """Return `count` tasks of one number each."""
+        return TaskBatch(*(torch.full((count, 1, 1), float(client)) for _ in range(4)))
+
+
+class FlatOptions(Options):
+    """Options of `Flat`."""
+
+    size: PositiveInt
+
+
+class Flat(Model):
+    """A model that is one long vector and computes nothing."""
+
+    Options: ClassVar[type[Options]] = FlatOptions
+    # As Conv4, which is about as large as what this stands in for.
+    chunk_tasks = 8
+    batch_norm = False
+
+    def __init__(self, options: FlatOptions, spec: TaskSpec, outputs: int | None) -> None:
+        self._size = options.size
+        self.outputs = outputs or spec.outputs
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the vector."""
+        return {"vector": torch.randn(self._size, generator=generator) * 0.01}
+
+    def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:  # noqa: ARG002
+        """Compute zeros ``[T, B, outputs]``."""
+        return x.new_zeros(*x.shape[:2], self.outputs)
+
+
+class NoLearning(Algorithm):
+    """Sends about a tenth of the model's weights as the update, without running the model.
+
+    Not quite the same from any two clients: the gate refuses copies.
+    """
+
+    Options = NoOptions
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the model's weights."""
+        return self.model.init(generator)
+
+    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Return about a tenth of each task's state, and losses of zero."""
+        zeros = torch.zeros(len(tasks))
+        share = 0.1 * (1.0 + 1e-6 * tasks.support_x.flatten())
+        updates = {k: v * share.view(-1, *[1] * (v.dim() - 1)) for k, v in state.items()}
+        return updates, {"loss": zeros, "loss_before": zeros}
+
+    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:  # noqa: ARG002
+        """Return the state as it is."""
+        return state
+
+    def predict(
+        self,
+        state: Tensors,  # noqa: ARG002
+        adapted: Tensors,  # noqa: ARG002
+        x: Tensor,
+        transductive: bool | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Predict zeros."""
+        return x.new_zeros(*x.shape[:2], self.spec.outputs)
 
 
 def small_workload(clients: int) -> Workload:

@@ -1,4 +1,4 @@
-"""Fair timing of a few functions in one process: taking turns, warmed up, medians with their spread."""
+"""Fair timing of functions in one process, and the machine's rate of matrix products."""
 
 import math
 import statistics
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedmeta.learning import keep_freed_memory
 
@@ -95,3 +96,26 @@ def pinned(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+SIDE = 1024
+
+
+def gemm() -> Callable[[], object]:
+    """Return a float32 matrix product of `gemm_flops` operations, to be timed beside other things."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(SIDE, SIDE, generator=generator) for _ in range(2))
+    product = torch.empty(SIDE, SIDE)
+    return lambda: torch.mm(left, right, out=product)
+
+
+def gemm_flops() -> int:
+    """Operations of one `gemm`: a multiplication and an addition per triple of indices."""
+    return 2 * SIDE**3
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    """Count the operations of the matrix products and convolutions that `function` runs."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return int(counter.get_total_flops())

@@ -6,12 +6,18 @@ a second and is an optional extra; whoever has not installed it gets one line th
 
 from typing import TYPE_CHECKING
 
-from fedmeta.chain.errors import ChainDownError, ChainError, NoNodeError, RevertedError, RpcError
-from fedmeta.chain.extra import require_extra
+from fedmeta.chain.errors import (
+    ChainDownError,
+    ChainError,
+    NoNodeError,
+    RevertedError,
+    RpcError,
+    require_extra,
+)
 from fedmeta.chain.options import LOCAL_CHAIN_IDS, ChainOptions, StakingOptions
 
 if TYPE_CHECKING:
-    from fedmeta.chain.artifact import Artifact, load_artifact
+    from fedmeta.chain.contracts import Artifact, load_artifact
     from fedmeta.chain.hashing import keccak
     from fedmeta.chain.keys import (
         ClientKeys,
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     )
 else:
     _NAMES = {
-        "artifact": ("Artifact", "load_artifact"),
+        "contracts": ("Artifact", "load_artifact"),
         "hashing": ("keccak",),
         "keys": (
             "ClientKeys",

@@ -8,8 +8,8 @@ from typing import NoReturn
 import click
 import typer
 
-from fedmeta.cli import (
-    INTERRUPTED,
+from fedmeta.cli import INTERRUPTED
+from fedmeta.cli.commands import (
     bench,
     chain,
     compare,
@@ -22,9 +22,8 @@ from fedmeta.cli import (
     run,
     serve,
 )
-from fedmeta.cli.run import DEBUG
-from fedmeta.cli.screen import MOST_SHOWN
-from fedmeta.cli.streams import LastingFile
+from fedmeta.cli.commands.run import DEBUG
+from fedmeta.cli.streams import MOST_SHOWN, LastingFile
 from fedmeta.errors import FedmetaError
 from fedmeta.files import one_line, to_json
 

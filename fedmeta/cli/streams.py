@@ -1,13 +1,19 @@
-"""stdout and stderr that never end a command, whatever they cannot show and whoever stops reading."""
+"""Robust stdout and stderr, and live lines on a terminal."""
 
 import codecs
 import errno
 import io
 import os
 import sys
-from typing import IO, cast
+import time
+from types import TracebackType
+from typing import IO, Any, Self, cast
 
-from fedmeta.files import printable
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+from rich.text import Text
+
+from fedmeta.files import one_line, printable
 
 _PLAIN = str.maketrans({"±": "+-", "…": "...", "–": "-", "—": "-", "’": "'", "“": '"', "”": '"'})
 _GONE = (errno.EPIPE, errno.EIO)
@@ -92,3 +98,72 @@ def _degraded(error: UnicodeError) -> tuple[str, int]:
         raise error
     lacking = error.object[error.start : error.end].translate(_PLAIN)
     return "".join(one if one.isascii() else "?" for one in lacking), error.end
+
+
+class SafeConsole(Console):
+    """Shows text as it is: what stands in it is no markup, and moves no cursor.
+
+    Args:
+        stderr: Where to, instead of stdout.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        file = styled(sys.stderr if stderr else sys.stdout)
+        super().__init__(file=file, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return a text, or a cell of a table, as it is to be drawn."""
+        return super().render_str(printable(text), **how)
+
+
+MOST_SHOWN = 4000
+"""Characters of a line about a problem; what somebody else wrote may be of any length."""
+
+
+class Screen:
+    """Base of what shows a command's progress.
+
+    Args:
+        quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
+        every: Seconds between two plain lines.
+    """
+
+    def __init__(self, quiet_stdout: bool, every: float) -> None:
+        self.console = SafeConsole(stderr=quiet_stdout)
+        self.live = self.console.is_terminal and not quiet_stdout
+        self.every = every
+        self._progress: Progress | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _start(self, *columns: ProgressColumn) -> Progress:
+        self._progress = Progress(*columns, console=self.console, refresh_per_second=4)
+        self._progress.start()
+        return self._progress
+
+    def _stop(self) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def _is_line_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_line <= self.every:
+            return False
+        self._last_line = now
+        return True
+
+    def _traceback(self, text: str) -> None:
+        sys.stderr.write(f"{printable(text)}\n")
+
+    def _note(self, line: str) -> None:
+        sys.stderr.write(f"fedmeta: {one_line(line, MOST_SHOWN)}\n")

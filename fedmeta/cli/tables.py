@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from fedmeta.experiment import Result
-from fedmeta.experiment.earnings import UNITS, Participant
-from fedmeta.experiment.replies import COUNTS
+from fedmeta.experiment.client_totals import COUNTS, UNITS, Participant
 
 if TYPE_CHECKING:
-    from fedmeta.chain.ledger.status import Participant as Account
-    from fedmeta.chain.ledger.status import Status
+    from fedmeta.chain.settle.status import Participant as Account
+    from fedmeta.chain.settle.status import Status
     from fedmeta.federation import StepResult
 
 SHOWN_PARTICIPANTS = 30

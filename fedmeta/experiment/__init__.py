@@ -1,6 +1,6 @@
 """One run from config to results: configuration, run folder, checkpoint and resume."""
 
-from fedmeta.experiment.config import (
+from fedmeta.config import (
     Config,
     describe_keys,
     experiment_names,
@@ -8,10 +8,10 @@ from fedmeta.experiment.config import (
     parse_settings,
     read_fault_file,
 )
-from fedmeta.experiment.environment import versions
+from fedmeta.experiment.api import resume, run
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.identity import versions
 from fedmeta.experiment.result import Listener, Result
-from fedmeta.experiment.run import resume, run
 
 __all__ = [
     "Config",

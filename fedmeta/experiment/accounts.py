@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fedmeta.chain import ClientKeys, open_client_keys, recover, update_digest
 from fedmeta.chain.typed_data import presence_digest
+from fedmeta.config import Config
 from fedmeta.errors import UsageError
-from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.roster import Roster
 

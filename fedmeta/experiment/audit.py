@@ -11,8 +11,7 @@ from fedmeta.errors import FedmetaError
 from fedmeta.files import to_json, write_atomically
 
 if TYPE_CHECKING:
-    from fedmeta.chain.audit.findings import Finding
-    from fedmeta.chain.audit.gas import Spent
+    from fedmeta.chain.audit.findings import Finding, Spent
 
 AUDIT = "audit.json"
 VERSION = 1
@@ -29,7 +28,7 @@ def audit(chain_folder: Path, options: ChainOptions) -> "list[Finding]":
         UsageError: If there is no run, or it has no ledger.
     """
     from fedmeta.chain.audit import audit as check
-    from fedmeta.chain.audit.gas import gas_spent
+    from fedmeta.chain.audit.findings import gas_spent
 
     findings = check(chain_folder.parent, options)
     try:

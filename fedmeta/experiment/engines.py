@@ -8,14 +8,14 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from fedmeta.experiment import plan as planning
-from fedmeta.experiment.config import Config, to_toml
+from fedmeta.config import Config, to_toml
+from fedmeta.experiment import parts as planning
 from fedmeta.federation import Federation, Learner, Signatures, require_ray
-from fedmeta.federation.deployment.options import require_superlink
-from fedmeta.federation.deployment.session import open_deployment
+from fedmeta.federation.engines.client_app import ClientSide, build_side
+from fedmeta.federation.engines.deployment.options import require_superlink
+from fedmeta.federation.engines.deployment.session import open_deployment
+from fedmeta.federation.engines.node_directory import Directory, ignore
 from fedmeta.federation.faults import FaultyDelivery
-from fedmeta.federation.remote.app import ClientSide, build_side
-from fedmeta.federation.remote.directory import Directory, ignore
 from fedmeta.federation.signing import Checking, Seats
 
 ENGINE_KEYS = (
@@ -101,7 +101,7 @@ def _open_directory(
         with open_deployment(link, to_toml(config), clients, seats, run_id) as directory:
             yield directory
     else:
-        from fedmeta.federation.ray.session import open_ray
+        from fedmeta.federation.engines.ray.session import open_ray
 
         build = clients_side(config)
         own = signatures if isinstance(signatures, Signatures) else None

@@ -4,12 +4,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from fedmeta.experiment.config import Config
+from fedmeta.config import Config
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.federation import Learner, model_for
+from fedmeta.federation import Learner
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import TaskBatch, stream
+from fedmeta.training import model_for
 
 EXAMPLES = "examples.safetensors"
 MOST = 4

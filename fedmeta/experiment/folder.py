@@ -10,11 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fedmeta.config import Config, seals, to_toml
+from fedmeta.config.trust import require_no_links
 from fedmeta.errors import UsageError
-from fedmeta.experiment import seals
 from fedmeta.experiment.checkpoint import CheckpointStore
-from fedmeta.experiment.config import Config, to_toml
-from fedmeta.experiment.trust import require_no_links
 from fedmeta.federation import StepResult
 from fedmeta.files import (
     MOST_INFO,

@@ -1,15 +1,16 @@
-"""What a run is known by: its config, the user's code, the data as read, and how its rounds were made.
+"""What identifies a run: config, code, data, versions and settings of its rounds."""
 
-``run.json`` keeps it as ``made``, a list: what the rounds from the first one on were made with, and an
-entry for each time that a resumed run went on with something else.
-"""
-
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from fedmeta.experiment import plan as planning
-from fedmeta.experiment.config import Config
+from fedmeta.config import Config
+from fedmeta.experiment import parts as planning
 from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest, file_of
 from fedmeta.tasks import TaskFamily, build_family, data_digest
 
@@ -168,3 +169,41 @@ def _setting_changes(before: Entry, now: Entry) -> Iterator[str]:
             yield "another fault plan"
         else:
             yield f"{key} = {other.get(key)}, not {one.get(key)}"
+
+
+PACKAGES = ("fedmeta", "torch", "flwr", "numpy", "safetensors", "scikit-learn")
+
+
+def versions() -> dict[str, str | None]:
+    """Return the version of Python and of each package that a run's result depends on."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_revision() -> str | None:
+    """Return the git revision that fedmeta runs from, marked if files differ; None if installed."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        shown = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return shown.stdout.strip()
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, the command and the revision, for ``run.json``."""
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"command": command, "versions": versions(), "git": git_revision()}

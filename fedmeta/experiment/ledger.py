@@ -15,23 +15,23 @@ from fedmeta.chain import (
     open_chain,
     open_keys,
 )
-from fedmeta.chain.ledger.addresses import Addresses
-from fedmeta.chain.ledger.deploying import deploy_to_file
-from fedmeta.chain.ledger.restart import new_campaign
-from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
-from fedmeta.chain.ledger.settlement import Settled, Settlement
-from fedmeta.chain.ledger.settler import Hooks
-from fedmeta.chain.providers.address import expand
+from fedmeta.chain.options import expand
 from fedmeta.chain.providers.opening import require_rules
+from fedmeta.chain.settle.addresses import Addresses
+from fedmeta.chain.settle.deploying import deploy_to_file
+from fedmeta.chain.settle.rounds import Contribution, FrozenRound
+from fedmeta.chain.settle.settlement import Settled, Settlement
+from fedmeta.chain.settle.settler import Hooks
+from fedmeta.chain.settle.terms import new_campaign
+from fedmeta.config import Config, to_toml
 from fedmeta.errors import UsageError
-from fedmeta.experiment import plan as planning
+from fedmeta.experiment import parts as planning
 from fedmeta.experiment.accounts import RosterSignatures, open_signatures, require_same_accounts
-from fedmeta.experiment.conduct import Conduct
-from fedmeta.experiment.config import Config, to_toml
-from fedmeta.experiment.earnings import UNITS
+from fedmeta.experiment.client_totals import UNITS
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.federation import DeploymentOptions, RayOptions
 from fedmeta.files import open_file, parse_json
+from fedmeta.incentives.slashing import Conduct
 
 FINISH_SECONDS = 120.0
 """How long a finished run waits for a chain that answers."""

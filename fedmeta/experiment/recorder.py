@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, BinaryIO
 
+from fedmeta.config import Config
 from fedmeta.errors import RunError
 from fedmeta.experiment.checkpoint import Manifest
-from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import LOGS, RunFolder
 from fedmeta.federation import ClientRecord, RoundRecord, Snapshot, counting_missing, tensors_digest
 from fedmeta.files import finite, open_own, to_json

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmeta.experiment.config import Config
-from fedmeta.experiment.earnings import Participant
+from fedmeta.config import Config
+from fedmeta.experiment.client_totals import Participant
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.recorder import RoundListener
 from fedmeta.federation import StepResult
@@ -50,8 +50,8 @@ class Result:
         wall_seconds: Time spent, over all the processes that worked on the run.
         final: Test clients' loss and accuracy by adaptation step; empty without test clients.
         participants: Who contributed and earned what; empty where nothing is paid.
-        replies: What became of all replies (see `fedmeta.experiment.replies`).
-        chain: How far the ledger came (see `fedmeta.chain.ledger.settlement.Settled`); None without one.
+        replies: What became of all replies (see `fedmeta.experiment.client_totals`).
+        chain: How far the ledger came (see `fedmeta.chain.settle.settlement.Settled`); None without one.
     """
 
     status: str

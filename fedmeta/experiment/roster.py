@@ -13,9 +13,9 @@ from pydantic import Field
 from fedmeta.chain import require_extra
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment.node import NAME, NodeFiles, Registration, join, read_object, read_registration
-from fedmeta.federation.deployment.options import DeploymentOptions, require_superlink
-from fedmeta.federation.deployment.submission import CONNECTION, flwr, write_connection
-from fedmeta.federation.deployment.tls import NodeKey
+from fedmeta.federation.engines.deployment.options import DeploymentOptions, require_superlink
+from fedmeta.federation.engines.deployment.session import CONNECTION, flwr, write_connection
+from fedmeta.federation.engines.deployment.tls import NodeKey
 from fedmeta.files import write_atomically
 from fedmeta.options import Options, parse_options
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fedmeta.experiment.config import Config
-from fedmeta.experiment.earnings import UNITS
+from fedmeta.config import Config
+from fedmeta.experiment.client_totals import UNITS
 from fedmeta.federation import Award, Learner, Preview, Update
 from fedmeta.incentives import Appraiser, Payroll, Players
 

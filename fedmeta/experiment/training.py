@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedmeta.experiment import plan as planning
-from fedmeta.experiment.config import Config
+from fedmeta.config import Config
+from fedmeta.experiment import parts as planning
 from fedmeta.federation import (
     EvaluationSums,
     Federation,
@@ -13,13 +13,11 @@ from fedmeta.federation import (
     Snapshot,
     StepResult,
     evaluate_clients,
-    evaluate_local,
     merge,
     simulate,
-    train_centralized,
-    train_local,
 )
 from fedmeta.learning import Tensors
+from fedmeta.training import evaluate_local, train_centralized, train_local
 
 if TYPE_CHECKING:
     from fedmeta.experiment.recorder import Recorder

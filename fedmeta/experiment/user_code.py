@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fedmeta.config import Config
 from fedmeta.errors import ConfigError
-from fedmeta.experiment.config import Config
 from fedmeta.federation.behaviours import BEHAVIOURS
-from fedmeta.learning.base import ALGORITHMS, MODELS
+from fedmeta.learning.algorithm import ALGORITHMS, MODELS
 from fedmeta.registry import Registry, current_folder_on_path
 from fedmeta.tasks import FAMILIES
 
@@ -30,8 +30,8 @@ Code = dict[str, str | None]
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
 _REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, ALGORITHMS, MODELS, BEHAVIOURS)
 _INSTALLED = {"site-packages", "dist-packages"}
-_OWN_ROOMS = ("tasks", "learning", "federation", "incentives")
-_OWN_FILES = ("experiment/plan.py", "experiment/training.py", "experiment/scorer.py")
+_OWN_ROOMS = ("tasks", "learning", "federation", "training", "incentives")
+_OWN_FILES = ("experiment/parts.py", "experiment/training.py", "experiment/scorer.py")
 
 _first_read: dict[str, tuple[ModuleSpec | None, str]] = {}
 """What was read of an imported module when this process first looked; a reload makes a new spec."""

@@ -1,10 +1,12 @@
 """Who learns and how updates travel: Flower client, server, strategy, grid and admission gate."""
 
-from fedmeta.federation.baselines import evaluate_local, model_for, train_centralized, train_local
+from fedmeta.federation.aggregation import AggregationOptions
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.codec import tensors_digest
-from fedmeta.federation.deployment.options import DeploymentOptions
 from fedmeta.federation.engine import Federation, build_server_app, evaluate, evaluate_clients, simulate
+from fedmeta.federation.engines.deployment.options import DeploymentOptions
+from fedmeta.federation.engines.ray.options import RayOptions, require_ray
+from fedmeta.federation.engines.vector.grid import VectorGrid
 from fedmeta.federation.evaluation import (
     EvaluationSums,
     clustered_half_width,
@@ -13,8 +15,9 @@ from fedmeta.federation.evaluation import (
 )
 from fedmeta.federation.faults import FaultOptions, FaultPlan
 from fedmeta.federation.flower import check_flower
+from fedmeta.federation.gate import AdmissionGate, GateOptions, Update
 from fedmeta.federation.learner import Learner
-from fedmeta.federation.ray.options import RayOptions, require_ray
+from fedmeta.federation.optimizer import ServerOptimizer, ServerOptions
 from fedmeta.federation.records import (
     Award,
     ClientRecord,
@@ -23,14 +26,10 @@ from fedmeta.federation.records import (
     Snapshot,
     StepResult,
 )
-from fedmeta.federation.server.gate import AdmissionGate, GateOptions, Update
-from fedmeta.federation.server.optimizer import ServerOptimizer, ServerOptions
-from fedmeta.federation.server.plan import Plan
-from fedmeta.federation.server.robust import AggregationOptions
-from fedmeta.federation.server.scoring import Preview, Rewards, Scorer
-from fedmeta.federation.server.strategy import MetaStrategy
+from fedmeta.federation.round import Plan
+from fedmeta.federation.scoring import Preview, Rewards, Scorer
 from fedmeta.federation.signing import Signatures
-from fedmeta.federation.vector.grid import VectorGrid
+from fedmeta.federation.strategy import MetaStrategy
 from fedmeta.federation.workload import Workload
 
 __all__ = [
@@ -68,12 +67,8 @@ __all__ = [
     "counting_missing",
     "evaluate",
     "evaluate_clients",
-    "evaluate_local",
     "merge",
-    "model_for",
     "require_ray",
     "simulate",
     "tensors_digest",
-    "train_centralized",
-    "train_local",
 ]

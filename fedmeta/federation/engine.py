@@ -10,18 +10,18 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid, ServerApp
 
 from fedmeta.errors import LearnersFailedError, UsageError
+from fedmeta.federation.engines.vector.execution import Executor, Workers, one_thread
+from fedmeta.federation.engines.vector.grid import VectorGrid
+from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.evaluation import EvaluationSums, merge
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.records import Snapshot, StepResult
-from fedmeta.federation.server.nodes import by_client
-from fedmeta.federation.server.plan import Plan
-from fedmeta.federation.server.scoring import Rewards
-from fedmeta.federation.server.strategy import MetaStrategy, Observer
+from fedmeta.federation.round import Plan
+from fedmeta.federation.sampling import by_client
+from fedmeta.federation.scoring import Rewards
 from fedmeta.federation.signing import Signatures
-from fedmeta.federation.vector.auto import build_executor
-from fedmeta.federation.vector.execution import Executor, Workers, one_thread
-from fedmeta.federation.vector.grid import VectorGrid
+from fedmeta.federation.strategy import MetaStrategy, Observer
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 from fedmeta.tasks import Split

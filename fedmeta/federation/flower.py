@@ -1,4 +1,4 @@
-"""The one place that touches what Flower keeps private; everything else uses its public names."""
+"""Access to Flower's private names, and the base class of fedmeta's grids."""
 
 import itertools
 import logging
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import flwr
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 
 from fedmeta.errors import FedmetaError
 
@@ -134,3 +135,38 @@ def check_flower() -> str:
 def message_ids(prefix: str) -> Iterator[str]:
     """Yield ids that are unique within one grid."""
     return (f"{prefix}-{number}" for number in itertools.count(1))
+
+
+class OwnGrid(Grid):
+    """Creates messages as Flower's own grids do."""
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+class RunGrid(OwnGrid):
+    """Knows itself which run it works for.
+
+    Args:
+        run: That run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that the grid works for."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run that the grid works for."""
+        return self._run

@@ -1,4 +1,4 @@
-"""What every client computes, for many clients at once: a cohort of one is the same code."""
+"""Client-side computation, batched over a cohort."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What clients work on, as plain values that any process can build its side from."""
+"""`Workload`: a picklable description of the clients' work."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from fedmeta.errors import MissingDataError
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import LearnerSetup, build_algorithm
 from fedmeta.tasks import Elsewhere, Population, TaskFamily, build_family, shape_of_tasks
-from fedmeta.tasks.checked import CheckedFamily
+from fedmeta.tasks.family_check import CheckedFamily
 
 
 @dataclass(frozen=True)

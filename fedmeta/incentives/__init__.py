@@ -1,11 +1,9 @@
 """What an update was worth, and what it is paid: contribution scoring and reward allocation."""
 
-from fedmeta.incentives.allocation import allocate
-from fedmeta.incentives.appraiser import Appraiser
 from fedmeta.incentives.game import Coalition, Game, Players, Utility
-from fedmeta.incentives.held_out import HeldOutUtility, Preview, held_out_tasks
+from fedmeta.incentives.held_out import Appraiser, HeldOutUtility, Preview, held_out_tasks
 from fedmeta.incentives.options import IncentiveOptions, ShapleyOptions
-from fedmeta.incentives.payroll import Payroll
+from fedmeta.incentives.rewards import Payroll, allocate
 from fedmeta.incentives.rules import score
 from fedmeta.incentives.shapley import exact_shapley, gtg_shapley
 

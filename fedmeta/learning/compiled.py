@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import Algorithm, Tensors
+from fedmeta.learning.algorithm import Algorithm, Tensors
 from fedmeta.tasks import TaskBatch
 
 Flat = Callable[..., list[Tensor]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import ALGORITHMS, Algorithm
+from fedmeta.learning.algorithm import ALGORITHMS, Algorithm
 from fedmeta.learning.compiled import CompiledAlgorithm
 from fedmeta.learning.models import build_model, resolve_network
 from fedmeta.options import parse_options

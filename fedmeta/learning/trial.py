@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import Algorithm, Tensors, expand_state
-from fedmeta.learning.losses import per_task_loss
+from fedmeta.learning.algorithm import Algorithm, Tensors, expand_state
+from fedmeta.learning.inner import per_task_loss
 from fedmeta.learning.models.trial import in_dtype, no_random_numbers
 from fedmeta.tasks import TaskBatch, torch_generator
 

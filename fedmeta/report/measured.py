@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedmeta.report.charts import Series, band
-from fedmeta.report.files import number
+from fedmeta.report.read import number
 from fedmeta.report.tables import Cell, Interval, Table, shown
 
 Row = Mapping[str, Any]

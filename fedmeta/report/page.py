@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.report.charts import Chart, Heatmap
-from fedmeta.report.examples import Example
+from fedmeta.report.sections.examples import Example
 from fedmeta.report.tables import Table, table_of
 
 

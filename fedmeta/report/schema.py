@@ -1,4 +1,4 @@
-"""What a ``compare.json`` must hold for a report to draw it."""
+"""Checks that a ``compare.json`` can be drawn."""
 
 from typing import Annotated, Any, Literal, TypeVar
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmeta.experiment.earnings import UNITS
-from fedmeta.experiment.replies import kind_of
-from fedmeta.report.files import number
-from fedmeta.report.quarantine import example
+from fedmeta.experiment.client_totals import UNITS, kind_of
+from fedmeta.report.read import number
+from fedmeta.report.sections.refusals import example
 from fedmeta.serve.log import Log, Row
 
 _LATEST = 200

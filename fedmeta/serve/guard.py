@@ -1,8 +1,10 @@
-"""What every request passes, and every answer carries."""
+"""Checks every request, and adds headers to every response."""
 
 import ipaddress
 from collections.abc import Callable
+from typing import Any
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedmeta.files import to_json
@@ -144,3 +146,13 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
     start = {"type": "http.response.start", "status": status, "headers": headers}
     await _with_headers(send)(start)
     await send({"type": "http.response.body", "body": body})
+
+
+class Json(Response):
+    """Plain values as JSON; a number that is not finite is null, text that is no UTF-8 is escaped."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes of `content`."""
+        return to_json(content, separators=(",", ":")).encode()

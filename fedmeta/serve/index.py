@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fedmeta.comparison.status import COMPARE
 from fedmeta.errors import UsageError
-from fedmeta.experiment.compare.board import COMPARE
-from fedmeta.report.files import is_compare, is_run
+from fedmeta.report.read import is_compare, is_run
 
 Kind = Literal["run", "comparison"]
 Stamp = tuple[tuple[int, int, int], ...]

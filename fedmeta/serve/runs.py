@@ -5,15 +5,15 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
-from fedmeta.experiment.config import to_toml
+from fedmeta.config import to_toml
 from fedmeta.report.charts import Chart, Heatmap
-from fedmeta.report.curves import adaptation_charts, communication_charts, learning_charts
-from fedmeta.report.figures import figure
-from fedmeta.report.files import RunFiles, read_head
-from fedmeta.report.ledger import ledger_section
 from fedmeta.report.measured import results_table
 from fedmeta.report.page import Section
-from fedmeta.report.runs import facts_of, headline
+from fedmeta.report.read import RunFiles, read_head
+from fedmeta.report.render.plotly_charts import figure
+from fedmeta.report.sections.curves import adaptation_charts, communication_charts, learning_charts
+from fedmeta.report.sections.ledger import ledger_section
+from fedmeta.report.sections.run import facts_of, headline
 from fedmeta.report.tables import Table, shown, table_of
 from fedmeta.serve.clients import Clients
 from fedmeta.serve.index import Entry

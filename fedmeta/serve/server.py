@@ -10,10 +10,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedmeta.errors import UsageError
-from fedmeta.serve.app import make_app
+from fedmeta.serve.app import Site, make_app
 from fedmeta.serve.guard import Guard
 from fedmeta.serve.index import require_runs
-from fedmeta.serve.site import Site
 
 _FREE_TRIES = 100
 _GRACE_SECONDS = 2

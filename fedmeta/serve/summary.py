@@ -4,8 +4,8 @@ import threading
 from typing import Any
 
 from fedmeta.files import one_line
-from fedmeta.report.files import RunFiles, number, read_compare, read_head
 from fedmeta.report.measured import unit
+from fedmeta.report.read import RunFiles, number, read_compare, read_head
 from fedmeta.serve.index import Entry, Stamp
 from fedmeta.serve.log import last_row
 

@@ -1,6 +1,10 @@
 """Where tasks come from: data sets, task families, and how data is split over clients."""
 
-from fedmeta.tasks.base import (
+from fedmeta.tasks.families.digits import Digits
+from fedmeta.tasks.families.omniglot import Omniglot
+from fedmeta.tasks.families.shakespeare import Shakespeare
+from fedmeta.tasks.families.sinusoid import Sinusoid
+from fedmeta.tasks.family import (
     FAMILIES,
     Elsewhere,
     Population,
@@ -13,11 +17,7 @@ from fedmeta.tasks.base import (
     family_kind,
     shape_of_tasks,
 )
-from fedmeta.tasks.digits import Digits
-from fedmeta.tasks.omniglot import Omniglot
 from fedmeta.tasks.seeding import stream, torch_generator
-from fedmeta.tasks.shakespeare import Shakespeare
-from fedmeta.tasks.sinusoid import Sinusoid
 
 __all__ = [
     "FAMILIES",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options
-from fedmeta.tasks.base import TaskBatch
+from fedmeta.tasks.family import TaskBatch
 
 Indices = NDArray[np.int64]
 

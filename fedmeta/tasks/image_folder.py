@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.errors import DataError
-from fedmeta.tasks.text_files import visible
+from fedmeta.tasks.data.text_files import visible
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options
-from fedmeta.tasks.base import Split
+from fedmeta.tasks.family import Split
 
 Indices = NDArray[np.int64]
 Scheme = Literal["natural", "iid", "dirichlet"]

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedmeta.bench.gemm import count_flops, gemm, gemm_flops
+from fedmeta.bench.timing import count_flops, gemm, gemm_flops
 
 
 def test_a_gemm_has_two_operations_per_triple_of_indices():

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor
 
 from fedmeta.bench import maml_conv4, maml_sinusoid
-from fedmeta.bench.clone_and_loop import Episode, clone, meta_gradient
-from fedmeta.bench.libraries import by_higher, by_torchopt
 from fedmeta.bench.meta_gradients import Duel
-from fedmeta.bench.networks import as_module_parameter
+from fedmeta.bench.rivals import (
+    Episode,
+    as_module_parameter,
+    by_higher,
+    by_torchopt,
+    clone,
+    meta_gradient,
+)
 from fedmeta.bench.timing import pinned
 
 DUELS = {

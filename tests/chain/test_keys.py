@@ -12,8 +12,15 @@ from eth_account.hdaccount.mnemonic import Mnemonic
 from eth_keyfile.keyfile import create_keyfile_json
 
 from fedmeta.chain import ChainOptions
-from fedmeta.chain.development import MNEMONIC, development_keys
-from fedmeta.chain.keys import ClientKeys, Signer, open_client_keys, open_keys, recover
+from fedmeta.chain.keys import (
+    MNEMONIC,
+    ClientKeys,
+    Signer,
+    development_keys,
+    open_client_keys,
+    open_keys,
+    recover,
+)
 from fedmeta.chain.typed_data import update_digest
 from fedmeta.errors import UsageError
 

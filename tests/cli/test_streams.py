@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from fedmeta.cli.screen import SafeConsole, Screen
-from fedmeta.cli.streams import LastingFile, PlainText, styled
+from fedmeta.cli.streams import LastingFile, PlainText, SafeConsole, Screen, styled
+from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
-from fedmeta.experiment.config import to_toml
-from fedmeta.experiment.plan import resolve
+from fedmeta.experiment.parts import resolve
 from tests.experiment.helpers import TINY, command
 
 
@@ -159,7 +158,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_one_object(
         raise ZeroDivisionError("in the table")
 
     monkeypatch.chdir(here)
-    monkeypatch.setattr("fedmeta.experiment.execution.write_examples", broken)
+    monkeypatch.setattr("fedmeta.experiment.execute.write_examples", broken)
     assert call("run", "./tiny.toml", "--out", "r", "-s", "rounds=1", "--json") == 1
     out, err = capsys.readouterr()
     told = "unexpected ZeroDivisionError: in the table; the traceback is in r/errors.log"

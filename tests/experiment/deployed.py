@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedmeta.federation.deployment.local import LocalFederation
+from fedmeta.federation.engines.deployment.local import LocalFederation
 
 DIGITS: dict[str, Any] = {
     "task": "digits",

@@ -13,14 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fedmeta.config import to_toml
 from fedmeta.errors import RunError
 from fedmeta.experiment import Config, Listener, Result, RunFolder, resume, run
-from fedmeta.experiment.config import to_toml
-from fedmeta.federation.deployment.local import Layout, LocalFederation, free_port, run_local
+from fedmeta.federation.engines.deployment.local import Layout, LocalFederation, free_port, run_local
+from tests.experiment.deployed import DIGITS, PAIR, on, rounds_of, wait_until
+from tests.experiment.helpers import fedmeta, start
 from tests.tasks.conftest import real_file
-
-from .deployed import DIGITS, PAIR, on, rounds_of, wait_until
-from .helpers import fedmeta, start
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:

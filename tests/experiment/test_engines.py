@@ -13,13 +13,12 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, resume, run
-from fedmeta.experiment.config import to_toml
-from fedmeta.experiment.plan import resolve
-from fedmeta.experiment.run import _look_at_ledger as look_at_ledger
-
-from .helpers import TINY, fedmeta, start
+from fedmeta.experiment.api import _look_at_ledger as look_at_ledger
+from fedmeta.experiment.parts import resolve
+from tests.experiment.helpers import TINY, fedmeta, start
 
 
 def state(path: Path, round_: int) -> dict[str, object]:

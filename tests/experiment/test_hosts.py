@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder, run
-from fedmeta.experiment.config import to_toml
-from fedmeta.federation.deployment.local import end
-from fedmeta.federation.deployment.options import DeploymentOptions
-from fedmeta.federation.deployment.submission import CONNECTION, QUIET, program, write_connection
-from fedmeta.federation.deployment.tls import make_certificates, make_node_key
-
-from .deployed import PAIR, rounds_of, wait_until
+from fedmeta.federation.engines.deployment.local import end
+from fedmeta.federation.engines.deployment.options import DeploymentOptions
+from fedmeta.federation.engines.deployment.session import CONNECTION, QUIET, program, write_connection
+from fedmeta.federation.engines.deployment.tls import make_certificates, make_node_key
+from tests.experiment.deployed import PAIR, rounds_of, wait_until
 
 LINK = f"fm-link-{os.getpid()}"
 NODES = [f"fm-node{n}-{os.getpid()}" for n in range(2)]

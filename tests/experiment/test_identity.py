@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
+from fedmeta.comparison.run_reuse import Finder, essence
+from fedmeta.comparison.worker import Order, _carry_out
 from fedmeta.errors import UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.compare.finding import Finder, essence
-from fedmeta.experiment.compare.worker import Order, _carry_out
 from fedmeta.experiment.identity import Made, difference, entries, made_with, went_on
-from fedmeta.experiment.plan import resolve
-
-from .helpers import TINY, contents
+from fedmeta.experiment.parts import resolve
+from tests.experiment.helpers import TINY, contents
 
 NET = """
 from torch import nn

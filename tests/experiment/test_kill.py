@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
+from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder, run
-from fedmeta.experiment.config import to_toml
-from fedmeta.experiment.plan import resolve
-
-from .helpers import TINY, contents, start
+from fedmeta.experiment.parts import resolve
+from tests.experiment.helpers import TINY, contents, start
 
 ROUNDS = 60
 LIFE = 2.0

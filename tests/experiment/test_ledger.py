@@ -18,15 +18,13 @@ import tomli_w
 
 from fedmeta.chain import start_node
 from fedmeta.chain.audit import audit
-from fedmeta.chain.ledger.attached import claim
-from fedmeta.chain.ledger.status import status
 from fedmeta.chain.options import MOST_TOKENS
+from fedmeta.chain.settle.status import claim, status
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, RunFolder, load_config, resume, run
 from fedmeta.experiment.ledger import deploy
 from fedmeta.experiment.result import Result
-
-from .helpers import TINY, contents, fedmeta, start
+from tests.experiment.helpers import TINY, contents, fedmeta, start
 
 CHAINS = ["embedded", "anvil", "ganache"]
 SLOW_GANACHE = [*CHAINS[:2], pytest.param("ganache", marks=pytest.mark.slow)]

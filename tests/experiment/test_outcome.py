@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
+from fedmeta.comparison.compare import Execution, compare
 from fedmeta.errors import LearnersFailedError, UntrainedError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.compare.comparison import Execution, compare
-from fedmeta.report.files import read_run
-from fedmeta.report.runs import run_part
-from fedmeta.report.snippet import run_snippet
-
-from .helpers import TINY
+from fedmeta.report.read import read_run
+from fedmeta.report.render.svg import run_snippet
+from fedmeta.report.sections.run import run_part
+from tests.experiment.helpers import TINY
 
 OFFLINE = "tests.federation.helpers:Offline"
 

@@ -13,18 +13,17 @@ import pytest
 
 from fedmeta.chain import recover, start_node, update_digest
 from fedmeta.chain.audit import audit
-from fedmeta.chain.ledger.status import status
+from fedmeta.chain.settle.status import status
+from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
-from fedmeta.experiment.config import to_toml
 from fedmeta.experiment.node import NodeFiles, join
 from fedmeta.experiment.roster import LOCAL, LocalNodes, Roster
-from fedmeta.federation.deployment.local import Layout, LocalFederation, end, run_local
-from fedmeta.federation.deployment.submission import CONNECTION, flwr
-from fedmeta.federation.deployment.supernode import SuperNode, free_port, pinned
-from fedmeta.federation.deployment.tls import NodeKey
-
-from .deployed import DIGITS, on, rounds_of, wait_until
-from .helpers import fedmeta, start
+from fedmeta.federation.engines.deployment.local import Layout, LocalFederation, end, run_local
+from fedmeta.federation.engines.deployment.session import CONNECTION, flwr
+from fedmeta.federation.engines.deployment.supernode import SuperNode, free_port, pinned
+from fedmeta.federation.engines.deployment.tls import NodeKey
+from tests.experiment.deployed import DIGITS, on, rounds_of, wait_until
+from tests.experiment.helpers import fedmeta, start
 
 POT = 90
 UNITS = 10**6

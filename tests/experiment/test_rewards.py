@@ -7,9 +7,8 @@ import pytest
 
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, resume, run
-from fedmeta.experiment.earnings import participants
-
-from .helpers import TINY, contents
+from fedmeta.experiment.client_totals import participants
+from tests.experiment.helpers import TINY, contents
 
 POT = 100 * 10**6
 

@@ -16,8 +16,7 @@ from fedmeta.experiment.accounts import (
 )
 from fedmeta.experiment.node import NodeFiles, NodeSigner, join, open_account
 from fedmeta.experiment.roster import LOCAL, LocalNodes, Roster, admit
-
-from .helpers import TINY
+from tests.experiment.helpers import TINY
 
 RUN, OTHER_RUN = bytes(range(32)), bytes(32)
 NONCE, OTHER_NONCE = b"\x01" * 32, b"\x02" * 32

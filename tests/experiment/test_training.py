@@ -11,8 +11,7 @@ from safetensors import safe_open
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, Listener, RunFolder, load_config, resume, run
 from fedmeta.experiment.examples import EXAMPLES
-
-from .helpers import TINY, contents
+from tests.experiment.helpers import TINY, contents
 
 TRAININGS = ("federated", "centralized", "local")
 DIGITS: dict[str, Any] = {

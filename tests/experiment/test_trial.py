@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fedmeta
+from fedmeta.config import Config
 from fedmeta.errors import UsageError
-from fedmeta.experiment.config import Config
 from fedmeta.learning.algorithms.maml import FOMAML
 from fedmeta.options import Options, parse_options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec

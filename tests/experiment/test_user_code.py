@@ -13,8 +13,7 @@ from fedmeta.experiment import Config
 from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest
 from fedmeta.registry import import_dotted
 from fedmeta.tasks import FAMILIES
-
-from .helpers import TINY
+from tests.experiment.helpers import TINY
 
 FILES = {
     "lab/__init__.py": "",

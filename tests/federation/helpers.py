@@ -11,12 +11,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation import MetaStrategy, Plan, RoundRecord, Snapshot, VectorGrid, Workload
+from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.vector.execution import InProcess, one_thread
 from fedmeta.learning import LearnerSetup, Tensors
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
-from fedmeta.tasks.sinusoid import Sinusoid
+from fedmeta.tasks.families.sinusoid import Sinusoid
 
 SINUSOID = Workload(
     task="sinusoid",

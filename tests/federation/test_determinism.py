@@ -21,13 +21,12 @@ from fedmeta.federation import (
     evaluate,
     simulate,
 )
+from fedmeta.federation.engines.vector.execution import InProcess, TrainJob, compute, one_thread
+from fedmeta.federation.engines.vector.pool import Auto, ProcessPool
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.vector.auto import Auto
-from fedmeta.federation.vector.execution import InProcess, TrainJob, compute, one_thread
-from fedmeta.federation.vector.pool import ProcessPool
 from tests import processes
+from tests.federation.engines.vector.test_stacked import CONV
 from tests.federation.helpers import SINUSOID, assert_same
-from tests.federation.test_stacked import CONV
 
 PLAN = Plan(
     rounds=6,
@@ -95,7 +94,7 @@ def test_a_finished_run_goes_nowhere(undisturbed: tuple[list[RoundRecord], list[
 
 def test_convolutions_have_the_same_bytes_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     # One that Python was started for, as a user's are.
-    monkeypatch.setattr("fedmeta.federation.vector.launch.subprocess", subprocess)
+    monkeypatch.setattr("fedmeta.federation.engines.vector.worker.subprocess", subprocess)
     learner = CONV.build()
     state, job = learner.init_state(), TrainJob(1, tuple(range(6)))
     with one_thread(), ProcessPool(learner, 1) as pool:
@@ -151,8 +150,8 @@ def test_a_worker_killed_in_the_middle_of_a_round_costs_nothing_either() -> None
 
 
 def test_auto_moves_to_workers_without_changing_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedmeta.federation.vector.auto.WORTHWHILE_SECONDS", 0.0)
-    monkeypatch.setattr("fedmeta.federation.vector.auto.available_cores", lambda: 2)
+    monkeypatch.setattr("fedmeta.federation.engines.vector.pool.WORTHWHILE_SECONDS", 0.0)
+    monkeypatch.setattr("fedmeta.federation.engines.vector.pool.available_cores", lambda: 2)
     with one_thread():
         learner = WORKLOAD.build()
         jobs = [TrainJob(1, (client,)) for client in range(8)]
@@ -208,7 +207,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     script = (
         "import time\n"
         "from tests.federation.helpers import SINUSOID\n"
-        "from fedmeta.federation.vector.pool import ProcessPool\n"
+        "from fedmeta.federation.engines.vector.pool import ProcessPool\n"
         "pool = ProcessPool(SINUSOID.build(), 2)\n"
         "pool.ready(wait=True)\n"
         "print(*[worker.process.pid for worker in pool.workers], flush=True)\n"

@@ -16,12 +16,12 @@ from fedmeta.federation import Plan, RoundRecord, StepResult, Workload, evaluate
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.flower import as_server, client_error, stamp
-from fedmeta.federation.server.evaluation_replies import EvaluationGate
+from fedmeta.federation.receive import EvaluationGate
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
 from fedmeta.tasks import Population, TaskBatch, stream
-from fedmeta.tasks.sinusoid import Sinusoid
+from fedmeta.tasks.families.sinusoid import Sinusoid
+from tests.federation.engines.vector.test_stacked import CONV
 from tests.federation.helpers import SINUSOID, NoisyImages, assert_same
-from tests.federation.test_stacked import CONV
 
 
 def summed(*clients: Sequence[float], name: str = "loss") -> list[EvaluationSums]:

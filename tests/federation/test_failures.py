@@ -8,13 +8,12 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedmeta.federation import MetaStrategy, Plan, VectorGrid
+from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
+from fedmeta.federation.engines.vector.execution import Executor, InProcess, one_thread
+from fedmeta.federation.engines.vector.pool import ProcessPool
 from fedmeta.federation.failures import LONGEST, Failure, failure_of, report, watched
 from fedmeta.federation.flower import as_server, new_context
-from fedmeta.federation.remote.app import ClientSide, build_remote_app
-from fedmeta.federation.vector.execution import Executor, InProcess, one_thread
-from fedmeta.federation.vector.pool import ProcessPool
-
-from .helpers import SINUSOID, train_requests
+from tests.federation.helpers import SINUSOID, train_requests
 
 PLAN = Plan(rounds=1, cohort=3)
 BROKEN = replace(SINUSOID, task="tests.federation.helpers:Offline")

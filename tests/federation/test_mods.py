@@ -9,7 +9,7 @@ from flwr.app import MessageType
 
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config
-from fedmeta.experiment.plan import resolve
+from fedmeta.experiment.parts import resolve
 from fedmeta.federation import Plan, ServerOptions
 from fedmeta.federation.mods import user_mods
 from fedmeta.learning import Tensors

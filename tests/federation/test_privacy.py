@@ -10,8 +10,8 @@ from flwr.app import Array, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedmeta.federation import MetaStrategy, Plan, VectorGrid, Workload
+from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.vector.execution import InProcess, one_thread
 from fedmeta.tasks import TaskBatch, stream
 from tests.federation.helpers import algorithm
 

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fedmeta.config import load_config
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment.checkpoint import CheckpointStore, DamagedCheckpointError
-from fedmeta.experiment.config import load_config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.learned.model import Learned
 from fedmeta.files import printable
-from fedmeta.report.ledger import read_journal
+from fedmeta.report.sections.ledger import read_journal
 from fedmeta.report.writing import write_report
-from fedmeta.serve.site import Site
+from fedmeta.serve.app import Site
+from fedmeta.tasks.data.omniglot_files import read_characters
+from fedmeta.tasks.families.shakespeare import read_play
 from fedmeta.tasks.image_files import ImageStyle, read_images
-from fedmeta.tasks.omniglot_files import read_characters
-from fedmeta.tasks.shakespeare import read_play
 from tests.hostile.corpus import Make
 
 NAMES = {

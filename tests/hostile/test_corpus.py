@@ -7,8 +7,8 @@ from types import FrameType
 
 import pytest
 
-from fedmeta.chain.ledger.entries import Campaign
-from fedmeta.chain.ledger.journal import Journal
+from fedmeta.chain.settle.journal import Journal
+from fedmeta.chain.settle.journal_rows import Campaign
 from tests.experiment.helpers import TINY
 from tests.hostile.corpus import Case, cases
 from tests.hostile.readers import Reader

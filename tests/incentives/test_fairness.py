@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 import fedmeta
 from fedmeta.experiment import load_config
-from fedmeta.experiment.earnings import Participant, participants
+from fedmeta.experiment.client_totals import Participant, participants
 from fedmeta.incentives import (
     Game,
     IncentiveOptions,

@@ -9,8 +9,8 @@ from torch import Tensor
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning import Tensors
+from fedmeta.learning.algorithm import Model
 from fedmeta.learning.algorithms.maml import FOMAML, MAML
-from fedmeta.learning.base import Model
 from fedmeta.learning.models.trial import try_model
 from fedmeta.learning.trial import try_updates
 from fedmeta.tasks import TaskBatch, TaskSpec

@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Page
 
 from fedmeta.report.charts import Chart, Series
-from fedmeta.report.html import render
 from fedmeta.report.page import Figure, Part, Section
+from fedmeta.report.render.html import render
 from fedmeta.report.writing import write_report
 from tests.browser import OpenPage, browser, is_as_wide_as_its_window, open_page, screenshot, wait_until
 from tests.report.made import lines

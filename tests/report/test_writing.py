@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from fedmeta.errors import UsageError
-from fedmeta.report import pictures
 from fedmeta.report.charts import Chart, Heatmap, Series
 from fedmeta.report.page import Figure, Part, Section
-from fedmeta.report.payment import rounds_table
-from fedmeta.report.pictures import draw
-from fedmeta.report.sheets import write_sheets
+from fedmeta.report.render import png as pictures
+from fedmeta.report.render.csv_files import write_sheets
+from fedmeta.report.render.png import draw
+from fedmeta.report.sections.payment import rounds_table
 from fedmeta.report.tables import Bytes, Interval, Link, Table, shown
 from fedmeta.report.writing import write_report
 from tests.report.made import lines
@@ -80,7 +80,7 @@ def test_tables_with_a_row_for_each_line_of_a_log_are_made_for_csv_files_alone(
         made.append(len(rows))
         return rounds_table(rows)
 
-    monkeypatch.setattr("fedmeta.report.runs.rounds_table", counted)
+    monkeypatch.setattr("fedmeta.report.sections.run.rounds_table", counted)
     write_report([digits], tmp_path / "r.html")
     assert made == []
     write_report([digits], tmp_path / "r.html", csv=tmp_path / "csv")

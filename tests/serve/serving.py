@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import uvicorn
 
+from fedmeta.serve.app import Site
 from fedmeta.serve.server import make_server
-from fedmeta.serve.site import Site
 
 
 @dataclass

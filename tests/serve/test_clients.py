@@ -6,7 +6,7 @@ from statistics import mean
 
 import pytest
 
-from fedmeta.experiment.earnings import participants
+from fedmeta.experiment.client_totals import participants
 from fedmeta.serve.clients import Clients
 from tests.serve.serving import rows
 

@@ -235,8 +235,8 @@ def paused_run(config: Path, out: Path) -> Iterator[threading.Event]:
 
 
 def test_a_new_run_appears_and_its_curves_grow(tmp_path: Path, open_page: OpenPage) -> None:
+    from fedmeta.config import to_toml
     from fedmeta.experiment import Config
-    from fedmeta.experiment.config import to_toml
     from tests.experiment.helpers import TINY
 
     config = tmp_path / "tiny.toml"

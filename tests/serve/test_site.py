@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fedmeta.experiment import RunFolder
-from fedmeta.report.files import RunFiles, read_head
+from fedmeta.report.read import RunFiles, read_head
+from fedmeta.serve.app import Site
 from fedmeta.serve.index import UnknownError
-from fedmeta.serve.site import Site
 from tests.report.made import EVIL
 from tests.serve.serving import copy, edit, rows
 

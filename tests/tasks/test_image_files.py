@@ -10,8 +10,8 @@ import torch
 
 from fedmeta.errors import DataError, UsageError
 from fedmeta.tasks import Omniglot, Population
+from fedmeta.tasks.families.omniglot import OmniglotOptions
 from fedmeta.tasks.image_files import ImageStyle, area_weights, read_images
-from fedmeta.tasks.omniglot import OmniglotOptions
 from tests.tasks.conftest import SMALL_1, SMALL_2, write_zip
 from tests.tasks.image_writing import png
 

@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedmeta.chain.audit.chain_checks import ChainChecks
 from fedmeta.chain.audit.files import RunFiles
 from fedmeta.chain.audit.findings import Finding, look
-from fedmeta.chain.audit.record_checks import RecordChecks
+from fedmeta.chain.audit.ledger_checks import ChainChecks, RecordChecks
 from fedmeta.chain.audit.run_checks import RunChecks
 from fedmeta.chain.audit.token_checks import TokenChecks
-from fedmeta.chain.ledger.attached import attach, clients_of
-from fedmeta.chain.ledger.journal import JournalView
-from fedmeta.chain.ledger.restart import JOURNAL
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.settle.journal import JournalView
+from fedmeta.chain.settle.status import attach, clients_of
+from fedmeta.chain.settle.terms import JOURNAL
 from fedmeta.errors import FedmetaError
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from fedmeta.chain.audit.files import LoggedRound, RunFiles, model_hash
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
-from fedmeta.chain.ledger.journal import JournalView
-from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
-from fedmeta.chain.signer import recover
+from fedmeta.chain.settle.journal import JournalView
+from fedmeta.chain.settle.rounds import Contribution, FrozenRound
+from fedmeta.chain.signing import recover
 from fedmeta.chain.typed_data import update_digest
 
 _LOG, _JOURNAL = "clients.jsonl", "the journal"

@@ -4,11 +4,11 @@ from collections import Counter
 from functools import cached_property
 
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
-from fedmeta.chain.audit.record_checks import RecordChecks
-from fedmeta.chain.ledger.claims import claimed_by
-from fedmeta.chain.ledger.contract import Event, chunks
-from fedmeta.chain.ledger.deployment import Deployed
-from fedmeta.chain.ledger.entries import Campaign
+from fedmeta.chain.audit.ledger_checks import RecordChecks
+from fedmeta.chain.settle.claims import claimed_by
+from fedmeta.chain.settle.contract import Event, chunks
+from fedmeta.chain.settle.deployment import Deployed
+from fedmeta.chain.settle.journal_rows import Campaign
 
 _NOBODY = "0x" + 40 * "0"
 _READ_AT_ONCE = 500

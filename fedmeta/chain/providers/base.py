@@ -9,7 +9,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fedmeta.chain.artifact import explain_revert
+from fedmeta.chain.contracts import explain_revert
 from fedmeta.chain.errors import BusyError, ChainError, NoAnswerError, RpcError
 
 if TYPE_CHECKING:

@@ -5,15 +5,21 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from fedmeta.chain.development import BALANCE, MNEMONIC, development_keys
 from fedmeta.chain.errors import ChainDownError, ChainError
+from fedmeta.chain.keys import BALANCE, MNEMONIC, development_keys
 from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.binaries import find_anvil, find_ganache
-from fedmeta.chain.providers.folder import FolderLock
-from fedmeta.chain.providers.over_http import HttpTransport
-from fedmeta.chain.providers.process import NodeProcess, stop_orphan
-from fedmeta.chain.providers.saved import ANVIL_STATE, Identity, NodeKind, identify, mend, new_identity
-from fedmeta.chain.signer import Signer
+from fedmeta.chain.providers.folder import (
+    ANVIL_STATE,
+    FolderLock,
+    Identity,
+    NodeKind,
+    identify,
+    mend,
+    new_identity,
+)
+from fedmeta.chain.providers.process import NodeProcess, find_anvil, find_ganache, stop_orphan
+from fedmeta.chain.providers.transports import HttpTransport
+from fedmeta.chain.signing import Signer
 from fedmeta.errors import RunError, UsageError
 
 # The newest rules that all three chains know, and what the contracts are compiled for.

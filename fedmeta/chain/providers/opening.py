@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmeta.chain.errors import ChainDownError, ChainError, NoNodeError, RevertedError
-from fedmeta.chain.options import DEFAULT_CHAIN_ID, ChainOptions
-from fedmeta.chain.providers.address import expand
+from fedmeta.chain.options import DEFAULT_CHAIN_ID, ChainOptions, expand
 from fedmeta.chain.providers.base import Call, Chain, Reply, Transport
 from fedmeta.errors import UsageError
 
@@ -76,7 +75,7 @@ def _start(options: ChainOptions, folder: Path) -> Transport:
 
         return EmbeddedTransport(folder, chain_id)
     from fedmeta.chain.providers.node import start_node
-    from fedmeta.chain.providers.over_http import HttpTransport
+    from fedmeta.chain.providers.transports import HttpTransport
 
     if options.provider == "anvil":
         node = start_node("anvil", folder, options.port, chain_id)
@@ -89,10 +88,10 @@ def _start(options: ChainOptions, folder: Path) -> Transport:
 
 def _connect(url: str) -> Transport:
     if url.startswith("http"):
-        from fedmeta.chain.providers.over_http import HttpTransport
+        from fedmeta.chain.providers.transports import HttpTransport
 
         return HttpTransport(url)
-    from fedmeta.chain.providers.over_websocket import WebSocketTransport
+    from fedmeta.chain.providers.transports import WebSocketTransport
 
     return WebSocketTransport(url)
 

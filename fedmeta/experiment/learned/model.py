@@ -8,14 +8,22 @@ from typing import Any, Self
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from fedmeta.config import Config
+from fedmeta.config.trust import require_code
 from fedmeta.errors import DivergedError, UsageError
-from fedmeta.experiment import plan as planning
+from fedmeta.experiment import parts as planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, misfit
-from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.learned.adapted import Adapted, Learner, model_weights, write_file
-from fedmeta.experiment.learned.arrays import Array, Targets, to_inputs, to_targets
-from fedmeta.experiment.trust import require_code
+from fedmeta.experiment.learned.adapted import (
+    Adapted,
+    Array,
+    Learner,
+    Targets,
+    model_weights,
+    to_inputs,
+    to_targets,
+    write_file,
+)
 from fedmeta.federation import Snapshot
 from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
 from fedmeta.learning.models.export import Network, Plain, to_plain

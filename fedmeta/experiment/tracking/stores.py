@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fedmeta.config import Config, to_toml
 from fedmeta.errors import DataError
-from fedmeta.experiment.config import Config, to_toml
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.tracking.tracker import Entry, Tracked
 from fedmeta.files import read_json, to_json, write_atomically

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
+from fedmeta.config import Config
 from fedmeta.errors import FedmetaError, UsageError
-from fedmeta.experiment.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.federation import StepResult
 

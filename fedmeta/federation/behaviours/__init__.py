@@ -6,7 +6,7 @@ from fedmeta.federation.behaviours import (  # noqa: F401 (registers them)
     poor_data,
     sybils,
 )
-from fedmeta.federation.behaviours.base import BEHAVIOURS, Behaviour, Stage
-from fedmeta.federation.behaviours.casting import Casting, mods_for, read_behaviours
+from fedmeta.federation.behaviours.assignment import Casting, mods_for, read_behaviours
+from fedmeta.federation.behaviours.behaviour import BEHAVIOURS, Behaviour, Stage
 
 __all__ = ["BEHAVIOURS", "Behaviour", "Casting", "Stage", "mods_for", "read_behaviours"]

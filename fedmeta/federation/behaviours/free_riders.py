@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviours.base import BEHAVIOURS, Behaviour, Vector, noise_like
+from fedmeta.federation.behaviours.behaviour import BEHAVIOURS, Behaviour, Vector, noise_like
 
 
 @BEHAVIOURS.register("zero-update")

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviours.base import BEHAVIOURS, Behaviour
+from fedmeta.federation.behaviours.behaviour import BEHAVIOURS, Behaviour
 
 
 @BEHAVIOURS.register("poison")

@@ -1,10 +1,8 @@
 """What goes wrong with clients and on the way to them, by plan: which client, which round, what."""
 
-from fedmeta.federation.faults.delivery import FaultyDelivery
-from fedmeta.federation.faults.grid import FaultyGrid
+from fedmeta.federation.faults.delivery import FaultyDelivery, FaultyGrid
 from fedmeta.federation.faults.mods import fault_mod
-from fedmeta.federation.faults.options import KINDS, FaultOptions
-from fedmeta.federation.faults.plan import Fault, FaultPlan, read_faults
+from fedmeta.federation.faults.plan import KINDS, Fault, FaultOptions, FaultPlan, read_faults
 
 __all__ = [
     "KINDS",

@@ -10,9 +10,8 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import ALGORITHMS, Model, Tensors, expand_state
-from fedmeta.learning.inner import WeightAdaptation, gradients, leaves
-from fedmeta.learning.losses import adaptation_metrics, per_task_loss
+from fedmeta.learning.algorithm import ALGORITHMS, Model, Tensors, expand_state
+from fedmeta.learning.inner import WeightAdaptation, adaptation_metrics, gradients, leaves, per_task_loss
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 

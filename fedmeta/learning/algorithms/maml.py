@@ -2,17 +2,18 @@
 
 import torch
 
-from fedmeta.learning.base import ALGORITHMS, Tensors
+from fedmeta.learning.algorithm import ALGORITHMS, Tensors
 from fedmeta.learning.inner import (
     InnerGradient,
     InnerOptions,
     WeightAdaptation,
+    adaptation_metrics,
     forward_query,
     gradients,
     leaves,
+    per_task_loss,
     sgd_step,
 )
-from fedmeta.learning.losses import adaptation_metrics, per_task_loss
 from fedmeta.tasks import TaskBatch
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from fedmeta.learning.algorithm import ALGORITHMS, Tensors
 from fedmeta.learning.algorithms.maml import MAML
-from fedmeta.learning.base import ALGORITHMS, Tensors
 
 RATE = "lr."
 

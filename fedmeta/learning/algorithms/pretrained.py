@@ -5,8 +5,8 @@ from typing import Any
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
+from fedmeta.learning.algorithm import ALGORITHMS, Model
 from fedmeta.learning.algorithms.fedavg import FedAvg
-from fedmeta.learning.base import ALGORITHMS, Model
 from fedmeta.tasks import TaskSpec
 
 

@@ -10,9 +10,15 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.learning.base import ALGORITHMS, Algorithm, Model, Tensors
-from fedmeta.learning.inner import SUPPORT_X, forward_query, gradients, leaves
-from fedmeta.learning.losses import adaptation_metrics, per_task_loss
+from fedmeta.learning.algorithm import ALGORITHMS, Algorithm, Model, Tensors
+from fedmeta.learning.inner import (
+    SUPPORT_X,
+    adaptation_metrics,
+    forward_query,
+    gradients,
+    leaves,
+    per_task_loss,
+)
 from fedmeta.tasks import TaskBatch, TaskSpec
 
 PROTOTYPES = "prototypes"

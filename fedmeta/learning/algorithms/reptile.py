@@ -8,9 +8,16 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from fedmeta.learning.base import ALGORITHMS, Tensors
-from fedmeta.learning.inner import InnerGradient, InnerOptions, WeightAdaptation, leaves, sgd_step
-from fedmeta.learning.losses import adaptation_metrics, per_task_loss
+from fedmeta.learning.algorithm import ALGORITHMS, Tensors
+from fedmeta.learning.inner import (
+    InnerGradient,
+    InnerOptions,
+    WeightAdaptation,
+    adaptation_metrics,
+    leaves,
+    per_task_loss,
+    sgd_step,
+)
 from fedmeta.tasks import TaskBatch, stream
 
 Update = Callable[[Tensors, Tensors], Tensors]

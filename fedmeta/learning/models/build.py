@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import MODELS, Model
+from fedmeta.learning.algorithm import MODELS, Model
 from fedmeta.learning.models.module import ModuleModel
 from fedmeta.options import Options, parse_options
 from fedmeta.tasks import TaskSpec

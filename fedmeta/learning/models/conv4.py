@@ -11,9 +11,8 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import MODELS, Model, Tensors
-from fedmeta.learning.models.convolution import convolve
-from fedmeta.learning.models.layers import linear, uniform
+from fedmeta.learning.algorithm import MODELS, Model, Tensors
+from fedmeta.learning.models.layers import convolve, linear, uniform
 from fedmeta.learning.models.norm import batch_norm
 from fedmeta.tasks import TaskSpec
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedmeta.learning.base import MODELS, Model, Tensors
+from fedmeta.learning.algorithm import MODELS, Model, Tensors
 from fedmeta.learning.models.conv4 import BLOCKS, Conv4
 from fedmeta.learning.models.lstm import LSTM
 from fedmeta.learning.models.mlp import MLP

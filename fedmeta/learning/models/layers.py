@@ -1,11 +1,13 @@
-"""Layers with a set of weights per task."""
+"""Linear and convolutional layers with weights per task."""
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fedmeta.learning.base import Tensors
+from fedmeta.learning.algorithm import Tensors
 
 
 def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
@@ -28,3 +30,72 @@ def init_linear(name: str, fan_in: int, fan_out: int, generator: torch.Generator
 def linear(params: Tensors, name: str, x: Tensor) -> Tensor:
     """Compute ``x [T, B, in] @ weight [T, in, out] + bias [T, out]`` for every task at once."""
     return torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), x, params[f"{name}.weight"])
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Convolve images with a 3x3 kernel per task, zero padding 1.
+
+    Args:
+        x: Channels-last images ``[T, B, H, W, C]``.
+        weight: ``[T, 9 * C, D]``; rows by kernel row, kernel column, then channel.
+        stride: Of both sides.
+
+    Returns:
+        ``[T, B, H', W', D]``.
+    """
+    tasks, batch = x.shape[:2]
+    columns: Tensor = _Patches.apply(x.flatten(0, 1), stride)  # type: ignore[no-untyped-call]
+    height, width = columns.shape[1:3]
+    result = torch.bmm(columns.view(tasks, batch * height * width, -1), weight)
+    return result.view(tasks, batch, height, width, -1)
+
+
+class _Patches(torch.autograd.Function):
+    """Copy the 3x3 patches of ``[N, H, W, C]`` to ``[N, H', W', 3, 3, C]``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
+        ctx.stride = stride
+        ctx.size = x.shape[1:3]
+        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+        return padded.unfold(1, 3, stride).unfold(2, 3, stride).permute(0, 1, 2, 4, 5, 3).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _SumPatches.apply(grad, ctx.size, ctx.stride), None  # type: ignore[no-untyped-call]
+
+
+class _SumPatches(torch.autograd.Function):
+    """The adjoint of `_Patches`: add every patch to where it came from.
+
+    Being each other's adjoint makes both differentiable any number of times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+        ctx.stride = stride
+        summed: Tensor = sum_patches(patches, size[0], size[1], stride)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _Patches.apply(grad, ctx.stride), None, None  # type: ignore[no-untyped-call]
+
+
+# One operation to the compiler: written out, its nine overlapping sums take it many minutes.
+@torch.library.custom_op("fedmeta::sum_patches", mutates_args=())
+def sum_patches(patches: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """Add the patches ``[N, H', W', 3, 3, C]`` up to images ``[N, height, width, C]``."""
+    count, down, across, _, _, channels = patches.shape
+    padded = patches.new_zeros(count, height + 2, width + 2, channels)
+    for row in range(3):
+        for column in range(3):
+            rows = slice(row, row + stride * (down - 1) + 1, stride)
+            columns = slice(column, column + stride * (across - 1) + 1, stride)
+            padded[:, rows, columns] += patches[:, :, :, row, column]
+    return padded[:, 1:-1, 1:-1].contiguous()
+
+
+@sum_patches.register_fake
+def _(patches: Tensor, height: int, width: int, stride: int) -> Tensor:  # noqa: ARG001
+    return patches.new_empty(patches.shape[0], height, width, patches.shape[-1])

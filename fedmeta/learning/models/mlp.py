@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import MODELS, Model, Tensors
+from fedmeta.learning.algorithm import MODELS, Model, Tensors
 from fedmeta.learning.models.layers import init_linear, linear
 from fedmeta.tasks import TaskSpec
 

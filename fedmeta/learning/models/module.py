@@ -15,7 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import Model, Tensors
+from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.models.module_parts import TaskBatchNorm, replace_parts
 from fedmeta.tasks import TaskSpec, torch_generator
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.base import Model, Tensors, expand_state
+from fedmeta.learning.algorithm import Model, Tensors, expand_state
 from fedmeta.learning.inner import gradients, leaves
 from fedmeta.learning.models.module import ModuleModel
 from fedmeta.tasks import torch_generator

@@ -1,3 +1,3 @@
-from tests.chain.ledger.conftest import anvil
+from tests.chain.settle.conftest import anvil
 
 __all__ = ["anvil"]

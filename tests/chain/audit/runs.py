@@ -11,11 +11,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from fedmeta.chain.keys import open_client_keys
-from fedmeta.chain.ledger.rounds import Contribution, FrozenRound
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.rounds import Contribution, FrozenRound
 from fedmeta.chain.typed_data import update_digest
-from tests.chain.ledger.helpers import run_id
-from tests.chain.ledger.rounds import POT, synthetic_round
+from tests.chain.settle.helpers import run_id
+from tests.chain.settle.rounds import POT, synthetic_round
 
 
 def state(round_: int) -> dict[str, np.ndarray]:

@@ -12,17 +12,17 @@ from fedmeta.chain.audit import audit
 from fedmeta.chain.audit.files import model_hash
 from fedmeta.chain.audit.findings import first_failure
 from fedmeta.chain.keys import open_client_keys
-from fedmeta.chain.ledger.attached import attach, attached
-from fedmeta.chain.ledger.journal import JournalView
-from fedmeta.chain.ledger.rounds import decode, encode
-from fedmeta.chain.ledger.settlement import Settlement
 from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.options import ChainOptions, StakingOptions
 from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.settle.journal import JournalView
+from fedmeta.chain.settle.rounds import decode, encode
+from fedmeta.chain.settle.settlement import Settlement
+from fedmeta.chain.settle.status import attach, attached
 from fedmeta.errors import UsageError
 from tests.chain.audit.runs import BUDGET, make_run, save_checkpoint, state, state_hash
-from tests.chain.ledger.helpers import earned, keys_of, record_as_committee, run_id, send, settle
-from tests.chain.ledger.rounds import POT, account
+from tests.chain.settle.helpers import earned, keys_of, record_as_committee, run_id, send, settle
+from tests.chain.settle.rounds import POT, account
 
 ALL = [
     *("run", "rounds in the logs", "clients' signatures", "checkpoints", "records in the journal"),

@@ -4,9 +4,9 @@ import time
 from typing import Any
 
 from fedmeta.chain import Chain, ChainOptions
-from fedmeta.chain.artifact import load_artifact
-from fedmeta.chain.development import development_keys
-from fedmeta.chain.signer import Signer
+from fedmeta.chain.contracts import load_artifact
+from fedmeta.chain.keys import development_keys
+from fedmeta.chain.signing import Signer
 
 SPONSOR, *OTHERS = (Signer(key) for key in development_keys(6))
 NOBODY = "0x" + "33" * 20

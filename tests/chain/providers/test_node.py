@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers import binaries
+from fedmeta.chain.providers import process as binaries
 from fedmeta.chain.providers.folder import FolderLock
 from fedmeta.chain.providers.node import NodeKind, banner, start_node
 from fedmeta.chain.providers.opening import open_chain, require_rules

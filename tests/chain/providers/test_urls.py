@@ -16,11 +16,13 @@ import pytest
 
 from fedmeta.chain import ChainOptions
 from fedmeta.chain.errors import ChainDownError, NoNodeError, RpcError
-from fedmeta.chain.providers import base, over_http, over_websocket
+from fedmeta.chain.providers import base
+from fedmeta.chain.providers import transports as over_http
+from fedmeta.chain.providers import transports as over_websocket
 from fedmeta.chain.providers.base import Chain, decode
 from fedmeta.chain.providers.node import Node, start_node
 from fedmeta.chain.providers.opening import open_chain
-from fedmeta.chain.providers.over_http import HttpTransport
+from fedmeta.chain.providers.transports import HttpTransport
 from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import NOBODY, balance, deploy_token, send, sign
 

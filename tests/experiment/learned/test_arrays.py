@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedmeta.errors import UsageError
-from fedmeta.experiment.learned.arrays import to_inputs, to_targets
+from fedmeta.experiment.learned.adapted import to_inputs, to_targets
 from fedmeta.tasks import TaskSpec
 
 FLAT = TaskSpec("classification", (64,), 3)

@@ -12,12 +12,12 @@ from flwr.app import Message
 
 from fedmeta.errors import DivergedError, UntrainedError
 from fedmeta.experiment import Config, Listener, RunFolder
-from fedmeta.experiment import plan as planning
+from fedmeta.experiment import parts as planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError
-from fedmeta.experiment.execution import execute
+from fedmeta.experiment.execute import execute
 from fedmeta.federation import FaultPlan, Snapshot
 from fedmeta.federation.faults import KINDS
-from fedmeta.federation.server.nodes import sample_cohort
+from fedmeta.federation.sampling import sample_cohort
 from tests.experiment.helpers import contents
 from tests.federation.helpers import assert_same, run_on_grid
 

@@ -8,8 +8,8 @@ import pytest
 
 from fedmeta.experiment.recorder import Recorder
 from fedmeta.federation.faults import FaultyGrid
-from fedmeta.federation.server.gate import AdmissionGate
-from fedmeta.federation.server.round import RoundTally
+from fedmeta.federation.gate import AdmissionGate
+from fedmeta.federation.round import RoundTally
 
 
 def _first_of_two(check: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,9 +4,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fedmeta.config import to_toml
 from fedmeta.experiment import RunFolder
-from fedmeta.experiment import plan as planning
-from fedmeta.experiment.config import to_toml
+from fedmeta.experiment import parts as planning
 from tests.federation.faults.plans import check, draw
 
 

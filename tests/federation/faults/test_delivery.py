@@ -10,15 +10,15 @@ import pytest
 from flwr.app import MessageType
 
 from fedmeta.federation import Federation, MetaStrategy, Plan, RoundRecord, Workload
+from fedmeta.federation.engines.client_app import build_remote_app, build_side
+from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.faults import FaultOptions, FaultyDelivery, read_faults
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.remote.app import build_remote_app, build_side
-from fedmeta.federation.remote.directory import Directory
 from fedmeta.tasks import Population
+from tests.federation.engines.helpers import Nodes, acquaint
 from tests.federation.faults import everything
 from tests.federation.faults.everything import fates
 from tests.federation.helpers import SINUSOID
-from tests.federation.remote.helpers import Nodes, acquaint
 
 TRIO = replace(SINUSOID, population=Population(3))
 

@@ -6,9 +6,9 @@ import pytest
 from flwr.serverapp import Grid
 
 from fedmeta.federation import MetaStrategy, Plan
+from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.faults import FaultOptions, FaultPlan, FaultyGrid, read_faults
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.vector.execution import InProcess, one_thread
 from tests.federation.helpers import SINUSOID
 
 PLAN = Plan(rounds=4, cohort=12, timeout=100.0)

@@ -32,7 +32,7 @@ from eth_typing import Address, BlockNumber
 from eth_utils.exceptions import ValidationError
 
 from fedmeta.chain.providers.embedded import render
-from fedmeta.chain.providers.embedded.faults import Fault, raise_if_failed, refusal
+from fedmeta.chain.providers.embedded.render import Fault, raise_if_failed, refusal
 from fedmeta.chain.providers.embedded.store import Store, StoredBlock
 
 GAS_LIMIT = 60_000_000

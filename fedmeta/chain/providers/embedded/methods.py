@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedmeta.chain.hashing import from_address
-from fedmeta.chain.providers.embedded.faults import Fault
 from fedmeta.chain.providers.embedded.machine import Call, Machine
-from fedmeta.chain.providers.embedded.render import Json, base_fee, data, quantity
+from fedmeta.chain.providers.embedded.render import Fault, Json, base_fee, data, quantity
 
 _TIP = 10**9
 _LATEST = ("latest", "pending", "safe", "finalized")

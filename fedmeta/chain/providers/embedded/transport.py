@@ -5,15 +5,15 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmeta.chain.development import BALANCE, development_keys
 from fedmeta.chain.hashing import from_address
+from fedmeta.chain.keys import BALANCE, development_keys
 from fedmeta.chain.options import MOST_MEMBERS
 from fedmeta.chain.providers.base import Call, Reply
 from fedmeta.chain.providers.embedded.machine import Machine
 from fedmeta.chain.providers.embedded.methods import Methods
 from fedmeta.chain.providers.embedded.store import Store
 from fedmeta.chain.providers.folder import FolderLock
-from fedmeta.chain.signer import Signer
+from fedmeta.chain.signing import Signer
 from fedmeta.errors import UsageError
 
 FILE = "embedded.sqlite"

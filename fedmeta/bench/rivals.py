@@ -1,0 +1,184 @@
+"""Rivals: MAML by cloning modules in a loop, and by other libraries, with their networks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedmeta.learning import Tensors
+from fedmeta.tasks import TaskBatch
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One second-order MAML meta-gradient to compute.
+
+    Attributes:
+        module: The network with the initial weights.
+        loss: Mean loss of predictions and targets of one task.
+        inner_lr: Step size of the inner steps.
+        inner_steps: How many there are.
+        tasks: The meta-batch.
+    """
+
+    module: nn.Module
+    loss: Loss
+    inner_lr: float
+    inner_steps: int
+    tasks: TaskBatch
+
+    def each(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Yield support inputs, support targets, query inputs and query targets, task by task."""
+        tasks = self.tasks
+        yield from zip(tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y, strict=True)
+
+
+def meta_gradient(episode: Episode) -> list[Tensor]:
+    """Return the meta-gradient averaged over the tasks, in the order of ``module.parameters()``.
+
+    What learn2learn's MAML does (Arnold et al. 2020): clone the module so that gradients flow back to
+    the original, descend by replacing the clone's parameters, and differentiate the query loss.
+    """
+    initial = list(episode.module.parameters())
+    total = [torch.zeros_like(parameter) for parameter in initial]
+    for support_x, support_y, query_x, query_y in episode.each():
+        learner = clone(episode.module)
+        for _ in range(episode.inner_steps):
+            loss = episode.loss(learner(support_x), support_y)
+            gradients = torch.autograd.grad(loss, list(learner.parameters()), create_graph=True)
+            descend(learner, iter(gradients), episode.inner_lr)
+        loss = episode.loss(learner(query_x), query_y)
+        for sum_, gradient in zip(total, torch.autograd.grad(loss, initial), strict=True):
+            sum_ += gradient
+    return [sum_ / len(episode.tasks) for sum_ in total]
+
+
+def clone(module: nn.Module) -> nn.Module:
+    """Copy a module so that the copy's parameters are differentiable functions of the original's."""
+    copy: nn.Module = object.__new__(type(module))
+    copy.__dict__.update(module.__dict__)
+    copy.__dict__["_parameters"] = {
+        name: None if parameter is None else parameter.clone()
+        for name, parameter in module._parameters.items()
+    }
+    copy.__dict__["_modules"] = {
+        name: None if child is None else clone(child) for name, child in module._modules.items()
+    }
+    return copy
+
+
+def descend(module: nn.Module, gradients: Iterator[Tensor], rate: float) -> None:
+    """Replace each parameter by ``parameter - rate * gradient``, keeping the graph."""
+    parameters: dict[str, Tensor | None] = module.__dict__["_parameters"]
+    for name, parameter in parameters.items():
+        if parameter is not None:
+            parameters[name] = parameter - rate * next(gradients)
+    for child in module.children():
+        descend(child, gradients, rate)
+
+
+class MeanPixel(nn.Module):
+    """Average over the pixels of ``[B, C, H, W]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[B, C]``."""
+        return x.mean((2, 3))
+
+
+def mlp(state: Tensors) -> nn.Module:
+    """Build the module of an `MLP` state with ReLUs; its parameters are ours in the same order."""
+    weights = [value for key, value in state.items() if key.endswith("weight")]
+    biases = [value for key, value in state.items() if key.endswith("bias")]
+    layers: list[nn.Module] = []
+    for weight, bias in zip(weights, biases, strict=True):
+        layers += [_linear(weight, bias), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def conv4(state: Tensors) -> nn.Module:
+    """Build the module of a strided `Conv4` state for images of one channel ``[B, H, W]``."""
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, -1))]
+    for block in range(4):
+        kernels = convolution_kernels(state[f"conv{block}.weight"])
+        width, channels = kernels.shape[:2]
+        convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False, device="meta")
+        convolution.weight = nn.Parameter(kernels)
+        norm = nn.BatchNorm2d(width, track_running_stats=False, device="meta")
+        norm.weight = nn.Parameter(state[f"norm{block}.weight"].clone())
+        norm.bias = nn.Parameter(state[f"norm{block}.bias"].clone())
+        layers += [convolution, norm, nn.ReLU()]
+    return nn.Sequential(*layers, MeanPixel(), _linear(state["head.weight"], state["head.bias"]))
+
+
+def as_module_parameter(key: str, value: Tensor) -> Tensor:
+    """Lay a tensor of our state, or of its gradient, out as the module's parameter is."""
+    if key.startswith("conv"):
+        return convolution_kernels(value)
+    return value.T.contiguous() if value.dim() == 2 else value.clone()
+
+
+def convolution_kernels(weight: Tensor) -> Tensor:
+    """Turn ``[9 * C, D]``, rows by kernel row, kernel column and channel, into ``[D, C, 3, 3]``."""
+    return weight.view(3, 3, -1, weight.shape[1]).permute(3, 2, 0, 1).contiguous()
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[0], weight.shape[1], device="meta")
+    layer.weight = nn.Parameter(as_module_parameter("weight", weight))
+    layer.bias = nn.Parameter(bias.clone())
+    return layer
+
+
+MetaGradient = Callable[[Episode], list[Tensor]]
+
+
+def installed() -> dict[str, MetaGradient]:
+    """Return those libraries' ways to compute a meta-gradient that can be imported here."""
+    known = {"higher": by_higher, "torchopt": by_torchopt}
+    return {name: function for name, function in known.items() if find_spec(name)}
+
+
+def by_higher(episode: Episode) -> list[Tensor]:
+    """Compute the meta-gradient with higher (Grefenstette et al. 2019), as its documentation does."""
+    import higher
+
+    initial = list(episode.module.parameters())
+    total = [torch.zeros_like(parameter) for parameter in initial]
+    optimizer = torch.optim.SGD(initial, lr=episode.inner_lr)
+    for support_x, support_y, query_x, query_y in episode.each():
+        with higher.innerloop_ctx(episode.module, optimizer, copy_initial_weights=False) as (
+            learner,
+            inner,
+        ):
+            for _ in range(episode.inner_steps):
+                inner.step(episode.loss(learner(support_x), support_y))
+            loss = episode.loss(learner(query_x), query_y)
+            for sum_, gradient in zip(total, torch.autograd.grad(loss, initial), strict=True):
+                sum_ += gradient
+    return [sum_ / len(episode.tasks) for sum_ in total]
+
+
+def by_torchopt(episode: Episode) -> list[Tensor]:
+    """Compute the meta-gradient with TorchOpt's MetaSGD (Ren et al. 2023), as its tutorial does."""
+    import torchopt
+
+    # TorchOpt replaces the parameters inside the module, so the initial ones are kept and put back.
+    initial = list(episode.module.parameters())
+    total = [torch.zeros_like(parameter) for parameter in initial]
+    optimizer: Any = torchopt.MetaSGD(episode.module, lr=episode.inner_lr)
+    module_start = torchopt.extract_state_dict(episode.module, by="reference")
+    optimizer_start = torchopt.extract_state_dict(optimizer, by="reference")
+    for support_x, support_y, query_x, query_y in episode.each():
+        for _ in range(episode.inner_steps):
+            optimizer.step(episode.loss(episode.module(support_x), support_y))
+        loss = episode.loss(episode.module(query_x), query_y)
+        for sum_, gradient in zip(total, torch.autograd.grad(loss, initial), strict=True):
+            sum_ += gradient
+        torchopt.recover_state_dict(episode.module, module_start)
+        torchopt.recover_state_dict(optimizer, optimizer_start)
+    return [sum_ / len(episode.tasks) for sum_ in total]

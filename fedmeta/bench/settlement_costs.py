@@ -1,0 +1,136 @@
+"""Measures the gas of records and claims, and how long a large round takes to settle."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmeta.chain.keys import open_keys
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.providers.base import Chain
+from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.settle.claims import Claims
+from fedmeta.chain.settle.contract import quantity
+from fedmeta.chain.settle.deployment import Deployment
+from fedmeta.chain.settle.journal import Journal
+from fedmeta.chain.settle.journal_rows import Campaign
+from fedmeta.chain.settle.recording import Recording
+from fedmeta.chain.settle.rounds import Contribution, FrozenRound
+from fedmeta.chain.settle.session import bind
+from fedmeta.chain.settle.terms import UNITS, campaign_id
+from fedmeta.chain.settle.transactions import Transactor
+
+FEW = 10
+_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was measured; gas of whole transactions, seconds of wall time.
+
+    Attributes:
+        participants: In a large round; a small one has `FEW`.
+        first_record_gas: Of the first record of a campaign, over a small round.
+        small_record_gas: Of a later one over a small round.
+        large_record_gas: Of one over a large round.
+        fresh_claim_gas: Of the first claim of an account that never held tokens.
+        warm_claim_gas: Of a later claim of the same account.
+        batched_claim_gas: Of one of the first claims among a hundred in a transaction.
+        settle_seconds: From a frozen large round to its receipt: trees, signatures, transaction.
+        settle_processor_seconds: Of that, this process's processor time.
+    """
+
+    participants: int
+    first_record_gas: int
+    small_record_gas: int
+    large_record_gas: int
+    fresh_claim_gas: int
+    warm_claim_gas: int
+    batched_claim_gas: int
+    settle_seconds: float
+    settle_processor_seconds: float
+
+
+def measure_costs(options: ChainOptions, folder: Path, participants: int = 10_000) -> Costs:
+    """Run a small campaign of large rounds on a chain and measure what it costs.
+
+    Args:
+        options: Of the chain; three of five signatures unless they say otherwise.
+        folder: For the journal, and the state of a chain of ours; empty.
+        participants: In a large round.
+    """
+    run = hashlib.sha256(f"costs {time.time_ns()}".encode()).digest()
+    with open_chain(options, folder) as chain:
+        journal = Journal(folder / "journal.sqlite")
+        try:
+            return _Campaign(options, journal, chain, run).measure(participants)
+        finally:
+            journal.close()
+
+
+class _Campaign:
+    def __init__(self, options: ChainOptions, journal: Journal, chain: Chain, run: bytes) -> None:
+        pot = options.pot * UNITS
+        journal.found(Campaign(campaign_id(run), run, pot, _ROUNDS * pot))
+        bind(journal, chain)
+        keys = open_keys(options, chain.chain_id)
+        transactor = Transactor(chain, journal)
+        deployed = Deployment(transactor, keys, options).ensure()
+        self.recording = Recording(deployed, transactor, keys, 1)
+        self.claims = Claims(self.recording)
+        self.journal, self.chain, self.run, self.pot = journal, chain, run, pot
+
+    def measure(self, participants: int) -> Costs:
+        first, small = self.record(FEW), self.record(FEW)
+        began = time.perf_counter(), time.process_time()
+        large = self.record(participants)
+        seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+        # The last ones of the large round were in no small one and hold no tokens.
+        fresh = self.claim(participants - 1)
+        self.record(participants)
+        return Costs(
+            participants=participants,
+            first_record_gas=first,
+            small_record_gas=small,
+            large_record_gas=large,
+            fresh_claim_gas=fresh,
+            warm_claim_gas=self.claim(participants - 1),
+            batched_claim_gas=self.claim_many(range(FEW, min(FEW + 100, participants - 1))),
+            settle_seconds=seconds[0],
+            settle_processor_seconds=seconds[1],
+        )
+
+    def record(self, participants: int) -> int:
+        """Freeze and record a round; return the gas."""
+        self.journal.freeze([self.round(self.journal.frozen + 1, participants)])
+        self.recording.step(draining=True)
+        return self.gas()
+
+    def round(self, number: int, participants: int) -> FrozenRound:
+        digest = hashlib.sha256(self.run + number.to_bytes(8)).digest()
+        reward = self.pot // participants
+        contributions = (
+            Contribution(c, self.account(c), 1, digest, bytes(65), 1.0, reward)
+            for c in range(participants)
+        )
+        return FrozenRound(number, digest, digest, tuple(contributions))
+
+    def account(self, client: int) -> str:
+        return "0x" + hashlib.sha256(self.run + client.to_bytes(8)).hexdigest()[:40]
+
+    def claim(self, client: int) -> int:
+        """Claim for one client by a transaction of its own; return the gas."""
+        action = self.claims.single(self.account(client))
+        self.recording.transactor.perform(action, self.recording.keys.sponsor, lambda: False)
+        return self.gas()
+
+    def claim_many(self, clients: range) -> int:
+        """Claim for clients in one transaction; return the gas of each."""
+        self.claims.claim([self.account(client) for client in clients])
+        return self.gas() // len(clients)
+
+    def gas(self) -> int:
+        """Gas of the newest transaction."""
+        newest = self.journal.pending()[-1]
+        receipt = self.recording.transactor.receipt(newest.hash)
+        return quantity(receipt["gasUsed"]) if receipt else 0

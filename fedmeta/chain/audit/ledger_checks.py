@@ -1,0 +1,172 @@
+"""Checks the journal's records against its rounds and against the chain."""
+
+from functools import cached_property
+
+from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
+from fedmeta.chain.contracts import decode, selector
+from fedmeta.chain.settle.contract import Event, unhex
+from fedmeta.chain.settle.deployment import Deployed
+from fedmeta.chain.settle.journal import JournalView
+from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord
+from fedmeta.chain.settle.recording import recorded_content
+from fedmeta.chain.settle.rounds import Content, Totals, content_of
+from fedmeta.chain.settle.terms import Terms, difference, read_terms
+from fedmeta.chain.signing import SIGNATURE_LENGTH, recover
+from fedmeta.chain.typed_data import ledger_domain, record_digest
+
+
+class RecordChecks:
+    """Works out again what each record has to say.
+
+    Args:
+        journal: The run's journal.
+    """
+
+    def __init__(self, journal: JournalView) -> None:
+        self.journal = journal
+        self.frozen = journal.frozen
+        self._totals = Totals()
+
+    def totals(self, last: int) -> Totals:
+        """Return what each account was awarded up to a round."""
+        if self._totals.round > last:
+            self._totals = Totals()
+        if self._totals.round < last:
+            self._totals.add(self.journal.contents(self._totals.round + 1, last))
+        return self._totals
+
+    def content(self, first: int, last: int) -> Content:
+        """Return what a record of rounds `first` to `last` has to say.
+
+        Raises:
+            DisagreementError: If not all of them were frozen.
+        """
+        if not 1 <= first <= last <= self.frozen:
+            raise DisagreementError(
+                f"there is a record of rounds {first} to {last}, and {self.frozen} were frozen"
+            )
+        return content_of(self.journal.contents(first, last), self.totals(last))
+
+    def journaled(self) -> str:
+        """Each record in the journal says what its rounds say, and enough members signed it."""
+        records, campaign = self.journal.records(), self.journal.campaign
+        for record in records:
+            where = f"rounds {record.first} to {record.last}"
+            stated = {name: getattr(record, name) for name in Content.__dataclass_fields__}
+            differs = Content(**stated).differs(self.content(record.first, record.last))
+            if differs:
+                raise DisagreementError(f"{where}: in the journal's record and its rounds {differs}")
+            if campaign and campaign.terms and record.signatures:
+                _check_journaled(where, record, campaign)
+        return counted(len(records), "record")
+
+
+def _check_journaled(where: str, record: SignedRecord, campaign: Campaign) -> None:
+    stated = {name: getattr(record, name) for name in Content.__dataclass_fields__}
+    to_sign = Content(**stated).to_sign(campaign.campaign, record.epoch)
+    digest = record_digest(ledger_domain(campaign.chain_id or 0, record.ledger), to_sign)
+    require_signed(where, digest, record.signatures, Terms.from_json(campaign.terms or "{}"))
+
+
+def require_signed(where: str, digest: bytes, signatures: bytes, terms: Terms) -> None:
+    """Raise unless enough different members of the committee signed a digest.
+
+    Raises:
+        DisagreementError: Naming the signer that is none, or how many there are.
+    """
+    signers: set[str] = set()
+    for start in range(0, len(signatures), SIGNATURE_LENGTH):
+        try:
+            signer = recover(digest, signatures[start : start + SIGNATURE_LENGTH])
+        except ValueError as error:
+            raise DisagreementError(f"{where}: signature {len(signers) + 1}: {error}") from None
+        if signer not in terms.committee:
+            raise DisagreementError(f"{where}: signed by {signer}, who is not in the committee")
+        signers.add(signer)
+    if len(signers) < terms.threshold:
+        raise DisagreementError(f"{where}: {len(signers)} members signed; {terms.threshold} have to")
+
+
+_RECORD_SELECTOR = 4
+
+
+class ChainChecks:
+    """Checks of what the ledger contract holds; each returns what it saw, or raises.
+
+    Args:
+        deployed: The campaign's contracts.
+        campaign: From the journal.
+        records: Work out what each record has to say.
+    """
+
+    def __init__(self, deployed: Deployed, campaign: Campaign, records: RecordChecks) -> None:
+        self.deployed = deployed
+        self.ledger = deployed.ledger
+        self.campaign = campaign
+        self.records = records
+
+    def contracts(self) -> str:
+        """The contracts are ours, and have the terms that the journal says."""
+        token, terms = read_terms(self.ledger)
+        wrong = difference(terms, self.deployed.terms)
+        if wrong:
+            raise DisagreementError(f"the ledger's {wrong}")
+        require_equal("the ledger", "token", (token, self.campaign.token), ("it", "the journal"))
+        return f"ledger {self.ledger.address}, token {token}, chain {self.campaign.chain_id}"
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """The event of each record that counts, in order; those of vetoed records do not."""
+        newest = {
+            int(event.arguments["firstRound"]): event
+            for event in self.ledger.events("Recorded", self.campaign.block)
+        }
+        next_round, found, first = int(self.ledger.call("nextRound")), [], 1
+        while first < next_round:
+            if first not in newest:
+                raise DisagreementError(f"the chain has no event of a record that begins with {first}")
+            found.append(newest[first])
+            first = int(newest[first].arguments["lastRound"]) + 1
+        return found
+
+    def recorded(self) -> str:
+        """Every record says what the frozen rounds say, and no round is missing."""
+        last = 0
+        for event in self.events:
+            found = recorded_content(event)
+            last = found.last
+            where = f"rounds {found.first} to {last}"
+            differs = found.differs(self.records.content(found.first, last))
+            if differs:
+                raise DisagreementError(f"{where}: on the chain and in the journal {differs}")
+        if last < self.records.frozen:
+            raise DisagreementError(
+                f"rounds {last + 1} to {self.records.frozen} are frozen and not on the chain yet: "
+                "`fedmeta resume` catches up"
+            )
+        return f"{counted(len(self.events), 'record')} of {counted(last, 'round')}"
+
+    def endorsed(self) -> str:
+        """Enough members of the committee signed what each record's transaction carries."""
+        seen = sum(self._endorsed(event) for event in self.events)
+        unseen = len(self.events) - seen
+        more = f"; {unseen} came through another contract, which shows none" if unseen else ""
+        return f"signatures of {counted(seen, 'record')}{more}"
+
+    def _endorsed(self, event: Event) -> bool:
+        asked = ("0x" + event.transaction.hex(),)
+        transaction = self.ledger.chain.request("eth_getTransactionByHash", asked)
+        where = f"rounds {event.arguments['firstRound']} to {event.arguments['lastRound']}"
+        if transaction is None:
+            raise DisagreementError(f"{where}: the node has no transaction {asked[0]}")
+        if str(transaction["to"]).lower() != self.ledger.address.lower():
+            return False
+        data = unhex(transaction["input"])
+        entry = next(e for e in self.ledger.artifact.abi if e.get("name") == "record")
+        if data[:_RECORD_SELECTOR] != selector(entry):
+            return False
+        _, signatures = decode(entry["inputs"], data[_RECORD_SELECTOR:])
+        to_sign = recorded_content(event).to_sign(self.campaign.campaign, int(event.arguments["epoch"]))
+        domain = ledger_domain(self.ledger.chain.chain_id, self.ledger.address)
+        require_signed(where, record_digest(domain, to_sign), signatures, self.deployed.terms)
+        return True

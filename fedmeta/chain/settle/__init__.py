@@ -1,0 +1,1 @@
+"""Settlement: frozen rounds are recorded on the chain and paid."""

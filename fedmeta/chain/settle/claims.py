@@ -1,0 +1,129 @@
+"""Claims what participants have earned, in batches; only they are paid, whoever sends it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedmeta.chain.hashing import from_address, keccak, to_address
+from fedmeta.chain.merkle import reward_leaf
+from fedmeta.chain.settle.contract import Contract, chunks, is_past
+from fedmeta.chain.settle.journal_rows import SignedRecord
+from fedmeta.chain.settle.recording import Recording
+from fedmeta.chain.settle.transactions import Action
+
+IN_ONE_TRANSACTION = 100
+_BASE_GAS = 60_000
+_CLAIM_GAS = 100_000
+_READ_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a claim came to.
+
+    Attributes:
+        accounts: How many accounts were paid.
+        units: Token units that they were paid together.
+        waiting: Units in records that cannot be claimed yet, because their challenge delay runs.
+    """
+
+    accounts: int
+    units: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class _Due:
+    account: str
+    cumulative: int
+    units: int
+
+
+class Claims:
+    """Claims under the records of one journal.
+
+    Args:
+        recording: Knows the ledger, the journal and who was awarded what.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.ledger = recording.ledger
+
+    def claim(self, accounts: Sequence[str] | None = None) -> Claimed:
+        """Pay out what is due, to some accounts or to all; safe to repeat.
+
+        Args:
+            accounts: Addresses; None: all that were awarded anything.
+
+        Raises:
+            ChainError: See `Transactor.perform`; call again later.
+        """
+        record, waiting = self._newest_claimable()
+        if record is None:
+            return Claimed(0, 0, waiting)
+        totals = self.recording.totals(record.last)
+        awarded = totals.by_account()
+        chosen = awarded if accounts is None else _only(awarded, accounts)
+        due = list(self._due(chosen))
+        if due:
+            tree = totals.tree()
+            proofs = {d.account: tree.proof(reward_leaf(d.account, d.cumulative)) for d in due}
+            for batch in chunks(due, IN_ONE_TRANSACTION):
+                self._pay(record, batch, proofs)
+        return Claimed(len(due), sum(d.units for d in due), waiting)
+
+    def single(self, account: str) -> Action:
+        """Return a claim for one account as it would send it itself, under the newest record."""
+        record = self.recording.journal.records()[-1]
+        totals = self.recording.totals(record.last)
+        cumulative = totals.by_account()[to_address(from_address(account))]
+        proof = totals.tree().proof(reward_leaf(account, cumulative))
+        data = self.ledger.data("claim", record.first, account, cumulative, proof)
+        key = f"claim {keccak(data).hex()[:32]}"
+        return Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS)
+
+    def _newest_claimable(self) -> tuple[SignedRecord | None, int]:
+        """Return the newest record whose challenge delay is over, and the units in those after it."""
+        records = [r for r in self.recording.journal.records() if r.mined]
+        total = records[-1].total if records else 0
+        for record in reversed(records):
+            _, claimable_at, _ = self.ledger.call("entries", record.first, record.rewards_root)
+            if claimable_at and is_past(self.recording.transactor.chain, claimable_at):
+                return record, total - record.total
+        return None, total
+
+    def _due(self, awarded: Mapping[str, int]) -> Iterator[_Due]:
+        claimed = claimed_by(self.ledger, list(awarded))
+        for account, cumulative in awarded.items():
+            if cumulative > claimed[account]:
+                yield _Due(account, cumulative, cumulative - claimed[account])
+
+    def _pay(
+        self, record: SignedRecord, batch: Sequence[_Due], proofs: Mapping[str, list[bytes]]
+    ) -> None:
+        claims = [(due.account, due.cumulative, proofs[due.account]) for due in batch]
+        data = self.ledger.data("claimMany", record.first, claims)
+        key = f"claim {keccak(data).hex()[:32]}"
+        action = Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS * len(batch))
+
+        def done() -> bool:
+            claimed = claimed_by(self.ledger, [due.account for due in batch])
+            return all(claimed[due.account] >= due.cumulative for due in batch)
+
+        recording = self.recording
+        recording.transactor.perform(action, recording.keys.sponsor, done)
+
+
+def claimed_by(ledger: Contract, accounts: Sequence[str]) -> dict[str, int]:
+    """Return the units that each account has claimed so far."""
+    claimed: dict[str, int] = {}
+    for some in chunks(accounts, _READ_AT_ONCE):
+        answers = ledger.chain.batch([ledger.query("claimed", account) for account in some])
+        for account, answer in zip(some, answers, strict=True):
+            claimed[account] = int(ledger.result("claimed", answer))
+    return claimed
+
+
+def _only(awarded: Mapping[str, int], accounts: Sequence[str]) -> dict[str, int]:
+    wanted = {account.lower() for account in accounts}
+    return {account: units for account, units in awarded.items() if account.lower() in wanted}

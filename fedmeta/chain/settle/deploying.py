@@ -1,0 +1,140 @@
+"""`fedmeta chain deploy`: a campaign's contracts before there is a run, and where they are."""
+
+from pathlib import Path
+
+from fedmeta.chain.contracts import load_artifact
+from fedmeta.chain.keys import open_keys
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.providers.base import Chain
+from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.settle.addresses import (
+    Addresses,
+    WrongCampaignError,
+    check_deployed,
+    read_addresses,
+)
+from fedmeta.chain.settle.contract import Contract
+from fedmeta.chain.settle.deployment import Deployed, Deployment, expected_terms
+from fedmeta.chain.settle.journal import Journal
+from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError
+from fedmeta.chain.settle.session import bind
+from fedmeta.chain.settle.terms import UNITS, campaign_id, difference
+from fedmeta.chain.settle.transactions import Transactor
+from fedmeta.errors import UsageError
+from fedmeta.files import write_atomically
+
+
+def deploy_to_file(
+    path: Path, options: ChainOptions, run: bytes, budget: int, folder: Path
+) -> tuple[Addresses, bool]:
+    """Deploy a campaign and write its addresses, or find that this was done.
+
+    It may be killed at any point and run again: until the file is written, a journal beside it knows
+    what was sent. A file that is there is checked against the chain and the options; nothing changes.
+
+    Args:
+        path: The addresses file.
+        options: Of the chain; terms of the campaign.
+        run: Id of the run that the campaign is for, 32 bytes.
+        budget: Token units in escrow.
+        folder: Where a chain of ours keeps its state; not used for a URL.
+
+    Returns:
+        The addresses, and whether they are new.
+
+    Raises:
+        UsageError: No node, missing keys, an account without funds, or a file about another chain,
+            another version's contracts, or a campaign with other terms.
+        ChainError: If the node fails on the way; run it again.
+    """
+    with open_chain(options, folder) as chain:
+        if path.exists():
+            return _check(
+                path, options, chain, Campaign(campaign_id(run), run, _cap(options), budget)
+            ), False
+        beside = path.with_name(path.name + ".journal")
+        journal = Journal(beside)
+        try:
+            _identify(journal, Campaign(campaign_id(run), run, _cap(options), budget))
+            addresses = _deploy(journal, options, chain)
+            _write(path, addresses)
+        except PoorAccountError as error:
+            raise UsageError(str(error)) from None
+        finally:
+            journal.close()
+    for leftover in path.parent.glob(beside.name + "*"):
+        leftover.unlink()
+    return addresses, True
+
+
+def _cap(options: ChainOptions) -> int:
+    return options.pot * UNITS
+
+
+def _identify(journal: Journal, campaign: Campaign) -> None:
+    found = journal.campaign
+    if found is None:
+        journal.found(campaign)
+    elif (found.campaign, found.round_cap, found.budget) != (
+        campaign.campaign,
+        campaign.round_cap,
+        campaign.budget,
+    ):
+        raise WrongCampaignError(
+            f"{journal.path} is a deployment of other settings that was cut short: "
+            "finish it with them, or remove the file"
+        )
+
+
+def _deploy(journal: Journal, options: ChainOptions, chain: Chain) -> Addresses:
+    bind(journal, chain)
+    campaign = journal.campaign
+    assert campaign is not None
+    keys = open_keys(options, chain.chain_id)
+    deployed = Deployment(Transactor(chain, journal), keys, options).ensure()
+    campaign = journal.campaign
+    assert campaign is not None
+    return _addresses(campaign, deployed, chain)
+
+
+def _addresses(campaign: Campaign, deployed: Deployed, chain: Chain) -> Addresses:
+    contracts = [deployed.token, deployed.ledger]
+    contracts += [deployed.registry] if deployed.registry else []
+    return Addresses(
+        chain_id=chain.chain_id,
+        genesis=f"0x{chain.genesis.hex()}",
+        run_id=f"0x{campaign.run.hex()}",
+        campaign=f"0x{campaign.campaign.hex()}",
+        token=deployed.token.address,
+        ledger=deployed.ledger.address,
+        registry=deployed.registry.address if deployed.registry else None,
+        block=campaign.block,
+        code={c.artifact.name: f"0x{c.artifact.code_hash.hex()}" for c in contracts},
+    )
+
+
+def _check(path: Path, options: ChainOptions, chain: Chain, campaign: Campaign) -> Addresses:
+    """Return what a file says, if it is the campaign that is asked for."""
+    addresses = read_addresses(path)
+    addresses.check_chain(path, chain)
+    found = check_deployed(path, addresses, chain)
+    keys = open_keys(options, chain.chain_id)
+    wrong = difference(found, expected_terms(options, keys, campaign, found.deadline))
+    if wrong:
+        raise WrongCampaignError(f"{path} is about a campaign with other terms: {wrong}")
+    if bool(addresses.registry) != options.staking.enabled:
+        has = "a registry of stakes" if addresses.registry else "no registry of stakes"
+        raise WrongCampaignError(f"{path} is about a campaign with {has}")
+    ledger = Contract(chain, load_artifact("RewardLedger"), addresses.ledger)
+    if int(ledger.call("funded")) < campaign.budget:
+        raise WrongCampaignError(
+            f"{path}: the escrow holds less than the budget of {campaign.budget / UNITS:g} tokens"
+        )
+    return addresses
+
+
+def _write(path: Path, addresses: Addresses) -> None:
+    try:
+        write_atomically(path, addresses.to_json())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None

@@ -1,0 +1,268 @@
+"""Puts a campaign's contracts on the chain and its budget into escrow; safe to repeat at any point."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from fedmeta.chain.contracts import load_artifact
+from fedmeta.chain.hashing import from_address, keccak, to_address
+from fedmeta.chain.keys import Keys
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.providers.base import Chain
+from fedmeta.chain.settle.addresses import WrongCampaignError, check_deployed, read_addresses
+from fedmeta.chain.settle.contract import Contract, NoCodeError, has_code, is_past, quantity
+from fedmeta.chain.settle.journal import Journal
+from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError
+from fedmeta.chain.settle.terms import UNITS, Terms, ascending, difference, read_terms
+from fedmeta.chain.settle.transactions import Action, Transactor
+
+LEAST_SUPPLY = 10**9 * UNITS
+_CALL_GAS = 150_000
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The contracts of a campaign.
+
+    Attributes:
+        token: What it pays in.
+        ledger: Where rounds are recorded and claimed.
+        registry: Where participants have their stakes; None without staking.
+        terms: Of the ledger.
+    """
+
+    token: Contract
+    ledger: Contract
+    registry: Contract | None
+    terms: Terms
+
+
+class Deployment:
+    """Deploys the campaign of a journal, or finds what was deployed.
+
+    Args:
+        transactor: Sends, and holds chain and journal.
+        keys: The sponsor deploys; the committee is named in the terms.
+        options: Give the terms of a new campaign.
+    """
+
+    def __init__(self, transactor: Transactor, keys: Keys, options: ChainOptions) -> None:
+        self.transactor = transactor
+        self.chain: Chain = transactor.chain
+        self.journal: Journal = transactor.journal
+        self.keys = keys
+        self.options = options
+
+    def ensure(self) -> Deployed:
+        """Return the campaign's contracts, deployed and funded.
+
+        Raises:
+            WrongCampaignError: If what is there has other terms or code.
+            PoorAccountError: If the sponsor has too few tokens.
+            ChainError: See `Transactor.perform`; call again later.
+        """
+        code = load_artifact("RewardLedger").code_hash
+        if self._campaign.code not in (None, code):
+            raise WrongCampaignError(
+                "the campaign's ledger was deployed by another version of fedmeta: go on with that one, "
+                "or start over with --new-campaign"
+            )
+        terms = self._terms()
+        token = self._token()
+        ledger = self._ledger(terms, token.address)
+        registry = self._registry(ledger.address) if self.options.staking.enabled else None
+        deployed = Deployed(token, ledger, registry, terms)
+        self._write_down(deployed)
+        self._fund(deployed)
+        return deployed
+
+    @property
+    def _campaign(self) -> Campaign:
+        campaign = self.journal.campaign
+        if campaign is None:
+            raise ValueError("a journal without a campaign")
+        return campaign
+
+    def _terms(self) -> Terms:
+        """Return the terms, which stay the same however often the deployment is tried."""
+        campaign = self._campaign
+        block = self.chain.request("eth_getBlockByNumber", ("latest", False))
+        number = quantity(block["number"])
+        if campaign.terms is None and self.options.addresses:
+            return self._deployed_terms()
+        if campaign.terms is None:
+            deadline = quantity(block["timestamp"]) + self.options.deadline
+            terms = expected_terms(self.options, self.keys, campaign, deadline)
+            self.journal.note("terms", terms=terms.to_json(), block=number)
+            return terms
+        if number < campaign.block:
+            # The chain went back behind the deployment.
+            self.journal.note("block", block=number)
+        terms = Terms.from_json(campaign.terms)
+        wrong = difference(terms, expected_terms(self.options, self.keys, campaign, terms.deadline))
+        if wrong:
+            raise WrongCampaignError(f"the campaign in {self.journal.path} has other terms: {wrong}")
+        return terms
+
+    def _deployed_terms(self) -> Terms:
+        """Take the campaign that the addresses file names, if it is the one that the config asks for.
+
+        Raises:
+            WrongCampaignError: If it is not.
+        """
+        path = Path(self.options.addresses)
+        addresses = read_addresses(path)
+        addresses.check_chain(path, self.chain)
+        terms = check_deployed(path, addresses, self.chain)
+        campaign = self._campaign
+        wrong = difference(terms, expected_terms(self.options, self.keys, campaign, terms.deadline))
+        if wrong:
+            raise WrongCampaignError(f"the campaign in {path} has other terms: {wrong}")
+        self.journal.note(
+            "terms",
+            terms=terms.to_json(),
+            token=addresses.token,
+            ledger=addresses.ledger,
+            registry=addresses.registry,
+            code=load_artifact("RewardLedger").code_hash,
+            block=addresses.block,
+        )
+        return terms
+
+    def _token(self) -> Contract:
+        campaign = self._campaign
+        # Its name makes it this campaign's: the same transaction is never another campaign's token.
+        name = f"fedmeta {campaign.campaign.hex()[:16]}"
+        supply = max(LEAST_SUPPLY, 2 * campaign.budget)
+
+        def is_ours(token: Contract) -> bool:
+            return token.many("name", "totalSupply") == [name, supply]
+
+        return self._created("FedToken", (name, "FED", supply), campaign.token, is_ours)
+
+    def _ledger(self, terms: Terms, token: str) -> Contract:
+        def is_ours(ledger: Contract) -> bool:
+            found_token, found = read_terms(ledger)
+            return found_token.lower() == token.lower() and difference(found, terms) is None
+
+        return self._created("RewardLedger", (terms.struct(token),), self._campaign.ledger, is_ours)
+
+    def _registry(self, ledger: str) -> Contract:
+        staking = self.options.staking
+        stake = staking.stake * UNITS
+        most = int(stake * Fraction(repr(staking.slash_share)))
+        expected = [ledger.lower(), stake, most, staking.unbonding]
+
+        def is_ours(registry: Contract) -> bool:
+            found = registry.many("ledger", "stake", "slashCap", "unbonding")
+            return [str(found[0]).lower(), *found[1:]] == expected
+
+        arguments = (ledger, stake, most, staking.unbonding)
+        return self._created("ParticipantRegistry", arguments, self._campaign.registry, is_ours)
+
+    def _created(
+        self,
+        name: str,
+        arguments: tuple[object, ...],
+        known: str | None,
+        is_ours: Callable[[Contract], bool],
+    ) -> Contract:
+        """Return a contract, created unless the chain holds it where we once created it."""
+        artifact = load_artifact(name)
+        creation = artifact.creation(*arguments)
+        key = f"deploy {name} {keccak(creation).hex()[:16]}"
+
+        def find() -> Contract | None:
+            tried = self.journal.transactions(key)
+            addresses = [created_address(t.sender, t.nonce) for t in tried]
+            for address in ([known] if known else []) + addresses:
+                contract = Contract(self.chain, artifact, address)
+                if has_code(contract) and is_ours(contract):
+                    return contract
+            return None
+
+        found = find()
+        if found is None and self.options.addresses:
+            raise WrongCampaignError(f"{self.options.addresses}: there is no such {name} at {known}")
+        if found is None:
+            action = Action(key, None, creation)
+            self.transactor.perform(action, self.keys.sponsor, lambda: find() is not None)
+            found = find()
+        if found is None:
+            raise NoCodeError(f"{name} was deployed, and is not there")
+        return found
+
+    def _write_down(self, deployed: Deployed) -> None:
+        campaign = self._campaign
+        found = {
+            "token": deployed.token.address,
+            "ledger": deployed.ledger.address,
+            "registry": deployed.registry.address if deployed.registry else campaign.registry,
+            "code": deployed.ledger.artifact.code_hash,
+        }
+        if any(getattr(campaign, name) != value for name, value in found.items()):
+            self.journal.note("deployed", **found)
+
+    def _fund(self, deployed: Deployed) -> None:
+        """Bring the escrow up to the budget.
+
+        An allowance for exactly what is missing comes first, so that a second funding that slipped in
+        would find nothing to spend.
+        """
+        ledger, token = deployed.ledger, deployed.token
+        # The first funding awards a unit to nobody, which must not be missing at the end.
+        budget = self._campaign.budget + int(ledger.call("DUST"))
+        sponsor = self.keys.sponsor
+
+        def missing() -> int:
+            return max(0, budget - int(ledger.call("funded")))
+
+        lacking = missing()
+        if not lacking or self._after(deployed.terms.deadline):
+            return
+        if (held := int(token.call("balanceOf", sponsor.address))) < lacking:
+            raise PoorAccountError(
+                f"the escrow lacks {lacking / UNITS:g} tokens and the sponsor {sponsor.address} "
+                f"has {held / UNITS:g}"
+            )
+
+        def allowed() -> bool:
+            allowance = int(token.call("allowance", sponsor.address, ledger.address))
+            return allowance >= lacking or not missing()
+
+        step = f"{lacking} of {budget} to {ledger.address}"
+        if not allowed():
+            data = token.data("approve", ledger.address, lacking)
+            approve = Action(f"approve {step}", token.address, data, _CALL_GAS)
+            self.transactor.perform(approve, sponsor, allowed)
+        fund = Action(f"fund {step}", ledger.address, ledger.data("fund", lacking), _CALL_GAS)
+        self.transactor.perform(fund, sponsor, lambda: not missing())
+
+    def _after(self, deadline: int) -> bool:
+        # The sponsor may have taken back by then what was not awarded.
+        return is_past(self.chain, deadline + 1)
+
+
+def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadline: int) -> Terms:
+    """Return the terms that a config and its keys ask for."""
+    return Terms(
+        campaign=campaign.campaign.hex(),
+        sponsor=keys.sponsor.address,
+        committee=ascending([member.address for member in keys.committee]),
+        threshold=options.threshold,
+        round_cap=campaign.round_cap,
+        lifetime_cap=campaign.budget,
+        deadline=deadline,
+        challenge_delay=options.challenge_delay,
+    )
+
+
+def created_address(sender: str, nonce: int) -> str:
+    """Return the address of the contract that a transaction of `sender` with that nonce creates."""
+    digits = nonce.to_bytes((nonce.bit_length() + 7) // 8, "big")
+    if len(digits) != 1 or nonce >= 0x80:
+        digits = bytes([0x80 + len(digits)]) + digits
+    # The list [sender, nonce] in RLP.
+    items = b"\x94" + from_address(sender) + digits
+    return to_address(keccak(bytes([0xC0 + len(items)]) + items)[12:])

@@ -1,0 +1,228 @@
+"""Writes frozen rounds on the chain, and follows the chain wherever it goes.
+
+The ledger's `nextRound` decides. Behind the journal: a reorganisation took records back, and they are
+sent again. Ahead of it: something was mined whose receipt was lost, or was sent by others; its event has
+to say what the journal's rounds say, and otherwise nothing more is done.
+"""
+
+from fedmeta.chain.errors import ChainError
+from fedmeta.chain.hashing import from_address
+from fedmeta.chain.keys import Keys, Signer
+from fedmeta.chain.settle.addresses import WrongCampaignError
+from fedmeta.chain.settle.contract import Event
+from fedmeta.chain.settle.deployment import Deployed
+from fedmeta.chain.settle.journal import Journal
+from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord
+from fedmeta.chain.settle.rounds import Content, Totals, content_of
+from fedmeta.chain.settle.transactions import Action, Transactor
+from fedmeta.chain.typed_data import ledger_domain, record_digest
+
+FAR_BEHIND = 64
+"""More records than this waiting are posted as one."""
+
+MOST_LEAVES = 100_000
+"""Contributions that one record covers at most, so that a long outage does not fill the memory."""
+
+_RECORD_GAS = 150_000
+_SIGNATURE_GAS = 12_000
+
+
+def record_gas(threshold: int) -> int:
+    """Return a gas limit that is enough for what `threshold` members signed."""
+    return _RECORD_GAS + threshold * _SIGNATURE_GAS
+
+
+class VetoedError(WrongCampaignError):
+    """The committee vetoed what this journal recorded."""
+
+
+class Recording:
+    """Records the rounds of one journal on one deployed ledger.
+
+    Args:
+        deployed: The contracts.
+        transactor: Sends, and holds chain and journal.
+        keys: Of the sponsor, who sends, and the committee, who signs.
+        batch: Rounds that a record covers while the chain keeps up.
+    """
+
+    def __init__(self, deployed: Deployed, transactor: Transactor, keys: Keys, batch: int) -> None:
+        self.deployed = deployed
+        self.ledger = deployed.ledger
+        self.terms = deployed.terms
+        self.transactor = transactor
+        self.journal: Journal = transactor.journal
+        self.keys = keys
+        self.batch = batch
+        self._totals = Totals()
+        chain = transactor.chain
+        self._domain = ledger_domain(chain.chain_id, deployed.ledger.address)
+
+    def step(self, draining: bool = False) -> bool:
+        """Record the next rounds that wait.
+
+        Args:
+            draining: Record also what does not fill a batch.
+
+        Returns:
+            Whether there was anything to record.
+
+        Raises:
+            WrongCampaignError: If the chain holds other records than the journal's rounds, or they
+                were vetoed.
+            ChainError: See `Transactor.perform`; call again later.
+        """
+        next_round, epoch = self.follow()
+        last = self._last(next_round, draining)
+        if last is None:
+            return False
+        self._record(next_round, last, epoch)
+        return True
+
+    def follow(self) -> tuple[int, int]:
+        """Bring the journal to where the chain is; return the ledger's next round and epoch."""
+        next_round, epoch = self.ledger.many("nextRound", "epoch")
+        campaign = self._campaign()
+        if epoch != campaign.epoch:
+            self._refuse_vetoed(next_round, epoch)
+            self.journal.note("epoch", epoch=epoch)
+        recorded = self.journal.recorded
+        if next_round <= recorded:
+            self.journal.recorded_through(next_round - 1)
+        elif next_round > recorded + 1:
+            self._adopt(recorded + 1, next_round - 1)
+        return next_round, epoch
+
+    def _campaign(self) -> Campaign:
+        campaign = self.journal.campaign
+        if campaign is None:
+            raise ValueError("a journal without a campaign")
+        return campaign
+
+    def _last(self, next_round: int, draining: bool) -> int | None:
+        """Return the last round of the next record; None if nothing is to be recorded yet."""
+        signed = self.journal.record(next_round)
+        if signed:
+            # It may have been sent already: what was signed stays the next record.
+            return signed.last
+        frozen = self.journal.frozen
+        waiting = frozen - next_round + 1
+        if waiting <= 0 or (waiting < self.batch and not draining):
+            return None
+        if waiting > FAR_BEHIND * self.batch:
+            return self.journal.last_within(next_round, MOST_LEAVES)
+        return min(next_round + self.batch - 1, frozen)
+
+    def _record(self, first: int, last: int, epoch: int) -> None:
+        signed = self._signed(first, last, epoch)
+        fields = (
+            signed.first,
+            signed.last,
+            signed.rewards_root,
+            signed.contributions_root,
+            signed.model,
+            signed.evidence,
+            signed.total,
+        )
+        data = self.ledger.data("record", fields, signed.signatures)
+        key = f"record {first} to {last}, epoch {epoch}, {self.ledger.address}"
+        action = Action(key, self.ledger.address, data, record_gas(self.terms.threshold))
+
+        def done() -> bool:
+            return int(self.ledger.call("nextRound")) > last
+
+        if self.transactor.perform(action, self.keys.sponsor, done):
+            self.journal.recorded_through(last)
+
+    def _signed(self, first: int, last: int, epoch: int) -> SignedRecord:
+        """Return the record with the committee's signatures, which are on the disk by then."""
+        signed = self.journal.record(first)
+        if signed and (signed.ledger, signed.epoch) == (self.ledger.address, epoch):
+            return signed
+        content = self.content(first, last)
+        digest = record_digest(self._domain, content.to_sign(self._campaign().campaign, epoch))
+        signatures = sign_by(self.keys.committee, self.terms.threshold, digest)
+        record = SignedRecord(
+            **vars(content), ledger=self.ledger.address, epoch=epoch, signatures=signatures
+        )
+        self.journal.sign(record)
+        return record
+
+    def content(self, first: int, last: int) -> Content:
+        """Return what a record of rounds `first` to `last` says."""
+        contents = self.journal.contents(first, last)
+        self.totals(first - 1).add(contents)
+        return content_of(contents, self._totals)
+
+    def totals(self, last: int) -> Totals:
+        """Return what each account was awarded up to round `last`."""
+        if self._totals.round > last:
+            self._totals = Totals()
+        if self._totals.round < last:
+            self._totals.add(self.journal.contents(self._totals.round + 1, last))
+        return self._totals
+
+    def _adopt(self, first: int, last: int) -> None:
+        """Take over records that the chain holds and the journal did not see mined."""
+        events = self.ledger.events("Recorded", self._campaign().block)
+        # A vetoed record's event stays in the log; the newest of a first round is the one that counts.
+        newest = {int(event.arguments["firstRound"]): event for event in events}
+        while first <= last:
+            if first not in newest:
+                raise ChainError(f"the node has no event of the record that begins with round {first}")
+            content = self._checked(newest[first])
+            signed = self.journal.record(first)
+            if signed is None or signed.last != content.last:
+                adopted = SignedRecord(**vars(content), ledger="", epoch=0, signatures=b"", mined=True)
+                self.journal.adopt(adopted)
+            self.journal.recorded_through(content.last)
+            first = content.last + 1
+
+    def _checked(self, event: Event) -> Content:
+        """Return the content of a record on the chain if it is what the journal's rounds say."""
+        found = recorded_content(event)
+        rounds = f"rounds {found.first} to {found.last}"
+        if found.last > self.journal.frozen:
+            raise WrongCampaignError(
+                f"the ledger {self.ledger.address} has a record of {rounds} and this run has "
+                f"{self.journal.frozen} frozen rounds: it belongs to another run; use --new-campaign"
+            )
+        difference = found.differs(self.content(found.first, found.last))
+        if difference:
+            raise WrongCampaignError(
+                f"the ledger {self.ledger.address} has a record of {rounds} that is not this run's "
+                f"({difference}): nothing more is recorded"
+            )
+        return found
+
+    def _refuse_vetoed(self, next_round: int, epoch: int) -> None:
+        """Raise if a record was vetoed that says what the journal says; others' are none of ours."""
+        for event in self.ledger.events("Recorded", self._campaign().block):
+            found = recorded_content(event)
+            if int(event.arguments["epoch"]) >= epoch or found.first < next_round:
+                continue
+            if found.last <= self.journal.frozen and found == self.content(found.first, found.last):
+                raise VetoedError(
+                    f"the committee vetoed the record of rounds {found.first} to {found.last}: "
+                    "nothing more is recorded; --new-campaign starts over"
+                )
+
+
+def sign_by(committee: tuple[Signer, ...], threshold: int, digest: bytes) -> bytes:
+    """Return the signatures of `threshold` members, in the order in which the contracts want them."""
+    signers = sorted(committee, key=lambda member: from_address(member.address))[:threshold]
+    return b"".join(member.sign(digest) for member in signers)
+
+
+def recorded_content(event: Event) -> Content:
+    """Return what a `Recorded` event says."""
+    values = event.arguments
+    return Content(
+        first=int(values["firstRound"]),
+        last=int(values["lastRound"]),
+        rewards_root=bytes(values["rewardsRoot"]),
+        contributions_root=bytes(values["contributionsRoot"]),
+        model=bytes(values["modelHash"]),
+        evidence=bytes(values["evidenceHash"]),
+        total=int(values["total"]),
+    )

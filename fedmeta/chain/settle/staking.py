@@ -1,0 +1,174 @@
+"""Stakes: each client's goes in at the start; the committee takes a part of it for misbehaviour."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from fedmeta.chain.keys import Signer
+from fedmeta.chain.settle.contract import Contract, quantity
+from fedmeta.chain.settle.journal_rows import Stake
+from fedmeta.chain.settle.recording import Recording, record_gas, sign_by
+from fedmeta.chain.settle.transactions import Action
+from fedmeta.chain.typed_data import Slash, registry_domain, slash_digest
+
+_APPROVE_GAS = 100_000
+_JOIN_GAS = 200_000
+_LEAVE_GAS = 100_000
+_SLASH_GAS = 250_000
+_TRANSFER_GAS = 21_000
+_WITHOUT_LIMIT = 2**256 - 1
+_POCKET_MONEY = 10**16
+
+
+class Stakes:
+    """The registry of one campaign.
+
+    In a simulation the sponsor puts down the stakes; the contract gives them back to the accounts alone.
+
+    Args:
+        recording: Knows the chain, the journal, the keys and the ledger.
+        token: What stakes are paid in.
+        registry: The campaign's registry.
+    """
+
+    def __init__(self, recording: Recording, token: Contract, registry: Contract) -> None:
+        self.recording = recording
+        self.token = token
+        self.registry = registry
+        self.keys = recording.keys
+
+    def settle(self, stakes: Sequence[Stake]) -> None:
+        """Bring the registry to what the journal says; safe to repeat.
+
+        Raises:
+            ChainError: See `Transactor.perform`; call again later.
+        """
+        self.join_all([stake.account for stake in stakes])
+        most = int(self.registry.call("slashCap"))
+        for stake in stakes:
+            # Who has left took the rest along: there is nothing to slash, and no reason to stop.
+            if stake.evidence is not None and int(self.registry.call("members", stake.account)[0]):
+                self.slash(stake.account, most, stake.evidence)
+
+    def join_all(self, accounts: Sequence[str]) -> int:
+        """Put down the stake of each account that never joined; return how many did now.
+
+        Raises:
+            ChainError: See `Transactor.perform`; call again later.
+        """
+        joined = self._joined()
+        missing = [account for account in accounts if account.lower() not in joined]
+        if missing:
+            self._allow()
+        for account in missing:
+            self._send(f"join {account}", "join", (account,), partial(self._has_joined, account))
+        return len(missing)
+
+    def slash(self, account: str, units: int, evidence: bytes) -> bool:
+        """Take a part of an account's stake for one piece of evidence, once.
+
+        Args:
+            account: Whose stake.
+            units: How much; the contract caps what one account can lose.
+            evidence: Hash of what shows the misbehaviour, 32 bytes.
+
+        Returns:
+            Whether it was done now; False: the evidence was used against the account before.
+
+        Raises:
+            RevertedError: If there is no stake, or not so much may be taken.
+        """
+
+        def done() -> bool:
+            return any(
+                event.arguments["account"].lower() == account.lower()
+                and bytes(event.arguments["evidenceHash"]) == evidence
+                for event in self.registry.events("Slashed", self._since())
+            )
+
+        if done():
+            return False
+        _, _, nonce = self.registry.call("members", account)
+        slash = Slash(account=account, amount=units, evidence_hash=evidence, nonce=int(nonce))
+        chain = self.recording.transactor.chain
+        digest = slash_digest(registry_domain(chain.chain_id, self.registry.address), slash)
+        signatures = sign_by(self.keys.committee, self.recording.terms.threshold, digest)
+        key = f"slash {account} {evidence.hex()}, nonce {nonce}"
+        return self._send(
+            key,
+            "slash",
+            (account, units, evidence, signatures),
+            done,
+            _SLASH_GAS + record_gas(self.recording.terms.threshold),
+        )
+
+    def leave(self, signer: Signer) -> None:
+        """Let a participant leave; the sponsor pays for its gas, and its stake waits out the delay."""
+        account = signer.address
+        if not self.registry.call("isActive", account):
+            return
+        chain = self.recording.transactor.chain
+
+        def has_gas() -> bool:
+            return quantity(chain.request("eth_getBalance", (account, "latest"))) >= _POCKET_MONEY
+
+        if not has_gas():
+            gift = Action(f"gas for {account}", account, b"", _TRANSFER_GAS, value=_POCKET_MONEY)
+            self.recording.transactor.perform(gift, self.keys.sponsor, has_gas)
+        leave = Action(
+            f"leave {account}", self.registry.address, self.registry.data("leave"), _LEAVE_GAS
+        )
+        self.recording.transactor.perform(
+            leave, signer, lambda: not self.registry.call("isActive", account)
+        )
+
+    def withdraw(self, account: str) -> None:
+        """Give an account what is left of its stake, once its delay is over.
+
+        Raises:
+            RevertedError: If it has not left, or the delay is not over.
+        """
+
+        def done() -> bool:
+            return int(self.registry.call("members", account)[0]) == 0
+
+        if not done():
+            self._send(f"withdraw {account}", "withdraw", (account,), done)
+
+    def _since(self) -> int:
+        campaign = self.recording.journal.campaign
+        return campaign.block if campaign else 0
+
+    def _joined(self) -> set[str]:
+        events = self.registry.events("Joined", self._since())
+        return {str(event.arguments["account"]).lower() for event in events}
+
+    def _has_joined(self, account: str) -> bool:
+        return account.lower() in self._joined()
+
+    def _allow(self) -> None:
+        # The registry takes exactly the stake of whoever joins, and only when the sponsor asks.
+        sponsor = self.keys.sponsor.address
+
+        def allowed() -> bool:
+            return (
+                int(self.token.call("allowance", sponsor, self.registry.address)) > _WITHOUT_LIMIT // 2
+            )
+
+        if not allowed():
+            data = self.token.data("approve", self.registry.address, _WITHOUT_LIMIT)
+            action = Action(
+                f"approve stakes to {self.registry.address}", self.token.address, data, _APPROVE_GAS
+            )
+            self.recording.transactor.perform(action, self.keys.sponsor, allowed)
+
+    def _send(
+        self,
+        key: str,
+        function: str,
+        arguments: Sequence[object],
+        done: Callable[[], bool],
+        gas: int = _JOIN_GAS,
+    ) -> bool:
+        data = self.registry.data(function, *arguments)
+        action = Action(key, self.registry.address, data, gas)
+        return self.recording.transactor.perform(action, self.keys.sponsor, done)

@@ -1,0 +1,190 @@
+"""Signs with private keys, and reads and writes encrypted keystores."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import rlp  # type: ignore[import-untyped]
+from coincurve import PrivateKey, PublicKey
+
+from fedmeta.chain.hashing import from_address, keccak, to_address
+from fedmeta.errors import UsageError
+from fedmeta.files import open_new, read_json
+
+SIGNATURE_LENGTH = 65
+
+# Order of secp256k1 (SEC 2, section 2.4.1). Every signature has a twin, whose s is in the upper half.
+_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_DYNAMIC_FEE = b"\x02"
+
+
+class Signer:
+    """A private key that signs digests and transactions and does not show itself.
+
+    Args:
+        secret: 32 bytes.
+
+    Raises:
+        ValueError: If `secret` is no private key.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != 32:
+            raise ValueError("a private key has 32 bytes")
+        self._key = PrivateKey(secret)
+        self.address = _address(self._key.public_key)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.address})"
+
+    def sign(self, digest: bytes) -> bytes:
+        """Return the 65-byte signature r, s, v (v is 27 or 28) of a 32-byte digest."""
+        signature = self._key.sign_recoverable(digest, hasher=None)
+        return signature[:64] + bytes([27 + signature[64]])
+
+    def sign_transaction(self, transaction: Mapping[str, object]) -> tuple[bytes, bytes]:
+        """Sign a transaction.
+
+        Args:
+            transaction: ``chainId``, ``nonce``, ``gas``; ``maxFeePerGas`` and ``maxPriorityFeePerGas``
+                (EIP-1559), or ``gasPrice`` (EIP-155); and ``to``, ``value``, ``data`` if there are any.
+
+        Returns:
+            The encoded transaction, and its hash.
+
+        Raises:
+            KeyError: If a field is missing.
+        """
+        encoded = (
+            self._dynamic(transaction) if "maxFeePerGas" in transaction else self._legacy(transaction)
+        )
+        return encoded, keccak(encoded)
+
+    def _dynamic(self, transaction: Mapping[str, object]) -> bytes:
+        fees = [transaction["maxPriorityFeePerGas"], transaction["maxFeePerGas"]]
+        fields = [transaction["chainId"], transaction["nonce"], *fees, *_body(transaction), []]
+        parity, r, s = self._parts(_DYNAMIC_FEE + rlp.encode(fields))
+        return bytes(_DYNAMIC_FEE + rlp.encode([*fields, parity, r, s]))
+
+    def _legacy(self, transaction: Mapping[str, object]) -> bytes:
+        chain_id = transaction["chainId"]
+        assert isinstance(chain_id, int)
+        fields = [transaction["nonce"], transaction["gasPrice"], *_body(transaction)]
+        parity, r, s = self._parts(rlp.encode([*fields, chain_id, 0, 0]))
+        return bytes(rlp.encode([*fields, 35 + 2 * chain_id + parity, r, s]))
+
+    def _parts(self, message: bytes) -> tuple[int, int, int]:
+        signature = self.sign(keccak(message))
+        return signature[64] - 27, int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
+
+
+def offered_fees(transaction: bytes) -> dict[str, int]:
+    """Return the fees per gas that a signed transaction offers, by the names that signing gave them."""
+    if transaction.startswith(_DYNAMIC_FEE):
+        _, _, tip, most, *_ = rlp.decode(transaction[1:])
+        return {"maxFeePerGas": int.from_bytes(most), "maxPriorityFeePerGas": int.from_bytes(tip)}
+    return {"gasPrice": int.from_bytes(rlp.decode(transaction)[1])}
+
+
+def recover(digest: bytes, signature: bytes) -> str:
+    """Return the address that signed a 32-byte digest.
+
+    Raises:
+        ValueError: If it is no signature, or one that the contracts would not take (the upper half's s).
+    """
+    if len(signature) != SIGNATURE_LENGTH or len(digest) != 32 or signature[64] not in (27, 28):
+        raise ValueError("not a signature")
+    if int.from_bytes(signature[32:64]) > _ORDER // 2:
+        raise ValueError("not a signature: s is in the upper half")
+    try:
+        key = PublicKey.from_signature_and_message(
+            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
+        )
+    except Exception:
+        # coincurve raises plain Exception for values that are off the curve.
+        raise ValueError("not a signature") from None
+    return _address(key)
+
+
+def _address(key: PublicKey) -> str:
+    return to_address(keccak(key.format(compressed=False)[1:])[12:])
+
+
+def _body(transaction: Mapping[str, object]) -> list[object]:
+    to = transaction.get("to")
+    where = from_address(to) if isinstance(to, str) else b""
+    return [transaction["gas"], where, transaction.get("value", 0), transaction.get("data", b"")]
+
+
+PASSWORD = "FEDMETA_KEYSTORE_PASSWORD"
+
+
+def read_key(folder: str, name: str, environment: Mapping[str, str]) -> bytes:
+    """Decrypt one key.
+
+    Args:
+        folder: Where ``sponsor.json``, ``committee-1.json`` and so on, and ``clients.json`` are.
+        name: Of the file, without its ending.
+        environment: Where FEDMETA_KEYSTORE_PASSWORD is looked up.
+
+    Returns:
+        The secret, 32 bytes.
+
+    Raises:
+        UsageError: No folder, no such file, one that others can read or write, not a key file, no
+            password or a wrong one.
+    """
+    path = Path(folder).expanduser() / f"{name}.json"
+    if not path.parent.is_dir():
+        raise UsageError(f"chain.keystore: there is no folder {path.parent}")
+    if not path.is_file():
+        raise UsageError(f"chain.keystore: there is no file {path}")
+    if path.stat().st_mode & 0o077:
+        raise UsageError(f"chain.keystore: others can read or write {path}: chmod 600 {path}")
+    password = environment.get(PASSWORD)
+    if password is None:
+        raise UsageError(f"the environment variable {PASSWORD} is not set; it opens {path}")
+    return open_key(path, password)
+
+
+def open_key(path: Path, password: str) -> bytes:
+    """Return the 32 bytes in an encrypted key file.
+
+    Raises:
+        UsageError: If it cannot be read, is not a key file, or the password is wrong.
+    """
+    from eth_keyfile.keyfile import decode_keyfile_json
+
+    try:
+        content = read_json(path)
+        secret = bytes(decode_keyfile_json(content, password.encode()))
+    except ValueError as error:
+        if "MAC" in str(error):
+            raise UsageError(f"{PASSWORD} does not open {path}: wrong password") from None
+        raise UsageError(_not_a_key(path)) from None
+    except (KeyError, TypeError, AttributeError, NotImplementedError, OSError):
+        raise UsageError(_not_a_key(path)) from None
+    if len(secret) != 32:
+        raise UsageError(_not_a_key(path))
+    return secret
+
+
+def write_key(path: Path, secret: bytes, password: str) -> None:
+    """Write an encrypted key file that its owner alone may read, under any umask.
+
+    An empty password encrypts nothing: whoever reads the file has the key.
+
+    Raises:
+        OSError: If something is there already, or the place cannot be written.
+    """
+    from eth_keyfile.keyfile import create_keyfile_json
+
+    # Geth's standard work factor; none where there is nothing to guess.
+    work = 2**18 if password else 2
+    content = create_keyfile_json(secret, password.encode(), kdf="scrypt", iterations=work)
+    with open_new(path, 0o600) as file:
+        file.write(json.dumps(content).encode())
+
+
+def _not_a_key(path: Path) -> str:
+    return f"{path} is not an encrypted key (Web3 Secret Storage, version 3)"

@@ -1,0 +1,200 @@
+"""`fedmeta chain`: start a local node, deploy, and look at, claim from or audit a run's ledger."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from fedmeta.cli.commands.run import Experiment, Json, RunPath, Settings
+from fedmeta.files import to_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fedmeta.chain.options import ChainOptions
+
+FoundT = TypeVar("FoundT")
+
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="The node to ask, instead of the run's; a run not made here needs it."
+    ),
+]
+
+app = typer.Typer(
+    help="Start a local chain, deploy the contracts, see who was paid, audit a run's ledger.",
+    no_args_is_help=True,
+)
+
+
+class Kind(StrEnum):
+    """Nodes that we can start."""
+
+    anvil = "anvil"
+    ganache = "ganache"
+
+
+@app.command("up")
+def up(  # noqa: PLR0913 (options of a command)
+    kind: Annotated[Kind, typer.Argument(help="Which node.")] = Kind.anvil,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="On 127.0.0.1.")] = 8545,
+    chain_id: Annotated[int, typer.Option(min=1)] = 31337,
+    accounts: Annotated[int, typer.Option(min=1, max=1000, help="Funded accounts.")] = 10,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the chain; by default it is forgotten.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start Anvil or Ganache with accounts that everybody knows, until Ctrl-C.
+
+    Examples:
+
+      fedmeta chain up
+
+      fedmeta chain up ganache --port 7545 --state my-chain
+    """
+    from tempfile import TemporaryDirectory
+
+    from fedmeta.chain import banner, start_node
+
+    with TemporaryDirectory(prefix="fedmeta-chain-") as forgotten:
+        node = start_node(kind.value, state or Path(forgotten), port, chain_id, accounts)
+        try:
+            shown = {"url": node.url, "chain_id": node.chain_id, "accounts": node.accounts}
+            typer.echo(to_json(shown) if as_json else banner(node))
+            status = node.wait()
+        except KeyboardInterrupt:
+            typer.echo("stopping", err=True)
+            return
+        finally:
+            node.stop()
+    typer.echo(f"fedmeta: {kind.value} ended by itself with status {status}", err=True)
+    raise typer.Exit(1)
+
+
+@app.command("deploy")
+def deploy(
+    experiment: Experiment,
+    settings: Settings = None,
+    url: Annotated[str | None, typer.Option(help="The node; the same as -s chain.provider=URL.")] = None,
+    to: Annotated[Path, typer.Option(help="File for the addresses.")] = Path("addresses.json"),
+    as_json: Json = False,
+) -> None:
+    """Put the contracts of an experiment on a node, fund the escrow, and write the addresses to a file.
+
+    Safe to run twice: what is there already is checked and left alone. Then run the experiment with
+    the same settings and -s chain.addresses=FILE.
+
+    Example:
+
+      fedmeta chain deploy quickstart --url http://127.0.0.1:8545
+    """
+    from fedmeta import experiment as experiments
+    from fedmeta.experiment.ledger import deploy as deploy_contracts
+
+    changes = experiments.parse_settings(settings or [])
+    if url is not None:
+        changes["chain.provider"] = url
+    addresses, fresh = deploy_contracts(experiments.load_config(experiment, changes), to)
+    if as_json:
+        typer.echo(to_json({"fresh": fresh, "file": str(to)} | asdict(addresses)))
+        return
+    typer.echo("deployed" if fresh else "deployed already; nothing was changed")
+    for name, address in addresses.contracts().items():
+        typer.echo(f"{name:20} {address}")
+    typer.echo(f"chain {addresses.chain_id}, campaign {addresses.campaign}\naddresses are in {to}")
+
+
+@app.command("status")
+def status(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
+    """Show a run's campaign: rounds, pot, paid, and what each participant has yet to claim."""
+    from fedmeta.chain.settle.status import status as look
+    from fedmeta.cli.tables import participants_table, status_lines
+
+    found = _with_chain(run_folder, look, provider)
+    if as_json:
+        typer.echo(to_json(asdict(found) | {"waiting": found.waiting}))
+        return
+    for line in status_lines(found):
+        typer.echo(line)
+    _print(participants_table(found.participants))
+
+
+@app.command("claim")
+def claim(
+    run_folder: RunPath,
+    who: Annotated[
+        str | None, typer.Option(help="A client's number or account; by default everybody.")
+    ] = None,
+    provider: Provider = None,
+    keystore: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Encrypted keys; the same as chain.keystore of the run."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Claim what participants have earned, for one or for all; only they are paid."""
+    from fedmeta.chain.settle.status import claim as claim_for
+    from fedmeta.experiment.client_totals import UNITS
+
+    claimed = _with_chain(
+        run_folder, lambda folder, options: claim_for(folder, options, who), provider, keystore
+    )
+    if as_json:
+        typer.echo(to_json(asdict(claimed)))
+        return
+    typer.echo(f"{claimed.units / UNITS:,.6g} tokens claimed for {claimed.accounts} accounts")
+    if claimed.waiting:
+        typer.echo(
+            f"{claimed.waiting / UNITS:,.6g} more can be claimed when their challenge delay is over"
+        )
+
+
+@app.command("audit")
+def audit(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
+    """Compute a run's ledger again from its files and the chain, and say whether they agree.
+
+    Exit code 1 if they do not; the last line then names the first thing that differs. What was found
+    stays in the run's chain/audit.json, where `fedmeta report` reads it.
+    """
+    from fedmeta.chain.audit.findings import first_failure
+    from fedmeta.experiment.audit import audit as check
+
+    findings = _with_chain(run_folder, check, provider)
+    failure = first_failure(findings)
+    if as_json:
+        typer.echo(to_json({"agrees": failure is None, "findings": [asdict(f) for f in findings]}))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'DIFF'} {finding.what}: {finding.detail}")
+    if failure:
+        typer.echo(f"fedmeta: {failure.what}: {failure.detail}", err=True)
+        raise typer.Exit(1)
+
+
+def _with_chain(
+    path: Path,
+    look: "Callable[[Path, ChainOptions], FoundT]",
+    provider: str | None,
+    keystore: str | None = "",
+) -> FoundT:
+    """Call `look` with the chain folder and options of a run; see `chain_options` for the others.
+
+    Raises:
+        UsageError: If there is no such run, and as `chain_options`.
+    """
+    from fedmeta.config.trust import chain_options
+    from fedmeta.experiment import RunFolder
+
+    folder = RunFolder.open(path)
+    return look(folder.path / "chain", chain_options(path, folder.config, provider, keystore))
+
+
+def _print(table: "Table") -> None:
+    from fedmeta.cli.streams import SafeConsole
+
+    SafeConsole().print(table)

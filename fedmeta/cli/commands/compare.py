@@ -1,0 +1,78 @@
+"""`fedmeta compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedmeta.cli.commands.run import Debug, Experiment, Json, NoCheck, Settings
+from fedmeta.files import to_json
+
+Arms = Annotated[
+    str | None,
+    typer.Option(help="Arms by name, with commas; the others are held against the first one."),
+]
+Variations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm", metavar="NAME:KEY=VALUE,...", help="A variation of the config as an arm of its own."
+    ),
+]
+Seeds = Annotated[int, typer.Option(help="Runs of each arm: seeds from the config's on.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder; by default runs/compare-NAME. An existing one is gone on with."),
+]
+Jobs = Annotated[int | None, typer.Option(help="Runs at once; by default what cores and memory allow.")]
+
+
+def compare(  # noqa: PLR0913 (a parameter for each option)
+    experiment: Experiment,
+    arms: Arms = None,
+    arm: Variations = None,
+    seeds: Seeds = 3,
+    settings: Settings = None,
+    out: Out = None,
+    jobs: Jobs = None,
+    no_check: NoCheck = False,
+    debug: Debug = False,
+    as_json: Json = False,
+) -> None:
+    """Compare centralized, federated and other training of an experiment, with one task budget.
+
+    Arms: centralized, federated-iid, federated, fedavg, local, pretrained, untrained, linear,
+    prototypes, those of the config's [compare.arms] and of --arm. Every arm and seed is a run; the
+    same command again goes on where it stopped, and takes finished runs of the same config from runs/.
+
+    Examples:
+
+      fedmeta compare quickstart
+
+      fedmeta compare quickstart --arms federated,fedavg --arm fewer:cohort=8 --seeds 5
+
+      fedmeta compare quickstart --arms federated --arm first-order:algorithm=fomaml -s rounds=300
+    """
+    from fedmeta.cli.comparison_display import ComparisonDisplay
+    from fedmeta.comparison.arms import parse_arms
+    from fedmeta.comparison.compare import Execution
+    from fedmeta.comparison.compare import compare as run_comparison
+    from fedmeta.experiment import parse_settings
+
+    variations = parse_arms(arm or [])
+    # An arm that changes nothing is one too; its empty table comes before what -s says of it.
+    changes: dict[str, Any] = {f"compare.arms.{name}": {} for name in variations}
+    changes |= parse_settings(settings or [])
+    for name, own in variations.items():
+        changes |= {f"compare.arms.{name}.{key}": value for key, value in own.items()}
+    names = None if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
+    if names is not None:
+        names += [name for name in variations if name not in names]
+    with ComparisonDisplay(as_json, debug) as display:
+        execution = Execution(out, jobs, display.listener, check=not no_check)
+        result = run_comparison(experiment, changes, arms=names, seeds=seeds, execution=execution)
+    if as_json:
+        typer.echo(to_json(result.data))
+    else:
+        display.show_result(result)
+    if result.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,108 @@
+"""`fedmeta doctor`: whether this machine can run what fedmeta offers."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fedmeta.cli.commands.run import Json
+from fedmeta.files import to_json
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: versions, cores, folders, data, compiler, and that Flower is a known one.
+
+    Exits 1 if something that every run needs is missing; what only some runs need is 'optional'.
+    """
+    checks: list[dict[str, Any]] = []
+    for name, needed, check in _CHECKS:
+        try:
+            state, detail = "ok", check()
+        except Exception as error:
+            # A check may fail in any way; that is the finding, not a fault of the doctor.
+            state, detail = ("failed" if needed else "optional"), str(error) or type(error).__name__
+        checks.append({"check": name, "state": state, "detail": detail})
+    if as_json:
+        typer.echo(to_json({"checks": checks}))
+    else:
+        for row in checks:
+            typer.echo(f"{row['state']:9} {row['check']:12} {row['detail']}")
+    if any(row["state"] == "failed" for row in checks):
+        raise typer.Exit(1)
+
+
+def _versions() -> str:
+    from fedmeta.experiment import versions
+
+    found = versions()
+    missing = [package for package, version in found.items() if version is None]
+    if missing:
+        raise RuntimeError(f"not installed: {', '.join(missing)}")
+    return ", ".join(f"{package} {version}" for package, version in found.items())
+
+
+def _flower() -> str:
+    from fedmeta.federation import check_flower
+
+    return f"flwr {check_flower()}: messages can be made in process"
+
+
+def _machine() -> str:
+    import torch
+
+    return f"{len(os.sched_getaffinity(0))} cores, torch uses {torch.get_num_threads()} threads"
+
+
+def _temporary() -> str:
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < 1:
+        raise RuntimeError(f"{folder}: only {free:.1f} GiB are free")
+    return f"{free:.0f} GiB free for temporary files"
+
+
+def _runs() -> str:
+    here = Path("runs") if Path("runs").is_dir() else Path()
+    if not os.access(here, os.W_OK):
+        raise RuntimeError(f"{here.resolve()} cannot be written: runs need --out elsewhere")
+    return f"{here.resolve()} can be written"
+
+
+def _data() -> str:
+    from fedmeta.tasks.data.sources import sources, where
+
+    places = {name: where(name) for name in sources()}
+    missing = [name for name, folder in places.items() if folder is None]
+    found = ", ".join(f"{name} in {folder}" for name, folder in places.items() if folder) or "none"
+    if missing:
+        raise RuntimeError(f"{found}; missing: {', '.join(missing)} (get with `fedmeta data fetch`)")
+    return found
+
+
+def _images() -> str:
+    import PIL
+
+    return f"pillow {PIL.__version__} reads Omniglot"
+
+
+def _compiler() -> str:
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    if compiler is None:
+        raise RuntimeError("no C++ compiler: compile = true is not available")
+    return f"{compiler} for compile = true"
+
+
+_CHECKS: list[tuple[str, bool, Callable[[], str]]] = [
+    ("versions", True, _versions),
+    ("flower", True, _flower),
+    ("machine", True, _machine),
+    ("temporary", True, _temporary),
+    ("runs", True, _runs),
+    ("data", False, _data),
+    ("images", False, _images),
+    ("compiler", False, _compiler),
+]

@@ -1,0 +1,223 @@
+"""`fedmeta federation`: Flower's deployment engine, on one machine and on several."""
+
+import os
+import shlex
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedmeta.cli.commands.run import Json
+from fedmeta.errors import UsageError
+from fedmeta.files import to_json
+
+if TYPE_CHECKING:
+    from fedmeta.federation import DeploymentOptions
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Flower's deployment engine: on this machine, or on several (docs/deploy.md).",
+)
+
+
+@app.command("up")
+def up(  # noqa: PLR0913 (one parameter an option)
+    nodes: Annotated[int, typer.Option(min=1, help="How many SuperNodes.")],
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Make certificates and node keys; only these nodes may join.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the SuperLink.")] = 8000,
+    folder: Annotated[Path, typer.Option("--dir", help="Where logs, certificates and keys go.")] = Path(
+        ".federation"
+    ),
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="I=DIR", help="Data folder of node I, instead of FEDMETA_DATA."),
+    ] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let nodes import what a config names by a dotted path.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a SuperLink and SuperNodes on this machine; Ctrl-C ends them all.
+
+    Node I holds partition I: a run needs as many clients as there are nodes.
+
+    Examples:
+
+      fedmeta federation up --nodes 4
+
+      fedmeta federation up --nodes 4 --tls --data 0=/srv/a --data 1=/srv/b
+    """
+    from fedmeta.chain.errors import has_extra
+    from fedmeta.federation.engines.deployment.local import Layout, run_local
+
+    enrol = None
+    if has_extra():
+        from fedmeta.experiment.roster import LocalNodes
+
+        enrol = LocalNodes(folder)
+
+    def tell(line: str) -> None:
+        if not as_json:
+            typer.echo(line)
+
+    layout = Layout(folder, nodes, port, tls, _folders(data or [], nodes), enrol, allow_code)
+    with run_local(layout, tell) as federation:
+        if as_json:
+            pids = [process.pid for process in federation.nodes]
+            found = {**federation.options.model_dump(), "pid": federation.superlink.pid, "nodes": pids}
+            typer.echo(to_json({**found, "home": str(federation.home.resolve())}))
+        tell(f"logs are in {folder}; run on it from another terminal, Ctrl-C here ends it:")
+        tell(f"  {_run_on(federation.options, nodes)}")
+        if federation.options.roster:
+            tell("and with -s chain.provider=anvil the nodes' accounts are paid for it")
+        federation.watch(tell)
+
+
+def _run_on(options: "DeploymentOptions", nodes: int) -> str:
+    """Return the command that runs the quickstart on a federation."""
+    chosen = options.model_dump(include={"address", "certificate", "roster"}, exclude_none=True)
+    settings = " ".join(
+        f"-s {shlex.quote(f'deployment.{key}={value}')}" for key, value in chosen.items()
+    )
+    return (
+        f"fedmeta run quickstart -s engine=deployment {settings} "
+        f"-s clients={nodes} -s test_clients=1 -s cohort={max(1, nodes - 1)} -s rounds=5"
+    )
+
+
+@app.command("join")
+def join_(
+    federation: Annotated[str, typer.Option(metavar="NAME", help="What its server calls it.")],
+    partition: Annotated[int, typer.Option(min=0, help="Of the data, which this node will hold.")],
+    folder: Annotated[Path, typer.Option("--dir", help="Where the node's keys go.")] = Path("node"),
+    as_json: Json = False,
+) -> None:
+    """Make a node's keys and its registration; the registration is what its owner sends.
+
+    The private keys stay in the folder. FEDMETA_KEYSTORE_PASSWORD, if it is set, encrypts that of the
+    account, and has to be set wherever the node runs.
+
+    Examples:
+
+      fedmeta federation join --federation our-study --partition 2
+    """
+    from fedmeta.experiment.node import NodeFiles, join
+
+    files = NodeFiles(folder)
+    made = join(files, federation, partition)
+    if as_json:
+        typer.echo(to_json({**made.model_dump(), "registration": str(files.registration)}))
+        return
+    typer.echo(f"account {made.account}, which is paid; its key is in {files.account}: keep a copy")
+    typer.echo(f"send {files.registration} to the server's owner; nothing in it is secret")
+
+
+@app.command("admit")
+def admit_(  # noqa: PLR0913 (one parameter an option)
+    registrations: Annotated[list[Path], typer.Argument(help="Files that nodes' owners sent.")],
+    roster: Annotated[Path, typer.Option(help="The file to write; runs name it.")] = Path("roster.json"),
+    federation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the federation, for a new roster.")
+    ] = None,
+    address: Annotated[str, typer.Option(help="Of the SuperLink.")] = "127.0.0.1:8000",
+    certificate: Annotated[
+        str | None,
+        typer.Option(help="Of its authority; then the nodes' keys are let into the SuperLink as well."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check nodes' registrations, and give each its partition.
+
+    A SuperLink that was started anew knows no keys: run it again then.
+
+    Examples:
+
+      fedmeta federation admit node-*.json --federation our-study --certificate ca.crt
+    """
+    from fedmeta.experiment.roster import admit, registering
+    from fedmeta.federation import DeploymentOptions
+    from fedmeta.options import parse_options
+
+    link = parse_options(
+        DeploymentOptions, {"address": address, "certificate": certificate}, "deployment"
+    )
+    with registering(link) if certificate else nullcontext() as register:
+        seats = admit(roster, registrations, federation, register)
+    if as_json:
+        typer.echo(to_json({"roster": str(roster), "admitted": [seat.model_dump() for seat in seats]}))
+        return
+    for seat in seats:
+        known = f"node {seat.node}" if seat.node else "its key is bound to no SuperLink (--certificate)"
+        typer.echo(f"partition {seat.registration.partition}: {seat.registration.account}, {known}")
+    typer.echo(f"runs take it by -s deployment.roster={shlex.quote(str(roster))}")
+
+
+@app.command("node")
+def node_(  # noqa: PLR0913 (one parameter an option)
+    folder: Annotated[Path, typer.Argument(help="Where `join` put the node's keys.")],
+    superlink: Annotated[str, typer.Option(metavar="HOST:PORT", help="The SuperLink.")],
+    certificate: Annotated[str | None, typer.Option(help="Of the authority of the SuperLink.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Do without TLS, over a network too.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of its data, instead of FEDMETA_DATA.")
+    ] = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Import what the server names by a dotted path."),
+    ] = False,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=1.0, help="How long it works on one message; by default an hour.")
+    ] = None,
+) -> None:
+    """Run the SuperNode of a folder that `join` made; Ctrl-C ends it.
+
+    It answers by the fedmeta that is installed here. The app that the SuperLink sends is not run.
+
+    Examples:
+
+      fedmeta federation node node --superlink link.example.org:8000 --certificate ca.crt
+    """
+    from fedmeta.experiment.node import NodeFiles, open_account, read_registration
+    from fedmeta.federation.engines.deployment.options import require_encrypted
+    from fedmeta.federation.engines.deployment.supernode import SuperNode, free_port, pinned
+
+    try:
+        if not insecure:
+            require_encrypted(superlink, certificate, "--insecure")
+    except ValueError as error:
+        raise UsageError(f"--superlink: {error}") from None
+    files = NodeFiles(folder)
+    registration = read_registration(files.registration)
+    open_account(files.account)
+    if data is not None and not data.is_dir():
+        raise UsageError(f"--data: there is no folder '{data}'")
+    node = SuperNode(
+        superlink=superlink,
+        partition=registration.partition,
+        port=free_port(),
+        certificate=certificate,
+        key=files.key.private if certificate else None,
+        account=files.account,
+        data=data,
+        allow_code=allow_code,
+        max_seconds=max_seconds,
+    )
+    command = node.command()
+    os.execve(command[0], command, dict(pinned(folder)))
+
+
+def _folders(pairs: list[str], nodes: int) -> dict[int, Path]:
+    folders = {}
+    for pair in pairs:
+        node, found, folder = pair.partition("=")
+        if not (found and node.isdecimal() and int(node) < nodes):
+            raise UsageError(f"--data '{pair}' is not I=DIR with I from 0 to {nodes - 1}")
+        if not Path(folder).is_dir():
+            raise UsageError(f"--data '{pair}': there is no folder '{folder}'")
+        folders[int(node)] = Path(folder)
+    return folders

@@ -1,0 +1,151 @@
+"""`fedmeta adapt` and `fedmeta export`: to use what a run has learned."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedmeta.cli.commands.run import Json, RunPath, TrustCode
+from fedmeta.files import one_line, to_json
+
+if TYPE_CHECKING:
+    from fedmeta.experiment.learned.folders import Answer
+
+Best = Annotated[
+    bool, typer.Option("--best", help="Take the checkpoint that scored best, not the newest.")
+]
+
+
+class Invert(StrEnum):
+    """Whether ink is dark in the files."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
+
+
+class Samples(StrEnum):
+    """Bits in use of samples with room for more than 8; those of `RANGES`."""
+
+    auto = "auto"
+    eight = "8"
+    ten = "10"
+    twelve = "12"
+    fourteen = "14"
+    sixteen = "16"
+
+    @property
+    def bits(self) -> int | None:
+        """The number; None for ``auto``."""
+        return None if self is Samples.auto else int(self)
+
+
+def adapt(  # noqa: PLR0913 (one for each option)
+    run_folder: RunPath,
+    support: Annotated[
+        Path, typer.Option(metavar="DIR", help="Images to adapt to: a sub-folder per class.")
+    ],
+    query: Annotated[
+        Path, typer.Option(metavar="DIR", help="Images to label: flat, or a sub-folder per class.")
+    ],
+    steps: Annotated[
+        int | None, typer.Option(help="Adaptation steps; by default the last of evaluation.steps.")
+    ] = None,
+    invert: Annotated[
+        Invert, typer.Option(help="Whether ink is dark in the files; auto looks at their edges.")
+    ] = Invert.auto,
+    samples: Annotated[
+        Samples,
+        typer.Option(help="Bits in use in files of 16 bits or floats; auto looks at all the images."),
+    ] = Samples.auto,
+    transductive: Annotated[
+        bool,
+        typer.Option("--transductive", help="Batch norm takes its statistics from the query images."),
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the adapted weights, as safetensors.")
+    ] = None,
+    best: Best = False,
+    trust_code: TrustCode = False,
+    as_json: Json = False,
+) -> None:
+    """Adapt a run's model to a few labelled images, and label others.
+
+    Images may be PNG, JPEG, TIFF, BMP, GIF or WebP of any size, colour and depth. What was done to them
+    is said on stderr; `fedmeta data check DIR` says beforehand what would be read.
+
+    Example:
+
+      fedmeta adapt runs/omniglot-20way-1shot-protonet-001 --support letters --query unknown
+    """
+    from fedmeta.experiment.learned.folders import Folders, adapt_folders
+    from fedmeta.experiment.learned.model import Learned
+
+    folders = Folders(support, query, steps, invert.value, transductive, samples.bits)
+    answer = adapt_folders(Learned.open(run_folder, best, trust_code=trust_code), folders)
+    for note in answer.notes:
+        sys.stderr.write(f"fedmeta: {one_line(note)}\n")
+    if save:
+        answer.adapted.save(save)
+    if as_json:
+        typer.echo(to_json(answer.to_json() | {"saved": str(save) if save else None}))
+    else:
+        _show(answer)
+
+
+def _show(answer: "Answer") -> None:
+    width = max(len(one_line(one.file)) for one in answer.files)
+    names = max(len(one_line(one.label)) for one in answer.files)
+    for one in answer.files:
+        wrong = "" if one.truth in (None, one.label) else f"  (is {one_line(one.truth)})"
+        line = (
+            f"{one_line(one.file):{width}}  {one_line(one.label):{names}}  {one.probability:.3f}{wrong}"
+        )
+        # A file's name may be no text at all.
+        typer.echo(line.encode(errors="replace").decode())
+    if answer.accuracy is not None:
+        typer.echo(f"accuracy {answer.accuracy:.3f} ({answer.right} of {len(answer.files)})")
+
+
+def export(
+    run_folder: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; by default RUN/model.safetensors.")
+    ] = None,
+    best: Best = False,
+    trust_code: TrustCode = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run's meta-learned model as a plain PyTorch state_dict, and print how to load it.
+
+    The weights are in torch.nn's own layouts, and the lines on stdout run as they are.
+
+    Example:
+
+      fedmeta export runs/quickstart-001 --out model.safetensors > load_model.py
+    """
+    from fedmeta.experiment.learned.model import Learned
+    from fedmeta.learning.models.export import FILE
+
+    learned = Learned.open(run_folder, best, trust_code=trust_code)
+    path = out or learned.path / FILE
+    plain = learned.export(path)
+    code = plain.code and plain.code.replace(json.dumps(FILE), json.dumps(str(path)))
+    for note in learned.notes:
+        sys.stderr.write(f"fedmeta: {one_line(note)}\n")
+    left_out = learned.beside_weights
+    if as_json:
+        shapes = {name: list(value.shape) for name, value in plain.tensors.items()}
+        about = {"run": str(learned.path), "round": learned.round, "file": str(path)}
+        typer.echo(to_json(about | {"tensors": shapes, "left_out": left_out, "code": code}))
+        return
+    sys.stderr.write(f"fedmeta: the weights of round {learned.round} are in {path}\n")
+    if left_out:
+        sys.stderr.write(f"fedmeta: left out as no weights: {', '.join(left_out)}\n")
+    if code:
+        typer.echo(code, nl=False)
+    else:
+        sys.stderr.write("fedmeta: the model is no torch.nn network: its tensors keep their own names\n")

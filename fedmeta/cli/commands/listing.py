@@ -1,0 +1,128 @@
+"""`fedmeta list`: what can be run, what was run, and what can be set."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedmeta.cli.commands.run import Json
+from fedmeta.files import one_line, to_json
+
+_WIDEST = 1000
+
+
+class Kind(StrEnum):
+    """What to list."""
+
+    experiments = "experiments"
+    runs = "runs"
+    comparisons = "comparisons"
+    keys = "keys"
+    parts = "parts"
+
+
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.experiments,
+    runs: Annotated[Path, typer.Option(help="Where runs are.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List the experiments that come with fedmeta, runs, comparisons, the config's keys, or its parts.
+
+    Parts are the task families, algorithms and models that a config can name, each with its options,
+    which are keys of [data], [learner] and [network].
+    """
+    rows = {
+        Kind.experiments: _experiments,
+        Kind.runs: lambda: _runs(runs),
+        Kind.comparisons: lambda: _comparisons(runs),
+        Kind.keys: _keys,
+        Kind.parts: _parts,
+    }[kind]()
+    if as_json:
+        typer.echo(to_json({kind.value: rows}))
+        return
+    if not rows:
+        typer.echo(f"no {kind.value} yet")
+        return
+    shown = [[one_line(value, _WIDEST) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for cells in shown:
+        typer.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        )
+
+
+def _experiments() -> list[dict[str, Any]]:
+    from fedmeta.experiment import experiment_names, load_config
+
+    return [{"name": name, "description": load_config(name).description} for name in experiment_names()]
+
+
+def _runs(parent: Path) -> list[dict[str, Any]]:
+    from fedmeta.experiment import RunFolder
+
+    rows = []
+    # The runs of a comparison lie in its folder, one level down.
+    for path in sorted([*parent.glob("*/config.toml"), *parent.glob("*/*/config.toml")]):
+        folder = RunFolder(path.parent)
+        info = folder.info
+        rows.append(
+            {
+                "run": str(path.parent),
+                "experiment": _plain(info.get("experiment", "?")),
+                "status": folder.status,
+                "seed": _plain(info.get("seed", "?")),
+                "seconds": _plain(info.get("wall_seconds", "")),
+            }
+        )
+    return rows
+
+
+def _plain(value: object) -> object:
+    # Of a run of anybody: a list or a table is no name and no number.
+    return value if isinstance(value, str | int | float) else "?"
+
+
+def _comparisons(parent: Path) -> list[dict[str, Any]]:
+    from fedmeta.comparison.status import COMPARE
+    from fedmeta.report.read import read_compare
+
+    rows = []
+    for path in sorted(parent.glob(f"*/{COMPARE}")):
+        found = read_compare(path.parent)
+        rows.append(
+            {
+                "comparison": str(path.parent),
+                "experiment": _plain(found.data.get("experiment", "?")),
+                "status": found.status,
+                "arms": ",".join(arm["name"] for arm in found.data.get("arms", [])) or "?",
+                "seeds": len(found.data.get("seeds", [])),
+                "seconds": _plain(found.data.get("wall_seconds", "")),
+            }
+        )
+    return rows
+
+
+def _keys() -> list[dict[str, Any]]:
+    from fedmeta.experiment import describe_keys
+
+    return [{"key": key, "default": default, "meaning": text} for key, default, text in describe_keys()]
+
+
+def _parts() -> list[dict[str, Any]]:
+    from fedmeta.learning import ALGORITHMS, MODELS
+    from fedmeta.tasks import FAMILIES
+
+    return [
+        {"part": registry.what, "name": name, "options": _options(registry.get(name))}
+        for registry in (FAMILIES, ALGORITHMS, MODELS)
+        for name in registry
+    ]
+
+
+def _options(part: Any) -> str:
+    return ", ".join(
+        name if field.is_required() else f"{name}={field.get_default(call_default_factory=True)}"
+        for name, field in part.Options.model_fields.items()
+    )

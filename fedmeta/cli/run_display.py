@@ -1,0 +1,145 @@
+"""Live progress and result table of a run."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from fedmeta.cli.streams import Screen
+from fedmeta.cli.tables import earnings_table, final_table, reasons_table, replies_line, settled_line
+from fedmeta.errors import UntrainedError
+from fedmeta.experiment import Config, Listener, Result, RunFolder
+from fedmeta.experiment.result import ignore
+
+if TYPE_CHECKING:
+    from fedmeta.federation import RoundRecord
+
+PLAIN_LINE_SECONDS = 5.0
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left, from the average pace; rich's own looks at the last 1,000 updates alone."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields["first"]
+        if not done or task.elapsed is None:
+            return Text("-:--", style="cyan")
+        left = task.elapsed / done * task.remaining if task.remaining else 0.0
+        return Text(f"{int(left) // 60}:{int(left) % 60:02d} left", style="cyan")
+
+
+class Display(Screen):
+    """Shows a run's progress: live on a terminal, as plain lines elsewhere.
+
+    Args:
+        quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
+        debug: Print the tracebacks of clients' code.
+    """
+
+    def __init__(self, quiet_stdout: bool, debug: bool = False) -> None:
+        super().__init__(quiet_stdout, PLAIN_LINE_SECONDS)
+        # The first round is shown at once.
+        self._last_line = float("-inf")
+        self.listener = Listener(
+            self._started,
+            self._round,
+            self._testing,
+            self._settling,
+            self._note,
+            self._traceback if debug else ignore,
+        )
+        self._folder: RunFolder | None = None
+        self._rounds = 0
+        self._done_before = 0
+        self._tasks = 0
+        self._quarantined = 0
+        self._missed = 0
+        self._began = time.monotonic()
+
+    def _started(self, folder: RunFolder, config: Config, done: int) -> None:
+        self._folder, self._rounds, self._done_before = folder, config.rounds, done
+        self._began = time.monotonic()
+        held_out = config.validation_clients + config.test_clients
+        where = f", going on after round {done}" if done else ""
+        training = "" if config.training == "federated" else f", {config.training}"
+        self.console.print(
+            f"{config.algorithm} on {config.task}{training}: {config.clients} clients "
+            f"({held_out} held out), {config.cohort} a round, {config.rounds} rounds, "
+            f"seed {config.seed} -> {folder.path}{where}"
+        )
+        if self.live:
+            progress = self._start(
+                TextColumn("round {task.completed}/{task.total}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                _TimeLeft(),
+            )
+            progress.add_task("", total=config.rounds, completed=done, first=done)
+
+    def _round(self, record: "RoundRecord") -> None:
+        self._tasks += record.tasks
+        self._quarantined += record.quarantined
+        self._missed += record.late + record.lost
+        pace = self._tasks / max(time.monotonic() - self._began, 1e-9)
+        parts = [_quality(record), f"{pace:.0f} tasks/s"]
+        if record.bytes_down:  # without a federation there are no replies
+            missed = f", {self._missed} late or lost" if self._missed else ""
+            counts = f"{record.admitted} admitted, {self._quarantined} quarantined{missed} so far"
+            parts.insert(1, counts)
+        text = " | ".join(parts)
+        if self._progress:
+            task = self._progress.task_ids[0]
+            self._progress.update(task, completed=record.round, description=text)
+            return
+        if self._is_line_due() or record.round == self._rounds:
+            done = record.round - self._done_before
+            left = (time.monotonic() - self._began) / done * (self._rounds - record.round)
+            self.console.print(f"round {record.round}/{self._rounds} | {text} | {left:.0f} s left")
+
+    def _testing(self, clients: int) -> None:
+        self._stop()
+        if clients:
+            self.console.print(f"testing {clients} held-out clients")
+
+    def _settling(self, rounds: int) -> None:
+        self.console.print(f"settling {rounds} rounds on the chain")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, UntrainedError) and self._folder:
+            self._show_replies(self._folder.info.get("replies"))
+
+    def _show_replies(self, replies: Mapping[str, Any] | None) -> None:
+        if replies and (line := replies_line(replies)):
+            self.console.print(reasons_table(replies))
+            self.console.print(line)
+
+    def show_result(self, result: Result) -> None:
+        """Print how held-out clients do by adaptation step."""
+        if result.final:
+            self.console.print(final_table(result))
+        if result.participants:
+            self.console.print(earnings_table(result.participants, result.chain is not None))
+        if result.chain:
+            self.console.print(settled_line(result))
+        self._show_replies(result.replies)
+        self.console.print(
+            f"{result.tasks} training tasks in {result.wall_seconds:.1f} s; the run is in {result.run}"
+        )
+
+
+def _quality(record: "RoundRecord") -> str:
+    if record.skipped:
+        return "skipped: too few replies admitted"
+    if record.accuracy is None or record.accuracy_before is None:
+        return f"loss {record.loss_before:.3f} -> {record.loss:.3f}"
+    return f"loss {record.loss:.3f}, accuracy {record.accuracy_before:.3f} -> {record.accuracy:.3f}"

@@ -1,0 +1,1 @@
+"""Compares arms of an experiment over several seeds."""

@@ -1,0 +1,249 @@
+"""Built-in and user-defined arms of a comparison."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedmeta.config import Config, parse_settings
+from fedmeta.errors import ConfigError
+from fedmeta.experiment import parts as planning
+from fedmeta.learning.setup import algorithm_kind
+from fedmeta.options import nearest
+from fedmeta.tasks import family_kind
+
+LOCAL_STEPS = 5
+"""Local steps of the ``fedavg`` arm."""
+
+PRETRAINED_LR = 1e-3
+"""Learning rate of the ``pretrained`` arm where that of the config is of no use."""
+
+LINEAR = {"model": "mlp", "network": {"hidden": []}}
+"""A linear layer for a model; without a head, the identity."""
+
+OWN_NETWORK = frozenset({"linear", "prototypes"})
+"""Arms that are there to show another network than the experiment's."""
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison.
+
+    Attributes:
+        name: Names its runs.
+        what: One sentence for people.
+        settings: What it changes of the config, by dotted key.
+        own_network: Whether it is there to show another network than the experiment's.
+    """
+
+    name: str
+    what: str
+    settings: Settings
+    own_network: bool = False
+
+
+def choose(config: Config, names: Sequence[str] | None) -> tuple[list[Arm], list[str]]:
+    """Return the arms to compare, and a line about each that was left out.
+
+    Args:
+        config: The resolved config of the experiment.
+        names: Which arms, the first one being what others are held against; None: all that there are.
+
+    Raises:
+        ConfigError: If a name is unknown, stands twice, or this task family cannot do it.
+    """
+    own = {name: flatten(table) for name, table in config.compare.arms.items()}
+    known = [*BUILT_IN, *(name for name in own if name not in BUILT_IN)]
+    if names is None:
+        return _all(config, known, own)
+    if not names:
+        raise ConfigError("there is no arm to compare: " + nearest("", known))
+    for place, name in enumerate(names):
+        if name not in known:
+            raise ConfigError(f"unknown arm '{name}': {nearest(name, known)}")
+        if name in names[:place]:
+            raise ConfigError(f"arm '{name}' is named twice")
+    return [_arm(config, name, own.get(name, {})) for name in names], []
+
+
+def _all(
+    config: Config, known: Iterable[str], own: Mapping[str, Settings]
+) -> tuple[list[Arm], list[str]]:
+    arms, notes = [], []
+    for name in known:
+        try:
+            arms.append(_arm(config, name, own.get(name, {})))
+        except ConfigError as error:
+            notes.append(f"{error}: left out")
+    return arms, notes
+
+
+def _arm(config: Config, name: str, own: Settings) -> Arm:
+    if name not in BUILT_IN:
+        return Arm(name, "The config with " + _shown(own), own)
+    what, settings = BUILT_IN[name]
+    changes = f" Changed: {_shown(own)}." if own else ""
+    return Arm(name, what + changes, {**settings(config, own), **own}, name in OWN_NETWORK)
+
+
+def _shown(settings: Settings) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in settings.items())
+
+
+def _centralized(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    return {"training": "centralized"} | _no_federation(config)
+
+
+def _federated_iid(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    if "partition" not in family_kind(config.task).Options.model_fields:
+        raise ConfigError(f"arm 'federated-iid': task '{config.task}' has no data.partition")
+    return {"data.partition": "iid"} | _federation(config)
+
+
+def _federated(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    return _federation(config)
+
+
+def _fedavg(config: Config, own: Settings) -> dict[str, Any]:
+    # The server's step along the sum of local gradients, with the local step size, is the average of
+    # the clients' weights; anything else would be another algorithm.
+    local_lr = own.get("local_lr", config.learner.get("inner_lr", config.local_lr))
+    settings = {
+        "algorithm": "fedavg",
+        "local_steps": LOCAL_STEPS,
+        "local_lr": local_lr,
+        "server": {"optimizer": "SGD", "lr": local_lr},
+    }
+    return settings | _shared_labels(config) | _federation(config)
+
+
+def _local(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    return {"training": "local"} | _no_federation(config)
+
+
+def _pretrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    settings: dict[str, Any] = {"algorithm": "pretrained", "training": "centralized"}
+    settings |= _shared_labels(config)
+    if config.algorithm == "reptile":
+        # Its server steps along differences of weights, often by all of one; a gradient needs another.
+        settings["server"] = {"optimizer": "Adam", "lr": PRETRAINED_LR}
+    return settings | _no_federation(config)
+
+
+def _untrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    return {"rounds": 0, "training": "centralized"} | _no_federation(config)
+
+
+def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    spec = planning.check(config, trial=False).family.spec
+    if spec.vocabulary:
+        raise ConfigError("arm 'linear': a linear layer cannot read tokens")
+    if algorithm_kind(config.algorithm).model_outputs(spec) is None:
+        raise ConfigError(f"arm 'linear': algorithm '{config.algorithm}' has no head to train")
+    return LINEAR | _federation(config)
+
+
+def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    spec = planning.check(config, trial=False).family.spec
+    if spec.kind != "classification" or spec.vocabulary:
+        raise ConfigError("arm 'prototypes': it needs classification with one label per example")
+    # Without hidden layers and without a head the embedding is the input itself.
+    untrained = {"algorithm": "protonet", "rounds": 0, "training": "centralized"}
+    return LINEAR | untrained | _no_federation(config)
+
+
+def _shared_labels(config: Config) -> dict[str, Any]:
+    """Return what gives a label one meaning in all tasks, where the family draws them task by task."""
+    labels = "labels" in family_kind(config.task).Options.model_fields
+    return {"data.labels": "global"} if labels else {}
+
+
+def _federation(config: Config) -> dict[str, Any]:
+    """Return what makes a federation of a config that has none."""
+    return {} if config.training == "federated" else {"training": "federated"}
+
+
+def _no_federation(config: Config) -> dict[str, Any]:
+    """Return what switches off everything that needs clients who reply."""
+    off: dict[str, Any] = {}
+    if config.mods:
+        off["mods"] = []
+    if config.behaviours:
+        off["behaviours"] = []
+    if config.faults.any:
+        off["faults"] = {}
+    if config.incentives.rule != "none":
+        off["incentives.rule"] = "none"
+    if config.chain.enabled:
+        off["chain.provider"] = "none"
+    return off
+
+
+BUILT_IN: dict[str, tuple[str, Callable[[Config, Settings], dict[str, Any]]]] = {
+    "centralized": ("One learner draws from the pooled tasks of all training clients.", _centralized),
+    "federated-iid": ("The federation, with data dealt evenly at random.", _federated_iid),
+    "federated": ("The federation as the config has it.", _federated),
+    "fedavg": (
+        "FedAvg: plain local training, averaged weights, fine-tuned on each test task.",
+        _fedavg,
+    ),
+    "local": ("Each training client alone; results are means over their models.", _local),
+    "pretrained": (
+        "Ordinary supervised training on the pooled data, fine-tuned on each test task.",
+        _pretrained,
+    ),
+    "untrained": ("The network as it is drawn at random, adapted to each test task.", _untrained),
+    "linear": ("The federation with a linear layer in place of the network.", _linear),
+    "prototypes": ("The nearest class mean of the raw inputs: nothing is learned.", _prototypes),
+}
+"""What each arm is, and its settings, given the resolved config and what its own table changes."""
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as values by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def parse_arms(texts: Iterable[str]) -> dict[str, Settings]:
+    """Parse ``name:key=value,...`` of the command line; commas within brackets and quotes do not count.
+
+    Returns:
+        Settings of ``compare.arms`` by arm.
+
+    Raises:
+        ConfigError: If a text is no such thing.
+    """
+    arms: dict[str, Settings] = {}
+    for text in texts:
+        name, colon, pairs = text.partition(":")
+        parts = list(_split(pairs))
+        if not colon or not name.strip() or not all("=" in part for part in parts):
+            raise ConfigError(
+                f"--arm {text}: expected name:key=value,..., such as --arm fewer:cohort=8,local_steps=3"
+            )
+        arms[name.strip()] = {**arms.get(name.strip(), {}), **parse_settings(parts)}
+    return arms
+
+
+def _split(text: str) -> Iterable[str]:
+    depth, quote, start = 0, "", 0
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "[{":
+            depth += 1
+        elif letter in "]}":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            yield text[start:place]
+            start = place + 1
+    yield text[start:]

@@ -1,0 +1,262 @@
+"""`compare()`: runs every arm and seed side by side, and resumes what was begun."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedmeta.comparison import arms as choosing
+from fedmeta.comparison.jobs import Pool, default_jobs
+from fedmeta.comparison.plans import ArmPlan, plan_arms
+from fedmeta.comparison.run_reuse import Finder, Note, essence
+from fedmeta.comparison.status import COMPARE, Board, Entry, Job, Question, Side, Status, written
+from fedmeta.comparison.worker import Order
+from fedmeta.config import Config, load_config, merge
+from fedmeta.config.trust import require_no_links
+from fedmeta.errors import ConfigError, UsageError
+from fedmeta.experiment import parts as planning
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.identity import provenance
+from fedmeta.experiment.result import ignore
+from fedmeta.files import is_unfinished
+from fedmeta.options import parse_options
+
+SEEDS = 3
+LOG = "workers.log"
+
+
+@dataclass(frozen=True)
+class CompareListener:
+    """What a caller may watch of a comparison; every part is optional.
+
+    Attributes:
+        began: Called once with the comparison's folder and the runs that it needs.
+        changed: Called with a run that began, finished or failed.
+        progress: Called with a run, its finished rounds and all of them.
+        note: Called with a line about each thing found on the way.
+        failure: Called with the traceback of each kind of failure of a client.
+    """
+
+    began: Callable[[Path, Sequence[Job]], None] = ignore
+    changed: Callable[[Job], None] = ignore
+    progress: Callable[[Job, int, int], None] = ignore
+    note: Note = ignore
+    failure: Callable[[str], None] = ignore
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a comparison is made; none of it changes the result.
+
+    Attributes:
+        out: Its folder; None: ``runs/compare-<experiment>``.
+        jobs: Runs at once; None: as many as there are cores, or fewer if memory is short.
+        listener: Watches it.
+        check: Whether a model, algorithm or task family of yours is tried on a tiny batch first.
+    """
+
+    out: Path | str | None = None
+    jobs: int | None = None
+    listener: CompareListener = field(default_factory=CompareListener)
+    check: bool = True
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        folder: Where it is.
+        data: What its ``compare.json`` holds.
+        failures: A line about each run that failed.
+    """
+
+    folder: Path
+    data: dict[str, Any]
+    failures: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """``finished``, or ``failed`` if a run failed."""
+        return str(self.data["status"])
+
+
+def compare(
+    experiment: str | Config,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: int = SEEDS,
+    execution: Execution | None = None,
+) -> Comparison:
+    """Compare arms of an experiment, with one task budget and over several seeds.
+
+    The same call again goes on where it stopped: finished runs are used again, begun ones resumed.
+    An arm of one's own is a setting, such as ``{"compare.arms.fewer.cohort": 8}``.
+
+    Args:
+        experiment: A name or TOML path, or a config.
+        settings: Values by dotted key that replace the config's.
+        arms: Names of arms, the first being what others are held against; None: all that there are.
+        seeds: How many, from the config's ``seed`` on.
+        execution: Where and how.
+
+    Returns:
+        The result, also if some runs failed.
+
+    Raises:
+        UsageError: If the request is wrong; nothing was changed on disk.
+        KeyboardInterrupt: If it was interrupted; what was finished is kept.
+    """
+    execution = execution or Execution()
+    name, config = _config(experiment, settings)
+    if seeds < 1:
+        raise ConfigError(f"seeds = {seeds}: a comparison needs at least one")
+    if execution.jobs is not None and execution.jobs < 1:
+        raise ConfigError(f"jobs = {execution.jobs}: at least one run must be under way")
+    question = _question(config, execution.check)
+    chosen, notes = choosing.choose(question.base, arms)
+    plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
+    folder = Path(execution.out or Path("runs") / f"compare-{name}")
+    finder = Finder(folder, execution.listener.note)
+    for config in (config for plan in plans for config in plan.configs):
+        finder.made(config)  # what is refused is refused before there is a folder
+    with _opened(folder, name):
+        for line in notes:
+            execution.listener.note(line)
+        sides = _sides(plans, finder)
+        about = provenance()
+        board = Board(folder, question, sides, {"experiment": name, **about})
+        _tell_of_other_versions(board.jobs, about, execution.listener.note)
+        execution.listener.began(folder, board.jobs)
+        return _carry_out(board, execution)
+
+
+def _config(experiment: str | Config, settings: Mapping[str, Any] | None) -> tuple[str, Config]:
+    if isinstance(experiment, Config):
+        return "run", parse_options(Config, merge(experiment.model_dump(), settings or {}))
+    return Path(experiment).stem, load_config(experiment, settings)
+
+
+def _question(config: Config, check: bool) -> Question:
+    if not config.test_clients:
+        raise ConfigError("a comparison needs test_clients of at least 1, whom all arms are tested on")
+    if not config.rounds:
+        raise ConfigError("rounds = 0: a comparison needs at least one, as its budget of training tasks")
+    base = planning.resolve(config)
+    learner = planning.check(base, check)
+    kind = learner.family.spec.kind
+    question = Question(base, "accuracy" if kind == "classification" else "loss")
+    if question.step not in question.steps:
+        raise ConfigError(
+            f"compare.step = {question.step} is none of evaluation.steps = {list(question.steps)}"
+        )
+    return question
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[None]:
+    """Make the comparison's folder, or take an existing one, for this process alone."""
+    require_no_links(folder)
+    if folder.exists() and not (folder / COMPARE).is_file() and _holds_more_than_a_lock(folder):
+        raise UsageError(f"{folder} exists and is no comparison: choose another --out")
+    other = written(folder).get("experiment", name)
+    if other != name:
+        raise UsageError(f"{folder} is a comparison of '{other}': choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
+    with RunFolder(folder).locked():
+        yield
+
+
+def _holds_more_than_a_lock(folder: Path) -> bool:
+    # A comparison that was killed at once leaves no more than that, and perhaps half a first file.
+    return not folder.is_dir() or any(
+        path.name != "run.lock" and not is_unfinished(path) for path in folder.iterdir()
+    )
+
+
+def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[Side]:
+    jobs: dict[str, Job] = {}
+    sides = []
+    for plan in plans:
+        entries = []
+        for config in plan.configs:
+            what = essence(config)
+            shared = what in jobs
+            if not shared:
+                name = f"{plan.arm.name}-seed{config.seed}"
+                place = finder.find(name, config)
+                done = place.state == "finished"
+                status: Status = "finished" if done else "waiting"
+                jobs[what] = Job(name, config, finder.made(config), place, status)
+            entries.append(Entry(jobs[what], shared or jobs[what].status == "finished"))
+        sides.append(Side(plan, tuple(entries)))
+    return sides
+
+
+def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note: Note) -> None:
+    # Other packages may round otherwise; what is known of the code that a run is made of did not change.
+    finished = [job for job in jobs if job.status == "finished"]
+    now = about["versions"]
+    other = [job for job in finished if RunFolder(job.place.path).info.get("versions") != now]
+    if other:
+        note(
+            f"{len(other)} of {len(finished)} finished runs, such as {other[0].place.path}, were made "
+            "with other versions of packages: used as they are; remove their folders to make them again"
+        )
+
+
+def _carry_out(board: Board, execution: Execution) -> Comparison:
+    listener = execution.listener
+    # The longest first: a long run that begins last would keep one core busy and the others idle.
+    todo = sorted((job for job in board.jobs if job.status == "waiting"), key=lambda job: -job.cost)
+    board.write()
+    try:
+        with Pool(min(len(todo), execution.jobs or default_jobs()), board.folder / LOG) as pool:
+            for place, message in pool.run([_order(job, board) for job in todo]):
+                _note_down(board, todo[place], message, listener)
+    except BaseException:
+        for job in todo:
+            job.status = "interrupted" if job.status == "running" else job.status
+        board.status = "interrupted"
+        board.write()
+        raise
+    failures = tuple(board.failures)
+    board.status = "failed" if failures else "finished"
+    return Comparison(board.folder, board.write(), failures)
+
+
+def _order(job: Job, board: Board) -> Order:
+    return Order(
+        path=job.place.path,
+        config=job.config.model_dump(),
+        made=job.made,
+        begun=job.place.state == "begun",
+        experiment=board.about["experiment"],
+        command=tuple(sys.argv),
+    )
+
+
+def _note_down(board: Board, job: Job, message: Any, listener: CompareListener) -> None:
+    if message is not None and message[0] == "progress":
+        listener.progress(job, message[1], message[2])
+        return
+    if message is not None and message[0] == "note":
+        listener.note(f"{job.name}: {message[1]}")
+        return
+    if message is not None and message[0] == "traceback":
+        listener.failure(f"{job.name}, {message[1]}")
+        return
+    if message is None:
+        job.status = "running"
+    elif message[0] == "done":
+        job.status = "finished"
+    else:
+        job.status, job.error = "failed", message[1]
+    board.write()
+    listener.changed(job)

@@ -1,0 +1,146 @@
+"""Builds and checks the config of every run of a comparison."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedmeta.comparison.arms import Arm
+from fedmeta.config import Config, merge
+from fedmeta.errors import ConfigError, UsageError
+from fedmeta.experiment import parts as planning
+from fedmeta.learning.setup import algorithm_kind
+from fedmeta.options import parse_options
+
+FIXED = (
+    "task",
+    "transductive",
+    "dtype",
+    "validation_clients",
+    "test_clients",
+    "evaluation",
+)
+"""Keys that all arms share: with another value, an arm's results would answer another question."""
+NETWORK = ("model", "network")
+"""Keys that all arms share but those that are about another network."""
+TRAINING_DATA = ("partition", "alpha", "labels", "rotations")
+"""Keys of ``data`` that are about training clients alone."""
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """An arm with what it will run.
+
+    Attributes:
+        arm: The arm.
+        configs: A resolved config for each seed.
+    """
+
+    arm: Arm
+    configs: tuple[Config, ...]
+
+
+def plan_arms(
+    config: Config, arms: Sequence[Arm], seeds: Sequence[int], check: bool = True
+) -> list[ArmPlan]:
+    """Resolve and check every arm.
+
+    Args:
+        config: The experiment's config, not resolved: what its values imply differs from arm to arm.
+        arms: The arms.
+        seeds: A run for each.
+        check: Whether parts of the user's are tried on a tiny batch as well.
+
+    Raises:
+        ConfigError: If an arm cannot be, or could not be compared with the others.
+        DataError: If data cannot be read.
+    """
+    base = planning.resolve(config)
+    plans = []
+    for arm in arms:
+        try:
+            plan = ArmPlan(arm, tuple(_resolved(config, base, arm, seed) for seed in seeds))
+            planning.check(plan.configs[0], check)
+        except UsageError as error:
+            text = str(error)
+            named = text if text.startswith("arm '") else f"arm '{arm.name}': {text}"
+            raise type(error)(named) from None
+        plans.append(plan)
+    return plans
+
+
+def budget(config: Config) -> int:
+    """Return the training tasks of a run."""
+    return config.rounds * tasks_a_round(config)
+
+
+def tasks_a_round(config: Config) -> int:
+    """Return the training tasks of a round."""
+    return config.cohort * config.tasks_per_client * config.local_steps
+
+
+def inner_steps_a_task(config: Config) -> int:
+    """Return how often training steps on a task; without an inner loop it takes one gradient."""
+    return int(config.learner.get("inner_steps", 1))
+
+
+def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> Config:
+    _refuse(arm.settings)
+    values = config.model_dump() | {"compare": {}, "seed": seed}
+    algorithm = arm.settings.get("algorithm", config.algorithm)
+    if algorithm != config.algorithm:
+        known = algorithm_kind(str(algorithm)).Options.model_fields
+        values["learner"] = {key: value for key, value in base.learner.items() if key in known}
+    values = merge(values, arm.settings)
+    if "rounds" not in arm.settings:
+        values["rounds"] = _rounds(base, parse_options(Config, values))
+    wanted = parse_options(Config, values)
+    track = max(1, wanted.rounds // base.compare.points)
+    values = merge(values, {"evaluation.track": track, "workers": 1})
+    resolved = planning.resolve(parse_options(Config, values))
+    for key in _differences(base, resolved, FIXED if arm.own_network else (*NETWORK, *FIXED)):
+        raise ConfigError(
+            f"{key} differs from the experiment's: all arms must have the same model, test tasks "
+            "and evaluation to be comparable"
+        )
+    return resolved
+
+
+def _refuse(settings: Mapping[str, Any]) -> None:
+    for key in settings:
+        if key == "seed":
+            raise ConfigError("seed: all arms have the same seeds; set the first by -s seed=N")
+        if key.split(".")[0] == "compare":
+            raise ConfigError(f"{key}: an arm cannot change how arms are compared")
+
+
+def _rounds(base: Config, arm: Config) -> int:
+    tasks, each = budget(base), tasks_a_round(arm)
+    if tasks % each == 0:
+        return tasks // each
+    unit = each // math.gcd(tasks_a_round(base), each)
+    below = base.rounds // unit * unit
+    near = " or ".join(str(rounds) for rounds in (below, below + unit) if rounds)
+    raise ConfigError(
+        f"{tasks} training tasks are no whole number of rounds of {each}: set the experiment's rounds "
+        f"to {near} (now {base.rounds}), or the arm's own"
+    )
+
+
+def _differences(base: Config, arm: Config, fixed: Sequence[str]) -> Iterator[str]:
+    """Yield the keys that make results incomparable: of `fixed`, and of ``data``."""
+    for key in fixed:
+        one, other = getattr(base, key), getattr(arm, key)
+        if key == "evaluation":
+            other = other.model_copy(update={"track": one.track})
+        if one != other:
+            yield key if key != "evaluation" else _evaluation_key(one, other)
+    for key in sorted({*base.data, *arm.data}):
+        training = key in TRAINING_DATA or (key in ("shots", "queries") and f"test_{key}" in base.data)
+        if not training and base.data.get(key) != arm.data.get(key):
+            yield f"data.{key}"
+
+
+def _evaluation_key(one: Any, other: Any) -> str:
+    differing = (name for name in type(one).model_fields if getattr(one, name) != getattr(other, name))
+    return f"evaluation.{next(differing)}"

@@ -1,0 +1,171 @@
+"""Reads a finished run's test results and training costs."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.federation import counting_missing
+
+Measure = Literal["accuracy", "loss"]
+
+_OVER_TASKS: Mapping[Measure, str] = {"accuracy": "tasks_ci95", "loss": "loss_tasks_ci95"}
+"""The field with the interval over tasks."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The test clients in the middle of a run.
+
+    Attributes:
+        round: After which round.
+        tasks: Training tasks until then.
+        bytes: Sent until then, down and up.
+        values: The measure by adaptation step, infinite as in `Tested`; clients that did not answer
+            count as the worst.
+        ci95: Half its 95% interval over clients by adaptation step; None: not known.
+    """
+
+    round: int
+    tasks: int
+    bytes: int
+    values: Mapping[int, float]
+    ci95: Mapping[int, float | None]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Some test clients after an adaptation step.
+
+    Attributes:
+        value: Mean of the measure over their tasks; infinite if the loss of one is.
+        tasks: How many tasks.
+        tasks_ci95: Half its 95% interval over tasks; None: not known.
+        diverged: Tasks that diverged, which count as the worst; None: the run is of a version that left
+            them out.
+    """
+
+    value: float
+    tasks: int
+    tasks_ci95: float | None
+    diverged: int | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run in numbers.
+
+    Attributes:
+        final: The final test by adaptation step.
+        clients: The same of each client that answered, by its id; empty where the run does not tell.
+        looks: Along the run.
+        wall_seconds: Time spent.
+        tasks: Training tasks that entered the model.
+        bytes_down: Bytes to clients.
+        bytes_up: Bytes from them.
+    """
+
+    final: Mapping[int, Tested]
+    clients: Mapping[int, Mapping[int, Tested]]
+    looks: tuple[Look, ...]
+    wall_seconds: float
+    tasks: int
+    bytes_down: int
+    bytes_up: int
+
+    def only(self, clients: frozenset[int]) -> "Measured":
+        """Return the run as tested on some of its clients alone."""
+        kept = {client: steps for client, steps in self.clients.items() if client in clients}
+        if len(kept) == len(self.clients):
+            return self
+        final = {step: _pooled([steps[step] for steps in kept.values()]) for step in self.final}
+        return replace(self, final=final, clients=kept)
+
+    def of_clients(self, step: int) -> list[float]:
+        """Return each client's value, in the order of their ids."""
+        return [self.clients[client][step].value for client in sorted(self.clients)]
+
+
+@lru_cache(maxsize=1024)
+def read(path: Path, measure: Measure) -> Measured:
+    """Read the numbers of a finished run; its files do not change any more.
+
+    Raises:
+        UsageError: If a file is damaged.
+    """
+    folder = RunFolder(path)
+    info, rows = folder.info, folder.metrics()
+    tested = folder.test() if (path / "test.jsonl").exists() else []
+    tasks = list(accumulate(row["tasks"] for row in rows))
+    sent = list(accumulate(row["bytes_down"] + row["bytes_up"] for row in rows))
+    looks = tuple(
+        Look(row["round"], tasks[i], sent[i], *_looked(row["test"], measure))
+        for i, row in enumerate(rows)
+        if row["test"]
+    )
+    if not rows:
+        # Without rounds the final test is what can be seen before any.
+        looks = (Look(0, 0, 0, *_looked(info["final"], measure)),)
+    return Measured(
+        final=_by_step(info["final"], measure),
+        clients={row["client"]: _by_step(row["steps"], measure) for row in tested},
+        looks=looks,
+        wall_seconds=info["wall_seconds"],
+        tasks=sum(row["tasks"] for row in rows),
+        bytes_down=sum(row["bytes_down"] for row in rows),
+        bytes_up=sum(row["bytes_up"] for row in rows),
+    )
+
+
+def _by_step(steps: Iterable[Mapping[str, Any]], measure: Measure) -> dict[int, Tested]:
+    half = _OVER_TASKS[measure]
+    return {
+        s["step"]: Tested(_or_infinite(s[measure]), s["tasks"], s.get(half), s.get("diverged"))
+        for s in steps
+    }
+
+
+def _or_infinite(value: float | None) -> float:
+    # Files of before this was settled say NaN.
+    return value if value is not None and math.isfinite(value) else math.inf
+
+
+def _looked(
+    steps: Iterable[Mapping[str, Any]], measure: Measure
+) -> tuple[dict[int, float], dict[int, float | None]]:
+    values, halves = {}, {}
+    for s in steps:
+        answered, asked = s.get("clients", 0), s.get("clients_asked", 0)
+        value = counting_missing(s[measure], measure == "accuracy", answered, asked)
+        values[s["step"]] = _or_infinite(value)
+        # A version before this one had no interval over clients, and no such field.
+        halves[s["step"]] = s["ci95"] if answered == asked > 0 else None
+    return values, halves
+
+
+def _pooled(clients: Sequence[Tested]) -> Tested:
+    tasks = sum(one.tasks for one in clients)
+    mean = math.fsum(one.value * one.tasks for one in clients) / tasks if tasks else math.inf
+    diverged = [one.diverged for one in clients if one.diverged is not None]
+    return Tested(mean, tasks, None, sum(diverged) if diverged else None)
+
+
+Runs = Sequence[Measured | None]
+"""An arm's runs by seed; None for one that is not finished."""
+
+
+def on_common_clients(arms: Sequence[Runs]) -> list[list[Measured | None]]:
+    """Return the runs of all arms, those of a seed as tested on the clients that answered in each.
+
+    An arm must not look better than another because a client with hard tasks did not answer there.
+    """
+    columns = []
+    for seed in zip(*arms, strict=True):
+        answered = [frozenset(run.clients) for run in seed if run and run.clients]
+        common = frozenset.intersection(*answered) if answered else frozenset()
+        columns.append([run.only(common) if run and run.clients else run for run in seed])
+    return [list(arm) for arm in zip(*columns, strict=True)]

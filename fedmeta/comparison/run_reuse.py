@@ -1,0 +1,183 @@
+"""Finds finished and begun runs that a comparison can use again."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from fedmeta.config import Config
+from fedmeta.config.trust import link_out_of, stranger
+from fedmeta.errors import UsageError
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.identity import (
+    Made,
+    data_of,
+    difference,
+    entries,
+    made_with,
+    replies_can_be_late,
+)
+
+NEUTRAL = {"description", "workers", "timeout", "checkpoint_every", "tracking", "compare"}
+"""Keys that change nothing about what a run computes; of the timeout, where no reply can be late."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is or will be.
+
+    Attributes:
+        path: Its folder.
+        state: ``finished``: nothing to do; ``begun``: to be resumed; ``free``: nothing is there.
+    """
+
+    path: Path
+    state: Literal["finished", "begun", "free"]
+
+
+def essence(config: Config) -> str:
+    """Return what a config computes, as text: equal for configs whose runs are equal.
+
+    Given the same code and data, of which `fedmeta.experiment.identity` keeps account.
+    """
+    neutral = NEUTRAL - {"timeout"} if replies_can_be_late(config) else NEUTRAL
+    return json.dumps(config.model_dump(mode="json", exclude=neutral), sort_keys=True)
+
+
+class Finder:
+    """Finds the folder for each run of a comparison; nothing is overwritten, damage is never trusted.
+
+    Args:
+        folder: The comparison's folder.
+        note: Called with a line about each folder that was passed over.
+    """
+
+    def __init__(self, folder: Path, note: Note) -> None:
+        self.folder = folder
+        self.note = note
+        self._taken: set[Path] = set()
+        self._made: dict[str, Made] = {}
+        self._data: dict[str, str | None] = {}
+
+    def made(self, config: Config) -> Made:
+        """Return what a run of a config would be made with now.
+
+        Raises:
+            ConfigError: If a user's file was edited after this process imported it.
+            DataError: If the data cannot be read.
+        """
+        what = essence(config)
+        if what not in self._made:
+            # Of a family that cannot digest its data itself, this builds it: once for all arms alike.
+            about = {"task", "data", "clients", "validation_clients", "test_clients", "seed"}
+            key = config.model_dump_json(include=about)
+            if key not in self._data:
+                self._data[key] = data_of(config)
+            self._made[what] = made_with(config, self._data[key])
+        return self._made[what]
+
+    def find(self, name: str, config: Config) -> Place:
+        """Return where a run of a config belongs, `name` being its name within the comparison."""
+        wanted = essence(config)
+        own = next(self._own(name, config, wanted))
+        if own.state != "finished":
+            for path in self._finished.get(wanted, []):
+                problem = self._trouble(RunFolder(path), config)
+                if problem is None:
+                    return Place(path, "finished")
+                self.note(f"{path}: {problem}: not used")
+        self._taken.add(own.path)
+        return own
+
+    def _own(self, name: str, config: Config, wanted: str) -> Iterator[Place]:
+        number = 1
+        while True:
+            path = self.folder / (name if number == 1 else f"{name}-{number}")
+            number += 1
+            if path in self._taken:
+                continue
+            if not path.exists():
+                yield Place(path, "free")
+                continue
+            folder = RunFolder(path)
+            try:
+                if essence(folder.config) != wanted:
+                    continue
+            except UsageError as error:
+                self.note(f"{error}: the run is made again beside it")
+                continue
+            finished = folder.status == "finished"
+            problem = self._trouble(folder, config) if finished else self._begun_trouble(folder, config)
+            if problem is None:
+                yield Place(path, "finished" if finished else "begun")
+            else:
+                self.note(f"{path}: {problem}: the run is made again beside it")
+
+    def _trouble(self, folder: RunFolder, config: Config) -> str | None:
+        """Return why a finished run cannot be used; None if it can."""
+        if link := link_out_of(folder.path):
+            return f"{link} is a link that leads out of the folder"
+        return damage(folder, config) or difference(entries(folder.info), self.made(config))
+
+    def _begun_trouble(self, folder: RunFolder, config: Config) -> str | None:
+        """Return why a run that was cut short cannot be gone on with; None if it can."""
+        if problem := stranger(folder.path, config) or begun_damage(folder):
+            return problem
+        # Without a checkpoint nothing is kept, so it does not matter what that was made with.
+        kept = folder.checkpoints.rounds()
+        return difference(entries(folder.info), self.made(config)) if kept else None
+
+    @cached_property
+    def _finished(self) -> dict[str, list[Path]]:
+        """Finished runs beside the comparison and in other ones, by what they compute."""
+        found: dict[str, list[Path]] = {}
+        beside = self.folder.parent
+        for pattern in ("*/config.toml", "*/*/config.toml"):
+            for file in sorted(beside.glob(pattern)):
+                folder = RunFolder(file.parent)
+                if folder.path.parent == self.folder or folder.status != "finished":
+                    continue
+                try:
+                    found.setdefault(essence(folder.config), []).append(folder.path)
+                except UsageError:
+                    # Of another version, or damaged: as good as not there.
+                    continue
+        return found
+
+
+def damage(folder: RunFolder, config: Config) -> str | None:
+    """Return why a finished run's files cannot be trusted; None if they can."""
+    try:
+        rows = folder.metrics()
+        complete = [row["round"] for row in rows] == list(range(1, config.rounds + 1))
+        tested = [step["step"] for step in folder.info["final"]] == list(config.evaluation.steps)
+        for step in (step for row in rows for step in row["test"] or ()):
+            # The mean of a loss that is infinite is null, where tasks diverged.
+            float("inf" if step["loss"] is None and step["diverged"] else step["loss"])
+        if (folder.path / "test.jsonl").exists():
+            folder.test()
+    except UsageError as error:
+        return str(error).removeprefix(f"{folder.path}/")
+    except (KeyError, TypeError):
+        return "metrics.jsonl or run.json lacks fields"
+    except (ValueError, OverflowError):
+        return "metrics.jsonl holds a loss that is no number"
+    if not complete:
+        return "metrics.jsonl does not hold every round"
+    return None if tested else "run.json does not hold every result"
+
+
+def begun_damage(folder: RunFolder) -> str | None:
+    """Return why a run that was cut short cannot be gone on with; None if it can."""
+    if folder.status == "unreadable":
+        return "run.json is damaged"
+    try:
+        folder.metrics()
+        folder.clients()
+    except UsageError as error:
+        return str(error).removeprefix(f"{folder.path}/")
+    return None

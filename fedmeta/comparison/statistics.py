@@ -1,0 +1,178 @@
+"""Means and confidence intervals over seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedmeta.comparison.results import Look, Measure, Measured, Runs
+from fedmeta.federation import clustered_half_width
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over independent repetitions.
+
+    Attributes:
+        mean: Over those that have a value; None if none has, or if one is not finite.
+        ci95: Half the 95% confidence interval; None below two values.
+        values: By repetition; None where there is no finite one.
+    """
+
+    mean: float | None
+    ci95: float | None
+    values: tuple[float | None, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as plain values."""
+        return {"mean": self.mean, "ci95": self.ci95, "values": list(self.values)}
+
+
+def estimate(values: Sequence[float | None]) -> Estimate:
+    """Return the mean and its 95% interval by Student's t, ``t_{0.975, n-1} s / sqrt(n)``.
+
+    Seeds are the independent repetitions: a run's tasks and clients share a trained model, so that their
+    own scatter says nothing about training it anew.
+
+    Args:
+        values: By seed; None where a seed has no value, as its run is not finished. One that is not
+            finite, as the loss of a run whose tasks diverged, is not left out: there is no mean then.
+    """
+    known = [value for value in values if value is not None]
+    finite = tuple(None if value is None or not math.isfinite(value) else value for value in values)
+    if not known or len(known) > sum(value is not None for value in finite):
+        return Estimate(None, None, finite)
+    mean = math.fsum(known) / len(known)
+    half = clustered_half_width([(value - mean) / len(known) for value in known])
+    return Estimate(mean, half, finite)
+
+
+def paired(values: Sequence[float | None], reference: Sequence[float | None]) -> Estimate:
+    """Return the mean difference ``values - reference`` seed by seed, with its 95% interval.
+
+    What a seed does to both, such as easier test tasks, cancels in its difference.
+    """
+    return estimate(
+        [
+            None if one is None or other is None else one - other
+            for one, other in zip(values, reference, strict=True)
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be reached.
+
+    Attributes:
+        value: Of the measure.
+        step: Adaptation steps that it is measured after.
+        why: Where it comes from.
+    """
+
+    value: float
+    step: int
+    why: str
+
+    def reached(self, value: float, measure: Measure) -> bool:
+        """Return whether a value is at the target or beyond."""
+        if not math.isfinite(value):
+            return False
+        return value >= self.value if measure == "accuracy" else value <= self.value
+
+
+def final(runs: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the final test by adaptation step, over seeds; of one seed, with the interval over clients.
+
+    ``clients_ci95``, ``tasks_ci95`` and ``diverged`` are by seed.
+    """
+    found = []
+    for step in steps:
+        mean = estimate(_at(runs, step))
+        over_clients = [estimate(run.of_clients(step)).ci95 if run else None for run in runs]
+        if len(runs) == 1:
+            mean = replace(mean, ci95=over_clients[0])
+        beside = {
+            "clients_ci95": over_clients,
+            "tasks_ci95": [run.final[step].tasks_ci95 if run else None for run in runs],
+            "diverged": [run.final[step].diverged if run else None for run in runs],
+        }
+        found.append({"step": step, **mean.to_json(), **beside})
+    return found
+
+
+def difference(runs: Runs, reference: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the final test less that of a reference arm, by adaptation step, paired by seed.
+
+    Of one seed, the interval is over its test clients, paired by client.
+    """
+    return [{"step": step, **_difference(runs, reference, step).to_json()} for step in steps]
+
+
+def _difference(runs: Runs, reference: Runs, step: int) -> Estimate:
+    over_seeds = paired(_at(runs, step), _at(reference, step))
+    own, other = runs[0], reference[0]
+    if len(runs) > 1 or own is None or other is None or own.clients.keys() != other.clients.keys():
+        return over_seeds
+    over_clients = paired(own.of_clients(step), other.of_clients(step))
+    return replace(over_seeds, ci95=over_clients.ci95)
+
+
+def totals(runs: Runs) -> dict[str, Any]:
+    """Return what the runs cost."""
+    return {
+        "wall_seconds": estimate(_of(runs, lambda run: run.wall_seconds)).to_json(),
+        "bytes_down": estimate(_of(runs, lambda run: run.bytes_down)).mean,
+        "bytes_up": estimate(_of(runs, lambda run: run.bytes_up)).mean,
+    }
+
+
+def to_target(runs: Runs, target: Target, measure: Measure) -> dict[str, Any]:
+    """Return the rounds and bytes until each run first reached the target."""
+    first = [_first(run, target, measure) for run in runs]
+    return {
+        "reached": sum(look is not None for look in first),
+        "rounds": estimate([look.round if look else None for look in first]).to_json(),
+        "bytes": estimate([look.bytes if look else None for look in first]).to_json(),
+    }
+
+
+def _first(run: Measured | None, target: Target, measure: Measure) -> Look | None:
+    looks = run.looks if run else ()
+    return next((look for look in looks if target.reached(look.values[target.step], measure)), None)
+
+
+def curve(runs: Runs, step: int) -> list[dict[str, Any]]:
+    """Return the looks at an adaptation step, over the seeds that are finished; see `final`."""
+    finished = [run.looks for run in runs if run]
+    points = []
+    for looks in zip(*finished, strict=False):
+        values = estimate([look.values[step] for look in looks])
+        points.append(
+            {
+                "round": looks[0].round,
+                "tasks": estimate([look.tasks for look in looks]).mean,
+                "bytes": estimate([look.bytes for look in looks]).mean,
+                "mean": values.mean,
+                "ci95": values.ci95 if len(runs) > 1 else looks[0].ci95[step],
+            }
+        )
+    return points
+
+
+def mean_tasks(runs: Runs) -> float | None:
+    """Return the training tasks of a run, over seeds."""
+    return estimate(_of(runs, lambda run: run.tasks)).mean
+
+
+def mean_final(runs: Runs, step: int) -> float | None:
+    """Return the final measure at an adaptation step, over seeds."""
+    return estimate(_at(runs, step)).mean
+
+
+def _at(runs: Runs, step: int) -> list[float | None]:
+    return [None if run is None else run.final[step].value for run in runs]
+
+
+def _of(runs: Runs, value: Callable[[Measured], float]) -> list[float | None]:
+    return [None if run is None else value(run) for run in runs]

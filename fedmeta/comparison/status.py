@@ -1,0 +1,286 @@
+"""Tracks a comparison's progress and writes ``compare.json``."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from fedmeta.comparison import statistics
+from fedmeta.comparison.plans import ArmPlan, budget, inner_steps_a_task
+from fedmeta.comparison.results import Measure, Measured, Runs, on_common_clients, read
+from fedmeta.comparison.run_reuse import Place
+from fedmeta.comparison.statistics import Target
+from fedmeta.config import Config
+from fedmeta.experiment.identity import Made
+from fedmeta.files import finite, read_json, to_json, write_atomically
+
+Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a comparison asks.
+
+    Attributes:
+        base: The resolved config of the experiment.
+        measure: What test clients are measured by.
+    """
+
+    base: Config
+    measure: Measure
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Adaptation steps that results are given for."""
+        return self.base.evaluation.steps
+
+    @property
+    def step(self) -> int:
+        """The adaptation step that the target and the curves are about."""
+        step = self.base.compare.step
+        return self.steps[-1] if step is None else step
+
+
+@dataclass
+class Job:
+    """A run, which arms that come to the same config share.
+
+    Attributes:
+        name: Of the arm and seed that it was made for.
+        config: Its resolved config.
+        made: What it is made with.
+        place: Its folder, and whether there is something in it.
+        status: How it stands.
+        error: Why it failed.
+    """
+
+    name: str
+    config: Config
+    made: Made
+    place: Place
+    status: Status
+    error: str | None = None
+
+    @property
+    def cost(self) -> float:
+        """About how long it takes beside others: gradients through the model.
+
+        With an optimizer for each client, a round took three times as long on digits.
+        """
+        optimizers = 3.0 if self.config.training == "local" else 1.0
+        return budget(self.config) * (1 + inner_steps_a_task(self.config)) * optimizers
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An arm's run of one seed.
+
+    Attributes:
+        job: What is run; of several arms perhaps.
+        reused: Whether it was not made for this arm, or was finished before.
+    """
+
+    job: Job
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Side:
+    """An arm of the comparison.
+
+    Attributes:
+        plan: The arm and its configs.
+        entries: Its run for each seed.
+    """
+
+    plan: ArmPlan
+    entries: tuple[Entry, ...]
+
+    @property
+    def status(self) -> Status:
+        """How the arm stands as a whole."""
+        found = {entry.job.status for entry in self.entries}
+        if "running" in found:
+            return "running"
+        if found <= {"finished", "failed"}:
+            return "failed" if "failed" in found else "finished"
+        return "waiting"
+
+    @property
+    def error(self) -> str | None:
+        """Why its first failed run failed."""
+        errors = (f"seed {e.job.config.seed}: {e.job.error}" for e in self.entries if e.job.error)
+        return next(errors, None)
+
+    @property
+    def config(self) -> Config:
+        """The config of its first seed."""
+        return self.plan.configs[0]
+
+    def runs(self, measure: Measure) -> list[Measured | None]:
+        """Return its finished runs by seed."""
+        return [
+            read(entry.job.place.path, measure) if entry.job.status == "finished" else None
+            for entry in self.entries
+        ]
+
+
+COMPARE = "compare.json"
+REFERENCE = "centralized"
+"""The arm that the target is a share of, where it is compared."""
+
+
+class Board:
+    """A comparison's state, and its file.
+
+    Args:
+        folder: The comparison's folder.
+        question: What is asked.
+        sides: The arms.
+        about: First entries of the file: experiment, command, versions.
+    """
+
+    def __init__(
+        self, folder: Path, question: Question, sides: Sequence[Side], about: Mapping[str, Any]
+    ) -> None:
+        self.folder = folder
+        self.question = question
+        self.sides = tuple(sides)
+        self.about = dict(about)
+        self.status: Status = "running"
+        self._began = time.monotonic()
+        self._started = _now()
+        self._spent = self._spent_before()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every run once, in the order of arms and seeds."""
+        return list({id(e.job): e.job for side in self.sides for e in side.entries}.values())
+
+    @property
+    def failures(self) -> Iterator[str]:
+        """A line about each run that failed."""
+        return (f"{job.name}: {job.error}" for job in self.jobs if job.status == "failed")
+
+    def write(self) -> dict[str, Any]:
+        """Replace ``compare.json``, and return what it holds.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        data: dict[str, Any] = finite(self.data())
+        write_atomically(self.folder / COMPARE, to_json(data, indent=1, default=str).encode())
+        return data
+
+    def data(self) -> dict[str, Any]:
+        """Return the comparison as plain values."""
+        measure = self.question.measure
+        runs = on_common_clients([side.runs(measure) for side in self.sides])
+        target = self._target(runs, measure)
+        return {
+            "kind": "compare",
+            "version": 1,
+            **self.about,
+            "status": self.status,
+            "started": self._started,
+            "ended": None if self.status == "running" else _now(),
+            "wall_seconds": round(self._spent + time.monotonic() - self._began, 3),
+            "seeds": [config.seed for config in self.sides[0].plan.configs],
+            "steps": list(self.question.steps),
+            "measure": measure,
+            "test_clients": self.question.base.test_clients,
+            "interval": "seeds" if len(self.sides[0].entries) > 1 else "clients",
+            "target": vars(target) if target else None,
+            "arms": [
+                self._arm(side, own, runs[0] if place else None, partial(_to_target, target, measure))
+                for place, (side, own) in enumerate(zip(self.sides, runs, strict=True))
+            ],
+        }
+
+    def _arm(
+        self,
+        side: Side,
+        runs: Runs,
+        reference: Runs | None,
+        to_target: Any,
+    ) -> dict[str, Any]:
+        config = side.config
+        tasks = statistics.mean_tasks(runs)
+        planned = budget(config)
+        used = planned if tasks is None else tasks
+        return {
+            "name": side.plan.arm.name,
+            "what": side.plan.arm.what,
+            "settings": dict(side.plan.arm.settings),
+            "status": side.status,
+            "error": side.error,
+            "runs": [self._run(entry) for entry in side.entries],
+            "clients": [len(run.clients) if run and run.clients else None for run in runs],
+            "final": statistics.final(runs, self.question.steps),
+            "difference": statistics.difference(runs, reference, self.question.steps)
+            if reference
+            else None,
+            "rounds": config.rounds,
+            "tasks": used,
+            "inner_steps": used * inner_steps_a_task(config),
+            "local_steps": config.local_steps,
+            **statistics.totals(runs),
+            "to_target": to_target(runs),
+            "curve": statistics.curve(runs, self.question.step),
+        }
+
+    def _run(self, entry: Entry) -> dict[str, Any]:
+        job = entry.job
+        return {
+            "seed": job.config.seed,
+            "run": os.path.relpath(job.place.path, self.folder),
+            "status": job.status,
+            "reused": entry.reused,
+            "error": job.error,
+        }
+
+    def _target(self, runs: Sequence[Runs], measure: Measure) -> Target | None:
+        wanted = self.question.base.compare
+        if wanted.target is not None:
+            return Target(wanted.target, self.question.step, "compare.target of the config")
+        names = [side.plan.arm.name for side in self.sides]
+        place = names.index(REFERENCE) if REFERENCE in names else 0
+        final = statistics.mean_final(runs[place], self.question.step)
+        if final is None:
+            return None
+        share = f"{wanted.share:.4g}"
+        if measure == "accuracy":
+            why = f"{100 * wanted.share:.4g}% of {names[place]}'s final accuracy"
+            return Target(final * wanted.share, self.question.step, why)
+        return Target(
+            final / wanted.share, self.question.step, f"{names[place]}'s final loss divided by {share}"
+        )
+
+    def _spent_before(self) -> float:
+        """Return the time that this comparison took so far, if an earlier process did not finish it."""
+        data = written(self.folder)
+        seconds = data.get("wall_seconds")
+        if data.get("status") == "finished" or not isinstance(seconds, float):
+            return 0.0
+        return seconds
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
+    try:
+        data = read_json(folder / COMPARE)
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _to_target(target: Target | None, measure: Measure, runs: Runs) -> dict[str, Any] | None:
+    return statistics.to_target(runs, target, measure) if target else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

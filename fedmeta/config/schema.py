@@ -1,0 +1,279 @@
+"""Config keys: types, defaults, meanings, and checks of what must fit together."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from fedmeta.chain.options import MOST_TOKENS, ChainOptions
+from fedmeta.federation import (
+    AggregationOptions,
+    DeploymentOptions,
+    FaultOptions,
+    GateOptions,
+    RayOptions,
+    ServerOptions,
+)
+from fedmeta.incentives.options import IncentiveOptions
+from fedmeta.options import Options, attribute_docs
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class CompareOptions(Options):
+    """How `fedmeta compare` judges, and its arms; a run alone takes no notice of it.
+
+    Attributes:
+        target: Accuracy, in regression loss, to reach; None: a share of the reference arm's final one.
+        share: That share of an accuracy; a loss is divided by it.
+        step: Adaptation step that the target is about; None: the last of evaluation.steps.
+        points: Looks at the test clients along a run.
+        arms: Settings by name: they change an arm that comes with fedmeta, or make a new one.
+    """
+
+    target: float | None = None
+    share: float = Field(0.95, gt=0, le=1)
+    step: int | None = Field(None, ge=0)
+    points: int = Field(25, ge=1)
+    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("arms")
+    @classmethod
+    def _plain_names(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in arms:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"an arm's name is of letters, digits, - and _, unlike {name!r}")
+        return arms
+
+
+class EvaluationOptions(Options):
+    """How held-out clients are evaluated.
+
+    Attributes:
+        tasks: Tasks that each held-out client is tested on.
+        steps: Adaptation steps to report.
+        every: Rounds between evaluations of the validation clients; 0: never.
+        track: Rounds between looks at the test clients, for curves alone: nothing is chosen by them;
+            0: never.
+        track_tasks: Tasks of each test client in such a look.
+    """
+
+    tasks: int = Field(100, ge=2)
+    steps: tuple[int, ...] = Field((0, 1, 3, 5, 10), strict=False)
+    every: int = Field(0, ge=0)
+    track: int = Field(0, ge=0)
+    track_tasks: int = Field(20, ge=2)
+
+    @field_validator("steps")
+    @classmethod
+    def _increasing(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if not steps or steps[0] < 0 or sorted(set(steps)) != list(steps):
+            raise ValueError("must be increasing step counts from 0 on")
+        return steps
+
+
+class Config(Options):
+    """A run is a function of these values and nothing else.
+
+    Attributes:
+        description: What the experiment shows.
+        task: Task family: a name or a dotted path.
+        algorithm: Meta-learning algorithm: a name or a dotted path.
+        training: Who learns together: ``federated``, clients through a server; ``centralized``, one
+            learner with the tasks of all; ``local``, each client alone.
+        model: Network: a name, or the dotted path of a torch.nn.Module.
+        rounds: Federated rounds; 0: the initial state is tested as it is drawn.
+        clients: All clients, those held out included.
+        validation_clients: Clients held out to choose by.
+        test_clients: Clients held out to report on.
+        cohort: Training clients a round.
+        oversample: Training clients asked beyond the cohort; the first ``cohort`` sound replies count.
+        quorum: Admitted replies a round needs; 0: half the cohort.
+        timeout: Seconds to wait for a round's replies.
+        tasks_per_client: Tasks of each client and local step.
+        local_steps: Meta-steps a client takes before it replies.
+        local_lr: Step size of those local meta-steps.
+        transductive: Batch norm takes statistics from the query set.
+        dtype: Of state and updates.
+        engine: Where clients run: ``vector``, in this process; ``ray``, Flower's simulation engine;
+            ``deployment``, SuperNodes of a SuperLink.
+        workers: Processes that compute chunks.
+        compile: Compile the task updates (needs a C++ compiler).
+        tracking: Where metrics go besides the run's folder; each needs its extra.
+        seed: Of everything random.
+        checkpoint_every: Rounds between checkpoints.
+        data: Options of the task family.
+        network: Options of the model.
+        learner: Options of the algorithm.
+        server: The server's optimizer.
+        gate: What a reply must satisfy.
+        aggregation: How admitted updates become one.
+        mods: Flower mods around the training of every client, by dotted path, the outermost first.
+        behaviours: Clients that do not do their part: tables of kind, clients and options.
+        faults: What goes wrong by plan.
+        evaluation: Of held-out clients.
+        incentives: What updates are worth.
+        chain: The optional ledger.
+        compare: Of `fedmeta compare` alone.
+    """
+
+    description: str = ""
+    task: str
+    algorithm: str
+    model: str
+    training: Literal["federated", "centralized", "local"] = "federated"
+    rounds: int = Field(ge=0)
+    clients: int
+    validation_clients: int = Field(0, ge=0)
+    test_clients: int = Field(0, ge=0)
+    cohort: int = Field(ge=1)
+    oversample: int = Field(0, ge=0)
+    quorum: int = Field(0, ge=0)
+    timeout: float = Field(600.0, gt=0)
+    tasks_per_client: int = Field(1, ge=1)
+    local_steps: int = Field(1, ge=1)
+    local_lr: float = Field(0.01, gt=0)
+    transductive: bool = True
+    dtype: Literal["float32", "float64"] = "float32"
+    engine: Literal["vector", "ray", "deployment"] = "vector"
+    workers: int | Literal["auto"] = "auto"
+    compile: bool = False
+    tracking: Literal["none", "tensorboard", "mlflow"] = "none"
+    seed: int = Field(0, ge=0, lt=2**63)
+    checkpoint_every: int = Field(1, ge=1)
+    data: dict[str, Any] = Field(default_factory=dict)
+    network: dict[str, Any] = Field(default_factory=dict)
+    learner: dict[str, Any] = Field(default_factory=dict)
+    server: ServerOptions = ServerOptions()
+    gate: GateOptions = GateOptions()
+    aggregation: AggregationOptions = AggregationOptions()
+    mods: tuple[str, ...] = Field((), strict=False)
+    behaviours: list[dict[str, Any]] = Field(default_factory=list)
+    faults: FaultOptions = FaultOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+    incentives: IncentiveOptions = IncentiveOptions()
+    chain: ChainOptions = ChainOptions()
+    ray: RayOptions = RayOptions()
+    deployment: DeploymentOptions = DeploymentOptions()
+    compare: CompareOptions = CompareOptions()
+
+    @field_validator("clients")
+    @classmethod
+    def _some_clients(cls, clients: int) -> int:
+        if clients < 1:
+            raise ValueError("a federation needs at least one client")
+        return clients
+
+    @field_validator("workers")
+    @classmethod
+    def _some_workers(cls, workers: int | str) -> int | str:
+        if isinstance(workers, int) and workers < 1:
+            raise ValueError("must be 'auto' or at least 1")
+        return workers
+
+    @model_validator(mode="after")
+    def _cohort_fits(self) -> "Config":
+        training = self.clients - self.validation_clients - self.test_clients
+        if training < 1:
+            raise ValueError(
+                f"clients = {self.clients} leaves nobody to train: {self.validation_clients} are held "
+                f"out for validation and {self.test_clients} for test"
+            )
+        if self.cohort + self.oversample > training:
+            more = f" + oversample = {self.oversample}" if self.oversample else ""
+            raise ValueError(
+                f"cohort = {self.cohort}{more} is larger than the population of "
+                f"{training} training clients"
+            )
+        if self.quorum > self.cohort:
+            raise ValueError(f"quorum = {self.quorum} is larger than cohort = {self.cohort}")
+        if self.training == "federated":
+            self.aggregation.check(self.quorum or (self.cohort + 1) // 2, self.cohort)
+        if self.evaluation.every and not self.validation_clients:
+            raise ValueError("evaluation.every needs validation_clients of at least 1")
+        if self.evaluation.track and not self.test_clients:
+            raise ValueError("evaluation.track needs test_clients of at least 1")
+        return self
+
+    @model_validator(mode="after")
+    def _faults_can_be_played(self) -> "Config":
+        if self.engine != "vector" and "move" in self.faults.kinds:
+            raise ValueError(
+                f"faults: 'move' needs engine = 'vector': on '{self.engine}' a node's id is Flower's"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clients_can_sign(self) -> "Config":
+        if self.engine == "deployment" and self.chain.enabled and not self.deployment.roster:
+            raise ValueError(
+                "chain.provider: the nodes of a deployment sign with their own accounts: set "
+                "deployment.roster to the file that `fedmeta federation admit` wrote"
+            )
+        if self.engine == "deployment" and self.chain.enabled and self.chain.staking.enabled:
+            raise ValueError(
+                "chain.staking.enabled: the sponsor puts down the stakes, and the owners of nodes could "
+                "leave with them: not with engine = 'deployment'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _federation_is_there(self) -> "Config":
+        if self.training == "federated" and self.rounds:
+            return self
+        asked = {
+            "incentives.rule": self.incentives.rule != "none",
+            "chain.provider": self.chain.enabled,
+            "mods": bool(self.mods),
+            "behaviours": bool(self.behaviours),
+            "faults": self.faults.any,
+        }
+        why = f"training = '{self.training}' has no server and no replies"
+        if not self.rounds:
+            why = "with rounds = 0 nobody trains or replies"
+        for key in (key for key, is_asked in asked.items() if is_asked):
+            raise ValueError(f"{why}: unset {key}")
+        return self
+
+    @model_validator(mode="after")
+    def _pots_are_covered(self) -> "Config":
+        chain, rule = self.chain, self.incentives.rule
+        if self.incentives.needs_held_out and not self.validation_clients:
+            raise ValueError(
+                f"incentives.rule = '{rule}' needs validation_clients of at least 1, "
+                "whose tasks the server measures updates on"
+            )
+        if self.incentives.needs_held_out and self.aggregation.rule != "mean":
+            raise ValueError(
+                f"incentives.rule = '{rule}' measures means of updates: "
+                "it needs aggregation.rule = 'mean'"
+            )
+        if chain.enabled and chain.budget and chain.budget < chain.pot * self.rounds:
+            raise ValueError(
+                f"chain.budget = {chain.budget} is smaller than {self.rounds} pots of "
+                f"chain.pot = {chain.pot} tokens"
+            )
+        if chain.enabled and chain.pot * self.rounds > MOST_TOKENS:
+            raise ValueError(
+                f"chain.pot = {chain.pot} tokens in {self.rounds} rounds are more than the "
+                f"{MOST_TOKENS} that a campaign can hold"
+            )
+        return self
+
+
+def describe_keys() -> list[tuple[str, str, str]]:
+    """Return (key, default, meaning) of every key of the config, nested ones by dotted path."""
+    return list(_describe(Config, ""))
+
+
+def _describe(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    meanings = attribute_docs(kind)
+    for name, spec in kind.model_fields.items():
+        if isinstance(spec.annotation, type) and issubclass(spec.annotation, BaseModel):
+            yield from _describe(spec.annotation, f"{prefix}{name}.")
+            continue
+        default = "(required)"
+        if not spec.is_required():
+            default = str(spec.get_default(call_default_factory=True))
+        yield f"{prefix}{name}", default, meanings.get(name, "")

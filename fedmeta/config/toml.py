@@ -1,0 +1,167 @@
+"""Reads and writes configs as TOML, and applies settings by dotted key."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fedmeta.config.schema import Config
+from fedmeta.config.trust import require_named
+from fedmeta.errors import ConfigError
+from fedmeta.files import parse_toml, read_toml, reason
+from fedmeta.options import nearest, parse_options
+
+
+def simulations_folder() -> Path:
+    """Return the folder of the experiments that come with fedmeta."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_simulations"
+    return installed if installed.is_dir() else package.parent / "simulations"
+
+
+def experiment_names() -> list[str]:
+    """Return the names of the experiments that come with fedmeta."""
+    return sorted(path.stem for path in simulations_folder().glob("*.toml"))
+
+
+def find_experiment(name: str) -> Path:
+    """Return the file of an experiment: one of ours by name, or a path to a TOML file.
+
+    Raises:
+        ConfigError: If there is no such name or file.
+    """
+    if name in experiment_names():
+        return simulations_folder() / f"{name}.toml"
+    path = Path(name)
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        raise ConfigError(f"no experiment file at '{name}'{', but a folder' if path.is_dir() else ''}")
+    raise ConfigError(f"unknown experiment '{name}': {nearest(name, experiment_names())}")
+
+
+def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
+    """Read an experiment by name or path.
+
+    Args:
+        name: A name from `experiment_names`, or the path of a TOML file.
+        settings: Values that replace those of the file, by dotted key (``{"server.lr": 0.01}``).
+
+    Raises:
+        ConfigError: If it does not exist, is not TOML, or holds an unknown key or a bad value.
+        UsageError: If it lies in a run folder that was not made here, and names code or hosts.
+    """
+    path = find_experiment(name)
+    try:
+        values = read_toml(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {reason(error)}") from None
+    config = parse_options(Config, merge(values, settings or {}))
+    require_named(path, values, config, settings or {})
+    return config
+
+
+def read_fault_file(path: Path) -> dict[str, Any]:
+    """Read a file that holds the keys of a ``[faults]`` table, or such a table.
+
+    Raises:
+        ConfigError: If there is none, or it is not TOML; the nearest file beside it is named.
+    """
+    try:
+        values = read_toml(path)
+    except FileNotFoundError:
+        beside = [other.name for other in path.parent.glob("*.toml")]
+        hint = f": {nearest(path.name, beside)}" if beside else ""
+        raise ConfigError(f"no fault plan at '{path}'{hint}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {reason(error)}") from None
+    table = values.get("faults", values)
+    return dict(table) if isinstance(table, Mapping) else values
+
+
+def to_toml(config: Config) -> str:
+    """Write a config as TOML that `load_config` reads back as an equal one."""
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def from_toml(text: str) -> Config:
+    """Read back what `to_toml` wrote.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    try:
+        values = parse_toml(text)
+    except ValueError as error:
+        raise ConfigError(f"no config: {reason(error)}") from None
+    return parse_options(Config, values)
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    # TOML has no null; an absent key means the same to every option that may be None.
+    return {key: _value(value) for key, value in table.items() if value is not None}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(one) for one in value]
+    return _without_none(value) if isinstance(value, dict) else value
+
+
+def merge(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with each dotted key of `settings` replaced, in their order.
+
+    A table replaces the whole one that was there; keys below it may be set after it.
+
+    Raises:
+        ConfigError: If a dotted key goes through something that is no table, or a table would undo an
+            earlier setting of a key below it.
+    """
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    for place, (key, value) in enumerate(settings.items()):
+        for below in (one for one in list(settings)[:place] if one.startswith(f"{key}.")):
+            raise ConfigError(
+                f"'{key}' replaces the whole table, and '{below}' that was set before it would be lost: "
+                f"set '{below}' after it, or the keys of '{key}' one by one"
+            )
+        *tables, last = key.split(".")
+        here = merged
+        for depth, table in enumerate(tables):
+            inner = here.get(table, {})
+            if not isinstance(inner, Mapping):
+                path = ".".join(tables[: depth + 1])
+                raise ConfigError(f"unknown key '{key}': '{path}' is a value, not a table")
+            here[table] = here = dict(inner)
+        here[last] = value
+    return merged
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Parse ``key=value`` pairs of the command line; a value is TOML, or else plain text.
+
+    Raises:
+        ConfigError: If a pair has no ``=`` or no key, or its value goes on with another key.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"-s {pair}: expected key=value, such as -s rounds=100")
+        # Said again, a key counts where it was said last: a table before it does not undo it then.
+        settings.pop(key.strip(), None)
+        settings[key.strip()] = _parsed(key.strip(), text)
+    return settings
+
+
+def _parsed(key: str, text: str) -> Any:
+    try:
+        parsed = parse_toml(f"value = {text}")
+    except ValueError:
+        return text
+    value = parsed.pop("value")
+    for other in parsed:
+        raise ConfigError(
+            f"-s {key}: its value has a further line that sets '{other}': give each key an -s of its own"
+        )
+    return value

@@ -1,0 +1,237 @@
+"""`run()` and `resume()`."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedmeta.config import Config, load_config, merge, seals, trust
+from fedmeta.errors import ConfigError, UsageError
+from fedmeta.experiment import parts as planning
+from fedmeta.experiment.engines import ENGINE_KEYS, require_engine
+from fedmeta.experiment.execute import execute
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.identity import (
+    MADE,
+    Made,
+    code_changes,
+    data_of,
+    entries,
+    made_with,
+    provenance,
+    user_changes,
+    versions,
+    went_on,
+)
+from fedmeta.experiment.result import Listener, Result
+from fedmeta.federation.flower_strategy import require_resumable
+from fedmeta.options import nearest, parse_options
+
+CHAIN_RESUMABLE = ("provider", "chain_id", "port", "addresses", "budget", "batch", "claim", "keystore")
+RESUMABLE = (
+    "rounds",
+    *ENGINE_KEYS,
+    "workers",
+    "checkpoint_every",
+    "timeout",
+    "faults",
+    "tracking",
+    *(f"chain.{key}" for key in CHAIN_RESUMABLE),
+)
+"""Keys that may change when a run is resumed: none of them alters what finished rounds computed.
+
+What later rounds compute some of them do alter; `fedmeta.experiment.identity` keeps account of it.
+"""
+
+
+def run(  # noqa: PLR0913 (all but one are optional)
+    experiment: str | Config,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    out: Path | str | None = None,
+    listener: Listener | None = None,
+    grid: Grid | None = None,
+    check: bool = True,
+) -> Result:
+    """Run an experiment from the start.
+
+    Args:
+        experiment: A name or TOML path, or a config.
+        settings: Values by dotted key that replace the config's (``{"server.lr": 0.01}``).
+        out: The run's folder; by default a new one under ``runs/``.
+        listener: Watches the run.
+        grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
+        check: Whether a model, algorithm or task family of yours is tried on a tiny batch first.
+
+    Raises:
+        UsageError: If the request is wrong; nothing was changed on disk.
+        RunError: If the run could not go on; its folder can be resumed.
+    """
+    if isinstance(experiment, Config):
+        config = parse_options(Config, merge(experiment.model_dump(), settings or {}))
+        name = "run"
+    else:
+        config, name = load_config(experiment, settings), Path(experiment).stem
+    config = planning.resolve(config)
+    if grid is not None and config.deployment.roster:
+        raise UsageError(
+            "deployment.roster: `flwr run` starts an app that does not know its nodes by it: start the "
+            "run by `fedmeta run`"
+        )
+    learner = planning.check(config, check)
+    if grid is None:
+        require_engine(config)
+    spec = asdict(learner.family.spec)
+    made = made_with(config, data_of(config, learner.family))
+    info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance(), MADE: [made.entry()]}
+    if config.chain.enabled:
+        from fedmeta.experiment.ledger import new_run_id, preflight
+
+        preflight(config)
+        info["run_id"] = new_run_id(config).hex()
+    if out is None:
+        folder = RunFolder.create_next(Path("runs"), name, config, info)
+    else:
+        folder = RunFolder.create(Path(out), config, info)
+    listener = listener or Listener()
+    if unsealed := seals.problem():
+        listener.note(unsealed)
+    for module in (module for module, digest in made.code.items() if digest is None):
+        listener.note(f"module {module} has no file: a change of its code will not be noticed")
+    with folder.locked():
+        try:
+            return execute(folder, config, learner, listener, grid)
+        except UsageError:
+            # A mistake that only the chain could tell: there is nothing to keep.
+            if not folder.metrics():
+                shutil.rmtree(folder.path)
+            raise
+
+
+def resume(  # noqa: PLR0913 (all but one are optional)
+    path: Path | str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    listener: Listener | None = None,
+    new_campaign: bool = False,
+    accept_changes: bool = False,
+    trust_code: bool = False,
+    check: bool = True,
+) -> Result:
+    """Go on with a run from its newest good checkpoint.
+
+    Args:
+        path: The run's folder.
+        settings: Changes to keys of `RESUMABLE`; ``rounds`` may only grow.
+        listener: Watches the run, and is told about damaged checkpoints.
+        new_campaign: Start the ledger over: all rounds are recorded and paid on new contracts.
+        accept_changes: Go on although the user's code or the data are no longer those that the run was
+            made with. ``run.json`` says so then, and no comparison uses the run.
+        trust_code: Run the code that the config names, although the folder was not made here. A node,
+            cluster or keystore that it names must be in `settings` then.
+        check: As in `run`.
+
+    Raises:
+        UsageError: If there is no such run, another process is in it, a change is not safe, the user's
+            code or the data changed, or the folder was not made here and names code or hosts.
+        RunError: If the run could not go on.
+    """
+    folder, listener = RunFolder.open(Path(path)), listener or Listener()
+    asked = _changed(folder.config, settings or {})
+    trust.require_code(folder.path, asked, trust_code)
+    trust.require_hosts(folder.path, asked, settings or {})
+    with folder.locked():
+        before = folder.config
+        config = _changed(before, settings or {})
+        learner = planning.check(config, check)
+        require_engine(config)
+        planning.faults(config)
+        _require_memory(folder, config)
+        made = made_with(config, data_of(config, learner.family))
+        _look_at_changes(folder, made, listener, accept_changes)
+        if config.chain.enabled:
+            _look_at_ledger(folder, config, new_campaign)
+        elif new_campaign:
+            raise UsageError(f"{folder.path} has no chain: there is no campaign to start over")
+        if config != before:
+            folder.replace_config(config)
+        if config.rounds > before.rounds and config.server.schedule != "constant":
+            listener.note(
+                f"the {config.server.schedule} schedule is as long as the run: "
+                f"from here on the learning rate is that of a run of {config.rounds} rounds"
+            )
+        return execute(folder, config, learner, _writing(made, listener))
+
+
+def _look_at_changes(folder: RunFolder, now: Made, listener: Listener, accepted: bool) -> None:
+    """Say what changed since the run's rounds were made; refuse what nobody accepted.
+
+    Raises:
+        UsageError: If the user's code or the data changed.
+    """
+    if not folder.checkpoints.rounds():
+        # No round is kept, so that none is of anything else.
+        return
+    made, before = entries(folder.info), folder.info.get("versions", {})
+    for package, version in versions().items():
+        if before and before.get(package) != version:
+            listener.note(f"{package} was {before.get(package)} and is {version} now")
+    if not made:
+        listener.note("the run does not say with what code and data it was made: it goes on with these")
+        return
+    changed = ", ".join(user_changes(made[-1], now.entry()))
+    if changed and not accepted:
+        raise UsageError(
+            f"{folder.path}: {changed} since its rounds were made: put it back, or go on all the same "
+            "with --accept-changes"
+        )
+    for line in code_changes(made[-1], now.entry()):
+        listener.note(f"{line} since the run's rounds were made: later rounds are of the new")
+
+
+def _writing(made: Made, listener: Listener) -> Listener:
+    """Return a listener that also writes down what the run goes on with, before its next round."""
+
+    def started(folder: RunFolder, config: Config, done: int) -> None:
+        folder.update_info({MADE: went_on(entries(folder.info), made, done)})
+        listener.started(folder, config, done)
+
+    return replace(listener, started=started)
+
+
+def _require_memory(folder: RunFolder, config: Config) -> None:
+    """Refuse to go on with a Flower strategy whose memory the checkpoints do not hold."""
+    saved = folder.checkpoints.rounds()
+    if saved and saved[0] < config.rounds:
+        require_resumable(config.aggregation)
+
+
+def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:
+    """Start the campaign over if that is asked for, and see that the ledger goes with the config."""
+    from fedmeta.experiment.ledger import RunLedger, start_over
+
+    engines = {folder.config.engine, config.engine}
+    if len(engines) > 1 and "deployment" in engines:
+        raise UsageError(
+            f"{folder.path}: its clients are paid under the accounts of engine = "
+            f"'{folder.config.engine}': it cannot go on with '{config.engine}'"
+        )
+    if new_campaign:
+        start_over(folder, config)
+    RunLedger(folder, config, lambda _: None).__exit__()
+
+
+def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
+    for key in settings:
+        if key not in RESUMABLE:
+            known = key.split(".")[0] in Config.model_fields
+            why = "would change what the finished rounds mean" if known else nearest(key, RESUMABLE)
+            may = ", ".join(RESUMABLE)
+            raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {may})")
+    changed = parse_options(Config, merge(config.model_dump(), settings))
+    if changed.rounds < config.rounds:
+        raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")
+    return changed

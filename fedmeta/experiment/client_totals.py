@@ -1,0 +1,249 @@
+"""Totals of ``clients.jsonl``: outcomes, reasons, contributions and earnings."""
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from fedmeta.experiment.error_log import ERRORS
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.files import parse_json, read_lines
+
+COUNTS = ("admitted", "quarantined", "late", "lost", "surplus")
+LISTED = 20
+"""Reasons in the list; those of the rest are in ``clients.jsonl``."""
+REFUSED_NODES = "refused_nodes"
+"""Key of ``run.json``, and of the account: a line about each node that took no part."""
+MOST_REFUSED = 100
+"""Of these lines; whoever may join under ever new ids must not fill the disk."""
+
+_REFUSED = b'"admitted": false'
+_RAISED = re.compile(r"(client failed: [\w.]+: ).*", re.DOTALL)
+_VALUES = re.compile(r"'[^']*'|-?\b\d[\w.+-]*|\b(?:inf|nan)\b")
+
+
+def kind_of(reason: object) -> str:
+    """Return a reason without what differs from client to client and round to round.
+
+    That is every value, and of an exception all but its type.
+    """
+    text = str(reason or "no reason given")
+    # Most are said again and again; a long one is a stranger's, and not to be kept.
+    return _kind(text) if len(text) < 300 else _kind.__wrapped__(text)
+
+
+@lru_cache(maxsize=1000)
+def _kind(text: str) -> str:
+    raised = _RAISED.fullmatch(text)
+    return f"{raised[1]}…" if raised else _VALUES.sub("…", text)
+
+
+@dataclass
+class _Reason:
+    """One kind of reason; what it gives as an example is the first that was found."""
+
+    outcome: str
+    kind: str
+    example: Mapping[str, Any]
+    last_round: int = 0
+    count: int = 0
+    clients: set[int] = field(default_factory=set)
+    norms: list[float] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.count += 1
+        self.clients.add(row["client"])
+        self.last_round = row["round"]
+        if (norm := row.get("norm")) is not None:
+            self.norms = [min([norm, *self.norms]), max([norm, *self.norms])]
+
+    @property
+    def said(self) -> str:
+        row = self.example
+        return f"{row['reason']} (client {row['client']}, round {row['round']})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "outcome": self.outcome,
+            "reason": self.kind,
+            "count": self.count,
+            "clients": len(self.clients),
+            "first_round": self.example["round"],
+            "last_round": self.last_round,
+            "example": self.example["reason"],
+            "example_client": self.example["client"],
+            "example_round": self.example["round"],
+            "norms": self.norms or None,
+        }
+
+
+def replies(folder: RunFolder) -> dict[str, Any] | None:
+    """Add up what became of the replies of a run.
+
+    Returns:
+        ``asked``, the sum over rounds of the clients that were asked; by outcome how many of them;
+        ``skipped`` rounds; and ``reasons``, the most frequent first: outcome, reason without its values,
+        count, clients (how many), the first and last round, an example with its values, client and
+        round, and the smallest and largest norm of such replies. ``refused_nodes``, if there were any:
+        a line about each. None for a run without messages.
+
+    Raises:
+        UsageError: If a log is damaged.
+    """
+    rows = folder.metrics()
+    if not any(row["bytes_down"] for row in rows):
+        return None
+    nodes = folder.info.get(REFUSED_NODES)
+    counts = {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
+    return {
+        "asked": sum(row["cohort"] for row in rows),
+        **counts,
+        "skipped": sum(row["skipped"] for row in rows),
+        "reasons": [reason.to_json() for reason in _reasons(_refused(folder))[:LISTED]],
+        **({REFUSED_NODES: nodes} if nodes else {}),
+    }
+
+
+def note_refused(folder: RunFolder, line: str) -> None:
+    """Write down that a node was refused; a line that is there already is not repeated."""
+    known = folder.info.get(REFUSED_NODES, [])
+    if line not in known and len(known) < MOST_REFUSED:
+        folder.update_info({REFUSED_NODES: [*known, line]})
+
+
+def why_untrained(folder: RunFolder, quorum: int) -> str | None:
+    """Judge all rounds of a run that is over.
+
+    Args:
+        folder: The run's folder.
+        quorum: How many replies a round needed.
+
+    Returns:
+        If more than half of the rounds were skipped, that, with the commonest reason in them; else None.
+
+    Raises:
+        UsageError: If a log is damaged.
+    """
+    rows = folder.metrics()
+    skipped = {row["round"] for row in rows if row["skipped"]}
+    if 2 * len(skipped) <= len(rows):
+        return None
+    if any(row["admitted"] for row in rows):
+        few = f"with fewer than {quorum} replies admitted"
+        what = f"{len(skipped)} of {len(rows)} rounds were skipped, {few}"
+    else:
+        what = f"no reply was admitted, and all of {len(rows)} rounds were skipped"
+    at_fault = [reason for reason in _reasons(_refused(folder, skipped)) if reason.outcome != "surplus"]
+    if not at_fault:
+        return f"the run did not learn: {what}"
+    first, total = at_fault[0], sum(reason.count for reason in at_fault)
+    hint = traceback_hint(folder) if first.kind.startswith("client failed") else ""
+    why = f"{first.count} of {total} times the reason was: {first.said}"
+    return f"the run did not learn: {what}; {why}{hint}"
+
+
+def traceback_hint(folder: RunFolder) -> str:
+    """Return where the tracebacks of a run's clients are, to end a message with."""
+    path = folder.path / ERRORS
+    # What is computed on Flower's own engines keeps its traceback to itself: none crosses the grid.
+    where = path if path.exists() else "the log of the client's own process"
+    return f"; the traceback is in {where}"
+
+
+def _reasons(refused: Iterable[Mapping[str, Any]]) -> list[_Reason]:
+    found: dict[tuple[str, str], _Reason] = {}
+    for row in refused:
+        kind = (row.get("outcome", "quarantined"), kind_of(row["reason"]))
+        found.setdefault(kind, _Reason(*kind, row)).add(row)
+    return sorted(found.values(), key=lambda one: (-one.count, one.outcome, one.kind))
+
+
+def _refused(folder: RunFolder, rounds: Container[int] | None = None) -> Iterator[dict[str, Any]]:
+    # Most lines are of admitted clients; only the others are parsed.
+    for line in read_lines(folder.path / "clients.jsonl"):
+        if _REFUSED in line:
+            row = parse_json(line)
+            if rounds is None or row["round"] in rounds:
+                yield row
+
+
+UNITS = 10**6
+"""Token units in a token."""
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One client's part in a whole run.
+
+    Attributes:
+        client: Partition id.
+        account: Its address; None without a chain.
+        rounds: Rounds in which it was asked.
+        admitted: Rounds in which its update was aggregated.
+        tasks: Training tasks behind those.
+        score: Mean score of its admitted updates; None if none was scored.
+        earned: Token units awarded.
+        refused: The most frequent kind of reason why an update was not admitted, by its first example;
+            None if all were.
+    """
+
+    client: int
+    account: str | None
+    rounds: int
+    admitted: int
+    tasks: int
+    score: float | None
+    earned: int
+    refused: str | None
+
+
+@dataclass
+class _Tally:
+    account: str | None = None
+    rounds: int = 0
+    admitted: int = 0
+    tasks: int = 0
+    scored: int = 0
+    score: float = 0.0
+    earned: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.rounds += 1
+        self.tasks += row["tasks"]
+        if not row["admitted"]:
+            # Each norm is another one: reasons are counted by kind.
+            kind = kind_of(row["reason"])
+            self.reasons[kind] += 1
+            self.examples.setdefault(kind, row["reason"])
+            return
+        self.admitted += 1
+        self.account = self.account or row.get("account")
+        if row.get("score") is not None:
+            self.scored += 1
+            self.score += row["score"]
+        self.earned += row.get("reward") or 0
+
+
+def participants(rows: Iterable[Mapping[str, Any]]) -> tuple[Participant, ...]:
+    """Add up the rows of ``clients.jsonl``, by client; those who earned most come first."""
+    tallies: dict[int, _Tally] = {}
+    for row in rows:
+        tallies.setdefault(row["client"], _Tally()).add(row)
+    found = [
+        Participant(
+            client=client,
+            account=tally.account,
+            rounds=tally.rounds,
+            admitted=tally.admitted,
+            tasks=tally.tasks,
+            score=tally.score / tally.scored if tally.scored else None,
+            earned=tally.earned,
+            refused=tally.examples[tally.reasons.most_common(1)[0][0]] if tally.reasons else None,
+        )
+        for client, tally in tallies.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.earned, -one.tasks, one.client)))

@@ -1,0 +1,281 @@
+"""Runs an experiment: train, test, settle, record."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flwr.serverapp import Grid
+
+from fedmeta.config import Config
+from fedmeta.errors import (
+    DivergedError,
+    FedmetaError,
+    LearnersFailedError,
+    RunError,
+    UntrainedError,
+    UsageError,
+)
+from fedmeta.experiment import parts as planning
+from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest, misfit
+from fedmeta.experiment.client_totals import (
+    note_refused,
+    participants,
+    replies,
+    traceback_hint,
+    why_untrained,
+)
+from fedmeta.experiment.engines import open_federation
+from fedmeta.experiment.error_log import error_log
+from fedmeta.experiment.examples import write_examples
+from fedmeta.experiment.folder import LOGS, RunFolder
+from fedmeta.experiment.recorder import Recorder
+from fedmeta.experiment.result import Listener, Result, ignore
+from fedmeta.experiment.scorer import RunScorer
+from fedmeta.experiment.tracking.tracker import tracked
+from fedmeta.experiment.training import final_test, train
+from fedmeta.federation import Federation, Learner, Rewards, Snapshot, StepResult
+from fedmeta.federation.signing import Checking
+from fedmeta.files import remove_unfinished
+from fedmeta.learning import Tensors, expand_state
+
+if TYPE_CHECKING:
+    from fedmeta.experiment.ledger import RunLedger
+
+_LONGEST = 1e12
+"""Seconds that are believed of a run so far."""
+
+
+def execute(
+    folder: RunFolder,
+    config: Config,
+    learner: Learner,
+    listener: Listener,
+    grid: Grid | None = None,
+) -> Result:
+    """Run what is left of a run.
+
+    Args:
+        folder: The run's folder, locked by this process.
+        config: Its config.
+        learner: The clients' side of its workload.
+        listener: Watches it.
+        grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
+
+    Raises:
+        UsageError: If the chain or the keys that the config asks for can never work.
+        RunError: If the run could not go on.
+        UntrainedError: If it is over and did not learn; its folder says what became of its replies.
+    """
+    with (
+        _accounted(folder),
+        error_log(folder.path, listener.failure),
+        tracked(folder, config, listener.note) as tracker,
+        _ledger(folder, config, listener) as ledger,
+    ):
+        covered = ledger.covered if ledger else ignore
+        track = tracker.round if tracker else ignore
+        with closing(Recorder(folder, config, listener.round, covered, track)) as recorder:
+            parts = _Parts(folder, config, learner, recorder, ledger, grid)
+            final, problem = _train_and_test(parts, listener)
+        if tracker:
+            tracker.final(config.rounds, final)
+        changes: dict[str, Any] = {"final": [asdict(step) for step in final], "replies": replies(folder)}
+        if ledger:
+            listener.settling(ledger.settlement.frozen)
+            changes["chain"] = asdict(ledger.finish())
+        folder.update_info(changes)
+        if problem:
+            raise UntrainedError(problem)
+    return _result(folder, config, final)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    folder: RunFolder
+    config: Config
+    learner: Learner
+    recorder: Recorder
+    ledger: "RunLedger | None"
+    grid: Grid | None
+
+
+def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult, ...], str | None]:
+    """Do what is left of the rounds, then test; the files of the test are written here.
+
+    Returns:
+        The test's results, and why nobody should rely on them; None if the run learned.
+    """
+    folder, config = parts.folder, parts.config
+    folder.checkpoints.keep_constants(parts.learner.constants)
+    start = _newest(parts, listener)
+    if parts.ledger:
+        parts.ledger.start()
+    listener.started(folder, config, start.round if start else 0)
+    try:
+        signatures, refused = _signatures(parts), partial(note_refused, folder)
+        with open_federation(config, parts.learner, signatures, parts.grid, refused) as federation:
+            snapshot = _train(parts, start, federation)
+            problem = why_untrained(folder, config.quorum)
+            if problem and not any(row["admitted"] for row in folder.metrics()):
+                # Its state is the initial one: a test would ask clients that cannot answer.
+                return (), problem
+            listener.testing(config.test_clients)
+            tested = final_test(config, snapshot.state, federation)
+        folder.write_test(tested.clients)
+        write_examples(folder, config, parts.learner, snapshot.state)
+        return tested.steps, problem
+    except (KeyboardInterrupt, FedmetaError) as error:
+        # A full disk stops this as well; the checkpoints before it are whole.
+        with suppress(OSError, RunError):
+            parts.recorder.checkpoint()
+        if isinstance(error, DivergedError):
+            raise DivergedError(f"{error}; {_last_good(folder)}") from None
+        if isinstance(error, LearnersFailedError):
+            raise LearnersFailedError(f"{error}{traceback_hint(folder)}") from None
+        raise
+
+
+@contextmanager
+def _ledger(folder: RunFolder, config: Config, listener: Listener) -> Iterator["RunLedger | None"]:
+    if not config.chain.enabled:
+        yield None
+        return
+    from fedmeta.experiment.ledger import RunLedger
+
+    with RunLedger(folder, config, listener.note) as ledger:
+        yield ledger
+
+
+def _rewards(parts: _Parts) -> Rewards:
+    scorer = None
+    if parts.config.incentives.rule != "none":
+        scorer = RunScorer(parts.config, parts.learner)
+        scorer.replay(parts.folder.clients())
+    return Rewards(_signatures(parts), scorer)
+
+
+def _signatures(parts: _Parts) -> Checking | None:
+    return parts.ledger.signatures if parts.ledger else None
+
+
+def _last_good(folder: RunFolder) -> str:
+    rounds = folder.checkpoints.rounds()
+    return f"the last good checkpoint is of round {rounds[0]}" if rounds else "no round was good"
+
+
+def _train(parts: _Parts, start: Snapshot | None, federation: Federation | None) -> Snapshot:
+    config = parts.config
+    if start and start.round >= config.rounds:
+        return start
+    if not config.rounds:
+        return _untrained(parts)
+    return train(config, parts.recorder, start, _rewards(parts), federation)
+
+
+def _untrained(parts: _Parts) -> Snapshot:
+    """Return the initial state of a run without rounds, and keep it as the checkpoint of round 0."""
+    snapshot = Snapshot(0, _initial(parts), {})
+    parts.folder.checkpoints.save(snapshot, dict.fromkeys(LOGS, 0), None)
+    return snapshot
+
+
+def _initial(parts: _Parts) -> Tensors:
+    state = parts.learner.init_state()
+    if parts.config.training == "local":
+        return expand_state(state, planning.population(parts.config).train)
+    return state
+
+
+def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
+    """Find the newest good checkpoint, and put the folder back to how it was then."""
+    folder, recorder = parts.folder, parts.recorder
+    folder.checkpoints.folder.mkdir(exist_ok=True)
+    for place in (folder.path, folder.checkpoints.folder):
+        remove_unfinished(place)
+    logged = len(folder.metrics())
+    found: tuple[Snapshot, Manifest] | None = None
+    for candidate in folder.checkpoints.newest_first():
+        if isinstance(candidate, DamagedCheckpointError):
+            listener.note(f"{candidate}: not used")
+        elif short := recorder.shorter_than(candidate[1]):
+            listener.note(
+                f"checkpoint of round {candidate[0].round}: {short} is shorter than it was then"
+            )
+        elif wrong := misfit(candidate[0].state, _initial(parts)):
+            listener.note(f"checkpoint of round {candidate[0].round}: {wrong}: not used")
+        else:
+            found = candidate
+            _require_same_constants(folder, candidate[1])
+            break
+    round_ = found[0].round if found else 0
+    if logged > round_:
+        listener.note(
+            f"rounds {round_ + 1} to {logged} were logged but not checkpointed: they run again"
+        )
+    folder.checkpoints.drop_after(round_)
+    recorder.rewind(found[1] if found else None)
+    return found[0] if found else None
+
+
+def _require_same_constants(folder: RunFolder, manifest: Manifest) -> None:
+    if manifest.constants_sha256 not in (None, folder.checkpoints.constants_sha256):
+        raise UsageError(
+            f"{folder.path}: the model's frozen parameters and buffers are not those of round "
+            f"{manifest.round}: its code, or a file that it loads, has changed since; start a new run"
+        )
+
+
+@contextmanager
+def _accounted(folder: RunFolder) -> Iterator[None]:
+    """Keep the status and the time in ``run.json`` true, however the block ends."""
+    began, spent = time.monotonic(), min(folder.info.get("wall_seconds", 0.0), _LONGEST)
+
+    def close(status: str, error: str | None = None) -> None:
+        seconds = round(spent + time.monotonic() - began, 3)
+        folder.update_info({"status": status, "ended": _now(), "wall_seconds": seconds, "error": error})
+
+    try:
+        # Inside the block: it is on the disk before this returns, and others may act on it at once.
+        folder.update_info({"status": "running", "started": _now(), "pid": os.getpid(), "error": None})
+        yield
+    except KeyboardInterrupt:
+        close("interrupted")
+        raise
+    except Exception as error:
+        # On a full disk the status cannot be written either; the first error is the one to tell.
+        with suppress(OSError):
+            close("failed", str(error) or type(error).__name__)
+        if isinstance(error, OSError):
+            raise RunError(f"{error.filename or folder.path}: {error.strerror or error}") from None
+        raise
+    close("finished")
+
+
+def _result(folder: RunFolder, config: Config, final: tuple[StepResult, ...]) -> Result:
+    info = folder.info
+    paid = config.incentives.rule != "none"
+    return Result(
+        status=info["status"],
+        run=folder.path,
+        experiment=info.get("experiment", folder.path.name),
+        algorithm=config.algorithm,
+        engine=config.engine,
+        seed=config.seed,
+        rounds=config.rounds,
+        clients=config.clients,
+        tasks=sum(row["tasks"] for row in folder.metrics()),
+        wall_seconds=info["wall_seconds"],
+        final=final,
+        participants=participants(folder.clients()) if paid else (),
+        replies=info.get("replies"),
+        chain=info.get("chain"),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,235 @@
+"""Builds and validates a run's parts from its config."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from flwr.clientapp.typing import Mod
+
+from fedmeta.config import Config
+from fedmeta.errors import ConfigError, DataError
+from fedmeta.experiment.tracking.tracker import require_extra
+from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
+from fedmeta.federation.behaviours import Casting, mods_for, read_behaviours
+from fedmeta.federation.engine import GridBuilder
+from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation.faults import FaultyGrid, read_faults
+from fedmeta.federation.flower_strategy import build_strategy
+from fedmeta.federation.mods import load_mods, user_mods
+from fedmeta.federation.optimizer import require_fits
+from fedmeta.learning import ALGORITHMS, MODELS, LearnerSetup, build_algorithm, resolve_setup
+from fedmeta.learning.models.trial import try_model
+from fedmeta.learning.trial import try_updates
+from fedmeta.options import parse_options
+from fedmeta.tasks import FAMILIES, Population, TaskBatch, TaskSpec, family_kind, stream, torch_generator
+from fedmeta.tasks.family_check import check_family
+
+
+def resolve(config: Config) -> Config:
+    """Fill in the defaults of the chosen task family, model and algorithm.
+
+    Raises:
+        ConfigError: If one of them, or a Flower strategy or mod, does not exist or has no such option.
+    """
+    setup = resolve_setup(_setup(config))
+    faults(config)
+    load_mods(config.mods)
+    if config.aggregation.is_strategy:
+        build_strategy(config.aggregation)
+    rule = config.incentives.rule
+    if config.chain.enabled and rule == "none":
+        # A ledger without awards would record rounds and pay nobody; tasks are what was surely given.
+        rule = "tasks"
+    data = parse_options(family_kind(config.task).Options, config.data, "data")
+    return config.model_copy(
+        update={
+            "data": _set(data.model_dump(mode="json")),
+            "network": _set(setup.network),
+            "learner": _set(setup.learner),
+            "behaviours": [casting.table for casting in castings(config)],
+            "quorum": config.quorum or (config.cohort + 1) // 2,
+            "incentives": config.incentives.model_copy(update={"rule": rule}),
+        }
+    )
+
+
+def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+    # TOML has no null, so what may be absent is left out.
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def population(config: Config) -> Population:
+    """Return the clients of a config by split."""
+    held_out = config.validation_clients + config.test_clients
+    return Population(config.clients - held_out, config.validation_clients, config.test_clients)
+
+
+def castings(config: Config) -> list[Casting]:
+    """Return who does not do their part, and how."""
+    return read_behaviours(config.behaviours, population(config))
+
+
+def workload(config: Config) -> Workload:
+    """Return what every client of the run must know."""
+    return Workload(
+        task=config.task,
+        data=config.data,
+        population=population(config),
+        learner=_setup(config),
+        seed=config.seed,
+        tasks_per_client=config.tasks_per_client,
+        local_steps=config.local_steps,
+        local_lr=config.local_lr,
+        dtype=config.dtype,
+        evaluation_tasks=config.evaluation.tasks,
+        evaluation_steps=config.evaluation.steps,
+        track_tasks=config.evaluation.track_tasks,
+    )
+
+
+def plan(config: Config) -> Plan:
+    """Return what the server does each round."""
+    return Plan(
+        rounds=config.rounds,
+        cohort=config.cohort,
+        oversample=config.oversample,
+        quorum=config.quorum,
+        timeout=config.timeout,
+        server=config.server,
+        gate=config.gate,
+        aggregation=config.aggregation,
+        evaluate_every=config.evaluation.every,
+        track=config.evaluation.track,
+    )
+
+
+def mods(config: Config) -> dict[int, list[Mod]]:
+    """Return what stands between clients and the server: a user's mods, then those who misbehave."""
+    playing = mods_for(config.behaviours, workload(config))
+    if not config.mods:
+        return playing
+    outer = user_mods(config.mods, config.local_lr)
+    training = population(config).clients("train")
+    return {client: [*outer, *playing.get(client, ())] for client in training}
+
+
+def faults(config: Config) -> FaultPlan:
+    """Return what goes wrong, in a run whose clients all are in this process or elsewhere."""
+    return read_faults(config.faults, population(config), config.rounds, config.seed)
+
+
+def grid_builder(config: Config, start: Snapshot | None) -> GridBuilder:
+    """Return what makes the grid of a run in this process, from where the run stood."""
+    if not config.faults.any:
+        return VectorGrid
+    first = start.round + 1 if start else 1
+    return partial(FaultyGrid, faults=faults(config), first_round=first)
+
+
+def check(config: Config, trial: bool = True) -> Learner:
+    """Build the data, the model and the algorithm, so that a mistake shows before a run exists.
+
+    Args:
+        config: The resolved config.
+        trial: Whether parts of the user's are tried on a tiny batch as well.
+
+    Raises:
+        ConfigError: If the parts do not fit each other, or one of the user's would go wrong.
+        DataError: If the data cannot be read.
+        UsageError: If an extra is missing.
+    """
+    require_extra(config.tracking)
+    on_machines = config.engine == "deployment"
+    learner = workload(config).build_for_server() if on_machines else workload(config).build()
+    if config.rounds and not learner.template:
+        raise ConfigError(
+            f"algorithm '{config.algorithm}' has nothing to learn with this network: "
+            "set rounds = 0 to test it as it is"
+        )
+    require_fits(config.server, learner.template)
+    if trial:
+        try_parts(config, learner)
+    if on_machines and not learner.has_data and config.incentives.needs_held_out:
+        raise DataError(
+            f"incentives.rule = '{config.incentives.rule}' scores on the validation clients' tasks, "
+            "whose data are not on this machine"
+        )
+    return learner
+
+
+def _setup(config: Config) -> LearnerSetup:
+    return LearnerSetup(
+        algorithm=config.algorithm,
+        learner=config.learner,
+        model=config.model,
+        network=config.network,
+        transductive=config.transductive,
+        compile=config.compile,
+    )
+
+
+ROWS = 4
+"""Examples of each class, or of a regression, where tasks must be made up."""
+
+
+def try_parts(config: Config, learner: Learner) -> None:
+    """Try the parts of a config that are not fedmeta's own; what comes with it has tests instead.
+
+    Args:
+        config: The resolved config.
+        learner: What was built from it.
+
+    Raises:
+        ConfigError: If a part would fail or go wrong in the run; it is named.
+    """
+    own_family = config.task not in FAMILIES
+    own_model, own_algorithm = config.model not in MODELS, config.algorithm not in ALGORITHMS
+    if own_family and learner.has_data:
+        check_family(learner.family, config.seed)
+    if not (own_family or own_model or own_algorithm):
+        return
+    # Compiling takes half a minute, and computes the same.
+    setup = replace(learner.workload.learner, compile=False)
+    spec = learner.family.spec
+    algorithm = build_algorithm(setup, spec, config.seed)
+    model, name = f"model '{config.model}'", f"algorithm '{config.algorithm}'"
+    with one_thread():
+        tasks = _tasks(learner, config)
+        if own_model:
+            try_model(algorithm.model, tasks.support_x, learner.dtype, algorithm.second_order, model)
+        try_updates(algorithm, tasks, learner.dtype, f"{name} with {model}")
+
+
+def _tasks(learner: Learner, config: Config) -> TaskBatch:
+    """Draw two tasks of a training client that can; made-up ones where the data are elsewhere."""
+    if not learner.has_data:
+        return _made_up(learner.family.spec).to(learner.dtype)
+    reason = ""
+    for client in learner.family.population.clients("train"):
+        try:
+            drawn = learner.family.sample(client, 2, stream(config.seed, "check", client))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            continue
+        return drawn.to(learner.dtype)
+    raise ConfigError(f"task '{config.task}': no training client can draw tasks ({reason})")
+
+
+def _made_up(spec: TaskSpec) -> TaskBatch:
+    generator = torch_generator(0, "trial", "tasks")
+    rows = ROWS if spec.kind == "regression" or spec.vocabulary else ROWS * spec.outputs
+    shape = (2, rows, *spec.input_shape)
+    sides = []
+    for _ in range(2):
+        if spec.vocabulary:
+            x = torch.randint(spec.vocabulary, shape, generator=generator)
+            sides += [x, torch.randint(spec.outputs, shape, generator=generator)]
+            continue
+        sides += [torch.randn(shape, generator=generator)]
+        if spec.kind == "regression":
+            sides += [torch.randn(2, rows, spec.outputs, generator=generator)]
+        else:
+            sides += [(torch.arange(rows) % spec.outputs).repeat(2, 1)]
+    return TaskBatch(*sides)

@@ -1,0 +1,1 @@
+"""Where clients run: in this process, on a Ray cluster, or behind a SuperLink."""

@@ -1,0 +1,144 @@
+"""The ClientApp on Ray workers and SuperNodes."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from fedmeta.federation.behaviours import mods_for
+from fedmeta.federation.client import build_client_app, failed, partition_of
+from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation.failures import Failure, watched
+from fedmeta.federation.faults import FaultPlan, fault_mod
+from fedmeta.federation.learner import Learner
+from fedmeta.federation.mods import user_mods
+from fedmeta.federation.signing import Signing
+from fedmeta.federation.workload import Workload
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 60.0
+"""How long an operation may still take that began within a message's time."""
+
+
+@dataclass(frozen=True)
+class ClientSide:
+    """What a process needs to answer for clients.
+
+    Attributes:
+        learner: The clients' side of the workload.
+        mods: Flower mods by client; they wrap that client's app alone.
+        everybody: Flower mods of every client, outside its own.
+        signatures: Signs in the name of each client; None: replies are not signed here.
+    """
+
+    learner: Learner
+    mods: Mapping[int, Sequence[Mod]] = field(default_factory=dict)
+    everybody: Sequence[Mod] = ()
+    signatures: Signing | None = None
+
+
+def build_side(
+    workload: Workload,
+    behaviours: Sequence[Mapping[str, Any]],
+    faults: FaultPlan | None = None,
+    mods: Sequence[str] = (),
+) -> ClientSide:
+    """Build the clients' side from plain values.
+
+    Args:
+        workload: What clients do.
+        behaviours: Who does something else; see `mods_for`.
+        faults: What goes wrong with clients; see `fault_mod`. None: nothing.
+        mods: A user's mods around every client's training, by dotted path.
+    """
+    learner = workload.build()
+    everybody = [fault_mod(faults, learner)] if faults else []
+    everybody += user_mods(mods, workload.local_lr)
+    return ClientSide(learner, mods_for(behaviours, workload), everybody)
+
+
+def _endless(_: Context) -> None:
+    """Set no limit."""
+
+
+def build_remote_app(
+    side: Callable[[Context], ClientSide], limit: Callable[[Context], float | None] = _endless
+) -> ClientApp:
+    """Build a ClientApp that finds out what it works with when it is first asked.
+
+    Args:
+        side: Returns it. It is called for each message, so it should build it once and keep it.
+        limit: Returns the seconds that it works on one message; None: as long as it takes.
+    """
+    app = ClientApp(mods=[_failures_are_replies])
+
+    def answer(message: Message, context: Context) -> Message:
+        with one_thread(), at_most(limit(context)):
+            parts = side(context)
+            mods = [*parts.everybody, *parts.mods.get(partition_of(context), ())]
+            return build_client_app(parts.learner, mods, parts.signatures)(message, context)
+
+    for register in (app.train, app.evaluate, app.query):
+        register()(answer)
+    return app
+
+
+class TooLongError(BaseException):
+    """A message asked for more work than a node does for one.
+
+    It is no `Exception`, so that nobody who tries another way after an error goes on working.
+    """
+
+
+@contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """Raise in the block once it has taken so long; None: never.
+
+    A single operation of PyTorch is not cut short, however long it takes: a process that is stuck in one
+    ends a while later, without a reply. Outside the main thread there is no limit.
+
+    Raises:
+        TooLongError: In the block.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooLongError(f"this node works on a message for {seconds:g} s at most")
+
+    last = threading.Timer(seconds + GRACE_SECONDS, os._exit, (1,))
+    last.daemon = True
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    last.start()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        last.cancel()
+
+
+def _failures_are_replies(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Answer with the reason in one line, where an engine would send a traceback or none at all."""
+    with watched(_log):
+        try:
+            return call_next(message, context)
+        except (Exception, SystemExit, TooLongError) as error:
+            # A client's own code and data: whatever it raises is that client's failure alone.
+            return failed(error, message, context)
+
+
+def _log(round_: int, client: int | None, failure: Failure) -> None:
+    """Leave a traceback in the log of this process: it must not cross the grid."""
+    log.warning("round %d, client %s failed\n%s", round_, client, failure.traceback or failure.reason)

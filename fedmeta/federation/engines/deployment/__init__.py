@@ -1,0 +1,1 @@
+"""Flower's deployment engine: a SuperLink, and SuperNodes where the data is."""

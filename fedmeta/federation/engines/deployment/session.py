@@ -1,0 +1,203 @@
+"""Submits the Flower app to a SuperLink, and runs rounds on its SuperNodes."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fedmeta.errors import RunError, UsageError
+from fedmeta.federation.engines.deployment.grid_sharing import Desk
+from fedmeta.federation.engines.deployment.options import DeploymentOptions, require_superlink
+from fedmeta.federation.engines.node_directory import Directory
+from fedmeta.federation.flower import as_server
+from fedmeta.federation.signing import Seats
+
+CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY = "config", "line", "fedmeta", "signed-run"
+"""Keys of the run config: all that clients must know, where the server waits, its version, and the id
+that nodes sign under, as hexadecimal."""
+STOP_SECONDS = 15.0
+"""How long it may take to stop a run that failed here; one that cannot be reached has stopped it."""
+START_SECONDS = 180.0
+"""How long the SuperLink may take to start its ServerApp."""
+
+
+@contextmanager
+def open_deployment(
+    options: DeploymentOptions, config: str, clients: int, seats: Seats | None = None, run_id: str = ""
+) -> Iterator[Directory]:
+    """Open a grid of the SuperNodes that are connected to a SuperLink.
+
+    Args:
+        options: Where it is; on this machine.
+        config: All that clients must know, as text; they find it in their context's run config.
+        clients: Partitions are 0 up to this number; each node is told its own by its node config.
+        seats: Decides which node may hold which; None: any node any.
+        run_id: What nodes sign under; empty: they do not.
+
+    Raises:
+        UsageError: If the SuperLink cannot be reached or does not take the app.
+        RunError: If it did not start the app.
+    """
+    require_superlink(options)
+    # A socket's path may have no more than 107 bytes.
+    short = "/tmp" if os.path.isdir("/tmp") else None
+    with tempfile.TemporaryDirectory(prefix="fm-", dir=short, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with Desk(folder) as desk:
+            told = {CONFIG_KEY: config, LINE_KEY: desk.line, VERSION_KEY: version("fedmeta")}
+            told[RUN_KEY] = run_id
+            run = submit(options, told, folder)
+            with _stopped_if_it_fails(folder, run):
+                grid = desk.borrow(START_SECONDS, partial(_require_alive, folder, run))
+                with closing(grid), as_server(grid.run.run_id):
+                    yield Directory(grid, clients, seats=seats)
+
+
+def _require_alive(folder: Path, run: int) -> None:
+    """Raise if the SuperLink gave the run up before its ServerApp came.
+
+    Raises:
+        RunError: If it did, with what it says about it.
+    """
+    try:
+        listed = flwr(folder / "home", "list", "--run-id", str(run), CONNECTION)["runs"]
+    except UsageError as error:
+        raise RunError(f"the SuperLink went away before its ServerApp started: {error}") from None
+    status = str(listed[0]["status"]) if listed else "gone"
+    if not listed or status.startswith("finished"):
+        why = str(listed[0].get("status-details", "")) if listed else ""
+        raise RunError(f"the SuperLink's ServerApp did not start: {status} {why}".rstrip())
+
+
+@contextmanager
+def _stopped_if_it_fails(folder: Path, run: int) -> Iterator[None]:
+    """Stop the run on the SuperLink if the block fails; else its ServerApp ends by itself."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(UsageError):
+            flwr(folder / "home", "stop", str(run), CONNECTION, seconds=STOP_SECONDS)
+        raise
+
+
+CONNECTION = "fedmeta"
+FLWR_SECONDS = 120.0
+"""How long `flwr` may take; it asks the SuperLink once."""
+
+_SOURCE = '''"""Runs the installed fedmeta; this file only names what Flower starts."""
+
+from fedmeta import app
+
+server_app = app.server_app
+client_app = app.client_app
+'''
+
+QUIET = {"FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+"""Keeps Flower's programs from asking other machines."""
+
+
+def write_connection(home: Path, options: DeploymentOptions) -> None:
+    """Write a folder that `flwr` takes for its home, with one connection in it."""
+    home.mkdir(parents=True, exist_ok=True)
+    secured: dict[str, Any] = {"insecure": True}
+    if options.certificate:
+        secured = {"root-certificates": str(Path(options.certificate).resolve())}
+    connection = {"address": options.address, **secured}
+    table = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
+    (home / "config.toml").write_text(tomli_w.dumps(table))
+
+
+def submit(options: DeploymentOptions, run_config: Mapping[str, str], folder: Path) -> int:
+    """Start a run; return its id.
+
+    Args:
+        options: Where the SuperLink is.
+        run_config: What the app finds in its contexts.
+        folder: An empty one, for what `flwr` reads.
+
+    Raises:
+        UsageError: If the SuperLink refused it or cannot be reached.
+    """
+    app = folder / "app"
+    app.mkdir()
+    (app / "app.py").write_text(_SOURCE)
+    (app / "pyproject.toml").write_text(tomli_w.dumps(_project(run_config)))
+    write_connection(folder / "home", options)
+    answer = flwr(folder / "home", "run", str(app), CONNECTION)
+    return int(answer["run-id"])
+
+
+def _project(run_config: Mapping[str, str]) -> dict[str, Any]:
+    components = {"serverapp": "app:server_app", "clientapp": "app:client_app"}
+    return {
+        "project": {
+            "name": "fedmeta-app",
+            "version": "1.0.0",
+            "description": "Federated meta-learning by the fedmeta that is installed on each machine",
+            "license": "Apache-2.0",
+            "dependencies": [],
+        },
+        "tool": {
+            "flwr": {
+                "app": {"publisher": "fedmeta", "components": components, "config": dict(run_config)}
+            }
+        },
+    }
+
+
+def flwr(home: Path, *arguments: str, seconds: float = FLWR_SECONDS) -> dict[str, Any]:
+    """Run `flwr` and return what it answers.
+
+    Args:
+        home: Its home folder.
+        arguments: Command and arguments; its answer is asked for as JSON.
+        seconds: How long it may take.
+
+    Raises:
+        UsageError: If it failed, with its reason in one line.
+    """
+    command = [program("flwr"), *arguments, "--format", "json"]
+    environment = {**os.environ, **QUIET, "FLWR_HOME": str(home)}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"`flwr {arguments[0]}` did not end within {seconds:g} s") from None
+    except ValueError:
+        answer = {"error-message": done.stderr or done.stdout}
+    if not answer.get("success"):
+        raise UsageError(f"`flwr {arguments[0]}` failed: {_reason(str(answer.get('error-message')))}")
+    return answer
+
+
+def _reason(message: str) -> str:
+    """Return the one line that says why; before it come warnings, and where the request was sent."""
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("For more information")]
+    return said[-1] if said else "no reason given"
+
+
+def program(name: str) -> str:
+    """Return the path of one of Flower's programs.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    beside = Path(sysconfig.get_path("scripts")) / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise UsageError(f"`{name}`, which comes with Flower, is not on PATH")
+    return found

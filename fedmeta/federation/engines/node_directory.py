@@ -1,0 +1,245 @@
+"""Finds each node's partition by asking it, within a time limit."""
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from fedmeta.errors import UsageError
+from fedmeta.federation.client import CONFIG, PARTITION
+from fedmeta.federation.engines.timeouts import PolledGrid
+from fedmeta.federation.flower import Run, refused
+from fedmeta.federation.signing import NONCE, PROOF, Seats
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+"""Seconds between two looks for nodes that joined or left while replies are waited for."""
+QUERY_SECONDS = 120.0
+"""Seconds after which a node that has not said what it holds, or was refused, is asked again."""
+SHORT_SECONDS = 5.0
+"""Seconds after which it is said that there are fewer nodes than clients."""
+
+
+def ignore(*_: object) -> None:
+    """Find nothing wrong, and do nothing about it."""
+
+
+class Directory(PolledGrid):
+    """Adds partition ids to a grid whose node ids are random (see `Addresses`).
+
+    A node that is new is asked, by a ``query``, which partition it holds, and where there are `seats` to
+    prove it. If two hold the same one, the first keeps it for as long as it is connected. Nodes are
+    looked for before and while replies are waited for, so that one that comes back under another id
+    takes part again.
+
+    Args:
+        grid: Flower's.
+        clients: Partitions are 0 up to this number.
+        check: Called while something is waited for; raises if it cannot come any more.
+        received: Called with a client and each of its replies.
+        seats: Decides which node may hold which partition; None: any node any partition.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        clients: int,
+        check: Callable[[], None] = ignore,
+        received: Callable[[int, Message], None] = ignore,
+        seats: Seats | None = None,
+    ) -> None:
+        self._grid = grid
+        self._clients = clients
+        self._check = check
+        self._received = received
+        self._seats = seats
+        self._nonces: dict[int, bytes] = {}
+        self._turned_away: dict[int, str] = {}
+        self._asked: dict[str, int] = {}
+        self._asked_at: dict[int, float] = {}
+        self._silent: set[int] = set()
+        self._second: dict[int, int] = {}
+        self._client_of: dict[int, int] = {}
+        self._node_of: dict[int, int] = {}
+        self._refused: dict[int, str] = {}
+        self._receivers: dict[str, int] = {}
+        self._looked = -math.inf
+        self._began = math.inf
+        self._missing: int | None = 0
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that the grid works for."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that the grid works for."""
+        return self._grid.run
+
+    def node_of(self, client: int) -> int | None:
+        """Return the node that holds partition `client`; None if it is not connected."""
+        return self._node_of.get(client)
+
+    def client_of(self, node: int) -> int | None:
+        """Return the partition that `node` holds; None if it holds none of ours."""
+        return self._client_of.get(node)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the connected nodes whose partition is known by now.
+
+        Raises:
+            UsageError: If a node says that it cannot take part, because it has no data for instance.
+        """
+        self._look()
+        for node, reason in self._refused.items():
+            raise UsageError(f"node {node} cannot take part: {reason}")
+        return list(self._node_of.values())
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; they may be addressed as they are read, after a look at who is there."""
+        self._look()
+        receivers = self._push(list(messages))
+        self._receivers |= receivers
+        return list(receivers)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that have come from those who were asked, each once."""
+        self._check()
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
+        found = self._grid.pull_messages(set(message_ids))
+        expected = [reply for reply in found if self._is_expected(reply)]
+        for reply in expected:
+            self._received(self._client_of.get(reply.metadata.src_node_id, -1), reply)
+        return expected
+
+    def _push(self, messages: list[Message]) -> dict[str, int]:
+        """Send messages; return the receivers of those that could be sent, by message id."""
+        sent = set(self._grid.push_messages(messages))
+        about = (message.metadata for message in messages)
+        return {one.message_id: one.dst_node_id for one in about if one.message_id in sent}
+
+    def _is_expected(self, reply: Message) -> bool:
+        metadata = reply.metadata
+        return self._receivers.pop(metadata.reply_to_message_id, None) == metadata.src_node_id
+
+    def awaits(self, message_id: str) -> bool:
+        """Return whether the reply to a message that was sent may still come."""
+        return message_id in self._receivers
+
+    def give_up(self, message_ids: Iterable[str]) -> None:
+        """Do not wait for replies to these messages any more."""
+        for message_id in message_ids:
+            self._receivers.pop(message_id, None)
+
+    def _look(self) -> None:
+        """Take note of who joined or left, without waiting for anybody."""
+        self._check()
+        self._looked = time.monotonic()
+        connected = set(self._grid.get_node_ids())
+        self._tell_of_missing(len(connected))
+        for node in [node for node in self._client_of if node not in connected]:
+            self._forget(node)
+        self._silent &= connected
+        self._second = {node: client for node, client in self._second.items() if node in connected}
+        self._refused = {node: why for node, why in self._refused.items() if node in connected}
+        self._turned_away = {n: why for n, why in self._turned_away.items() if n in connected}
+        self._nonces = {n: nonce for n, nonce in self._nonces.items() if n in connected}
+        # A node may die over its query and come back under the same id.
+        oldest = self._looked - QUERY_SECONDS
+        lasting = {n: at for n, at in self._asked_at.items() if n in connected and at > oldest}
+        self._asked_at = lasting
+        self._asked = {id_: node for id_, node in self._asked.items() if node in lasting}
+        settled = self._client_of.keys() | self._silent | self._second.keys() | self._refused.keys()
+        self._ask(sorted(connected - settled - lasting.keys()))
+        self._hear()
+
+    def _tell_of_missing(self, connected: int) -> None:
+        """Warn while there are fewer nodes than clients, until once there are as many.
+
+        By default Flower's simulation has two, and no others come however long they are waited for.
+        """
+        self._began = min(self._began, self._looked)
+        missing = self._clients - connected
+        if self._missing is None or missing <= 0:
+            self._missing = None
+        elif self._looked - self._began >= SHORT_SECONDS and self._missing != missing:
+            self._missing = missing
+            log.warning(
+                "%d of %d nodes are connected, waiting for the others; in Flower's simulation say how "
+                'many there are: flwr run . --federation-config "num-supernodes=%d"; on real machines '
+                "start more SuperNodes",
+                connected,
+                self._clients,
+                self._clients,
+            )
+
+    def _ask(self, nodes: list[int]) -> None:
+        if nodes:
+            self._asked |= self._push([Message(self._query(n), n, MessageType.QUERY) for n in nodes])
+            self._asked_at |= dict.fromkeys(nodes, self._looked)
+
+    def _query(self, node: int) -> RecordDict:
+        if self._seats is None:
+            return RecordDict()
+        self._nonces[node] = nonce = secrets.token_bytes(32)
+        return RecordDict({CONFIG: ConfigRecord({NONCE: nonce})})
+
+    def _hear(self) -> None:
+        for reply in self._grid.pull_messages(set(self._asked)) if self._asked else ():
+            node = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if node is None or node != reply.metadata.src_node_id:
+                continue
+            del self._asked_at[node]
+            if reply.has_content():
+                self._enter(node, reply.content)
+            elif (why := refused(reply)) is not None:
+                self._cannot(node, why)
+
+    def _cannot(self, node: int, why: str) -> None:
+        """Take note of a node that answers with an error; a stranger's ends no run."""
+        if self._seats and not self._seats.admitted(node):
+            self._turn_away(node, f"it says that it cannot take part: {why}")
+            return
+        log.warning("node %d cannot take part: %s", node, why)
+        self._refused[node] = why
+
+    def _turn_away(self, node: int, why: str) -> None:
+        """Give a node no partition; it is asked again after a while, and a reason is told once."""
+        self._asked_at[node] = self._looked
+        if self._turned_away.get(node) != why:
+            self._turned_away[node] = why
+            log.warning("node %d is refused: %s", node, why)
+            if self._seats:
+                self._seats.refused(node, why)
+
+    def _enter(self, node: int, content: RecordDict) -> None:
+        config = content.get(CONFIG)
+        client = config.get(PARTITION) if isinstance(config, ConfigRecord) else None
+        if type(client) is not int or not 0 <= client < self._clients:
+            log.warning("node %d holds none of the %d partitions: %r", node, self._clients, client)
+            self._silent.add(node)
+        elif why := self._why_not(node, client, config):
+            self._turn_away(node, why)
+        elif client in self._node_of:
+            log.warning("node %d says it holds partition %d, as another does", node, client)
+            self._second[node] = client
+        else:
+            self._client_of[node] = client
+            self._node_of[client] = node
+
+    def _why_not(self, node: int, client: int, config: object) -> str | None:
+        if self._seats is None or not isinstance(config, ConfigRecord):
+            return None
+        return self._seats.why_not(node, client, self._nonces.pop(node, b""), config.get(PROOF))
+
+    def _forget(self, node: int) -> None:
+        client = self._client_of.pop(node)
+        del self._node_of[client]
+        # Whoever said the same is asked again.
+        self._second = {other: held for other, held in self._second.items() if held != client}

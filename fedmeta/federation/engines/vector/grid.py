@@ -1,0 +1,245 @@
+"""An in-process Flower grid that computes a whole cohort in stacked batches."""
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
+
+from fedmeta.federation.client import CONFIG, ReplyWriter, build_client_app, failed, read_request
+from fedmeta.federation.codec import Codec
+from fedmeta.federation.engines.vector.execution import (
+    EvaluateJob,
+    Executor,
+    Job,
+    Outcome,
+    TrainJob,
+    one_thread,
+)
+from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.failures import Failure, report
+from fedmeta.federation.flower import (
+    RunGrid,
+    client_error,
+    message_ids,
+    new_context,
+    new_run,
+    stamp,
+)
+from fedmeta.federation.learner import CohortUpdate, Learner
+from fedmeta.federation.signing import Signatures
+from fedmeta.federation.stock import is_stock
+from fedmeta.learning import Tensors
+
+FIRST_NODE = 2
+"""Node 1 is the server, as in Flower."""
+
+
+class VectorGrid(RunGrid):
+    """Answers training and evaluation requests in chunks of clients, in the order of partition ids.
+
+    A chunk's size depends on the model alone, so results are the same bytes for any number of workers.
+    Only a chunk's updates are in memory at a time. Whatever is no plain request (a query, a client with
+    mods) goes through the real ClientApp, one client at a time.
+
+    Args:
+        learner: The clients' side of the workload.
+        executor: Where it is computed.
+        mods: Flower mods by client; they wrap that client's app alone.
+        signatures: Signs in the name of each client; None: replies are not signed.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        executor: Executor,
+        mods: Mapping[int, Sequence[Mod]] | None = None,
+        signatures: Signatures | None = None,
+    ) -> None:
+        self.learner = learner
+        self.executor = executor
+        self._clients = len(learner.workload.population)
+        self._codec = Codec(learner.template)
+        self._writer = ReplyWriter(self._codec, signatures)
+        self._app = build_client_app(learner, (), signatures)
+        self._modded = {
+            client: build_client_app(learner, own, signatures) for client, own in (mods or {}).items()
+        }
+        self._contexts: dict[int, Context] = {}
+        self._ids = message_ids("request")
+        self._pushed: dict[str, Message] = {}
+        super().__init__(new_run())
+
+    def get_node_ids(self) -> Sequence[int]:
+        """Return the nodes of all clients, without listing them."""
+        return range(FIRST_NODE, FIRST_NODE + self._clients)
+
+    def node_of(self, client: int) -> int:
+        """Return the node that holds partition `client`."""
+        return client + FIRST_NODE
+
+    def client_of(self, node: int) -> int | None:
+        """Return the partition that `node` holds; None if there is no such node."""
+        client = node - FIRST_NODE
+        return client if 0 <= client < self._clients else None
+
+    def arrival(self, round_: int, client: int) -> float | None:  # noqa: ARG002 (nobody is late here)
+        """Return when the reply of a client arrives, in simulated seconds after the request."""
+        return 0.0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Accept messages; they are answered when they are pulled."""
+        ids = []
+        for message in messages:
+            stamp(message, next(self._ids))
+            self._pushed[message.metadata.message_id] = message
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Answer pushed messages, each once."""
+        known = (self._pushed.pop(message_id, None) for message_id in message_ids)
+        return self._answer([message for message in known if message is not None], math.inf)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Yield the replies by partition id, each chunk computed when it is asked for.
+
+        Args:
+            messages: Requests.
+            timeout: Seconds after which nobody else is waited for; None: no limit.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        pushed = [self._pushed.pop(message_id) for message_id in self.push_messages(messages)]
+        return self._answer(pushed, deadline)
+
+    def _answer(self, messages: list[Message], deadline: float) -> Iterator[Message]:
+        messages.sort(key=self._client)
+        # Clients can be stacked if they were sent the same: the same object, as a broadcast is.
+        alike = groupby(messages, key=lambda m: (m.metadata.message_type, id(m.__dict__["_content"])))
+        for (kind, _), group in alike:
+            yield from self._answer_alike(kind, list(group), deadline)
+
+    def _answer_alike(self, kind: str, messages: list[Message], deadline: float) -> Iterator[Message]:
+        request = self._read(kind, messages)
+        if request is None:
+            for message in messages:
+                if time.monotonic() > deadline:
+                    return
+                yield self._ask_app(message, self._modded.get(self._client(message), self._app))
+            return
+        state, round_ = request
+        own = [self._own_app(self._client(message), round_) for message in messages]
+        if all(own) or not _is_plain(messages[0]):
+            for message, app in zip(messages, own, strict=True):
+                if time.monotonic() > deadline:
+                    return
+                yield self._ask_app(message, app or self._app)
+            return
+        size = self.learner.chunk_clients if kind == MessageType.TRAIN else 1
+        chunks = [messages[first : first + size] for first in range(0, len(messages), size)]
+        jobs = [self._job(kind, round_, chunk) for chunk in chunks]
+        for chunk, outcome in zip(chunks, self.executor.run(state, jobs, deadline), strict=False):
+            yield from self._replies(chunk, outcome, round_)
+
+    def _read(self, kind: str, messages: list[Message]) -> tuple[Tensors, int] | None:
+        """Decode a broadcast once for all its receivers; None if each must be asked by itself."""
+        nodes = [message.metadata.dst_node_id for message in messages]
+        known = all(self.client_of(node) is not None for node in nodes)
+        if kind not in (MessageType.TRAIN, MessageType.EVALUATE) or not known:
+            return None
+        if is_stock(messages[0]):
+            return None
+        try:
+            arrays, round_ = read_request(messages[0])
+            return self._codec.decode(arrays), round_
+        except (ValueError, AttributeError):
+            return None
+
+    def _job(self, kind: str, round_: int, chunk: list[Message]) -> Job:
+        # A client with mods has its place in the stack too: whether somebody has mods, and what they
+        # do, must not change the last bits of anybody else's update.
+        clients = tuple(self._client(message) for message in chunk)
+        if kind == MessageType.TRAIN:
+            return TrainJob(round_, clients)
+        return EvaluateJob(clients[0], round_)
+
+    def _replies(self, chunk: list[Message], outcome: Outcome, round_: int) -> Iterator[Message]:
+        written, failures = self._contents(chunk, outcome, round_)
+        for message in chunk:
+            client = self._client(message)
+            failure = failures.get(client)
+            content = None if failure is not None else next(written)
+            if own := self._own_app(client, round_):
+                yield self._ask_app(message, own)
+            elif content is not None:
+                yield Message(content, reply_to=message)
+            elif failure is not None:
+                report(round_, client, failure)
+                yield client_error(failure.reason, message)
+
+    def _contents(
+        self, chunk: list[Message], outcome: Outcome, round_: int
+    ) -> tuple[Iterator[RecordDict], dict[int, Failure]]:
+        """Return the contents of the replies of those who succeeded, in order, and why others failed."""
+        if isinstance(outcome, CohortUpdate):
+            return self._writer.training(outcome, round_), outcome.failures
+        if isinstance(outcome, EvaluationSums):
+            return iter([self._writer.evaluation(outcome, round_)]), {}
+        return iter(()), {self._client(chunk[0]): outcome}
+
+    def _client(self, message: Message) -> int:
+        """Return the client that a request goes to; -1: nobody's."""
+        client = self.client_of(message.metadata.dst_node_id)
+        return -1 if client is None else client
+
+    def _own_app(self, client: int, round_: int) -> ClientApp | None:  # noqa: ARG002 (for subclasses)
+        """Return the app of a client that is not like all others in a round; None: it is."""
+        return self._modded.get(client)
+
+    def _ask_app(self, message: Message, app: ClientApp) -> Message:
+        """Let one client's own ClientApp answer, as Flower's engines do."""
+        node = message.metadata.dst_node_id
+        client = self.client_of(node)
+        if client is None:
+            return client_error(f"there is no node {node}", message)
+        context = self._contexts.pop(node, None) or new_context(node, client, self._clients)
+        # Over a network every client would have its own copy; here it must not spoil the others'.
+        own = copy.copy(message)
+        own.__dict__["_content"] = copy.deepcopy(message.__dict__["_content"])
+        reply = _call(app, own, context)
+        if len(context.state):
+            self._contexts[node] = context
+        if not isinstance(reply, Message):
+            return client_error(f"replied with {type(reply).__name__}, not a message", message)
+        return reply if _from(reply, message) else client_error(_FORGED, message)
+
+
+def _is_plain(message: Message) -> bool:
+    """Return whether a request of ours asks for nothing but a round."""
+    return len(message.content.config_records[CONFIG]) == 1
+
+
+_FORGED = "replied in the name of another node or to another message"
+
+
+def _call(app: ClientApp, message: Message, context: Context) -> Message:
+    try:
+        with one_thread():
+            return app(message, context)
+    except (Exception, SystemExit) as error:
+        # A client's own code: whatever it raises is that client's failure alone.
+        return failed(error, message, context)
+
+
+def _from(reply: Message, request: Message) -> bool:
+    asked = request.metadata
+    return (
+        reply.metadata.src_node_id == asked.dst_node_id
+        and reply.metadata.reply_to_message_id == asked.message_id
+    )

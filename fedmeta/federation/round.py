@@ -1,0 +1,265 @@
+"""A round's plan and its bookkeeping."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Message
+from numpy.typing import NDArray
+
+from fedmeta.errors import ConfigError, DivergedError
+from fedmeta.federation.aggregation import AggregationOptions
+from fedmeta.federation.aggregation.mean import Aggregator, MetricMean
+from fedmeta.federation.client import ARRAYS
+from fedmeta.federation.gate import AdmissionGate, GateOptions, Quarantine, Update
+from fedmeta.federation.optimizer import ServerOptions
+from fedmeta.federation.receive import Receiver
+from fedmeta.federation.records import ClientRecord, RoundRecord
+from fedmeta.federation.scoring import Preview, Scorer
+from fedmeta.learning import Tensors
+from fedmeta.tasks import Split
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The server's side of a run.
+
+    Attributes:
+        rounds: Number of the last round; also the length of the learning-rate schedule.
+        cohort: Training clients whose replies a round takes.
+        quorum: Admitted replies below which a round is skipped.
+        timeout: Seconds to wait for the replies of a round, and for the nodes to register.
+        server: The server's optimizer.
+        gate: The bounds on replies.
+        aggregation: How admitted updates become one.
+        evaluate_every: Rounds between evaluations of the validation clients; 0: never.
+        track: Rounds between looks at the test clients; 0: never.
+        oversample: Clients asked beyond the cohort; the first ``cohort`` sound replies are taken.
+    """
+
+    rounds: int
+    cohort: int
+    quorum: int = 1
+    timeout: float = 600.0
+    server: ServerOptions = field(default_factory=ServerOptions)
+    gate: GateOptions = field(default_factory=GateOptions)
+    aggregation: AggregationOptions = field(default_factory=AggregationOptions)
+    evaluate_every: int = 0
+    track: int = 0
+    oversample: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cohort < 1:
+            raise ConfigError(f"cohort = {self.cohort}: a round needs at least one client")
+        if self.oversample < 0:
+            raise ConfigError(f"oversample = {self.oversample}: must be at least 0")
+        if not 0 <= self.quorum <= self.cohort:
+            raise ConfigError(f"quorum = {self.quorum} is not within 0 and cohort = {self.cohort}")
+        if not self.timeout > 0:
+            raise ConfigError(f"timeout = {self.timeout}: must be above 0")
+        self.aggregation.check(self.quorum, self.cohort)
+
+    @property
+    def asked(self) -> int:
+        """Clients asked each round."""
+        return self.cohort + self.oversample
+
+    def evaluated(self, round_: int) -> list[Split]:
+        """Return the splits of held-out clients that are evaluated after a round."""
+        due: tuple[tuple[Split, int], ...] = (("validation", self.evaluate_every), ("test", self.track))
+        return [split for split, every in due if every and round_ % every == 0]
+
+
+class RoundTally:
+    """Takes the replies of one round as they come, and holds no more than one of them.
+
+    Args:
+        round_: The round.
+        cohort: The clients that were asked.
+        gate: Judges each reply.
+        aggregator: Takes the admitted updates.
+        scorer: Says what admitted updates were worth; if it reads their values, they are held.
+    """
+
+    def __init__(
+        self,
+        round_: int,
+        cohort: Sequence[int],
+        gate: AdmissionGate,
+        aggregator: Aggregator,
+        scorer: Scorer | None = None,
+    ) -> None:
+        self.round = round_
+        self.cohort = cohort
+        self.gate = gate
+        self.scorer = scorer
+        self.admitted = 0
+        self.bytes_up = 0
+        self.metrics = MetricMean()
+        self.aggregator = aggregator
+        self._awaited = set(cohort)
+        self._records: list[ClientRecord] = []
+        self._scored: list[Update] = []
+        self._seen: dict[tuple[float, float], int] = {}
+        self._non_finite: list[Quarantine] = []
+
+    def take(self, client: int, sent: Sequence[Message]) -> None:
+        """Judge what one client sent, and aggregate it if it is sound."""
+        self.bytes_up += sum(_array_bytes(message) for message in sent)
+        if client not in self._awaited:
+            self._quarantine(Quarantine(client, "was not asked in this round"))
+            return
+        self._awaited.discard(client)
+        verdict = self._refuse_copy(self.gate.check(client, self.round, sent))
+        if isinstance(verdict, Quarantine):
+            self._quarantine(verdict)
+        else:
+            self._admit(verdict)
+
+    def close(self, plan: Plan, receiver: Receiver | None = None) -> None:
+        """Give up on clients of which nothing was taken.
+
+        Args:
+            plan: Says how long they were waited for.
+            receiver: Knows who was not needed and who came late; None: nobody was waited for in vain.
+
+        Raises:
+            DivergedError: If there were updates, and every one of them was non-finite.
+        """
+        for client in sorted(self._awaited):
+            self._quarantine(_missing(client, plan, receiver))
+        self._records.sort(key=lambda record: record.client)
+        if self._non_finite and len(self._non_finite) == len(self.cohort):
+            first = self._non_finite[0]
+            raise DivergedError(
+                f"round {self.round} diverged: the update of every client was non-finite "
+                f"(client {first.client}: {first.reason}); {_advice(plan)}"
+            )
+
+    def award(self, preview: Preview) -> None:
+        """Let the scorer decide what each admitted client gets; the tally must be closed."""
+        if self.scorer is None or not self._scored:
+            return
+        awards = self.scorer.award(self.round, self._scored, preview)
+        self._records = [replace(r, award=awards.get(r.client)) for r in self._records]
+        self._scored = []
+
+    @cached_property
+    def pseudo_gradient(self) -> NDArray[np.float64]:
+        """The aggregated update, flat; the tally must be closed."""
+        return self.aggregator.result()
+
+    def record(self, skipped: bool, lr: float, bytes_each: int) -> RoundRecord:
+        """Return the round's record; the tally must be closed."""
+        mean = self.metrics.mean
+        loss, before = mean("loss"), mean("loss_before")
+        counts = Counter(record.outcome for record in self._records)
+        return RoundRecord(
+            round=self.round,
+            skipped=skipped,
+            cohort=len(self.cohort),
+            admitted=self.admitted,
+            quarantined=counts["quarantined"],
+            late=counts["late"],
+            lost=counts["lost"],
+            surplus=counts["surplus"],
+            tasks=0 if skipped else self.metrics.tasks,
+            loss=math.nan if loss is None else loss,
+            loss_before=math.nan if before is None else before,
+            accuracy=mean("accuracy"),
+            accuracy_before=mean("accuracy_before"),
+            update_norm=0.0 if skipped else _norm(self.pseudo_gradient),
+            lr=lr,
+            bytes_down=len(self.cohort) * bytes_each,
+            bytes_up=self.bytes_up,
+            evaluation=None,
+            test=None,
+            clients=tuple(self._records),
+        )
+
+    def _admit(self, update: Update) -> None:
+        self.admitted += 1
+        self.aggregator.add(update)
+        self.metrics.add(update)
+        if self.scorer:
+            kept = update.vector.copy() if self.scorer.wants_vectors else update.vector[:0]
+            self._scored.append(replace(update, vector=kept))
+        metrics = update.metrics
+        self._records.append(
+            ClientRecord(
+                self.round,
+                update.client,
+                update.tasks,
+                update.norm,
+                True,
+                None,
+                metrics["loss"],
+                metrics.get("accuracy"),
+                update.signed,
+            )
+        )
+
+    def _refuse_copy(self, verdict: Update | Quarantine) -> Update | Quarantine:
+        # Nothing can be said of zeros: two clients that learned nothing did not copy each other.
+        if isinstance(verdict, Quarantine) or not verdict.norm:
+            return verdict
+        first = self._seen.setdefault(verdict.fingerprint, verdict.client)
+        if first == verdict.client:
+            return verdict
+        return Quarantine(verdict.client, f"the same update as client {first}'s", verdict.norm)
+
+    def _quarantine(self, verdict: Quarantine) -> None:
+        if verdict.non_finite:
+            self._non_finite.append(verdict)
+        client, norm, reason = verdict.client, verdict.norm, verdict.reason
+        self._records.append(
+            ClientRecord(self.round, client, 0, norm, False, reason, None, None, outcome=verdict.outcome)
+        )
+
+
+def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Quarantine:
+    if receiver and client in receiver.surplus:
+        return Quarantine(client, f"not needed: {plan.cohort} answered before", outcome="surplus")
+    arrival = receiver.arrival(client) if receiver else None
+    if arrival is not None and arrival > plan.timeout:
+        return Quarantine(client, f"reply after {arrival:g} s, not {plan.timeout:g} s", outcome="late")
+    return Quarantine(client, f"no reply within {plan.timeout:g} s", outcome="lost")
+
+
+def require_finite(state: Tensors, round_: int, plan: Plan) -> None:
+    """Check the state after the server's step.
+
+    Raises:
+        DivergedError: If a value is NaN or Inf.
+    """
+    for key, value in state.items():
+        if not bool(torch.isfinite(value).all()):
+            raise DivergedError(
+                f"round {round_} diverged: the server's step made '{key}' non-finite; {_advice(plan)}"
+            )
+
+
+def _norm(vector: NDArray[np.float64]) -> float:
+    # NumPy's norm would wake a thread pool that torch's one thread knows nothing of.
+    return float(torch.linalg.vector_norm(torch.from_numpy(vector)))
+
+
+def _advice(plan: Plan) -> str:
+    if plan.server.clip_norm is None:
+        return "clip the meta-gradient (server.clip_norm = 1.0, say) or lower the learning rates"
+    return f"lower server.clip_norm (now {plan.server.clip_norm:g}) or the learning rates"
+
+
+def _array_bytes(message: Message) -> int:
+    try:
+        arrays = message.content[ARRAYS] if message.has_content() else None
+        return (
+            sum(len(array.data) for array in arrays.values()) if isinstance(arrays, ArrayRecord) else 0
+        )
+    except Exception:
+        # A client may send records that cannot even be measured; the gate will say so.
+        return 0

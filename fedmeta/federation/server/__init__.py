@@ -1,1 +1,0 @@
-"""The server: sample a cohort, admit what is sound, aggregate it, step, report."""

@@ -1,0 +1,1 @@
+"""Writes a report's charts and tables as HTML, SVG, PNG and CSV."""

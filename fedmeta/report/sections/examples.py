@@ -1,0 +1,255 @@
+"""Test tasks with their inputs as pictures and the model's predictions."""
+
+import base64
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmeta.files import one_line, parse_json, read_file
+from fedmeta.report.charts import Chart, Mark, Series
+
+FILE = "examples.safetensors"
+MOST_BYTES = 1 << 26
+MOST_QUERIES = 20
+MOST_WINDOWS = 4
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+_SIGNS = {"\n": "⏎", " ": "·"}
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A prediction for one query; `probability` is of the predicted class."""
+
+    label: int
+    probability: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query picture, its true label, and what was predicted before and after adaptation."""
+
+    picture: str
+    label: int
+    before: Guess
+    after: Guess
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of text: (character, whether it was right) of the truth, and of the predictions."""
+
+    truth: Sequence[str]
+    before: Sequence[tuple[str, bool]]
+    after: Sequence[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test task; which parts it has depends on its kind.
+
+    Attributes:
+        client: Whose it is.
+        steps: Adaptation steps of "after".
+        support: (picture, label) of each support example.
+        queries: Query pictures.
+        windows: Query windows of a text.
+        chart: Fitted curves, or predicted values over true ones.
+        right: Queries predicted rightly before and after, and how many there are; None in regression.
+        left_out: Queries that are not shown.
+    """
+
+    client: int
+    steps: int
+    support: Sequence[tuple[str, int]] = ()
+    queries: Sequence[Query] = ()
+    windows: Sequence[Window] = ()
+    chart: Chart | None = None
+    right: tuple[int, int, int] | None = None
+    left_out: int = 0
+
+
+def read_examples(folder: Path) -> tuple[list[Example], str | None]:
+    """Return a run's example tasks, and what is wrong with the file; no file is no problem."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = folder / FILE
+    if not path.exists():
+        return [], None
+    try:
+        data = read_file(path, MOST_BYTES)
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")
+        about = parse_json(parse_json(data[8 : 8 + size]).get("__metadata__", {})["about"])
+        return [_example(about, tensors, i) for i in _numbers(tensors)], None
+    except (OSError, SafetensorError):
+        return [], f"{FILE} is damaged"
+    except Exception as error:
+        # Of anybody's tensors, of any names, shapes and kinds; nothing else of the report needs them.
+        return [], f"{FILE} is of another version ({type(error).__name__}: {one_line(error, 200)})"
+
+
+def _numbers(tensors: Mapping[str, Any]) -> list[int]:
+    return sorted({int(key.split(".", 1)[0]) for key in tensors})
+
+
+def _example(about: Mapping[str, Any], tensors: Mapping[str, Values], number: int) -> Example:
+    prefix = f"{number}."
+    task = {k.removeprefix(prefix): value for k, value in tensors.items() if k.startswith(prefix)}
+    client, steps = int(about["clients"][number]), int(about["steps"])
+    if about["kind"] == "regression":
+        return Example(client, steps, chart=_regression(task, number, client, steps))
+    if task["query_y"].ndim == 2:
+        return _text(task, about.get("characters") or "", client, steps)
+    return _pictures(task, client, steps)
+
+
+def _pictures(task: Mapping[str, Values], client: int, steps: int) -> Example:
+    support, queries = task["support_x"], task["query_x"]
+    labels = [int(label) for label in task["query_y"]]
+    guesses = [_guesses(task[when], labels) for when in ("before", "after")]
+    right = (*(sum(one.right for one in column) for column in guesses), len(labels))
+    drawn = as_pictures(np.concatenate([support, queries]).astype(float))
+    if drawn is None:
+        return Example(client, steps, right=(right[0], right[1], right[2]), left_out=len(labels))
+    pictures = [data_uri(one) for one in drawn]
+    shown = [
+        Query(picture, label, before, after)
+        for picture, label, before, after in zip(pictures[len(support) :], labels, *guesses, strict=True)
+    ]
+    by_label = sorted(
+        zip(pictures, (int(y) for y in task["support_y"]), strict=False), key=lambda p: p[1]
+    )
+    return Example(
+        client,
+        steps,
+        support=by_label,
+        queries=shown[:MOST_QUERIES],
+        right=(right[0], right[1], right[2]),
+        left_out=max(len(shown) - MOST_QUERIES, 0),
+    )
+
+
+def _guesses(probabilities: Values, labels: Sequence[int]) -> list[Guess]:
+    best = probabilities.argmax(-1)
+    return [
+        Guess(int(label), float(row[label]), int(label) == truth)
+        for row, label, truth in zip(probabilities, best, labels, strict=True)
+    ]
+
+
+def _text(task: Mapping[str, Values], characters: str, client: int, steps: int) -> Example:
+    truth = task["query_y"].astype(int)
+    before, after = (task[when].argmax(-1) for when in ("before", "after"))
+    if truth.ndim != 2 or before.shape != truth.shape or after.shape != truth.shape:
+        raise ValueError("texts, and predictions of another shape")
+    windows = [
+        Window(_signs(t, characters), _marked(b, t, characters), _marked(a, t, characters))
+        for t, b, a in zip(truth, before, after, strict=True)
+    ]
+    right = (int((before == truth).sum()), int((after == truth).sum()), truth.size)
+    left_out = max(len(windows) - MOST_WINDOWS, 0)
+    return Example(client, steps, windows=windows[:MOST_WINDOWS], right=right, left_out=left_out)
+
+
+def _signs(tokens: Values, characters: str) -> list[str]:
+    found = (characters[t] if 0 <= t < len(characters) else _UNKNOWN for t in map(int, tokens))
+    return [_SIGNS.get(one, one) for one in found]
+
+
+def _marked(tokens: Values, truth: Values, characters: str) -> list[tuple[str, bool]]:
+    return list(zip(_signs(tokens, characters), (bool(ok) for ok in tokens == truth), strict=True))
+
+
+def _regression(task: Mapping[str, Values], number: int, client: int, steps: int) -> Chart:
+    title = f"A task of client {client}, before and after {steps} steps"
+    key = f"example-{number}"
+    if "grid_x" not in task:
+        return _predicted(task, key, title)
+    grid = task["grid_x"]
+    curves = [
+        _curve("before adaptation", (grid, task["grid_before"]), 1, dash=1),
+        _curve(f"after {steps} steps", (grid, task["grid_after"]), 0),
+        _curve("queries, the truth", (task["query_x"], task["query_y"]), 6, "points"),
+        _curve("support", (task["support_x"], task["support_y"]), 2, "points"),
+    ]
+    note = "The model saw the support points alone; queries lie on the truth."
+    return Chart(key, title, "x", "y", curves, note)
+
+
+def _curve(
+    name: str, points: tuple[Values, Values], colour: int, mark: Mark = "line", dash: int = 0
+) -> Series:
+    xs, ys = (column.reshape(len(column), -1)[:, 0] for column in points)
+    order = np.argsort(xs, kind="stable")
+    values = [float(v) if np.isfinite(v) else None for v in ys[order]]
+    return Series(name, [float(v) for v in xs[order]], values, mark=mark, colour=colour, dash=dash)
+
+
+def _predicted(task: Mapping[str, Values], key: str, title: str) -> Chart:
+    truth = task["query_y"]
+    series = [
+        _curve("before adaptation", (truth, task["before"]), 1, "points"),
+        _curve("after adaptation", (truth, task["after"]), 0, "points"),
+        _curve("the truth", (truth, truth), 6),
+    ]
+    return Chart(key, title, "true value of a query", "predicted value", series)
+
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _COLOUR = 0, 2
+
+
+def as_pictures(inputs: NDArray[np.float64]) -> NDArray[np.uint8] | None:
+    """Return inputs as pictures, dark ink on white where they are grey.
+
+    Args:
+        inputs: ``[N, pixels]`` of a square, ``[N, 1, H, W]`` or ``[N, 3, H, W]``; the lowest and the
+            highest value of all become the ends of the scale.
+
+    Returns:
+        ``[N, H, W, 1]`` or ``[N, H, W, 3]``; None if inputs of this shape are no pictures.
+    """
+    images = inputs
+    if inputs.ndim == 2:
+        side = isqrt(inputs.shape[1])
+        if side < 4 or side * side != inputs.shape[1]:
+            return None
+        images = inputs.reshape(-1, 1, side, side)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not np.isfinite(images).all():
+        return None
+    low, high = float(images.min()), float(images.max())
+    scaled = (images - low) / (high - low) if high > low else np.zeros_like(images)
+    if images.shape[1] == 1:
+        scaled = 1 - scaled
+    return np.ascontiguousarray((scaled * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """Return a picture ``[H, W, 1 or 3]`` as the ``data:`` address of a PNG file."""
+    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """Return a picture ``[H, W, 1 or 3]`` as a PNG file (W3C, PNG third edition, sections 5 and 11)."""
+    height, width, channels = picture.shape
+    kind = _GREY if channels == 1 else _COLOUR
+    head = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in picture)
+    return (
+        _SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    )
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,0 +1,190 @@
+"""Records, payments and audit of a run's ledger."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from fedmeta.chain import require_extra
+from fedmeta.errors import FedmetaError
+from fedmeta.experiment.audit import AUDIT, VERSION
+from fedmeta.experiment.client_totals import UNITS
+from fedmeta.files import one_line, open_file, read_json, reason
+from fedmeta.report.page import Section
+from fedmeta.report.read import RunFiles, number
+from fedmeta.report.tables import Cell, Table
+
+if TYPE_CHECKING:
+    from fedmeta.chain.settle.journal_rows import Campaign
+
+
+_MOST_JOURNAL = 1 << 30
+
+
+@dataclass(frozen=True)
+class JournalFacts:
+    """What the journal says.
+
+    Attributes:
+        campaign: Whose it is; None if it cannot be read.
+        frozen: Last frozen round.
+        recorded: Last round that the chain was seen to hold.
+        actions: What each mined transaction was for.
+        problem: Why it cannot be read; None if it could.
+    """
+
+    campaign: "Campaign | None" = None
+    frozen: int = 0
+    recorded: int = 0
+    actions: Sequence[str] = field(default_factory=list)
+    problem: str | None = None
+
+
+def read_journal(folder: Path) -> JournalFacts:
+    """Read a run's journal without leaving a trace, also while a run writes to it.
+
+    Args:
+        folder: The run's ``chain`` folder.
+    """
+    path = folder / "journal.sqlite"
+    try:
+        require_extra()
+        if path.exists():
+            open_file(path, _MOST_JOURNAL).close()
+        if not path.is_file() or path.with_name(f"{path.name}-wal").exists():
+            return _facts(path)
+        # SQLite leaves two files beside one that it only reads; a copy keeps the run as it is.
+        with TemporaryDirectory(prefix="fedmeta-report-") as aside:
+            return _facts(Path(shutil.copy(path, aside)))
+    except FedmetaError as error:
+        return JournalFacts(problem=one_line(error).replace(f"{path}: ", ""))
+    except OSError as error:
+        return JournalFacts(problem=f"{path.name}: {reason(error)}")
+
+
+def _facts(path: Path) -> JournalFacts:
+    from fedmeta.chain.settle.journal import JournalView
+
+    view = JournalView(path)
+    try:
+        actions = [one.action for one in view.landed()]
+        return JournalFacts(view.campaign, view.frozen, view.recorded, actions)
+    finally:
+        view.close()
+
+
+def read_audit(folder: Path) -> dict[str, Any] | None:
+    """Return what the last audit left in a run's ``chain`` folder; None if there was none."""
+    try:
+        said = read_json(folder / AUDIT)
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) and said.get("version") == VERSION else None
+
+
+def ledger_section(run: RunFiles) -> Section | None:
+    """Return how the run's ledger stands; None if it has none."""
+    if run.config is None or not run.config.chain.enabled:
+        return None
+    journal, audit = read_journal(run.path / "chain"), read_audit(run.path / "chain")
+    findings, gas = _findings(audit), _gas(journal, audit)
+    return Section(
+        key="ledger",
+        title="Ledger",
+        text=_audit_line(run, audit),
+        warning=_warning(run, journal, audit),
+        facts=_about(run, journal),
+        tables=[table for table in (gas, findings) if table is not None],
+    )
+
+
+def _audit_line(run: RunFiles, audit: dict[str, Any] | None) -> str:
+    if audit is None:
+        return (
+            f"Not audited yet: `fedmeta chain audit {run.path}` checks it, and says what gas was used."
+        )
+    verdict = (
+        "the run's files and the chain agree" if audit.get("agrees") is True else "they do not agree"
+    )
+    return f"Audited on {audit.get('at')}: {verdict}."
+
+
+def _warning(run: RunFiles, journal: JournalFacts, audit: dict[str, Any] | None) -> str:
+    settled = run.info.get("chain")
+    lines = [journal.problem or ""]
+    if isinstance(settled, dict):
+        lines.append(str(settled.get("problem") or ""))
+    if audit is not None and audit.get("agrees") is not True:
+        lines.append("The audit found a difference; the first one is marked in the table.")
+    return " ".join(line for line in lines if line)
+
+
+def _about(run: RunFiles, journal: JournalFacts) -> list[tuple[str, str]]:
+    settled = run.info.get("chain")
+    settled = settled if isinstance(settled, dict) else {}
+    facts = [("Rounds recorded on the chain", f"{journal.recorded:,} of {journal.frozen:,} frozen")]
+    for key, name in (("awarded", "Tokens awarded"), ("waiting", "Tokens that wait for their delay")):
+        units = number(settled, key)
+        if units or key == "awarded":
+            facts.append((name, f"{(units or 0) / UNITS:,.6g}" if units is not None else "–"))
+    campaign = journal.campaign
+    if campaign is not None:
+        facts.append(("Pot of a round", f"{campaign.round_cap / UNITS:,.6g} tokens"))
+        facts.append(("Campaign", f"0x{campaign.campaign.hex()}"))
+        addresses = (
+            ("Ledger", campaign.ledger),
+            ("Token", campaign.token),
+            ("Registry", campaign.registry),
+        )
+        facts += [(name, address) for name, address in addresses if address]
+        if campaign.chain_id is not None:
+            facts.append(("Chain id", str(campaign.chain_id)))
+    return facts
+
+
+def _findings(audit: dict[str, Any] | None) -> Table | None:
+    found = audit.get("findings") if audit else None
+    if not isinstance(found, list):
+        return None
+    rows: list[list[Cell]] = [
+        ["agrees" if one.get("ok") is True else "DIFFERS", str(one.get("what")), str(one.get("detail"))]
+        for one in found
+        if isinstance(one, dict)
+    ]
+    return Table("audit", "What the audit looked at", ["verdict", "what", "found"], rows)
+
+
+def _gas(journal: JournalFacts, audit: dict[str, Any] | None) -> Table | None:
+    """Return transactions and gas by what they were for; gas is known from the last audit alone."""
+    counts: dict[str, int] = defaultdict(int)
+    for action in journal.actions:
+        counts[_kind(action)] += 1
+    spent: dict[str, list[float]] = defaultdict(list)
+    listed = audit.get("gas") if audit else None
+    for one in listed if isinstance(listed, list) else []:
+        if isinstance(one, dict) and (gas := number(one, "gas")) is not None:
+            spent[_kind(str(one.get("action")))].append(gas)
+    kinds = sorted({*counts, *spent})
+    if not kinds:
+        return None
+    note = "" if spent else "Gas is known after an audit."
+    rows: list[list[Cell]] = [
+        [kind, counts[kind] or None, sum(spent[kind]) or None, _mean(spent[kind])] for kind in kinds
+    ]
+    everything = [gas for gases in spent.values() for gas in gases]
+    rows.append(["all", len(journal.actions), sum(everything) or None, _mean(everything)])
+    columns = ["transactions for", "mined", "gas used", "gas each"]
+    return Table("gas", "Transactions and gas", columns, rows, note)
+
+
+def _kind(action: str) -> str:
+    """Return what a transaction was for, such as ``record`` or ``deploy FedToken``."""
+    words = action.split()
+    return " ".join(words[:2]) if words[:1] == ["deploy"] else words[0] if words else "?"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values)) if values else None

@@ -1,0 +1,158 @@
+"""The spread of results over test clients."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from fedmeta.report.charts import BOUNDS, Chart, Series
+from fedmeta.report.measured import banded, interval_over_tasks, step_names
+from fedmeta.report.read import RunFiles, number, steps_of
+from fedmeta.report.tables import Cell, Table
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Clients' results at one adaptation step, each client counted once whatever its size.
+
+    The deviation and the means of the worst and the best tenth are the measures of Li et al. 2020, "Fair
+    Resource Allocation in Federated Learning" (q-FFL), section 4; their variance is `deviation` squared.
+
+    Attributes:
+        clients: How many.
+        mean: Over clients.
+        deviation: Standard deviation over clients, as of a population.
+        worst: Mean over the worst tenth of clients, at least one.
+        best: Mean over the best tenth, at least one.
+        jain: Jain's index ``(sum x)^2 / (n sum x^2)``, from 1/n, one client has it all, to 1, all are
+            served alike (Jain, Chiu and Hawe 1984, equation 2); of accuracies alone.
+    """
+
+    clients: int
+    mean: float
+    deviation: float
+    worst: float
+    best: float
+    jain: float | None
+
+
+def spread(values: Sequence[float], measure: str) -> Spread:
+    """Return the spread of clients' results.
+
+    Args:
+        values: One result for each client.
+        measure: ``accuracy``, where more is better, or ``loss``, where less is.
+    """
+    ordered = np.sort(np.array(values, dtype=float))
+    if measure == "loss":
+        ordered = ordered[::-1]
+    tenth = ceil(len(ordered) / 10)
+    squares = float((ordered**2).sum())
+    jain = float(ordered.sum()) ** 2 / (len(ordered) * squares) if squares else 1.0
+    deviation = float(ordered.std()) if np.isfinite(ordered).all() else math.inf
+    return Spread(
+        clients=len(ordered),
+        mean=float(ordered.mean()),
+        deviation=deviation,
+        worst=float(ordered[:tenth].mean()),
+        best=float(ordered[-tenth:].mean()),
+        jain=jain if measure == "accuracy" else None,
+    )
+
+
+def by_client(test: Sequence[dict[str, Any]], measure: str, step: int) -> dict[int, float]:
+    """Return each test client's result at an adaptation step, from the rows of ``test.jsonl``.
+
+    The loss of a client with a task that diverged is infinite.
+    """
+    found = {}
+    for row in test:
+        for at in steps_of(row.get("steps")):
+            value = number(at, measure)
+            if value is None and measure == "loss" and number(at, "diverged"):
+                value = math.inf
+            if at["step"] == step and value is not None:
+                found[int(row["client"])] = value
+    return found
+
+
+def steps_in(test: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the adaptation steps that ``test.jsonl`` has results of."""
+    return sorted({int(at["step"]) for row in test for at in steps_of(row.get("steps"))})
+
+
+def spread_table(test: Sequence[dict[str, Any]], measure: str) -> Table:
+    """Return the spread over test clients by adaptation step."""
+    rows: list[list[Cell]] = []
+    for step in steps_in(test):
+        values = list(by_client(test, measure, step).values())
+        if values:
+            s = spread(values, measure)
+            rows.append([step, s.clients, s.mean, s.deviation, s.worst, s.best, s.jain])
+    columns = ["adaptation steps", "clients", f"mean {measure}", "standard deviation"]
+    columns += ["worst 10% of clients", "best 10% of clients", "Jain's index"]
+    return Table(f"spread-{measure}", f"Spread of {measure} over test clients", columns, rows, FAIRNESS)
+
+
+FAIRNESS = (
+    "Each client counts once. Worst and best 10%: the mean over that tenth of clients, at least one; "
+    "these and the deviation are the fairness measures of Li et al. (2020), “Fair Resource Allocation "
+    "in Federated Learning”. Jain's index, (Σx)² / (n Σx²), is 1 where all clients have the same "
+    "accuracy and 1/n where one has all of it (Jain, Chiu and Hawe, 1984). With few clients all of "
+    "these are rough."
+)
+
+
+def clients_table(test: Sequence[dict[str, Any]], measure: str) -> Table:
+    """Return each test client's results by adaptation step."""
+    steps = steps_in(test)
+    rows: list[list[Cell]] = []
+    for row in sorted(test, key=lambda one: int(one["client"])):
+        at = {int(one["step"]): one for one in steps_of(row.get("steps"))}
+        values = (interval_over_tasks(at[step], measure) if step in at else None for step in steps)
+        rows.append([int(row["client"]), *values])
+    columns = ["client", *step_names(steps)]
+    note = "Means over the client's own tasks, with 95% intervals over them."
+    return Table(
+        f"test-clients-{measure}", f"{measure.capitalize()} of each test client", columns, rows, note
+    )
+
+
+def spread_charts(run: RunFiles, measure: str) -> list[Chart]:
+    """Return each test client's result before and after adaptation, from the worst to the best."""
+    steps = steps_in(run.test)
+    if not steps:
+        return []
+    after = by_client(run.test, measure, steps[-1])
+    order = sorted(after, key=lambda client: (after[client], client), reverse=measure == "loss")
+    series = [
+        _points(run.test, measure, step, order, place)
+        for place, step in ((0, steps[-1]), (1, steps[0]))
+        if place == 0 or len(steps) > 1
+    ]
+    chart = Chart(
+        key=f"clients-{measure}",
+        title=f"{measure.capitalize()} of each test client",
+        x="test client, the worst first",
+        y=measure,
+        bounds=BOUNDS.get(measure),
+        series=series,
+        note="Bars are 95% intervals over the client's own tasks.",
+        labels=[str(client) for client in order],
+    )
+    return [] if chart.empty else [chart]
+
+
+def _points(
+    test: Sequence[dict[str, Any]], measure: str, step: int, order: Sequence[int], colour: int
+) -> Series:
+    rows = {
+        int(row["client"]): at for row in test for at in steps_of(row.get("steps")) if at["step"] == step
+    }
+    name = "before adaptation" if step == 0 else f"after {step} steps"
+    series = Series(name, list(range(len(order))), [], mark="points", colour=colour)
+    found = [rows.get(client, {}) for client in order]
+    return banded(series, found, measure, interval_over_tasks)

@@ -1,0 +1,208 @@
+"""Reading Omniglot's official zip files into small grey images, and keeping the result."""
+
+import hashlib
+import re
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmeta.errors import DataError
+from fedmeta.files import one_line, open_file, printable
+from fedmeta.tasks.data.sources import cache_folder, how_to_fetch, sha256_of
+from fedmeta.tasks.image_files import area_weights
+from fedmeta.tasks.image_pixels import UnreadableError, decode
+
+PAGE, SIDE = 105, 28
+MOST_BYTES = 1 << 25
+"""Bytes of a zip file; the largest official one has 9.5 million."""
+MOST_MEMBERS = 100_000
+MOST_UNPACKED = 1 << 28
+"""Bytes of all members together, unpacked."""
+_MOST_DRAWING = 1 << 18
+
+# Part of the name of a cached file: raise it when what `_decode` yields changes.
+_FORMAT = "omniglot 2"
+_MEMBER = re.compile(r"(?:.*/)?(?P<alphabet>[^/]+)/(?P<character>character\d+)/\d+_\d+\.png")
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    NotImplementedError,
+    LookupError,
+)
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Drawings of characters.
+
+    Attributes:
+        images: ``[N, 28, 28]``, uint8, ink 255.
+        character: ``[N]``, which character each image shows.
+        names: The name of each character, such as ``Korean/character07``.
+        files: ``[characters]``, the position of the zip file each one comes from.
+    """
+
+    images: NDArray[np.uint8]
+    character: NDArray[np.int64]
+    names: tuple[str, ...]
+    files: NDArray[np.int64]
+
+    @property
+    def alphabets(self) -> tuple[str, ...]:
+        """Return the alphabet of each character."""
+        return tuple(name.partition("/")[0] for name in self.names)
+
+
+def read_characters(files: Sequence[Path], source: str) -> Characters:
+    """Read official zip files, in order; an alphabet that an earlier file holds too is not read again.
+
+    The result is cached under the SHA-256 of the files, so that the second time takes milliseconds.
+
+    Args:
+        files: The zip files.
+        source: The data set that they are of, for messages.
+
+    Raises:
+        DataError: If a file is corrupt or holds no drawings, or Pillow is missing to decode them.
+    """
+    sums = [sha256_of(file, MOST_BYTES) for file in files]
+    key = hashlib.sha256(" ".join([_FORMAT, *sums]).encode()).hexdigest()[:32]
+    cached = cache_folder() / "decoded" / f"omniglot-{key}.npz"
+    known = _load(cached)
+    if known is None:
+        known = _decode_all(files, source)
+        _save(known, cached)
+    return known
+
+
+def shrink(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Average ``[B, 105, 105]`` over the area of each of 28 x 28 cells; 255 is a cell full of ink.
+
+    A cell is 3.75 pixels wide; a pixel on its border counts by the part that lies inside.
+    """
+    weights = area_weights(SIDE, PAGE)
+    grey: NDArray[np.uint8] = np.rint(weights @ ink @ weights.T * 255.0).astype(np.uint8)
+    return grey
+
+
+def _decode_all(files: Sequence[Path], source: str) -> Characters:
+    images: list[NDArray[np.uint8]] = []
+    names: list[str] = []
+    origin: list[int] = []
+    for place, file in enumerate(files):
+        earlier = {name.partition("/")[0] for name in names}
+        try:
+            for name, drawings in _decode(file, earlier):
+                images.append(shrink(drawings))
+                names.append(name)
+                origin.append(place)
+        except _BROKEN as error:
+            reason = one_line(str(error) or type(error).__name__, 300)
+            hint = how_to_fetch(source, corrupt=file)
+            raise DataError(f"{file} is corrupt or truncated ({reason}): {hint}") from None
+    counts = [len(drawings) for drawings in images]
+    return Characters(
+        np.concatenate(images),
+        np.repeat(np.arange(len(names)), counts),
+        tuple(names),
+        np.array(origin, dtype=np.int64),
+    )
+
+
+def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield each character's name and its drawings ``[drawers, 105, 105]``, ink 1."""
+    with open_file(file, MOST_BYTES) as data, zipfile.ZipFile(data) as archive:
+        _require_small(archive)
+        bad = archive.testzip()
+        if bad:
+            raise zipfile.BadZipFile(f"bad CRC-32 of {bad}")
+        members: dict[str, list[str]] = {}
+        for member in sorted(archive.namelist()):
+            match = _MEMBER.fullmatch(member)
+            if match:
+                members.setdefault(f"{match['alphabet']}/{match['character']}", []).append(member)
+        if not members:
+            raise ValueError("it holds no alphabet/characterNN/XXXX_DD.png")
+        for name, drawings in members.items():
+            if name.partition("/")[0] not in skip:
+                yield name, np.stack([_page(_member(archive, drawing), drawing) for drawing in drawings])
+
+
+def _require_small(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that is more work than its size says, before any of it is unpacked."""
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    if len(members) > MOST_MEMBERS or unpacked > MOST_UNPACKED:
+        raise ValueError(
+            f"{len(members)} members of {unpacked} bytes, where {MOST_MEMBERS} and {MOST_UNPACKED} "
+            "are the most"
+        )
+    for member in members:
+        if printable(member.filename) != member.filename or ".." in member.filename.split("/"):
+            raise ValueError(f"a member has the name {member.filename[:80]!a}")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    # The size in its head may be a lie; reading piece by piece never unpacks more than is asked for.
+    with archive.open(name) as member:
+        data = member.read(_MOST_DRAWING + 1)
+    if len(data) > _MOST_DRAWING:
+        raise ValueError(f"{name} is no drawing: larger than {_MOST_DRAWING} bytes")
+    return data
+
+
+def _page(png: bytes, name: str) -> NDArray[np.float32]:
+    try:
+        image = decode(BytesIO(png))
+    except UnreadableError as error:
+        raise ValueError(f"{name} {error}") from None
+    width, height = image.kind.size
+    if (width, height) != (PAGE, PAGE):
+        raise ValueError(f"{name} is {width}x{height}, not {PAGE}x{PAGE}")
+    if image.bits != 8:
+        raise ValueError(f"{name} has more than 8 bits a sample")
+    ink: NDArray[np.float32] = (image.shade(255.0, 255.0, 1, white=True)[0] < 0.5).astype(np.float32)
+    return ink
+
+
+def _load(cached: Path) -> Characters | None:
+    """Return what is cached; None if there is nothing or it is damaged, since it can be made again."""
+    try:
+        with cached.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return Characters(
+                kept["images"], kept["character"], tuple(kept["names"].tolist()), kept["files"]
+            )
+    except (*_BROKEN, KeyError):
+        return None
+
+
+def _save(characters: Characters, cached: Path) -> None:
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+            whole = Path(folder) / cached.name
+            np.savez_compressed(
+                whole,
+                images=characters.images,
+                character=characters.character,
+                names=np.array(characters.names),
+                files=characters.files,
+            )
+            whole.replace(cached)
+    except OSError:
+        # The cache saves a few seconds; a home that cannot be written is no reason not to run.
+        return

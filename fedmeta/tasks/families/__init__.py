@@ -1,0 +1,1 @@
+"""Task families that come with fedmeta; each is one module."""

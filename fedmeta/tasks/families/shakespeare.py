@@ -1,0 +1,270 @@
+"""Next-character prediction on plays: a client is a speaker, a task is a stretch of its text."""
+
+import hashlib
+import logging
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from fedmeta.errors import ConfigError, DataError
+from fedmeta.options import Options
+from fedmeta.tasks.data.sources import how_to_fetch, locate, sha256_of, source_named
+from fedmeta.tasks.data.text_files import TextFile, read_text
+from fedmeta.tasks.family import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
+from fedmeta.tasks.seeding import stream
+
+log = logging.getLogger(__name__)
+
+Tokens = NDArray[np.int64]
+
+SOURCE = "shakespeare"
+# Fixed, and not read off the text, so that no held-out speaker shapes the model.
+CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
+OTHER = len(CHARACTERS)
+VOCABULARY = len(CHARACTERS) + 1
+
+# Not how to fetch the official file, which would overwrite a text of the user's own.
+_OWN_TEXT = "correct it, or set data.verify to true for the official text"
+_SPEECH = re.compile(r"(?P<speaker>[^\n]+):\n(?P<words>.+)", re.DOTALL)
+# Cyrillic and Greek letters that look like Latin ones.
+_LATIN = str.maketrans("АВЕКМНОРСТХаеорсухЅІЈΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABEKMHOPCTXaeopcyxSIJABEZHIKMNOPTYXo")
+
+
+class ShakespeareOptions(PartitionOptions):
+    """Options of `Shakespeare`: those of the partition, and the shape of a task.
+
+    Attributes:
+        length: Characters that a window predicts, one after each of as many that it sees.
+        shots: Support windows of a task.
+        queries: Query windows of a task.
+        test_queries: Query windows for validation and test clients; None: as in training.
+        support_fraction: The share of a speaker's text, from its start, that support is drawn from.
+        verify: Whether the file must be the official one; false for a text of your own laid out alike.
+    """
+
+    length: int = Field(default=80, ge=1)
+    shots: int = Field(default=4, ge=1)
+    queries: int = Field(default=4, ge=1)
+    test_queries: int | None = Field(default=None, ge=1)
+    support_fraction: float = Field(default=0.5, gt=0.0, lt=1.0)
+    verify: bool = True
+
+
+@FAMILIES.register("shakespeare")
+class Shakespeare:
+    """Predict the next character at every position; x and y ``[T, windows, length]``, int64 tokens.
+
+    The speakers with most text are the clients, one each, shuffled by the seed into training,
+    validation and test. Support comes from the earlier part of a speaker's text and query from the
+    later one; windows of a task never overlap. Tokens are printable ASCII, newline and one for the rest.
+
+    Another `partition` than ``natural`` deals the training speakers' speeches anew, whole, and a
+    client's text is what it was dealt, in random order.
+
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning", has speakers as clients.
+
+    Raises:
+        ConfigError: If there are fewer speakers than clients, or one speaks too little for a task.
+        DataError: If the text is missing, corrupt or truncated.
+    """
+
+    Options: ClassVar[type[Options]] = ShakespeareOptions
+    characters: ClassVar[str] = CHARACTERS
+
+    def __init__(self, options: ShakespeareOptions, population: Population, seed: int) -> None:
+        self.options = options
+        self.population = population
+        self.spec = self.shape(options)
+        said = read_speakers(options.verify)
+        if len(said) < len(population):
+            raise ConfigError(f"{len(population)} clients, but the plays have {len(said)} speakers")
+        texts = {speaker: "\n".join(speeches) for speaker, speeches in said.items()}
+        most = sorted(texts, key=lambda name: (-len(texts[name]), name))[: len(population)]
+        order = stream(seed, "shakespeare").permutation(len(population))
+        self.speakers = tuple(most[place] for place in order.tolist())
+        own = [said[speaker] for speaker in self.speakers]
+        if options.partition != "natural":
+            training = own[: population.train]
+            own[: population.train] = redeal(training, options, stream(seed, "shakespeare", "deal"))
+        self.texts = tuple(encode("\n".join(speeches)) for speeches in own)
+        for client in range(len(population)):
+            self._check(client)
+
+    @staticmethod
+    def shape(options: ShakespeareOptions) -> TaskSpec:
+        """Return what tasks look like."""
+        return TaskSpec("classification", (options.length,), VOCABULARY, VOCABULARY)
+
+    @staticmethod
+    def digest(options: ShakespeareOptions) -> str:  # noqa: ARG004
+        """Return the SHA-256 of the file of plays."""
+        return sha256_of(locate(source_named(SOURCE).files[0].path, SOURCE))
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` tasks of `client`: windows of its text, in the order of the text."""
+        text = self.texts[client]
+        boundary = self._boundary(client)
+        sides: list[Tensor] = []
+        for part, windows in (
+            (text[:boundary], self.options.shots),
+            (text[boundary:], self._queries(client)),
+        ):
+            starts = place_windows(len(part), self.options.length + 1, (count, windows), rng)
+            drawn = torch.from_numpy(part[starts[:, :, None] + np.arange(self.options.length + 1)])
+            sides += [drawn[:, :, :-1].contiguous(), drawn[:, :, 1:].contiguous()]
+        return TaskBatch(*sides)
+
+    def _queries(self, client: int) -> int:
+        held_out = self.population.split_of(client) != "train"
+        return (self.options.test_queries if held_out else None) or self.options.queries
+
+    def _boundary(self, client: int) -> int:
+        return int(self.options.support_fraction * len(self.texts[client]))
+
+    def _check(self, client: int) -> None:
+        boundary = self._boundary(client)
+        size = self.options.length + 1
+        sides = (
+            ("shots", self.options.shots, boundary),
+            ("queries", self._queries(client), len(self.texts[client]) - boundary),
+        )
+        for key, windows, have in sides:
+            if windows * size > have:
+                raise ConfigError(
+                    f"data.{key} = {windows} windows of {size} characters need {windows * size}, but "
+                    f"{self._who(client)} has {have} for them; use fewer clients, fewer "
+                    f"{key} or a smaller data.length"
+                )
+
+    def _who(self, client: int) -> str:
+        dealt = self.options.partition != "natural" and self.population.split_of(client) == "train"
+        return f"client {client}" if dealt else f"speaker '{self.speakers[client]}'"
+
+
+def redeal(
+    said: list[list[str]], options: PartitionOptions, rng: np.random.Generator
+) -> list[list[str]]:
+    """Deal the speeches of some speakers to as many clients; each one's in random order.
+
+    Raises:
+        ConfigError: If the partition leaves a client without a speech.
+    """
+    speeches = [speech for own in said for speech in own]
+    speakers = np.repeat(np.arange(len(said)), [len(own) for own in said])
+    dealt = deal(speakers, Receivers(len(said), units="speakers"), options, rng)
+    return [[speeches[place] for place in rng.permutation(part).tolist()] for part in dealt]
+
+
+def place_windows(
+    length: int, size: int, shape: tuple[int, int], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw starts ``[T, windows]`` of windows of `size` within `length` that do not overlap in a row.
+
+    Sorted draws from the room that the windows leave free, each moved on by the windows before it.
+    """
+    free = length - shape[1] * size
+    gaps = np.sort(rng.integers(0, free + 1, shape), axis=1)
+    starts: NDArray[np.int64] = gaps + size * np.arange(shape[1])
+    return starts
+
+
+def encode(text: str) -> Tokens:
+    """Return the token of each character: its place in `CHARACTERS`, or `OTHER`."""
+    codes = np.array([ord(character) for character in text], dtype=np.int64)
+    tokens = np.where((codes >= 32) & (codes < 127), codes - 31, OTHER)
+    return np.where(codes == ord("\n"), 0, tokens)
+
+
+@dataclass(frozen=True)
+class Play:
+    """A text by its speakers.
+
+    Attributes:
+        said: The speeches of each speaker, in the order of the text.
+        file: The text that they are of.
+        left_out: Blocks that are no speech, which nobody owns.
+    """
+
+    said: dict[str, list[str]]
+    file: TextFile
+    left_out: tuple[str, ...]
+
+
+def read_speakers(verify: bool) -> dict[str, list[str]]:
+    """Return the speeches of each speaker, in the order of the plays; what is odd is logged.
+
+    Args:
+        verify: Whether to refuse a file that is not the official one, byte for byte.
+
+    Raises:
+        DataError: If the file is missing, not the official one, or no play.
+    """
+    (official,) = source_named(SOURCE).files
+    path = locate(official.path, SOURCE)
+    if verify and sha256_of(path) != official.sha256:
+        raise DataError(
+            f"{path} is corrupt, truncated or not the official file (its SHA-256 differs): "
+            f"{how_to_fetch(SOURCE, corrupt=path)}; data.verify = false reads a text of your own"
+        )
+    play = read_play(path)
+    if play.file.odd:
+        _warn(f"{path}: {'; '.join(play.file.odd)}; `fedmeta data check` tells more")
+    return play.said
+
+
+@cache
+def _warn(line: str) -> None:
+    """Log a warning, once in a process: a run builds its family more than once."""
+    log.warning("%s", line)
+
+
+def read_play(path: Path) -> Play:
+    """Read a text of blocks between blank lines, each a line ``SPEAKER:`` and a speech.
+
+    Who owns which speech depends on what a reader sees alone: see `read_text`. A line of spaces is
+    blank; spaces at the end of a line do not count, nor do those about a speaker's name or a second one
+    within it. In the official text they do: it has a few, and results depend on them.
+
+    Raises:
+        DataError: If it cannot be read, or holds no speech.
+    """
+    file = read_text(path)
+    text = file.text
+    (official,) = source_named(SOURCE).files
+    as_it_is = hashlib.sha256(text.encode()).hexdigest() == official.sha256
+    if not as_it_is:
+        text = "\n".join(line.rstrip(" ") for line in text.split("\n"))
+    said: dict[str, list[str]] = {}
+    left_out: list[str] = []
+    for block in re.split(r"\n{2,}", text.strip()):
+        speech = _SPEECH.fullmatch(block)
+        speaker = speech["speaker"] if speech else ""
+        if not as_it_is:
+            speaker = " ".join(speaker.split())
+        if speech and speaker:
+            said.setdefault(speaker, []).append(speech["words"])
+        else:
+            left_out.append(block)
+    if not said:
+        raise DataError(f"{path} holds no speech (a line 'SPEAKER:' and text): {_OWN_TEXT}")
+    return Play(said, file, tuple(left_out))
+
+
+def lookalikes(speakers: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return groups of names that differ in capitals, punctuation or look-alike letters alone."""
+    groups: dict[str, list[str]] = {}
+    for speaker in speakers:
+        plain = unicodedata.normalize("NFKD", speaker.translate(_LATIN)).casefold()
+        groups.setdefault("".join(c for c in plain if c.isalnum()), []).append(speaker)
+    return [tuple(group) for group in groups.values() if len(group) > 1]

@@ -1,0 +1,109 @@
+"""Sinusoid regression: the toy family of MAML, with clients that differ in amplitude and phase."""
+
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from fedmeta.options import Options
+from fedmeta.tasks.family import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.seeding import stream
+
+AMPLITUDE = (0.1, 5.0)
+PHASE = (0.0, float(np.pi))
+INPUT = (-5.0, 5.0)
+
+Values = NDArray[np.float32]
+Range = tuple[float, float] | tuple[Values, Values]
+
+
+class SinusoidOptions(Options):
+    """Options of `Sinusoid`.
+
+    Attributes:
+        shots: Support points of a task.
+        queries: Query points of a task.
+        test_queries: Query points of a task of a held-out client; None: as many as in training.
+        heterogeneity: How much narrower than the whole range a client's own intervals of amplitude
+            and phase are: 0 all clients alike, 1 each client knows a single sine wave.
+        partition: Of the training clients' waves. ``natural``: from the client's own intervals; ``iid``:
+            each from those of a training client drawn at random. There is no stock of waves to deal out
+            by ``dirichlet``.
+    """
+
+    shots: int = Field(default=10, ge=1)
+    queries: int = Field(default=10, ge=1)
+    test_queries: int | None = Field(default=None, ge=1)
+    heterogeneity: float = Field(default=0.3, ge=0.0, le=1.0)
+    partition: Literal["natural", "iid"] = "natural"
+
+
+@FAMILIES.register("sinusoid")
+class Sinusoid:
+    """Regress ``y = a sin(x - p)``, with ``a`` in [0.1, 5], ``p`` in [0, pi] and ``x`` in [-5, 5].
+
+    `sample` yields x and y of shape ``[T, shots or queries, 1]``. Nothing is stored per client: its
+    intervals are derived again from the seed each time, so a population of any size costs nothing.
+
+    Paper: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.1.
+    """
+
+    Options: ClassVar[type[Options]] = SinusoidOptions
+
+    def __init__(self, options: SinusoidOptions, population: Population, seed: int) -> None:
+        self.options = options
+        self.population = population
+        self.seed = seed
+        self.spec = TaskSpec("regression", (1,), 1)
+
+    @staticmethod
+    def digest(options: SinusoidOptions) -> str:  # noqa: ARG004
+        """Return an empty text: waves are computed, and nothing is read."""
+        return ""
+
+    def intervals(self, client: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the ``(low, high)`` of amplitude and of phase that `client` draws its waves from."""
+        width = 1.0 - self.options.heterogeneity
+        if width == 1.0:
+            return AMPLITUDE, PHASE
+        places = stream(self.seed, "client", client).random(2)
+        own = []
+        for (low, high), place in zip((AMPLITUDE, PHASE), places.tolist(), strict=True):
+            start = low + place * (1.0 - width) * (high - low)
+            own.append((start, start + width * (high - low)))
+        return own[0], own[1]
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` waves of `client`, and points of each; float32."""
+        amplitude, phase = self._ranges(client, count, rng)
+        shots, queries = self.options.shots, self.options.queries
+        if self.options.test_queries and self.population.split_of(client) != "train":
+            queries = self.options.test_queries
+        # One draw for everything, laid out so that support and query are contiguous: this is called
+        # once per client and round, a thousand times a round.
+        draws = rng.random(count * (2 + shots + queries), dtype=np.float32)
+        a = _scale(draws[:count], amplitude).reshape(count, 1, 1)
+        p = _scale(draws[count : 2 * count], phase).reshape(count, 1, 1)
+        x = _scale(draws[2 * count :], INPUT)
+        sides: list[Tensor] = []
+        for points in (x[: count * shots], x[count * shots :]):
+            side = points.reshape(count, -1, 1)
+            sides += [torch.from_numpy(side), torch.from_numpy(a * np.sin(side - p))]
+        return TaskBatch(*sides)
+
+    def _ranges(self, client: int, count: int, rng: np.random.Generator) -> tuple[Range, Range]:
+        """Return the low and high ends of amplitude and of phase, one for all waves or ``[count]``."""
+        if self.options.partition == "natural" or self.population.split_of(client) != "train":
+            return self.intervals(client)
+        owners = rng.integers(self.population.train, size=count).tolist()
+        lows_and_highs = np.array([self.intervals(owner) for owner in owners], dtype=np.float32)
+        amplitude, phase = lows_and_highs.transpose(1, 2, 0)
+        return (amplitude[0], amplitude[1]), (phase[0], phase[1])
+
+
+def _scale(unit: Values, interval: Range) -> Values:
+    low, high = interval
+    return cast("Values", unit * np.float32(high - low) + np.float32(low))

@@ -1,0 +1,242 @@
+"""Tasks, task batches and the interface of task families."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmeta.errors import ConfigError, MissingDataError
+from fedmeta.options import Options, parse_options
+from fedmeta.registry import Registry
+from fedmeta.tasks.seeding import stream
+
+PROBED_CLIENTS = 32
+"""Clients whose tasks stand for the data of a family that cannot digest them itself."""
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """The shape of the tasks of a family, as far as a model must know it.
+
+    Attributes:
+        kind: ``classification`` (integer targets, cross-entropy) or ``regression`` (squared error).
+        input_shape: Shape of one example, without task and example axes; ``(length,)`` for text.
+        outputs: Ways, regression dimensions, or characters to choose from.
+        vocabulary: How many different input tokens there are; 0 where inputs are real numbers.
+        own_labels: Labels of training tasks mean something else in each one, so that only the support
+            set tells what.
+        new_classes: Labels of training tasks mean the same in all of them, and something else in those
+            of held-out clients, for whom a trained head is of no use.
+    """
+
+    kind: Literal["classification", "regression"]
+    input_shape: tuple[int, ...]
+    outputs: int
+    vocabulary: int = 0
+    own_labels: bool = False
+    new_classes: bool = False
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """T tasks at once; every tensor has the task axis first.
+
+    Attributes:
+        support_x: ``[T, S, *input_shape]``, float (or int64 tokens).
+        support_y: ``[T, S, ...]``, int64 labels in ``[0, outputs)``, or float ``[T, S, outputs]``.
+        query_x: ``[T, Q, *input_shape]``.
+        query_y: ``[T, Q, ...]``.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    def __len__(self) -> int:
+        return int(self.support_x.shape[0])
+
+    def __getitem__(self, tasks: slice | Tensor) -> "TaskBatch":
+        return TaskBatch(*(getattr(self, f.name)[tasks] for f in fields(self)))
+
+    def to(self, dtype: torch.dtype) -> "TaskBatch":
+        """Cast the floating-point tensors to `dtype`; integer ones stay as they are."""
+        tensors = (self.support_x, self.support_y, self.query_x, self.query_y)
+        if all(value.dtype == dtype or not value.is_floating_point() for value in tensors):
+            return self
+        return TaskBatch(*(value.to(dtype) if value.is_floating_point() else value for value in tensors))
+
+    @staticmethod
+    def concat(batches: Sequence["TaskBatch"]) -> "TaskBatch":
+        """Join batches of equally shaped tasks along the task axis, in the order given."""
+        if len(batches) == 1:
+            return batches[0]
+        return TaskBatch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(TaskBatch)))
+
+
+@dataclass(frozen=True)
+class Population:
+    """How many clients there are, and which of them are kept out of training.
+
+    Client ids are partition ids: training clients come first, then validation, then test clients.
+    """
+
+    train: int
+    validation: int = 0
+    test: int = 0
+
+    def __post_init__(self) -> None:
+        if self.train < 1:
+            raise ConfigError(
+                f"no training client is left: {self.validation} validation and {self.test} test "
+                f"clients out of {len(self)}; raise 'clients' or hold fewer out"
+            )
+
+    def __len__(self) -> int:
+        return self.train + self.validation + self.test
+
+    def clients(self, split: Split) -> range:
+        """Return the ids of the clients of `split`."""
+        first = {"train": 0, "validation": self.train, "test": self.train + self.validation}[split]
+        return range(first, first + getattr(self, split))
+
+    def split_of(self, client: int) -> Split:
+        """Return the split that `client` belongs to."""
+        if client < self.train:
+            return "train"
+        return "validation" if client < self.train + self.validation else "test"
+
+
+class TaskFamily(Protocol):
+    """Where tasks come from: private data of every client, and how to draw tasks from it.
+
+    A family is built from its own options, the population and the run's seed, and is a pure
+    function of them: two processes that build the same family draw the same tasks.
+    """
+
+    Options: ClassVar[type[Options]]
+    spec: TaskSpec
+    population: Population
+
+    def __init__(self, options: Any, population: Population, seed: int) -> None: ...
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` tasks from the private data of `client`, float32, all randomness from `rng`."""
+        ...
+
+
+FAMILIES: Registry[type[TaskFamily]] = Registry("task")
+
+
+class Elsewhere:
+    """A family whose data are on other machines: here only the shape of its tasks is known.
+
+    Args:
+        spec: That shape.
+        population: Its clients.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, spec: TaskSpec, population: Population) -> None:
+        self.spec = spec
+        self.population = population
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
+        """Raise: nothing can be drawn here.
+
+        Raises:
+            MissingDataError: Always.
+        """
+        raise MissingDataError(f"the data of client {client} are not on this machine")
+
+
+def shape_of_tasks(task: str, data: Mapping[str, Any]) -> TaskSpec | None:
+    """Return what the tasks of a family look like as far as its options tell; None if they do not.
+
+    A family whose options do has a static method ``shape(options)``.
+
+    Raises:
+        ConfigError: For an unknown task or option.
+    """
+    family = family_kind(task)
+    told = getattr(family, "shape", None)
+    shape: TaskSpec | None = told(parse_options(family.Options, data, "data")) if told else None
+    return shape
+
+
+def build_family(task: str, data: Mapping[str, Any], population: Population, seed: int) -> TaskFamily:
+    """Build the task family called `task` (a name or dotted path) from plain option values.
+
+    Raises:
+        ConfigError: For an unknown task or option, or options that the clients' data cannot satisfy.
+        DataError: If a data file is missing or corrupt.
+    """
+    family = family_kind(task)
+    return family(parse_options(family.Options, data, "data"), population, seed)
+
+
+def family_kind(task: str) -> type[TaskFamily]:
+    """Return the task family called `task`, a name or dotted path.
+
+    Raises:
+        ConfigError: If there is none, or it is no task family.
+    """
+    family = FAMILIES.get(task)
+    options = getattr(family, "Options", None)
+    if not (isinstance(options, type) and issubclass(options, Options) and hasattr(family, "sample")):
+        raise ConfigError(
+            f"task '{task}' is no task family: it needs Options and sample(), see TaskFamily"
+        )
+    return family
+
+
+def data_digest(
+    task: str, data: Mapping[str, Any], population: Population, build: Callable[[], TaskFamily]
+) -> str | None:
+    """Return the SHA-256 of the data that a family reads: other data give another one.
+
+    A family that can tell has a static method ``digest(options)``, which takes all of its data in; one
+    that it inherits does not count, as it may read other data than its base. Without, the digest is of
+    a task of each client, or of 32 clients evenly spread over the population.
+
+    Args:
+        task: The family, a name or dotted path.
+        data: Its options, as plain values.
+        population: The clients.
+        build: Returns the family; called only if it cannot tell by itself.
+
+    Returns:
+        The digest; None if the data are not on this machine.
+    """
+    kind = family_kind(task)
+    try:
+        if "digest" in vars(kind):
+            told: str = getattr(kind, "digest")(parse_options(kind.Options, data, "data"))  # noqa: B009
+            return told
+        family = build()
+        return None if isinstance(family, Elsewhere) else _digest_of_tasks(family, population)
+    except MissingDataError:
+        return None
+
+
+def _digest_of_tasks(family: TaskFamily, population: Population) -> str:
+    digest = hashlib.sha256()
+    last, probed = len(population) - 1, min(PROBED_CLIENTS, len(population))
+    for client in sorted({round(last * k / max(1, probed - 1)) for k in range(probed)}):
+        try:
+            tasks = family.sample(client, 1, stream(0, "digest", client))
+            tensors = [getattr(tasks, field.name) for field in fields(TaskBatch)]
+            for tensor in tensors:
+                digest.update(f"{client} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        except Exception as error:
+            # A client without sound tasks is found, and told of, where clients train.
+            digest.update(f"{client} {type(error).__name__} ".encode())
+    return digest.hexdigest()

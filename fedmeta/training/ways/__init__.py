@@ -1,0 +1,1 @@
+"""Ways to train without a federation; each is one module."""

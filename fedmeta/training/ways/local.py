@@ -1,0 +1,238 @@
+"""Local training: every client alone, with a model and optimizer of its own."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+
+from fedmeta.errors import DivergedError, LearnersFailedError
+from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation.evaluation import EvaluationSums, evaluate_each
+from fedmeta.federation.failures import report
+from fedmeta.federation.learner import Learner
+from fedmeta.federation.optimizer import ServerOptimizer
+from fedmeta.federation.records import ClientRecord, RoundRecord, Snapshot
+from fedmeta.federation.round import Plan, require_finite
+from fedmeta.federation.sampling import sample_cohort
+from fedmeta.federation.strategy import Observer
+from fedmeta.federation.workload import Workload
+from fedmeta.learning import Tensors, keep_freed_memory
+from fedmeta.tasks import Split
+from fedmeta.training.rounds import Trained, describe_round, evaluate_each_client, evaluated
+
+BY_ELEMENT = frozenset(
+    ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")
+)
+"""Optimizers of `torch.optim` whose step on a value depends on no other value."""
+
+
+class Models(Protocol):
+    """The models of C training clients; every tensor of a state has their axis first."""
+
+    @property
+    def state(self) -> Tensors:
+        """A copy of the states of all clients, ``[C, ...]`` each."""
+        ...
+
+    def step(self, round_: int, clients: Sequence[int], updates: Tensors) -> None:
+        """Descend the updates of some clients, ``[clients, ...]`` each, at the rate of `round_`."""
+        ...
+
+    def export(self) -> Tensors:
+        """Return the optimizers' own states as flat tensors, for a checkpoint."""
+        ...
+
+
+def build_models(template: Tensors, clients: int, plan: Plan, start: Snapshot | None) -> Models:
+    """Return a model for each client.
+
+    Args:
+        template: The state that all begin with, without the axis of clients.
+        clients: How many there are.
+        plan: The server's side of the federated run: the optimizer's options.
+        start: Where an earlier run stood; None: at the beginning.
+    """
+    state = {key: value.expand(clients, *value.shape) for key, value in template.items()}
+    everybody = plan.cohort == clients and plan.server.clip_norm is None
+    kind = _Together if everybody and plan.server.optimizer in BY_ELEMENT else _Apart
+    return kind(start.state if start else state, start.optimizer if start else {}, plan)
+
+
+class _Together:
+    """One optimizer over the stacked states: the same steps, where all clients train in every round."""
+
+    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan) -> None:
+        self._optimizer = ServerOptimizer(plan.server, state, plan.rounds)
+        self._optimizer.restore(optimizer)
+
+    @property
+    def state(self) -> Tensors:
+        """See `Models.state`."""
+        return self._optimizer.state
+
+    def step(self, round_: int, clients: Sequence[int], updates: Tensors) -> None:  # noqa: ARG002
+        """See `Models.step`; `clients` are all there are."""
+        self._optimizer.step(round_, updates)
+
+    def export(self) -> Tensors:
+        """See `Models.export`."""
+        return self._optimizer.export()
+
+
+class _Apart:
+    """An optimizer for each client, which stands still while its client is not asked."""
+
+    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan) -> None:
+        clients = len(next(iter(state.values())))
+        self._own = [
+            ServerOptimizer(plan.server, {key: value[c] for key, value in state.items()}, plan.rounds)
+            for c in range(clients)
+        ]
+        for client, own in enumerate(self._own):
+            mine = f"{client}/"
+            own.restore({k.removeprefix(mine): v for k, v in optimizer.items() if k.startswith(mine)})
+
+    @property
+    def state(self) -> Tensors:
+        """See `Models.state`."""
+        states = [own.state for own in self._own]
+        return {key: torch.stack([state[key] for state in states]) for key in states[0]}
+
+    def step(self, round_: int, clients: Sequence[int], updates: Tensors) -> None:
+        """See `Models.step`."""
+        for row, client in enumerate(clients):
+            self._own[client].step(round_, {key: value[row] for key, value in updates.items()})
+
+    def export(self) -> Tensors:
+        """See `Models.export`; those of client 3 are under ``3/``."""
+        return {f"{c}/{k}": v for c, own in enumerate(self._own) for k, v in own.export().items()}
+
+
+def train_local(
+    workload: Workload, plan: Plan, observer: Observer, start: Snapshot | None = None
+) -> Snapshot:
+    """Train each client alone, in the rounds and on the tasks that it would have had in the federation.
+
+    Every client starts from the same state and has an optimizer of its own, with the server's options.
+    Clients of a round whose models differ are still computed in one stack.
+
+    Args:
+        workload: What clients do.
+        plan: What the server would do.
+        observer: Called after each round.
+        start: Snapshot of an earlier run to go on from.
+
+    Returns:
+        The models of all training clients: every tensor of the state has their axis first, ``[C, ...]``.
+
+    Raises:
+        UsageError: If the parts do not fit each other or data cannot be read.
+        LearnersFailedError: If a client cannot train, or a held-out one cannot be evaluated.
+        DivergedError: If a client's state turned non-finite.
+    """
+    keep_freed_memory()
+    with one_thread():
+        learner = workload.build()
+        models = build_models(learner.template, workload.population.train, plan, start)
+        first = start.round + 1 if start else 1
+        for round_ in range(first, plan.rounds + 1):
+            record, state = _round(learner, models, plan, round_)
+            record = evaluated(record, learner, plan, partial(_evaluate, learner, state, round_))
+            observer(record, Snapshot(round_, state, models.export()))
+        return Snapshot(max(plan.rounds, first - 1), models.state, models.export())
+
+
+def evaluate_local(workload: Workload, state: Tensors, split: Split) -> dict[int, EvaluationSums]:
+    """Evaluate the clients' own models on held-out clients, each task with one model.
+
+    The models take turns over a client's tasks, so that the mean over tasks is one over models as well,
+    at the price of evaluating one model.
+
+    Args:
+        workload: What clients do.
+        state: What `train_local` returned, ``[C, ...]`` each.
+        split: Which clients.
+
+    Returns:
+        Each client's sums by its id; nothing if the split has no clients.
+
+    Raises:
+        LearnersFailedError: If a client cannot be evaluated.
+    """
+    with one_thread():
+        learner = workload.build()
+        clients = workload.population.clients(split)
+        return evaluate_each_client(partial(_evaluate, learner, state, 0), 0, clients)
+
+
+def model_for(client: int, models: int) -> int:
+    """Return whose model a held-out client's first task takes; its next task takes the next one."""
+    return client % models
+
+
+def _evaluate(learner: Learner, state: Tensors, round_: int, client: int) -> EvaluationSums:
+    tasks = learner.evaluation_tasks(client, round_)
+    models = len(next(iter(state.values())))
+    owners = (torch.arange(len(tasks)) + model_for(client, models)) % models
+    rows = {key: value[owners] for key, value in state.items()}
+    return evaluate_each(learner.algorithm, rows, tasks, learner.workload.evaluation_steps)
+
+
+def _round(learner: Learner, models: Models, plan: Plan, round_: int) -> tuple[RoundRecord, Tensors]:
+    """Let the clients of a round train; return what happened, and the states of all clients."""
+    workload = learner.workload
+    cohort = sample_cohort(workload.seed, round_, workload.population.train, plan.cohort)
+    updates, metrics = _updates(learner, models.state, round_, cohort)
+    models.step(round_, cohort, updates)
+    state = models.state
+    _require_finite(state, cohort, round_, plan)
+    norms = _norms(updates)
+    losses = metrics["loss"].tolist()
+    accuracies = metrics["accuracy"].tolist() if "accuracy" in metrics else [None] * len(cohort)
+    each = workload.tasks_per_round
+    clients = tuple(
+        ClientRecord(round_, client, each, norm, True, None, loss, accuracy)
+        for client, norm, loss, accuracy in zip(cohort, norms, losses, accuracies, strict=True)
+    )
+    return describe_round(round_, plan, Trained(each, metrics, norms, clients)), state
+
+
+def _updates(
+    learner: Learner, state: Tensors, round_: int, cohort: Sequence[int]
+) -> tuple[Tensors, Tensors]:
+    """Return the updates of a cohort, ``[cohort, ...]`` each, and its metrics, ``[cohort]`` each."""
+    size = learner.chunk_clients
+    parts = []
+    for first in range(0, len(cohort), size):
+        stack = list(cohort[first : first + size])
+        update = learner.train_from(partial(_rows, state), round_, stack)
+        for client, failure in update.failures.items():
+            report(round_, client, failure)
+            raise LearnersFailedError(f"round {round_}: client {client} cannot train: {failure.reason}")
+        parts.append((update.updates, update.metrics))
+    updates, metrics = (
+        {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
+    )
+    return updates, metrics
+
+
+def _rows(state: Tensors, clients: Sequence[int]) -> Tensors:
+    return {key: value[list(clients)] for key, value in state.items()}
+
+
+def _norms(updates: Tensors) -> list[float]:
+    """Return the Euclidean norm of each client's update."""
+    squares = [value.double().flatten(1).square().sum(1) for value in updates.values()]
+    norms: list[float] = torch.stack(squares).sum(0).sqrt().tolist()
+    return norms
+
+
+def _require_finite(state: Tensors, cohort: Sequence[int], round_: int, plan: Plan) -> None:
+    if all(bool(torch.isfinite(value).all()) for value in state.values()):
+        return
+    for client in cohort:
+        try:
+            require_finite({key: value[client] for key, value in state.items()}, round_, plan)
+        except DivergedError as error:
+            raise DivergedError(f"client {client}: {error}") from None

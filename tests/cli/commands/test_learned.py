@@ -1,0 +1,328 @@
+"""`fedmeta adapt` and `fedmeta export` on folders and files as a user has them."""
+
+import json
+import os
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from sklearn.datasets import load_digits
+
+from fedmeta.experiment import Config, run
+from fedmeta.experiment.learned.model import Learned
+from fedmeta.tasks.families.digits import DEVIATION, LEVELS, MEAN
+from tests.cli.test_main import call
+from tests.experiment.helpers import TINY, fedmeta
+from tests.tasks.conftest import real_file
+
+Image: Any = pytest.importorskip("PIL.Image")
+
+DIGITS = {
+    **TINY,
+    "task": "digits",
+    "algorithm": "protonet",
+    "rounds": 30,
+    "checkpoint_every": 10,
+    "data": {"ways": 5, "shots": 1, "queries": 2},
+    "network": {"hidden": [32]},
+    "server": {"lr": 0.01},
+    "evaluation": {"tasks": 4, "steps": [0]},
+}
+CLASSES = ("eight", "four", "zero")
+NUMBERS = (8, 4, 0)
+SHOTS, ASKED = 2, 3
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of each kind that the tests need."""
+    folder = tmp_path_factory.mktemp("runs")
+    run(Config(**DIGITS), out=folder / "digits")
+    run(Config(**{**DIGITS, "algorithm": "meta_sgd", "rounds": 2}), out=folder / "head")
+    run(Config(**{**TINY, "rounds": 2}), out=folder / "sinusoid")
+    return folder
+
+
+def pixels() -> np.ndarray:
+    """``[3, 5, 8, 8]``: for each class two to adapt to and three to ask about, ink 1."""
+    data = load_digits()
+    rows = [np.flatnonzero(data.target == n)[: SHOTS + ASKED] for n in NUMBERS]
+    return np.stack([data.images[some] / LEVELS for some in rows])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the digits of `pixels` as black ink on white, eight times as large."""
+    monkeypatch.chdir(tmp_path)
+    for name, images in zip(CLASSES, pixels(), strict=True):
+        for index, image in enumerate(images):
+            side = "support" if index < SHOTS else "query"
+            file = tmp_path / side / name / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            big = np.kron(255 * (1 - image), np.ones((8, 8)))
+            Image.fromarray(np.rint(big).astype(np.uint8)).save(file)
+    return tmp_path
+
+
+def said_by_the_library(runs: Path) -> torch.Tensor:
+    """The probabilities from the pixels themselves, without a file."""
+    x = torch.from_numpy((pixels() - MEAN) / DEVIATION).float()
+    names = [name for name in CLASSES for _ in range(SHOTS)]
+    adapted = Learned.open(runs / "digits").adapt(x[:, :SHOTS].reshape(-1, 64), names)
+    return adapted.predict(x[:, SHOTS:].reshape(-1, 64))
+
+
+def test_folders_are_labelled_as_the_library_labels_their_pixels(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["adapt", str(runs / "digits"), "--support", "support", "--query", "query"]
+    assert call(*arguments, "--json") == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert err == "fedmeta: the images were taken as dark ink on light paper\n"
+    assert (answer["inverted"], answer["classes"]) == (True, list(CLASSES))
+    expected = said_by_the_library(runs)
+    assert [one["label"] for one in answer["files"]] == [CLASSES[i] for i in expected.argmax(1)]
+    found = [one["probability"] for one in answer["files"]]
+    assert found == pytest.approx(expected.max(1).values.tolist(), abs=0.01)
+    assert answer["files"][0]["file"] == "query/eight/2.png"
+    right = sum(one["label"] == one["truth"] for one in answer["files"])
+    assert answer["accuracy"] == right / 9
+    assert answer["saved"] is None
+
+    assert call(*arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[0].split()[:2] == ["query/eight/2.png", answer["files"][0]["label"]]
+    assert lines[-1] == f"accuracy {right / 9:.3f} ({right} of 9)"
+
+
+def test_a_flat_query_folder_is_unlabelled(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = str(here / "query" / "zero")
+    assert call("adapt", str(runs / "digits"), "--support", "support", "--query", query, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["accuracy"] is None
+    assert [one["truth"] for one in answer["files"]] == [None] * 3
+
+
+def test_what_was_passed_over_or_looks_otherwise_is_said(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "support" / ".DS_Store").touch()
+    other = Image.fromarray(255 - np.asarray(Image.open("query/zero/2.png")))
+    other.save("query/zero/2.png")
+    assert call("adapt", str(runs / "digits"), "--support", "support", "--query", "query") == 0
+    err = capsys.readouterr().err.splitlines()
+    assert err == [
+        "fedmeta: 1 hidden files were passed over, the first is support/.DS_Store",
+        "fedmeta: the images were taken as dark ink on light paper",
+        "fedmeta: 1 of them look otherwise at the edge, as query/zero/2.png",
+    ]
+
+
+def test_samples_of_fewer_bits_are_told_from_both_folders_or_said(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in here.glob("*/*/*.png"):
+        page = np.asarray(Image.open(file)).astype(np.uint16)
+        # 12 bits of 16; the query images are dark, and stay so.
+        Image.fromarray(page * 16 if "support" in file.parts else page * 4).save(file)
+    arguments = ["adapt", str(runs / "digits"), "--support", "support", "--query", "query", "--json"]
+    assert call(*arguments, "--invert", "yes") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["notes"][0].startswith("samples of more than 8 bits reach 4080: taken as 12 bits (")
+    assert call(*arguments, "--invert", "yes", "--samples", "12") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["files"] == told["files"]
+    assert call(*arguments, "--invert", "yes", "--samples", "14") == 0
+    assert json.loads(capsys.readouterr().out)["files"] != told["files"]
+    assert call(*arguments, "--samples", "10") == 2
+    assert "beyond the 1023 of 10 bits" in capsys.readouterr().err
+
+
+def test_steps_are_said_to_be_idle_where_nothing_steps(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--support", "support", "--query", "query"]
+    assert call("adapt", str(runs / "digits"), *folders, "--steps", "3") == 0
+    assert "protonet has no inner loop" in capsys.readouterr().err
+    assert call("adapt", str(runs / "head"), *folders, "--steps", "3", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 3
+
+
+def test_saved_weights_carry_their_classes(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--support", "support", "--query", "query"]
+    assert call("adapt", str(runs / "head"), *folders, "--save", "a.safetensors", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["saved"] == "a.safetensors"
+    with safe_open("a.safetensors", framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+        assert sorted(file.keys()) == ["1.bias", "1.weight", "3.bias", "3.weight"]
+    assert (about["run"], about["classes"]) == ("head", list(CLASSES))
+
+
+def spoil(here: Path, how: str) -> None:
+    if how == "text in support":
+        (here / "support" / "zero" / "notes.txt").write_text("not an image")
+    elif how == "truncated query":
+        file = here / "query" / "four" / "3.png"
+        file.write_bytes(file.read_bytes()[:60])
+    elif how == "empty class":
+        (here / "support" / "empty").mkdir()
+    elif how == "unknown class":
+        (here / "query" / "zero").rename(here / "query" / "zeros")
+    elif how == "one class":
+        for name in ("four", "eight"):
+            (here / "support" / name).rename(here / name)
+            (here / "query" / name).rename(here / f"q{name}")
+    elif how == "many classes":
+        for name in "abc":
+            (here / "support" / name).mkdir()
+            (here / "support" / name / "1.png").write_bytes(
+                (here / "support" / "zero" / "0.png").read_bytes()
+            )
+
+
+FOLDERS = ["--support", "support", "--query", "query"]
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "arguments", "message"),
+    [
+        (
+            "text in support",
+            "digits",
+            FOLDERS,
+            "support/zero/notes.txt: not a PNG, JPEG, TIFF, BMP, ",
+        ),
+        ("truncated query", "digits", FOLDERS, "query/four/3.png: cannot be read"),
+        ("empty class", "digits", FOLDERS, "support/empty is a class without images"),
+        ("unknown class", "digits", FOLDERS, "'zeros' is not in the support: did you mean 'zero'?"),
+        ("one class", "digits", FOLDERS, "one class alone, 'zero'"),
+        ("many classes", "head", FOLDERS, "6 classes, but this run's network has 5 outputs"),
+        ("", "digits", ["--support", "query/zero", "--query", "query"], "query/zero needs a sub-folder"),
+        ("", "digits", ["--support", "supprt", "--query", "query"], "no folder at 'supprt'"),
+        ("", "digits", [*FOLDERS, "--steps", "-1"], "steps must be 0 or more"),
+        ("", "digits", [*FOLDERS, "--invert", "maybe"], "Invalid value"),
+        ("", "digits", [*FOLDERS, "--samples", "11"], "Invalid value"),
+        ("", "digits", [*FOLDERS, "--save", "none/a.safetensors"], "cannot write to none/a.safetensors"),
+        ("", "sinusoid", FOLDERS, "use fedmeta.load(RUN).adapt(support_x, support_y)"),
+        ("", "digit", FOLDERS, "digit': did you mean 'digits'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2_and_writes_nothing(
+    runs: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    how: str,
+    name: str,
+    arguments: list[str],
+    message: str,
+) -> None:
+    spoil(here, how)
+    before = sorted(here.rglob("*"))
+    save = [] if "--save" in arguments else ["--save", "weights.safetensors"]
+    assert call("adapt", str(runs / name), *arguments, *save) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.splitlines()[-1]
+    assert message in last
+    if "--save" not in arguments:
+        assert err.count("\n") == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_export_prints_lines_that_load_what_it_wrote(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("export", str(runs / "head"), "--out", "m.safetensors") == 0
+    out, err = capsys.readouterr()
+    assert "the weights of round 2 are in m.safetensors" in err
+    assert "left out as no weights: lr.head.bias" in err
+    names: dict[str, Any] = {}
+    exec(out, names)
+    assert capsys.readouterr().out == "torch.Size([2, 5])\n"
+    x = torch.randn(4, 64)
+    learned = Learned.open(runs / "head")
+    hidden = torch.relu(x @ learned.state["hidden0.weight"] + learned.state["hidden0.bias"])
+    expected = hidden @ learned.state["head.weight"] + learned.state["head.bias"]
+    with torch.no_grad():
+        assert torch.allclose(names["model"](x), expected, atol=1e-6)
+
+
+def test_export_writes_into_the_run_by_default(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("export", str(runs / "digits"), "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["file"] == str(runs / "digits" / "model.safetensors")
+    assert Path(shown["file"]).is_file()
+    assert shown["tensors"] == {"1.weight": [32, 64], "1.bias": [32]}
+    assert shown["file"] in shown["code"]
+
+
+ALPHABET = "Sanskrit"
+WAYS, DRAWINGS = 20, 3
+
+
+def write_alphabet(archive: Path, folder: Path) -> None:
+    """Write the official drawings of 20 characters: one to adapt to and two to ask about, each."""
+    rng = random.Random(0)
+    with zipfile.ZipFile(archive) as drawings:
+        members: dict[str, list[str]] = {}
+        for name in sorted(drawings.namelist()):
+            if f"/{ALPHABET}/" in name and name.endswith(".png"):
+                members.setdefault(name.split("/")[-2], []).append(name)
+        for character in rng.sample(sorted(members), WAYS):
+            for index, name in enumerate(rng.sample(members[character], DRAWINGS)):
+                side = "support" if index == 0 else "query"
+                file = folder / side / character / Path(name).name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(drawings.read(name))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_characters_of_an_alphabet_never_seen_by_one_drawing_each(tmp_path: Path) -> None:
+    real_file("omniglot/images_background_small1.zip")
+    write_alphabet(real_file("omniglot/images_background_small2.zip"), tmp_path)
+    one_thread = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    short = {
+        "rounds": 120,
+        "workers": 1,
+        "data.ways": 20,
+        "data.queries": 3,
+        "evaluation.every": 0,
+        "evaluation.tasks": 4,
+    }
+    changes = [part for key, value in short.items() for part in ("-s", f"{key}={value}")]
+    trained = fedmeta(
+        "run",
+        "omniglot-20way-1shot-protonet",
+        *changes,
+        "--out",
+        "r",
+        "--json",
+        cwd=tmp_path,
+        **one_thread,
+    )
+    assert trained.returncode == 0, trained.stderr
+    # Nothing of the test alphabet was ever trained or chosen on.
+    config = Learned.open(tmp_path / "r").config
+    assert config.data["test_alphabets"] == [ALPHABET]
+    folders = ["--support", "support", "--query", "query"]
+    adapted = fedmeta("adapt", "r", *folders, "--json", cwd=tmp_path, **one_thread)
+    assert adapted.returncode == 0, adapted.stderr
+    answer = json.loads(adapted.stdout)
+    assert len(answer["classes"]) == WAYS
+    assert len(answer["files"]) == WAYS * (DRAWINGS - 1)
+    # Chance is 0.05: more than 10 of 40 right by chance has a probability below 1e-5.
+    assert answer["accuracy"] > 0.25

@@ -1,0 +1,180 @@
+"""Configs: what is read, what is refused, and how."""
+
+from pathlib import Path
+
+import pytest
+
+from fedmeta.config import merge, to_toml
+from fedmeta.errors import ConfigError
+from fedmeta.experiment import Config, experiment_names, load_config, parse_settings
+from fedmeta.experiment.parts import resolve
+
+MINIMAL = """
+task = "sinusoid"
+algorithm = "maml"
+model = "mlp"
+rounds = 3
+clients = 6
+test_clients = 2
+cohort = 4
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> str:
+    path = tmp_path / "minimal.toml"
+    path.write_text(MINIMAL)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_that_comes_with_fedmeta_resolves(name: str) -> None:
+    config = resolve(load_config(name))
+    assert config.description
+    assert config.rounds >= 1
+
+
+def test_the_resolved_config_reads_back_as_an_equal_one(minimal: str, tmp_path: Path) -> None:
+    config = resolve(load_config(minimal, {"server.lr": 0.5, "data.shots": 7}))
+    copy = tmp_path / "copy.toml"
+    copy.write_text(to_toml(config))
+    assert load_config(str(copy)) == config
+    assert config.data["shots"] == 7
+    assert config.server.lr == 0.5
+    assert config.quorum == 2, "half of the cohort of 4"
+
+
+def test_settings_are_toml_values_or_plain_text() -> None:
+    pairs = ["rounds=5", "server.lr=1e-2", "compile=true", "task=digits", "x=[1, 2]", 'y="a=b"']
+    assert parse_settings(pairs) == {
+        "rounds": 5,
+        "server.lr": 0.01,
+        "compile": True,
+        "task": "digits",
+        "x": [1, 2],
+        "y": "a=b",
+    }
+
+
+def test_merging_leaves_the_original_and_its_other_keys_alone() -> None:
+    values = {"a": 1, "server": {"lr": 1, "clip_norm": 2}}
+    assert merge(values, {"server.lr": 3}) == {"a": 1, "server": {"lr": 3, "clip_norm": 2}}
+    assert values["server"] == {"lr": 1, "clip_norm": 2}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "lost"),
+    [
+        (["gate.max_norm=2.0", "gate={}"], "gate.max_norm"),
+        (["compare.arms.x.cohort=3", "compare={points=5}"], "compare.arms.x.cohort"),
+        (["learner={a=1}", "learner.b=2", "learner={c=3}"], "learner.b"),
+    ],
+)
+def test_a_table_that_would_undo_an_earlier_setting_is_refused(pairs: list[str], lost: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{lost}' that was set before it would be lost"):
+        merge({"gate": {"quorum": 1}}, parse_settings(pairs))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "merged"),
+    [
+        (["gate={a=1}", "gate.b=2"], {"gate": {"a": 1, "b": 2}}),
+        (["gate.b=2", "gate={a=1}", "gate.b=3"], {"gate": {"a": 1, "b": 3}}),
+        (["gates.b=2", "gate={a=1}"], {"gates": {"b": 2}, "gate": {"a": 1}}),
+    ],
+)
+def test_a_key_set_after_its_table_is_one_of_it(pairs: list[str], merged: dict[str, object]) -> None:
+    assert merge({"gate": {"old": 0}}, parse_settings(pairs)) == merged
+
+
+@pytest.mark.parametrize(
+    ("pair", "other"),
+    [
+        ("rounds=5\nseed=3", "seed"),
+        ('task="digits"\n[server]\nlr=1', "server"),
+        ("learner={inner_lr=1}\n\n# and\nclients=4", "clients"),
+    ],
+)
+def test_a_value_that_goes_on_with_another_key_is_refused(pair: str, other: str) -> None:
+    with pytest.raises(ConfigError, match=f"a further line that sets '{other}'"):
+        parse_settings([pair])
+
+
+def test_values_of_several_lines_are_read_whole() -> None:
+    pairs = ["x=[1,\n2]", 'y="""a\nb"""', "description=first\nsecond"]
+    assert parse_settings(pairs) == {"x": [1, 2], "y": "a\nb", "description": "first\nsecond"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"round": 5}, "unknown key 'round': did you mean 'rounds'?"),
+        ({"server.ls": 5}, "unknown key 'server.ls': did you mean 'lr'?"),
+        ({"data.shot": 5}, "unknown key 'data.shot': did you mean 'shots'?"),
+        ({"learner.iner_lr": 5}, "unknown key 'learner.iner_lr': did you mean 'inner_lr'?"),
+        ({"network.hiden": 5}, "unknown key 'network.hiden': did you mean 'hidden'?"),
+        ({"task": "sinusiod"}, "unknown task 'sinusiod': did you mean 'sinusoid'?"),
+        ({"algorithm": "mamml"}, "unknown algorithm 'mamml': did you mean 'maml'?"),
+        ({"model": "mpl"}, "unknown model 'mpl': did you mean 'mlp'?"),
+        ({"clients": 0}, "clients: a federation needs at least one client"),
+        (
+            {"clients": 2},
+            "clients = 2 leaves nobody to train: 0 are held out for validation and 2 for test",
+        ),
+        ({"cohort": 5}, "cohort = 5 is larger than the population of 4 training clients"),
+        ({"quorum": 5}, "quorum = 5 is larger than cohort = 4"),
+        ({"rounds": True}, "rounds: must be a whole number (got True)"),
+        ({"rounds": "2"}, "rounds: must be a whole number (got '2')"),
+        ({"cohort": 4.0}, "cohort: must be a whole number (got 4.0)"),
+        ({"workers": True}, "workers: must be a whole number (got True)"),
+        ({"task": 3}, "task: must be text (got 3)"),
+        ({"data": 3}, "data: must be a table of keys (got 3)"),
+        ({"server": 3}, "server: must be a table of keys (got 3)"),
+        ({"evaluation.steps": 3}, "evaluation.steps: must be a list (got 3)"),
+        ({"server.optimizer": "Adma"}, "server.optimizer: unknown torch.optim optimizer 'Adma'"),
+        ({"server.lr": -1}, "server.lr: input should be greater than 0"),
+        ({"learner.inner_lr": -1}, "learner.inner_lr: input should be greater than 0"),
+        ({"rounds": -1}, "rounds: input should be greater than or equal to 0"),
+        ({"evaluation.steps": [3, 1]}, "evaluation.steps: must be increasing"),
+        ({"rounds.lr": 1}, "'rounds' is a value, not a table"),
+        ({"engine": "vectr"}, "engine: input should be 'vector'"),
+        ({"model": "no.such.module:Net"}, "model 'no.such.module:Net' cannot be imported"),
+        ({"model": "torch.nn:Liner"}, "no 'Liner' there; did you mean 'Linear'?"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_that_names_it(
+    minimal: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(load_config(minimal, settings))
+    assert str(caught.value).startswith(message) or message in str(caught.value)[20:]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_experiment_is_met_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match="unknown experiment 'quickstat': did you mean 'quickstart'"):
+        load_config("quickstat")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no experiment file at"):
+        load_config(str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match=r"no experiment file at .*, but a folder"):
+        load_config(str(tmp_path))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("rounds = ")
+    with pytest.raises(ConfigError, match=r"broken\.toml: Invalid value"):
+        load_config(str(broken))
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text(MINIMAL.replace("rounds = 3", ""))
+    with pytest.raises(ConfigError, match="missing key 'rounds'"):
+        load_config(str(path))
+
+
+def test_a_config_cannot_be_changed(minimal: str) -> None:
+    config: Config = load_config(minimal)
+    with pytest.raises(ValueError, match="frozen"):
+        config.rounds = 4  # type: ignore[misc]

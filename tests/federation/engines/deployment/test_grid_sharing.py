@@ -1,0 +1,112 @@
+"""A lent grid works as one that is here, and either side notices when the other goes."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from flwr.serverapp import Grid
+
+from fedmeta.errors import RunError
+from fedmeta.federation import Federation, Plan, Snapshot, VectorGrid, simulate
+from fedmeta.federation.engines.deployment import grid_sharing as lending
+from fedmeta.federation.engines.deployment.grid_sharing import Desk, LentGrid, lend
+from fedmeta.federation.engines.node_directory import Directory
+from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.flower import as_server
+from tests.federation.helpers import SINUSOID, assert_same
+
+PLAN = Plan(rounds=3, cohort=4)
+
+
+@contextmanager
+def lent(grid: Grid, folder: Path) -> Iterator[tuple[LentGrid, threading.Thread]]:
+    with Desk(folder) as desk:
+        lender = threading.Thread(target=lend, args=(grid, desk.line))
+        lender.start()
+        yield desk.borrow(30, lambda: None), lender
+
+
+def test_a_federation_on_a_lent_grid_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    learner = SINUSOID.build()
+    with one_thread(), as_server():
+        grid = VectorGrid(learner, InProcess(learner))
+        with lent(grid, tmp_path) as (borrowed, lender):
+            assert borrowed.run == grid.run
+            directory = Directory(borrowed, len(SINUSOID.population))
+            end: Snapshot = Federation(learner, directory).train(PLAN, lambda *_: None)
+            borrowed.close()
+            lender.join(30)
+            assert not lender.is_alive(), "whoever lends ends when its grid comes back"
+    assert_same(end.state, simulate(SINUSOID, PLAN, observer=lambda *_: None).state)
+
+
+def test_a_superlink_that_goes_is_noticed(tmp_path: Path) -> None:
+    class Gone(Exception):
+        pass
+
+    class Dying(VectorGrid):
+        asked = 0
+
+        def get_node_ids(self) -> list[int]:
+            self.asked += 1
+            if self.asked > 1:
+                raise Gone
+            return []
+
+    def die() -> None:
+        with pytest.raises(Gone):
+            lend(grid, desk.line)
+
+    learner = SINUSOID.build()
+    grid = Dying(learner, InProcess(learner))
+    with Desk(tmp_path) as desk:
+        lender = threading.Thread(target=die)
+        lender.start()
+        borrowed = desk.borrow(30, lambda: None)
+        for _ in range(2):
+            with pytest.raises(RunError, match="the SuperLink ended the run"):
+                borrowed.get_node_ids()
+        lender.join(30)
+
+
+def test_a_superlink_that_says_nothing_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    class Stuck(VectorGrid):
+        asked = 0
+
+        def get_node_ids(self) -> list[int]:
+            self.asked += 1
+            if self.asked > 1:
+                go_on.wait(60)
+            return []
+
+    learner = SINUSOID.build()
+    with lent(Stuck(learner, InProcess(learner)), tmp_path) as (borrowed, lender):
+        monkeypatch.setattr(lending, "ANSWER_SECONDS", 0.2)
+        with pytest.raises(RunError, match=r"the SuperLink has not answered for 0\.2 s"):
+            borrowed.get_node_ids()
+        borrowed.close()
+        go_on.set()
+        lender.join(30)
+        assert not lender.is_alive()
+
+
+def test_a_serverapp_that_never_comes_is_waited_for_until_the_deadline(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk, pytest.raises(RunError, match=r"ServerApp within 0\.1 s"):
+        desk.borrow(0.1, lambda: None)
+
+
+def test_nothing_is_left_of_a_desk_that_nobody_came_to(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with Desk(tmp_path):
+        pass
+    for thread in threading.enumerate():
+        if thread.name == "lent-grid":
+            thread.join(30)
+    assert threading.active_count() <= before
+    assert list(tmp_path.iterdir()) == []

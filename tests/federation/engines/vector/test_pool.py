@@ -1,0 +1,77 @@
+"""A worker process that stands still holds nobody for ever."""
+
+import logging
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedmeta.federation import Plan, RoundRecord, evaluate_clients, simulate
+from fedmeta.federation.engines.vector import pool
+from fedmeta.federation.engines.vector import worker as launch
+from fedmeta.federation.engines.vector.pool import Worker
+from fedmeta.tasks import Population
+from tests.federation.helpers import SINUSOID, Asleep
+
+
+def test_a_worker_that_stops_reading_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "MESSAGE_SECONDS", 1)
+    worker = Worker(SINUSOID.build())
+    try:
+        assert worker.becomes_ready(wait=True)
+        worker.process.send_signal(signal.SIGSTOP)
+        # Far more than the pair of sockets holds.
+        worker.send({"state": np.zeros(2**24)})
+        assert not worker.alive
+        assert worker.process.poll() == -signal.SIGKILL
+    finally:
+        worker.stop()
+
+
+def test_a_worker_that_is_silent_is_stopped_at_the_deadline() -> None:
+    worker = Worker(SINUSOID.build())
+    try:
+        assert worker.becomes_ready(wait=True)
+        worker.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(pool._Gone):
+            worker.receive(time.monotonic() + 0.2)
+        assert not worker.alive
+    finally:
+        worker.stop()
+
+
+def test_a_client_in_which_a_worker_is_stuck_has_failed_and_holds_no_test(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pool, "JOB_SECONDS", 5.0)
+    workload = replace(SINUSOID, task="tests.federation.helpers:Asleep", population=Population(3, 0, 3))
+    assert Asleep.CLIENT in workload.population.clients("test")
+    state = SINUSOID.build().template
+    with caplog.at_level(logging.WARNING):
+        found = evaluate_clients(workload, state, "test", workers=2)
+    assert sorted(found) == [3, 5]
+    assert "evaluation of client 4 is left out: client failed: not computed within 5 s" in caplog.text
+    assert "only 2 of the 3 test clients could be evaluated" in caplog.text
+
+
+def test_a_client_in_which_a_worker_is_stuck_is_quarantined_with_its_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "JOB_SECONDS", 5.0)
+    workload = replace(SINUSOID, task="tests.federation.helpers:Asleep")
+    records: list[RoundRecord] = []
+    plan = Plan(rounds=1, cohort=12, timeout=600.0, quorum=0)
+    simulate(workload, plan, observer=lambda record, _: records.append(record), workers=2)
+    reasons = {client.client: client.reason for client in records[0].clients}
+    assert reasons[Asleep.CLIENT] == "client failed: not computed within 5 s"
+
+
+def test_a_test_that_takes_too_long_leaves_out_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    workload = replace(SINUSOID, task="tests.federation.helpers:Slow")
+    with caplog.at_level(logging.WARNING):
+        found = evaluate_clients(workload, SINUSOID.build().template, "test", each=0.4)
+    # Three clients of a second each, in 1.2 seconds: the third begins too late.
+    assert 1 <= len(found) < 3
+    assert f"only {len(found)} of the 3 test clients could be evaluated" in caplog.text

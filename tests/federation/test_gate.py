@@ -1,0 +1,184 @@
+"""A reply that is not exactly what was asked for is quarantined, with its reason; nothing raises."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmeta.federation import AdmissionGate, GateOptions
+from fedmeta.federation.codec import Codec
+from fedmeta.federation.flower import as_server, stamp
+from fedmeta.federation.gate import Quarantine, Update
+
+CLIENT, ROUND = 3, 8
+CODEC = Codec({"w": torch.zeros(2, 2), "b": torch.zeros(1)})
+NAMES = ("loss", "loss_before", "accuracy", "accuracy_before")
+VALUES = {"w": np.array([[1, 2], [3, 4]], np.float32), "b": np.array([5], np.float32)}
+
+Spoil = Callable[[RecordDict], object]
+
+
+def gate(**options: float) -> AdmissionGate:
+    return AdmissionGate(GateOptions(**options), CODEC, NAMES, asked_tasks=4)
+
+
+def content() -> RecordDict:
+    metrics: dict[str, int | float] = {"num-tasks": 4, **dict.fromkeys(NAMES, 0.5)}
+    return RecordDict(
+        {
+            "arrays": ArrayRecord({key: Array(value) for key, value in VALUES.items()}),
+            "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
+            "config": ConfigRecord({"round": ROUND}),
+        }
+    )
+
+
+def reply(body: RecordDict | Error) -> Message:
+    with as_server():
+        request = Message(RecordDict(), 5, "train")
+        stamp(request, "1")
+        return Message(body, reply_to=request)
+
+
+def judge(spoil: Spoil | None = None, **options: float) -> Update | Quarantine:
+    body = content()
+    if spoil:
+        spoil(body)
+    return gate(**options).check(CLIENT, ROUND, [reply(body)])
+
+
+def put(record: str, key: str, value: object) -> Spoil:
+    # Past Flower's own checks, which a client on another machine need not run.
+    return lambda body: body[record].__dict__["_data"].update({key: value})
+
+
+def array(values: object, key: str = "w") -> Spoil:
+    return put("arrays", key, Array(np.asarray(values)))
+
+
+def float32(*rows: list[float]) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
+def declared_only(body: RecordDict) -> None:
+    body["arrays"]["w"] = Array("float32", (2, 2), "numpy.ndarray", Array(np.zeros(4, np.float32)).data)
+
+
+CASES: list[tuple[str, Spoil, str]] = [
+    ("nan", array(float32([1, math.nan], [0, 0])), "NaN in 'w'"),
+    ("inf", array(float32([1, 0], [-math.inf, 0])), "Inf in 'w'"),
+    ("nan in the last tensor", array(float32([math.nan])[0], "b"), "NaN in 'b'"),
+    ("declared shape", array(np.zeros((4, 1), np.float32)), "'w' has shape (4, 1), not (2, 2)"),
+    ("actual shape", declared_only, "'w' holds shape (4,), not (2, 2) as declared"),
+    ("dtype", array(np.zeros((2, 2))), "'w' has dtype float64, not float32"),
+    ("missing key", lambda b: b["arrays"].pop("b"), "'b' is missing"),
+    ("extra key", array([1.0], "c"), "unexpected key 'c'"),
+    ("huge norm", array(float32([1e4, 0], [0, 0])), "norm 1e+04 exceeds max_norm 1000"),
+    (
+        "norm beyond float32",
+        array(float32([3e38, 3e38], [0, 0])),
+        "norm 4.243e+38 exceeds max_norm 1000",
+    ),
+    (
+        "undecodable",
+        put("arrays", "w", Array("float32", (2, 2), "numpy.ndarray", b"?")),
+        "'w' cannot be decoded",
+    ),
+    ("no array at all", put("arrays", "w", "text"), "unreadable reply (AttributeError)"),
+    ("tasks 0", put("metrics", "num-tasks", 0), "task count 0 is not within 1 and 4"),
+    ("tasks -1", put("metrics", "num-tasks", -1), "task count -1 is not within 1 and 4"),
+    ("tasks 5", put("metrics", "num-tasks", 5), "task count 5 is not within 1 and 4"),
+    ("tasks NaN", put("metrics", "num-tasks", math.nan), "task count nan is no whole number"),
+    ("tasks 1e9", put("metrics", "num-tasks", 1e9), "task count 1000000000.0 is no whole number"),
+    ("tasks 10**9", put("metrics", "num-tasks", 10**9), "task count 1000000000 is not within 1 and 4"),
+    ("tasks bool", put("metrics", "num-tasks", True), "task count True is no whole number"),
+    ("no tasks", lambda b: b["metrics"].pop("num-tasks"), "metric 'num-tasks' is missing"),
+    ("loss NaN", put("metrics", "loss", math.nan), "metric 'loss' is nan"),
+    ("no loss", lambda b: b["metrics"].pop("loss"), "metric 'loss' is None, not a number"),
+    ("accuracy 7", put("metrics", "accuracy", 7.0), "metric 'accuracy' is 7, not within 0 and 1"),
+    ("extra metric", put("metrics", "secret", 1.0), "unexpected metric 'secret'"),
+    ("wrong round", put("config", "round", ROUND - 1), "reply to round 7, not 8"),
+    ("round as bool", put("config", "round", True), "reply to round True, not 8"),
+    ("no round", lambda b: b["config"].pop("round"), "reply to round None, not 8"),
+    ("no arrays", lambda b: b.pop("arrays"), "'arrays' is missing or no ArrayRecord"),
+    (
+        "arrays of another kind",
+        lambda b: b.update(arrays=ConfigRecord()),
+        "'arrays' is missing or no ArrayRecord",
+    ),
+    ("extra record", lambda b: b.update(more=ConfigRecord()), "unexpected record 'more'"),
+    ("empty", lambda b: b.clear(), "'arrays' is missing or no ArrayRecord"),
+]
+
+
+def test_a_sound_reply_is_admitted_with_its_exact_values() -> None:
+    verdict = judge()
+    assert isinstance(verdict, Update)
+    np.testing.assert_array_equal(verdict.vector, [1, 2, 3, 4, 5])
+    assert (verdict.client, verdict.tasks) == (CLIENT, 4)
+    assert verdict.norm == pytest.approx(math.sqrt(55))
+    assert verdict.metrics == dict.fromkeys(NAMES, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_a_spoilt_reply_is_quarantined_with_its_reason(spoil: Spoil, reason: str) -> None:
+    verdict = judge(spoil)
+    assert isinstance(verdict, Quarantine)
+    assert (verdict.client, verdict.reason) == (CLIENT, reason)
+
+
+def test_only_nan_and_inf_count_as_non_finite() -> None:
+    signs = {name for name, spoil, _ in CASES if getattr(judge(spoil), "non_finite", False)}
+    assert signs == {"nan", "inf", "nan in the last tensor", "loss NaN"}
+
+
+def test_of_two_replies_neither_counts() -> None:
+    verdict = gate().check(CLIENT, ROUND, [reply(content()), reply(content())])
+    assert verdict == Quarantine(CLIENT, "2 replies in one round, none counts")
+
+
+def test_an_error_reply_is_quarantined_with_its_first_line() -> None:
+    failed = reply(Error(2, "ValueError: no disk\nTraceback ..."))
+    assert gate().check(CLIENT, ROUND, [failed]) == Quarantine(
+        CLIENT, "client failed: ValueError: no disk"
+    )
+
+
+def test_a_message_without_content_or_error_is_quarantined() -> None:
+    hollow = reply(content())
+    hollow.__dict__["_content"] = None
+    assert gate().check(CLIENT, ROUND, [hollow]) == Quarantine(CLIENT, "reply without content")
+
+
+def test_bounds_come_from_the_options() -> None:
+    assert isinstance(judge(array(float32([1e4, 0], [0, 0])), max_norm=1e5), Update)
+    assert isinstance(judge(put("metrics", "num-tasks", 9), max_tasks=9), Update)
+    assert isinstance(judge(max_norm=7.0), Quarantine)
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.lists(st.floats(), max_size=2),
+)
+
+
+@given(st.sampled_from(["arrays", "metrics", "config"]), st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_stands_in_a_record_nothing_raises(record: str, data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from([*content()[record], "other"]))
+    verdict = judge(put(record, key, data.draw(ANYTHING)))
+    if isinstance(verdict, Quarantine):
+        assert verdict.reason
+        assert "\n" not in verdict.reason

@@ -1,0 +1,157 @@
+"""A run's folder is read in whatever state it is."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedmeta.errors import UsageError
+from fedmeta.experiment import RunFolder
+from fedmeta.report.read import number, read_compare, read_head, read_run, read_test, require_folder
+from fedmeta.report.render.html import render
+from fedmeta.report.sections.run import run_part
+from tests.report.made import lines, write_compare
+
+
+@pytest.fixture
+def copy(sinusoid: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sinusoid, tmp_path / "copy"))
+
+
+def test_a_whole_run_is_what_its_files_say(digits: Path) -> None:
+    run = read_run(digits)
+    assert (run.name, run.status, run.problem) == ("digits", "finished", None)
+    assert run.config == RunFolder.open(digits).config
+    assert run.metrics == lines(digits / "metrics.jsonl")
+    assert run.clients == lines(digits / "clients.jsonl")
+    assert run.test == lines(digits / "test.jsonl") == read_test(digits)
+    assert run.final == run.info["final"]
+
+
+def test_the_head_is_the_same_without_the_logs(digits: Path) -> None:
+    head, run = read_head(digits), read_run(digits)
+    assert (head.config, head.info, head.status) == (run.config, run.info, run.status)
+    assert (head.metrics, head.clients, head.test) == ([], [], [])
+
+
+def test_a_line_that_is_being_written_is_no_damage(copy: Path) -> None:
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 7, "lo')
+    run = read_run(copy)
+    assert run.problem is None
+    assert len(run.metrics) == 6
+
+
+def damage(copy: Path, name: str, text: str | None) -> None:
+    if text is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("run.json", None, "run.json is missing"),
+        ("run.json", '{"status": "fini', "run.json is damaged"),
+        ("run.json", "[1]", "run.json is damaged"),
+        ("run.json", '{"state": 3}', "run.json: no status"),
+        ("config.toml", None, "config.toml: "),
+        ("config.toml", "task = ", "config.toml: "),
+        ("config.toml", 'warp = 9\ntask = "sinusoid"', "config.toml: "),
+        ("metrics.jsonl", None, "metrics.jsonl is missing"),
+        ("metrics.jsonl", '{"round": 1}\nnonsense\n{"round": 3}\n', "metrics.jsonl: line 2 is damaged"),
+        ("metrics.jsonl", '{"round": "one"}\n', "metrics.jsonl: line 1 is damaged"),
+        ("clients.jsonl", '{"a":' * 100_000 + "\n", "clients.jsonl: line 1 is damaged"),
+        ("test.jsonl", '{"steps": []}\n', "test.jsonl: line 1 is damaged"),
+    ],
+)
+def test_damage_is_named_and_the_rest_is_read(
+    copy: Path, name: str, text: str | None, problem: str
+) -> None:
+    damage(copy, name, text)
+    run = read_run(copy)
+    assert run.problem is not None
+    assert run.problem.startswith(problem)
+    assert str(copy) not in run.problem
+    assert run.status == ("unreadable" if name == "run.json" else "finished")
+    assert render("it", [run_part(run, "it")])
+
+
+def test_rows_before_the_damage_are_kept(copy: Path) -> None:
+    rows = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join([*rows[:4], "{}\n", *rows[4:]]))
+    assert [row["round"] for row in read_run(copy).metrics] == [1, 2, 3, 4]
+
+
+def test_a_run_that_nobody_holds_was_killed(copy: Path) -> None:
+    RunFolder(copy).update_info({"status": "running", "final": None})
+    run = read_run(copy)
+    assert (run.status, run.problem, run.final) == ("killed", None, [])
+
+
+def test_files_of_any_content_are_reported(copy: Path) -> None:
+    """Values of wrong types in every place, such as another version may write, break no page."""
+    strange = [None, True, -1, 0, 10**400, 1e308, "x", [], {}, [1], {"step": 1}, [{"step": "a"}], "<b>"]
+    whole = {
+        name: (copy / name).read_text() for name in ("metrics.jsonl", "clients.jsonl", "test.jsonl")
+    }
+    info = json.loads((copy / "run.json").read_text())
+    for seed in range(60):
+        draw = random.Random(seed)
+        for name, text in whole.items():
+            rows = [json.loads(line) for line in text.splitlines()]
+            for row in rows:
+                row[draw.choice(list(row))] = draw.choice(strange)
+            (copy / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (copy / "run.json").write_text(
+            json.dumps(info | {draw.choice(list(info)): draw.choice(strange)})
+        )
+        assert render("it", [run_part(read_run(copy), "it")])
+
+
+@pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1.0]])
+def test_what_is_no_finite_number_is_none(value: object) -> None:
+    assert number({"x": value}, "x") is None
+    assert number({}, "x") is None
+
+
+def test_what_is_no_run_is_refused_with_the_nearest(digits: Path) -> None:
+    assert require_folder(digits) == digits
+    with pytest.raises(UsageError, match=r"no run or comparison at '.*digit': did you mean 'digits'\?"):
+        require_folder(digits.parent / "digit")
+    with pytest.raises(UsageError, match="no run or comparison"):
+        require_folder(digits / "metrics.jsonl")
+
+
+def test_a_comparison_is_read(comparison: Path) -> None:
+    found = read_compare(comparison)
+    assert (found.status, found.problem) == ("failed", None)
+    assert found.data == json.loads((comparison / "compare.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"version": 2}, "compare.json: version: "),
+        ({"kind": "bench"}, "compare.json: kind: "),
+        ({"arms": [{"name": "x"}]}, "compare.json: arms.0.status: "),
+        ({"measure": "speed"}, "compare.json: measure: "),
+        ({"arms": None}, "compare.json: arms: "),
+    ],
+)
+def test_a_comparison_of_another_version_says_so(
+    tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    write_compare(tmp_path, **changes)
+    found = read_compare(tmp_path)
+    assert (found.status, found.data) == ("unreadable", {})
+    assert found.problem is not None
+    assert found.problem.startswith(problem)
+
+
+def test_a_comparison_that_is_half_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "compare.json").write_text('{"kind": "comp')
+    assert read_compare(tmp_path).problem == "compare.json is damaged"
