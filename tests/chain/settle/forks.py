@@ -126,7 +126,7 @@ def _child(run: Run) -> None:
 
 def _serve() -> None:
     # What is imported late is imported now, so that a fork has it.
-    for module in ("ledger.session", "providers.embedded.transport", "providers.over_http"):
+    for module in ("settle.session", "providers.embedded.transport", "providers.transports"):
         import_module(f"fedmeta.chain.{module}")
     for line in sys.stdin:
         run = Run(**json.loads(line))
