@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fedmeta.experiment import Config
-from fedmeta.federation.behaviours import BEHAVIOURS
+from fedmeta.federation.behaviour import BEHAVIOURS
 from fedmeta.learning import ALGORITHMS, MODELS
 from fedmeta.options import attribute_docs
 from fedmeta.registry import Registry

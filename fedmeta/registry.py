@@ -1,11 +1,14 @@
 """Names for the parts that a config can choose, with dotted paths for a user's own."""
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from importlib import import_module
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -137,24 +140,21 @@ def _require_outside_runs(name: str) -> None:
 
 
 class Registry(Generic[PartT]):
-    """Maps short names to parts of one kind, for example task families.
+    """Parts of one kind by name: each is a module of one package, and its file's stem is its name.
+
+    ``meta_sgd.py`` holds the part ``meta_sgd``, a class called ``MetaSGD``, or a function called
+    ``meta_sgd``. Names are read from the folder: no part is imported before it is asked for.
 
     Args:
         what: What the parts are called in messages, such as ``task``.
+        package: Where they are, such as ``fedmeta.tasks.families``.
+        separator: What stands in a name for an underscore of its file.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, package: str, separator: str = "_") -> None:
         self.what = what
-        self._parts: dict[str, PartT] = {}
-
-    def register(self, name: str) -> Callable[[PartT], PartT]:
-        """Return a decorator that files its argument under `name`."""
-
-        def add(part: PartT) -> PartT:
-            self._parts[name] = part
-            return part
-
-        return add
+        self._package = package
+        self._separator = separator
 
     def get(self, name: str) -> PartT:
         """Return the part called `name`; a name with a dot or colon is imported.
@@ -163,14 +163,36 @@ class Registry(Generic[PartT]):
             ConfigError: If the name is unknown or its dotted path cannot be imported.
         """
         if name in self._parts:
-            return self._parts[name]
-        if "." in name or ":" in name:
-            part: PartT = import_dotted(name, self.what)
-            return part
-        raise ConfigError(f"unknown {self.what} '{name}': {nearest(name, self._parts)}")
+            module, attribute = self._parts[name]
+            part: PartT = getattr(import_module(module), attribute)
+        elif "." in name or ":" in name:
+            part = import_dotted(name, self.what)
+        else:
+            raise ConfigError(f"unknown {self.what} '{name}': {nearest(name, self)}")
+        return part
 
     def __contains__(self, name: object) -> bool:
         return name in self._parts
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._parts))
+
+    @cached_property
+    def _parts(self) -> dict[str, tuple[str, str]]:
+        """Module and attribute of each part, by name."""
+        root, *rooms = self._package.split(".")
+        parts = {}
+        for file in files(root).joinpath(*rooms).iterdir():
+            stem, _, ending = file.name.rpartition(".")
+            if ending == "py" and (attribute := _named_after(stem, file.read_text())):
+                name = stem.replace("_", self._separator)
+                parts[name] = f"{self._package}.{stem}", attribute
+        return parts
+
+
+def _named_after(stem: str, source: str) -> str | None:
+    """Return the class or function that has the name of its module; None: the module is no part."""
+    for line in re.finditer(r"^(?:class|def) (\w+)", source, re.MULTILINE):
+        if line[1].replace("_", "").lower() == stem.replace("_", ""):
+            return line[1]
+    return None

@@ -12,7 +12,7 @@ from fedmeta.config import Config
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.tracking.tracker import require_extra
 from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
-from fedmeta.federation.behaviours import Casting, mods_for, read_behaviours
+from fedmeta.federation.behaviour import Casting, mods_for, read_behaviours
 from fedmeta.federation.engine import GridBuilder
 from fedmeta.federation.engines.vector.execution import one_thread
 from fedmeta.federation.faults import FaultyGrid, read_faults

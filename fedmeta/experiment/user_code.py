@@ -19,7 +19,7 @@ from typing import Any
 
 from fedmeta.config import Config
 from fedmeta.errors import ConfigError
-from fedmeta.federation.behaviours import BEHAVIOURS
+from fedmeta.federation.behaviour import BEHAVIOURS
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS
 from fedmeta.registry import Registry, current_folder_on_path
 from fedmeta.tasks import FAMILIES

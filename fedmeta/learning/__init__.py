@@ -1,6 +1,5 @@
 """How to learn from tasks: models and meta-learning algorithms as functions of tensors."""
 
-from fedmeta.learning import algorithms  # noqa: F401  (registers them)
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
 from fedmeta.learning.inner import forward_query, per_task_accuracy, per_task_loss
 from fedmeta.learning.memory import keep_freed_memory

@@ -62,7 +62,7 @@ class ModelBuilder(Protocol):
         ...
 
 
-MODELS: Registry[Any] = Registry("model")
+MODELS: Registry[Any] = Registry("model", "fedmeta.learning.models")
 """Holds a `ModelBuilder` per name; a dotted path may also lead to a `torch.nn.Module` class."""
 
 
@@ -149,7 +149,7 @@ class Algorithm(ABC):
             yield step, self.adapt(state, support_x, support_y, step)
 
 
-ALGORITHMS: Registry[type[Algorithm]] = Registry("algorithm")
+ALGORITHMS: Registry[type[Algorithm]] = Registry("algorithm", "fedmeta.learning.algorithms")
 
 
 def expand_state(state: Mapping[str, Tensor], tasks: int) -> Tensors:

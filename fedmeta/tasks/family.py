@@ -131,7 +131,7 @@ class TaskFamily(Protocol):
         ...
 
 
-FAMILIES: Registry[type[TaskFamily]] = Registry("task")
+FAMILIES: Registry[type[TaskFamily]] = Registry("task", "fedmeta.tasks.families")
 
 
 class Elsewhere:

@@ -89,7 +89,7 @@ def test_a_part_registered_under_a_short_name_leads_to_its_module(
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (lab / "shop.py").write_text("class Toys: ...\n")
-    monkeypatch.setitem(FAMILIES._parts, "toys", import_dotted("shop:Toys", "task"))
+    monkeypatch.setitem(FAMILIES._parts, "toys", ("shop", "Toys"))
     assert list(code(task="toys")) == ["shop"]
 
 

@@ -54,7 +54,7 @@ class Towns:
 
 
 def digest_of(degrees: list[float], monkeypatch: pytest.MonkeyPatch) -> str | None:
-    monkeypatch.setitem(FAMILIES._parts, "towns", Towns)  # type: ignore[arg-type]
+    monkeypatch.setitem(FAMILIES._parts, "towns", (__name__, "Towns"))
     family = Towns(degrees)
     return data_digest("towns", {}, family.population, lambda: family)  # type: ignore[arg-type,return-value]
 
@@ -119,19 +119,20 @@ def test_digits_are_known_by_their_pixels_and_labels() -> None:
     assert data_digest("digits", {}, Population(3), unused) == expected
 
 
+class Inverted(Digits):
+    """Digits of other data."""
+
+
 def test_a_family_that_builds_on_ours_does_not_inherit_its_digest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Inverted(Digits):
-        """Digits of other data."""
-
-    monkeypatch.setitem(FAMILIES._parts, "inverted", Inverted)
+    monkeypatch.setitem(FAMILIES._parts, "inverted", (__name__, "Inverted"))
     plain = data_digest("digits", {}, Population(3), unused)
     family = Digits(Digits.Options(), Population(3), 0)
     assert data_digest("inverted", {}, Population(3), lambda: family) not in (plain, None)
 
 
 def test_data_on_other_machines_have_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES._parts, "towns", Towns)  # type: ignore[arg-type]
+    monkeypatch.setitem(FAMILIES._parts, "towns", (__name__, "Towns"))
     elsewhere = Elsewhere(Towns.spec, Population(3))
     assert data_digest("towns", {}, Population(3), lambda: elsewhere) is None

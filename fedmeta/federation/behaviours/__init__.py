@@ -1,12 +1,5 @@
-"""Clients that cheat, do harm or have poor data, as Flower mods around an honest client."""
+"""Clients that cheat, do harm or have poor data; each behaviour is one module."""
 
-from fedmeta.federation.behaviours import (  # noqa: F401 (registers them)
-    free_riders,
-    poisoners,
-    poor_data,
-    sybils,
-)
-from fedmeta.federation.behaviours.assignment import Casting, mods_for, read_behaviours
-from fedmeta.federation.behaviours.behaviour import BEHAVIOURS, Behaviour, Stage
+from fedmeta.federation.behaviour import Behaviour
 
-__all__ = ["BEHAVIOURS", "Behaviour", "Casting", "Stage", "mods_for", "read_behaviours"]
+__all__ = ["Behaviour"]

@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedmeta.federation.behaviours import mods_for
+from fedmeta.federation.behaviour import mods_for
 from fedmeta.federation.client import build_client_app, failed, partition_of
 from fedmeta.federation.engines.vector.execution import one_thread
 from fedmeta.federation.failures import Failure, watched

@@ -1,7 +1,8 @@
-"""Meta-learning algorithms; importing this package registers them."""
+"""Meta-learning algorithms; each is one module."""
 
 from fedmeta.learning.algorithms.fedavg import FedAvg
-from fedmeta.learning.algorithms.maml import FOMAML, MAML
+from fedmeta.learning.algorithms.fomaml import FOMAML
+from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
 from fedmeta.learning.algorithms.pretrained import Pretrained
 from fedmeta.learning.algorithms.protonet import ProtoNet

@@ -10,12 +10,11 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning.algorithm import ALGORITHMS, Model, Tensors, expand_state
+from fedmeta.learning.algorithm import Model, Tensors, expand_state
 from fedmeta.learning.inner import WeightAdaptation, adaptation_metrics, gradients, leaves, per_task_loss
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 
-@ALGORITHMS.register("fedavg")
 class FedAvg(WeightAdaptation):
     """FedAvg: the plain gradient on all of a task's examples; no adaptation while training.
 

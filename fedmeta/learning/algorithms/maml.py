@@ -1,8 +1,8 @@
-"""Model-agnostic meta-learning, with and without the second derivatives."""
+"""Model-agnostic meta-learning."""
 
 import torch
 
-from fedmeta.learning.algorithm import ALGORITHMS, Tensors
+from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.inner import (
     InnerGradient,
     InnerOptions,
@@ -17,7 +17,6 @@ from fedmeta.learning.inner import (
 from fedmeta.tasks import TaskBatch
 
 
-@ALGORITHMS.register("maml")
 class MAML(WeightAdaptation):
     """MAML: the gradient of the query loss *through* the inner gradient steps.
 
@@ -59,14 +58,3 @@ class MAML(WeightAdaptation):
     def _step(self, weights: Tensors, inner: InnerGradient, rates: float | Tensors) -> Tensors:
         stepped = sgd_step(weights, inner.values, rates)
         return stepped if self.second_order else leaves(stepped)
-
-
-@ALGORITHMS.register("fomaml")
-class FOMAML(MAML):
-    """First-order MAML: the query gradient at the adapted weights, applied to the initial ones.
-
-    Finn et al. 2017, section 5.2 ("first-order approximation"); Nichol, Achiam, Schulman 2018,
-    "On First-Order Meta-Learning Algorithms", section 3.
-    """
-
-    second_order = False

@@ -2,13 +2,12 @@
 
 import torch
 
-from fedmeta.learning.algorithm import ALGORITHMS, Tensors
+from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.algorithms.maml import MAML
 
 RATE = "lr."
 
 
-@ALGORITHMS.register("meta_sgd")
 class MetaSGD(MAML):
     """Meta-SGD: an inner learning rate per weight, meta-learned together with the initial weights.
 

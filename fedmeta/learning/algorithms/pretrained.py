@@ -5,12 +5,11 @@ from typing import Any
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.algorithm import ALGORITHMS, Model
+from fedmeta.learning.algorithm import Model
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.tasks import TaskSpec
 
 
-@ALGORITHMS.register("pretrained")
 class Pretrained(FedAvg):
     """Pretraining: the plain gradient on all of a task's examples, pooled; fine-tuned at test.
 

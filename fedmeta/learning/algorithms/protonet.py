@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.learning.algorithm import ALGORITHMS, Algorithm, Model, Tensors
+from fedmeta.learning.algorithm import Algorithm, Model, Tensors
 from fedmeta.learning.inner import (
     SUPPORT_X,
     adaptation_metrics,
@@ -24,7 +24,6 @@ from fedmeta.tasks import TaskBatch, TaskSpec
 PROTOTYPES = "prototypes"
 
 
-@ALGORITHMS.register("protonet")
 class ProtoNet(Algorithm):
     """Prototypical networks: a meta-learned embedding, and a mean per class; no inner loop.
 

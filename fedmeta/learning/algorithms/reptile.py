@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from fedmeta.learning.algorithm import ALGORITHMS, Tensors
+from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.inner import (
     InnerGradient,
     InnerOptions,
@@ -23,7 +23,6 @@ from fedmeta.tasks import TaskBatch, stream
 Update = Callable[[Tensors, Tensors], Tensors]
 
 
-@ALGORITHMS.register("reptile")
 class Reptile(WeightAdaptation):
     """Reptile: the pseudo-gradient ``theta - U_k(theta)``, first order.
 

@@ -1,4 +1,4 @@
-"""Networks as functions over the task axis; importing this package registers them."""
+"""Networks as functions over the task axis; each is one module."""
 
 from fedmeta.learning.models.build import build_model, resolve_network
 from fedmeta.learning.models.conv4 import Conv4

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning.algorithm import MODELS, Model, Tensors
+from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.models.layers import convolve, linear, uniform
 from fedmeta.learning.models.norm import batch_norm
 from fedmeta.tasks import TaskSpec
@@ -19,7 +19,6 @@ from fedmeta.tasks import TaskSpec
 BLOCKS = 4
 
 
-@MODELS.register("conv4")
 class Conv4(Model):
     """Four blocks of 3x3 convolution, batch norm and ReLU, then a linear head.
 

@@ -11,12 +11,11 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning.algorithm import MODELS, Model, Tensors
+from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.models.layers import init_linear, linear, uniform
 from fedmeta.tasks import TaskSpec
 
 
-@MODELS.register("lstm")
 class LSTM(Model):
     """Embedding, LSTM layers and a linear head at every position.
 

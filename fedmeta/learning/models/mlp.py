@@ -9,14 +9,13 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning.algorithm import MODELS, Model, Tensors
+from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.models.layers import init_linear, linear
 from fedmeta.tasks import TaskSpec
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
-@MODELS.register("mlp")
 class MLP(Model):
     """Fully connected layers; the default is the sinusoid network of MAML (Finn et al. 2017, 5.1).
 

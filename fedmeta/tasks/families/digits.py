@@ -12,7 +12,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
-from fedmeta.tasks.family import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.family import Population, TaskBatch, TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, task_shares
 from fedmeta.tasks.seeding import stream
@@ -33,7 +33,6 @@ class DigitsOptions(LabelOptions, PartitionOptions):
     layout: Literal["flat", "image"] = "flat"
 
 
-@FAMILIES.register("digits")
 class Digits:
     """N-way K-shot over the 1,797 digits of scikit-learn, standardised pixels.
 

@@ -14,7 +14,7 @@ from fedmeta.options import Options, nearest
 from fedmeta.tasks.data.omniglot_files import SIDE, Characters, read_characters
 from fedmeta.tasks.data.sources import digest_of, locate, source_named
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
-from fedmeta.tasks.family import FAMILIES, Population, Split, TaskBatch, TaskSpec
+from fedmeta.tasks.family import Population, Split, TaskBatch, TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, Receivers, Scheme, deal
 from fedmeta.tasks.seeding import stream
@@ -55,7 +55,6 @@ class OmniglotOptions(LabelOptions, PartitionOptions):
     rotations: bool = True
 
 
-@FAMILIES.register("omniglot")
 class Omniglot:
     """N-way K-shot over characters; x ``[T, ways * shots, 1, 28, 28]`` in [0, 1], ink 1.
 

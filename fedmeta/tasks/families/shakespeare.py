@@ -20,7 +20,7 @@ from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Options
 from fedmeta.tasks.data.sources import how_to_fetch, locate, sha256_of, source_named
 from fedmeta.tasks.data.text_files import TextFile, read_text
-from fedmeta.tasks.family import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.family import Population, TaskBatch, TaskSpec
 from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
 from fedmeta.tasks.seeding import stream
 
@@ -61,7 +61,6 @@ class ShakespeareOptions(PartitionOptions):
     verify: bool = True
 
 
-@FAMILIES.register("shakespeare")
 class Shakespeare:
     """Predict the next character at every position; x and y ``[T, windows, length]``, int64 tokens.
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmeta.options import Options
-from fedmeta.tasks.family import FAMILIES, Population, TaskBatch, TaskSpec
+from fedmeta.tasks.family import Population, TaskBatch, TaskSpec
 from fedmeta.tasks.seeding import stream
 
 AMPLITUDE = (0.1, 5.0)
@@ -41,7 +41,6 @@ class SinusoidOptions(Options):
     partition: Literal["natural", "iid"] = "natural"
 
 
-@FAMILIES.register("sinusoid")
 class Sinusoid:
     """Regress ``y = a sin(x - p)``, with ``a`` in [0.1, 5], ``p`` in [0, pi] and ``x`` in [-5, 5].
 

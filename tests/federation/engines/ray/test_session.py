@@ -11,7 +11,7 @@ import pytest
 
 from fedmeta.errors import UsageError
 from fedmeta.federation import RoundRecord, simulate
-from fedmeta.federation.behaviours import mods_for
+from fedmeta.federation.behaviour import mods_for
 from fedmeta.federation.engines.ray.options import require_ray
 from tests.federation.engines.ray import child
 from tests.federation.faults import everything

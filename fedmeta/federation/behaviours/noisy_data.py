@@ -1,6 +1,5 @@
-"""Clients that do their part with what little or bad data they have."""
+"""A client with wrong labels or noisy inputs."""
 
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,12 +9,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviours.behaviour import BEHAVIOURS, OtherLearner
+from fedmeta.federation.behaviour import OtherLearner
 from fedmeta.federation.learner import Learner
 from fedmeta.tasks import TaskBatch, TaskFamily
 
 
-@BEHAVIOURS.register("noisy-data")
 class NoisyData(OtherLearner):
     """Trains on data of which some labels or inputs are wrong."""
 
@@ -35,27 +33,6 @@ class NoisyData(OtherLearner):
         honest = self.stage.learner
         noisy = NoisyFamily(honest.family, self.options.labels, self.options.inputs)
         return Learner(honest.workload, noisy, honest.algorithm)
-
-
-@BEHAVIOURS.register("little-data")
-class LittleData(OtherLearner):
-    """Has data for fewer tasks than it is asked for, and says so."""
-
-    class Options(options.Options):
-        """Options of the shortage.
-
-        Attributes:
-            tasks: Tasks of each local step, fewer than the others'.
-        """
-
-        tasks: int = Field(default=1, ge=1)
-
-    @override
-    def learner(self) -> Learner:
-        honest = self.stage.learner
-        fewer = min(self.options.tasks, honest.workload.tasks_per_client)
-        workload = replace(honest.workload, tasks_per_client=fewer)
-        return Learner(workload, honest.family, honest.algorithm)
 
 
 class NoisyFamily:

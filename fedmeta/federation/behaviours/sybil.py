@@ -1,4 +1,4 @@
-"""Clients that are one and the same."""
+"""A client under several names."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -8,12 +8,11 @@ from pydantic import Field
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviours.behaviour import BEHAVIOURS, OtherLearner
+from fedmeta.federation.behaviour import OtherLearner
 from fedmeta.federation.learner import Learner
 from fedmeta.tasks import TaskBatch, TaskFamily
 
 
-@BEHAVIOURS.register("sybil")
 class Sybil(OtherLearner):
     """Another name of a client: trains honestly, on that client's data, by draws of its own.
 

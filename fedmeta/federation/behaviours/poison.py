@@ -1,4 +1,4 @@
-"""Clients that mean harm."""
+"""A poisoner that sends the opposite of its update."""
 
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
@@ -6,10 +6,9 @@ from pydantic import Field
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviours.behaviour import BEHAVIOURS, Behaviour
+from fedmeta.federation.behaviour import Behaviour
 
 
-@BEHAVIOURS.register("poison")
 class Poison(Behaviour):
     """Trains honestly and sends the opposite, some times as long: the model shall get worse.
 

@@ -1,0 +1,30 @@
+"""A client with data for few tasks."""
+
+from dataclasses import replace
+
+from pydantic import Field
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.federation.behaviour import OtherLearner
+from fedmeta.federation.learner import Learner
+
+
+class LittleData(OtherLearner):
+    """Has data for fewer tasks than it is asked for, and says so."""
+
+    class Options(options.Options):
+        """Options of the shortage.
+
+        Attributes:
+            tasks: Tasks of each local step, fewer than the others'.
+        """
+
+        tasks: int = Field(default=1, ge=1)
+
+    @override
+    def learner(self) -> Learner:
+        honest = self.stage.learner
+        fewer = min(self.options.tasks, honest.workload.tasks_per_client)
+        workload = replace(honest.workload, tasks_per_client=fewer)
+        return Learner(workload, honest.family, honest.algorithm)

@@ -1,0 +1,34 @@
+"""A free-rider that sends the model back with noise."""
+
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+from pydantic import Field
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.federation.behaviour import Behaviour, noise_like
+
+
+class Noise(Behaviour):
+    """Sends the model back with noise on it, so that it looks like work.
+
+    The disguised free-rider of Fraboni et al. 2021 and Lin, Du, Liu 2019, "Free-riders in Federated
+    Learning: Attacks and Defenses" (arXiv:1911.12560). Here it even knows how long an honest update of
+    its own would have been.
+    """
+
+    class Options(options.Options):
+        """Options of the noise.
+
+        Attributes:
+            scale: Length of the noise, in lengths of the update that honest work would have given.
+        """
+
+        scale: float = Field(default=1.0, gt=0)
+
+    @override
+    def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        rng = self.stage.rng(message, context)
+        return self.stage.change(
+            call_next(message, context), lambda update: self.options.scale * noise_like(update, rng)
+        )

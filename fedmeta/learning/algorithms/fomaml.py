@@ -1,0 +1,13 @@
+"""First-order model-agnostic meta-learning."""
+
+from fedmeta.learning.algorithms.maml import MAML
+
+
+class FOMAML(MAML):
+    """First-order MAML: the query gradient at the adapted weights, applied to the initial ones.
+
+    Finn et al. 2017, section 5.2 ("first-order approximation"); Nichol, Achiam, Schulman 2018,
+    "On First-Order Meta-Learning Algorithms", section 3.
+    """
+
+    second_order = False
