@@ -1,6 +1,6 @@
 """Who learns and how updates travel: Flower client, server, strategy, grid and admission gate."""
 
-from fedmeta.federation.aggregation import AggregationOptions
+from fedmeta.federation.aggregator import AggregationOptions
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.codec import tensors_digest
 from fedmeta.federation.engine import Federation, build_server_app, evaluate, evaluate_clients, simulate

@@ -12,8 +12,7 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
 from fedmeta.errors import ConfigError, DivergedError
-from fedmeta.federation.aggregation import AggregationOptions
-from fedmeta.federation.aggregation.mean import Aggregator, MetricMean
+from fedmeta.federation.aggregator import AggregationOptions, Aggregator
 from fedmeta.federation.client import ARRAYS
 from fedmeta.federation.gate import AdmissionGate, GateOptions, Quarantine, Update
 from fedmeta.federation.optimizer import ServerOptions
@@ -72,6 +71,26 @@ class Plan:
         """Return the splits of held-out clients that are evaluated after a round."""
         due: tuple[tuple[Split, int], ...] = (("validation", self.evaluate_every), ("test", self.track))
         return [split for split, every in due if every and round_ % every == 0]
+
+
+@dataclass
+class MetricMean:
+    """Task-weighted means of the clients' metrics."""
+
+    tasks: int = 0
+
+    def __post_init__(self) -> None:
+        self._sums: dict[str, float] = {}
+
+    def add(self, update: Update) -> None:
+        """Add one client's metrics."""
+        self.tasks += update.tasks
+        for name, value in update.metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + update.tasks * value
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of one metric over tasks; None if no client reported it."""
+        return self._sums[name] / self.tasks if name in self._sums else None
 
 
 class RoundTally:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation.aggregation import build_aggregator
-from fedmeta.federation.aggregation.mean import Aggregator
+from fedmeta.federation.aggregator import Aggregator, build_aggregator
 from fedmeta.federation.client import TASKS, request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import quantities, with_evaluation

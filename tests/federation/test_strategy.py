@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Message
 
 from fedmeta.errors import ConfigError, RunError
 from fedmeta.federation import MetaStrategy, Plan, ServerOptions, VectorGrid, simulate
-from fedmeta.federation.aggregation.mean import TaskWeightedMean
+from fedmeta.federation.aggregation.mean import Mean
 from fedmeta.federation.engines.vector.execution import InProcess
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.sampling import by_client, sample_cohort, wait_for_nodes
@@ -203,13 +203,13 @@ def test_a_large_population_costs_nothing_to_register() -> None:
 
 
 def test_the_aggregate_of_a_round_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds: list[TaskWeightedMean] = []
-    result = TaskWeightedMean.result
+    rounds: list[Mean] = []
+    result = Mean.result
 
-    def counted(mean: TaskWeightedMean) -> np.ndarray:
+    def counted(mean: Mean) -> np.ndarray:
         rounds.append(mean)
         return result(mean)
 
-    monkeypatch.setattr(TaskWeightedMean, "result", counted)
+    monkeypatch.setattr(Mean, "result", counted)
     run_on_grid(SINUSOID, PLAN)
     assert len(rounds) == PLAN.rounds

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from fedmeta.federation.aggregation.mean import MetricMean, TaskWeightedMean
+from fedmeta.federation.aggregation.mean import Mean
+from fedmeta.federation.aggregator import AggregationOptions
 from fedmeta.federation.gate import Update
+from fedmeta.federation.round import MetricMean
 
 
 def updates(count: int = 40, size: int = 300) -> list[Update]:
@@ -17,7 +19,7 @@ def updates(count: int = 40, size: int = 300) -> list[Update]:
 
 def test_is_numpys_weighted_average() -> None:
     clients = updates()
-    mean = TaskWeightedMean(300)
+    mean = Mean(AggregationOptions(), 1, 300)
     for update in clients:
         mean.add(update)
     expected = np.average([u.vector for u in clients], axis=0, weights=[u.tasks for u in clients])
@@ -26,7 +28,7 @@ def test_is_numpys_weighted_average() -> None:
 
 def test_small_values_are_not_lost_beside_large_ones() -> None:
     """In float32, 1e8 + 1 is 1e8; the exact mean of 1e8, -1e8 and 3 is 1."""
-    mean = TaskWeightedMean(1)
+    mean = Mean(AggregationOptions(), 1, 1)
     for client, value in enumerate([1e8, 3.0, -1e8]):
         mean.add(Update(client, 1, np.array([value]), 0.0, {}))
     assert mean.result().tolist() == [1.0]
@@ -34,7 +36,7 @@ def test_small_values_are_not_lost_beside_large_ones() -> None:
 
 def test_a_vector_may_be_overwritten_once_it_was_added() -> None:
     vector = np.ones(3)
-    mean = TaskWeightedMean(3)
+    mean = Mean(AggregationOptions(), 1, 3)
     mean.add(Update(0, 2, vector, 0.0, {}))
     vector[:] = np.nan
     assert mean.result().tolist() == [1.0, 1.0, 1.0]

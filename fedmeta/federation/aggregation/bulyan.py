@@ -1,0 +1,51 @@
+"""Bulyan of Krum."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from typing_extensions import override
+
+from fedmeta.federation.aggregator import StackingRule
+from fedmeta.federation.flat_vectors import Vectors, by_coordinate, krum_scores, squared_distances
+
+
+class Bulyan(StackingRule):
+    """Selects by Krum, one update at a time, then averages each coordinate about its median.
+
+    El Mhamdi, Guerraoui, Rouault 2018, "The Hidden Vulnerability of Distributed Learning in Byzantium",
+    section 4 (arXiv:1802.07927). First Krum selects ``theta = n - 2f`` updates, one at a time, each of
+    those that are left; of equal scores the first wins. Then each coordinate is the mean of the ``beta =
+    theta - 2f`` selected values that lie closest to their median, which is one of them: the lower middle
+    one of an even number. Of two values that lie equally close, the lower one counts.
+    """
+
+    keys = ("malicious",)
+
+    @override
+    @classmethod
+    def least(cls, malicious: int) -> int:
+        return 4 * malicious + 3
+
+    @override
+    def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:
+        malicious = self.options.malicious
+        distances = squared_distances(vectors)
+        left, selected = list(range(len(vectors))), []
+        for _ in range(len(vectors) - 2 * malicious):
+            best = int(np.argmin(krum_scores(distances[np.ix_(left, left)], malicious)))
+            selected.append(left.pop(best))
+        beta = len(selected) - 2 * malicious
+        return by_coordinate(
+            [vectors[row] for row in selected], lambda ordered: _mean_about_median(ordered, beta)
+        )
+
+
+def _mean_about_median(ordered: Vectors, count: int) -> Vectors:
+    """Return the mean of the `count` values closest to the median, by coordinate."""
+    middle = ordered[(len(ordered) - 1) // 2]
+    # Those values are neighbours in rising order: the first window that no step to the right betters.
+    below, above = middle - ordered[:-count], ordered[count:] - middle
+    first = (below > above).sum(axis=0)
+    window = first + np.arange(count)[:, None]
+    mean: Vectors = np.take_along_axis(ordered, window, axis=0).mean(axis=0)
+    return mean

@@ -1,0 +1,26 @@
+"""The median by coordinate."""
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from fedmeta.federation.aggregator import StackingRule
+from fedmeta.federation.flat_vectors import Vectors, by_coordinate
+
+
+class Median(StackingRule):
+    """The median of each coordinate.
+
+    Yin, Chen, Ramchandran, Bartlett 2018, "Byzantine-Robust Distributed Learning: Towards Optimal
+    Statistical Rates", Algorithm 1, option I (arXiv:1803.01498).
+    """
+
+    @override
+    def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:
+        return by_coordinate(vectors, _median)
+
+
+def _median(ordered: Vectors) -> Vectors:
+    """Return the medians of values in rising order, ``[n, B]``, by coordinate."""
+    middle: Vectors = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1].mean(axis=0)
+    return middle

@@ -1,0 +1,168 @@
+"""How admitted updates become one: the interface of aggregation rules, and their options."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+from pydantic import Field, model_validator
+from typing_extensions import override
+
+from fedmeta.errors import ConfigError
+from fedmeta.federation.flat_vectors import Vectors
+from fedmeta.federation.gate import Update
+from fedmeta.options import Options, nearest
+from fedmeta.registry import Registry
+
+log = logging.getLogger(__name__)
+
+RULES: Registry[type["AggregationRule"]] = Registry(
+    "rule", "fedmeta.federation.aggregation", separator="-"
+)
+
+
+class AggregationOptions(Options):
+    """How admitted updates become one.
+
+    Attributes:
+        rule: ``mean`` over tasks; ``median`` and ``trimmed-mean`` by coordinate (Yin et al. 2018,
+            arXiv:1803.01498); ``krum``, ``multi-krum`` (Blanchard et al. 2017, arXiv:1703.02757);
+            ``bulyan`` (El Mhamdi et al. 2018, arXiv:1802.07927); or the dotted path of a Flower
+            strategy, which then steps instead of the server's optimizer. All but the mean hold a round's
+            updates in memory.
+        malicious: Clients of a round that ``krum``, ``multi-krum`` and ``bulyan`` withstand; at least 1.
+        keep: Updates that ``multi-krum`` averages over their tasks; None: all but the malicious, which
+            is also the most.
+        trim: Share of the values that ``trimmed-mean`` leaves out at either end, rounded down to whole
+            updates.
+        options: Keyword arguments of a Flower strategy.
+    """
+
+    rule: str = "mean"
+    malicious: int = Field(0, ge=0)
+    keep: int | None = Field(None, ge=1)
+    trim: float = Field(0.2, ge=0.0, lt=0.5)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_strategy(self) -> bool:
+        """Whether the rule is a Flower strategy of the user's choice."""
+        return "." in self.rule or ":" in self.rule
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> "AggregationOptions":
+        if not self.is_strategy and self.rule not in RULES:
+            raise ValueError(f"unknown rule '{self.rule}': {nearest(self.rule, RULES)}")
+        own = ("options",) if self.is_strategy else RULES.get(self.rule).keys
+        for key in ("malicious", "keep", "trim", "options"):
+            field = type(self).model_fields[key]
+            if key not in own and getattr(self, key) != field.get_default(call_default_factory=True):
+                rules = [rule for rule in RULES if key in RULES.get(rule).keys]
+                whose = ", ".join(rules) or "a Flower strategy"
+                raise ValueError(f"{key} has no effect with rule '{self.rule}': it belongs to {whose}")
+        if "malicious" in own and not self.malicious:
+            raise ValueError(f"rule '{self.rule}' withstands nobody with malicious = 0: set at least 1")
+        return self
+
+    def check(self, quorum: int, cohort: int) -> None:
+        """Refuse a quorum with too few updates for the rule, and a cohort with which it does nothing.
+
+        Raises:
+            ConfigError: If one of them is too small.
+        """
+        if self.is_strategy:
+            return
+        rule = RULES.get(self.rule)
+        if max(1, quorum) < (least := rule.least(self.malicious)):
+            raise ConfigError(
+                f"aggregation.rule = '{self.rule}' with aggregation.malicious = {self.malicious} "
+                f"needs a quorum of at least {least}, not {quorum}"
+            )
+        if problem := rule.problem(self, cohort):
+            raise ConfigError(problem)
+
+
+class Aggregator(Protocol):
+    """Takes the admitted updates of one round one by one, in the order of partition ids."""
+
+    def add(self, update: Update) -> None:
+        """Take one update; its vector must be copied to be kept."""
+        ...
+
+    def result(self) -> Vectors:
+        """Return the aggregated pseudo-gradient ``[D]``; there was at least one update."""
+        ...
+
+
+class AggregationRule(ABC, Aggregator):
+    """One of fedmeta's own rules, made anew for each round.
+
+    Args:
+        options: The rule's settings.
+        round_: The round.
+        size: Values in an update, D.
+        warn: Called with a line if the rule can do nothing with so few updates.
+    """
+
+    keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of ``[aggregation]`` that the rule reads."""
+
+    def __init__(
+        self,
+        options: AggregationOptions,
+        round_: int,
+        size: int,
+        warn: Callable[[str], None] = log.warning,
+    ) -> None:
+        self.options = options
+        self.round = round_
+        self.size = size
+        self.warn = warn
+
+    @classmethod
+    def least(cls, malicious: int) -> int:  # noqa: ARG003
+        """Return the fewest updates that the rule is defined for with so many malicious ones."""
+        return 1
+
+    @classmethod
+    def problem(cls, options: AggregationOptions, cohort: int) -> str | None:  # noqa: ARG003
+        """Return why the options do nothing for a cohort, and what would; None if they do something."""
+        return None
+
+    @override
+    @abstractmethod
+    def add(self, update: Update) -> None: ...
+
+    @override
+    @abstractmethod
+    def result(self) -> Vectors: ...
+
+
+class StackingRule(AggregationRule):
+    """Holds the updates of a round, then combines them."""
+
+    @override
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._vectors: list[Vectors] = []
+        self._tasks: list[int] = []
+
+    @override
+    def add(self, update: Update) -> None:
+        self._vectors.append(update.vector.copy())
+        self._tasks.append(update.tasks)
+
+    @override
+    def result(self) -> Vectors:
+        return self.combine(self._vectors, self._tasks)
+
+    @abstractmethod
+    def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:
+        """Return one update ``[D]`` for n updates ``[D]`` and the tasks behind each, ``[n]``."""
+
+
+def build_aggregator(
+    options: AggregationOptions, round_: int, size: int, warn: Callable[[str], None] = log.warning
+) -> Aggregator:
+    """Return what takes the updates of one round, of `size` values each."""
+    return RULES.get(options.rule)(options, round_, size, warn)
