@@ -56,7 +56,7 @@ intervals; the paired differences compare runs with the same data, initial weigh
         """
 from IPython.display import HTML
 
-from fedmeta.report.render.svg import compare_snippet
+from fedmeta.report.snippet import compare_snippet
 
 HTML(compare_snippet(comparison.folder))
 """,

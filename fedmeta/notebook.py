@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedmeta.experiment.learned.model import Learned
-from fedmeta.report.render.svg import run_snippet
+from fedmeta.report.snippet import run_snippet
 
 
 class LoadedRun(Learned):

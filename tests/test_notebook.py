@@ -4,7 +4,7 @@ from pathlib import Path
 
 import fedmeta
 from fedmeta.experiment import Config, run
-from fedmeta.report.render.svg import compare_snippet
+from fedmeta.report.snippet import compare_snippet
 from tests.experiment.helpers import TINY
 
 

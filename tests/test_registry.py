@@ -1,15 +1,17 @@
-"""Dotted paths: where modules are looked for, and where never."""
+"""Parts by name, found by their folder; dotted paths: where modules are looked for, and where never."""
 
+import ast
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedmeta.errors import ConfigError
-from fedmeta.registry import import_dotted, run_folder_of
+from fedmeta.registry import Registry, import_dotted, run_folder_of
 
 SOURCE = (
     "import pathlib\npathlib.Path({mark!r}).touch()\nclass Net: pass\ndef Later():\n    import {more}\n"
@@ -148,3 +150,42 @@ def test_worker_processes_do_not_look_in_the_current_folder_first(mark: Path) ->
     assert process.wait() == 0
     connection.close()
     assert not mark.exists()
+
+
+@pytest.fixture
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package with two parts and a module that is none."""
+    folder = tmp_path / "geometry" / "shapes"
+    folder.mkdir(parents=True)
+    for package in (folder.parent, folder):
+        (package / "__init__.py").touch()
+    (folder / "red_square.py").write_text("class Side: ...\nclass RedSquare:\n    corners = 4\n")
+    (folder / "ring.py").write_text("def ring(): return 0\n")
+    (folder / "corners.py").write_text("raise ImportError('not asked for')\nclass _Corners: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "geometry"]:
+        del sys.modules[name]
+
+
+def test_a_file_in_the_folder_is_a_part_and_nothing_is_imported_to_list_it(shapes: Path) -> None:
+    registry: Registry[Any] = Registry("shape", "geometry.shapes", separator="-")
+    assert list(registry) == ["red-square", "ring"]
+    assert "ring" in registry
+    assert "red_square" not in registry
+    assert not {name for name in sys.modules if name.startswith("geometry.shapes.")}
+    assert registry.get("red-square").corners == 4
+    assert "geometry.shapes.ring" not in sys.modules
+    with pytest.raises(ConfigError, match="unknown shape 'rings': did you mean 'ring'"):
+        registry.get("rings")
+
+
+def test_the_parts_that_come_with_fedmeta_are_listed_without_torch() -> None:
+    listing = (
+        "import sys; from fedmeta.registry import Registry\n"
+        "print(list(Registry('algorithm', 'fedmeta.learning.algorithms')), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    names, _, torch_too = done.stdout.strip().rpartition(" ")
+    assert {"maml", "fomaml", "meta_sgd"} <= set(ast.literal_eval(names))
+    assert torch_too == "False"

@@ -20,6 +20,7 @@ from typing import Any
 from fedmeta.config import Config
 from fedmeta.errors import ConfigError
 from fedmeta.federation.behaviour import BEHAVIOURS
+from fedmeta.incentives.options import RULES
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS
 from fedmeta.registry import Registry, current_folder_on_path
 from fedmeta.tasks import FAMILIES
@@ -28,7 +29,7 @@ Code = dict[str, str | None]
 """SHA-256 of a module's file, by the module's name; None: it has no file."""
 
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
-_REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, ALGORITHMS, MODELS, BEHAVIOURS)
+_REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, ALGORITHMS, MODELS, BEHAVIOURS, RULES)
 _INSTALLED = {"site-packages", "dist-packages"}
 _OWN_ROOMS = ("tasks", "learning", "federation", "training", "incentives")
 _OWN_FILES = ("experiment/parts.py", "experiment/training.py", "experiment/scorer.py")

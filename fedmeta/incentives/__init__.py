@@ -4,8 +4,8 @@ from fedmeta.incentives.game import Coalition, Game, Players, Utility
 from fedmeta.incentives.held_out import Appraiser, HeldOutUtility, Preview, held_out_tasks
 from fedmeta.incentives.options import IncentiveOptions, ShapleyOptions
 from fedmeta.incentives.rewards import Payroll, allocate
-from fedmeta.incentives.rules import score
-from fedmeta.incentives.shapley import exact_shapley, gtg_shapley
+from fedmeta.incentives.rule import IncentiveRule, score
+from fedmeta.incentives.rules.shapley import exact_shapley, gtg_shapley
 
 __all__ = [
     "Appraiser",
@@ -13,6 +13,7 @@ __all__ = [
     "Game",
     "HeldOutUtility",
     "IncentiveOptions",
+    "IncentiveRule",
     "Payroll",
     "Players",
     "Preview",

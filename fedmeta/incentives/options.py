@@ -1,12 +1,17 @@
 """How contributions are scored and paid: every setting, and where it comes from."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from fedmeta.options import Options
+from fedmeta.errors import ConfigError
+from fedmeta.options import Options, nearest
+from fedmeta.registry import Registry
 
-Rule = Literal["none", "equal", "tasks", "leave-one-out", "shapley", "cosine"]
+NOTHING = "none"
+"""The rule by which nobody is paid."""
+RULES: Registry[Any] = Registry("incentives.rule", "fedmeta.incentives.rules", separator="-")
+"""Subclasses of `fedmeta.incentives.rule.IncentiveRule`."""
 
 
 class ShapleyOptions(Options):
@@ -37,7 +42,8 @@ class IncentiveOptions(Options):
     """What an update was worth and what it is paid.
 
     Attributes:
-        rule: How the admitted updates of a round are scored; ``none``: nothing is paid.
+        rule: How the admitted updates of a round are scored: ``equal``, ``tasks``, ``leave-one-out``,
+            ``shapley``, ``cosine``, or the dotted path of an `IncentiveRule`; ``none``: nothing is paid.
         settle: What a round's pot follows: ``run``, all scores so far, so that luck evens out, or
             ``round``, that round's scores alone.
         cap: Largest share of a round's pot for one participant; what is cut off is not paid.
@@ -50,7 +56,7 @@ class IncentiveOptions(Options):
         shapley: Settings of the ``shapley`` rule.
     """
 
-    rule: Rule = "none"
+    rule: str = NOTHING
     settle: Literal["run", "round"] = "run"
     cap: float | None = Field(default=None, gt=0, le=1)
     absent: Literal["zero", "excluded"] = "zero"
@@ -59,12 +65,34 @@ class IncentiveOptions(Options):
     steps: int = Field(default=1, ge=0)
     shapley: ShapleyOptions = ShapleyOptions()
 
+    @field_validator("rule")
+    @classmethod
+    def _is_known(cls, rule: str) -> str:
+        known = (NOTHING, *RULES)
+        if rule not in known and "." not in rule and ":" not in rule:
+            raise ValueError(f"unknown rule '{rule}': {nearest(rule, known)}")
+        return rule
+
+    @property
+    def kind(self) -> Any:
+        """The class of the rule.
+
+        Raises:
+            ConfigError: If the rule is unknown, or what a dotted path leads to is not one.
+        """
+        kind = RULES.get(self.rule)
+        if not (isinstance(kind, type) and hasattr(kind, "scores") and hasattr(kind, "needs_vectors")):
+            raise ConfigError(
+                f"incentives.rule: '{self.rule}' is not a subclass of fedmeta.incentives.IncentiveRule"
+            )
+        return kind
+
     @property
     def needs_vectors(self) -> bool:
         """Whether the rule reads the updates' values."""
-        return self.rule in ("leave-one-out", "shapley", "cosine")
+        return self.rule != NOTHING and bool(self.kind.needs_vectors)
 
     @property
     def needs_held_out(self) -> bool:
         """Whether the rule measures models on held-out tasks, those of the validation clients."""
-        return self.rule in ("leave-one-out", "shapley")
+        return self.rule != NOTHING and bool(self.kind.needs_held_out)

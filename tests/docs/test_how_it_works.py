@@ -59,7 +59,7 @@ def test_every_field_of_a_manifest_is_explained(folder: Path) -> None:
 
 
 def test_every_reason_of_the_gate_is_listed() -> None:
-    places = {"server/gate": "_RefusedError", "codec": "CodecError", "server/round": "Quarantine"}
+    places = {"gate": "_RefusedError", "codec": "CodecError", "round": "Quarantine"}
     reasons = {"… replies in one round, none counts", "unreadable reply (…)"}  # gate.check's own
     for module, call in places.items():
         tree = ast.parse((ROOT / f"fedmeta/federation/{module}.py").read_text(encoding="utf-8"))

@@ -10,8 +10,8 @@ from fedmeta.comparison.compare import Execution, compare
 from fedmeta.errors import LearnersFailedError, UntrainedError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
 from fedmeta.report.read import read_run
-from fedmeta.report.render.svg import run_snippet
 from fedmeta.report.sections.run import run_part
+from fedmeta.report.snippet import run_snippet
 from tests.experiment.helpers import TINY
 
 OFFLINE = "tests.federation.helpers:Offline"

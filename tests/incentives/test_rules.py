@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmeta.incentives import Coalition, Game, IncentiveOptions, Players, ShapleyOptions, score
-from fedmeta.incentives.options import Rule
+from fedmeta.errors import ConfigError
+from fedmeta.incentives import (
+    Coalition,
+    Game,
+    IncentiveOptions,
+    IncentiveRule,
+    Players,
+    ShapleyOptions,
+    score,
+)
+from fedmeta.options import parse_options
 from tests.incentives.games import additive, game
 
 RNG = np.random.default_rng(0)
@@ -84,7 +93,7 @@ updates = st.lists(
 @given(updates, st.sampled_from(RULES), st.integers(0, 99), st.integers(0, 7))
 @settings(deadline=None)
 def test_zeros_score_exactly_nothing_under_every_rule(
-    updates: list[list[float]], rule: Rule, seed: int, exact: int
+    updates: list[list[float]], rule: str, seed: int, exact: int
 ) -> None:
     options = IncentiveOptions(rule=rule, shapley=ShapleyOptions(exact=exact))
     found = score(options, noisy_game(updates, (2,) * len(updates), seed), RNG)
@@ -95,7 +104,7 @@ def test_zeros_score_exactly_nothing_under_every_rule(
 @given(updates, st.sampled_from(["leave-one-out", "shapley"]), st.integers(0, 99))
 @settings(deadline=None)
 def test_equal_updates_with_equal_tasks_score_exactly_the_same(
-    updates: list[list[float]], rule: Rule, seed: int
+    updates: list[list[float]], rule: str, seed: int
 ) -> None:
     tasks = tuple(1 + place % 2 for place in range(len(updates)))
     options = IncentiveOptions(rule=rule, shapley=ShapleyOptions(exact=7))
@@ -106,7 +115,7 @@ def test_equal_updates_with_equal_tasks_score_exactly_the_same(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_updates_that_cancel_score_nothing(rule: Rule) -> None:
+def test_updates_that_cancel_score_nothing(rule: str) -> None:
     # 2 x (0.1, 0.7) + 1 x (0.1, -0.2) - 3 x (0.1, 0.4) is zero but for rounding.
     updates, tasks = [[0.1, 0.7], [0.1, -0.2], [-0.1, -0.4]], (2, 1, 3)
     assert score(IncentiveOptions(rule=rule), noisy_game(updates, tasks, 1), RNG) == [0.0, 0.0, 0.0]
@@ -179,3 +188,33 @@ def test_only_updates_longer_than_so_many_medians_are_shortened_to_that() -> Non
 
 def test_a_round_of_zeros_stays_as_it_is() -> None:
     assert lengths([[0.0], [0.0]], 1.0) == [0.0, 0.0]
+
+
+class Lengths(IncentiveRule):
+    """By the length of the update."""
+
+    needs_vectors = True
+
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        return [float(length) for length in np.linalg.norm(game.players.updates, axis=1)]
+
+
+def test_a_rule_of_ones_own_is_named_by_its_dotted_path() -> None:
+    options = IncentiveOptions(rule=f"{__name__}:Lengths")
+    assert (options.needs_vectors, options.needs_held_out) == (True, False)
+    assert score(options, round_of([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]]), RNG) == [5.0, 0.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("shaply", "unknown rule 'shaply': did you mean 'shapley'"),
+        ("leave_one_out", "did you mean 'leave-one-out'"),
+        (f"{__name__}:round_of", "is not a subclass of fedmeta.incentives.IncentiveRule"),
+        (f"{__name__}:Length", "no 'Length' there; did you mean 'Lengths'"),
+    ],
+)
+def test_what_is_not_a_rule_is_refused_in_one_line(rule: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        _ = parse_options(IncentiveOptions, {"rule": rule}, "incentives").needs_vectors
+    assert "\n" not in str(refusal.value)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmeta.incentives import Coalition, Game, ShapleyOptions, exact_shapley, gtg_shapley
-from fedmeta.incentives.shapley import guided_turns
+from fedmeta.incentives.rules.shapley import guided_turns
 from tests.incentives.games import additive, arbitrary, game, pairwise, players
 
 FULL = ShapleyOptions(truncation=0.0, convergence=1e-9, permutations=4000)

@@ -6,12 +6,26 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedmeta.incentives.game import Game
 from fedmeta.incentives.options import ShapleyOptions
+from fedmeta.incentives.rule import IncentiveRule
 
 WINDOW = 10
 """Permutations over which GTG-Shapley looks for change, as in the authors' code."""
+
+
+class Shapley(IncentiveRule):
+    """Scores by Shapley value: exact for small cohorts, by GTG-Shapley for others."""
+
+    needs_vectors = needs_held_out = True
+
+    @override
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        if len(game.players) <= self.options.shapley.exact:
+            return exact_shapley(game)
+        return gtg_shapley(game, self.options.shapley, rng)
 
 
 def exact_shapley(game: Game) -> list[float]:

@@ -1,0 +1,1 @@
+"""Incentive rules; each is one module, a class called as its file."""

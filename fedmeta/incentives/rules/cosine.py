@@ -1,0 +1,35 @@
+"""Agreement with the others' updates, by cosine."""
+
+import numpy as np
+import torch
+from torch.linalg import vector_norm
+from typing_extensions import override
+
+from fedmeta.incentives.game import Game
+from fedmeta.incentives.rule import IncentiveRule
+
+
+class Cosine(IncentiveRule):
+    """Scores how well each update agrees with the task-weighted sum of all others', by their cosine.
+
+    After the cosine gradient Shapley value of Xu, Lyu, Ma, Miao, Foo, Low 2021, "Gradient Driven Rewards
+    to Guarantee Fairness in Collaborative Machine Learning" (NeurIPS); they compare with the aggregate,
+    of which the update is a part. It needs no held-out tasks and is cheap, and it is wrong in ways that
+    matter: it pays agreement, not usefulness, so a majority of poisoners is paid and the honest are
+    not; a copy, however scaled, is paid like its victim; rare but valuable data looks like
+    disagreement; and an update's size counts for nothing. An update of zeros agrees with nobody.
+    """
+
+    needs_vectors = True
+
+    @override
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        vectors = torch.from_numpy(game.players.updates)
+        weighted = vectors * torch.tensor(game.players.tasks, dtype=torch.float64)[:, None]
+        others = weighted.sum(0) - weighted
+        scores = torch.cosine_similarity(vectors, others, dim=1, eps=1e-30)
+        # What rounding leaves of two orthogonal updates, or of others that cancel, is no agreement.
+        cancelled = len(vectors) * vector_norm(weighted, dim=1).sum() / vector_norm(others, dim=1)
+        noise = torch.finfo(torch.float64).eps * (vectors.shape[1] + cancelled)
+        kept: list[float] = torch.where(scores.abs() > noise, scores, 0.0).tolist()
+        return kept
