@@ -3,29 +3,22 @@
 import signal
 import sys
 import traceback
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import NoReturn
 
 import click
 import typer
 
-from fedmeta.cli import INTERRUPTED
-from fedmeta.cli.commands import (
-    bench,
-    chain,
-    compare,
-    data,
-    doctor,
-    federation,
-    learned,
-    listing,
-    report,
-    run,
-    serve,
-)
-from fedmeta.cli.commands.run import DEBUG
+from fedmeta.cli import INTERRUPTED, commands
+from fedmeta.cli.options import DEBUG
 from fedmeta.cli.streams import MOST_SHOWN, LastingFile
 from fedmeta.errors import FedmetaError
 from fedmeta.files import one_line, to_json
+
+_FIRST = ("run", "resume", "compare", "report", "serve", "adapt", "export", "list")
+"""What help shows first; the others follow by name."""
+_COMMANDS = [module.name for module in iter_modules(commands.__path__)]
 
 app = typer.Typer(
     name="fedmeta",
@@ -35,19 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run")(run.run)
-app.command("resume")(run.resume)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("serve")(serve.serve)
-app.command("adapt")(learned.adapt)
-app.command("export")(learned.export)
-app.command("list")(listing.list_)
-app.add_typer(data.app, name="data")
-app.add_typer(chain.app, name="chain")
-app.add_typer(federation.app, name="federation")
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
+for _name in (*_FIRST, *sorted(set(_COMMANDS) - set(_FIRST))):
+    _module = import_module(f"{commands.__name__}.{_name}")
+    if hasattr(_module, "app"):
+        app.add_typer(_module.app, name=_name)
+    else:
+        app.command(_name)(getattr(_module, _name, None) or getattr(_module, f"{_name}_"))
 
 
 def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) -> None:

@@ -1,1 +1,1 @@
-"""One module for each command, or for two that share their work."""
+"""Commands; each is one module, found by its name: a function or a `typer.Typer` called ``app``."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.commands.run import Json
+from fedmeta.cli.options import Json
 from fedmeta.errors import FedmetaError
 from fedmeta.files import to_json
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from fedmeta.cli.commands.learned import Samples
-from fedmeta.cli.commands.run import Json
+from fedmeta.cli.options import Json, Samples
 from fedmeta.cli.streams import SafeConsole
 from fedmeta.files import one_line, to_json
 

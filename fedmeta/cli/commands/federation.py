@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.commands.run import Json
+from fedmeta.cli.options import Json
 from fedmeta.errors import UsageError
 from fedmeta.files import to_json
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedmeta.cli.commands.run import Json
+from fedmeta.cli.options import Json
 from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
-"""`fedmeta adapt` and `fedmeta export`: to use what a run has learned."""
+"""`fedmeta adapt`: labels images from a few examples."""
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -8,15 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.commands.run import Json, RunPath, TrustCode
+from fedmeta.cli.options import Best, Json, RunPath, Samples, TrustCode
 from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:
     from fedmeta.experiment.learned.folders import Answer
-
-Best = Annotated[
-    bool, typer.Option("--best", help="Take the checkpoint that scored best, not the newest.")
-]
 
 
 class Invert(StrEnum):
@@ -25,22 +20,6 @@ class Invert(StrEnum):
     auto = "auto"
     yes = "yes"
     no = "no"
-
-
-class Samples(StrEnum):
-    """Bits in use of samples with room for more than 8; those of `RANGES`."""
-
-    auto = "auto"
-    eight = "8"
-    ten = "10"
-    twelve = "12"
-    fourteen = "14"
-    sixteen = "16"
-
-    @property
-    def bits(self) -> int | None:
-        """The number; None for ``auto``."""
-        return None if self is Samples.auto else int(self)
 
 
 def adapt(  # noqa: PLR0913 (one for each option)
@@ -108,44 +87,3 @@ def _show(answer: "Answer") -> None:
         typer.echo(line.encode(errors="replace").decode())
     if answer.accuracy is not None:
         typer.echo(f"accuracy {answer.accuracy:.3f} ({answer.right} of {len(answer.files)})")
-
-
-def export(
-    run_folder: RunPath,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to; by default RUN/model.safetensors.")
-    ] = None,
-    best: Best = False,
-    trust_code: TrustCode = False,
-    as_json: Json = False,
-) -> None:
-    """Write a run's meta-learned model as a plain PyTorch state_dict, and print how to load it.
-
-    The weights are in torch.nn's own layouts, and the lines on stdout run as they are.
-
-    Example:
-
-      fedmeta export runs/quickstart-001 --out model.safetensors > load_model.py
-    """
-    from fedmeta.experiment.learned.model import Learned
-    from fedmeta.learning.models.export import FILE
-
-    learned = Learned.open(run_folder, best, trust_code=trust_code)
-    path = out or learned.path / FILE
-    plain = learned.export(path)
-    code = plain.code and plain.code.replace(json.dumps(FILE), json.dumps(str(path)))
-    for note in learned.notes:
-        sys.stderr.write(f"fedmeta: {one_line(note)}\n")
-    left_out = learned.beside_weights
-    if as_json:
-        shapes = {name: list(value.shape) for name, value in plain.tensors.items()}
-        about = {"run": str(learned.path), "round": learned.round, "file": str(path)}
-        typer.echo(to_json(about | {"tensors": shapes, "left_out": left_out, "code": code}))
-        return
-    sys.stderr.write(f"fedmeta: the weights of round {learned.round} are in {path}\n")
-    if left_out:
-        sys.stderr.write(f"fedmeta: left out as no weights: {', '.join(left_out)}\n")
-    if code:
-        typer.echo(code, nl=False)
-    else:
-        sys.stderr.write("fedmeta: the model is no torch.nn network: its tensors keep their own names\n")

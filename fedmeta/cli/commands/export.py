@@ -1,0 +1,52 @@
+"""`fedmeta export`: writes a run's model as a plain PyTorch state_dict."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedmeta.cli.options import Best, Json, RunPath, TrustCode
+from fedmeta.files import one_line, to_json
+
+
+def export(
+    run_folder: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; by default RUN/model.safetensors.")
+    ] = None,
+    best: Best = False,
+    trust_code: TrustCode = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run's meta-learned model as a plain PyTorch state_dict, and print how to load it.
+
+    The weights are in torch.nn's own layouts, and the lines on stdout run as they are.
+
+    Example:
+
+      fedmeta export runs/quickstart-001 --out model.safetensors > load_model.py
+    """
+    from fedmeta.experiment.learned.model import Learned
+    from fedmeta.learning.models.export import FILE
+
+    learned = Learned.open(run_folder, best, trust_code=trust_code)
+    path = out or learned.path / FILE
+    plain = learned.export(path)
+    code = plain.code and plain.code.replace(json.dumps(FILE), json.dumps(str(path)))
+    for note in learned.notes:
+        sys.stderr.write(f"fedmeta: {one_line(note)}\n")
+    left_out = learned.beside_weights
+    if as_json:
+        shapes = {name: list(value.shape) for name, value in plain.tensors.items()}
+        about = {"run": str(learned.path), "round": learned.round, "file": str(path)}
+        typer.echo(to_json(about | {"tensors": shapes, "left_out": left_out, "code": code}))
+        return
+    sys.stderr.write(f"fedmeta: the weights of round {learned.round} are in {path}\n")
+    if left_out:
+        sys.stderr.write(f"fedmeta: left out as no weights: {', '.join(left_out)}\n")
+    if code:
+        typer.echo(code, nl=False)
+    else:
+        sys.stderr.write("fedmeta: the model is no torch.nn network: its tensors keep their own names\n")
