@@ -68,6 +68,21 @@ def import_dotted(path: str, what: str) -> Any:
         raise ConfigError(f"{what} '{path}': no '{name}' there; {nearest(name, names)}") from None
 
 
+def dotted_path(part: type) -> str:
+    """Return the dotted path of a class, by which worker processes and a resumed run import it.
+
+    Raises:
+        ConfigError: If it cannot be imported so: it is of the main program, or within a function.
+    """
+    path = f"{part.__module__}:{part.__qualname__}"
+    if part.__module__ == "__main__" or "." in part.__qualname__:
+        raise ConfigError(
+            f"{part.__qualname__} cannot be imported again, by a worker process or to resume the run: "
+            f"define it at the top of a module of its own, not in {part.__module__}"
+        )
+    return path
+
+
 def run_folder_of(path: Path) -> Path | None:
     """Return the nearest folder of a run or a comparison that `path` is or lies in; None: in none."""
     real = path.resolve()

@@ -15,8 +15,9 @@ from fedmeta.federation import (
     RayOptions,
     ServerOptions,
 )
-from fedmeta.incentives.options import IncentiveOptions
+from fedmeta.incentives.options import RULES, IncentiveOptions
 from fedmeta.options import Options, attribute_docs
+from fedmeta.registry import dotted_path
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -71,6 +72,14 @@ class EvaluationOptions(Options):
         if not steps or steps[0] < 0 or sorted(set(steps)) != list(steps):
             raise ValueError("must be increasing step counts from 0 on")
         return steps
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, type):
+        return dotted_path(value)
+    if isinstance(value, dict):
+        return {key: _named(one) for key, one in value.items()}
+    return [_named(one) for one in value] if isinstance(value, list) else value
 
 
 class Config(Options):
@@ -236,19 +245,38 @@ class Config(Options):
             raise ValueError(f"{why}: unset {key}")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_are_named(cls, values: Any) -> Any:
+        """From Python a part may be given as its class; the config holds its dotted path."""
+        return _named(values)
+
     @model_validator(mode="after")
-    def _pots_are_covered(self) -> "Config":
-        chain, rule = self.chain, self.incentives.rule
+    def _rule_can_measure(self) -> "Config":
+        # A user's own rule is not imported to read a config: `problem_of_rule` is asked before a run.
+        if self.incentives.rule in RULES and (problem := self.problem_of_rule()):
+            raise ValueError(problem)
+        return self
+
+    def problem_of_rule(self) -> str | None:
+        """Return why the incentive rule cannot measure what it wants to; None if it can.
+
+        Raises:
+            ConfigError: If a user's own rule cannot be imported, or is not one.
+        """
+        rule = f"incentives.rule = '{self.incentives.rule}'"
         if self.incentives.needs_held_out and not self.validation_clients:
-            raise ValueError(
-                f"incentives.rule = '{rule}' needs validation_clients of at least 1, "
-                "whose tasks the server measures updates on"
+            return (
+                f"{rule} needs validation_clients of at least 1, whose tasks the server measures "
+                "updates on"
             )
         if self.incentives.needs_held_out and self.aggregation.rule != "mean":
-            raise ValueError(
-                f"incentives.rule = '{rule}' measures means of updates: "
-                "it needs aggregation.rule = 'mean'"
-            )
+            return f"{rule} measures means of updates: it needs aggregation.rule = 'mean'"
+        return None
+
+    @model_validator(mode="after")
+    def _pots_are_covered(self) -> "Config":
+        chain = self.chain
         if chain.enabled and chain.budget and chain.budget < chain.pot * self.rounds:
             raise ValueError(
                 f"chain.budget = {chain.budget} is smaller than {self.rounds} pots of "

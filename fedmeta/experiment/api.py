@@ -61,6 +61,7 @@ def run(  # noqa: PLR0913 (all but one are optional)
     Args:
         experiment: A name or TOML path, or a config.
         settings: Values by dotted key that replace the config's (``{"server.lr": 0.01}``).
+            A part of your own may be given as its class (``{"model": Net}``).
         out: The run's folder; by default a new one under ``runs/``.
         listener: Watches the run.
         grid: Flower's, if this is a ServerApp; None: the config's engine opens one.

@@ -141,6 +141,8 @@ def check(config: Config, trial: bool = True) -> Learner:
         UsageError: If an extra is missing.
     """
     require_extra(config.tracking)
+    if problem := config.problem_of_rule():
+        raise ConfigError(problem)
     on_machines = config.engine == "deployment"
     learner = workload(config).build_for_server() if on_machines else workload(config).build()
     if config.rounds and not learner.template:

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch.nn import Linear
 
+import fedmeta
 from fedmeta.config import merge, to_toml
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, experiment_names, load_config, parse_settings
 from fedmeta.experiment.parts import resolve
+from fedmeta.incentives import Game, IncentiveRule
+from fedmeta.learning.algorithms import MAML
 
 MINIMAL = """
 task = "sinusoid"
@@ -178,3 +183,39 @@ def test_a_config_cannot_be_changed(minimal: str) -> None:
     config: Config = load_config(minimal)
     with pytest.raises(ValueError, match="frozen"):
         config.rounds = 4  # type: ignore[misc]
+
+
+class Scores(IncentiveRule):
+    """Measures on held-out tasks, as fedmeta's Shapley values do."""
+
+    needs_held_out = True
+
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        return [1.0] * len(game.players)
+
+
+def test_a_part_may_be_given_as_its_class_from_python(minimal: str) -> None:
+    assert load_config(minimal, {"model": Linear}).model == "torch.nn.modules.linear:Linear"
+    rule = {"incentives.rule": Scores, "incentives.cap": 0.5}
+    assert load_config(minimal, rule).incentives.rule == f"{__name__}:Scores"
+    assert Config(**load_config(minimal).model_dump() | {"algorithm": MAML}).algorithm == (
+        "fedmeta.learning.algorithms.maml:MAML"
+    )
+
+
+def test_a_class_that_no_other_process_could_import_is_refused(minimal: str) -> None:
+    class Local(MAML):
+        pass
+
+    with pytest.raises(ConfigError, match="define it at the top of a module of its own") as refusal:
+        load_config(minimal, {"algorithm": Local})
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_rule_of_ones_own_is_held_to_what_it_needs_before_the_run(
+    minimal: str, tmp_path: Path
+) -> None:
+    settings = {"incentives.rule": Scores, "validation_clients": 0}
+    with pytest.raises(ConfigError, match="needs validation_clients of at least 1"):
+        fedmeta.run(minimal, settings, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

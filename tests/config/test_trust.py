@@ -32,6 +32,7 @@ CODE: dict[str, dict[str, Any]] = {
     "mods": {"mods": ["wants:Net"]},
     "behaviours": {"behaviours": [{"kind": "wants:Net", "clients": [0]}]},
     "aggregation": {"aggregation": {"rule": "wants:Net"}},
+    "incentives": {"incentives": {"rule": "wants:Net"}},
     "network": {"network": {"layers": [{"norm": "wants:Net"}]}},
     "an installed module": {"model": "subprocess:call"},
 }
