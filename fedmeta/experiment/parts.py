@@ -20,8 +20,8 @@ from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
 from fedmeta.learning import ALGORITHMS, MODELS, LearnerSetup, build_algorithm, resolve_setup
-from fedmeta.learning.models.trial import try_model
-from fedmeta.learning.trial import try_updates
+from fedmeta.learning.algorithm_trial import try_updates
+from fedmeta.learning.model_trial import try_model
 from fedmeta.options import parse_options
 from fedmeta.tasks import FAMILIES, Population, TaskBatch, TaskSpec, family_kind, stream, torch_generator
 from fedmeta.tasks.family_check import check_family

@@ -3,8 +3,7 @@
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
 from fedmeta.learning.inner import forward_query, per_task_accuracy, per_task_loss
 from fedmeta.learning.memory import keep_freed_memory
-from fedmeta.learning.models import build_model
-from fedmeta.learning.setup import LearnerSetup, build_algorithm, resolve_setup
+from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
 
 __all__ = [
     "ALGORITHMS",

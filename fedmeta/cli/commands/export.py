@@ -29,7 +29,7 @@ def export(
       fedmeta export runs/quickstart-001 --out model.safetensors > load_model.py
     """
     from fedmeta.experiment.learned.model import Learned
-    from fedmeta.learning.models.export import FILE
+    from fedmeta.learning.export import FILE
 
     learned = Learned.open(run_folder, best, trust_code=trust_code)
     path = out or learned.path / FILE

@@ -15,8 +15,8 @@ from torch import Tensor
 from fedmeta.errors import DivergedError, UsageError
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Algorithm, Tensors, expand_state
+from fedmeta.learning.export import Network, to_plain
 from fedmeta.learning.inner import SUPPORT_X
-from fedmeta.learning.models.export import Network, to_plain
 from fedmeta.tasks import TaskSpec
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])

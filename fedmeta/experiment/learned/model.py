@@ -26,8 +26,8 @@ from fedmeta.experiment.learned.adapted import (
 )
 from fedmeta.federation import Snapshot
 from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
-from fedmeta.learning.models.export import Network, Plain, to_plain
-from fedmeta.learning.models.module import ModuleModel
+from fedmeta.learning.export import Network, Plain, to_plain
+from fedmeta.learning.module import ModuleModel
 from fedmeta.learning.setup import algorithm_kind
 from fedmeta.tasks import TaskSpec, build_family
 

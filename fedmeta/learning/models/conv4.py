@@ -12,7 +12,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.models.layers import convolve, linear, uniform
+from fedmeta.learning.layers import convolve, linear, uniform
 from fedmeta.learning.models.norm import batch_norm
 from fedmeta.tasks import TaskSpec
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.models.layers import init_linear, linear, uniform
+from fedmeta.learning.layers import init_linear, linear, uniform
 from fedmeta.tasks import TaskSpec
 
 

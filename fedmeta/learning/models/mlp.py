@@ -10,7 +10,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.models.layers import init_linear, linear
+from fedmeta.learning.layers import init_linear, linear
 from fedmeta.tasks import TaskSpec
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}

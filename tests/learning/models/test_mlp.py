@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedmeta.learning import build_model, expand_state
-from fedmeta.learning.models.export import Network, to_plain
+from fedmeta.learning.export import Network, to_plain
 from fedmeta.tasks import TaskSpec, torch_generator
 from tests.learning.cases import Case, make_learner, make_state, make_tasks
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedmeta.learning import Tensors, expand_state
-from fedmeta.learning.models import build_model
-from fedmeta.learning.models.export import FILE, Network, to_plain
+from fedmeta.learning.export import FILE, Network, to_plain
+from fedmeta.learning.setup import build_model
 from fedmeta.tasks import TaskSpec, torch_generator
 
 IMAGE = TaskSpec("classification", (1, 28, 28), 5)
@@ -57,7 +57,7 @@ NETWORKS = {
         "lstm", {"hidden": 5}, TaskSpec("classification", (6,), 7, vocabulary=7), None
     ),
     "module": Network(
-        "tests.learning.models.test_export:TiedNet",
+        "tests.learning.test_export:TiedNet",
         {"width": 5},
         TaskSpec("classification", (4,), 3),
         3,
@@ -128,7 +128,7 @@ def test_the_lines_are_few() -> None:
 
 
 def test_a_model_for_the_task_axis_alone_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "docs")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
     network = Network("examples.siren:TaskSiren", {}, TaskSpec("regression", (1,), 1), 1)
     weights, _, _ = drawn(network, torch.float32)
     plain = to_plain(network, weights)

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning import build_model
-from fedmeta.learning.models import resolve_network
+from fedmeta.learning.setup import resolve_network
 from fedmeta.tasks import TaskSpec
 from tests.learning.cases import Case, make_learner, make_state, make_tasks
 
 SPEC = TaskSpec("classification", (6,), 3)
-HERE = "tests.learning.models.test_module"
+HERE = "tests.learning.test_module"
 
 
 class NormNet(nn.Module):

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.models.module_parts import TaskBatchNorm, replace_parts
+from fedmeta.learning.module_parts import TaskBatchNorm, replace_parts
 from fedmeta.tasks import TaskSpec, torch_generator
 
 _REAL = (torch.float32, torch.float64)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedmeta.learning.models.layers import convolve
+from fedmeta.learning.layers import convolve
 
 
 @pytest.mark.parametrize("stride", [1, 2])

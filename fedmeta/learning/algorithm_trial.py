@@ -1,4 +1,4 @@
-"""Tries an algorithm on two tasks before a run, and refuses what would go wrong silently."""
+"""Tries an algorithm on two tasks before a run."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors, expand_state
 from fedmeta.learning.inner import per_task_loss
-from fedmeta.learning.models.trial import in_dtype, no_random_numbers
+from fedmeta.learning.model_trial import in_dtype, no_random_numbers
 from fedmeta.tasks import TaskBatch, torch_generator
 
 ROUNDING = 0.05

@@ -1,4 +1,4 @@
-"""Tries a network on a tiny batch: is it a pure function, and are its derivatives right?"""
+"""Tries a network on a tiny batch: is it a pure function, with right derivatives?"""
 
 import random
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors, expand_state
 from fedmeta.learning.inner import gradients, leaves
-from fedmeta.learning.models.module import ModuleModel
+from fedmeta.learning.module import ModuleModel
 from fedmeta.tasks import torch_generator
 
 EXAMPLES = 8

@@ -17,9 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, expand_state
-from fedmeta.learning.models.export import Network, to_plain
-from fedmeta.learning.models.trial import try_model
-from fedmeta.learning.trial import try_updates
+from fedmeta.learning.algorithm_trial import try_updates
+from fedmeta.learning.export import Network, to_plain
+from fedmeta.learning.model_trial import try_model
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 from tests.learning import networks
 from tests.learning.cases import make_tasks, relative_error

@@ -12,7 +12,7 @@ from fedmeta.learning.algorithm import MODELS, Model, Tensors
 from fedmeta.learning.models.conv4 import BLOCKS, Conv4
 from fedmeta.learning.models.lstm import LSTM
 from fedmeta.learning.models.mlp import MLP
-from fedmeta.learning.models.module import ModuleModel
+from fedmeta.learning.module import ModuleModel
 from fedmeta.options import parse_options
 from fedmeta.tasks import TaskSpec
 
