@@ -199,7 +199,7 @@ class Registry(Generic[PartT]):
         parts = {}
         for file in files(root).joinpath(*rooms).iterdir():
             stem, _, ending = file.name.rpartition(".")
-            if ending == "py" and (attribute := _named_after(stem, file.read_text())):
+            if ending == "py" and (attribute := _named_after(stem, file.read_text("utf-8"))):
                 name = stem.replace("_", self._separator)
                 parts[name] = f"{self._package}.{stem}", attribute
         return parts

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import fedmeta
 from fedmeta.config import Config
 from fedmeta.errors import UsageError
-from fedmeta.learning.algorithms.maml import FOMAML
+from fedmeta.learning.algorithms.fomaml import FOMAML
 from fedmeta.options import Options, parse_options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
 from tests.experiment.helpers import contents

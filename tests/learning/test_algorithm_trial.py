@@ -11,7 +11,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.learning import Tensors
 from fedmeta.learning.algorithm import Model
 from fedmeta.learning.algorithm_trial import try_updates
-from fedmeta.learning.algorithms.maml import FOMAML, MAML
+from fedmeta.learning.algorithms import FOMAML, MAML
 from fedmeta.learning.model_trial import try_model
 from fedmeta.tasks import TaskBatch, TaskSpec
 from tests.learning.cases import CASES, make_learner, make_tasks

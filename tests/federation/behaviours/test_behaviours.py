@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fedmeta.federation.behaviours.poor_data import NoisyFamily
 from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation import Plan, VectorGrid, Workload
 from fedmeta.federation.behaviour import mods_for, read_behaviours
+from fedmeta.federation.behaviours.noisy_data import NoisyFamily
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.strategy import MetaStrategy
