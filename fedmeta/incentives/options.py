@@ -1,10 +1,10 @@
 """How contributions are scored and paid: every setting, and where it comes from."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedmeta.options import Options
+from fedmeta.options import Key, Options
 
 Rule = Literal["none", "equal", "tasks", "leave-one-out", "shapley", "cosine"]
 
@@ -50,7 +50,7 @@ class IncentiveOptions(Options):
         shapley: Settings of the ``shapley`` rule.
     """
 
-    rule: Rule = "none"
+    rule: Annotated[Rule, Key(training="federated")] = "none"
     settle: Literal["run", "round"] = "run"
     cap: float | None = Field(default=None, gt=0, le=1)
     absent: Literal["zero", "excluded"] = "zero"
