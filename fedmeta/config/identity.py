@@ -40,7 +40,7 @@ def replies_can_be_late(config: "Config") -> bool:
     return config.faults.any or config.engine != "vector"
 
 
-def counted(config: BaseModel, place: bool = False) -> dict[str, Any]:
+def counted(config: "Config", place: bool = False) -> dict[str, Any]:
     """Return the keys that decide a run's result and are not at their defaults, as plain values.
 
     So a key that comes with another version changes nothing for those who do not set it.
@@ -56,11 +56,11 @@ def counted(config: BaseModel, place: bool = False) -> dict[str, Any]:
         if one.options is None
         and one.key.decides in what
         and not is_default(value_at(config, one.path), one.default)
-        and not (one.path in _WITHOUT_EFFECT and _WITHOUT_EFFECT[one.path](config))
+        and (one.path != "timeout" or replies_can_be_late(config))
     }
 
 
-def run_id(config: BaseModel) -> bytes:
+def run_id(config: "Config") -> bytes:
     """Return the id of a new run of a config: what it computes and pays, not where.
 
     SHA-256 over ``fedmeta run 2``, a line feed, and `counted` as JSON without spaces, its keys sorted.
@@ -72,7 +72,8 @@ def run_id(config: BaseModel) -> bytes:
 def later_settings(config: "Config") -> dict[str, Any]:
     """Return the keys that a resume may change and that decide what later rounds compute.
 
-    ``rounds`` is one only if the learning rate falls over them, ``timeout`` only if a reply can be late.
+    Of ``rounds``, ``faults`` and ``timeout`` it depends on the config whether they do; others count
+    where they are set.
     """
     found: dict[str, Any] = {"engine": config.engine}
     for key in (key for key, decides in _LATER.items() if decides(config)):
@@ -113,9 +114,7 @@ def in_use(config: BaseModel, training: str) -> dict[str, Any]:
 
 def set_in(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
     """Return what in a table of an options class is not at its default, as plain values."""
-    defaults = {
-        name: field.get_default(call_default_factory=True) for name, field in kind.model_fields.items()
-    }
+    defaults = {one.path: one.default for one in declared(kind)}
     return {
         key: plain(value)
         for key, value in table.items()
@@ -148,13 +147,8 @@ def is_default(value: Any, default: Any) -> bool:
 plain: Callable[[Any], Any] = to_jsonable_python
 """A value as JSON has it."""
 
-_WITHOUT_EFFECT: dict[str, Callable[[Any], bool]] = {
-    "timeout": lambda config: not replies_can_be_late(config)
-}
-"""When a key that decides something otherwise decides nothing."""
 _LATER: dict[str, Callable[[Any], bool]] = {
     "rounds": lambda config: bool(config.server.schedule != "constant"),
     "faults": lambda config: bool(config.faults.any),
     "timeout": replies_can_be_late,
 }
-"""When a key that may change on resume decides what later rounds compute; others do if they are set."""
