@@ -5,12 +5,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
-
 from fedmeta.experiment import Config
 from fedmeta.federation.behaviour import BEHAVIOURS
 from fedmeta.learning import ALGORITHMS, MODELS
-from fedmeta.options import attribute_docs
+from fedmeta.options import declared
 from fedmeta.registry import Registry
 from fedmeta.tasks import FAMILIES
 
@@ -71,16 +69,13 @@ PARTS: dict[str, tuple[str, Registry[Any]]] = {
 
 def main() -> None:
     """Print the page."""
-    missing = set(tables(Config)) - TABLES.keys()
+    missing = {one.path for one in declared(Config) if one.options} - TABLES.keys()
     if missing:
         raise SystemExit(f"no title for the tables {sorted(missing)}")
     print(INTRODUCTION)
     for table, (title, what) in TABLES.items():
-        kind: Any = Config
-        for name in filter(None, table.split(".")):
-            kind = kind.model_fields[name].annotation
         print(f"\n## {title}\n\n{what}\n")
-        print("\n".join(rows(kind)))
+        print("\n".join(rows(Config, table)))
     for table, (of, registry) in PARTS.items():
         print(f"\n## `[{table}]`\n\nOptions of {of}.")
         for name in registry:
@@ -89,36 +84,20 @@ def main() -> None:
             print("\n".join(rows(part.Options)) if part.Options.model_fields else "No options.")
 
 
-def tables(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of the tables in a config."""
-    for name, field in kind.model_fields.items():
-        own = field.annotation
-        if isinstance(own, type) and issubclass(own, BaseModel):
-            yield prefix + name
-            yield from tables(own, f"{prefix}{name}.")
-
-
-def rows(kind: Any) -> Iterator[str]:
-    """Yield the Markdown table of an options class."""
+def rows(kind: Any, table: str = "") -> Iterator[str]:
+    """Yield the Markdown table of an options class, or of a table within it."""
     yield "| key | values | default | meaning |"
     yield "|---|---|---|---|"
-    schemas = kind.model_json_schema()["properties"]
-    for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+    for one in declared(kind):
+        within, _, name = one.path.rpartition(".")
+        if one.options or within != table:
             continue  # a table of its own
-        default = "required"
-        if not field.is_required():
-            default = show(field.get_default(call_default_factory=True))
-        cells = (f"`{name}`", values(schemas[name]), default, meaning(kind, name))
+        default = "required" if one.field.is_required() else show(one.default)
+        if not one.meaning:
+            raise SystemExit(f"{one.kind.__qualname__} has no 'Attributes:' entry for '{name}'")
+        schema = one.kind.model_json_schema()["properties"][name]
+        cells = (f"`{name}`", values(schema), default, one.meaning.replace("``", "`"))
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def meaning(kind: type, name: str) -> str:
-    """Return what the class, or one that it inherits from, says of an attribute in its docstring."""
-    documented = [docs[name] for docs in map(attribute_docs, kind.__mro__) if name in docs]
-    if not documented:
-        raise SystemExit(f"{kind.__qualname__} has no 'Attributes:' entry for '{name}'")
-    return documented[0].replace("``", "`")
 
 
 def values(schema: dict[str, Any]) -> str:

@@ -2,11 +2,13 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from fedmeta.errors import ConfigError
 from fedmeta.files import one_line
@@ -26,6 +28,95 @@ class Options(BaseModel):
 
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a config key may do, said beside it: ``workers: Annotated[int, Key(resume=True)] = 1``.
+
+    What is None is as for the table that the key is in; outermost, as in `USUAL`.
+
+    Attributes:
+        resume: Whether it may change when a run is resumed.
+        decides: ``result``: what a run computes and pays, so that it counts for the run's id;
+            ``place``: where and how that is done, so that it is another run but for its id; ``nothing``.
+        arm: Arms of a comparison that may differ in it: ``any``; ``none``; ``network``, those about
+            another network; ``training``, any where held-out clients have a key of their own,
+            ``test_`` and its name. ``refused``: an arm may not even set it.
+        engine: The engine that alone reads it; empty: all do.
+        training: The way to train that alone reads it; empty: all do.
+        code: Whether its text may be the dotted path of code.
+    """
+
+    resume: bool | None = None
+    decides: Literal["result", "place", "nothing"] | None = None
+    arm: Literal["any", "network", "training", "none", "refused"] | None = None
+    engine: str | None = None
+    training: str | None = None
+    code: bool | None = None
+
+    def within(self, table: "Key") -> "Key":
+        """Return it with what it leaves open as the table says."""
+        mine = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Key(**{name: getattr(table, name) if mine[name] is None else mine[name] for name in mine})
+
+
+USUAL = Key(resume=False, decides="result", arm="any", engine="", training="", code=True)
+"""A key of which nothing is said."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A key, or a table, as an options class declares it.
+
+    Attributes:
+        path: Its dotted path.
+        field: Its type, default and checks.
+        key: What it may do; nothing is left open.
+        kind: The class.
+    """
+
+    path: str
+    field: FieldInfo
+    key: Key
+    kind: type[BaseModel]
+
+    @property
+    def options(self) -> type[BaseModel] | None:
+        """The options class of a table; None for a key with a value."""
+        return _options_of(self.field)
+
+    @property
+    def default(self) -> Any:
+        """Its default; `PydanticUndefined`, which equals nothing else, if it has none."""
+        return self.field.get_default(call_default_factory=True)
+
+    @property
+    def meaning(self) -> str:
+        """What the class, or one that it inherits from, says of it; and what it may do."""
+        name = self.path.rpartition(".")[2]
+        said = next((docs[name] for docs in map(attribute_docs, self.kind.__mro__) if name in docs), "")
+        return f"{said} May change on resume." if self.key.resume and said else said
+
+
+def declared(kind: type[BaseModel], prefix: str = "", table: Key = USUAL) -> Iterator[Declared]:
+    """Yield each key of an options class, a table before its keys.
+
+    Args:
+        kind: The class.
+        prefix: What every path begins with.
+        table: What holds for keys that say nothing.
+    """
+    for name, field in kind.model_fields.items():
+        said = next((one for one in field.metadata if isinstance(one, Key)), Key()).within(table)
+        yield Declared(f"{prefix}{name}", field, said, kind)
+        if inner := _options_of(field):
+            yield from declared(inner, f"{prefix}{name}.", said)
+
+
+def _options_of(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -93,8 +184,8 @@ def _to_field(kind: type[BaseModel], path: list[str]) -> list[str]:
     for depth, part in enumerate(path):
         field = kind.model_fields.get(part)
         kept.append(part)
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+        nested = _options_of(field) if field else None
+        if nested is None:
             return kept + [position for position in path[depth + 1 :] if position.isdigit()]
         kind = nested
     return kept
@@ -104,8 +195,8 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     """Names of the fields of the nested options class that `path` leads to."""
     for part in path:
         field = kind.model_fields.get(part)
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+        nested = _options_of(field) if field else None
+        if nested is None:
             return []
         kind = nested
     return list(kind.model_fields)

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from fedmeta.errors import UsageError
-from fedmeta.options import Options, nearest
+from fedmeta.options import Key, Options, nearest
 
 DEFAULT_CHAIN_ID = 31337
 LOCAL_CHAIN_IDS = (DEFAULT_CHAIN_ID, 1337)
@@ -59,20 +59,20 @@ class ChainOptions(Options):
         staking: What participants put at stake.
     """
 
-    provider: str = "none"
-    chain_id: int | None = Field(None, ge=1, lt=2**53)
-    port: int | None = Field(None, ge=1, le=65_535)
+    provider: Annotated[str, Key(resume=True, training="federated")] = "none"
+    chain_id: Annotated[int | None, Key(resume=True)] = Field(None, ge=1, lt=2**53)
+    port: Annotated[int | None, Key(resume=True)] = Field(None, ge=1, le=65_535)
     required: bool = True
-    addresses: str = ""
-    pot: int = Field(100, ge=1, le=MOST_TOKENS)
-    budget: int = Field(0, ge=0, le=MOST_TOKENS)
+    addresses: Annotated[str, Key(resume=True)] = ""
+    pot: Annotated[int, Key(decides="result")] = Field(100, ge=1, le=MOST_TOKENS)
+    budget: Annotated[int, Key(resume=True)] = Field(0, ge=0, le=MOST_TOKENS)
     committee: int = Field(5, ge=1, le=MOST_MEMBERS)
     threshold: int = Field(3, ge=1, le=MOST_MEMBERS)
     challenge_delay: int = Field(0, ge=0, lt=2**32)
     deadline: int = Field(365 * 86_400, ge=1, lt=2**32)
-    batch: int = Field(1, ge=1, le=10_000)
-    claim: Literal["end", "never"] = "end"
-    keystore: str = ""
+    batch: Annotated[int, Key(resume=True)] = Field(1, ge=1, le=10_000)
+    claim: Annotated[Literal["end", "never"], Key(resume=True)] = "end"
+    keystore: Annotated[str, Key(resume=True)] = ""
     staking: StakingOptions = StakingOptions()
 
     @property

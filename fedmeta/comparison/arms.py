@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmeta.config import Config, parse_settings
+from fedmeta.config.identity import in_use
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import parts as planning
 from fedmeta.learning.setup import algorithm_kind
@@ -166,18 +167,7 @@ def _federation(config: Config) -> dict[str, Any]:
 
 def _no_federation(config: Config) -> dict[str, Any]:
     """Return what switches off everything that needs clients who reply."""
-    off: dict[str, Any] = {}
-    if config.mods:
-        off["mods"] = []
-    if config.behaviours:
-        off["behaviours"] = []
-    if config.faults.any:
-        off["faults"] = {}
-    if config.incentives.rule != "none":
-        off["incentives.rule"] = "none"
-    if config.chain.enabled:
-        off["chain.provider"] = "none"
-    return off
+    return in_use(config, "federated")
 
 
 BUILT_IN: dict[str, tuple[str, Callable[[Config, Settings], dict[str, Any]]]] = {

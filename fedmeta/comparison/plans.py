@@ -7,24 +7,12 @@ from typing import Any
 
 from fedmeta.comparison.arms import Arm
 from fedmeta.config import Config, merge
+from fedmeta.config.identity import differing, is_within, key_at
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import parts as planning
 from fedmeta.learning.setup import algorithm_kind
-from fedmeta.options import parse_options
-
-FIXED = (
-    "task",
-    "transductive",
-    "dtype",
-    "validation_clients",
-    "test_clients",
-    "evaluation",
-)
-"""Keys that all arms share: with another value, an arm's results would answer another question."""
-NETWORK = ("model", "network")
-"""Keys that all arms share but those that are about another network."""
-TRAINING_DATA = ("partition", "alpha", "labels", "rotations")
-"""Keys of ``data`` that are about training clients alone."""
+from fedmeta.options import declared, parse_options
+from fedmeta.tasks import family_kind
 
 
 @dataclass(frozen=True)
@@ -98,7 +86,7 @@ def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> Config:
     track = max(1, wanted.rounds // base.compare.points)
     values = merge(values, {"evaluation.track": track, "workers": 1})
     resolved = planning.resolve(parse_options(Config, values))
-    for key in _differences(base, resolved, FIXED if arm.own_network else (*NETWORK, *FIXED)):
+    for key in _differences(base, resolved, arm.own_network):
         raise ConfigError(
             f"{key} differs from the experiment's: all arms must have the same model, test tasks "
             "and evaluation to be comparable"
@@ -107,11 +95,11 @@ def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> Config:
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:
-    for key in settings:
+    refused = [one.path for one in declared(Config) if one.key.arm == "refused"]
+    for key in (key for key in settings if is_within(key, refused)):
         if key == "seed":
             raise ConfigError("seed: all arms have the same seeds; set the first by -s seed=N")
-        if key.split(".")[0] == "compare":
-            raise ConfigError(f"{key}: an arm cannot change how arms are compared")
+        raise ConfigError(f"{key}: an arm cannot change how arms are compared")
 
 
 def _rounds(base: Config, arm: Config) -> int:
@@ -127,20 +115,12 @@ def _rounds(base: Config, arm: Config) -> int:
     )
 
 
-def _differences(base: Config, arm: Config, fixed: Sequence[str]) -> Iterator[str]:
-    """Yield the keys that make results incomparable: of `fixed`, and of ``data``."""
-    for key in fixed:
-        one, other = getattr(base, key), getattr(arm, key)
-        if key == "evaluation":
-            other = other.model_copy(update={"track": one.track})
-        if one != other:
-            yield key if key != "evaluation" else _evaluation_key(one, other)
+def _differences(base: Config, arm: Config, own_network: bool) -> Iterator[str]:
+    """Yield the keys that make results incomparable: those of the config, then those of ``data``."""
+    yield from differing(base, arm, own_network)
+    table = key_at(Config, "data")
+    may = {one.path: one.key.arm for one in declared(family_kind(base.task).Options, table=table)}
     for key in sorted({*base.data, *arm.data}):
-        training = key in TRAINING_DATA or (key in ("shots", "queries") and f"test_{key}" in base.data)
-        if not training and base.data.get(key) != arm.data.get(key):
+        free = may.get(key) == "any" or (may.get(key) == "training" and f"test_{key}" in base.data)
+        if not free and base.data.get(key) != arm.data.get(key):
             yield f"data.{key}"
-
-
-def _evaluation_key(one: Any, other: Any) -> str:
-    differing = (name for name in type(one).model_fields if getattr(one, name) != getattr(other, name))
-    return f"evaluation.{next(differing)}"

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from fedmeta.config import Config
+from fedmeta.config.identity import counted
 from fedmeta.config.trust import link_out_of, stranger
 from fedmeta.errors import UsageError
+from fedmeta.experiment import parts as planning
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.identity import (
     Made,
@@ -17,11 +19,7 @@ from fedmeta.experiment.identity import (
     difference,
     entries,
     made_with,
-    replies_can_be_late,
 )
-
-NEUTRAL = {"description", "workers", "timeout", "checkpoint_every", "tracking", "compare"}
-"""Keys that change nothing about what a run computes; of the timeout, where no reply can be late."""
 
 Note = Callable[[str], None]
 
@@ -44,8 +42,7 @@ def essence(config: Config) -> str:
 
     Given the same code and data, of which `fedmeta.experiment.identity` keeps account.
     """
-    neutral = NEUTRAL - {"timeout"} if replies_can_be_late(config) else NEUTRAL
-    return json.dumps(config.model_dump(mode="json", exclude=neutral), sort_keys=True)
+    return json.dumps(counted(planning.concise(config), place=True), sort_keys=True)
 
 
 class Finder:

@@ -1,12 +1,12 @@
 """Config keys: types, defaults, meanings, and checks of what must fit together."""
 
 import re
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedmeta.chain.options import MOST_TOKENS, ChainOptions
+from fedmeta.config.identity import in_use
 from fedmeta.federation import (
     AggregationOptions,
     DeploymentOptions,
@@ -16,8 +16,11 @@ from fedmeta.federation import (
     ServerOptions,
 )
 from fedmeta.incentives.options import RULES, IncentiveOptions
-from fedmeta.options import Options, attribute_docs
+from fedmeta.options import Key, Options, declared
 from fedmeta.registry import dotted_path
+
+Engine = Literal["vector", "ray", "deployment"]
+Tracking = Literal["none", "tensorboard", "mlflow"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -63,7 +66,7 @@ class EvaluationOptions(Options):
     tasks: int = Field(100, ge=2)
     steps: tuple[int, ...] = Field((0, 1, 3, 5, 10), strict=False)
     every: int = Field(0, ge=0)
-    track: int = Field(0, ge=0)
+    track: Annotated[int, Key(arm="any")] = Field(0, ge=0)
     track_tasks: int = Field(20, ge=2)
 
     @field_validator("steps")
@@ -80,6 +83,11 @@ def _named(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _named(one) for key, one in value.items()}
     return [_named(one) for one in value] if isinstance(value, list) else value
+
+
+def _place(engine: str) -> Key:
+    """Return what keys may do that say where an engine is."""
+    return Key(resume=True, decides="place", engine=engine, code=False)
 
 
 class Config(Options):
@@ -127,45 +135,53 @@ class Config(Options):
         compare: Of `fedmeta compare` alone.
     """
 
-    description: str = ""
-    task: str
+    description: Annotated[str, Key(decides="nothing", code=False)] = ""
+    task: Annotated[str, Key(arm="none")]
     algorithm: str
-    model: str
+    model: Annotated[str, Key(arm="network")]
     training: Literal["federated", "centralized", "local"] = "federated"
-    rounds: int = Field(ge=0)
+    rounds: Annotated[int, Key(resume=True)] = Field(ge=0)
     clients: int
-    validation_clients: int = Field(0, ge=0)
-    test_clients: int = Field(0, ge=0)
+    validation_clients: Annotated[int, Key(arm="none")] = Field(0, ge=0)
+    test_clients: Annotated[int, Key(arm="none")] = Field(0, ge=0)
     cohort: int = Field(ge=1)
     oversample: int = Field(0, ge=0)
     quorum: int = Field(0, ge=0)
-    timeout: float = Field(600.0, gt=0)
+    timeout: Annotated[float, Key(resume=True)] = Field(600.0, gt=0)
     tasks_per_client: int = Field(1, ge=1)
     local_steps: int = Field(1, ge=1)
     local_lr: float = Field(0.01, gt=0)
-    transductive: bool = True
-    dtype: Literal["float32", "float64"] = "float32"
-    engine: Literal["vector", "ray", "deployment"] = "vector"
-    workers: int | Literal["auto"] = "auto"
+    transductive: Annotated[bool, Key(arm="none")] = True
+    dtype: Annotated[Literal["float32", "float64"], Key(arm="none")] = "float32"
+    engine: Annotated[Literal["vector", "ray", "deployment"], Key(resume=True, decides="place")] = (
+        "vector"
+    )
+    workers: Annotated[int | Literal["auto"], Key(resume=True, decides="nothing")] = "auto"
     compile: bool = False
-    tracking: Literal["none", "tensorboard", "mlflow"] = "none"
-    seed: int = Field(0, ge=0, lt=2**63)
-    checkpoint_every: int = Field(1, ge=1)
-    data: dict[str, Any] = Field(default_factory=dict)
-    network: dict[str, Any] = Field(default_factory=dict)
+    tracking: Annotated[
+        Literal["none", "tensorboard", "mlflow"], Key(resume=True, decides="nothing")
+    ] = "none"
+    seed: Annotated[int, Key(arm="refused")] = Field(0, ge=0, lt=2**63)
+    checkpoint_every: Annotated[int, Key(resume=True, decides="nothing")] = Field(1, ge=1)
+    data: Annotated[dict[str, Any], Key(arm="none")] = Field(default_factory=dict)
+    network: Annotated[dict[str, Any], Key(arm="network")] = Field(default_factory=dict)
     learner: dict[str, Any] = Field(default_factory=dict)
     server: ServerOptions = ServerOptions()
     gate: GateOptions = GateOptions()
     aggregation: AggregationOptions = AggregationOptions()
-    mods: tuple[str, ...] = Field((), strict=False)
-    behaviours: list[dict[str, Any]] = Field(default_factory=list)
-    faults: FaultOptions = FaultOptions()
-    evaluation: EvaluationOptions = EvaluationOptions()
+    mods: Annotated[tuple[str, ...], Key(training="federated")] = Field((), strict=False)
+    behaviours: Annotated[list[dict[str, Any]], Key(training="federated")] = Field(default_factory=list)
+    faults: Annotated[FaultOptions, Key(resume=True, training="federated", code=False)] = FaultOptions()
+    evaluation: Annotated[EvaluationOptions, Key(arm="none", code=False)] = EvaluationOptions()
     incentives: IncentiveOptions = IncentiveOptions()
-    chain: ChainOptions = ChainOptions()
-    ray: RayOptions = RayOptions()
-    deployment: DeploymentOptions = DeploymentOptions()
-    compare: CompareOptions = CompareOptions()
+    chain: Annotated[ChainOptions, Key(decides="place", code=False)] = ChainOptions()
+    ray: Annotated[RayOptions, Key(resume=True, decides="place", engine="ray", code=False)] = (
+        RayOptions()
+    )
+    deployment: Annotated[
+        DeploymentOptions, Key(resume=True, decides="place", engine="deployment", code=False)
+    ] = DeploymentOptions()
+    compare: Annotated[CompareOptions, Key(decides="nothing", arm="refused")] = CompareOptions()
 
     @field_validator("clients")
     @classmethod
@@ -231,17 +247,10 @@ class Config(Options):
     def _federation_is_there(self) -> "Config":
         if self.training == "federated" and self.rounds:
             return self
-        asked = {
-            "incentives.rule": self.incentives.rule != "none",
-            "chain.provider": self.chain.enabled,
-            "mods": bool(self.mods),
-            "behaviours": bool(self.behaviours),
-            "faults": self.faults.any,
-        }
         why = f"training = '{self.training}' has no server and no replies"
         if not self.rounds:
             why = "with rounds = 0 nobody trains or replies"
-        for key in (key for key, is_asked in asked.items() if is_asked):
+        for key in in_use(self, "federated"):
             raise ValueError(f"{why}: unset {key}")
         return self
 
@@ -292,16 +301,8 @@ class Config(Options):
 
 def describe_keys() -> list[tuple[str, str, str]]:
     """Return (key, default, meaning) of every key of the config, nested ones by dotted path."""
-    return list(_describe(Config, ""))
-
-
-def _describe(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    meanings = attribute_docs(kind)
-    for name, spec in kind.model_fields.items():
-        if isinstance(spec.annotation, type) and issubclass(spec.annotation, BaseModel):
-            yield from _describe(spec.annotation, f"{prefix}{name}.")
-            continue
-        default = "(required)"
-        if not spec.is_required():
-            default = str(spec.get_default(call_default_factory=True))
-        yield f"{prefix}{name}", default, meanings.get(name, "")
+    return [
+        (one.path, "(required)" if one.field.is_required() else str(one.default), one.meaning)
+        for one in declared(Config)
+        if one.options is None
+    ]

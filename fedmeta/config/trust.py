@@ -7,24 +7,19 @@ decide it for whoever opens it. `fedmeta.config.seals` tells which folders were 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedmeta.chain.options import ChainOptions
+from fedmeta.config.schema import Config
 from fedmeta.config.seals import CONFIG, made_here
 from fedmeta.errors import UsageError
-from fedmeta.options import parse_options
+from fedmeta.options import declared, parse_options
 from fedmeta.registry import run_folder_of
-
-if TYPE_CHECKING:
-    from fedmeta.config import Config
 
 NOT_MADE_HERE = "was not made here or was changed since"
 
-_NO_CODE = {"description", "chain", "ray", "deployment", "faults", "evaluation"}
-"""Tables and keys of a config in which no text is a dotted path."""
 
-
-def require_code(folder: Path, config: "Config", trust_code: bool) -> None:
+def require_code(folder: Path, config: Config, trust_code: bool) -> None:
     """Refuse to run the code that the config of a folder names which was not made here.
 
     Args:
@@ -43,7 +38,7 @@ def require_code(folder: Path, config: "Config", trust_code: bool) -> None:
         )
 
 
-def require_hosts(folder: Path, config: "Config", given: Mapping[str, Any]) -> None:
+def require_hosts(folder: Path, config: Config, given: Mapping[str, Any]) -> None:
     """Refuse to contact a host, or use keys, that the config of a folder names which was not made here.
 
     Args:
@@ -58,7 +53,7 @@ def require_hosts(folder: Path, config: "Config", given: Mapping[str, Any]) -> N
 
 
 def chain_options(
-    folder: Path, config: "Config", provider: str | None, keystore: str | None = ""
+    folder: Path, config: Config, provider: str | None, keystore: str | None = ""
 ) -> ChainOptions:
     """Return the options of a run's chain for whoever looks at it or claims from it.
 
@@ -83,7 +78,7 @@ def chain_options(
 
 
 def require_named(
-    file: Path, values: Mapping[str, Any], config: "Config", given: Mapping[str, Any]
+    file: Path, values: Mapping[str, Any], config: Config, given: Mapping[str, Any]
 ) -> None:
     """Refuse a config within a run folder that was not made here, if it names code or hosts.
 
@@ -109,7 +104,7 @@ def require_named(
         )
 
 
-def stranger(folder: Path, config: "Config") -> str | None:
+def stranger(folder: Path, config: Config) -> str | None:
     """Return why a run may not be gone on with unasked; None if it may."""
     if link := link_out_of(folder):
         return f"{link} is a link that leads out of the folder"
@@ -122,12 +117,13 @@ def code_in(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     That is more than what is imported, so that no part can be forgotten here.
     """
+    texts = {one.path for one in declared(Config) if not one.key.code}
     for key, value in values.items():
-        if key not in _NO_CODE:
+        if key not in texts:
             yield from _texts(key, value)
 
 
-def hosts_in(config: "Config") -> Iterator[tuple[str, str]]:
+def hosts_in(config: Config) -> Iterator[tuple[str, str]]:
     """Yield what a config connects to beside this process, and the keys and files it does so with."""
     yield from _in_chain(config.chain)
     # Whatever the engine: an arm of a comparison may have another one.

@@ -9,9 +9,10 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedmeta.config import Config, load_config, merge, seals, trust
+from fedmeta.config.identity import is_within, resumable
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import parts as planning
-from fedmeta.experiment.engines import ENGINE_KEYS, require_engine
+from fedmeta.experiment.engines import require_engine
 from fedmeta.experiment.execute import execute
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.identity import (
@@ -29,22 +30,6 @@ from fedmeta.experiment.identity import (
 from fedmeta.experiment.result import Listener, Result
 from fedmeta.federation.flower_strategy import require_resumable
 from fedmeta.options import nearest, parse_options
-
-CHAIN_RESUMABLE = ("provider", "chain_id", "port", "addresses", "budget", "batch", "claim", "keystore")
-RESUMABLE = (
-    "rounds",
-    *ENGINE_KEYS,
-    "workers",
-    "checkpoint_every",
-    "timeout",
-    "faults",
-    "tracking",
-    *(f"chain.{key}" for key in CHAIN_RESUMABLE),
-)
-"""Keys that may change when a run is resumed: none of them alters what finished rounds computed.
-
-What later rounds compute some of them do alter; `fedmeta.experiment.identity` keeps account of it.
-"""
 
 
 def run(  # noqa: PLR0913 (all but one are optional)
@@ -126,7 +111,7 @@ def resume(  # noqa: PLR0913 (all but one are optional)
 
     Args:
         path: The run's folder.
-        settings: Changes to keys of `RESUMABLE`; ``rounds`` may only grow.
+        settings: Changes to keys that may (see `fedmeta list keys`); ``rounds`` may only grow.
         listener: Watches the run, and is told about damaged checkpoints.
         new_campaign: Start the ledger over: all rounds are recorded and paid on new contracts.
         accept_changes: Go on although the user's code or the data are no longer those that the run was
@@ -226,12 +211,11 @@ def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> No
 
 
 def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
-    for key in settings:
-        if key not in RESUMABLE:
-            known = key.split(".")[0] in Config.model_fields
-            why = "would change what the finished rounds mean" if known else nearest(key, RESUMABLE)
-            may = ", ".join(RESUMABLE)
-            raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {may})")
+    may = resumable(Config)
+    for key in (key for key in settings if not is_within(key, may)):
+        known = key.split(".")[0] in Config.model_fields
+        why = "would change what the finished rounds mean" if known else nearest(key, may)
+        raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {', '.join(may)})")
     changed = parse_options(Config, merge(config.model_dump(), settings))
     if changed.rounds < config.rounds:
         raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")

@@ -18,16 +18,6 @@ from fedmeta.federation.engines.node_directory import Directory, ignore
 from fedmeta.federation.faults import FaultyDelivery
 from fedmeta.federation.signing import Checking, Seats
 
-ENGINE_KEYS = (
-    "engine",
-    "ray.address",
-    "deployment.address",
-    "deployment.certificate",
-    "deployment.insecure",
-    "deployment.roster",
-)
-"""Keys that say where clients run, and not what they compute."""
-
 
 def require_engine(config: Config) -> None:
     """Check, before anything starts, that the engine of a config is there.

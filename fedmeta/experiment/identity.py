@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.config import Config
+from fedmeta.config.identity import later_settings, set_in
 from fedmeta.experiment import parts as planning
 from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest, file_of
+from fedmeta.federation import FaultOptions
 from fedmeta.tasks import TaskFamily, build_family, data_digest
 
 MADE = "made"
@@ -30,8 +32,7 @@ class Made:
         code: SHA-256 of the file of each of the user's own modules, by name; None: it has no file.
         data: Of the data as read; None: they are on other machines.
         fedmeta: Of fedmeta's own code, as far as it decides what a round computes.
-        settings: Keys that a resume may change, and that change what later rounds compute. ``rounds``
-            is one only if the learning rate falls over them, ``timeout`` only if a reply can be late.
+        settings: Keys that a resume may change, and that change what later rounds compute.
     """
 
     code: Code
@@ -73,19 +74,7 @@ def made_with(config: Config, data: str | None) -> Made:
     Raises:
         ConfigError: If a user's file was edited after this process imported it.
     """
-    settings: dict[str, Any] = {"engine": config.engine}
-    if config.server.schedule != "constant":
-        settings["rounds"] = config.rounds
-    if config.faults.any:
-        settings["faults"] = config.faults.model_dump(mode="json", exclude_none=True)
-    if replies_can_be_late(config):
-        settings["timeout"] = config.timeout
-    return Made(code_of(config), data, fedmeta_digest(), settings)
-
-
-def replies_can_be_late(config: Config) -> bool:
-    """Tell whether the timeout can decide what a round computes."""
-    return config.faults.any or config.engine != "vector"
+    return Made(code_of(config), data, fedmeta_digest(), later_settings(config))
 
 
 def entries(info: Mapping[str, Any]) -> list[Entry]:
@@ -111,7 +100,7 @@ def went_on(made: Sequence[Entry], now: Made, done: int) -> list[Entry]:
         done: Rounds that are kept; what later ones were made with is forgotten with them.
     """
     kept = [entry for entry in made or [{FROM: 1}] if entry[FROM] <= done]
-    if not kept or {**kept[-1], FROM: 1} != now.entry():
+    if not kept or _compared({**kept[-1], FROM: 1}) != _compared(now.entry()):
         kept.append(now.entry(done + 1))
     return kept
 
@@ -133,9 +122,17 @@ def difference(made: Sequence[Entry], wanted: Made) -> str | None:
         return f"from round {other[FROM]} on it was made otherwise ({', '.join(why)})"
     first, now = made[0], wanted.entry()
     found = [*code_changes(first, now), *_setting_changes(first, now)]
-    if not found and first != now:
+    if not found and _compared(first) != _compared(now):
         found = ["its data were on other machines" if first.get("data") is None else "it is another run"]
     return ", ".join(found) or None
+
+
+def _compared(entry: Entry) -> dict[str, Any]:
+    """Return an entry without what is at its default: another version has keys that this one has not."""
+    settings = dict(entry.get("settings") or {})
+    if isinstance(settings.get("faults"), dict):
+        settings["faults"] = set_in(FaultOptions, settings["faults"])
+    return {**entry, "settings": settings} if "settings" in entry else dict(entry)
 
 
 def user_changes(before: Entry, now: Entry) -> Iterator[str]:
@@ -161,7 +158,7 @@ def code_changes(before: Entry, now: Entry) -> Iterator[str]:
 
 
 def _setting_changes(before: Entry, now: Entry) -> Iterator[str]:
-    one, other = (dict(entry.get("settings") or {}) for entry in (before, now))
+    one, other = (_compared(entry).get("settings") or {} for entry in (before, now))
     for key in sorted(key for key in {*one, *other} if one.get(key) != other.get(key)):
         if key == "rounds":
             yield f"the learning rate is that of a run of {other.get(key)} rounds, not {one.get(key)}"

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,20 @@ from typing import Any
 from fedmeta.chain import (
     ChainOptions,
     open_chain,
+    open_client_keys,
     open_keys,
 )
 from fedmeta.chain.options import expand
 from fedmeta.chain.providers.opening import require_rules
-from fedmeta.chain.settle.addresses import Addresses
+from fedmeta.chain.settle.addresses import Addresses, read_addresses
 from fedmeta.chain.settle.deploying import deploy_to_file
+from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Contribution, FrozenRound
 from fedmeta.chain.settle.settlement import Settled, Settlement
 from fedmeta.chain.settle.settler import Hooks
-from fedmeta.chain.settle.terms import new_campaign
-from fedmeta.config import Config, to_toml
+from fedmeta.chain.settle.store import DamagedJournalError
+from fedmeta.chain.settle.terms import JOURNAL, new_campaign
+from fedmeta.config import Config, identity, to_toml
 from fedmeta.errors import UsageError
 from fedmeta.experiment import parts as planning
 from fedmeta.experiment.accounts import RosterSignatures, open_signatures, require_same_accounts
@@ -45,18 +48,38 @@ def new_run_id(config: Config) -> bytes:
     Where they have accounts of their own it is drawn anew for each run, so that what a node signed in
     one is good in no other; but contracts that were deployed ahead are made for a run that is known.
     """
+    if config.chain.addresses:
+        return _deployed_for(config, Path(config.chain.addresses))
     known = run_id(config)
-    if config.engine != "deployment" or config.chain.addresses:
+    if config.engine != "deployment":
         return known
     return hashlib.sha256(known + secrets.token_bytes(32)).digest()
 
 
 def run_id(config: Config) -> bytes:
-    """Return the id that clients sign under: of what the run computes and pays, not of where."""
+    """Return the id of a config: of what its runs compute and pay, not of where."""
+    return identity.run_id(planning.concise(config))
+
+
+def former_run_id(config: Config) -> bytes:
+    """Return the id that a config had before: of its whole text, so of every key that there is.
+
+    For what was begun then, and does not say its id. A key that came later gives another one.
+    """
     elsewhere = {"workers": "auto", "tracking": "none", "engine": "vector", "ray": RayOptions()}
     elsewhere["deployment"] = DeploymentOptions()
     what = config.model_copy(update=elsewhere | {"chain": ChainOptions(pot=config.chain.pot)})
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what).encode()).digest()
+
+
+def _deployed_for(config: Config, file: Path) -> bytes:
+    """Return the id of the run that the contracts in a file are for, or are to be deployed for.
+
+    Raises:
+        UsageError: If the file is something else.
+    """
+    former = former_run_id(config)
+    return former if file.is_file() and read_addresses(file).run == former else run_id(config)
 
 
 class FinishedRounds:
@@ -215,13 +238,26 @@ def start_over(folder: RunFolder, config: Config) -> None:
 
 
 def _run_of(folder: RunFolder, config: Config) -> bytes:
-    # Without run.json it is worked out again, which is right unless the run was extended.
+    """Return the id of a run that there is: it is never that of its config if a file says it.
+
+    Raises:
+        UsageError: If none does, and it cannot be worked out again.
+    """
     known = folder.info.get("run_id", "")
     if re.fullmatch("[0-9a-f]{64}", known):
         return bytes.fromhex(known)
+    journal = folder.path / "chain" / JOURNAL
+    if journal.is_file():
+        with suppress(DamagedJournalError), closing(JournalView(journal)) as view:
+            if view.campaign:
+                return view.campaign.run
     if config.engine == "deployment":
         raise UsageError(f"{folder.path}: run.json does not say what its nodes signed under")
-    return run_id(config)
+    # Right unless the run was extended.
+    former = former_run_id(config)
+    keys = open_client_keys(config.chain, None, former)
+    paid = next((row for row in folder.clients() if row.get("account")), None)
+    return former if paid and keys.address(paid["client"]) == paid["account"] else run_id(config)
 
 
 def budget_units(config: Config) -> int:
@@ -248,4 +284,5 @@ def deploy(config: Config, file: Path) -> tuple[Addresses, bool]:
             f"chain.provider = '{config.chain.provider}': contracts can be deployed ahead of a run to a "
             "node with a URL alone; start one with `fedmeta chain up`"
         )
-    return deploy_to_file(file, config.chain, run_id(config), budget_units(config), file.parent)
+    run = _deployed_for(config, file)
+    return deploy_to_file(file, config.chain, run, budget_units(config), file.parent)

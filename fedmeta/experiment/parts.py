@@ -9,10 +9,11 @@ import torch
 from flwr.clientapp.typing import Mod
 
 from fedmeta.config import Config
+from fedmeta.config.identity import set_in
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.tracking.tracker import require_extra
 from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
-from fedmeta.federation.behaviour import Casting, mods_for, read_behaviours
+from fedmeta.federation.behaviour import BEHAVIOURS, Casting, mods_for, read_behaviours
 from fedmeta.federation.engine import GridBuilder
 from fedmeta.federation.engines.vector.execution import one_thread
 from fedmeta.federation.faults import FaultyGrid, read_faults
@@ -23,6 +24,7 @@ from fedmeta.learning import ALGORITHMS, MODELS, LearnerSetup, build_algorithm, 
 from fedmeta.learning.algorithm_trial import try_updates
 from fedmeta.learning.model_trial import try_model
 from fedmeta.options import parse_options
+from fedmeta.registry import Registry
 from fedmeta.tasks import FAMILIES, Population, TaskBatch, TaskSpec, family_kind, stream, torch_generator
 from fedmeta.tasks.family_check import check_family
 
@@ -53,6 +55,26 @@ def resolve(config: Config) -> Config:
             "incentives": config.incentives.model_copy(update={"rule": rule}),
         }
     )
+
+
+def concise(config: Config) -> Config:
+    """Return a config without the options of its parts that `resolve` fills in: those at their defaults.
+
+    So an option that a part of fedmeta's gets in another version makes no other run of a config. A
+    user's own part is left as it is: it is not imported for this.
+    """
+    chosen = {"data": (FAMILIES, config.task), "network": (MODELS, config.model)}
+    chosen["learner"] = (ALGORITHMS, config.algorithm)
+    tables: dict[str, Any] = {
+        key: _concise(registry, name, getattr(config, key)) for key, (registry, name) in chosen.items()
+    }
+    parts = config.behaviours
+    tables["behaviours"] = [_concise(BEHAVIOURS, part.get("kind"), part) for part in parts]
+    return config.model_copy(update=tables)
+
+
+def _concise(registry: Registry[Any], name: object, table: Mapping[str, Any]) -> dict[str, Any]:
+    return set_in(registry.get(str(name)).Options, table) if name in registry else dict(table)
 
 
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """How contributions are scored and paid: every setting, and where it comes from."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from fedmeta.errors import ConfigError
-from fedmeta.options import Options, nearest
+from fedmeta.options import Key, Options, nearest
 from fedmeta.registry import Registry
 
 NOTHING = "none"
@@ -56,7 +56,7 @@ class IncentiveOptions(Options):
         shapley: Settings of the ``shapley`` rule.
     """
 
-    rule: str = NOTHING
+    rule: Annotated[str, Key(training="federated")] = NOTHING
     settle: Literal["run", "round"] = "run"
     cap: float | None = Field(default=None, gt=0, le=1)
     absent: Literal["zero", "excluded"] = "zero"

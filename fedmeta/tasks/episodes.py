@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmeta.errors import ConfigError
-from fedmeta.options import Options
+from fedmeta.options import Key, Options
 from fedmeta.tasks.family import TaskBatch
 
 Indices = NDArray[np.int64]
@@ -31,8 +31,8 @@ class EpisodeOptions(Options):
     """
 
     ways: int = Field(default=5, ge=2)
-    shots: int = Field(default=1, ge=1)
-    queries: int = Field(default=1, ge=1)
+    shots: Annotated[int, Key(arm="training")] = Field(default=1, ge=1)
+    queries: Annotated[int, Key(arm="training")] = Field(default=1, ge=1)
     test_ways: int | None = Field(default=None, ge=2)
     test_shots: int | None = Field(default=None, ge=1)
     test_queries: int | None = Field(default=None, ge=1)
@@ -62,7 +62,7 @@ class LabelOptions(EpisodeOptions):
             images drawn are the same; tasks of held-out clients keep ``task``.
     """
 
-    labels: Literal["task", "global"] = "task"
+    labels: Annotated[Literal["task", "global"], Key(arm="any")] = "task"
 
     def global_labels(self, held_out: bool) -> bool:
         """Return whether the tasks of a training or of a held-out client carry global labels."""

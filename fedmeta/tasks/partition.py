@@ -1,14 +1,14 @@
 """How the items of one split (characters, classes, speeches) are dealt to the clients of that split."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from fedmeta.errors import ConfigError
-from fedmeta.options import Options
+from fedmeta.options import Key, Options
 from fedmeta.tasks.family import Split
 
 Indices = NDArray[np.int64]
@@ -31,8 +31,8 @@ class PartitionOptions(Options):
             0 each unit goes to one client whole.
     """
 
-    partition: Scheme = "natural"
-    alpha: float = Field(default=0.5, gt=0.0)
+    partition: Annotated[Scheme, Key(arm="any")] = "natural"
+    alpha: Annotated[float, Key(arm="any")] = Field(default=0.5, gt=0.0)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Runs on every chain: all rounds recorded, everybody paid, and nothing learned otherwise."""
 
+import json
 import random
 import re
 import shutil
@@ -19,10 +20,12 @@ import tomli_w
 from fedmeta.chain import start_node
 from fedmeta.chain.audit import audit
 from fedmeta.chain.options import MOST_TOKENS
+from fedmeta.chain.settle.addresses import Addresses
 from fedmeta.chain.settle.status import claim, status
 from fedmeta.errors import FedmetaError, UsageError
-from fedmeta.experiment import Config, RunFolder, load_config, resume, run
+from fedmeta.experiment import Config, RunFolder, ledger, load_config, resume, run
 from fedmeta.experiment.ledger import deploy
+from fedmeta.experiment.parts import resolve
 from fedmeta.experiment.result import Result
 from tests.experiment.helpers import TINY, contents, fedmeta, start
 
@@ -364,3 +367,68 @@ def test_the_quickstart_can_be_had_with_a_chain() -> None:
     assert load_config("quickstart", settings).chain.enabled
     with pytest.raises(FedmetaError):
         load_config("quickstart", settings | {"chain.pot": 0})
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose id is one of before: tests work on copies."""
+    path = tmp_path_factory.mktemp("former") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ledger, "run_id", ledger.former_run_id)
+        run(config("embedded", budget=1000), {"rounds": 3}, out=path)
+    return path
+
+
+def forget_id(path: Path) -> None:
+    info = RunFolder.open(path).info
+    (path / "run.json").write_text(json.dumps({k: v for k, v in info.items() if k != "run_id"}))
+
+
+def accounts(path: Path) -> set[tuple[int, str]]:
+    return {(row["client"], row["account"]) for row in RunFolder.open(path).clients()}
+
+
+@pytest.mark.parametrize("lost", ["nothing", "its id", "its id and the journal"])
+def test_a_run_with_an_id_of_before_goes_on_under_it(former: Path, tmp_path: Path, lost: str) -> None:
+    path = shutil.copytree(former, tmp_path / "run")
+    known = RunFolder.open(path).info["run_id"]
+    assert known != ledger.run_id(RunFolder.open(path).config).hex()
+    if lost != "nothing":
+        forget_id(path)
+    if lost == "its id and the journal":
+        shutil.rmtree(path / "chain")
+    # An extended run: its config is no longer that of its id.
+    rounds = 3 if lost == "its id and the journal" else 5
+    result = resume(path, {"rounds": rounds})
+    assert result.chain is not None
+    assert (result.chain["recorded"], result.chain["complete"]) == (rounds, True)
+    assert accounts(path) >= accounts(former)
+    assert len(accounts(path)) == len({client for client, _ in accounts(path)}), "one account each"
+    if lost == "nothing":
+        assert RunFolder.open(path).info["run_id"] == known
+        assert disagreements(path) == []
+
+
+def test_a_run_that_lost_its_id_goes_on_under_that_of_its_journal(tmp_path: Path) -> None:
+    """Extended before: of its config the id would be another."""
+    run(config("embedded", budget=1000), {"rounds": 2}, out=tmp_path / "run")
+    resume(tmp_path / "run", {"rounds": 3})
+    forget_id(tmp_path / "run")
+    before = accounts(tmp_path / "run")
+    resume(tmp_path / "run", {"rounds": 5})
+    after = accounts(tmp_path / "run")
+    assert before <= after
+    assert len(after) == len({client for client, _ in after})
+
+
+@pytest.mark.parametrize(("of", "taken"), [("before", True), ("now", True), ("another", False)])
+def test_contracts_deployed_ahead_are_for_the_id_of_before_or_of_now(
+    tmp_path: Path, of: str, taken: bool
+) -> None:
+    file = tmp_path / "addresses.json"
+    wanted = resolve(config("http://127.0.0.1:1", addresses=str(file)))
+    ids = {"before": ledger.former_run_id(wanted), "now": ledger.run_id(wanted), "another": bytes(32)}
+    zero = "0x" + "00" * 20
+    file.write_bytes(Addresses(31337, "0x", f"0x{ids[of].hex()}", "0x", zero, zero).to_json())
+    assert (ledger.new_run_id(wanted) == ids[of]) == taken
+    assert ledger.new_run_id(wanted) in (ids["before"], ids["now"])

@@ -1,10 +1,11 @@
 """One connection of a settlement to its chain."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedmeta.chain.errors import ChainError
 from fedmeta.chain.keys import Keys, open_keys
@@ -21,27 +22,42 @@ from fedmeta.chain.settle.recording import Recording
 from fedmeta.chain.settle.staking import Stakes
 from fedmeta.chain.settle.transactions import Transactor
 
-if TYPE_CHECKING:
-    from fedmeta.chain.settle.settler import Settler
-
 FINAL_AFTER = 64
 """Blocks on top of a transaction after which it counts as final where a node names no final block."""
 
 _LOOK_FOR_FINAL_EVERY = 10.0
 
 
+@dataclass(frozen=True)
+class Site:
+    """What a session works with, but for its chain.
+
+    Attributes:
+        journal: Open for writing.
+        options: Of the chain.
+        folder: Where a chain of ours keeps its state.
+        connect: Opens the chain.
+        wait: Sleeps for so many seconds; raises what ends the session early.
+    """
+
+    journal: Journal
+    options: ChainOptions
+    folder: Path
+    connect: Callable[[ChainOptions, Path], Chain] = open_chain
+    wait: Callable[[float], None] = time.sleep
+
+
 @contextmanager
-def open_session(settler: "Settler") -> Iterator["Session"]:
-    """Connect a settler to its chain.
+def open_session(site: Site) -> Iterator["Session"]:
+    """Connect to the chain of a settlement.
 
     Raises:
         WrongCampaignError: If the chain is not the one of the journal.
         UsageError: If keys are missing.
         ChainError: If the node is away.
     """
-    connect = settler.hooks.connect or open_chain
-    with connect(settler.options, settler.folder) as chain:
-        yield Session(chain, settler)
+    with site.connect(site.options, site.folder) as chain:
+        yield Session(chain, site)
 
 
 class Session:
@@ -49,15 +65,15 @@ class Session:
 
     Args:
         chain: Connected.
-        settler: Owns the journal, the options, and the waiting.
+        site: The journal, the options, and the waiting.
     """
 
-    def __init__(self, chain: Chain, settler: "Settler") -> None:
+    def __init__(self, chain: Chain, site: Site) -> None:
         self.chain = chain
-        self.journal: Journal = settler.journal
-        self.options: ChainOptions = settler.options
+        self.journal = site.journal
+        self.options = site.options
         self.keys = self._bind()
-        self.transactor = Transactor(chain, self.journal, settler.wait)
+        self.transactor = Transactor(chain, self.journal, site.wait)
         self._recording: Recording | None = None
         self._staked: list[Stake] = []
         self._looked = 0.0

@@ -5,17 +5,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedmeta.chain.errors import ChainDownError, ChainError
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.providers.base import Chain
+from fedmeta.chain.providers.opening import open_chain
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import NotMinedError
+from fedmeta.chain.settle.session import Session, Site, open_session
 from fedmeta.errors import FedmetaError
-
-if TYPE_CHECKING:
-    from fedmeta.chain.providers.base import Chain
-    from fedmeta.chain.settle.session import Session
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 15.0
@@ -46,7 +44,7 @@ class Hooks:
         note: Called with a line about each thing that delays or ends the settlement.
     """
 
-    connect: "Callable[[ChainOptions, Path], Chain] | None" = None
+    connect: Callable[[ChainOptions, Path], Chain] | None = None
     step: Callable[[str], None] | None = None
     note: Callable[[str], None] | None = None
 
@@ -138,9 +136,9 @@ class Settler:
 
     def _settle(self) -> None:
         """Connect, and settle until it is time to stop or the node is away."""
-        from fedmeta.chain.settle.session import open_session
-
-        with open_session(self) as session:
+        connect = self.hooks.connect or open_chain
+        site = Site(self.journal, self.options, self.folder, connect, self.wait)
+        with open_session(site) as session:
             pauses = _Pauses()
             while not self.done:
                 try:
@@ -152,7 +150,7 @@ class Settler:
                         raise
                     self.wait(pauses.next(self._draining.is_set()))
 
-    def _work(self, session: "Session") -> None:
+    def _work(self, session: Session) -> None:
         """Do the next thing."""
         began, draining = time.thread_time(), self._draining.is_set()
         # Cleared before looking: what is frozen from here on wakes it again.

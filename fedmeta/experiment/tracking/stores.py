@@ -1,23 +1,62 @@
-"""TensorBoard's event files and MLflow's runs as stores of tracked values."""
+"""Stores of tracked values: TensorBoard's event files and MLflow's runs."""
 
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedmeta.config import Config, to_toml
 from fedmeta.errors import DataError
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.tracking.tracker import Entry, Tracked
 from fedmeta.files import read_json, to_json, write_atomically
 
 ALWAYS = "tasks"
 """A metric that every round has."""
 MOST_METRICS, MOST_PARAMS = 1000, 100
 """What MLflow takes in a request."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Values of one round.
+
+    Attributes:
+        step: The round.
+        values: Numbers by name, such as ``loss`` or ``final/accuracy/10`` (after 10 adaptation steps).
+        final: Whether they are the final results.
+    """
+
+    step: int
+    values: dict[str, float]
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """How far an earlier process came: its last round, and the round of its last final results."""
+
+    round: int = 0
+    final: int = 0
+
+
+class Store(Protocol):
+    """Where tracked values go; any method may raise anything."""
+
+    def open(self) -> Tracked:
+        """Begin, or go on where an earlier process stopped."""
+        ...
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write entries that are not there yet."""
+        ...
+
+    def close(self, status: str) -> None:
+        """Finish; `status` is ``finished``, ``failed`` or ``interrupted``."""
+        ...
 
 
 class TensorBoardStore:

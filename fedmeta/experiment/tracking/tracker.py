@@ -9,13 +9,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fedmeta.config import Config
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.tracking.stores import Entry, MLflowStore, Store, TensorBoardStore, Tracked
 from fedmeta.federation import StepResult
 
 Kind = Literal["none", "tensorboard", "mlflow"]
@@ -25,45 +26,6 @@ LAST_WAIT, INTERRUPTED_WAIT = 60.0, 5.0
 """Seconds that a run waits at its end for what has not been tracked yet."""
 BATCH = 50
 """Rounds that a store is given at once, at most."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Values of one round.
-
-    Attributes:
-        step: The round.
-        values: Numbers by name, such as ``loss`` or ``final/accuracy/10`` (after 10 adaptation steps).
-        final: Whether they are the final results.
-    """
-
-    step: int
-    values: dict[str, float]
-    final: bool = False
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """How far an earlier process came: its last round, and the round of its last final results."""
-
-    round: int = 0
-    final: int = 0
-
-
-class Store(Protocol):
-    """Where tracked values go; any method may raise anything."""
-
-    def open(self) -> Tracked:
-        """Begin, or go on where an earlier process stopped."""
-        ...
-
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Write entries that are not there yet."""
-        ...
-
-    def close(self, status: str) -> None:
-        """Finish; `status` is ``finished``, ``failed`` or ``interrupted``."""
-        ...
 
 
 def require_extra(kind: Kind) -> None:
@@ -82,8 +44,6 @@ def tracked(folder: RunFolder, config: Config, note: Note) -> Iterator["Tracker 
     if config.tracking == "none":
         yield None
         return
-    from fedmeta.experiment.tracking.stores import MLflowStore, TensorBoardStore
-
     store = MLflowStore if config.tracking == "mlflow" else TensorBoardStore
     tracker = Tracker(store(folder, config), config.tracking, note)
     status = "failed"

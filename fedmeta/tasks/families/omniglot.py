@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedmeta.errors import ConfigError
-from fedmeta.options import Options, nearest
+from fedmeta.options import Key, Options, nearest
 from fedmeta.tasks.data.omniglot_files import SIDE, Characters, read_characters
 from fedmeta.tasks.data.sources import digest_of, locate, source_named
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
@@ -52,7 +52,7 @@ class OmniglotOptions(LabelOptions, PartitionOptions):
     validation_alphabets: tuple[str, ...] = Field(default=(), strict=False)
     test_characters: float | None = Field(default=None, gt=0.0, lt=1.0)
     validation_characters: float = Field(default=0.0, ge=0.0, lt=1.0)
-    rotations: bool = True
+    rotations: Annotated[bool, Key(arm="any")] = True
 
 
 class Omniglot:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.options import Options
+from fedmeta.options import Key, Options
 from fedmeta.tasks.data.sources import how_to_fetch, locate, sha256_of, source_named
 from fedmeta.tasks.data.text_files import TextFile, read_text
 from fedmeta.tasks.family import Population, TaskBatch, TaskSpec
@@ -55,7 +55,7 @@ class ShakespeareOptions(PartitionOptions):
 
     length: int = Field(default=80, ge=1)
     shots: int = Field(default=4, ge=1)
-    queries: int = Field(default=4, ge=1)
+    queries: Annotated[int, Key(arm="training")] = Field(default=4, ge=1)
     test_queries: int | None = Field(default=None, ge=1)
     support_fraction: float = Field(default=0.5, gt=0.0, lt=1.0)
     verify: bool = True

@@ -1,6 +1,6 @@
 """Sinusoid regression: the toy family of MAML, with clients that differ in amplitude and phase."""
 
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from fedmeta.options import Options
+from fedmeta.options import Key, Options
 from fedmeta.tasks.family import Population, TaskBatch, TaskSpec
 from fedmeta.tasks.seeding import stream
 
@@ -35,10 +35,10 @@ class SinusoidOptions(Options):
     """
 
     shots: int = Field(default=10, ge=1)
-    queries: int = Field(default=10, ge=1)
+    queries: Annotated[int, Key(arm="training")] = Field(default=10, ge=1)
     test_queries: int | None = Field(default=None, ge=1)
     heterogeneity: float = Field(default=0.3, ge=0.0, le=1.0)
-    partition: Literal["natural", "iid"] = "natural"
+    partition: Annotated[Literal["natural", "iid"], Key(arm="any")] = "natural"
 
 
 class Sinusoid:

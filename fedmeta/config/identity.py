@@ -1,0 +1,154 @@
+"""What keys may do, gathered from beside them: change on resume, count for identity, vary in an arm.
+
+Each key says it itself, by a `fedmeta.options.Key`; a new key that says nothing counts for identity, may
+not change on resume, and may differ from arm to arm.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from fedmeta.options import Key, declared
+
+if TYPE_CHECKING:
+    from fedmeta.config.schema import Config
+
+
+def resumable(kind: type[BaseModel]) -> list[str]:
+    """Return the keys that may change on resume; a table all of whose keys may stands for them."""
+    found = list(declared(kind))
+    fixed = [one.path for one in found if not (one.key.resume or one.options)]
+    may: list[str] = []
+    for one in found:
+        whole = not any(f"{path}.".startswith(f"{one.path}.") for path in fixed)
+        if one.key.resume and whole and not is_within(one.path, may):
+            may.append(one.path)
+    return may
+
+
+def is_within(key: str, tables: list[str]) -> bool:
+    """Tell whether a key is one of some keys, or lies in a table that is one."""
+    return any(f"{key}.".startswith(f"{table}.") for table in tables)
+
+
+def replies_can_be_late(config: "Config") -> bool:
+    """Tell whether the timeout can decide what a round computes."""
+    return config.faults.any or config.engine != "vector"
+
+
+def counted(config: "Config", place: bool = False) -> dict[str, Any]:
+    """Return the keys that decide a run's result and are not at their defaults, as plain values.
+
+    So a key that comes with another version changes nothing for those who do not set it.
+
+    Args:
+        config: The config.
+        place: Whether keys that say where and how it is computed and settled count as well.
+    """
+    what = ("result", "place") if place else ("result",)
+    return {
+        one.path: plain(value_at(config, one.path))
+        for one in declared(type(config))
+        if one.options is None
+        and one.key.decides in what
+        and not is_default(value_at(config, one.path), one.default)
+        and (one.path != "timeout" or replies_can_be_late(config))
+    }
+
+
+def run_id(config: "Config") -> bytes:
+    """Return the id of a new run of a config: what it computes and pays, not where.
+
+    SHA-256 over ``fedmeta run 2``, a line feed, and `counted` as JSON without spaces, its keys sorted.
+    """
+    text = json.dumps(counted(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"fedmeta run 2\n{text}".encode()).digest()
+
+
+def later_settings(config: "Config") -> dict[str, Any]:
+    """Return the keys that a resume may change and that decide what later rounds compute.
+
+    Of ``rounds``, ``faults`` and ``timeout`` it depends on the config whether they do; others count
+    where they are set.
+    """
+    found: dict[str, Any] = {"engine": config.engine}
+    for key in (key for key, decides in _LATER.items() if decides(config)):
+        found[key] = to_jsonable_python(value_at(config, key), exclude_none=True)
+    for one in declared(type(config)):
+        may = one.key.resume and one.key.decides == "result" and one.options is None
+        if may and not is_within(one.path, [*_LATER]):
+            value = value_at(config, one.path)
+            found |= {} if is_default(value, one.default) else {one.path: plain(value)}
+    return found
+
+
+def differing(one: "Config", other: "Config", own_network: bool) -> Iterator[str]:
+    """Yield the keys, those of the parts aside, by which two arms would answer different questions."""
+
+    def changed(path: str) -> bool:
+        return bool(value_at(one, path) != value_at(other, path))
+
+    for key in declared(type(one)):
+        bound = key.key.arm == "none" or (key.key.arm == "network" and not own_network)
+        if bound and not key.options and key.path != "data" and changed(key.path):
+            yield key.path
+
+
+def in_use(config: BaseModel, training: str) -> dict[str, Any]:
+    """Return the default of each key that one way to train alone reads, and that is not left at it."""
+    found: dict[str, Any] = {}
+    looked: list[str] = []
+    for one in declared(type(config)):
+        if one.key.training == training and not is_within(one.path, looked):
+            looked.append(one.path)
+            value = value_at(config, one.path)
+            # A fault plan may be written and name nothing that can go wrong.
+            if not is_default(value, one.default) and getattr(value, "any", True):
+                found[one.path] = {} if one.options else plain(one.default)
+    return found
+
+
+def set_in(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what in a table of an options class is not at its default, as plain values."""
+    defaults = {one.path: one.default for one in declared(kind)}
+    return {
+        key: plain(value)
+        for key, value in table.items()
+        if not is_default(value, defaults.get(key, PydanticUndefined))
+    }
+
+
+def key_at(kind: type[BaseModel], path: str) -> Key:
+    """Return what the key at a dotted path may do.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    return {one.path: one.key for one in declared(kind)}[path]
+
+
+def value_at(config: BaseModel, path: str) -> Any:
+    """Return the value at a dotted path."""
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Tell whether a value is the default, tuples and lists being alike."""
+    return default is not PydanticUndefined and bool(plain(value) == plain(default))
+
+
+plain: Callable[[Any], Any] = to_jsonable_python
+"""A value as JSON has it."""
+
+_LATER: dict[str, Callable[[Any], bool]] = {
+    "rounds": lambda config: bool(config.server.schedule != "constant"),
+    "faults": lambda config: bool(config.faults.any),
+    "timeout": replies_can_be_late,
+}
