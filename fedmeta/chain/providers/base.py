@@ -5,15 +5,11 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from fedmeta.chain.contracts import explain_revert
 from fedmeta.chain.errors import BusyError, ChainError, NoAnswerError, RpcError
-
-if TYPE_CHECKING:
-    from web3 import Web3
 
 BUSY_PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts to ask a node that is busy."""
@@ -78,13 +74,6 @@ class Chain:
             self.genesis = bytes.fromhex(identity[1]["hash"][2:])
         except (TypeError, ValueError, KeyError):
             raise RpcError(0, f"{self.name} is no Ethereum node") from None
-
-    @cached_property
-    def w3(self) -> "Web3":
-        """A web3 on this chain, made when first used; its errors are ours."""
-        from fedmeta.chain.providers.web3_provider import connect
-
-        return connect(self)
 
     def request(self, method: str, params: Sequence[object] = ()) -> Any:
         """Return the result of one JSON-RPC call (quantities and data are 0x text).

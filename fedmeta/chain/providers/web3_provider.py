@@ -1,20 +1,19 @@
 """A web3 that goes through a `Chain`, so that its errors are the same ones."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from web3 import Web3
 from web3.providers.base import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
-if TYPE_CHECKING:
-    from fedmeta.chain.providers.base import Chain
+from fedmeta.chain.providers.base import Chain
 
 
 class ChainProvider(JSONBaseProvider):
     """Hands web3's requests to a chain."""
 
-    def __init__(self, chain: "Chain") -> None:
+    def __init__(self, chain: Chain) -> None:
         super().__init__()
         self._chain = chain
 
@@ -29,6 +28,6 @@ class ChainProvider(JSONBaseProvider):
         return True
 
 
-def connect(chain: "Chain") -> Web3:
+def connect(chain: Chain) -> Web3:
     """Return a web3 on `chain`."""
     return Web3(ChainProvider(chain))

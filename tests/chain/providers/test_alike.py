@@ -5,6 +5,7 @@ from web3.exceptions import TransactionNotFound
 
 from fedmeta.chain import Chain
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
+from fedmeta.chain.providers.web3_provider import connect
 from tests.chain.providers.helpers import (
     NOBODY,
     OTHERS,
@@ -221,21 +222,19 @@ class TestTime:
 
 class TestWeb3:
     def test_web3_works_on_it(self, chain: Chain, token: str) -> None:
-        assert chain.w3.eth.chain_id == 31337
-        assert chain.w3.is_connected()
-        contract = chain.w3.eth.contract(
-            address=chain.w3.to_checksum_address(token), abi=list(TOKEN.abi)
-        )
+        w3 = connect(chain)
+        assert w3.eth.chain_id == 31337
+        assert w3.is_connected()
+        contract = w3.eth.contract(address=w3.to_checksum_address(token), abi=list(TOKEN.abi))
         assert contract.functions.totalSupply().call() == SUPPLY
-        assert chain.w3.eth.get_block("latest")["hash"].hex() == latest(chain)["hash"][2:]
+        assert w3.eth.get_block("latest")["hash"].hex() == latest(chain)["hash"][2:]
 
     def test_its_errors_are_ours(self, chain: Chain, token: str) -> None:
-        contract = chain.w3.eth.contract(
-            address=chain.w3.to_checksum_address(token), abi=list(TOKEN.abi)
-        )
+        w3 = connect(chain)
+        contract = w3.eth.contract(address=w3.to_checksum_address(token), abi=list(TOKEN.abi))
         transfer = contract.functions.transfer(OTHERS[0].address, 5)
         with pytest.raises(RevertedError) as caught:
-            transfer.call({"from": chain.w3.to_checksum_address(NOBODY)})
+            transfer.call({"from": w3.to_checksum_address(NOBODY)})
         assert (caught.value.name, caught.value.arguments) == TestRefusals.REFUSAL
         with pytest.raises(TransactionNotFound):
-            chain.w3.eth.get_transaction("0x" + "12" * 32)  # type: ignore[arg-type]
+            w3.eth.get_transaction("0x" + "12" * 32)  # type: ignore[arg-type]
