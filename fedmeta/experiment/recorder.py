@@ -171,7 +171,17 @@ class _Columns:
     paid: bool
 
     def row(self, client: ClientRecord) -> dict[str, Any]:
-        row = _row(client, "signed", "award")
+        row = {
+            "round": client.round,
+            "client": client.client,
+            "tasks": client.tasks,
+            "norm": client.norm,
+            "admitted": client.admitted,
+            "reason": client.reason,
+            "loss": client.loss,
+            "accuracy": client.accuracy,
+            "outcome": client.outcome,
+        }
         if self.signed:
             proof = client.signed
             row["account"] = proof.account if proof else None
