@@ -11,7 +11,7 @@ Outcome = Literal["admitted", "quarantined", "late", "lost", "surplus"]
 """What became of what a client was asked for: it was aggregated; it was refused; it came after the
 deadline; it never came; or it was not needed, as enough others had answered before."""
 
-_PLACE = re.compile(r"\{[^}]*\}")
+_PLACE = re.compile(r"'\{[^}]*\}'|\{[^}]*\}")
 _EXCEPTION = re.compile(r"client failed: [\w.]+: ")
 
 

@@ -113,6 +113,15 @@ def test_exceptions_of_other_types_are_other_kinds_and_their_texts_are_not_kept(
     ]
 
 
+def test_a_label_is_the_sentence_without_values_and_their_quotes() -> None:
+    """As reasons were counted before there were codes: run.json and a report keep their words."""
+    labels = {code: code.label for code in RefusalCode}
+    assert labels[RefusalCode.NAN] == "NaN in …"
+    assert labels[RefusalCode.COPY] == "the same update as client …'s"
+    assert labels[RefusalCode.NORM] == "norm … exceeds max_norm …"
+    assert labels[RefusalCode.SERIALIZATION] == "… is serialized as …, not …"
+
+
 def test_codes_and_refusals_travel_between_processes() -> None:
     one = Refusal(RefusalCode.LATE, {"arrival": 9.0, "timeout": 5.0})
     assert pickle.loads(pickle.dumps(one)) == one
