@@ -10,8 +10,9 @@ from typing import Any
 from fedmeta.comparison import arms as choosing
 from fedmeta.comparison.jobs import Pool, default_jobs
 from fedmeta.comparison.plans import ArmPlan, plan_arms
+from fedmeta.comparison.record import COMPARE, written
 from fedmeta.comparison.run_reuse import Finder, Note, essence
-from fedmeta.comparison.status import COMPARE, Board, Entry, Job, Question, Side, Status, written
+from fedmeta.comparison.status import Board, Entry, Job, Question, Side, Status
 from fedmeta.comparison.worker import Order
 from fedmeta.config import Config, load_config, merge
 from fedmeta.config.trust import require_no_links

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from fedmeta.comparison import statistics
 from fedmeta.comparison.plans import ArmPlan, budget, inner_steps_a_task
+from fedmeta.comparison.record import COMPARE, written
 from fedmeta.comparison.results import Measure, Measured, Runs, on_common_clients, read
 from fedmeta.comparison.run_reuse import Place
 from fedmeta.comparison.statistics import Target
 from fedmeta.config import Config
 from fedmeta.experiment.identity import Made
-from fedmeta.files import finite, read_json, to_json, write_atomically
+from fedmeta.files import finite, to_json, write_atomically
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
@@ -129,7 +130,6 @@ class Side:
         ]
 
 
-COMPARE = "compare.json"
 REFERENCE = "centralized"
 """The arm that the target is a share of, where it is compared."""
 
@@ -267,15 +267,6 @@ class Board:
         if data.get("status") == "finished" or not isinstance(seconds, float):
             return 0.0
         return seconds
-
-
-def written(folder: Path) -> dict[str, Any]:
-    """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
-    try:
-        data = read_json(folder / COMPARE)
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _to_target(target: Target | None, measure: Measure, runs: Runs) -> dict[str, Any] | None:

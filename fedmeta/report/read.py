@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmeta.comparison.status import COMPARE
+from fedmeta.comparison.record import COMPARE, problem_of_compare
 from fedmeta.config import Config
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import UsageError
@@ -23,7 +23,6 @@ from fedmeta.experiment.rows import (
 )
 from fedmeta.files import MOST_INFO, MOST_JSON, one_line, read_json, read_lines, reason
 from fedmeta.options import nearest
-from fedmeta.report.schema import problem_of_compare
 
 _TOO_LARGE = 1e300
 MOST_ROWS = 1_000_000

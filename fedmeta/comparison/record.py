@@ -1,10 +1,13 @@
-"""Checks that a ``compare.json`` can be drawn."""
+"""Reads and checks ``compare.json``."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
-from fedmeta.files import one_line
+from fedmeta.files import one_line, read_json
+
+COMPARE = "compare.json"
 
 OneT = TypeVar("OneT")
 
@@ -112,3 +115,12 @@ def problem_of_compare(data: dict[str, Any]) -> str | None:
         where = one_line(".".join(str(part) for part in first["loc"]), 100)
         return f"compare.json: {where}: {first['msg']}: it is half written, or of another version"
     return None
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
+    try:
+        data = read_json(folder / COMPARE)
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
