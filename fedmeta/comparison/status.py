@@ -9,15 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from fedmeta.comparison import statistics
+from fedmeta.comparison import record, statistics
 from fedmeta.comparison.plans import ArmPlan, budget, inner_steps_a_task
-from fedmeta.comparison.record import COMPARE, written
 from fedmeta.comparison.results import Measure, Measured, Runs, on_common_clients, read
 from fedmeta.comparison.run_reuse import Place
 from fedmeta.comparison.statistics import Target
 from fedmeta.config import Config
 from fedmeta.experiment.identity import Made
-from fedmeta.files import finite, to_json, write_atomically
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
@@ -172,9 +170,7 @@ class Board:
         Raises:
             OSError: If it cannot be written.
         """
-        data: dict[str, Any] = finite(self.data())
-        write_atomically(self.folder / COMPARE, to_json(data, indent=1, default=str).encode())
-        return data
+        return record.write(self.folder, self.data())
 
     def data(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
@@ -182,8 +178,6 @@ class Board:
         runs = on_common_clients([side.runs(measure) for side in self.sides])
         target = self._target(runs, measure)
         return {
-            "kind": "compare",
-            "version": 1,
             **self.about,
             "status": self.status,
             "started": self._started,
@@ -262,7 +256,7 @@ class Board:
 
     def _spent_before(self) -> float:
         """Return the time that this comparison took so far, if an earlier process did not finish it."""
-        data = written(self.folder)
+        data = record.written(self.folder)
         seconds = data.get("wall_seconds")
         if data.get("status") == "finished" or not isinstance(seconds, float):
             return 0.0
