@@ -10,8 +10,9 @@ from typing import Any
 from fedmeta.comparison import arms as choosing
 from fedmeta.comparison.jobs import Pool, default_jobs
 from fedmeta.comparison.plans import ArmPlan, plan_arms
+from fedmeta.comparison.record import COMPARE, later_version, written
 from fedmeta.comparison.run_reuse import Finder, Note, essence
-from fedmeta.comparison.status import COMPARE, Board, Entry, Job, Question, Side, Status, written
+from fedmeta.comparison.status import Board, Entry, Job, Question, Side, Status
 from fedmeta.comparison.worker import Order
 from fedmeta.config import Config, load_config, merge
 from fedmeta.config.trust import require_no_links
@@ -162,7 +163,10 @@ def _opened(folder: Path, name: str) -> Iterator[None]:
     require_no_links(folder)
     if folder.exists() and not (folder / COMPARE).is_file() and _holds_more_than_a_lock(folder):
         raise UsageError(f"{folder} exists and is no comparison: choose another --out")
-    other = written(folder).get("experiment", name)
+    before = written(folder)
+    if later := later_version(before):
+        raise UsageError(f"{folder / COMPARE}: {later}, or choose another --out")
+    other = before.get("experiment", name)
     if other != name:
         raise UsageError(f"{folder} is a comparison of '{other}': choose another --out")
     try:

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from fedmeta.comparison import statistics
+from fedmeta.comparison import record, statistics
 from fedmeta.comparison.plans import ArmPlan, budget, inner_steps_a_task
 from fedmeta.comparison.results import Measure, Measured, Runs, on_common_clients, read
 from fedmeta.comparison.run_reuse import Place
 from fedmeta.comparison.statistics import Target
 from fedmeta.config import Config
 from fedmeta.experiment.identity import Made
-from fedmeta.files import finite, read_json, to_json, write_atomically
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
@@ -129,7 +128,6 @@ class Side:
         ]
 
 
-COMPARE = "compare.json"
 REFERENCE = "centralized"
 """The arm that the target is a share of, where it is compared."""
 
@@ -172,9 +170,7 @@ class Board:
         Raises:
             OSError: If it cannot be written.
         """
-        data: dict[str, Any] = finite(self.data())
-        write_atomically(self.folder / COMPARE, to_json(data, indent=1, default=str).encode())
-        return data
+        return record.write(self.folder, self.data())
 
     def data(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
@@ -182,8 +178,6 @@ class Board:
         runs = on_common_clients([side.runs(measure) for side in self.sides])
         target = self._target(runs, measure)
         return {
-            "kind": "compare",
-            "version": 1,
             **self.about,
             "status": self.status,
             "started": self._started,
@@ -262,20 +256,11 @@ class Board:
 
     def _spent_before(self) -> float:
         """Return the time that this comparison took so far, if an earlier process did not finish it."""
-        data = written(self.folder)
+        data = record.written(self.folder)
         seconds = data.get("wall_seconds")
         if data.get("status") == "finished" or not isinstance(seconds, float):
             return 0.0
         return seconds
-
-
-def written(folder: Path) -> dict[str, Any]:
-    """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
-    try:
-        data = read_json(folder / COMPARE)
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _to_target(target: Target | None, measure: Measure, runs: Runs) -> dict[str, Any] | None:

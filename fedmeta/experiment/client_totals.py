@@ -1,17 +1,17 @@
 """Totals of ``clients.jsonl``: outcomes, reasons, contributions and earnings."""
 
-import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from fedmeta.experiment.error_log import ERRORS
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.files import parse_json, read_lines
+from fedmeta.experiment.rows import CLIENTS, ClientRow, kind
+from fedmeta.federation.refusal import Fault, Outcome, RefusalCode
+from fedmeta.files import read_lines
 
-COUNTS = ("admitted", "quarantined", "late", "lost", "surplus")
+COUNTS: tuple[Outcome, ...] = ("admitted", "quarantined", "late", "lost", "surplus")
 LISTED = 20
 """Reasons in the list; those of the rest are in ``clients.jsonl``."""
 REFUSED_NODES = "refused_nodes"
@@ -20,24 +20,6 @@ MOST_REFUSED = 100
 """Of these lines; whoever may join under ever new ids must not fill the disk."""
 
 _REFUSED = b'"admitted": false'
-_RAISED = re.compile(r"(client failed: [\w.]+: ).*", re.DOTALL)
-_VALUES = re.compile(r"'[^']*'|-?\b\d[\w.+-]*|\b(?:inf|nan)\b")
-
-
-def kind_of(reason: object) -> str:
-    """Return a reason without what differs from client to client and round to round.
-
-    That is every value, and of an exception all but its type.
-    """
-    text = str(reason or "no reason given")
-    # Most are said again and again; a long one is a stranger's, and not to be kept.
-    return _kind(text) if len(text) < 300 else _kind.__wrapped__(text)
-
-
-@lru_cache(maxsize=1000)
-def _kind(text: str) -> str:
-    raised = _RAISED.fullmatch(text)
-    return f"{raised[1]}…" if raised else _VALUES.sub("…", text)
 
 
 @dataclass
@@ -46,18 +28,22 @@ class _Reason:
 
     outcome: str
     kind: str
-    example: Mapping[str, Any]
+    example: ClientRow
     last_round: int = 0
     count: int = 0
     clients: set[int] = field(default_factory=set)
     norms: list[float] = field(default_factory=list)
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: ClientRow) -> None:
         self.count += 1
         self.clients.add(row["client"])
         self.last_round = row["round"]
         if (norm := row.get("norm")) is not None:
             self.norms = [min([norm, *self.norms]), max([norm, *self.norms])]
+
+    @property
+    def code(self) -> RefusalCode:
+        return self.example["code"] or RefusalCode.UNKNOWN
 
     @property
     def said(self) -> str:
@@ -96,7 +82,7 @@ def replies(folder: RunFolder) -> dict[str, Any] | None:
     if not any(row["bytes_down"] for row in rows):
         return None
     nodes = folder.info.get(REFUSED_NODES)
-    counts = {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
+    counts: dict[str, int] = {name: sum(row.get(name, 0) for row in rows) for name in COUNTS}
     return {
         "asked": sum(row["cohort"] for row in rows),
         **counts,
@@ -135,11 +121,13 @@ def why_untrained(folder: RunFolder, quorum: int) -> str | None:
         what = f"{len(skipped)} of {len(rows)} rounds were skipped, {few}"
     else:
         what = f"no reply was admitted, and all of {len(rows)} rounds were skipped"
-    at_fault = [reason for reason in _reasons(_refused(folder, skipped)) if reason.outcome != "surplus"]
+    at_fault = [
+        reason for reason in _reasons(_refused(folder, skipped)) if reason.code.fault is not Fault.NOBODY
+    ]
     if not at_fault:
         return f"the run did not learn: {what}"
     first, total = at_fault[0], sum(reason.count for reason in at_fault)
-    hint = traceback_hint(folder) if first.kind.startswith("client failed") else ""
+    hint = traceback_hint(folder) if first.code is RefusalCode.CLIENT_ERROR else ""
     why = f"{first.count} of {total} times the reason was: {first.said}"
     return f"the run did not learn: {what}; {why}{hint}"
 
@@ -152,19 +140,19 @@ def traceback_hint(folder: RunFolder) -> str:
     return f"; the traceback is in {where}"
 
 
-def _reasons(refused: Iterable[Mapping[str, Any]]) -> list[_Reason]:
+def _reasons(refused: Iterable[ClientRow]) -> list[_Reason]:
     found: dict[tuple[str, str], _Reason] = {}
     for row in refused:
-        kind = (row.get("outcome", "quarantined"), kind_of(row["reason"]))
-        found.setdefault(kind, _Reason(*kind, row)).add(row)
+        key = (row.get("outcome", "quarantined"), kind(row))
+        found.setdefault(key, _Reason(*key, row)).add(row)
     return sorted(found.values(), key=lambda one: (-one.count, one.outcome, one.kind))
 
 
-def _refused(folder: RunFolder, rounds: Container[int] | None = None) -> Iterator[dict[str, Any]]:
+def _refused(folder: RunFolder, rounds: Container[int] | None = None) -> Iterator[ClientRow]:
     # Most lines are of admitted clients; only the others are parsed.
-    for line in read_lines(folder.path / "clients.jsonl"):
+    for line in read_lines(folder.path / CLIENTS.name):
         if _REFUSED in line:
-            row = parse_json(line)
+            row = CLIENTS.parse(line)
             if rounds is None or row["round"] in rounds:
                 yield row
 
@@ -211,24 +199,24 @@ class _Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: ClientRow) -> None:
         self.rounds += 1
         self.tasks += row["tasks"]
         if not row["admitted"]:
             # Each norm is another one: reasons are counted by kind.
-            kind = kind_of(row["reason"])
-            self.reasons[kind] += 1
-            self.examples.setdefault(kind, row["reason"])
+            why = kind(row)
+            self.reasons[why] += 1
+            self.examples.setdefault(why, str(row["reason"]))
             return
         self.admitted += 1
         self.account = self.account or row.get("account")
-        if row.get("score") is not None:
+        if (score := row.get("score")) is not None:
             self.scored += 1
-            self.score += row["score"]
+            self.score += score
         self.earned += row.get("reward") or 0
 
 
-def participants(rows: Iterable[Mapping[str, Any]]) -> tuple[Participant, ...]:
+def participants(rows: Iterable[ClientRow]) -> tuple[Participant, ...]:
     """Add up the rows of ``clients.jsonl``, by client; those who earned most come first."""
     tallies: dict[int, _Tally] = {}
     for row in rows:

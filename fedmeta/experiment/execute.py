@@ -32,9 +32,10 @@ from fedmeta.experiment.client_totals import (
 from fedmeta.experiment.engines import open_federation
 from fedmeta.experiment.error_log import error_log
 from fedmeta.experiment.examples import write_examples
-from fedmeta.experiment.folder import LOGS, RunFolder
+from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.recorder import Recorder
 from fedmeta.experiment.result import Listener, Result, ignore
+from fedmeta.experiment.rows import LOGS
 from fedmeta.experiment.scorer import RunScorer
 from fedmeta.experiment.tracking.tracker import tracked
 from fedmeta.experiment.training import final_test, train

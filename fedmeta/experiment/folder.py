@@ -6,7 +6,6 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,25 @@ from fedmeta.config import Config, seals, to_toml
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import UsageError
 from fedmeta.experiment.checkpoint import CheckpointStore
+from fedmeta.experiment.rows import (
+    CLIENTS,
+    FORMAT,
+    LOGS,
+    METRICS,
+    TEST,
+    ClientRow,
+    MetricsRow,
+    TestedRow,
+    later_format,
+    tested_rows,
+)
 from fedmeta.federation import StepResult
 from fedmeta.files import (
     MOST_INFO,
     one_line,
     open_file,
     open_own,
-    parse_json,
     read_json,
-    read_lines,
     read_toml,
     reason,
     to_json,
@@ -30,7 +39,6 @@ from fedmeta.files import (
 )
 from fedmeta.options import nearest, parse_options
 
-LOGS = ("metrics.jsonl", "clients.jsonl")
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "status": str,
     "experiment": str,
@@ -38,16 +46,9 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "wall_seconds": (int, float),
     "versions": dict,
     "final": list,
+    "format": int,
 }
 """Of entries of ``run.json``."""
-_COLUMNS: dict[str, Mapping[str, type]] = {
-    "metrics.jsonl": dict.fromkeys(
-        ("round", "tasks", "cohort", "admitted", "bytes_down", "skipped"), int
-    ),
-    "clients.jsonl": dict.fromkeys(("round", "client", "tasks", "admitted"), int),
-    "test.jsonl": {"client": int, "steps": list},
-}
-"""What every row has, and what of: nobody else's rows are added up otherwise."""
 
 
 class RunFolder:
@@ -91,7 +92,7 @@ class RunFolder:
             seals.seal(new, text)
             for log in LOGS:
                 (new / log).touch()
-            cls(new).update_info(info)
+            cls(new).update_info({**info, "format": info.get("format", FORMAT)})
             new.rename(path)
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
@@ -122,15 +123,17 @@ class RunFolder:
         """Open an existing run folder.
 
         Raises:
-            UsageError: If there is none at `path`, where the nearest run beside it is named, or a link
-                in it leads out of it.
+            UsageError: If there is none at `path`, where the nearest run beside it is named, a link in
+                it leads out of it, or a later version wrote it.
         """
         if not (path / "config.toml").is_file():
             beside = [p.parent.name for p in path.parent.glob("*/config.toml")]
             hint = f": {nearest(path.name, beside)}" if beside else ""
             raise UsageError(f"no run folder at '{path}'{hint}")
         require_no_links(path)
-        return cls(path)
+        folder = cls(path)
+        folder._require_known_format()
+        return folder
 
     @property
     def config(self) -> Config:
@@ -219,29 +222,28 @@ class RunFolder:
         text = to_json(self.info | dict(changes), indent=1)
         write_atomically(self.path / "run.json", text.encode())
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of ``metrics.jsonl``; a last line that was cut off is left out.
+    def metrics(self) -> list[MetricsRow]:
+        """Return the rows of ``metrics.jsonl``.
 
         Raises:
-            UsageError: If a line is damaged, or the file is missing; it is named.
+            UsageError: As `LogFile.read`, and if a later version wrote the run.
         """
-        return self._rows("metrics.jsonl")
+        self._require_known_format()
+        return METRICS.read(self.path)
 
-    def clients(self) -> list[dict[str, Any]]:
-        """Return the lines of ``clients.jsonl``; a last line that was cut off is left out.
+    def clients(self) -> list[ClientRow]:
+        """Return the rows of ``clients.jsonl``; raises as `metrics` does."""
+        self._require_known_format()
+        return CLIENTS.read(self.path)
 
-        Raises:
-            UsageError: If a line is damaged, or the file is missing; it is named.
-        """
-        return self._rows("clients.jsonl")
+    def test(self) -> list[TestedRow]:
+        """Return the rows of ``test.jsonl``, if the run was tested; raises as `metrics` does."""
+        self._require_known_format()
+        return TEST.read(self.path)
 
-    def test(self) -> list[dict[str, Any]]:
-        """Return the lines of ``test.jsonl``: a test client and its results by adaptation step each.
-
-        Raises:
-            UsageError: If a line is damaged, or the run was not tested yet.
-        """
-        return self._rows("test.jsonl")
+    def _require_known_format(self) -> None:
+        if why := later_format(self.info):
+            raise UsageError(f"{self.path}: {why}")
 
     def write_test(self, results: Mapping[int, Sequence[StepResult]]) -> None:
         """Write ``test.jsonl``.
@@ -249,28 +251,4 @@ class RunFolder:
         Raises:
             OSError: If it cannot be written.
         """
-        rows = (
-            {"client": client, "steps": [asdict(step) for step in steps]}
-            for client, steps in results.items()
-        )
-        write_atomically(
-            self.path / "test.jsonl", b"".join(to_json(row).encode() + b"\n" for row in rows)
-        )
-
-    def _rows(self, log: str) -> list[dict[str, Any]]:
-        path = self.path / log
-        columns = _COLUMNS[log]
-        rows: list[dict[str, Any]] = []
-        try:
-            for line in read_lines(path):
-                row = parse_json(line)
-                if not isinstance(row, dict) or not all(
-                    isinstance(row.get(key), kind) for key, kind in columns.items()
-                ):
-                    raise ValueError
-                rows.append(row)
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
-        except ValueError:
-            raise UsageError(f"{path}: line {len(rows) + 1} is damaged") from None
-        return rows
+        write_atomically(self.path / TEST.name, TEST.write(tested_rows(results)))

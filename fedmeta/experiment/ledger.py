@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from fedmeta.chain import (
     ChainOptions,
@@ -32,8 +31,9 @@ from fedmeta.experiment import parts as planning
 from fedmeta.experiment.accounts import RosterSignatures, open_signatures, require_same_accounts
 from fedmeta.experiment.client_totals import UNITS
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.rows import CLIENTS, METRICS, ClientRow, at_fault
 from fedmeta.federation import DeploymentOptions, RayOptions
-from fedmeta.files import open_file, parse_json
+from fedmeta.files import open_file
 from fedmeta.incentives.slashing import Conduct
 
 FINISH_SECONDS = 120.0
@@ -93,19 +93,19 @@ class FinishedRounds:
         look: Called with each row of ``clients.jsonl`` and its bytes.
     """
 
-    def __init__(self, folder: Path, look: Callable[[dict[str, Any], bytes], object]) -> None:
+    def __init__(self, folder: Path, look: Callable[[ClientRow, bytes], object]) -> None:
         self._look = look
-        self._clients = folder / "clients.jsonl"
-        self._metrics = folder / "metrics.jsonl"
+        self._clients = folder / CLIENTS.name
+        self._metrics = folder / METRICS.name
         self._read = {self._clients: 0, self._metrics: 0}
 
     def next(self) -> Iterator[FrozenRound]:
         """Yield the rounds that were logged since the last call."""
         models = {
             row["round"]: bytes.fromhex(row["model"])
-            for row in map(parse_json, self._new_lines(self._metrics))
+            for row in map(METRICS.parse, self._new_lines(self._metrics))
         }
-        rows = ((parse_json(line), line) for line in self._new_lines(self._clients))
+        rows = ((CLIENTS.parse(line), line) for line in self._new_lines(self._clients))
         for round_, group in groupby(rows, key=lambda pair: pair[0]["round"]):
             evidence = hashlib.sha256()
             contributions = []
@@ -124,7 +124,7 @@ class FinishedRounds:
         return lines
 
 
-def _contribution(row: dict[str, object]) -> Contribution:
+def _contribution(row: ClientRow) -> Contribution:
     score = row["score"]
     return Contribution(
         client=int(str(row["client"])),
@@ -199,8 +199,9 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         while self._slashed:
             self.settlement.slash(*self._slashed.pop(0))
 
-    def _look(self, row: dict[str, Any], line: bytes) -> None:
-        found = self._conduct.look(row, line) if self._staking else None
+    def _look(self, row: ClientRow, line: bytes) -> None:
+        blamed = self._staking and at_fault(row)
+        found = self._conduct.blame(row["client"], line) if blamed else None
         if found:
             client, evidence = found
             self._slashed.append((self.signatures.account(client), evidence))

@@ -5,15 +5,16 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fedmeta.config import Config
 from fedmeta.errors import RunError
 from fedmeta.experiment.checkpoint import Manifest
-from fedmeta.experiment.folder import LOGS, RunFolder
-from fedmeta.federation import ClientRecord, RoundRecord, Snapshot, counting_missing, tensors_digest
-from fedmeta.files import finite, open_own, to_json
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.rows import CLIENTS, LOGS, METRICS, begun_with_codes, client_row, metrics_row
+from fedmeta.federation import RoundRecord, Snapshot, counting_missing, tensors_digest
+from fedmeta.files import open_own
 
 RoundListener = Callable[[RoundRecord], None]
 
@@ -23,8 +24,7 @@ class _Log:
     file: BinaryIO
     length: int
 
-    def append(self, rows: list[dict[str, Any]]) -> None:
-        data = b"".join(to_json(row).encode() + b"\n" for row in rows)
+    def append(self, data: bytes) -> None:
         self.file.write(data)
         self.length += len(data)
 
@@ -57,7 +57,11 @@ class Recorder:
         self.listener = listener
         self.covered = covered
         self.track = track
-        self._columns = _Columns(signed=config.chain.enabled, paid=config.incentives.rule != "none")
+        self._columns = {
+            "coded": begun_with_codes(folder.path),
+            "signed": config.chain.enabled,
+            "paid": config.incentives.rule != "none",
+        }
         self._logs: dict[str, _Log] = {}
         try:
             for name in LOGS:
@@ -94,12 +98,13 @@ class Recorder:
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         try:
-            row = _metrics_row(record)
+            row = metrics_row(record)
             if self.config.chain.enabled:
                 row["model"] = tensors_digest(snapshot.state).hex()
             row["seconds"] = round(seconds, 6)
-            self._logs["metrics.jsonl"].append([row])
-            self._logs["clients.jsonl"].append([self._columns.row(one) for one in record.clients])
+            clients = [client_row(client, **self._columns) for client in record.clients]
+            self._logs[METRICS.name].append(METRICS.write([row]))
+            self._logs[CLIENTS.name].append(CLIENTS.write(clients))
             lengths = {name: log.length for name, log in self._logs.items()}
             self._pending = (record, snapshot, lengths)
             if self._due(record):
@@ -161,38 +166,3 @@ def score(record: RoundRecord, config: Config) -> float | None:
     if config.evaluation.every or record.skipped or not math.isfinite(record.loss):
         return None
     return -record.loss
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Which columns a client's line has beyond the plain ones: the same in all lines of a run."""
-
-    signed: bool
-    paid: bool
-
-    def row(self, client: ClientRecord) -> dict[str, Any]:
-        row = _row(client, "signed", "award")
-        if self.signed:
-            proof = client.signed
-            row["account"] = proof.account if proof else None
-            row["update"] = proof.digest.hex() if proof else None
-            row["signature"] = proof.signature.hex() if proof else None
-        if self.paid:
-            row["score"] = client.award.score if client.award else None
-            row["reward"] = client.award.reward if client.award else None
-        return row
-
-
-def _row(record: object, *leave_out: str) -> dict[str, Any]:
-    # A shallow asdict: a round of 1,000 clients would spend longer in a deep copy than in training.
-    return {f.name: getattr(record, f.name) for f in fields(record) if f.name not in leave_out}  # type: ignore[arg-type]
-
-
-def _metrics_row(record: RoundRecord) -> dict[str, Any]:
-    row = _row(record, "clients")
-    if record.evaluation is not None:
-        row["evaluation"] = [asdict(step) for step in record.evaluation]
-    if record.test is not None:
-        row["test"] = [asdict(step) for step in record.test]
-    cleaned: dict[str, Any] = finite(row)
-    return cleaned

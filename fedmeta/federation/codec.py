@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmeta.federation.flower import NUMPY_STYPE, fill, numpy_array
+from fedmeta.federation.refusal import RefusalCode, RefusedError
 from fedmeta.learning import Tensors
 
 _LONG = 4096
@@ -24,8 +25,8 @@ _SPARE_HEADER = 4096
 """Bytes by which a foreign but valid ``.npy`` header may make an array longer than ours."""
 
 
-class CodecError(ValueError):
-    """An array record does not hold what was expected; the message is one short reason."""
+class CodecError(RefusedError):
+    """An array record does not hold what was expected."""
 
 
 @lru_cache(maxsize=1024)
@@ -133,9 +134,9 @@ class Codec:
             return
         for key in self._by_key:
             if key not in record:
-                raise CodecError(f"'{key}' is missing")
+                raise CodecError(RefusalCode.MISSING_KEY, key=key)
         extra = sorted(str(key) for key in record if key not in self._by_key)
-        raise CodecError(f"unexpected key '{extra[0]}'")
+        raise CodecError(RefusalCode.EXTRA_KEY, key=extra[0])
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> bytes:
@@ -214,30 +215,30 @@ def _foreign_values(array: Array, slot: Slot) -> NDArray[Any]:
     Only the header is parsed, never a pickle, and nothing is allocated by what it claims.
     """
     if array.stype != NUMPY_STYPE or not isinstance(array.data, bytes):
-        raise CodecError(f"'{slot.key}' is serialized as '{array.stype}', not '{NUMPY_STYPE}'")
+        raise _wrong(RefusalCode.SERIALIZATION, slot, array.stype, NUMPY_STYPE)
     if tuple(array.shape) != slot.shape:
-        raise CodecError(
-            f"'{slot.key}' has shape {_short(tuple(array.shape))}, not {_short(slot.shape)}"
-        )
+        raise _wrong(RefusalCode.WRONG_SHAPE, slot, _short(tuple(array.shape)), _short(slot.shape))
     if array.dtype != slot.dtype_name:
-        raise CodecError(f"'{slot.key}' has dtype {array.dtype!s:.40}, not {slot.dtype_name}")
+        raise _wrong(RefusalCode.WRONG_DTYPE, slot, array.dtype, slot.dtype_name)
     shape, fortran, dtype, start = _read_header(array.data, slot)
     if shape != slot.shape:
-        raise CodecError(
-            f"'{slot.key}' holds shape {_short(shape)}, not {_short(slot.shape)} as declared"
-        )
+        raise _wrong(RefusalCode.HELD_SHAPE, slot, _short(shape), _short(slot.shape))
     if dtype.newbyteorder("=") != slot.dtype:
-        raise CodecError(f"'{slot.key}' holds dtype {dtype.name:.40}, not {slot.dtype_name} as declared")
+        raise _wrong(RefusalCode.HELD_DTYPE, slot, dtype.name, slot.dtype_name)
     if len(array.data) != start + (slot.stop - slot.start) * slot.dtype.itemsize:
-        raise CodecError(f"'{slot.key}' is {len(array.data)} bytes long, not {slot.total_bytes}")
+        raise _wrong(RefusalCode.WRONG_LENGTH, slot, len(array.data), slot.total_bytes)
     flat = np.frombuffer(array.data, dtype, offset=start)
     ordered = flat.reshape(shape, order="F" if fortran else "C").astype(slot.dtype)
     return np.ascontiguousarray(ordered).reshape(-1)
 
 
+def _wrong(code: RefusalCode, slot: Slot, found: object, expected: int | str) -> CodecError:
+    return CodecError(code, key=slot.key, found=str(found), expected=expected)
+
+
 def _read_header(data: bytes, slot: Slot) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     if len(data) > slot.total_bytes + _SPARE_HEADER:
-        raise CodecError(f"'{slot.key}' is {len(data)} bytes long, not {slot.total_bytes}")
+        raise _wrong(RefusalCode.WRONG_LENGTH, slot, len(data), slot.total_bytes)
     buffer = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(buffer)
@@ -248,7 +249,7 @@ def _read_header(data: bytes, slot: Slot) -> tuple[tuple[int, ...], bool, np.dty
         shape, fortran, dtype = read(buffer)
     except Exception:
         # The bytes are a stranger's; how exactly they fail to be a header does not matter.
-        raise CodecError(f"'{slot.key}' cannot be decoded") from None
+        raise CodecError(RefusalCode.UNDECODABLE, key=slot.key) from None
     return shape, fortran, dtype, buffer.tell()
 
 

@@ -21,11 +21,19 @@ from typing_extensions import override
 from fedmeta.errors import ConfigError, RunError, UsageError
 from fedmeta.federation.aggregator import AggregationOptions
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND
-from fedmeta.federation.codec import Codec, CodecError
+from fedmeta.federation.codec import Codec
 from fedmeta.federation.failures import describe
 from fedmeta.federation.flower import RunGrid, new_run, quiet
 from fedmeta.federation.gate import Update
-from fedmeta.federation.stock import EXAMPLES, SERVER_ROUND, read_arrays, to_record, to_state, weights_of
+from fedmeta.federation.stock import (
+    EXAMPLES,
+    SERVER_ROUND,
+    WrongStateError,
+    read_arrays,
+    to_record,
+    to_state,
+    weights_of,
+)
 from fedmeta.federation.strategy_memory import export, restore, why_not_resumable
 from fedmeta.learning import Tensors
 from fedmeta.registry import import_dotted
@@ -169,7 +177,7 @@ class UserStrategy:
             with quiet():
                 arrays, _ = self.strategy.aggregate_train(round_, replies)
             return arrays if arrays is None else to_state(read_arrays(arrays, template), template)
-        except CodecError as error:
+        except WrongStateError as error:
             raise RunError(f"round {round_}: {self.name} returned a wrong state: {error}") from None
         except Exception as error:
             raise RunError(f"round {round_}: {self.name} failed: {describe(error)}") from None

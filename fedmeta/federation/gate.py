@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
-from fedmeta.federation.codec import Codec, CodecError
-from fedmeta.federation.records import Outcome, SignedUpdate
+from fedmeta.federation.codec import Codec
+from fedmeta.federation.records import SignedUpdate
+from fedmeta.federation.refusal import Refusal, RefusalCode, RefusedError
 from fedmeta.federation.signing import SIGNATURE, Checking
 from fedmeta.options import Options
 
@@ -54,39 +55,14 @@ class Update:
     signed: SignedUpdate | None = None
 
 
-@dataclass(frozen=True)
-class Quarantine:
-    """What a client sent, or did not send, and why it is not used.
-
-    Attributes:
-        client: Partition id.
-        reason: One short line.
-        norm: Norm of the pseudo-gradient, if it could be read and is finite.
-        non_finite: Whether NaN or Inf is the reason, a sign of diverging rather than of malice.
-        outcome: What the round counts it as.
-    """
-
-    client: int
-    reason: str
-    norm: float | None = None
-    non_finite: bool = False
-    outcome: Outcome = "quarantined"
-
-
+_LINE = 225
+"""Characters of a client's own line that are kept."""
 _SAMPLED = 16
 """Values that enter a fingerprint beside the norm; each is far from the next one in memory."""
 
 
-class _RefusedError(Exception):
-    def __init__(self, reason: str, norm: float | None = None, non_finite: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.norm = norm
-        self.non_finite = non_finite
-
-
 class AdmissionGate:
-    """Admits or quarantines training replies; whatever a reply holds, it never raises.
+    """Admits or refuses training replies; whatever a reply holds, it never raises.
 
     Args:
         options: The bounds.
@@ -113,7 +89,7 @@ class AdmissionGate:
         self._view = torch.from_numpy(self._vector)
         self._sample = self._vector[:: max(1, codec.size // _SAMPLED)]
 
-    def check(self, client: int, round_: int, replies: Sequence[Message]) -> Update | Quarantine:
+    def check(self, client: int, round_: int, replies: Sequence[Message]) -> Update | Refusal:
         """Judge all that one client sent in one round.
 
         Args:
@@ -122,25 +98,22 @@ class AdmissionGate:
             replies: Its replies; more than one and none of them counts.
         """
         if len(replies) != 1:
-            return Quarantine(client, f"{len(replies)} replies in one round, none counts")
+            return Refusal(RefusalCode.SEVERAL_REPLIES, {"count": len(replies)})
         try:
             return self._admit(client, round_, replies[0])
-        except _RefusedError as refused:
-            return Quarantine(client, refused.reason, refused.norm, refused.non_finite)
+        except RefusedError as refused:
+            return refused.refusal
         except Exception as error:
             # Records are a client's to fill and may break the readers in ways that nobody foresaw.
-            return Quarantine(client, f"unreadable reply ({type(error).__name__})")
+            return Refusal(RefusalCode.UNREADABLE, {"error": type(error).__name__})
 
     def _admit(self, client: int, round_: int, reply: Message) -> Update:
         arrays, metrics, config = _open(reply)
         if (claimed := config.get(ROUND)) != round_ or isinstance(claimed, bool):
-            raise _RefusedError(f"reply to round {_show(claimed)}, not {round_}")
+            raise RefusedError(RefusalCode.WRONG_ROUND, claimed=show(claimed), round=round_)
         tasks = self._check_tasks(metrics)
         values = self._check_metrics(metrics)
-        try:
-            self.codec.read_into(arrays, self._vector)
-        except CodecError as error:
-            raise _RefusedError(str(error)) from None
+        self.codec.read_into(arrays, self._vector)
         norm = self._check_norm()
         signed = self._check_signature(client, round_, tasks, arrays, config)
         return Update(client, tasks, self._vector, norm, values, self._fingerprint(norm), signed)
@@ -150,15 +123,15 @@ class AdmissionGate:
     ) -> SignedUpdate | None:
         if len(config) != (2 if SIGNATURE in config else 1):
             extra = sorted(set(config) - {ROUND, SIGNATURE})
-            raise _RefusedError(f"unexpected config {_show(extra[0])}")
+            raise RefusedError(RefusalCode.EXTRA_CONFIG, key=show(extra[0]))
         signature = config.get(SIGNATURE)
         if self.signatures is None:
             return None
         if not isinstance(signature, bytes):
-            raise _RefusedError("not signed")
+            raise RefusedError(RefusalCode.NOT_SIGNED)
         digest = self.codec.digest(arrays)
         if not self.signatures.check(client, round_, tasks, digest, signature):
-            raise _RefusedError("not signed by the account of its client")
+            raise RefusedError(RefusalCode.WRONG_SIGNATURE)
         return SignedUpdate(self.signatures.account(client), digest, signature)
 
     def _fingerprint(self, norm: float) -> tuple[float, float]:
@@ -168,12 +141,12 @@ class AdmissionGate:
 
     def _check_tasks(self, metrics: MetricRecord) -> int:
         if TASKS not in metrics:
-            raise _RefusedError(f"metric '{TASKS}' is missing")
+            raise RefusedError(RefusalCode.NO_TASK_COUNT, key=TASKS)
         tasks = metrics[TASKS]
         if type(tasks) is not int:
-            raise _RefusedError(f"task count {_show(tasks)} is no whole number")
+            raise RefusedError(RefusalCode.TASK_COUNT_TYPE, value=show(tasks))
         if not 1 <= tasks <= self.max_tasks:
-            raise _RefusedError(f"task count {_show(tasks)} is not within 1 and {self.max_tasks}")
+            raise RefusedError(RefusalCode.TASK_COUNT, value=show(tasks), most=self.max_tasks)
         return tasks
 
     def _check_metrics(self, metrics: MetricRecord) -> dict[str, float]:
@@ -181,15 +154,15 @@ class AdmissionGate:
         for name in self.metric_names:
             value = metrics.get(name)
             if type(value) is not float:
-                raise _RefusedError(f"metric '{name}' is {_show(value)}, not a number")
+                raise RefusedError(RefusalCode.METRIC_TYPE, key=name, value=show(value))
             if not math.isfinite(value):
-                raise _RefusedError(f"metric '{name}' is {value}", non_finite=True)
+                raise RefusedError(RefusalCode.METRIC_NOT_FINITE, key=name, value=str(value))
             if name.startswith("accuracy") and not 0.0 <= value <= 1.0 + 1e-6:
-                raise _RefusedError(f"metric '{name}' is {value:.6g}, not within 0 and 1")
+                raise RefusedError(RefusalCode.METRIC_RANGE, key=name, value=value)
             values[name] = value
         if len(metrics) != len(values) + 1:
             extra = sorted(set(metrics) - set(values) - {TASKS})
-            raise _RefusedError(f"unexpected metric {_show(extra[0])}")
+            raise RefusedError(RefusalCode.EXTRA_METRIC, key=show(extra[0]))
         return values
 
     def _check_norm(self) -> float:
@@ -199,35 +172,42 @@ class AdmissionGate:
             self._check_finite()
         norm = math.sqrt(square)
         if norm > self.options.max_norm:
-            known = norm if math.isfinite(norm) else None
-            raise _RefusedError(f"norm {norm:.4g} exceeds max_norm {self.options.max_norm:.4g}", known)
+            raise RefusedError(RefusalCode.NORM, norm=norm, limit=self.options.max_norm)
         return norm
 
     def _check_finite(self) -> None:
         for slot in self.codec.slots:
             values = self._vector[slot.start : slot.stop]
             if np.isnan(values).any():
-                raise _RefusedError(f"NaN in '{slot.key}'", non_finite=True)
+                raise RefusedError(RefusalCode.NAN, key=slot.key)
             if np.isinf(values).any():
-                raise _RefusedError(f"Inf in '{slot.key}'", non_finite=True)
+                raise RefusedError(RefusalCode.INFINITE, key=slot.key)
 
 
 def _open(reply: Message) -> tuple[ArrayRecord, MetricRecord, ConfigRecord]:
     if reply.has_error():
-        lines = (reply.error.reason or f"code {reply.error.code}").strip().splitlines()
-        raise _RefusedError(f"client failed: {lines[0] if lines else 'no reason given'}"[:240])
+        raise client_failed(reply)
     if not reply.has_content() or not isinstance(reply.content, RecordDict):
-        raise _RefusedError("reply without content")
+        raise RefusedError(RefusalCode.NO_CONTENT)
     content = reply.content
     for key, kind in _PARTS.items():
         if not isinstance(content.get(key), kind):
-            raise _RefusedError(f"'{key}' is missing or no {kind.__name__}")
+            raise RefusedError(RefusalCode.MISSING_RECORD, key=key, kind=kind.__name__)
     if len(content) != len(_PARTS):
         extra = sorted(set(content) - set(_PARTS))
-        raise _RefusedError(f"unexpected record {_show(extra[0])}")
+        raise RefusedError(RefusalCode.EXTRA_RECORD, key=show(extra[0]))
     return content[ARRAYS], content[METRICS], content[CONFIG]  # type: ignore[return-value]
 
 
-def _show(value: object) -> str:
+def client_failed(reply: Message) -> RefusedError:
+    """Return the refusal of a reply that is an error, with its first line."""
+    lines = (reply.error.reason or f"code {reply.error.code}").strip().splitlines()
+    return RefusedError(
+        RefusalCode.CLIENT_ERROR, line=(lines[0] if lines else "no reason given")[:_LINE]
+    )
+
+
+def show(value: object) -> str:
+    """Return any value as a short text."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

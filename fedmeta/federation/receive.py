@@ -11,6 +11,8 @@ from flwr.serverapp import Grid
 
 from fedmeta.federation.client import CONFIG, DIVERGED, METRICS, ROUND, TASKS
 from fedmeta.federation.evaluation import EvaluationSums
+from fedmeta.federation.gate import client_failed, show
+from fedmeta.federation.refusal import RefusalCode, RefusedError
 from fedmeta.federation.sampling import Addresses
 from fedmeta.tasks import stream
 
@@ -177,18 +179,18 @@ class EvaluationGate:
 
     def _read(self, client: int, round_: int, sent: Sequence[Message]) -> EvaluationSums:
         if len(sent) != 1:
-            raise ValueError(f"{len(sent)} replies")
+            raise RefusedError(RefusalCode.SEVERAL_REPLIES, count=len(sent))
         reply = sent[0]
         if reply.has_error():
-            raise ValueError(f"client failed: {reply.error.reason}")
+            raise client_failed(reply)
         metrics, config = reply.content.get(METRICS), reply.content.get(CONFIG)
         if not isinstance(metrics, MetricRecord) or not isinstance(config, ConfigRecord):
-            raise ValueError("no metrics or config")
-        if config.get(ROUND) != round_:
-            raise ValueError(f"reply to round {config.get(ROUND)!r}")
+            raise RefusedError(RefusalCode.EVALUATION_RECORDS)
+        if (claimed := config.get(ROUND)) != round_:
+            raise RefusedError(RefusalCode.WRONG_ROUND, claimed=show(claimed), round=round_)
         tasks = metrics.get(TASKS)
         if type(tasks) is not int or tasks != self.tasks(client, round_):
-            raise ValueError(f"task count {tasks!r}")
+            raise RefusedError(RefusalCode.EVALUATION_TASKS, value=show(tasks))
         diverged = self._counts(metrics, tasks)
         sums = {name: self._numbers(metrics, f"{name}-sum") for name in self.names}
         squares = {name: self._numbers(metrics, f"{name}-squares") for name in self.names}
@@ -200,19 +202,19 @@ class EvaluationGate:
     def _counts(self, metrics: MetricRecord, tasks: int) -> list[int]:
         values = metrics.get(DIVERGED)
         if not isinstance(values, list) or len(values) != self.steps:
-            raise ValueError(f"'{DIVERGED}' is not a list of {self.steps}")
+            raise RefusedError(RefusalCode.EVALUATION_LIST, key=DIVERGED, count=self.steps)
         counts = [value for value in values if type(value) is int and 0 <= value <= tasks]
         if len(counts) != len(values):
-            raise ValueError(f"'{DIVERGED}' is not a list of counts up to {tasks}")
+            raise RefusedError(RefusalCode.EVALUATION_COUNTS, key=DIVERGED, most=tasks)
         return counts
 
     def _numbers(self, metrics: MetricRecord, key: str) -> list[float]:
         values = metrics.get(key)
         if not isinstance(values, list) or len(values) != self.steps:
-            raise ValueError(f"'{key}' is no list of {self.steps}")
+            raise RefusedError(RefusalCode.EVALUATION_LIST, key=key, count=self.steps)
         numbers = [float(value) for value in values]
         if not all(math.isfinite(number) for number in numbers):
-            raise ValueError(f"'{key}' is not finite")
+            raise RefusedError(RefusalCode.EVALUATION_NOT_FINITE, key=key)
         return numbers
 
 
@@ -220,11 +222,11 @@ def _require_possible(name: str, tasks: int, total: float, square: float) -> Non
     """Refuse sums that no values of so many tasks have, such as a loss of tasks that all diverged.
 
     Raises:
-        ValueError: If there are none.
+        RefusedError: If there are none.
     """
     most = tasks * (1 + _ROUNDING)
     # By Cauchy and Schwarz, the square of a sum of n numbers is at most n times that of their squares.
     if square < 0 or abs(total) > math.sqrt(square) * math.sqrt(most) + _TINY:
-        raise ValueError(f"'{name}-sum' and '{name}-squares' are not those of {tasks} values")
+        raise RefusedError(RefusalCode.EVALUATION_SQUARES, name=name, tasks=tasks)
     if name.endswith("accuracy") and not (0 <= total <= most and square <= most):
-        raise ValueError(f"'{name}-sum' is not that of {tasks} values from 0 to 1")
+        raise RefusedError(RefusalCode.EVALUATION_SUM, name=name, tasks=tasks)

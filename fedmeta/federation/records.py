@@ -1,13 +1,9 @@
 """What a round leaves behind: plain values that an observer may write down."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from fedmeta.federation.refusal import Outcome, Refusal
 from fedmeta.learning import Tensors
-
-Outcome = Literal["admitted", "quarantined", "late", "lost", "surplus"]
-"""What became of what a client was asked for: it was aggregated; it was refused; it came after the
-deadline; it never came; or it was not needed, as enough others had answered before."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,11 @@ class ClientRecord:
         tasks: Training tasks behind the reply; 0 if it was not admitted.
         norm: Euclidean norm of the pseudo-gradient; None if it could not be read.
         admitted: Whether the reply was aggregated.
-        reason: Why it was not; None if it was.
+        refusal: Why it was not; None if it was.
         loss: Query loss after adaptation as the client reports it; None if not admitted.
         accuracy: Query accuracy after adaptation; None if not admitted, and for regression.
         signed: Proof of who sent it; None if not admitted, and where replies are not signed.
         award: What it was worth; None if not admitted, and where nothing is paid.
-        outcome: What became of it.
     """
 
     round: int
@@ -61,12 +56,21 @@ class ClientRecord:
     tasks: int
     norm: float | None
     admitted: bool
-    reason: str | None
+    refusal: Refusal | None
     loss: float | None
     accuracy: float | None
     signed: SignedUpdate | None = None
     award: Award | None = None
-    outcome: Outcome = "admitted"
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was not admitted, in one line; None if it was."""
+        return self.refusal.reason if self.refusal else None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it."""
+        return self.refusal.code.outcome if self.refusal else "admitted"
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from fedmeta.errors import ConfigError, DivergedError
 from fedmeta.federation.aggregator import AggregationOptions, Aggregator
 from fedmeta.federation.client import ARRAYS
-from fedmeta.federation.gate import AdmissionGate, GateOptions, Quarantine, Update
+from fedmeta.federation.gate import AdmissionGate, GateOptions, Update
 from fedmeta.federation.optimizer import ServerOptions
 from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import ClientRecord, RoundRecord
+from fedmeta.federation.refusal import Refusal, RefusalCode
 from fedmeta.federation.scoring import Preview, Scorer
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
@@ -124,18 +125,18 @@ class RoundTally:
         self._records: list[ClientRecord] = []
         self._scored: list[Update] = []
         self._seen: dict[tuple[float, float], int] = {}
-        self._non_finite: list[Quarantine] = []
+        self._non_finite: list[tuple[int, Refusal]] = []
 
     def take(self, client: int, sent: Sequence[Message]) -> None:
         """Judge what one client sent, and aggregate it if it is sound."""
         self.bytes_up += sum(_array_bytes(message) for message in sent)
         if client not in self._awaited:
-            self._quarantine(Quarantine(client, "was not asked in this round"))
+            self._refuse(client, Refusal(RefusalCode.NOT_ASKED))
             return
         self._awaited.discard(client)
         verdict = self._refuse_copy(self.gate.check(client, self.round, sent))
-        if isinstance(verdict, Quarantine):
-            self._quarantine(verdict)
+        if isinstance(verdict, Refusal):
+            self._refuse(client, verdict)
         else:
             self._admit(verdict)
 
@@ -150,13 +151,13 @@ class RoundTally:
             DivergedError: If there were updates, and every one of them was non-finite.
         """
         for client in sorted(self._awaited):
-            self._quarantine(_missing(client, plan, receiver))
+            self._refuse(client, _missing(client, plan, receiver))
         self._records.sort(key=lambda record: record.client)
         if self._non_finite and len(self._non_finite) == len(self.cohort):
-            first = self._non_finite[0]
+            client, first = self._non_finite[0]
             raise DivergedError(
                 f"round {self.round} diverged: the update of every client was non-finite "
-                f"(client {first.client}: {first.reason}); {_advice(plan)}"
+                f"(client {client}: {first}); {_advice(plan)}"
             )
 
     def award(self, preview: Preview) -> None:
@@ -222,31 +223,30 @@ class RoundTally:
             )
         )
 
-    def _refuse_copy(self, verdict: Update | Quarantine) -> Update | Quarantine:
+    def _refuse_copy(self, verdict: Update | Refusal) -> Update | Refusal:
         # Nothing can be said of zeros: two clients that learned nothing did not copy each other.
-        if isinstance(verdict, Quarantine) or not verdict.norm:
+        if isinstance(verdict, Refusal) or not verdict.norm:
             return verdict
         first = self._seen.setdefault(verdict.fingerprint, verdict.client)
         if first == verdict.client:
             return verdict
-        return Quarantine(verdict.client, f"the same update as client {first}'s", verdict.norm)
+        return Refusal(RefusalCode.COPY, {"first": first, "norm": verdict.norm})
 
-    def _quarantine(self, verdict: Quarantine) -> None:
-        if verdict.non_finite:
-            self._non_finite.append(verdict)
-        client, norm, reason = verdict.client, verdict.norm, verdict.reason
+    def _refuse(self, client: int, refusal: Refusal) -> None:
+        if refusal.non_finite:
+            self._non_finite.append((client, refusal))
         self._records.append(
-            ClientRecord(self.round, client, 0, norm, False, reason, None, None, outcome=verdict.outcome)
+            ClientRecord(self.round, client, 0, refusal.norm, False, refusal, None, None)
         )
 
 
-def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Quarantine:
+def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Refusal:
     if receiver and client in receiver.surplus:
-        return Quarantine(client, f"not needed: {plan.cohort} answered before", outcome="surplus")
+        return Refusal(RefusalCode.SURPLUS, {"cohort": plan.cohort})
     arrival = receiver.arrival(client) if receiver else None
     if arrival is not None and arrival > plan.timeout:
-        return Quarantine(client, f"reply after {arrival:g} s, not {plan.timeout:g} s", outcome="late")
-    return Quarantine(client, f"no reply within {plan.timeout:g} s", outcome="lost")
+        return Refusal(RefusalCode.LATE, {"arrival": arrival, "timeout": plan.timeout})
+    return Refusal(RefusalCode.LOST, {"timeout": plan.timeout})
 
 
 def require_finite(state: Tensors, round_: int, plan: Plan) -> None:

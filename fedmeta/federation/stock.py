@@ -14,7 +14,6 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedmeta.federation.codec import CodecError
 from fedmeta.federation.failures import report
 from fedmeta.federation.flower import client_error
 from fedmeta.federation.learner import Learner
@@ -31,6 +30,10 @@ PROXIMAL = "proximal-mu"
 Arrays = dict[str, NDArray[Any]]
 
 
+class WrongStateError(ValueError):
+    """Arrays are not a state of the model; the message is one short reason."""
+
+
 def is_stock(message: Message) -> bool:
     """Return whether one of Flower's strategies asked, and not fedmeta's server."""
     if not message.has_content():
@@ -42,17 +45,17 @@ def read_arrays(record: ArrayRecord, template: Tensors) -> Arrays:
     """Read the tensors of a state in whatever precision they were sent: FedAdam sends float64.
 
     Raises:
-        CodecError: If keys or shapes are not those of `template`, or a value is not finite.
+        WrongStateError: If keys or shapes are not those of `template`, or a value is not finite.
     """
     if problem := sorted(record.keys() ^ template.keys()):
         what = "is missing" if problem[0] in template else "is not part of the model"
-        raise CodecError(f"'{problem[0]}' {what}")
+        raise WrongStateError(f"'{problem[0]}' {what}")
     arrays = {key: record[key].numpy() for key in template}
     for key, values in arrays.items():
         if values.shape != tuple(template[key].shape):
-            raise CodecError(f"'{key}' has shape {values.shape}, not {tuple(template[key].shape)}")
+            raise WrongStateError(f"'{key}' has shape {values.shape}, not {tuple(template[key].shape)}")
         if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-            raise CodecError(f"'{key}' holds values that are no finite numbers")
+            raise WrongStateError(f"'{key}' holds values that are no finite numbers")
     return arrays
 
 

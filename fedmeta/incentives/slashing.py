@@ -1,21 +1,7 @@
 """Slashing: decides which clients lose stake, and why."""
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
-
-NO_FAULT = (
-    "client failed: ",
-    "no reply within ",
-    "reply after ",
-    "not needed: ",
-    "was not asked ",
-    "the same update as ",
-    "NaN in ",
-    "Inf in ",
-)
-"""How reasons begin that may befall an honest client: its machine or the network broke or was slow,
-enough others had answered, it diverged, or somebody with a lower number copied it."""
 
 
 class Conduct:
@@ -30,19 +16,16 @@ class Conduct:
         self._refused: dict[int, int] = {}
         self._evidence: dict[int, Any] = {}
 
-    def look(self, row: Mapping[str, Any], line: bytes) -> tuple[int, bytes] | None:
-        """Look at a client's line of a finished round.
+    def blame(self, client: int, line: bytes) -> tuple[int, bytes] | None:
+        """Count a refusal that was the client's fault.
 
         Args:
-            row: A row of ``clients.jsonl``.
-            line: The bytes that it was read from.
+            client: The client.
+            line: The refusal as it stands in ``clients.jsonl``.
 
         Returns:
             The client, and the SHA-256 of all lines against it, if this is the one too many.
         """
-        if row["admitted"] or str(row["reason"]).startswith(NO_FAULT):
-            return None
-        client = row["client"]
         self._refused[client] = count = self._refused.get(client, 0) + 1
         if count > self.slash_after:
             return None

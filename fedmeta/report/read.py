@@ -5,14 +5,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmeta.comparison.status import COMPARE
+from fedmeta.comparison.record import COMPARE, problem_of_compare
 from fedmeta.config import Config
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import UsageError
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.files import MOST_INFO, MOST_JSON, one_line, parse_json, read_json, read_lines, reason
+from fedmeta.experiment.rows import (
+    CLIENTS,
+    METRICS,
+    TEST,
+    ClientRow,
+    LogFile,
+    MetricsRow,
+    Row,
+    TestedRow,
+    later_format,
+)
+from fedmeta.files import MOST_INFO, MOST_JSON, one_line, read_json, read_lines, reason
 from fedmeta.options import nearest
-from fedmeta.report.schema import problem_of_compare
 
 _TOO_LARGE = 1e300
 MOST_ROWS = 1_000_000
@@ -43,9 +53,9 @@ class RunFiles:
     problem: str | None
     config: Config | None
     info: dict[str, Any]
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    clients: list[dict[str, Any]] = field(default_factory=list)
-    test: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[MetricsRow] = field(default_factory=list)
+    clients: list[ClientRow] = field(default_factory=list)
+    test: list[TestedRow] = field(default_factory=list)
 
     @property
     def final(self) -> list[dict[str, Any]]:
@@ -123,20 +133,20 @@ def read_run(path: Path) -> RunFiles:
     Damage is no error: what can be read is returned, and `RunFiles.problem` says what cannot.
     """
     head = read_head(path)
-    metrics, bad_metrics = _rows(path / "metrics.jsonl", "round")
-    clients, bad_clients = _rows(path / "clients.jsonl", "client")
-    test, bad_test = (
-        _rows(path / "test.jsonl", "client") if (path / "test.jsonl").exists() else ([], None)
-    )
+    if later_format(head.info):
+        return head
+    metrics, bad_metrics = _rows(path, METRICS)
+    clients, bad_clients = _rows(path, CLIENTS)
+    test, bad_test = _rows(path, TEST) if (path / TEST.name).exists() else ([], None)
     problem = head.problem or bad_metrics or bad_clients or bad_test
     return RunFiles(
         path, head.name, head.status, problem, head.config, head.info, metrics, clients, test
     )
 
 
-def read_test(path: Path) -> list[dict[str, Any]]:
+def read_test(path: Path) -> list[TestedRow]:
     """Return the rows of a run's ``test.jsonl`` up to the first damaged one; empty if there is none."""
-    return _rows(path / "test.jsonl", "client")[0]
+    return _rows(path, TEST)[0]
 
 
 def read_compare(path: Path) -> CompareFiles:
@@ -174,15 +184,16 @@ def steps_of(value: object) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict) and number(row, "step") is not None]
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
 def _info(path: Path) -> tuple[dict[str, Any], str | None]:
     info, problem = _object(path / "run.json", MOST_INFO)
     if problem is None and not isinstance(info.get("status"), str):
         problem = "run.json: no status: it is half written, or of another version"
-    return info, problem
+    return info, problem or _later(info)
+
+
+def _later(info: Mapping[str, Any]) -> str | None:
+    why = later_format(info)
+    return f"run.json: {why}" if why else None
 
 
 def _object(path: Path, most: int = MOST_JSON) -> tuple[dict[str, Any], str | None]:
@@ -197,19 +208,17 @@ def _object(path: Path, most: int = MOST_JSON) -> tuple[dict[str, Any], str | No
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is damaged")
 
 
-def _rows(path: Path, key: str) -> tuple[list[dict[str, Any]], str | None]:
+def _rows(folder: Path, log: LogFile[Row]) -> tuple[list[Row], str | None]:
     """Return the rows before the first damaged line, and what is wrong with that one."""
-    rows: list[dict[str, Any]] = []
+    path = folder / log.name
+    rows: list[Row] = []
     size = 0
     try:
         for line in read_lines(path):
             size += len(line)
             if len(rows) == MOST_ROWS or size > _MOST_BYTES:
                 return rows, f"{path.name} is too long: its first {len(rows):,} lines are read"
-            row = parse_json(line)
-            if not isinstance(row, dict) or not _is_count(row.get(key)):
-                raise ValueError
-            rows.append(row)
+            rows.append(log.parse(line))
     except FileNotFoundError:
         return rows, f"{path.name} is missing"
     except OSError as error:

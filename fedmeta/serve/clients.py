@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmeta.experiment.client_totals import UNITS, kind_of
+from fedmeta.experiment.client_totals import UNITS
+from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.rows import CLIENTS, ClientRow, kind, later_format
 from fedmeta.report.read import number
 from fedmeta.report.sections.refusals import example
-from fedmeta.serve.log import Log, Row
+from fedmeta.serve.log import Log
 
 _LATEST = 200
 MOST_CLIENTS = 10_000
@@ -45,7 +47,7 @@ class _Tally:
     account: str | None = None
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def admit(self, row: Row) -> None:
+    def admit(self, row: ClientRow) -> None:
         self.admitted += 1
         self.tasks += int(number(row, "tasks") or 0)
         self.loss.add(number(row, "loss"))
@@ -63,20 +65,21 @@ class Clients:
     """
 
     def __init__(self, path: Path) -> None:
+        self._folder = RunFolder(path)
         self._restart()
-        self.log = Log(path / "clients.jsonl", "client", self._restart, self._add)
+        self.log = Log(path, CLIENTS, self._restart, self._add)
 
     def _restart(self) -> None:
         self._tallies: dict[int, _Tally] = {}
         self._kinds: Counter[str] = Counter()
-        self._examples: dict[str, Row] = {}
-        self._latest: deque[Row] = deque(maxlen=_LATEST)
+        self._examples: dict[str, ClientRow] = {}
+        self._latest: deque[ClientRow] = deque(maxlen=_LATEST)
         self._columns: set[str] = set()
         self._left_out = False
         self._others = _Tally()
         self._updates = 0
 
-    def _add(self, row: Row) -> None:
+    def _add(self, row: ClientRow) -> None:
         self._updates += 1
         tally = self._tallies.get(row["client"])
         if tally is None:
@@ -92,26 +95,28 @@ class Clients:
         if row.get("admitted") is True:
             tally.admit(row)
             return
-        kind = kind_of(row.get("reason"))
-        # A reason may quote what a client sent, so their number has no other bound.
-        kind = kind if kind in self._kinds or len(self._kinds) < _KINDS else _OTHER
-        tally.reasons[kind] += 1
-        self._kinds[kind] += 1
-        self._examples.setdefault(kind, row)
+        why = kind(row)
+        # A client names the type of the exception that it failed with: their number has no other bound.
+        why = why if why in self._kinds or len(self._kinds) < _KINDS else _OTHER
+        tally.reasons[why] += 1
+        self._kinds[why] += 1
+        self._examples.setdefault(why, row)
         self._latest.append(row)
 
     def view(self) -> dict[str, Any]:
         """Return the table of clients and the quarantine log, as of now."""
-        self.log.follow()
+        problem = later_format(self._folder.info)
+        if problem is None:
+            self.log.follow()
         return {
-            "problem": self.log.problem or self._too_many(),
+            "problem": problem or self.log.problem or self._too_many(),
             "columns": sorted(self._columns),
             "clients": [self._client(one, self._tallies[one]) for one in sorted(self._tallies)],
             "updates": self._updates,
             "refused": sum(self._kinds.values()),
             "reasons": [
-                {"reason": kind, "updates": n, "example": example(self._examples[kind])}
-                for kind, n in self._kinds.most_common()
+                {"reason": why, "updates": n, "example": example(self._examples[why])}
+                for why, n in self._kinds.most_common()
             ],
             "latest": [
                 {
@@ -140,5 +145,5 @@ class Clients:
             "score": tally.score.value,
             "tokens": tally.reward / UNITS,
             "account": tally.account,
-            "reasons": [{"reason": kind, "updates": n} for kind, n in tally.reasons.most_common(5)],
+            "reasons": [{"reason": why, "updates": n} for why, n in tally.reasons.most_common(5)],
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fedmeta.comparison.status import COMPARE
+from fedmeta.comparison.record import COMPARE
 from fedmeta.errors import UsageError
 from fedmeta.report.read import is_compare, is_run
 

@@ -3,26 +3,25 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Generic
 
-from fedmeta.files import MOST_LINE, open_file, parse_json, reason
-
-Row = dict[str, Any]
+from fedmeta.experiment.rows import METRICS, LogFile, MetricsRow, Row
+from fedmeta.files import MOST_LINE, open_file, reason
 
 _CHECKED = 256
 _CHUNK = 1 << 20
 _TAIL = 1 << 16
 
 
-class Log:
+class Log(Generic[Row]):
     """Follows a file of JSON lines.
 
     A last line without its end is left for later. A file that was cut back, as a resume does, or that
     another one took the place of, is read from its start again.
 
     Args:
-        path: The file.
-        key: Whole number that every row has.
+        folder: Where it is.
+        kind: What its rows are.
         restart: Called before the file is read from its start.
         add: Called with each row.
 
@@ -32,12 +31,12 @@ class Log:
     """
 
     def __init__(
-        self, path: Path, key: str, restart: Callable[[], None], add: Callable[[Row], None]
+        self, folder: Path, kind: LogFile[Row], restart: Callable[[], None], add: Callable[[Row], None]
     ) -> None:
-        self._path = path
-        self._key = key
+        self._path = folder / kind.name
+        self._kind: LogFile[Row] = kind
         self._restart = restart
-        self._add = add
+        self._add: Callable[[Row], None] = add
         self._offset = 0
         self._file = -1
         self._lines = 0
@@ -81,7 +80,7 @@ class Log:
                     self._take(line)
 
     def _take(self, line: bytes) -> None:
-        row = _row(line, self._key)
+        row = _row(line, self._kind)
         if row is None:
             self.problem = f"{self._path.name}: line {self._lines + 1} is damaged"
             return
@@ -91,8 +90,9 @@ class Log:
         self._add(row)
 
 
-def last_row(path: Path) -> tuple[Row | None, str | None]:
-    """Return the last whole row of a log of rounds and what is wrong with it; only its end is read."""
+def last_round(folder: Path) -> tuple[MetricsRow | None, str | None]:
+    """Return the last whole row of ``metrics.jsonl`` and what is wrong with it; only its end is read."""
+    path = folder / METRICS.name
     try:
         with open_file(path) as file:
             size = file.seek(0, 2)
@@ -102,14 +102,13 @@ def last_row(path: Path) -> tuple[Row | None, str | None]:
         return None, f"{path.name} is missing"
     except OSError as error:
         return None, f"{path.name}: {reason(error)}"
-    row = _row(lines[-1], "round") if lines else None
+    row = _row(lines[-1], METRICS) if lines else None
     damaged = row is None and (lines or size > _TAIL)
     return row, f"{path.name}: its last line is damaged" if damaged else None
 
 
-def _row(line: bytes, key: str) -> Row | None:
+def _row(line: bytes, kind: LogFile[Row]) -> Row | None:
     try:
-        row = parse_json(line)
+        return kind.parse(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and isinstance(row.get(key), int) else None

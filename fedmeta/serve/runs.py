@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedmeta.config import to_toml
+from fedmeta.experiment.rows import METRICS, MetricsRow, later_format
 from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.measured import results_table
 from fedmeta.report.page import Section
@@ -17,7 +18,7 @@ from fedmeta.report.sections.run import facts_of, headline
 from fedmeta.report.tables import Table, shown, table_of
 from fedmeta.serve.clients import Clients
 from fedmeta.serve.index import Entry
-from fedmeta.serve.log import Log, Row
+from fedmeta.serve.log import Log
 from fedmeta.serve.summary import summary
 
 POINTS = 1200
@@ -34,18 +35,20 @@ class OpenRun:
 
     def __init__(self, entry: Entry) -> None:
         self._lock = threading.Lock()
-        self.rows: list[Row] = []
-        self.metrics = Log(entry.path / "metrics.jsonl", "round", self.rows.clear, self.rows.append)
+        self.rows: list[MetricsRow] = []
+        self.metrics = Log(entry.path, METRICS, self.rows.clear, self.rows.append)
         self._clients = Clients(entry.path)
 
     def files(self, entry: Entry) -> RunFiles:
         """Return the run's heads and rounds as of now; its other logs are left out."""
         head = read_head(entry.path)
+        if later_format(head.info):
+            return head
         with self._lock:
             self.metrics.follow()
             return replace(head, metrics=list(self.rows), problem=head.problem or self.metrics.problem)
 
-    def clients(self) -> Row:
+    def clients(self) -> dict[str, Any]:
         """Return the table of clients as of now; see `Clients.view`."""
         with self._lock:
             return self._clients.view()

@@ -7,7 +7,7 @@ from fedmeta.files import one_line
 from fedmeta.report.measured import unit
 from fedmeta.report.read import RunFiles, number, read_compare, read_head
 from fedmeta.serve.index import Entry, Stamp
-from fedmeta.serve.log import last_row
+from fedmeta.serve.log import last_round
 
 Row = dict[str, Any]
 
@@ -63,7 +63,7 @@ def _row(entry: Entry, status: str, problem: str | None) -> Row:
 
 def _run(entry: Entry) -> Row:
     head = read_head(entry.path)
-    last, bad_log = last_row(entry.path / "metrics.jsonl")
+    last, bad_log = last_round(entry.path)
     config, last = head.config, last or {}
     problem = head.problem or bad_log or _text(head.info.get("error"))
     return _row(entry, status_of(head), problem) | {

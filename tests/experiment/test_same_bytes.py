@@ -118,7 +118,10 @@ SPECIAL: dict[str, Callable[[Path], dict[str, str]]] = {"resumed": resumed, "com
 
 
 def digests(path: Path) -> dict[str, str]:
-    """Return digests of what a run computed, as its typed readers return it, times aside."""
+    """Return digests of what a run computed, as its typed readers return it, times aside.
+
+    The codes of refusals are newer than what is recorded, which has their sentences.
+    """
     from safetensors.torch import load_file
 
     from fedmeta import RunFolder
@@ -132,7 +135,9 @@ def digests(path: Path) -> dict[str, str]:
     return {
         "state": state.hexdigest(),
         "metrics": of_values(folder.metrics()),
-        "clients": of_values(folder.clients()),
+        "clients": of_values(
+            [{k: v for k, v in row.items() if k != "code"} for row in folder.clients()]
+        ),
         "test": of_values(folder.test()),
     }
 

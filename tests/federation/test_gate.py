@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fedmeta.federation import AdmissionGate, GateOptions
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server, stamp
-from fedmeta.federation.gate import Quarantine, Update
+from fedmeta.federation.gate import Update
+from fedmeta.federation.refusal import Refusal, RefusalCode
 
 CLIENT, ROUND = 3, 8
 CODEC = Codec({"w": torch.zeros(2, 2), "b": torch.zeros(1)})
@@ -45,7 +46,7 @@ def reply(body: RecordDict | Error) -> Message:
         return Message(body, reply_to=request)
 
 
-def judge(spoil: Spoil | None = None, **options: float) -> Update | Quarantine:
+def judge(spoil: Spoil | None = None, **options: float) -> Update | Refusal:
     body = content()
     if spoil:
         spoil(body)
@@ -69,50 +70,121 @@ def declared_only(body: RecordDict) -> None:
     body["arrays"]["w"] = Array("float32", (2, 2), "numpy.ndarray", Array(np.zeros(4, np.float32)).data)
 
 
-CASES: list[tuple[str, Spoil, str]] = [
-    ("nan", array(float32([1, math.nan], [0, 0])), "NaN in 'w'"),
-    ("inf", array(float32([1, 0], [-math.inf, 0])), "Inf in 'w'"),
-    ("nan in the last tensor", array(float32([math.nan])[0], "b"), "NaN in 'b'"),
-    ("declared shape", array(np.zeros((4, 1), np.float32)), "'w' has shape (4, 1), not (2, 2)"),
-    ("actual shape", declared_only, "'w' holds shape (4,), not (2, 2) as declared"),
-    ("dtype", array(np.zeros((2, 2))), "'w' has dtype float64, not float32"),
-    ("missing key", lambda b: b["arrays"].pop("b"), "'b' is missing"),
-    ("extra key", array([1.0], "c"), "unexpected key 'c'"),
-    ("huge norm", array(float32([1e4, 0], [0, 0])), "norm 1e+04 exceeds max_norm 1000"),
+CASES: list[tuple[str, str, Spoil, str]] = [
+    ("nan", "nan", array(float32([1, math.nan], [0, 0])), "NaN in 'w'"),
+    ("inf", "infinite", array(float32([1, 0], [-math.inf, 0])), "Inf in 'w'"),
+    ("nan in the last tensor", "nan", array(float32([math.nan])[0], "b"), "NaN in 'b'"),
+    (
+        "declared shape",
+        "wrong_shape",
+        array(np.zeros((4, 1), np.float32)),
+        "'w' has shape (4, 1), not (2, 2)",
+    ),
+    ("actual shape", "held_shape", declared_only, "'w' holds shape (4,), not (2, 2) as declared"),
+    ("dtype", "wrong_dtype", array(np.zeros((2, 2))), "'w' has dtype float64, not float32"),
+    ("missing key", "missing_key", lambda b: b["arrays"].pop("b"), "'b' is missing"),
+    ("extra key", "extra_key", array([1.0], "c"), "unexpected key 'c'"),
+    ("huge norm", "norm", array(float32([1e4, 0], [0, 0])), "norm 1e+04 exceeds max_norm 1000"),
     (
         "norm beyond float32",
+        "norm",
         array(float32([3e38, 3e38], [0, 0])),
         "norm 4.243e+38 exceeds max_norm 1000",
     ),
     (
         "undecodable",
+        "undecodable",
         put("arrays", "w", Array("float32", (2, 2), "numpy.ndarray", b"?")),
         "'w' cannot be decoded",
     ),
-    ("no array at all", put("arrays", "w", "text"), "unreadable reply (AttributeError)"),
-    ("tasks 0", put("metrics", "num-tasks", 0), "task count 0 is not within 1 and 4"),
-    ("tasks -1", put("metrics", "num-tasks", -1), "task count -1 is not within 1 and 4"),
-    ("tasks 5", put("metrics", "num-tasks", 5), "task count 5 is not within 1 and 4"),
-    ("tasks NaN", put("metrics", "num-tasks", math.nan), "task count nan is no whole number"),
-    ("tasks 1e9", put("metrics", "num-tasks", 1e9), "task count 1000000000.0 is no whole number"),
-    ("tasks 10**9", put("metrics", "num-tasks", 10**9), "task count 1000000000 is not within 1 and 4"),
-    ("tasks bool", put("metrics", "num-tasks", True), "task count True is no whole number"),
-    ("no tasks", lambda b: b["metrics"].pop("num-tasks"), "metric 'num-tasks' is missing"),
-    ("loss NaN", put("metrics", "loss", math.nan), "metric 'loss' is nan"),
-    ("no loss", lambda b: b["metrics"].pop("loss"), "metric 'loss' is None, not a number"),
-    ("accuracy 7", put("metrics", "accuracy", 7.0), "metric 'accuracy' is 7, not within 0 and 1"),
-    ("extra metric", put("metrics", "secret", 1.0), "unexpected metric 'secret'"),
-    ("wrong round", put("config", "round", ROUND - 1), "reply to round 7, not 8"),
-    ("round as bool", put("config", "round", True), "reply to round True, not 8"),
-    ("no round", lambda b: b["config"].pop("round"), "reply to round None, not 8"),
-    ("no arrays", lambda b: b.pop("arrays"), "'arrays' is missing or no ArrayRecord"),
+    ("no array at all", "unreadable", put("arrays", "w", "text"), "unreadable reply (AttributeError)"),
+    ("tasks 0", "task_count", put("metrics", "num-tasks", 0), "task count 0 is not within 1 and 4"),
+    ("tasks -1", "task_count", put("metrics", "num-tasks", -1), "task count -1 is not within 1 and 4"),
+    ("tasks 5", "task_count", put("metrics", "num-tasks", 5), "task count 5 is not within 1 and 4"),
+    (
+        "tasks NaN",
+        "task_count_type",
+        put("metrics", "num-tasks", math.nan),
+        "task count nan is no whole number",
+    ),
+    (
+        "tasks 1e9",
+        "task_count_type",
+        put("metrics", "num-tasks", 1e9),
+        "task count 1000000000.0 is no whole number",
+    ),
+    (
+        "tasks 10**9",
+        "task_count",
+        put("metrics", "num-tasks", 10**9),
+        "task count 1000000000 is not within 1 and 4",
+    ),
+    (
+        "tasks bool",
+        "task_count_type",
+        put("metrics", "num-tasks", True),
+        "task count True is no whole number",
+    ),
+    (
+        "no tasks",
+        "no_task_count",
+        lambda b: b["metrics"].pop("num-tasks"),
+        "metric 'num-tasks' is missing",
+    ),
+    ("loss NaN", "metric_not_finite", put("metrics", "loss", math.nan), "metric 'loss' is nan"),
+    (
+        "no loss",
+        "metric_type",
+        lambda b: b["metrics"].pop("loss"),
+        "metric 'loss' is None, not a number",
+    ),
+    (
+        "accuracy 7",
+        "metric_range",
+        put("metrics", "accuracy", 7.0),
+        "metric 'accuracy' is 7, not within 0 and 1",
+    ),
+    ("extra metric", "extra_metric", put("metrics", "secret", 1.0), "unexpected metric 'secret'"),
+    ("wrong round", "wrong_round", put("config", "round", ROUND - 1), "reply to round 7, not 8"),
+    ("round as bool", "wrong_round", put("config", "round", True), "reply to round True, not 8"),
+    ("no round", "wrong_round", lambda b: b["config"].pop("round"), "reply to round None, not 8"),
+    ("no arrays", "missing_record", lambda b: b.pop("arrays"), "'arrays' is missing or no ArrayRecord"),
     (
         "arrays of another kind",
+        "missing_record",
         lambda b: b.update(arrays=ConfigRecord()),
         "'arrays' is missing or no ArrayRecord",
     ),
-    ("extra record", lambda b: b.update(more=ConfigRecord()), "unexpected record 'more'"),
-    ("empty", lambda b: b.clear(), "'arrays' is missing or no ArrayRecord"),
+    (
+        "extra record",
+        "extra_record",
+        lambda b: b.update(more=ConfigRecord()),
+        "unexpected record 'more'",
+    ),
+    (
+        "pickled",
+        "serialization",
+        put("arrays", "w", Array("float32", (2, 2), "pickle", b"?")),
+        "'w' is serialized as 'pickle', not 'numpy.ndarray'",
+    ),
+    (
+        "declared dtype",
+        "held_dtype",
+        put(
+            "arrays",
+            "w",
+            Array("float32", (2, 2), "numpy.ndarray", Array(np.zeros((2, 2), np.int8)).data),
+        ),
+        "'w' holds dtype int8, not float32 as declared",
+    ),
+    (
+        "a byte short",
+        "wrong_length",
+        put("arrays", "w", Array("float32", (2, 2), "numpy.ndarray", Array(VALUES["w"]).data[:-1])),
+        "'w' is 143 bytes long, not 144",
+    ),
+    ("extra config", "extra_config", put("config", "note", "hello"), "unexpected config 'note'"),
+    ("empty", "missing_record", lambda b: b.clear(), "'arrays' is missing or no ArrayRecord"),
 ]
 
 
@@ -126,41 +198,51 @@ def test_a_sound_reply_is_admitted_with_its_exact_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("code", "spoil", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_a_spoilt_reply_is_quarantined_with_its_reason(spoil: Spoil, reason: str) -> None:
+def test_a_spoilt_reply_is_refused_with_its_code_and_reason(
+    code: str, spoil: Spoil, reason: str
+) -> None:
     verdict = judge(spoil)
-    assert isinstance(verdict, Quarantine)
-    assert (verdict.client, verdict.reason) == (CLIENT, reason)
+    assert isinstance(verdict, Refusal)
+    assert verdict.code == code
+    assert str(verdict) == verdict.reason == reason
 
 
 def test_only_nan_and_inf_count_as_non_finite() -> None:
-    signs = {name for name, spoil, _ in CASES if getattr(judge(spoil), "non_finite", False)}
+    signs = {name for name, _, spoil, _ in CASES if getattr(judge(spoil), "non_finite", False)}
     assert signs == {"nan", "inf", "nan in the last tensor", "loss NaN"}
 
 
 def test_of_two_replies_neither_counts() -> None:
     verdict = gate().check(CLIENT, ROUND, [reply(content()), reply(content())])
-    assert verdict == Quarantine(CLIENT, "2 replies in one round, none counts")
+    assert verdict == Refusal(RefusalCode.SEVERAL_REPLIES, {"count": 2})
+    assert str(verdict) == "2 replies in one round, none counts"
 
 
 def test_an_error_reply_is_quarantined_with_its_first_line() -> None:
     failed = reply(Error(2, "ValueError: no disk\nTraceback ..."))
-    assert gate().check(CLIENT, ROUND, [failed]) == Quarantine(
-        CLIENT, "client failed: ValueError: no disk"
-    )
+    refusal = gate().check(CLIENT, ROUND, [failed])
+    assert refusal == Refusal(RefusalCode.CLIENT_ERROR, {"line": "ValueError: no disk"})
+    assert str(refusal) == "client failed: ValueError: no disk"
+
+
+def test_of_a_long_line_of_a_client_240_characters_are_kept() -> None:
+    failed = reply(Error(2, "ValueError: " + "x" * 999))
+    said = str(gate().check(CLIENT, ROUND, [failed]))
+    assert said == "client failed: ValueError: " + "x" * (240 - len("client failed: ValueError: "))
 
 
 def test_a_message_without_content_or_error_is_quarantined() -> None:
     hollow = reply(content())
     hollow.__dict__["_content"] = None
-    assert gate().check(CLIENT, ROUND, [hollow]) == Quarantine(CLIENT, "reply without content")
+    assert gate().check(CLIENT, ROUND, [hollow]) == Refusal(RefusalCode.NO_CONTENT)
 
 
 def test_bounds_come_from_the_options() -> None:
     assert isinstance(judge(array(float32([1e4, 0], [0, 0])), max_norm=1e5), Update)
     assert isinstance(judge(put("metrics", "num-tasks", 9), max_tasks=9), Update)
-    assert isinstance(judge(max_norm=7.0), Quarantine)
+    assert isinstance(judge(max_norm=7.0), Refusal)
 
 
 ANYTHING = st.one_of(
@@ -179,6 +261,6 @@ ANYTHING = st.one_of(
 def test_whatever_stands_in_a_record_nothing_raises(record: str, data: st.DataObject) -> None:
     key = data.draw(st.sampled_from([*content()[record], "other"]))
     verdict = judge(put(record, key, data.draw(ANYTHING)))
-    if isinstance(verdict, Quarantine):
+    if isinstance(verdict, Refusal):
         assert verdict.reason
         assert "\n" not in verdict.reason

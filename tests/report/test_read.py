@@ -135,7 +135,7 @@ def test_a_comparison_is_read(comparison: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"version": 2}, "compare.json: version: "),
+        ({"version": 2}, "compare.json: it is of version 2, written by fedmeta "),
         ({"kind": "bench"}, "compare.json: kind: "),
         ({"arms": [{"name": "x"}]}, "compare.json: arms.0.status: "),
         ({"measure": "speed"}, "compare.json: measure: "),

@@ -7,6 +7,7 @@ from statistics import mean
 import pytest
 
 from fedmeta.experiment.client_totals import participants
+from fedmeta.experiment.folder import RunFolder
 from fedmeta.serve.clients import Clients
 from tests.serve.serving import rows
 
@@ -33,7 +34,7 @@ def test_the_table_is_what_the_file_says(gallery: Path) -> None:
         admitted = [row for row in mine if row["admitted"]]
         assert (one["asked"], one["admitted"]) == (len(mine), len(admitted))
         assert one["loss"] == pytest.approx(mean(row["loss"] for row in admitted)) if admitted else True
-    earned = {one.client: one.earned / 1e6 for one in participants(log)}
+    earned = {one.client: one.earned / 1e6 for one in participants(RunFolder(run).clients())}
     assert {client: one["tokens"] for client, one in found.items()} == earned
 
 
@@ -68,7 +69,7 @@ def test_more_rows_are_added_and_a_log_that_was_cut_back_is_counted_anew(tmp_pat
 
 
 def test_reasons_that_a_client_makes_up_do_not_fill_the_memory(tmp_path: Path) -> None:
-    made_up = [entry(1, reason=f"made up by {chr(97 + n % 26) * (n // 26 + 1)}") for n in range(500)]
+    made_up = [entry(1, reason=f"client failed: MadeUp{n}: x") for n in range(500)]
     write(tmp_path, *made_up)
     view = Clients(tmp_path).view()
     assert len(view["reasons"]) == 101

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.serve.log import Log, last_row
+from fedmeta.experiment.rows import METRICS
+from fedmeta.serve.log import Log, last_round
 
 
 class Follower:
     def __init__(self, path: Path) -> None:
         self.rounds: list[int] = []
-        self.log = Log(path, "round", self.rounds.clear, lambda row: self.rounds.append(row["round"]))
+        self.log = Log(
+            path.parent, METRICS, self.rounds.clear, lambda row: self.rounds.append(row["round"])
+        )
 
     def now(self) -> list[int]:
         self.log.follow()
@@ -104,7 +107,7 @@ def test_a_log_that_is_missing_says_so_and_may_come_later(tmp_path: Path) -> Non
 
 def test_the_last_row_is_found_at_the_end_of_a_long_log(path: Path) -> None:
     path.write_text("".join(line(r, pad="x" * 900) for r in range(1, 2001)) + '{"round": 20')
-    assert last_row(path) == ({"round": 2000, "pad": "x" * 900}, None)
+    assert last_round(path.parent) == ({"round": 2000, "pad": "x" * 900}, None)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +116,4 @@ def test_the_last_row_is_found_at_the_end_of_a_long_log(path: Path) -> None:
 )
 def test_a_log_without_a_last_row(path: Path, text: str, problem: str | None) -> None:
     path.write_text(text)
-    assert last_row(path) == (None, problem)
+    assert last_round(path.parent) == (None, problem)

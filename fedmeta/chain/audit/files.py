@@ -15,8 +15,19 @@ from safetensors.numpy import load
 
 from fedmeta.chain.audit.findings import DisagreementError
 from fedmeta.errors import UsageError
-from fedmeta.files import MOST_INFO, MOST_TENSORS, parse_json, read_file, read_json, read_lines, reason
+from fedmeta.files import (
+    MOST_INFO,
+    MOST_TENSORS,
+    one_line,
+    parse_json,
+    read_file,
+    read_json,
+    read_lines,
+    reason,
+)
 
+_FORMAT = 2
+"""Of the logs; what an audit looks at is the same in all formats up to this one."""
 _CHECKPOINT = re.compile(r"round-(\d+)\.safetensors")
 
 
@@ -47,7 +58,7 @@ class RunFiles:
         folder: The run's folder.
 
     Raises:
-        UsageError: If it is no run's folder.
+        UsageError: If it is no run's folder, or its logs are of a later format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,6 +67,13 @@ class RunFiles:
             self.info: Mapping[str, Any] = read_json(folder / "run.json", MOST_INFO)
         except (OSError, ValueError):
             raise UsageError(f"no run folder at '{folder}'") from None
+        found, versions = (self.info.get(key) for key in ("format", "versions"))
+        if type(found) is int and found > _FORMAT:
+            wrote = one_line(versions.get("fedmeta") if isinstance(versions, dict) else "?", 40)
+            raise UsageError(
+                f"{folder}: its logs are of format {found}, written by fedmeta {wrote}: audit them with "
+                "that version"
+            )
 
     @property
     def run(self) -> bytes:

@@ -85,7 +85,7 @@ def _plain(value: object) -> object:
 
 
 def _comparisons(parent: Path) -> list[dict[str, Any]]:
-    from fedmeta.comparison.status import COMPARE
+    from fedmeta.comparison.record import COMPARE
     from fedmeta.report.read import read_compare
 
     rows = []

@@ -24,6 +24,7 @@ from fedmeta.experiment.learned.adapted import (
     to_targets,
     write_file,
 )
+from fedmeta.experiment.rows import MetricsRow
 from fedmeta.federation import Snapshot
 from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
 from fedmeta.learning.export import Network, Plain, to_plain
@@ -89,7 +90,7 @@ class Learned:
         return final if isinstance(final, list) else []
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[MetricsRow]:
         """The rows of ``metrics.jsonl``, one a round."""
         return self.folder.metrics()
 

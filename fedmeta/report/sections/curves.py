@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fedmeta.experiment.rows import MetricsRow
 from fedmeta.report.charts import BOUNDS, Chart, Series, Values
 from fedmeta.report.measured import banded, unit
 from fedmeta.report.read import RunFiles, number, steps_of
@@ -71,13 +72,13 @@ def main_measure(run: RunFiles) -> str:
     return "accuracy" if known else "loss"
 
 
-def sent_bytes(metrics: Iterable[Row]) -> list[float]:
+def sent_bytes(metrics: Iterable[MetricsRow]) -> list[float]:
     """Return the bytes that were sent up to each round, to and from the clients."""
     both = ((number(row, "bytes_down") or 0) + (number(row, "bytes_up") or 0) for row in metrics)
     return list(accumulate(both))
 
 
-def looks(metrics: Iterable[Row], field: str) -> list[tuple[int, Row]]:
+def looks(metrics: Iterable[MetricsRow], field: str) -> list[tuple[int, Row]]:
     """Return (round, result) of each look at held-out clients, at its last adaptation step.
 
     Args:
@@ -192,6 +193,6 @@ def _adaptation(final: Sequence[Row], measure: str) -> Chart:
     )
 
 
-def _spans_decades(metrics: Iterable[Row]) -> bool:
+def _spans_decades(metrics: Iterable[MetricsRow]) -> bool:
     known = [value for row in metrics for value in [number(row, "loss")] if value]
     return bool(known) and min(known) > 0 and max(known) > 100 * min(known)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedmeta.config import Config
 from fedmeta.experiment.client_totals import UNITS, participants
+from fedmeta.experiment.rows import ClientRow
 from fedmeta.report.charts import Chart, Heatmap, Series
 from fedmeta.report.page import Figure
 from fedmeta.report.read import RunFiles, number
@@ -17,18 +18,18 @@ _NAMED = 4
 _GREY = 6
 
 
-def paid_rows(run: RunFiles) -> list[dict[str, Any]]:
+def paid_rows(run: RunFiles) -> list[ClientRow]:
     """Return the rows of ``clients.jsonl`` that say what was paid; empty where nothing is."""
     return [_clean(row) for row in run.clients if ("reward" in row or "score" in row) and _is_whole(row)]
 
 
-def _clean(row: dict[str, Any]) -> dict[str, Any]:
+def _clean(row: ClientRow) -> ClientRow:
     reward = number(row, "reward")
-    return row | {
-        "score": number(row, "score"),
-        "reward": None if reward is None else int(reward),
-        "reason": str(row.get("reason")),
-    }
+    clean = row.copy()
+    clean["score"] = number(row, "score")
+    clean["reward"] = None if reward is None else int(reward)
+    clean["reason"] = str(row.get("reason"))
+    return clean
 
 
 def _is_whole(row: Mapping[str, Any]) -> bool:
@@ -36,7 +37,7 @@ def _is_whole(row: Mapping[str, Any]) -> bool:
     return known and isinstance(row.get("admitted"), bool)
 
 
-def earnings_table(rows: Sequence[dict[str, Any]], config: Config | None) -> Table:
+def earnings_table(rows: Sequence[ClientRow], config: Config | None) -> Table:
     """Return who contributed and earned how much; those who earned most come first."""
     kinds = kinds_of(config)
     found: list[list[Cell]] = []
@@ -78,7 +79,7 @@ def kinds_of(config: Config | None) -> dict[int, str]:
     return found
 
 
-def rounds_table(rows: Sequence[dict[str, Any]]) -> Table:
+def rounds_table(rows: Sequence[ClientRow]) -> Table:
     """Return every client's tasks, score and reward in every round, for the CSV file."""
     columns = ["round", "client", "admitted", "tasks", "score", "reward_tokens"]
     values: list[list[Cell]] = [
@@ -100,7 +101,7 @@ def _tokens(row: Mapping[str, Any]) -> float | None:
     return None if units is None else units / UNITS
 
 
-def payment_figures(rows: Sequence[dict[str, Any]], config: Config | None) -> list[Figure]:
+def payment_figures(rows: Sequence[ClientRow], config: Config | None) -> list[Figure]:
     """Return rewards by client over the rounds, and scores by client and round."""
     figures: list[Figure] = []
     chart = _earned(rows, kinds_of(config))
@@ -116,7 +117,7 @@ def _name(client: int, kinds: Mapping[int, str]) -> str:
     return f"client {client}, {kinds[client]}" if kinds.get(client) else f"client {client}"
 
 
-def _earned(rows: Sequence[dict[str, Any]], kinds: Mapping[int, str]) -> Chart:
+def _earned(rows: Sequence[ClientRow], kinds: Mapping[int, str]) -> Chart:
     """Draw tokens so far; of many clients those who earn most and least have names and colours."""
     paid: dict[int, dict[int, float]] = {}
     for row in rows:
@@ -149,7 +150,7 @@ def _earned(rows: Sequence[dict[str, Any]], kinds: Mapping[int, str]) -> Chart:
     return replace(chart, series=[*others, *front], note="" if few else note)
 
 
-def _scores(rows: Sequence[dict[str, Any]], kinds: Mapping[int, str]) -> Heatmap | None:
+def _scores(rows: Sequence[ClientRow], kinds: Mapping[int, str]) -> Heatmap | None:
     scored = [(row["round"], row["client"], number(row, "score")) for row in rows]
     known = {value for _, _, value in scored if value is not None}
     if len(known) < 2:

@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from fedmeta.experiment.client_totals import kind_of
+from fedmeta.experiment.rows import ClientRow, kind
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.tables import Cell, Table
 
@@ -12,16 +11,16 @@ _BINS = 60
 _DRAWN = len(PALETTE)
 
 
-Refused = Mapping[str, Sequence[dict[str, Any]]]
+Refused = Mapping[str, Sequence[ClientRow]]
 """The rows of ``clients.jsonl`` whose update was not admitted, by the kind of their reason."""
 
 
-def refused(clients: Sequence[dict[str, Any]]) -> Refused:
+def refused(clients: Sequence[ClientRow]) -> Refused:
     """Return the rows whose update was not admitted; a log of a million rows is gone through once."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[str, list[ClientRow]] = defaultdict(list)
     for row in clients:
         if row.get("admitted") is False and isinstance(row.get("round"), int):
-            found[kind_of(row.get("reason"))].append(row)
+            found[kind(row)].append(row)
     return found
 
 
@@ -41,7 +40,7 @@ def reasons_table(found: Refused) -> Table:
     return Table("quarantine-reasons", "Refused updates by reason", columns, rows, shown=15)
 
 
-def example(row: Mapping[str, Any]) -> str:
+def example(row: ClientRow) -> str:
     """Return a reason with its values, and whose it is."""
     said = row.get("reason") or "no reason given"
     return f"{said} (client {row['client']}, round {row.get('round', '?')})"
@@ -63,7 +62,7 @@ def clients_table(found: Refused) -> Table:
     return Table("quarantine-clients", "Refused updates by client", columns, rows, shown=15)
 
 
-def chart(clients: Sequence[dict[str, Any]], found: Refused) -> list[Chart]:
+def chart(clients: Sequence[ClientRow], found: Refused) -> list[Chart]:
     """Return how many updates were refused over the rounds, by reason."""
     if not found:
         return []
@@ -89,7 +88,7 @@ def chart(clients: Sequence[dict[str, Any]], found: Refused) -> list[Chart]:
     ]
 
 
-def _counts(rows: Sequence[dict[str, Any]], width: int, bins: int) -> list[int]:
+def _counts(rows: Sequence[ClientRow], width: int, bins: int) -> list[int]:
     """Return how many rows are of each `width` rounds."""
     counts = [0] * bins
     for row in rows:

@@ -1,6 +1,6 @@
 """The sections of one run's report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -113,7 +113,7 @@ def _learning(run: RunFiles) -> Section | None:
     )
 
 
-def _metrics_table(metrics: Sequence[dict[str, Any]]) -> Table:
+def _metrics_table(metrics: Sequence[Mapping[str, Any]]) -> Table:
     """Return all numbers of ``metrics.jsonl`` by round, for the CSV file."""
     names = list(
         dict.fromkeys(key for row in metrics for key in row if not isinstance(row[key], list | dict))

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
 
+from fedmeta.experiment.rows import TestedRow
 from fedmeta.report.charts import BOUNDS, Chart, Series
 from fedmeta.report.measured import banded, interval_over_tasks, step_names
 from fedmeta.report.read import RunFiles, number, steps_of
@@ -63,7 +63,7 @@ def spread(values: Sequence[float], measure: str) -> Spread:
     )
 
 
-def by_client(test: Sequence[dict[str, Any]], measure: str, step: int) -> dict[int, float]:
+def by_client(test: Sequence[TestedRow], measure: str, step: int) -> dict[int, float]:
     """Return each test client's result at an adaptation step, from the rows of ``test.jsonl``.
 
     The loss of a client with a task that diverged is infinite.
@@ -79,12 +79,12 @@ def by_client(test: Sequence[dict[str, Any]], measure: str, step: int) -> dict[i
     return found
 
 
-def steps_in(test: Sequence[dict[str, Any]]) -> list[int]:
+def steps_in(test: Sequence[TestedRow]) -> list[int]:
     """Return the adaptation steps that ``test.jsonl`` has results of."""
     return sorted({int(at["step"]) for row in test for at in steps_of(row.get("steps"))})
 
 
-def spread_table(test: Sequence[dict[str, Any]], measure: str) -> Table:
+def spread_table(test: Sequence[TestedRow], measure: str) -> Table:
     """Return the spread over test clients by adaptation step."""
     rows: list[list[Cell]] = []
     for step in steps_in(test):
@@ -106,7 +106,7 @@ FAIRNESS = (
 )
 
 
-def clients_table(test: Sequence[dict[str, Any]], measure: str) -> Table:
+def clients_table(test: Sequence[TestedRow], measure: str) -> Table:
     """Return each test client's results by adaptation step."""
     steps = steps_in(test)
     rows: list[list[Cell]] = []
@@ -147,7 +147,7 @@ def spread_charts(run: RunFiles, measure: str) -> list[Chart]:
 
 
 def _points(
-    test: Sequence[dict[str, Any]], measure: str, step: int, order: Sequence[int], colour: int
+    test: Sequence[TestedRow], measure: str, step: int, order: Sequence[int], colour: int
 ) -> Series:
     rows = {
         int(row["client"]): at for row in test for at in steps_of(row.get("steps")) if at["step"] == step

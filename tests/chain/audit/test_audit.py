@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fedmeta.chain.audit import audit
-from fedmeta.chain.audit.files import model_hash
+from fedmeta.chain.audit.files import RunFiles, model_hash
 from fedmeta.chain.audit.findings import first_failure
 from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.merkle import reward_leaf, rewards_tree
@@ -93,6 +93,20 @@ def test_a_run_with_stakes_agrees_as_well(run, anvil):
     findings = audit(run, options)
     assert [f.detail for f in findings if not f.ok] == []
     assert findings[-1].detail == "35000000 units of 4 accounts", "four of ten, less half of one"
+
+
+@pytest.mark.parametrize("versions", [{"fedmeta": "9.1"}, ["fedmeta"], None])
+def test_logs_of_a_later_format_are_not_audited(tmp_path, versions):
+    info = {"run_id": "00" * 32, "format": 3, "versions": versions}
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    with pytest.raises(UsageError, match=r"of format 3, written by fedmeta (9\.1|\?): audit them with"):
+        RunFiles(tmp_path)
+
+
+@pytest.mark.parametrize("found", [None, 1, 2])
+def test_logs_of_this_format_and_of_earlier_ones_are_audited(tmp_path, found):
+    (tmp_path / "run.json").write_text(json.dumps({"run_id": "ab" * 32, "format": found}))
+    assert RunFiles(tmp_path).run == b"\xab" * 32
 
 
 class TestFiles:

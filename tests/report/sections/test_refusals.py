@@ -1,25 +1,35 @@
 """The quarantine log, grouped."""
 
+import json
+
+from fedmeta.experiment.rows import CLIENTS, ClientRow
 from fedmeta.report.sections.refusals import chart, clients_table, ranges, reasons_table, refused
 
 
-def row(round_: int, client: int, reason: str | None = None) -> dict[str, object]:
-    return {"round": round_, "client": client, "admitted": reason is None, "reason": reason}
+def row(round_: int, client: int, reason: str | None = None) -> ClientRow:
+    about = {"round": round_, "client": client, "admitted": reason is None, "reason": reason}
+    return CLIENTS.parse(json.dumps(about).encode())
 
 
 ROWS = [
-    row(1, 3, "norm 12.5 is above 10"),
+    row(1, 3, "norm 12.5 exceeds max_norm 10"),
     row(1, 4),
-    row(2, 3, "norm 99 is above 10"),
+    row(2, 3, "norm 99 exceeds max_norm 10"),
     row(3, 4, "the same update as client 0's"),
-    row(5, 3, "norm 1e+20 is above 10"),
+    row(5, 3, "norm 1e+20 exceeds max_norm 10"),
 ]
 
 
 def test_reasons_that_differ_in_a_number_are_one() -> None:
     table = reasons_table(refused(ROWS))
     assert [list(r) for r in table.rows] == [
-        ["norm … is above …", 3, 1, "1–2, 5", "norm 12.5 is above 10 (client 3, round 1)"],
+        [
+            "norm … exceeds max_norm …",
+            3,
+            1,
+            "1–2, 5",
+            "norm 12.5 exceeds max_norm 10 (client 3, round 1)",
+        ],
         [
             "the same update as client …'s",
             1,
@@ -29,7 +39,7 @@ def test_reasons_that_differ_in_a_number_are_one() -> None:
         ],
     ]
     assert [r[:3] for r in clients_table(refused(ROWS)).rows] == [
-        [3, "norm … is above …", 3],
+        [3, "norm … exceeds max_norm …", 3],
         [4, "the same update as client …'s", 1],
     ]
 

@@ -1,10 +1,16 @@
-"""Checks that a ``compare.json`` can be drawn."""
+"""Reads, checks and writes ``compare.json``."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
-from fedmeta.files import one_line
+from fedmeta.files import finite, one_line, read_json, to_json, write_atomically
+
+COMPARE = "compare.json"
+VERSION = 1
+"""Of what stands in it."""
 
 OneT = TypeVar("OneT")
 
@@ -91,7 +97,7 @@ class _Target(_Part):
 
 class _Compare(_Part):
     kind: Literal["compare"]
-    version: Literal[1]
+    version: Literal[1]  # that is, VERSION
     experiment: str
     status: str
     seeds: Many[int]
@@ -105,10 +111,44 @@ class _Compare(_Part):
 
 def problem_of_compare(data: dict[str, Any]) -> str | None:
     """Return what is wrong with the contents of a ``compare.json``, in one line; None if nothing is."""
+    if later := later_version(data):
+        return f"{COMPARE}: {later}"
     try:
         _Compare.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = one_line(".".join(str(part) for part in first["loc"]), 100)
-        return f"compare.json: {where}: {first['msg']}: it is half written, or of another version"
+        return f"{COMPARE}: {where}: {first['msg']}: it is half written, or of another version"
     return None
+
+
+def later_version(data: Mapping[str, Any]) -> str | None:
+    """Return why a ``compare.json`` cannot be used, in one line, if a later version wrote it."""
+    found, versions = data.get("version"), data.get("versions")
+    if type(found) is not int or found <= VERSION:
+        return None
+    known = one_line(versions.get("fedmeta", "?"), 40) if isinstance(versions, dict) else "?"
+    return (
+        f"it is of version {found}, written by fedmeta {known}: this version reads up to {VERSION}; use "
+        "the version that wrote it"
+    )
+
+
+def write(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace a folder's ``compare.json``, and return what it holds.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    record: dict[str, Any] = finite({"kind": "compare", "version": VERSION, **data})
+    write_atomically(folder / COMPARE, to_json(record, indent=1, default=str).encode())
+    return record
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
+    try:
+        data = read_json(folder / COMPARE)
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,307 @@
+"""The rows of a run's logs: one typed reader and one writer for each of them."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, TypedDict, TypeVar, cast
+
+from fedmeta.errors import UsageError
+from fedmeta.federation import ClientRecord, RoundRecord, StepResult
+from fedmeta.federation.refusal import Fault, RefusalCode, kind_of
+from fedmeta.files import finite, one_line, parse_json, read_lines, to_json
+
+FORMAT = 2
+"""Of the logs that this version writes. Format 1, in which refusals have no codes, is read as well."""
+
+
+class ClientRow(TypedDict, total=False):
+    """A client's part in a round; the meanings are those of `ClientRecord`.
+
+    A run without a chain has no ``account``, ``update`` and ``signature``, one without an incentive rule
+    no ``score`` and ``reward``.
+    """
+
+    round: int
+    client: int
+    tasks: int
+    norm: float | None
+    admitted: bool
+    code: RefusalCode | None
+    reason: str | None
+    loss: float | None
+    accuracy: float | None
+    outcome: str
+    account: str | None
+    update: str | None
+    signature: str | None
+    score: float | None
+    reward: int | None
+
+
+class MetricsRow(TypedDict, total=False):
+    """A round; the meanings are those of `RoundRecord`. ``model`` is there with a chain alone."""
+
+    round: int
+    skipped: bool
+    cohort: int
+    admitted: int
+    quarantined: int
+    late: int
+    lost: int
+    surplus: int
+    tasks: int
+    loss: float | None
+    loss_before: float | None
+    accuracy: float | None
+    accuracy_before: float | None
+    update_norm: float | None
+    lr: float | None
+    bytes_down: int
+    bytes_up: int
+    evaluation: list[dict[str, Any]] | None
+    test: list[dict[str, Any]] | None
+    model: str
+    seconds: float
+
+
+class TestedRow(TypedDict, total=False):
+    """A test client, and its results by adaptation step, each a `StepResult`."""
+
+    client: int
+    steps: list[dict[str, Any]]
+
+
+Row = TypeVar("Row", ClientRow, MetricsRow, TestedRow)
+_LARGEST = 2**53
+
+
+@dataclass(frozen=True)
+class LogFile(Generic[Row]):
+    """A file of JSON lines.
+
+    Attributes:
+        name: Of the file.
+        key: The count that tells rows apart; what has none is no row.
+        columns: What every row of a run has, and of which type.
+        adapt: Brings a row of an earlier format to this one's.
+    """
+
+    name: str
+    key: str
+    columns: Mapping[str, type]
+    adapt: Callable[[Row], None] = lambda _: None
+
+    def parse(self, line: bytes) -> Row:
+        """Return the row of a line, of which only the key must be there.
+
+        Raises:
+            ValueError: If it is not a row.
+        """
+        row = parse_json(line)
+        if not isinstance(row, dict) or not _is_count(row.get(self.key)):
+            raise ValueError
+        self.adapt(cast(Row, row))
+        return cast(Row, row)
+
+    def read(self, path: Path) -> list[Row]:
+        """Return all rows of a log in a folder; a last line that was cut off is left out.
+
+        Raises:
+            UsageError: If the file is missing, or a row is damaged or lacks a column; it is named.
+        """
+        rows: list[Row] = []
+        try:
+            for line in read_lines(path / self.name):
+                row = self.parse(line)
+                if not all(isinstance(row.get(key), kind) for key, kind in self.columns.items()):
+                    raise ValueError
+                rows.append(row)
+        except OSError as error:
+            raise UsageError(f"{path / self.name}: {error.strerror}") from None
+        except ValueError:
+            raise UsageError(f"{path / self.name}: line {len(rows) + 1} is damaged") from None
+        return rows
+
+    @staticmethod
+    def write(rows: Sequence[Row]) -> bytes:
+        """Return rows as lines."""
+        return b"".join(to_json(row).encode() + b"\n" for row in rows)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
+
+
+def later_format(info: Mapping[str, Any]) -> str | None:
+    """Return why a run's logs cannot be read, in one line, if a later version wrote them.
+
+    Args:
+        info: What ``run.json`` says.
+    """
+    found = info.get("format")
+    if type(found) is not int or found <= FORMAT:
+        return None
+    versions = info.get("versions")
+    known = one_line(versions.get("fedmeta", "?"), 40) if isinstance(versions, dict) else "?"
+    return (
+        f"its logs are of format {found}, written by fedmeta {known}: this version reads formats up to "
+        f"{FORMAT}; use the version that wrote them"
+    )
+
+
+def begun_with_codes(folder: Path) -> bool:
+    """Tell whether refusals have codes in a run's ``clients.jsonl``, as they have in a new run's.
+
+    A run goes on in the format that it was begun in: a ledger may hold hashes of lines that are to be
+    written again, to the byte.
+    """
+    try:
+        first = parse_json(next(read_lines(folder / CLIENTS.name)))
+    except (OSError, ValueError, StopIteration):
+        return True
+    return not isinstance(first, dict) or "code" in first
+
+
+def client_row(client: ClientRecord, *, coded: bool, signed: bool, paid: bool) -> ClientRow:
+    """Return a client's row.
+
+    Args:
+        client: Its part in a round.
+        coded: Whether refusals have codes in this run.
+        signed: Whether replies are signed in this run.
+        paid: Whether clients are paid in this run.
+    """
+    refusal, proof, award = client.refusal, client.signed, client.award
+    row = ClientRow(
+        round=client.round,
+        client=client.client,
+        tasks=client.tasks,
+        norm=client.norm,
+        admitted=client.admitted,
+        code=refusal.code if refusal else None,
+        reason=refusal.reason if refusal else None,
+        loss=client.loss,
+        accuracy=client.accuracy,
+        outcome=client.outcome,
+    )
+    if not coded:
+        del row["code"]
+    if signed:
+        row["account"] = proof.account if proof else None
+        row["update"] = proof.digest.hex() if proof else None
+        row["signature"] = proof.signature.hex() if proof else None
+    if paid:
+        row["score"] = award.score if award else None
+        row["reward"] = award.reward if award else None
+    return row
+
+
+def metrics_row(record: RoundRecord) -> MetricsRow:
+    """Return a round's row, without ``model`` and ``seconds``."""
+    row = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "clients"}
+    for name in ("evaluation", "test"):
+        if row[name] is not None:
+            row[name] = [asdict(step) for step in row[name]]
+    return cast(MetricsRow, finite(row))
+
+
+def tested_rows(results: Mapping[int, Sequence[StepResult]]) -> list[TestedRow]:
+    """Return the rows of the test clients, by their ids."""
+    return [
+        TestedRow(client=client, steps=[asdict(step) for step in steps])
+        for client, steps in results.items()
+    ]
+
+
+_CODES = {code.value: code for code in RefusalCode}
+_BEFORE_CODES = re.compile(
+    "|".join(
+        f"(?P<{code}>{begins})"
+        for code, begins in {
+            RefusalCode.NORM: "norm ",
+            RefusalCode.LOST: "no reply within ",
+            RefusalCode.LATE: "reply after ",
+            RefusalCode.SURPLUS: "not needed: ",
+            RefusalCode.CLIENT_ERROR: "client failed: ",
+            RefusalCode.NAN: "NaN in ",
+            RefusalCode.INFINITE: "Inf in ",
+            RefusalCode.COPY: "the same update as ",
+            RefusalCode.NOT_ASKED: "was not asked ",
+            RefusalCode.SEVERAL_REPLIES: r"\d+ replies in ",
+            RefusalCode.NO_CONTENT: "reply without content",
+            RefusalCode.WRONG_ROUND: "reply to round ",
+            RefusalCode.EXTRA_RECORD: "unexpected record ",
+            RefusalCode.EXTRA_METRIC: "unexpected metric ",
+            RefusalCode.EXTRA_KEY: "unexpected key ",
+            RefusalCode.EXTRA_CONFIG: "unexpected config ",
+            RefusalCode.WRONG_SIGNATURE: "not signed by ",
+            RefusalCode.NOT_SIGNED: "not signed",
+            RefusalCode.UNREADABLE: "unreadable reply ",
+            RefusalCode.TASK_COUNT_TYPE: "task count .* is no whole number",
+            RefusalCode.TASK_COUNT: "task count ",
+            RefusalCode.NO_TASK_COUNT: "metric '[^']*' is missing",
+            RefusalCode.METRIC_TYPE: "metric '[^']*' is .*, not a number",
+            RefusalCode.METRIC_RANGE: "metric '[^']*' is .*, not within ",
+            RefusalCode.METRIC_NOT_FINITE: "metric '[^']*' is ",
+            RefusalCode.MISSING_RECORD: "'[^']*' is missing or no ",
+            RefusalCode.MISSING_KEY: "'[^']*' is missing",
+            RefusalCode.SERIALIZATION: "'[^']*' is serialized ",
+            RefusalCode.WRONG_SHAPE: "'[^']*' has shape ",
+            RefusalCode.WRONG_DTYPE: "'[^']*' has dtype ",
+            RefusalCode.UNDECODABLE: "'[^']*' cannot be decoded",
+            RefusalCode.HELD_SHAPE: "'[^']*' holds shape ",
+            RefusalCode.HELD_DTYPE: "'[^']*' holds dtype ",
+            RefusalCode.WRONG_LENGTH: r"'[^']*' is \d+ bytes long",
+        }.items()
+    )
+)
+"""How the reasons of format 1 begin. It is as those versions wrote them, whatever is written now."""
+
+
+@lru_cache(maxsize=1000)
+def _code_of_old(reason: str) -> RefusalCode:
+    found = _BEFORE_CODES.match(reason)
+    return _CODES[found.lastgroup or ""] if found else RefusalCode.UNKNOWN
+
+
+def _with_code(row: ClientRow) -> None:
+    if row.get("admitted") is True:
+        row["code"] = None
+        return
+    code, reason = row.get("code"), row.get("reason")
+    if isinstance(code, str):
+        row["code"] = _CODES.get(code, RefusalCode.UNKNOWN)
+    elif isinstance(reason, str):
+        row["code"] = _code_of_old(reason[:300])
+    else:
+        row["code"] = RefusalCode.UNKNOWN
+
+
+def kind(row: ClientRow) -> str:
+    """Return why a client was refused, without what differs from client to client and round to round."""
+    reason = row.get("reason")
+    return kind_of(row["code"] or RefusalCode.UNKNOWN, str(reason)) if reason else "no reason given"
+
+
+def at_fault(row: ClientRow) -> bool:
+    """Tell whether a client was refused for what an honest one does not send."""
+    code = row["code"]
+    return code is not None and code.fault is Fault.CLIENT
+
+
+METRICS = LogFile[MetricsRow](
+    "metrics.jsonl",
+    "round",
+    dict.fromkeys(("round", "tasks", "cohort", "admitted", "bytes_down", "skipped"), int),
+)
+CLIENTS = LogFile[ClientRow](
+    "clients.jsonl",
+    "client",
+    dict.fromkeys(("round", "client", "tasks", "admitted"), int),
+    _with_code,
+)
+TEST = LogFile[TestedRow]("test.jsonl", "client", {"client": int, "steps": list})
+LOGS = (METRICS.name, CLIENTS.name)
+"""The logs that grow with the rounds."""
