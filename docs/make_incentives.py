@@ -19,10 +19,10 @@ from fedmeta.experiment import Config, load_config
 from fedmeta.experiment import parts as planning
 from fedmeta.federation import Award, Learner, Preview, Rewards, Update, simulate
 from fedmeta.incentives import (
-    Appraiser,
+    ContributionScorer,
     Game,
-    Payroll,
     Players,
+    RewardAccumulator,
     exact_shapley,
     gtg_shapley,
     score,
@@ -72,9 +72,9 @@ def watch(config: Config, build: Callable[[Config, Learner], MeasureT]) -> Measu
     return measure
 
 
-def appraiser(config: Config, learner: Learner, **changes: Any) -> Appraiser:
+def appraiser(config: Config, learner: Learner, **changes: Any) -> ContributionScorer:
     options = config.incentives.model_copy(update=changes)
-    return Appraiser(options, learner.algorithm, learner.family, learner.dtype, config.seed)
+    return ContributionScorer(options, learner.algorithm, learner.family, learner.dtype, config.seed)
 
 
 def load(settings: Mapping[str, Any]) -> Config:
@@ -102,12 +102,12 @@ class Earned:
     config: Config
     learner: Learner
     columns: Mapping[str, Mapping[str, str]]
-    payrolls: dict[str, Payroll] = field(default_factory=dict)
+    payrolls: dict[str, RewardAccumulator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, changes in self.columns.items():
             options = self.config.incentives.model_copy(update=dict(changes))
-            self.payrolls[name] = Payroll(options, POT)
+            self.payrolls[name] = RewardAccumulator(options, POT)
 
     def __call__(self, round_: int, players: Players, preview: Preview) -> None:
         games: dict[str, Game] = {}
@@ -126,7 +126,10 @@ class Earned:
 
 def kinds(config: Config) -> dict[str, list[int]]:
     """Clients by kind; those without a part are honest."""
-    found = {casting.part.kind: list(casting.part.clients) for casting in planning.castings(config)}
+    found = {
+        assignment.part.kind: list(assignment.part.clients)
+        for assignment in planning.assignments(config)
+    }
     cast = {client for clients in found.values() for client in clients}
     return {"honest": [c for c in range(config.cohort) if c not in cast], **found}
 

@@ -20,7 +20,7 @@ from fedmeta.experiment import load_config
 from fedmeta.experiment import parts as planning
 from fedmeta.federation import Learner, ServerOptimizer
 from fedmeta.federation.codec import Codec
-from fedmeta.incentives import Appraiser, Payroll, Players, Preview
+from fedmeta.incentives import ContributionScorer, Players, Preview, RewardAccumulator
 from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import TaskBatch, stream
 
@@ -119,18 +119,20 @@ def play(seed: int, rounds: int) -> dict[Cell, float]:
     learner = planning.check(config)
     codec = Codec(learner.template)
     server = ServerOptimizer(config.server, learner.init_state(), config.rounds)
-    payrolls: dict[Cell, Payroll] = {}
+    payrolls: dict[Cell, RewardAccumulator] = {}
     for number in range(1, config.rounds + 1):
         drawn = draw(learner, server.state, number, config.cohort)
         preview: Preview = partial(preview_of, server, codec, number)
         for column, changes in COLUMNS.items():
             options = config.incentives.model_copy(update=changes)
-            judge = Appraiser(options, learner.algorithm, learner.family, learner.dtype, seed)
+            judge = ContributionScorer(options, learner.algorithm, learner.family, learner.dtype, seed)
             for participant in PARTICIPANTS:
                 for trick in (None, *TRICKS):
                     players = drawn.players(participant, trick)
                     scores = judge.scores(number, players, preview)
-                    payroll = payrolls.setdefault((column, participant, trick), Payroll(options, POT))
+                    payroll = payrolls.setdefault(
+                        (column, participant, trick), RewardAccumulator(options, POT)
+                    )
                     payroll.pay(dict(zip(players.clients, scores, strict=True)))
         server.step(number, codec.split(drawn.whole.mean(0)))
     return {

@@ -25,7 +25,7 @@ from fedmeta.experiment.engines import clients_side
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.deployment.grid_sharing import lend
 from fedmeta.federation.engines.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
-from fedmeta.federation.engines.timeouts import PatientGrid
+from fedmeta.federation.engines.timeouts import TimeoutGrid
 from fedmeta.federation.signing import Signing
 from fedmeta.files import parse_toml
 from fedmeta.learning import keep_freed_memory
@@ -62,7 +62,7 @@ def _serve(grid: Grid, context: Context) -> None:
     out = str(given.get(OUT) or "") or None
     name = str(given[EXPERIMENT])
     config_of(given)  # what clients would refuse is refused before they are asked
-    run(name, settings_of(given), out=out, listener=_progress(), grid=PatientGrid(grid))
+    run(name, settings_of(given), out=out, listener=_progress(), grid=TimeoutGrid(grid))
 
 
 def settings_of(given: RunConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fedmeta.comparison.jobs import Pool, default_jobs
 from fedmeta.comparison.plans import ArmPlan, plan_arms
 from fedmeta.comparison.record import COMPARE, later_version, written
 from fedmeta.comparison.run_reuse import Finder, Note, essence
-from fedmeta.comparison.status import Board, Entry, Job, Question, Side, Status
+from fedmeta.comparison.status import ArmStatus, ComparisonStatus, Entry, Job, Question, Status
 from fedmeta.comparison.worker import Order
 from fedmeta.config import Config, load_config, merge
 from fedmeta.config.trust import require_no_links
@@ -129,7 +129,7 @@ def compare(
             execution.listener.note(line)
         sides = _sides(plans, finder)
         about = provenance()
-        board = Board(folder, question, sides, {"experiment": name, **about})
+        board = ComparisonStatus(folder, question, sides, {"experiment": name, **about})
         _tell_of_other_versions(board.jobs, about, execution.listener.note)
         execution.listener.began(folder, board.jobs)
         return _carry_out(board, execution)
@@ -184,7 +184,7 @@ def _holds_more_than_a_lock(folder: Path) -> bool:
     )
 
 
-def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[Side]:
+def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[ArmStatus]:
     jobs: dict[str, Job] = {}
     sides = []
     for plan in plans:
@@ -199,7 +199,7 @@ def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[Side]:
                 status: Status = "finished" if done else "waiting"
                 jobs[what] = Job(name, config, finder.made(config), place, status)
             entries.append(Entry(jobs[what], shared or jobs[what].status == "finished"))
-        sides.append(Side(plan, tuple(entries)))
+        sides.append(ArmStatus(plan, tuple(entries)))
     return sides
 
 
@@ -215,7 +215,7 @@ def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note:
         )
 
 
-def _carry_out(board: Board, execution: Execution) -> Comparison:
+def _carry_out(board: ComparisonStatus, execution: Execution) -> Comparison:
     listener = execution.listener
     # The longest first: a long run that begins last would keep one core busy and the others idle.
     todo = sorted((job for job in board.jobs if job.status == "waiting"), key=lambda job: -job.cost)
@@ -235,7 +235,7 @@ def _carry_out(board: Board, execution: Execution) -> Comparison:
     return Comparison(board.folder, board.write(), failures)
 
 
-def _order(job: Job, board: Board) -> Order:
+def _order(job: Job, board: ComparisonStatus) -> Order:
     return Order(
         path=job.place.path,
         config=job.config.model_dump(),
@@ -246,7 +246,7 @@ def _order(job: Job, board: Board) -> Order:
     )
 
 
-def _note_down(board: Board, job: Job, message: Any, listener: CompareListener) -> None:
+def _note_down(board: ComparisonStatus, job: Job, message: Any, listener: CompareListener) -> None:
     if message is not None and message[0] == "progress":
         listener.progress(job, message[1], message[2])
         return

@@ -25,7 +25,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class RunSlot:
     """Where a run is or will be.
 
     Attributes:
@@ -77,7 +77,7 @@ class Finder:
             self._made[what] = made_with(config, self._data[key])
         return self._made[what]
 
-    def find(self, name: str, config: Config) -> Place:
+    def find(self, name: str, config: Config) -> RunSlot:
         """Return where a run of a config belongs, `name` being its name within the comparison."""
         wanted = essence(config)
         own = next(self._own(name, config, wanted))
@@ -85,12 +85,12 @@ class Finder:
             for path in self._finished.get(wanted, []):
                 problem = self._trouble(RunFolder(path), config)
                 if problem is None:
-                    return Place(path, "finished")
+                    return RunSlot(path, "finished")
                 self.note(f"{path}: {problem}: not used")
         self._taken.add(own.path)
         return own
 
-    def _own(self, name: str, config: Config, wanted: str) -> Iterator[Place]:
+    def _own(self, name: str, config: Config, wanted: str) -> Iterator[RunSlot]:
         number = 1
         while True:
             path = self.folder / (name if number == 1 else f"{name}-{number}")
@@ -98,7 +98,7 @@ class Finder:
             if path in self._taken:
                 continue
             if not path.exists():
-                yield Place(path, "free")
+                yield RunSlot(path, "free")
                 continue
             folder = RunFolder(path)
             try:
@@ -110,7 +110,7 @@ class Finder:
             finished = folder.status == "finished"
             problem = self._trouble(folder, config) if finished else self._begun_trouble(folder, config)
             if problem is None:
-                yield Place(path, "finished" if finished else "begun")
+                yield RunSlot(path, "finished" if finished else "begun")
             else:
                 self.note(f"{path}: {problem}: the run is made again beside it")
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from fedmeta.comparison import record, statistics
 from fedmeta.comparison.plans import ArmPlan, budget, inner_steps_a_task
 from fedmeta.comparison.results import Measure, Measured, Runs, on_common_clients, read
-from fedmeta.comparison.run_reuse import Place
+from fedmeta.comparison.run_reuse import RunSlot
 from fedmeta.comparison.statistics import Target
 from fedmeta.config import Config
 from fedmeta.experiment.identity import Made
@@ -60,7 +60,7 @@ class Job:
     name: str
     config: Config
     made: Made
-    place: Place
+    place: RunSlot
     status: Status
     error: str | None = None
 
@@ -88,7 +88,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Side:
+class ArmStatus:
     """An arm of the comparison.
 
     Attributes:
@@ -132,7 +132,7 @@ REFERENCE = "centralized"
 """The arm that the target is a share of, where it is compared."""
 
 
-class Board:
+class ComparisonStatus:
     """A comparison's state, and its file.
 
     Args:
@@ -143,7 +143,7 @@ class Board:
     """
 
     def __init__(
-        self, folder: Path, question: Question, sides: Sequence[Side], about: Mapping[str, Any]
+        self, folder: Path, question: Question, sides: Sequence[ArmStatus], about: Mapping[str, Any]
     ) -> None:
         self.folder = folder
         self.question = question
@@ -197,7 +197,7 @@ class Board:
 
     def _arm(
         self,
-        side: Side,
+        side: ArmStatus,
         runs: Runs,
         reference: Runs | None,
         to_target: Any,

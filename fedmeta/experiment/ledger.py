@@ -34,7 +34,7 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.rows import CLIENTS, METRICS, ClientRow, at_fault
 from fedmeta.federation import DeploymentOptions, RayOptions
 from fedmeta.files import open_file
-from fedmeta.incentives.slashing import Conduct
+from fedmeta.incentives.slashing import SlashingPolicy
 
 FINISH_SECONDS = 120.0
 """How long a finished run waits for a chain that answers."""
@@ -160,7 +160,7 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         if isinstance(self.signatures, RosterSignatures):
             require_same_accounts(folder, self.signatures)
         self._rounds = FinishedRounds(folder.path, self._look)
-        self._conduct = Conduct(options.staking.slash_after)
+        self._conduct = SlashingPolicy(options.staking.slash_after)
         self._staking = options.staking.enabled
         self._participants = range(planning.population(config).train)
         self._slashed: list[tuple[str, bytes]] = []

@@ -13,7 +13,7 @@ from fedmeta.config.identity import set_in
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.tracking.tracker import require_extra
 from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
-from fedmeta.federation.behaviour import BEHAVIOURS, Casting, mods_for, read_behaviours
+from fedmeta.federation.behaviour import BEHAVIOURS, BehaviourAssignment, mods_for, read_behaviours
 from fedmeta.federation.engine import GridBuilder
 from fedmeta.federation.engines.vector.execution import one_thread
 from fedmeta.federation.faults import FaultyGrid, read_faults
@@ -50,7 +50,7 @@ def resolve(config: Config) -> Config:
             "data": _set(data.model_dump(mode="json")),
             "network": _set(setup.network),
             "learner": _set(setup.learner),
-            "behaviours": [casting.table for casting in castings(config)],
+            "behaviours": [assignment.table for assignment in assignments(config)],
             "quorum": config.quorum or (config.cohort + 1) // 2,
             "incentives": config.incentives.model_copy(update={"rule": rule}),
         }
@@ -88,7 +88,7 @@ def population(config: Config) -> Population:
     return Population(config.clients - held_out, config.validation_clients, config.test_clients)
 
 
-def castings(config: Config) -> list[Casting]:
+def assignments(config: Config) -> list[BehaviourAssignment]:
     """Return who does not do their part, and how."""
     return read_behaviours(config.behaviours, population(config))
 

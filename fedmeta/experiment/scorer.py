@@ -9,7 +9,7 @@ import numpy as np
 from fedmeta.config import Config
 from fedmeta.experiment.client_totals import UNITS
 from fedmeta.federation import Award, Learner, Preview, Update
-from fedmeta.incentives import Appraiser, Payroll, Players
+from fedmeta.incentives import ContributionScorer, Players, RewardAccumulator
 
 
 class RunScorer:
@@ -23,10 +23,10 @@ class RunScorer:
     def __init__(self, config: Config, learner: Learner) -> None:
         options = config.incentives
         self.wants_vectors = options.needs_vectors
-        self.appraiser = Appraiser(
+        self.appraiser = ContributionScorer(
             options, learner.algorithm, learner.family, learner.dtype, config.seed
         )
-        self.payroll = Payroll(options, config.chain.pot * UNITS)
+        self.payroll = RewardAccumulator(options, config.chain.pot * UNITS)
 
     def award(self, round_: int, admitted: Sequence[Update], preview: Preview) -> Mapping[int, Award]:
         """Return what each admitted client of a round gets, by partition id."""

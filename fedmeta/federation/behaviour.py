@@ -26,7 +26,7 @@ from fedmeta.tasks import Population, stream
 Vector = NDArray[np.float64]
 
 
-class Stage:
+class BehaviourContext:
     """What behaviours share; the data are loaded when the first of them is asked to train.
 
     Args:
@@ -72,14 +72,14 @@ class Behaviour(ABC):
 
     Args:
         options: Its own options.
-        stage: What it works with.
+        shared: What it works with.
     """
 
     Options: ClassVar[type[Options]]
 
-    def __init__(self, options: Any, stage: Stage) -> None:
+    def __init__(self, options: Any, shared: BehaviourContext) -> None:
         self.options = options
-        self.stage = stage
+        self.shared = shared
 
     @abstractmethod
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -132,7 +132,7 @@ class Part(Options):
 
 
 @dataclass(frozen=True)
-class Casting:
+class BehaviourAssignment:
     """Who behaves how.
 
     Attributes:
@@ -151,39 +151,41 @@ class Casting:
         return self.part.model_dump(mode="json") | self.options.model_dump(mode="json")
 
 
-def read_behaviours(tables: Sequence[Mapping[str, Any]], population: Population) -> list[Casting]:
+def read_behaviours(
+    tables: Sequence[Mapping[str, Any]], population: Population
+) -> list[BehaviourAssignment]:
     """Read the ``[[behaviours]]`` tables of a config.
 
     Raises:
         ConfigError: For an unknown kind or option, for a client that does not train or has two
             parts, or that copies itself or another copier.
     """
-    castings = [_read(table, f"behaviours.{place}") for place, table in enumerate(tables)]
-    parts: dict[int, Casting] = {}
-    for place, casting in enumerate(castings):
-        for client in casting.part.clients:
+    assignments = [_read(table, f"behaviours.{place}") for place, table in enumerate(tables)]
+    parts: dict[int, BehaviourAssignment] = {}
+    for place, assignment in enumerate(assignments):
+        for client in assignment.part.clients:
             _check_trains(client, f"behaviours.{place}.clients", population)
             if client in parts:
                 raise ConfigError(f"behaviours.{place}.clients: client {client} has a part already")
-            parts[client] = casting
-    for place, casting in enumerate(castings):
+            parts[client] = assignment
+    for place, assignment in enumerate(assignments):
         for key in ("of", "owner"):
-            if (other := getattr(casting.options, key, None)) is not None:
+            if (other := getattr(assignment.options, key, None)) is not None:
                 _check_trains(other, f"behaviours.{place}.{key}", population)
-        victim = getattr(casting.options, "of", None)
+        victim = getattr(assignment.options, "of", None)
         if victim in parts and hasattr(parts[victim].options, "of"):
             raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
-    return castings
+    return assignments
 
 
-def _read(table: Mapping[str, Any], where: str) -> Casting:
+def _read(table: Mapping[str, Any], where: str) -> BehaviourAssignment:
     heads = Part.model_fields
     part = parse_options(Part, {key: v for key, v in table.items() if key in heads}, where)
     kind = BEHAVIOURS.get(part.kind)
     if not (isinstance(kind, type) and issubclass(kind, Behaviour)):
         raise ConfigError(f"{where}.kind: '{part.kind}' is no Behaviour")
     own = {key: value for key, value in table.items() if key not in heads}
-    return Casting(part, kind, parse_options(kind.Options, own, where))
+    return BehaviourAssignment(part, kind, parse_options(kind.Options, own, where))
 
 
 def _check_trains(client: int, where: str, population: Population) -> None:
@@ -200,14 +202,14 @@ def mods_for(tables: Sequence[Mapping[str, Any]], workload: Workload) -> dict[in
     Raises:
         ConfigError: As `read_behaviours`.
     """
-    stage = Stage(workload)
+    shared = BehaviourContext(workload)
     mods: dict[int, list[Mod]] = {}
-    for casting in read_behaviours(tables, workload.population):
-        behaviour = casting.behaviour(casting.options, stage)
-        mods |= {client: [_playing(behaviour)] for client in casting.part.clients}
+    for assignment in read_behaviours(tables, workload.population):
+        behaviour = assignment.behaviour(assignment.options, shared)
+        mods |= {client: [_playing(behaviour)] for client in assignment.part.clients}
         if behaviour.victim is not None:
             mods.setdefault(behaviour.victim, [])
-    stage.mods = mods
+    shared.mods = mods
     return mods
 
 

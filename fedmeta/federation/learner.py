@@ -12,7 +12,7 @@ from torch import Tensor
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
 from fedmeta.federation.failures import Failure, failure_of
 from fedmeta.learning import Algorithm, Tensors, expand_state
-from fedmeta.tasks import Elsewhere, TaskBatch, TaskFamily, stream, torch_generator
+from fedmeta.tasks import RemoteFamily, TaskBatch, TaskFamily, stream, torch_generator
 
 if TYPE_CHECKING:
     from fedmeta.federation.workload import Workload
@@ -60,7 +60,7 @@ class Learner:
     @property
     def has_data(self) -> bool:
         """Whether tasks can be drawn in this process."""
-        return not isinstance(self.family, Elsewhere)
+        return not isinstance(self.family, RemoteFamily)
 
     @cached_property
     def template(self) -> Tensors:

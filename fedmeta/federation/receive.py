@@ -63,7 +63,7 @@ class Receiver:
         """Send the requests and return what arrives in time."""
         return self.grid.send_and_receive(asked, timeout=self.timeout)
 
-    def first(self, asked: Iterable[Message], enough: int, sound: Sound) -> list[Message]:
+    def first_valid(self, asked: Iterable[Message], enough: int, sound: Sound) -> list[Message]:
         """Send the requests and return the first `enough` sound replies, and all that are not sound.
 
         A reply that will be refused takes nobody's place: a fast client that sends rubbish cannot crowd

@@ -280,7 +280,7 @@ class MetaStrategy(Strategy):
         def sound(client: int, sent: Sequence[Message]) -> bool:
             return isinstance(self.gate.check(client, round_, sent), Update)
 
-        return receiver.first(asked, self.plan.cohort, sound)
+        return receiver.first_valid(asked, self.plan.cohort, sound)
 
     def _preview(self, round_: int, vector: NDArray[np.float64]) -> Tensors:
         return self._optimizer.preview(round_, self.codec.split(vector))

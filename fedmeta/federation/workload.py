@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fedmeta.errors import MissingDataError
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import LearnerSetup, build_algorithm
-from fedmeta.tasks import Elsewhere, Population, TaskFamily, build_family, shape_of_tasks
+from fedmeta.tasks import Population, RemoteFamily, TaskFamily, build_family, shape_of_tasks
 from fedmeta.tasks.family_check import CheckedFamily
 
 
@@ -71,7 +71,7 @@ class Workload:
             spec = shape_of_tasks(self.task, self.data)
             if spec is None:
                 raise
-            family = Elsewhere(spec, self.population)
+            family = RemoteFamily(spec, self.population)
             return Learner(self, family, build_algorithm(self.learner, spec, self.seed))
 
     @property

@@ -1,22 +1,22 @@
 """What an update was worth, and what it is paid: contribution scoring and reward allocation."""
 
 from fedmeta.incentives.game import Coalition, Game, Players, Utility
-from fedmeta.incentives.held_out import Appraiser, HeldOutUtility, Preview, held_out_tasks
+from fedmeta.incentives.held_out import ContributionScorer, HeldOutUtility, Preview, held_out_tasks
 from fedmeta.incentives.options import IncentiveOptions, ShapleyOptions
-from fedmeta.incentives.rewards import Payroll, allocate
+from fedmeta.incentives.rewards import RewardAccumulator, allocate
 from fedmeta.incentives.rule import IncentiveRule, score
 from fedmeta.incentives.rules.shapley import exact_shapley, gtg_shapley
 
 __all__ = [
-    "Appraiser",
     "Coalition",
+    "ContributionScorer",
     "Game",
     "HeldOutUtility",
     "IncentiveOptions",
     "IncentiveRule",
-    "Payroll",
     "Players",
     "Preview",
+    "RewardAccumulator",
     "ShapleyOptions",
     "Utility",
     "allocate",

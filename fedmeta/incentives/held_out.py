@@ -120,7 +120,7 @@ class HeldOutUtility:
 
 
 @dataclass(frozen=True)
-class Appraiser:
+class ContributionScorer:
     """Scores any round of a run; the scores are a function of its fields and the arguments alone.
 
     Attributes:

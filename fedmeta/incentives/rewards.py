@@ -9,7 +9,7 @@ MERIT = 10**12
 """Merit that the clients of a round share: fixed point, so that sums stay exact and short."""
 
 
-class Payroll:
+class RewardAccumulator:
     """Pays each round's pot, by that round's scores alone or by all of them.
 
     Paying each round's positive scores (``settle = "round"``) pays luck: a free-rider whose scores

@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 
-class Conduct:
+class SlashingPolicy:
     """Counts updates that were refused for what they were.
 
     Args:

@@ -6,8 +6,8 @@ from fedmeta.tasks.families.shakespeare import Shakespeare
 from fedmeta.tasks.families.sinusoid import Sinusoid
 from fedmeta.tasks.family import (
     FAMILIES,
-    Elsewhere,
     Population,
+    RemoteFamily,
     Split,
     TaskBatch,
     TaskFamily,
@@ -22,9 +22,9 @@ from fedmeta.tasks.seeding import stream, torch_generator
 __all__ = [
     "FAMILIES",
     "Digits",
-    "Elsewhere",
     "Omniglot",
     "Population",
+    "RemoteFamily",
     "Shakespeare",
     "Sinusoid",
     "Split",

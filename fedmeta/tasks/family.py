@@ -134,7 +134,7 @@ class TaskFamily(Protocol):
 FAMILIES: Registry[type[TaskFamily]] = Registry("task", "fedmeta.tasks.families")
 
 
-class Elsewhere:
+class RemoteFamily:
     """A family whose data are on other machines: here only the shape of its tasks is known.
 
     Args:
@@ -221,7 +221,7 @@ def data_digest(
             told: str = getattr(kind, "digest")(parse_options(kind.Options, data, "data"))  # noqa: B009
             return told
         family = build()
-        return None if isinstance(family, Elsewhere) else _digest_of_tasks(family, population)
+        return None if isinstance(family, RemoteFamily) else _digest_of_tasks(family, population)
     except MissingDataError:
         return None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.comparison.run_reuse import Finder, Place, essence
+from fedmeta.comparison.run_reuse import Finder, RunSlot, essence
 from fedmeta.experiment import Config, RunFolder, run
 from fedmeta.experiment.parts import resolve
 from tests.comparison.helpers import TINY
@@ -23,7 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def find(folder: Path, config: Config = CONFIG) -> tuple[Place, list[str]]:
+def find(folder: Path, config: Config = CONFIG) -> tuple[RunSlot, list[str]]:
     notes: list[str] = []
     return Finder(folder, notes.append).find("federated-seed0", config), notes
 
@@ -33,7 +33,7 @@ def changed(**values: object) -> Config:
 
 
 def test_a_run_that_is_not_there_yet_gets_its_plain_name(tmp_path: Path) -> None:
-    assert find(tmp_path / "c") == (Place(tmp_path / "c" / "federated-seed0", "free"), [])
+    assert find(tmp_path / "c") == (RunSlot(tmp_path / "c" / "federated-seed0", "free"), [])
 
 
 @pytest.mark.parametrize("where", ["c/federated-seed0", "quickstart-001", "other/local-seed0"])
@@ -41,7 +41,7 @@ def test_a_finished_run_is_found_beside_and_in_other_comparisons(
     made: Path, tmp_path: Path, where: str
 ) -> None:
     shutil.copytree(made, tmp_path / "runs" / where)
-    place = Place(tmp_path / "runs" / where, "finished")
+    place = RunSlot(tmp_path / "runs" / where, "finished")
     assert find(tmp_path / "runs" / "c") == (place, [])
 
 
@@ -55,7 +55,7 @@ def test_keys_that_change_nothing_are_not_compared(made: Path, tmp_path: Path) -
 def test_a_run_with_another_config_is_not_touched(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "c" / "federated-seed0")
     found = find(tmp_path / "c", changed(rounds=11))
-    assert found == (Place(tmp_path / "c" / "federated-seed0-2", "free"), [])
+    assert found == (RunSlot(tmp_path / "c" / "federated-seed0-2", "free"), [])
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
@@ -63,7 +63,7 @@ def test_a_run_that_was_cut_short_is_gone_on_with(made: Path, tmp_path: Path, st
     """``running`` without a process that holds the folder means killed."""
     path = shutil.copytree(made, tmp_path / "c" / "federated-seed0")
     RunFolder(path).update_info({"status": status})
-    assert find(tmp_path / "c") == (Place(path, "begun"), [])
+    assert find(tmp_path / "c") == (RunSlot(path, "begun"), [])
 
 
 def test_a_run_that_was_cut_short_elsewhere_is_somebody_elses(made: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_damaged_run_is_named_and_made_again_beside_it(
     RunFolder(path).update_info({"status": status})
     damage(path)
     place, notes = find(tmp_path / "c")
-    assert place == Place(tmp_path / "c" / "federated-seed0-2", "free")
+    assert place == RunSlot(tmp_path / "c" / "federated-seed0-2", "free")
     assert len(notes) == 1
     assert str(path) in notes[0]
     assert why in notes[0]
@@ -148,7 +148,7 @@ def test_a_begun_run_of_somebody_else_is_made_again_if_its_config_names_code_or_
         if not update:
             assert finder.find(name, config).state == "begun"
             continue
-        assert finder.find(name, config) == Place(tmp_path / "c" / f"{name}-2", "free")
+        assert finder.find(name, config) == RunSlot(tmp_path / "c" / f"{name}-2", "free")
         (note,) = notes
         assert "it was not made here or was changed since: the run is made again beside it" in note
 

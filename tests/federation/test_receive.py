@@ -88,7 +88,7 @@ def receive(turns: list[set[int]], enough: int, timeout: float = 5.0) -> tuple[l
         strategy.connect(grid)
         asked = strategy._requests("train", 1, strategy.arrays, range(6))
         receiver = Receiver(RealTime(grid, turns), grid, 1, timeout, seed=0)  # type: ignore[arg-type]
-        kept = receiver.first(asked, enough, lambda client, sent: sent[0].has_content())
+        kept = receiver.first_valid(asked, enough, lambda client, sent: sent[0].has_content())
         return sorted(reply.metadata.src_node_id - 2 for reply in kept), receiver.surplus
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedmeta.federation import Learner, ServerOptimizer, ServerOptions, Workload
 from fedmeta.federation.codec import Codec
-from fedmeta.incentives import Appraiser, Game, IncentiveOptions, Players
+from fedmeta.incentives import ContributionScorer, Game, IncentiveOptions, Players
 from fedmeta.learning import LearnerSetup, Tensors
 from fedmeta.tasks import Population
 
@@ -57,7 +57,7 @@ class Federation:
 
     def game(self, round_: int, players: Players, options: IncentiveOptions) -> Game:
         learner = self.learner
-        judge = Appraiser(
+        judge = ContributionScorer(
             options, learner.algorithm, learner.family, learner.dtype, learner.workload.seed
         )
         return judge.game(round_, players, self.preview(round_))

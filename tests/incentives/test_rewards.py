@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmeta.incentives import IncentiveOptions, Payroll, allocate
+from fedmeta.incentives import IncentiveOptions, RewardAccumulator, allocate
 
 POT = 1000
 Settle = Literal["run", "round"]
 
 
-def payroll(settle: Settle = "run", **options: Any) -> Payroll:
-    return Payroll(IncentiveOptions(rule="shapley", settle=settle, **options), POT)
+def payroll(settle: Settle = "run", **options: Any) -> RewardAccumulator:
+    return RewardAccumulator(IncentiveOptions(rule="shapley", settle=settle, **options), POT)
 
 
 rounds = st.lists(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedmeta.errors import DataError
-from fedmeta.tasks import Elsewhere, Population, build_family, shape_of_tasks
+from fedmeta.tasks import Population, RemoteFamily, build_family, shape_of_tasks
 from tests.tasks.conftest import SMALL_1, SMALL_2, real_file
 
 POPULATION = Population(3, 0, 1)
@@ -49,4 +49,4 @@ def test_nothing_is_drawn_from_data_that_are_not_here() -> None:
     spec = shape_of_tasks("omniglot", {})
     assert spec is not None
     with pytest.raises(DataError, match="the data of client 2 are not on this machine"):
-        Elsewhere(spec, POPULATION).sample(2, 1, np.random.default_rng(0))
+        RemoteFamily(spec, POPULATION).sample(2, 1, np.random.default_rng(0))

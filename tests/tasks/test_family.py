@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedmeta.options import Options
-from fedmeta.tasks import FAMILIES, Digits, Elsewhere, Population, TaskBatch, TaskSpec, data_digest
+from fedmeta.tasks import FAMILIES, Digits, Population, RemoteFamily, TaskBatch, TaskSpec, data_digest
 from tests.tasks.conftest import SMALL_1, SMALL_2
 
 
@@ -134,5 +134,5 @@ def test_a_family_that_builds_on_ours_does_not_inherit_its_digest(
 
 def test_data_on_other_machines_have_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES._parts, "towns", (__name__, "Towns"))
-    elsewhere = Elsewhere(Towns.spec, Population(3))
+    elsewhere = RemoteFamily(Towns.spec, Population(3))
     assert data_digest("towns", {}, Population(3), lambda: elsewhere) is None

@@ -30,7 +30,7 @@ class NoisyData(OtherLearner):
 
     @override
     def learner(self) -> Learner:
-        honest = self.stage.learner
+        honest = self.shared.learner
         noisy = NoisyFamily(honest.family, self.options.labels, self.options.inputs)
         return Learner(honest.workload, noisy, honest.algorithm)
 

@@ -64,7 +64,7 @@ KEEP_SECONDS = 60.0
 """How long a reply is kept that nobody asks for: it came too late."""
 
 
-class PatientGrid(OwnGrid):
+class TimeoutGrid(OwnGrid):
     """Pulls in the background what does not come at once, so that deadlines are kept.
 
     Flower announces a reply before all of its arrays have arrived, and its own grid then waits for them

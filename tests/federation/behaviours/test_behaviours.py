@@ -246,8 +246,8 @@ def test_a_mistake_is_refused_in_one_line(tables: list[dict[str, Any]], message:
 
 
 def test_a_table_is_written_back_with_its_defaults() -> None:
-    (casting,) = read_behaviours([part("disguised-copy", of=VICTIM)], WORKLOAD.population)
-    assert casting.table == {
+    (assignment,) = read_behaviours([part("disguised-copy", of=VICTIM)], WORKLOAD.population)
+    assert assignment.table == {
         "kind": "disguised-copy",
         "clients": [CHEAT],
         "of": VICTIM,

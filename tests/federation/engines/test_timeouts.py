@@ -9,7 +9,7 @@ from flwr.app import Message, RecordDict
 
 from fedmeta.federation import Federation, Plan, RoundRecord, VectorGrid
 from fedmeta.federation.engines.node_directory import Directory
-from fedmeta.federation.engines.timeouts import PULLS, PatientGrid
+from fedmeta.federation.engines.timeouts import PULLS, TimeoutGrid
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from tests.federation.helpers import SINUSOID
@@ -34,7 +34,7 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
     records: list[RoundRecord] = []
     with one_thread(), as_server():
         grid = Held()
-        directory = Directory(PatientGrid(grid), len(SINUSOID.population))
+        directory = Directory(TimeoutGrid(grid), len(SINUSOID.population))
         plan = Plan(rounds=1, cohort=4, quorum=1, timeout=3.0)
         began = time.monotonic()
         Federation(SINUSOID.build(), directory).train(plan, lambda record, _: records.append(record))
@@ -58,7 +58,7 @@ def test_what_comes_late_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyP
 
         nodes = list(grid.get_node_ids())[:2]
         one, other = grid.push_messages([Message(RecordDict(), node, "query") for node in nodes])
-        patient = PatientGrid(Late(learner, InProcess(learner)))
+        patient = TimeoutGrid(Late(learner, InProcess(learner)))
         assert patient.pull_messages({one}) == []
         go_on.set()
         # The pull of the first may bring its reply while the second is asked for.
@@ -76,7 +76,7 @@ def test_what_a_pull_raised_is_raised_at_the_next_one() -> None:
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
             raise ConnectionError("the link is down")
 
-    patient = PatientGrid(Broken())
+    patient = TimeoutGrid(Broken())
     with pytest.raises(ConnectionError, match="the link is down"):
         patient.pull_messages({"1"})
 
@@ -98,7 +98,7 @@ def test_a_reply_that_stands_still_holds_back_no_other(monkeypatch: pytest.Monke
 
         nodes = list(grid.get_node_ids())[:4]
         slow, *others = grid.push_messages([Message(RecordDict(), node, "query") for node in nodes])
-        patient = PatientGrid(Half(learner, InProcess(learner)))
+        patient = TimeoutGrid(Half(learner, InProcess(learner)))
         came: set[str] = set()
         for _ in range(20):
             left = {slow, *others} - came
@@ -119,7 +119,7 @@ def test_only_so_many_pulls_are_under_way(monkeypatch: pytest.MonkeyPatch) -> No
             return []
 
     grid = Waiting()
-    patient = PatientGrid(grid)
+    patient = TimeoutGrid(grid)
     asked = {str(number) for number in range(3 * PULLS)}
     for _ in range(5):
         assert patient.pull_messages(asked) == []

@@ -14,7 +14,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
-from fedmeta.federation.engines.timeouts import PatientGrid
+from fedmeta.federation.engines.timeouts import TimeoutGrid
 from fedmeta.federation.flower import Run, RunGrid, stamp
 
 ANSWER_SECONDS = 60.0
@@ -37,7 +37,7 @@ def lend(grid: Grid, line: str) -> None:
     """
     # The token may have expired while this process loaded; then another one was started, and this ends.
     list(grid.get_node_ids())
-    patient = PatientGrid(grid)
+    patient = TimeoutGrid(grid)
     with Client(line, family="AF_UNIX") as connection, contextlib.suppress(*_LINE_ENDED):
         connection.send(grid.run)
         while True:
