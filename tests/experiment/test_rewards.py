@@ -1,5 +1,6 @@
 """Runs that pay: the pot is shared out, the result says to whom, and a resume pays the same."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, resume, run
 from fedmeta.experiment.client_totals import participants
+from fedmeta.experiment.rows import CLIENTS, ClientRow
 from tests.experiment.helpers import TINY, contents
 
 POT = 100 * 10**6
@@ -70,10 +72,10 @@ def test_behaviours_change_only_those_who_have_them(tmp_path: Path) -> None:
 
 
 def test_participants_add_up_over_rounds() -> None:
-    def row(round_: int, client: int, reward: int | None, **more: object) -> dict[str, object]:
+    def row(round_: int, client: int, reward: int | None, **more: object) -> ClientRow:
         plain = {"round": round_, "client": client, "tasks": 2 if reward is not None else 0}
         judged = {"admitted": reward is not None, "reason": None, "score": 0.5, "reward": reward}
-        return plain | judged | more
+        return CLIENTS.parse(json.dumps(plain | judged | more).encode())
 
     found = participants(
         [

@@ -1,6 +1,5 @@
 """Who earns what in real runs: free-riders and poisoners next to nothing, whatever they try."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from scipy.stats import spearmanr
 
 import fedmeta
-from fedmeta.experiment import load_config
+from fedmeta.experiment import RunFolder, load_config
 from fedmeta.experiment.client_totals import Participant, participants
 from fedmeta.incentives import (
     Game,
@@ -57,8 +56,7 @@ def test_estimated_values_of_eight_clients_rank_as_exact_ones(absent: str) -> No
 
 def earnings(folder: Path, settings: dict[str, int]) -> dict[int, Participant]:
     fedmeta.run("incentives", settings, out=folder)
-    rows = map(json.loads, (folder / "clients.jsonl").read_text().splitlines())
-    return {one.client: one for one in participants(rows)}
+    return {one.client: one for one in participants(RunFolder.open(folder).clients())}
 
 
 def clients_of(kind: str) -> list[int]:
