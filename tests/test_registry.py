@@ -159,7 +159,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir(parents=True)
     for package in (folder.parent, folder):
         (package / "__init__.py").touch()
-    (folder / "red_square.py").write_text("class ArmStatus: ...\nclass RedSquare:\n    corners = 4\n")
+    (folder / "red_square.py").write_text("class Side: ...\nclass RedSquare:\n    corners = 4\n")
     (folder / "ring.py").write_text("def ring(): return 0\n")
     (folder / "corners.py").write_text("raise ImportError('not asked for')\nclass _Corners: ...\n")
     monkeypatch.syspath_prepend(tmp_path)
