@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import spearmanr
 
-from fedmeta.experiment import Config, load_config
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import Config, load_config, planning
 from fedmeta.federation import Award, Learner, Preview, Rewards, Update, simulate
 from fedmeta.incentives import (
     ContributionScorer,

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmeta.experiment import load_config
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import load_config, planning
 from fedmeta.federation import Learner, ServerOptimizer
 from fedmeta.federation.codec import Codec
 from fedmeta.incentives import ContributionScorer, Players, Preview, RewardAccumulator

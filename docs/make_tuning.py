@@ -21,8 +21,7 @@ from fedmeta.comparison.arms import choose
 from fedmeta.comparison.plans import plan_arms
 from fedmeta.comparison.run_reuse import essence
 from fedmeta.config import Config
-from fedmeta.experiment import load_config, parse_settings
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import load_config, parse_settings, planning
 from fedmeta.federation import Snapshot, merge, simulate
 from fedmeta.learning import Tensors
 from fedmeta.learning.algorithms import FedAvg

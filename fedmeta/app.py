@@ -19,8 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedmeta.config import from_toml, load_config, to_toml
 from fedmeta.errors import ConfigError
-from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, run
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, planning, run
 from fedmeta.experiment.engines import clients_side
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.deployment.grid_sharing import lend
@@ -130,7 +129,7 @@ def _signer(context: Context) -> Signing | None:
     run, account = context.run_config.get(RUN_KEY), context.node_config.get(ACCOUNT)
     if not run or account is None:
         return None
-    from fedmeta.experiment.node import NodeSigner, open_account
+    from fedmeta.experiment.node_keys import NodeSigner, open_account
 
     try:
         id_ = bytes.fromhex(str(run))

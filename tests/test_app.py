@@ -16,8 +16,8 @@ from fedmeta.chain.typed_data import presence_digest
 from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, load_config, run
-from fedmeta.experiment.node import NodeFiles, join
-from fedmeta.experiment.parts import resolve, workload
+from fedmeta.experiment.node_keys import NodeFiles, join
+from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation.behaviour import BEHAVIOURS
 from fedmeta.federation.client import CONFIG, PARTITION, request_content
 from fedmeta.federation.codec import Codec

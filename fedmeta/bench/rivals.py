@@ -1,4 +1,7 @@
-"""Rivals: MAML by cloning modules in a loop, and by other libraries, with their networks."""
+"""Rivals: MAML by cloning modules in a loop, and by other libraries, with their networks.
+
+Networks are built on the meta device, where a constructor draws no random numbers.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

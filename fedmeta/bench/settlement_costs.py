@@ -8,7 +8,7 @@ from pathlib import Path
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.claims import Claims
 from fedmeta.chain.settle.contract import quantity
 from fedmeta.chain.settle.deployment import Deployment

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fedmeta.chain.merkle import MerkleTree, contributions_tree, rewards_tree
     from fedmeta.chain.providers.base import Chain
     from fedmeta.chain.providers.node import Node, banner, start_node
-    from fedmeta.chain.providers.opening import open_chain
+    from fedmeta.chain.providers.open_chain import open_chain
     from fedmeta.chain.typed_data import (
         Record,
         Slash,
@@ -55,7 +55,7 @@ else:
         "merkle": ("MerkleTree", "contributions_tree", "rewards_tree"),
         "providers.base": ("Chain",),
         "providers.node": ("Node", "banner", "start_node"),
-        "providers.opening": ("open_chain",),
+        "providers.open_chain": ("open_chain",),
         "typed_data": (
             "Record",
             "Slash",

@@ -7,7 +7,7 @@ from typing import Any
 from fedmeta.config import Config, parse_settings
 from fedmeta.config.identity import in_use
 from fedmeta.errors import ConfigError
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.learning.setup import algorithm_kind
 from fedmeta.options import nearest
 from fedmeta.tasks import family_kind

@@ -17,7 +17,7 @@ from fedmeta.comparison.worker import Order
 from fedmeta.config import Config, load_config, merge
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import ConfigError, UsageError
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.identity import provenance
 from fedmeta.experiment.result import ignore

@@ -9,7 +9,7 @@ from fedmeta.comparison.arms import Arm
 from fedmeta.config import Config, merge
 from fedmeta.config.identity import differing, is_within, key_at
 from fedmeta.errors import ConfigError, UsageError
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.learning.setup import algorithm_kind
 from fedmeta.options import declared, parse_options
 from fedmeta.tasks import family_kind

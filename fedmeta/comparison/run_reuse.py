@@ -11,7 +11,7 @@ from fedmeta.config import Config
 from fedmeta.config.identity import counted
 from fedmeta.config.trust import link_out_of, stranger
 from fedmeta.errors import UsageError
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.identity import (
     Made,

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedmeta.config import Config, load_config, merge, seals, trust
 from fedmeta.config.identity import is_within, resumable
 from fedmeta.errors import ConfigError, UsageError
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.experiment.engines import require_engine
 from fedmeta.experiment.execute import execute
 from fedmeta.experiment.folder import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedmeta.config import Config, to_toml
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.federation import Federation, Learner, Signatures, require_ray
 from fedmeta.federation.engines.client_app import ClientSide, build_side
 from fedmeta.federation.engines.deployment.options import require_superlink

@@ -20,7 +20,7 @@ from fedmeta.errors import (
     UntrainedError,
     UsageError,
 )
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest, misfit
 from fedmeta.experiment.client_totals import (
     note_refused,

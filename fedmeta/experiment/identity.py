@@ -1,4 +1,8 @@
-"""What identifies a run: config, code, data, versions and settings of its rounds."""
+"""What identifies a run: config, code, data, versions and settings of its rounds.
+
+``run.json`` keeps it as ``made``, a list: what the rounds from the first one on were made with, and an
+entry for each time that a resumed run went on with something else.
+"""
 
 import platform
 import subprocess
@@ -11,7 +15,7 @@ from typing import Any
 
 from fedmeta.config import Config
 from fedmeta.config.identity import later_settings, set_in
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest, file_of
 from fedmeta.federation import FaultOptions
 from fedmeta.tasks import TaskFamily, build_family, data_digest

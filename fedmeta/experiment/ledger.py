@@ -16,7 +16,7 @@ from fedmeta.chain import (
     open_keys,
 )
 from fedmeta.chain.options import expand
-from fedmeta.chain.providers.opening import require_rules
+from fedmeta.chain.providers.open_chain import require_rules
 from fedmeta.chain.settle.addresses import Addresses, read_addresses
 from fedmeta.chain.settle.deploying import deploy_to_file
 from fedmeta.chain.settle.journal import JournalView
@@ -27,7 +27,7 @@ from fedmeta.chain.settle.store import DamagedJournalError
 from fedmeta.chain.settle.terms import JOURNAL, new_campaign
 from fedmeta.config import Config, identity, to_toml
 from fedmeta.errors import UsageError
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.experiment.accounts import RosterSignatures, open_signatures, require_same_accounts
 from fedmeta.experiment.client_totals import UNITS
 from fedmeta.experiment.folder import RunFolder

@@ -12,7 +12,14 @@ from pydantic import Field
 
 from fedmeta.chain import require_extra
 from fedmeta.errors import ConfigError, UsageError
-from fedmeta.experiment.node import NAME, NodeFiles, Registration, join, read_object, read_registration
+from fedmeta.experiment.node_keys import (
+    NAME,
+    NodeFiles,
+    Registration,
+    join,
+    read_object,
+    read_registration,
+)
 from fedmeta.federation.engines.deployment.options import DeploymentOptions, require_superlink
 from fedmeta.federation.engines.deployment.session import CONNECTION, flwr, write_connection
 from fedmeta.federation.engines.deployment.tls import NodeKey

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedmeta.config import Config
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.federation import (
     EvaluationSums,
     Federation,

@@ -19,11 +19,11 @@ from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import failure_of, report
 from fedmeta.federation.flower import client_error, fill
+from fedmeta.federation.flower_replies import METRICS as METRICS
+from fedmeta.federation.flower_replies import ROUND as ROUND
+from fedmeta.federation.flower_replies import SERVER_ROUND, StockReplies, is_stock, with_proximal
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.signing import NONCE, PROOF, SIGNATURE, Proving, Signing
-from fedmeta.federation.stock import METRICS as METRICS
-from fedmeta.federation.stock import ROUND as ROUND
-from fedmeta.federation.stock import SERVER_ROUND, StockReplies, is_stock, with_proximal
 
 ARRAYS = "arrays"
 CONFIG = "config"

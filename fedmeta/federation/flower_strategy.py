@@ -24,8 +24,7 @@ from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.failures import describe
 from fedmeta.federation.flower import RunGrid, new_run, quiet
-from fedmeta.federation.gate import Update
-from fedmeta.federation.stock import (
+from fedmeta.federation.flower_replies import (
     EXAMPLES,
     SERVER_ROUND,
     WrongStateError,
@@ -34,7 +33,8 @@ from fedmeta.federation.stock import (
     to_state,
     weights_of,
 )
-from fedmeta.federation.strategy_memory import export, restore, why_not_resumable
+from fedmeta.federation.flower_strategy_state import export, restore, why_not_resumable
+from fedmeta.federation.gate import Update
 from fedmeta.learning import Tensors
 from fedmeta.registry import import_dotted
 

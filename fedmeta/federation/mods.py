@@ -20,7 +20,14 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
-from fedmeta.federation.stock import EXAMPLES, SERVER_ROUND, Arrays, is_stock, to_record, weights_of
+from fedmeta.federation.flower_replies import (
+    EXAMPLES,
+    SERVER_ROUND,
+    Arrays,
+    is_stock,
+    to_record,
+    weights_of,
+)
 from fedmeta.registry import import_dotted
 
 

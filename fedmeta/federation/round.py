@@ -1,4 +1,4 @@
-"""A round's plan and its bookkeeping."""
+"""A round's plan and its bookkeeping; `MetaStrategy.start` is the loop over rounds."""
 
 import math
 from collections import Counter

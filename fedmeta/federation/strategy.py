@@ -17,16 +17,17 @@ from fedmeta.federation.aggregator import Aggregator, build_aggregator
 from fedmeta.federation.client import TASKS, request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.evaluation import quantities, with_evaluation
+from fedmeta.federation.evaluation_gate import EvaluationGate
 from fedmeta.federation.flower_strategy import StrategyAggregator, UserStrategy
+from fedmeta.federation.flower_strategy_state import why_not_resumable
 from fedmeta.federation.gate import AdmissionGate, Update
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.optimizer import ServerOptimizer, ServerOptions, learning_rate
-from fedmeta.federation.receive import EvaluationGate, Receiver
+from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import RoundRecord, Snapshot
 from fedmeta.federation.round import Plan, RoundTally, require_finite
 from fedmeta.federation.sampling import Addresses, by_client, sample_cohort, wait_for_nodes
 from fedmeta.federation.scoring import Rewards
-from fedmeta.federation.strategy_memory import why_not_resumable
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
 

@@ -49,10 +49,10 @@ class RewardAccumulator:
         clients = sorted(scores)
         self._add_merit(scores)
         if self.options.settle == "round":
-            claims: list[Fraction] = [Fraction(scores[client]) for client in clients]
+            dues: list[Fraction] = [Fraction(scores[client]) for client in clients]
         else:
-            claims = [self._due(client) if scores[client] else Fraction(0) for client in clients]
-        units = allocate(claims, self.pot, self.options.cap)
+            dues = [self._due(client) if scores[client] else Fraction(0) for client in clients]
+        units = allocate(dues, self.pot, self.options.cap)
         rewards = dict(zip(clients, units, strict=True))
         self._add_pay(rewards)
         return rewards

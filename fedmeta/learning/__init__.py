@@ -1,8 +1,8 @@
 """How to learn from tasks: models and meta-learning algorithms as functions of tensors."""
 
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
+from fedmeta.learning.allocator import keep_freed_memory
 from fedmeta.learning.inner import forward_query, per_task_accuracy, per_task_loss
-from fedmeta.learning.memory import keep_freed_memory
 from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
 
 __all__ = [

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fedmeta.errors import DataError, UsageError
+from fedmeta.tasks.image_bit_depth import RANGES, Reach, reach_of, tops
 from fedmeta.tasks.image_pixels import Kind, Pixels, UnreadableError, decode
-from fedmeta.tasks.image_range import RANGES, Reach, reach_of, tops
 
 Invert = Literal["auto", "yes", "no"]
 

@@ -11,7 +11,7 @@ import pytest
 from fedmeta.cli.main import main
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, command, start
 from tests.test_files import strict
 

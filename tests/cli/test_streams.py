@@ -14,7 +14,7 @@ from rich.table import Table
 from fedmeta.cli.streams import LastingFile, PlainText, SafeConsole, Screen, styled
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, command
 
 

@@ -8,7 +8,7 @@ from fedmeta.comparison.arms import choose, flatten, parse_arms
 from fedmeta.comparison.plans import plan_arms
 from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.experiment import Config, experiment_names, load_config
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from fedmeta.options import Options
 from fedmeta.tasks.families.sinusoid import Sinusoid
 from tests.comparison.helpers import DIGITS, TINY

@@ -10,7 +10,7 @@ import torch
 from fedmeta.comparison.arms import choose
 from fedmeta.comparison.plans import budget, inner_steps_a_task, plan_arms
 from fedmeta.experiment import Config, RunFolder, run
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from fedmeta.learning.algorithms import MAML, FedAvg
 from fedmeta.learning.inner import InnerGradient, WeightAdaptation
 from fedmeta.tasks import TaskBatch

@@ -8,7 +8,7 @@ from fedmeta.comparison.arms import choose
 from fedmeta.comparison.plans import ArmPlan, budget, plan_arms
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from tests.comparison.helpers import DIGITS, TINY
 
 

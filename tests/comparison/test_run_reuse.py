@@ -8,7 +8,7 @@ import pytest
 
 from fedmeta.comparison.run_reuse import Finder, RunSlot, essence
 from fedmeta.experiment import Config, RunFolder, run
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from tests.comparison.helpers import TINY
 
 CONFIG = resolve(Config(**TINY))

@@ -10,7 +10,7 @@ import fedmeta
 from fedmeta.config import merge, to_toml
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, experiment_names, load_config, parse_settings
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from fedmeta.incentives import Game, IncentiveRule
 from fedmeta.learning.algorithms import MAML
 

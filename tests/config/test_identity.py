@@ -17,7 +17,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment.api import _changed as changed_on_resume
 from fedmeta.experiment.identity import Made, difference, went_on
 from fedmeta.experiment.ledger import run_id
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from fedmeta.federation import FaultOptions, GateOptions
 from fedmeta.federation.behaviour import BEHAVIOURS
 from fedmeta.learning import ALGORITHMS, MODELS

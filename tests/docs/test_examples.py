@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import load_config, run
-from fedmeta.experiment.parts import resolve, workload
+from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import evaluate
 from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, build_model
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream

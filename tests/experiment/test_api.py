@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError, DivergedError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.parts import resolve, workload
+from fedmeta.experiment.planning import resolve, workload
 from tests.experiment.helpers import TINY, contents, fedmeta, start
 
 

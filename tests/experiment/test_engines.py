@@ -17,7 +17,7 @@ from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, resume, run
 from fedmeta.experiment.api import _look_at_ledger as look_at_ledger
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, fedmeta, start
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder, run
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, contents, start
 
 ROUNDS = 60

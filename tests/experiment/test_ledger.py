@@ -25,7 +25,7 @@ from fedmeta.chain.settle.status import claim, status
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, RunFolder, ledger, load_config, resume, run
 from fedmeta.experiment.ledger import deploy
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from fedmeta.experiment.result import Result
 from tests.experiment.helpers import TINY, contents, fedmeta, start
 

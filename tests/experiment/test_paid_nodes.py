@@ -16,7 +16,7 @@ from fedmeta.chain.audit import audit
 from fedmeta.chain.settle.status import status
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
-from fedmeta.experiment.node import NodeFiles, join
+from fedmeta.experiment.node_keys import NodeFiles, join
 from fedmeta.experiment.roster import LOCAL, LocalNodes, Roster
 from fedmeta.federation.engines.deployment.local import Layout, LocalFederation, end, run_local
 from fedmeta.federation.engines.deployment.session import CONNECTION, flwr

@@ -14,7 +14,7 @@ from fedmeta.experiment.accounts import (
     open_signatures,
     require_same_accounts,
 )
-from fedmeta.experiment.node import NodeFiles, NodeSigner, join, open_account
+from fedmeta.experiment.node_keys import NodeFiles, NodeSigner, join, open_account
 from fedmeta.experiment.roster import LOCAL, LocalNodes, Roster, admit
 from tests.experiment.helpers import TINY
 

@@ -15,8 +15,8 @@ from fedmeta.errors import RunError
 from fedmeta.federation import Plan, RoundRecord, StepResult, Workload, evaluate, simulate
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
+from fedmeta.federation.evaluation_gate import EvaluationGate
 from fedmeta.federation.flower import as_server, client_error, stamp
-from fedmeta.federation.receive import EvaluationGate
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
 from fedmeta.tasks import Population, TaskBatch, stream
 from fedmeta.tasks.families.sinusoid import Sinusoid

@@ -11,7 +11,7 @@ from flwr.app import Array, RecordDict
 
 from fedmeta.errors import ConfigError, RunError, UsageError
 from fedmeta.experiment import Config, RunFolder, resume, run
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from fedmeta.federation import AggregationOptions, Plan, ServerOptions
 from fedmeta.federation.mods import user_mods
 from fedmeta.learning import Tensors

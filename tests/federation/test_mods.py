@@ -9,14 +9,14 @@ from flwr.app import MessageType
 
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from fedmeta.federation import Plan, ServerOptions
 from fedmeta.federation.mods import user_mods
 from fedmeta.learning import Tensors
 from tests.experiment.helpers import TINY
 from tests.federation import flower_parts
 from tests.federation.helpers import SINUSOID, assert_same, run_on_grid
-from tests.federation.test_stock import ask, request
+from tests.federation.test_flower_replies import ask, request
 
 PARTS = "tests.federation.flower_parts"
 PLAN = Plan(rounds=2, cohort=4, server=ServerOptions(optimizer="SGD", lr=0.5))

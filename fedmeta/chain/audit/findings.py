@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.contract import quantity
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Transaction

@@ -1,4 +1,10 @@
-"""Frozen rounds, and the record that a range of them comes to."""
+"""Frozen rounds, and the record that a range of them comes to.
+
+The bytes of a round are fixed, so that "the same round again" is a comparison of bytes: a head (magic,
+round, number of contributions, model hash, evidence hash), then a row of fixed width for each
+contribution, by client id. All integers are big-endian. A reward has 8 bytes, or 16 in rounds that
+award one client 2^63 units or more; the magic says which.
+"""
 
 import hashlib
 import math

@@ -11,7 +11,7 @@ from fedmeta.chain.errors import ChainError
 from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.opening import open_chain, require_rules
+from fedmeta.chain.providers.open_chain import open_chain, require_rules
 from fedmeta.chain.settle.addresses import WrongCampaignError
 from fedmeta.chain.settle.claims import Claims
 from fedmeta.chain.settle.contract import NoCodeError, quantity, unhex

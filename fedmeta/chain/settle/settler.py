@@ -9,7 +9,7 @@ from pathlib import Path
 from fedmeta.chain.errors import ChainDownError, ChainError
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import NotMinedError
 from fedmeta.chain.settle.session import Session, Site, open_session

@@ -9,7 +9,7 @@ from fedmeta.chain.contracts import load_artifact
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.addresses import WrongCampaignError
 from fedmeta.chain.settle.claims import Claimed, Claims, claimed_by
 from fedmeta.chain.settle.contract import Contract, has_code

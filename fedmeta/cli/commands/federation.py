@@ -104,7 +104,7 @@ def join_(
 
       fedmeta federation join --federation our-study --partition 2
     """
-    from fedmeta.experiment.node import NodeFiles, join
+    from fedmeta.experiment.node_keys import NodeFiles, join
 
     files = NodeFiles(folder)
     made = join(files, federation, partition)
@@ -182,7 +182,7 @@ def node_(  # noqa: PLR0913 (one parameter an option)
 
       fedmeta federation node node --superlink link.example.org:8000 --certificate ca.crt
     """
-    from fedmeta.experiment.node import NodeFiles, open_account, read_registration
+    from fedmeta.experiment.node_keys import NodeFiles, open_account, read_registration
     from fedmeta.federation.engines.deployment.options import require_encrypted
     from fedmeta.federation.engines.deployment.supernode import SuperNode, free_port, pinned
 

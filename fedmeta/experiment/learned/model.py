@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedmeta.config import Config
 from fedmeta.config.trust import require_code
 from fedmeta.errors import DivergedError, UsageError
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, misfit
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.learned.adapted import (

@@ -14,7 +14,7 @@ from fedmeta.chain.audit.findings import first_failure
 from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.options import ChainOptions, StakingOptions
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import decode, encode
 from fedmeta.chain.settle.settlement import Settlement

@@ -10,7 +10,7 @@ import rlp
 from fedmeta.chain import Chain
 from fedmeta.chain.errors import RevertedError, RpcError
 from fedmeta.chain.hashing import keccak
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from tests.chain.providers.helpers import (
     NOBODY,
     OTHERS,

@@ -11,7 +11,7 @@ from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers import process as binaries
 from fedmeta.chain.providers.folder import FolderLock
 from fedmeta.chain.providers.node import NodeKind, banner, start_node
-from fedmeta.chain.providers.opening import open_chain, require_rules
+from fedmeta.chain.providers.open_chain import open_chain, require_rules
 from fedmeta.chain.providers.process import NodeProcess
 from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import SPONSOR, options

@@ -21,7 +21,7 @@ from fedmeta.chain.providers import transports as over_http
 from fedmeta.chain.providers import transports as over_websocket
 from fedmeta.chain.providers.base import Chain, decode
 from fedmeta.chain.providers.node import Node, start_node
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.providers.transports import HttpTransport
 from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import NOBODY, balance, deploy_token, send, sign

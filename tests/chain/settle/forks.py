@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.chain.settle.settler import Hooks
 from tests.chain.settle.faults import FaultyChain

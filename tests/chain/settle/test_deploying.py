@@ -10,7 +10,7 @@ from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.options import ChainOptions, StakingOptions
 from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.node import start_node
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle import deploying
 from fedmeta.chain.settle.addresses import Addresses, read_addresses
 from fedmeta.chain.settle.deploying import deploy_to_file

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.contract import Contract, has_code
 from fedmeta.chain.settle.deployment import created_address
 from fedmeta.chain.settle.journal import JournalView

@@ -10,7 +10,7 @@ from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.node import start_node
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Content
 from fedmeta.chain.settle.settlement import Settlement

@@ -10,7 +10,7 @@ from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.node import start_node
-from fedmeta.chain.providers.opening import open_chain
+from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle import transactions
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import NotMinedError, PoorAccountError

@@ -8,7 +8,7 @@ import pytest
 from fedmeta.cli.main import main
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
-from fedmeta.experiment.parts import resolve
+from fedmeta.experiment.planning import resolve
 from tests.comparison.helpers import TINY
 
 BROKEN = """

@@ -15,7 +15,7 @@ from fedmeta.errors import DivergedError, UsageError
 from fedmeta.experiment import Config, run
 from fedmeta.experiment.checkpoint import DamagedCheckpointError
 from fedmeta.experiment.learned.model import Learned
-from fedmeta.experiment.parts import check
+from fedmeta.experiment.planning import check
 from fedmeta.learning import expand_state
 from fedmeta.tasks import TaskBatch, stream
 from tests.experiment.helpers import TINY

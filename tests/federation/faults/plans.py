@@ -11,8 +11,7 @@ import torch
 from flwr.app import Message
 
 from fedmeta.errors import DivergedError, UntrainedError
-from fedmeta.experiment import Config, Listener, RunFolder
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import Config, Listener, RunFolder, planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError
 from fedmeta.experiment.execute import execute
 from fedmeta.federation import FaultPlan, Snapshot

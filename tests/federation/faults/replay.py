@@ -5,8 +5,7 @@ import tempfile
 from pathlib import Path
 
 from fedmeta.config import to_toml
-from fedmeta.experiment import RunFolder
-from fedmeta.experiment import parts as planning
+from fedmeta.experiment import RunFolder, planning
 from tests.federation.faults.plans import check, draw
 
 

@@ -1,4 +1,9 @@
-"""Shares the SuperLink's grid with the training process over a local socket."""
+"""Shares the SuperLink's grid with the training process over a local socket.
+
+Rounds, logs and checkpoints then are where they are on every engine, and Ctrl-C, kills and resuming work
+as they do there. The two processes are one user's, on one machine; they talk over a socket in a folder
+that nobody else can enter.
+"""
 
 import contextlib
 import threading

@@ -30,9 +30,9 @@ from fedmeta.federation.flower import (
     new_run,
     stamp,
 )
+from fedmeta.federation.flower_replies import is_stock
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.signing import Signatures
-from fedmeta.federation.stock import is_stock
 from fedmeta.learning import Tensors
 
 FIRST_NODE = 2

@@ -19,7 +19,7 @@ from fedmeta.federation.flower import quiet
 from fedmeta.federation.mods import user_mods
 from fedmeta.federation.sampling import wait_for_nodes
 from tests.federation.helpers import SINUSOID
-from tests.federation.test_stock import arrays, run_flower
+from tests.federation.test_flower_replies import arrays, run_flower
 
 MOD = "tests.federation.flower_parts:halve"
 PLAN = Plan(

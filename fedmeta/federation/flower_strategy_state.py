@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import ArrayLike, NDArray
 
 from fedmeta.errors import UsageError
-from fedmeta.federation.stock import to_record
+from fedmeta.federation.flower_replies import to_record
 from fedmeta.learning import Tensors
 
 PREFIX = "strategy."

@@ -11,7 +11,7 @@ from eth_account import Account
 from fedmeta.chain import recover, update_digest
 from fedmeta.chain.typed_data import presence_digest
 from fedmeta.errors import UsageError
-from fedmeta.experiment.node import NodeFiles, NodeSigner, join, open_account, read_registration
+from fedmeta.experiment.node_keys import NodeFiles, NodeSigner, join, open_account, read_registration
 
 RUN = bytes(range(32))
 

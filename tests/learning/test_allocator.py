@@ -8,7 +8,7 @@ import pytest
 CHURN = """
 import resource, sys
 if sys.argv[1] == "keep":
-    from fedmeta.learning.memory import keep_freed_memory
+    from fedmeta.learning.allocator import keep_freed_memory
     keep_freed_memory()
 def step():
     blocks = [bytearray(64 << 10) for _ in range(400)]

@@ -1,4 +1,4 @@
-"""Keeping memory that one step freed for the next one to use."""
+"""Keeps freed memory for the next step to use."""
 
 import ctypes
 import sys

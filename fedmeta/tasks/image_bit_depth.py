@@ -1,4 +1,4 @@
-"""Tells how many bits of deep samples are in use, from all the images read together."""
+"""Finds how many bits of deep samples are in use, from all images together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

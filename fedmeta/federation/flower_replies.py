@@ -1,4 +1,4 @@
-"""Answers Flower's own strategies as they expect it: weights, `num-examples`, `server-round`.
+"""Replies in the form that Flower's own strategies expect: weights, `num-examples`, `server-round`.
 
 Between fedmeta's server and clients a reply carries a pseudo-gradient g. Here it stands for the weights
 ``theta - local_lr * g``: where a client's local steps end, and one local step away if it takes but one.

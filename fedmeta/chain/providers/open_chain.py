@@ -1,4 +1,4 @@
-"""From options to a chain."""
+"""Opens a chain from its options."""
 
 import os
 import re

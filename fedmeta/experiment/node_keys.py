@@ -1,4 +1,4 @@
-"""What a node's owner has: two keys, a registration signed with both, and what signs its updates."""
+"""A node owner's keys: a registration signed with both, and the signing of updates."""
 
 import hashlib
 import os
