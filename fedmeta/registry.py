@@ -22,6 +22,7 @@ PartT = TypeVar("PartT")
 _MARKS = ("run.json", "compare.json")
 """Files that a folder of a run or a comparison holds."""
 
+_by_package: dict[str, "Registry[Any]"] = {}
 _forbidden: ContextVar[str] = ContextVar("forbidden", default="")
 
 
@@ -68,13 +69,20 @@ def import_dotted(path: str, what: str) -> Any:
         raise ConfigError(f"{what} '{path}': no '{name}' there; {nearest(name, names)}") from None
 
 
-def dotted_path(part: type) -> str:
-    """Return the dotted path of a class, by which worker processes and a resumed run import it.
+def name_of(part: type) -> str:
+    """Return what a config calls a class: its name if it comes with fedmeta, else its dotted path.
+
+    Worker processes and a resumed run import it by that.
 
     Raises:
         ConfigError: If it cannot be imported so: it is of the main program, or within a function.
     """
     path = f"{part.__module__}:{part.__qualname__}"
+    package, _, stem = part.__module__.rpartition(".")
+    if package in _by_package:
+        name = stem.replace("_", _by_package[package].separator)
+        if name in _by_package[package]:
+            return name
     if part.__module__ == "__main__" or "." in part.__qualname__:
         raise ConfigError(
             f"{part.__qualname__} cannot be imported again, by a worker process or to resume the run: "
@@ -168,8 +176,9 @@ class Registry(Generic[PartT]):
 
     def __init__(self, what: str, package: str, separator: str = "_") -> None:
         self.what = what
+        self.separator = separator
         self._package = package
-        self._separator = separator
+        _by_package[package] = self
 
     def get(self, name: str) -> PartT:
         """Return the part called `name`; a name with a dot or colon is imported.
@@ -200,7 +209,7 @@ class Registry(Generic[PartT]):
         for file in files(root).joinpath(*rooms).iterdir():
             stem, _, ending = file.name.rpartition(".")
             if ending == "py" and (attribute := _named_after(stem, file.read_text("utf-8"))):
-                name = stem.replace("_", self._separator)
+                name = stem.replace("_", self.separator)
                 parts[name] = f"{self._package}.{stem}", attribute
         return parts
 

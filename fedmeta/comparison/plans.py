@@ -11,8 +11,13 @@ from fedmeta.config.identity import differing, is_within, key_at
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import planning
 from fedmeta.learning.setup import algorithm_kind
-from fedmeta.options import declared, parse_options
+from fedmeta.options import Key, declared, parse_options
 from fedmeta.tasks import family_kind
+
+_CALLED_AS_OURS = dict.fromkeys(("partition", "alpha", "labels", "rotations"), "any") | dict.fromkeys(
+    ("shots", "queries"), "training"
+)
+"""Arms that may differ in an option of ``data`` of which its family says nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,11 @@ def _differences(base: Config, arm: Config, own_network: bool) -> Iterator[str]:
     """Yield the keys that make results incomparable: those of the config, then those of ``data``."""
     yield from differing(base, arm, own_network)
     table = key_at(Config, "data")
-    may = {one.path: one.key.arm for one in declared(family_kind(base.task).Options, table=table)}
+    may = {}
+    for one in declared(family_kind(base.task).Options, table=table):
+        said = any(isinstance(mark, Key) for mark in one.field.metadata)
+        # A family of one's own need not mark options that are called as ours are.
+        may[one.path] = one.key.arm if said else _CALLED_AS_OURS.get(one.path, one.key.arm)
     for key in sorted({*base.data, *arm.data}):
         free = may.get(key) == "any" or (may.get(key) == "training" and f"test_{key}" in base.data)
         if not free and base.data.get(key) != arm.data.get(key):

@@ -15,12 +15,9 @@ from fedmeta.federation import (
     RayOptions,
     ServerOptions,
 )
-from fedmeta.incentives.options import RULES, IncentiveOptions
+from fedmeta.incentives.options import INCENTIVE_RULES, IncentiveOptions
 from fedmeta.options import Key, Options, declared
-from fedmeta.registry import dotted_path
-
-Engine = Literal["vector", "ray", "deployment"]
-Tracking = Literal["none", "tensorboard", "mlflow"]
+from fedmeta.registry import name_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -79,15 +76,10 @@ class EvaluationOptions(Options):
 
 def _named(value: Any) -> Any:
     if isinstance(value, type):
-        return dotted_path(value)
+        return name_of(value)
     if isinstance(value, dict):
         return {key: _named(one) for key, one in value.items()}
     return [_named(one) for one in value] if isinstance(value, list) else value
-
-
-def _place(engine: str) -> Key:
-    """Return what keys may do that say where an engine is."""
-    return Key(resume=True, decides="place", engine=engine, code=False)
 
 
 class Config(Options):
@@ -263,7 +255,7 @@ class Config(Options):
     @model_validator(mode="after")
     def _rule_can_measure(self) -> "Config":
         # A user's own rule is not imported to read a config: `problem_of_rule` is asked before a run.
-        if self.incentives.rule in RULES and (problem := self.problem_of_rule()):
+        if self.incentives.rule in INCENTIVE_RULES and (problem := self.problem_of_rule()):
             raise ValueError(problem)
         return self
 

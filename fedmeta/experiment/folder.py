@@ -92,7 +92,7 @@ class RunFolder:
             seals.seal(new, text)
             for log in LOGS:
                 (new / log).touch()
-            cls(new).update_info({**info, "format": info.get("format", FORMAT)})
+            cls(new).update_info({**info, "format": FORMAT})
             new.rename(path)
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)

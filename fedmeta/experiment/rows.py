@@ -263,7 +263,7 @@ _BEFORE_CODES = re.compile(
 @lru_cache(maxsize=1000)
 def _code_of_old(reason: str) -> RefusalCode:
     found = _BEFORE_CODES.match(reason)
-    return _CODES[found.lastgroup or ""] if found else RefusalCode.UNKNOWN
+    return _CODES[found.lastgroup or ""] if found else RefusalCode.OTHER
 
 
 def _with_code(row: ClientRow) -> None:
@@ -276,7 +276,7 @@ def _with_code(row: ClientRow) -> None:
     elif isinstance(reason, str):
         row["code"] = _code_of_old(reason[:300])
     else:
-        row["code"] = RefusalCode.UNKNOWN
+        row["code"] = RefusalCode.OTHER
 
 
 def kind(row: ClientRow) -> str:

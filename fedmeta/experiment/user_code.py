@@ -19,17 +19,12 @@ from typing import Any
 
 from fedmeta.config import Config
 from fedmeta.errors import ConfigError
-from fedmeta.federation.behaviour import BEHAVIOURS
-from fedmeta.incentives.options import RULES
-from fedmeta.learning.algorithm import ALGORITHMS, MODELS
-from fedmeta.registry import Registry, current_folder_on_path
-from fedmeta.tasks import FAMILIES
+from fedmeta.registry import current_folder_on_path
 
 Code = dict[str, str | None]
 """SHA-256 of a module's file, by the module's name; None: it has no file."""
 
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
-_REGISTRIES: tuple[Registry[Any], ...] = (FAMILIES, ALGORITHMS, MODELS, BEHAVIOURS, RULES)
 _INSTALLED = {"site-packages", "dist-packages"}
 _OWN_ROOMS = ("tasks", "learning", "federation", "training", "incentives")
 _OWN_FILES = ("experiment/planning.py", "experiment/training.py", "experiment/scorer.py")
@@ -111,10 +106,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _modules_named(text: str) -> Iterator[str]:
-    """Yield the modules that a text of a config leads to: the one it names, and the part's own."""
-    for registry in _REGISTRIES:
-        if text in registry:
-            yield from _with_parents(registry.get(text).__module__)
+    """Yield the modules that a dotted path leads to: the one it names, and the part's own."""
     if _DOTTED.fullmatch(text):
         name, _, part = text.rpartition(":" if ":" in text else ".")
         if name in sys.modules or _is_findable(name):

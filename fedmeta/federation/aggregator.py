@@ -16,7 +16,7 @@ from fedmeta.registry import Registry
 
 log = logging.getLogger(__name__)
 
-RULES: Registry[type["AggregationRule"]] = Registry(
+AGGREGATION_RULES: Registry[type["AggregationRule"]] = Registry(
     "rule", "fedmeta.federation.aggregation", separator="-"
 )
 
@@ -51,13 +51,13 @@ class AggregationOptions(Options):
 
     @model_validator(mode="after")
     def _keys_have_an_effect(self) -> "AggregationOptions":
-        if not self.is_strategy and self.rule not in RULES:
-            raise ValueError(f"unknown rule '{self.rule}': {nearest(self.rule, RULES)}")
-        own = ("options",) if self.is_strategy else RULES.get(self.rule).keys
+        if not self.is_strategy and self.rule not in AGGREGATION_RULES:
+            raise ValueError(f"unknown rule '{self.rule}': {nearest(self.rule, AGGREGATION_RULES)}")
+        own = ("options",) if self.is_strategy else AGGREGATION_RULES.get(self.rule).keys
         for key in ("malicious", "keep", "trim", "options"):
             field = type(self).model_fields[key]
             if key not in own and getattr(self, key) != field.get_default(call_default_factory=True):
-                rules = [rule for rule in RULES if key in RULES.get(rule).keys]
+                rules = [rule for rule in AGGREGATION_RULES if key in AGGREGATION_RULES.get(rule).keys]
                 whose = ", ".join(rules) or "a Flower strategy"
                 raise ValueError(f"{key} has no effect with rule '{self.rule}': it belongs to {whose}")
         if "malicious" in own and not self.malicious:
@@ -72,7 +72,7 @@ class AggregationOptions(Options):
         """
         if self.is_strategy:
             return
-        rule = RULES.get(self.rule)
+        rule = AGGREGATION_RULES.get(self.rule)
         if max(1, quorum) < (least := rule.least(self.malicious)):
             raise ConfigError(
                 f"aggregation.rule = '{self.rule}' with aggregation.malicious = {self.malicious} "
@@ -165,4 +165,4 @@ def build_aggregator(
     options: AggregationOptions, round_: int, size: int, warn: Callable[[str], None] = log.warning
 ) -> Aggregator:
     """Return what takes the updates of one round, of `size` values each."""
-    return RULES.get(options.rule)(options, round_, size, warn)
+    return AGGREGATION_RULES.get(options.rule)(options, round_, size, warn)

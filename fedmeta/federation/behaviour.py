@@ -72,14 +72,14 @@ class Behaviour(ABC):
 
     Args:
         options: Its own options.
-        shared: What it works with.
+        stage: What it works with.
     """
 
     Options: ClassVar[type[Options]]
 
-    def __init__(self, options: Any, shared: BehaviourContext) -> None:
+    def __init__(self, options: Any, stage: BehaviourContext) -> None:
         self.options = options
-        self.shared = shared
+        self.stage = stage
 
     @abstractmethod
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -202,14 +202,14 @@ def mods_for(tables: Sequence[Mapping[str, Any]], workload: Workload) -> dict[in
     Raises:
         ConfigError: As `read_behaviours`.
     """
-    shared = BehaviourContext(workload)
+    stage = BehaviourContext(workload)
     mods: dict[int, list[Mod]] = {}
     for assignment in read_behaviours(tables, workload.population):
-        behaviour = assignment.behaviour(assignment.options, shared)
+        behaviour = assignment.behaviour(assignment.options, stage)
         mods |= {client: [_playing(behaviour)] for client in assignment.part.clients}
         if behaviour.victim is not None:
             mods.setdefault(behaviour.victim, [])
-    shared.mods = mods
+    stage.mods = mods
     return mods
 
 

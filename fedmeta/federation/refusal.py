@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 Outcome = Literal["admitted", "quarantined", "late", "lost", "surplus"]
 """What became of what a client was asked for: it was aggregated; it was refused; it came after the
@@ -99,8 +99,10 @@ class RefusalCode(StrEnum):
         "'{name}-sum' is not that of {tasks} values from 0 to 1",
     )
 
-    UNKNOWN = "unknown", Fault.CLIENT, "another reason"
-    """Of a log that this version did not write."""
+    OTHER = "other", Fault.CLIENT, "another reason"
+    """A reason of a log without codes that begins as none of those that were written."""
+    UNKNOWN = "unknown", Fault.CHANCE, "a reason of a later version"
+    """A code that this version does not know: no stake is lost for it."""
 
     @property
     def label(self) -> str:
@@ -143,11 +145,6 @@ class Refusal:
         return self.reason
 
     @property
-    def fault(self) -> Fault:
-        """Whose fault it is."""
-        return self.code.fault
-
-    @property
     def norm(self) -> float | None:
         """Norm of the pseudo-gradient, if it could be read and is finite."""
         norm = self.details.get("norm")
@@ -170,6 +167,13 @@ class RefusedError(ValueError):
     def __init__(self, code: RefusalCode, **details: str | int | float) -> None:
         self.refusal = Refusal(code, details)
         super().__init__(self.refusal.reason)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refused, (type(self), self.refusal)
+
+
+def _refused(kind: type[RefusedError], refusal: Refusal) -> RefusedError:
+    return kind(refusal.code, **refusal.details)
 
 
 def kind_of(code: RefusalCode, reason: str) -> str:

@@ -1,5 +1,6 @@
 """How contributions are scored and paid: every setting, and where it comes from."""
 
+from inspect import isabstract
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -10,7 +11,7 @@ from fedmeta.registry import Registry
 
 NOTHING = "none"
 """The rule by which nobody is paid."""
-RULES: Registry[Any] = Registry("incentives.rule", "fedmeta.incentives.rules", separator="-")
+INCENTIVE_RULES: Registry[Any] = Registry("incentives.rule", "fedmeta.incentives.rules", separator="-")
 """Subclasses of `fedmeta.incentives.rule.IncentiveRule`."""
 
 
@@ -68,7 +69,7 @@ class IncentiveOptions(Options):
     @field_validator("rule")
     @classmethod
     def _is_known(cls, rule: str) -> str:
-        known = (NOTHING, *RULES)
+        known = (NOTHING, *INCENTIVE_RULES)
         if rule not in known and "." not in rule and ":" not in rule:
             raise ValueError(f"unknown rule '{rule}': {nearest(rule, known)}")
         return rule
@@ -80,8 +81,9 @@ class IncentiveOptions(Options):
         Raises:
             ConfigError: If the rule is unknown, or what a dotted path leads to is not one.
         """
-        kind = RULES.get(self.rule)
-        if not (isinstance(kind, type) and hasattr(kind, "scores") and hasattr(kind, "needs_vectors")):
+        kind = INCENTIVE_RULES.get(self.rule)
+        has = all(hasattr(kind, name) for name in ("scores", "needs_vectors", "needs_held_out"))
+        if not (isinstance(kind, type) and has) or isabstract(kind):
             raise ConfigError(
                 f"incentives.rule: '{self.rule}' is not a subclass of fedmeta.incentives.IncentiveRule"
             )

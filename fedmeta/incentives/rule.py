@@ -1,10 +1,12 @@
 """How a round's updates are scored: the interface of incentive rules."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
 
+from fedmeta.errors import FedmetaError, RunError
 from fedmeta.incentives.game import Game
 from fedmeta.incentives.options import NOTHING, IncentiveOptions
 
@@ -47,11 +49,14 @@ def score(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> li
 
     Returns:
         Scores, finite, in the order of the players.
+
+    Raises:
+        RunError: If a user's own rule fails, or does not return one finite score for each player.
     """
     players = game.players
     if options.rule == NOTHING or players.cancel:
         return [0.0] * len(players)
-    scores = options.kind(options).scores(game, rng)
+    scores = _scores(options, game, rng)
     noise = 0.0
     if options.needs_held_out:
         # Scores are means of differences of worths, each of which is as uncertain as the round's own.
@@ -60,3 +65,19 @@ def score(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> li
         0.0 if player in players.idle or abs(found) <= noise else found
         for player, found in enumerate(scores)
     ]
+
+
+def _scores(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> list[float]:
+    where = f"incentives.rule '{options.rule}'"
+    try:
+        scores = [float(one) for one in options.kind(options).scores(game, rng)]
+    except FedmetaError:
+        raise
+    except Exception as error:
+        # A user's rule may fail in any way.
+        raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
+    if len(scores) != len(game.players):
+        raise RunError(f"{where} returned {len(scores)} scores for {len(game.players)} clients")
+    if not all(map(math.isfinite, scores)):
+        raise RunError(f"{where} returned a score that is not finite: {scores}")
+    return scores

@@ -146,7 +146,7 @@ def read_run(path: Path) -> RunFiles:
 
 def read_test(path: Path) -> list[TestedRow]:
     """Return the rows of a run's ``test.jsonl`` up to the first damaged one; empty if there is none."""
-    return _rows(path, TEST)[0]
+    return [] if later_format(RunFolder(path).info) else _rows(path, TEST)[0]
 
 
 def read_compare(path: Path) -> CompareFiles:

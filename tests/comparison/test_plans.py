@@ -1,6 +1,6 @@
 """From arms to configs: the budget, what is comparable, and what a mistake is answered with."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -9,6 +9,7 @@ from fedmeta.comparison.plans import ArmPlan, budget, plan_arms
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config
 from fedmeta.experiment.planning import resolve
+from fedmeta.tasks import Sinusoid
 from tests.comparison.helpers import DIGITS, TINY
 
 
@@ -134,3 +135,21 @@ def test_a_mistake_in_an_arm_names_the_arm(table: dict[str, Any], message: str) 
     with pytest.raises(ConfigError) as refused:
         varied(table)
     assert str(refused.value).startswith(message)
+
+
+class Redeclared(Sinusoid):
+    """A family of one's own that declares an option as ours do, and says nothing of arms."""
+
+    class Options(Sinusoid.Options):
+        """Options of the family.
+
+        Attributes:
+            partition: As ours.
+        """
+
+        partition: Literal["natural", "iid"] = "natural"
+
+
+def test_arms_may_split_a_family_of_ones_own_that_calls_its_options_as_ours() -> None:
+    split = plans(["federated-iid", "federated"], task=f"{__name__}:Redeclared")
+    assert [plan.configs[0].data["partition"] for plan in split] == ["iid", "natural"]

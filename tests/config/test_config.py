@@ -198,9 +198,7 @@ def test_a_part_may_be_given_as_its_class_from_python(minimal: str) -> None:
     assert load_config(minimal, {"model": Linear}).model == "torch.nn.modules.linear:Linear"
     rule = {"incentives.rule": Scores, "incentives.cap": 0.5}
     assert load_config(minimal, rule).incentives.rule == f"{__name__}:Scores"
-    assert Config(**load_config(minimal).model_dump() | {"algorithm": MAML}).algorithm == (
-        "fedmeta.learning.algorithms.maml:MAML"
-    )
+    assert Config(**load_config(minimal).model_dump() | {"algorithm": MAML}).algorithm == ("maml")
 
 
 def test_a_class_that_no_other_process_could_import_is_refused(minimal: str) -> None:

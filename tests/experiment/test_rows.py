@@ -78,7 +78,10 @@ def test_a_row_of_before_codes_has_the_code_of_its_reason(reason: str, code: str
 
 
 def test_every_code_of_a_training_reply_had_a_sentence_before_there_were_codes() -> None:
-    later = {code for code in RefusalCode if code.startswith("evaluation_")} | {RefusalCode.UNKNOWN}
+    later = {code for code in RefusalCode if code.startswith("evaluation_")} | {
+        RefusalCode.UNKNOWN,
+        RefusalCode.OTHER,
+    }
     assert {code for _, code, _ in OLD} == {str(code) for code in set(RefusalCode) - later}
 
 
@@ -97,17 +100,23 @@ def test_what_the_gate_says_is_read_alike_with_and_without_its_code(case: Any) -
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "code", "shown"),
     [
-        {"reason": "the moon was full"},
-        {"reason": "the moon was full", "code": "moon"},
-        {"reason": ["norm"], "code": 7},
-        {"reason": "norm 5 exceeds max_norm 1", "code": "moon"},
+        ({"reason": "the moon was full"}, "other", "another reason"),
+        ({"reason": ["norm"], "code": 7}, "other", "another reason"),
+        ({"reason": "the moon was full", "code": "moon"}, "unknown", "a reason of a later version"),
+        (
+            {"reason": "norm 5 exceeds max_norm 1", "code": "moon"},
+            "unknown",
+            "a reason of a later version",
+        ),
     ],
 )
-def test_a_reason_that_nobody_knows_is_another_one(values: dict[str, Any]) -> None:
+def test_a_reason_that_nobody_knows_is_another_one(
+    values: dict[str, Any], code: str, shown: str
+) -> None:
     row = CLIENTS.parse(line(**values))
-    assert (row["code"], kind(row)) == (RefusalCode.UNKNOWN, "another reason")
+    assert (row["code"], kind(row)) == (RefusalCode(code), shown)
     assert kind(CLIENTS.parse(line())) == "no reason given"
 
 
@@ -184,8 +193,9 @@ def test_a_run_that_was_begun_without_codes_writes_the_same_bytes_again(tmp_path
 @pytest.fixture
 def newer(tmp_path: Path) -> RunFolder:
     """A run of a later version, whose rows say something that this one does not know."""
-    info = {"status": "finished", "format": FORMAT + 1, "versions": {"fedmeta": "7.3.1"}}
+    info = {"status": "finished", "versions": {"fedmeta": "7.3.1"}}
     folder = RunFolder.create(tmp_path / "run", Config(**TINY), info)
+    folder.update_info({"format": FORMAT + 1})
     for log in LOGS:
         (folder.path / log).write_text('{"round": 1, "client": 0, "admitted": {"as": "of 7.3"}}\n')
     return folder
@@ -226,3 +236,10 @@ def test_a_later_version_that_does_not_say_which_is_refused_as_well() -> None:
 
 def test_faults_are_said_for_every_code() -> None:
     assert {code.fault for code in RefusalCode} == set(Fault)
+
+
+def test_nobody_loses_stake_for_a_code_of_a_later_version() -> None:
+    refused = {"round": 1, "client": 2, "tasks": 1, "admitted": False}
+    row = CLIENTS.parse(json.dumps(refused | {"code": "slow_network", "reason": "x"}).encode())
+    assert row["code"] is RefusalCode.UNKNOWN
+    assert not at_fault(row)

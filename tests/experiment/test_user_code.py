@@ -12,7 +12,6 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config
 from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest
 from fedmeta.registry import import_dotted
-from fedmeta.tasks import FAMILIES
 from tests.experiment.helpers import TINY
 
 FILES = {
@@ -83,14 +82,6 @@ def test_any_key_of_a_config_may_lead_to_code(settings: dict[str, object]) -> No
 def test_words_that_lead_nowhere_and_the_description_are_no_code() -> None:
     words = {"description": "lab.units:scale", "data": {"file": "photo.jpg", "host": "a.b.example"}}
     assert code(**words, compare={"arms": {"x": {"model": "lab.units:scale"}}}) == {}
-
-
-def test_a_part_registered_under_a_short_name_leads_to_its_module(
-    lab: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (lab / "shop.py").write_text("class Toys: ...\n")
-    monkeypatch.setitem(FAMILIES._parts, "toys", ("shop", "Toys"))
-    assert list(code(task="toys")) == ["shop"]
 
 
 def test_a_package_that_passes_a_part_on_leads_to_where_it_is_written(lab: Path) -> None:

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from fedmeta.federation.codec import CodecError
 from fedmeta.federation.gate import AdmissionGate, GateOptions
 from fedmeta.federation.records import ClientRecord
 from fedmeta.federation.refusal import Fault, Refusal, RefusalCode, kind_of
@@ -127,3 +128,10 @@ def test_codes_and_refusals_travel_between_processes() -> None:
     assert pickle.loads(pickle.dumps(one)) == one
     assert RefusalCode("late") is RefusalCode.LATE
     assert len({code.label for code in RefusalCode}) == len(RefusalCode), "a label tells its code"
+
+
+def test_a_refusal_crosses_a_process_whole() -> None:
+    error = CodecError(RefusalCode.WRONG_DTYPE, key="w", found="int8", expected="float32")
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is CodecError
+    assert (copied.refusal, str(copied)) == (error.refusal, str(error))

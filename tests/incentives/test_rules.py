@@ -1,13 +1,14 @@
 """Each rule's scores on rounds small enough to do by hand."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmeta.errors import ConfigError
+from fedmeta.errors import ConfigError, RunError
 from fedmeta.incentives import (
     Coalition,
     Game,
@@ -218,3 +219,39 @@ def test_what_is_not_a_rule_is_refused_in_one_line(rule: str, message: str) -> N
     with pytest.raises(ConfigError, match=message) as refusal:
         _ = parse_options(IncentiveOptions, {"rule": rule}, "incentives").needs_vectors
     assert "\n" not in str(refusal.value)
+
+
+class Odd(IncentiveRule):
+    """Returns, or raises, what a test puts here."""
+
+    answer: Any = ()
+
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return list(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ([1.0, float("nan")], "returned a score that is not finite"),
+        ([float("inf"), 0.0], "returned a score that is not finite"),
+        ([1.0], "returned 1 scores for 2 clients"),
+        (["a", "b"], "failed: ValueError: could not convert string"),
+        (KeyError("loss"), "failed: KeyError: 'loss'"),
+    ],
+)
+def test_a_rule_that_goes_wrong_ends_the_run_in_one_line(
+    answer: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Odd, "answer", answer)
+    with pytest.raises(RunError, match=message) as refusal:
+        score(IncentiveOptions(rule=f"{__name__}:Odd"), round_of([[1.0], [2.0]]), RNG)
+    assert "\n" not in str(refusal.value)
+
+
+def test_scores_of_numpys_types_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Odd, "answer", np.array([1.0, 2.0], dtype=np.float32))
+    found = score(IncentiveOptions(rule=f"{__name__}:Odd"), round_of([[1.0], [2.0]]), RNG)
+    assert [type(one) for one in found] == [float, float]

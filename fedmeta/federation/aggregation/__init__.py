@@ -1,1 +1,1 @@
-"""Aggregation rules; each is one module, a class called as its file."""
+"""Aggregation rules; each is one module, a class named after its file."""

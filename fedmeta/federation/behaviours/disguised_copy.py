@@ -26,10 +26,10 @@ class DisguisedCopy(Copy):
 
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        rng = self.shared.rng(message, context)
+        rng = self.stage.rng(message, context)
 
         def disguise(update: Vector) -> Vector:
             noise: Vector = self.options.noise * noise_like(update, rng)
             return float(self.options.scale) * update + noise
 
-        return self.shared.change(super().reply(message, context, call_next), disguise)
+        return self.stage.change(super().reply(message, context, call_next), disguise)

@@ -24,7 +24,7 @@ class LittleData(OtherLearner):
 
     @override
     def learner(self) -> Learner:
-        honest = self.shared.learner
+        honest = self.stage.learner
         fewer = min(self.options.tasks, honest.workload.tasks_per_client)
         workload = replace(honest.workload, tasks_per_client=fewer)
         return Learner(workload, honest.family, honest.algorithm)

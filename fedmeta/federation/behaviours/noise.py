@@ -28,7 +28,7 @@ class Noise(Behaviour):
 
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        rng = self.shared.rng(message, context)
-        return self.shared.change(
+        rng = self.stage.rng(message, context)
+        return self.stage.change(
             call_next(message, context), lambda update: self.options.scale * noise_like(update, rng)
         )

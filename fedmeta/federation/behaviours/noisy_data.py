@@ -30,7 +30,7 @@ class NoisyData(OtherLearner):
 
     @override
     def learner(self) -> Learner:
-        honest = self.shared.learner
+        honest = self.stage.learner
         noisy = NoisyFamily(honest.family, self.options.labels, self.options.inputs)
         return Learner(honest.workload, noisy, honest.algorithm)
 

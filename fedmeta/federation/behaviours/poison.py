@@ -28,4 +28,4 @@ class Poison(Behaviour):
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         factor = self.options.factor
-        return self.shared.change(call_next(message, context), lambda update: -factor * update)
+        return self.stage.change(call_next(message, context), lambda update: -factor * update)

@@ -33,7 +33,7 @@ class Sybil(OtherLearner):
 
     @override
     def learner(self) -> Learner:
-        honest = self.shared.learner
+        honest = self.stage.learner
         asked = honest.workload.tasks_per_client
         tasks = asked if self.options.tasks is None else min(self.options.tasks, asked)
         workload = replace(honest.workload, tasks_per_client=tasks)

@@ -21,4 +21,4 @@ class ZeroUpdate(Behaviour):
 
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        return self.shared.change(call_next(message, context), np.zeros_like)
+        return self.stage.change(call_next(message, context), np.zeros_like)

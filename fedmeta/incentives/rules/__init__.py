@@ -1,1 +1,1 @@
-"""Incentive rules; each is one module, a class called as its file."""
+"""Incentive rules; each is one module, a class named after its file."""
