@@ -1,4 +1,4 @@
-"""What the chain adds to a round of the quickstart: signatures, scores, journal, records and claims."""
+"""Time that the chain adds to a round of the quickstart."""
 
 import statistics
 import tempfile

@@ -1,4 +1,4 @@
-"""How the time of a round and the memory grow with the clients that are asked in it."""
+"""Time of a round and memory, by the number of clients asked in it."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""What Flower's Ray engine takes for the rounds that the vector engine computes in this process."""
+"""Time of the same rounds on Flower's Ray engine and on the vector engine."""
 
 import time
 from collections.abc import Mapping

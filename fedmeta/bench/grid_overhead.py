@@ -1,4 +1,4 @@
-"""What a round costs beside learning: messages, serialization, the gate and the average."""
+"""Overhead of a round beside learning: messages, serialization, gate and average."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""What the two MAML cases share: one meta-gradient, ours against the rivals'."""
+"""Times one meta-gradient of ours against the rivals'; shared by the MAML cases."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What registered clients cost that are not asked: time to start, and memory over many rounds."""
+"""Start time and memory, by the number of registered clients."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The process that `population` measures: runs rounds, and says after each how much memory it holds."""
+"""The process measured by `population`: runs rounds and reports its memory after each."""
 
 import resource
 import sys

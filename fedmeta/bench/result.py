@@ -1,4 +1,4 @@
-"""What a benchmark case is, and what it reports."""
+"""Benchmark cases, goals and results."""
 
 import os
 import platform

@@ -1,13 +1,12 @@
 """The rows of a run's logs: one typed reader and one writer for each of them."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
 from fedmeta.errors import UsageError
+from fedmeta.experiment.format_one import code_of_reason
 from fedmeta.federation import ClientRecord, RoundRecord, StepResult
 from fedmeta.federation.refusal import Fault, RefusalCode, kind_of
 from fedmeta.files import finite, one_line, parse_json, read_lines, to_json
@@ -216,54 +215,6 @@ def tested_rows(results: Mapping[int, Sequence[StepResult]]) -> list[TestedRow]:
 
 
 _CODES = {code.value: code for code in RefusalCode}
-_BEFORE_CODES = re.compile(
-    "|".join(
-        f"(?P<{code}>{begins})"
-        for code, begins in {
-            RefusalCode.NORM: "norm ",
-            RefusalCode.LOST: "no reply within ",
-            RefusalCode.LATE: "reply after ",
-            RefusalCode.SURPLUS: "not needed: ",
-            RefusalCode.CLIENT_ERROR: "client failed: ",
-            RefusalCode.NAN: "NaN in ",
-            RefusalCode.INFINITE: "Inf in ",
-            RefusalCode.COPY: "the same update as ",
-            RefusalCode.NOT_ASKED: "was not asked ",
-            RefusalCode.SEVERAL_REPLIES: r"\d+ replies in ",
-            RefusalCode.NO_CONTENT: "reply without content",
-            RefusalCode.WRONG_ROUND: "reply to round ",
-            RefusalCode.EXTRA_RECORD: "unexpected record ",
-            RefusalCode.EXTRA_METRIC: "unexpected metric ",
-            RefusalCode.EXTRA_KEY: "unexpected key ",
-            RefusalCode.EXTRA_CONFIG: "unexpected config ",
-            RefusalCode.WRONG_SIGNATURE: "not signed by ",
-            RefusalCode.NOT_SIGNED: "not signed",
-            RefusalCode.UNREADABLE: "unreadable reply ",
-            RefusalCode.TASK_COUNT_TYPE: "task count .* is no whole number",
-            RefusalCode.TASK_COUNT: "task count ",
-            RefusalCode.NO_TASK_COUNT: "metric '[^']*' is missing",
-            RefusalCode.METRIC_TYPE: "metric '[^']*' is .*, not a number",
-            RefusalCode.METRIC_RANGE: "metric '[^']*' is .*, not within ",
-            RefusalCode.METRIC_NOT_FINITE: "metric '[^']*' is ",
-            RefusalCode.MISSING_RECORD: "'[^']*' is missing or no ",
-            RefusalCode.MISSING_KEY: "'[^']*' is missing",
-            RefusalCode.SERIALIZATION: "'[^']*' is serialized ",
-            RefusalCode.WRONG_SHAPE: "'[^']*' has shape ",
-            RefusalCode.WRONG_DTYPE: "'[^']*' has dtype ",
-            RefusalCode.UNDECODABLE: "'[^']*' cannot be decoded",
-            RefusalCode.HELD_SHAPE: "'[^']*' holds shape ",
-            RefusalCode.HELD_DTYPE: "'[^']*' holds dtype ",
-            RefusalCode.WRONG_LENGTH: r"'[^']*' is \d+ bytes long",
-        }.items()
-    )
-)
-"""How the reasons of format 1 begin. It is as those versions wrote them, whatever is written now."""
-
-
-@lru_cache(maxsize=1000)
-def _code_of_old(reason: str) -> RefusalCode:
-    found = _BEFORE_CODES.match(reason)
-    return _CODES[found.lastgroup or ""] if found else RefusalCode.OTHER
 
 
 def _with_code(row: ClientRow) -> None:
@@ -274,7 +225,7 @@ def _with_code(row: ClientRow) -> None:
     if isinstance(code, str):
         row["code"] = _CODES.get(code, RefusalCode.UNKNOWN)
     elif isinstance(reason, str):
-        row["code"] = _code_of_old(reason[:300])
+        row["code"] = code_of_reason(reason[:300])
     else:
         row["code"] = RefusalCode.OTHER
 

@@ -29,7 +29,7 @@ _LOOK_FOR_FINAL_EVERY = 10.0
 
 
 @dataclass(frozen=True)
-class Site:
+class SessionSetup:
     """What a session works with, but for its chain.
 
     Attributes:
@@ -48,7 +48,7 @@ class Site:
 
 
 @contextmanager
-def open_session(site: Site) -> Iterator["Session"]:
+def open_session(site: SessionSetup) -> Iterator["Session"]:
     """Connect to the chain of a settlement.
 
     Raises:
@@ -68,7 +68,7 @@ class Session:
         site: The journal, the options, and the waiting.
     """
 
-    def __init__(self, chain: Chain, site: Site) -> None:
+    def __init__(self, chain: Chain, site: SessionSetup) -> None:
         self.chain = chain
         self.journal = site.journal
         self.options = site.options

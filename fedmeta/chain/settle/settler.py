@@ -12,7 +12,7 @@ from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import NotMinedError
-from fedmeta.chain.settle.session import Session, Site, open_session
+from fedmeta.chain.settle.session import Session, SessionSetup, open_session
 from fedmeta.errors import FedmetaError
 
 FIRST_PAUSE = 0.05
@@ -137,7 +137,7 @@ class Settler:
     def _settle(self) -> None:
         """Connect, and settle until it is time to stop or the node is away."""
         connect = self.hooks.connect or open_chain
-        site = Site(self.journal, self.options, self.folder, connect, self.wait)
+        site = SessionSetup(self.journal, self.options, self.folder, connect, self.wait)
         with open_session(site) as session:
             pauses = _Pauses()
             while not self.done:
