@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from fedmeta.files import finite, one_line, read_json, to_json, write_atomically
 
@@ -13,6 +13,7 @@ VERSION = 1
 """Of what stands in it."""
 
 OneT = TypeVar("OneT")
+_MOST_RUNS = 10_000
 
 
 class _First(FailFast):
@@ -23,6 +24,8 @@ class _First(FailFast):
 
 # The first thing that is wrong is told; a list of a million of them would fill the memory.
 Many = Annotated[list[OneT], _First()]
+Some = Annotated[list[OneT], _First(), Field(max_length=500)]
+"""What every arm is shown with: as many of each as make a page that can be read at all."""
 
 
 class _Part(BaseModel):
@@ -74,10 +77,10 @@ class _Arm(_Part):
     settings: dict[str, Any] = {}
     status: str
     error: str | None = None
-    runs: Many[_Run] = []
+    runs: Some[_Run] = []
     clients: Many[int | None] = []
-    final: Many[_AtStep] | None = None
-    difference: Many[_AtStep] | None = None
+    final: Some[_AtStep] | None = None
+    difference: Some[_AtStep] | None = None
     rounds: float | None = None
     tasks: float | None = None
     inner_steps: float | None = None
@@ -100,13 +103,13 @@ class _Compare(_Part):
     version: Literal[1]  # that is, VERSION
     experiment: str
     status: str
-    seeds: Many[int]
-    steps: Many[int]
+    seeds: Some[int]
+    steps: Some[int]
     measure: Literal["accuracy", "loss"]
     target: _Target | None = None
     test_clients: int | None = None
     interval: Literal["seeds", "clients"] = "seeds"
-    arms: Many[_Arm]
+    arms: Some[_Arm]
 
 
 def problem_of_compare(data: dict[str, Any]) -> str | None:
@@ -119,6 +122,8 @@ def problem_of_compare(data: dict[str, Any]) -> str | None:
         first = error.errors(include_url=False)[0]
         where = one_line(".".join(str(part) for part in first["loc"]), 100)
         return f"{COMPARE}: {where}: {first['msg']}: it is half written, or of another version"
+    if sum(len(arm.get("runs", [])) for arm in data["arms"]) > _MOST_RUNS:
+        return f"{COMPARE}: arms: more than {_MOST_RUNS:,} runs, which are not shown"
     return None
 
 

@@ -1,6 +1,6 @@
 """Reads the files of runs and comparisons for reports."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from fedmeta.experiment.rows import (
     CLIENTS,
     METRICS,
     TEST,
-    ClientRow,
     LogFile,
     MetricsRow,
     Row,
@@ -23,11 +22,21 @@ from fedmeta.experiment.rows import (
 )
 from fedmeta.files import MOST_INFO, MOST_JSON, one_line, read_json, read_lines, reason
 from fedmeta.options import nearest
+from fedmeta.report.client_log import ClientLog
 
 _TOO_LARGE = 1e300
 MOST_ROWS = 1_000_000
 """Rows of a log that are read; those of a thousand rounds of a thousand clients."""
-_MOST_BYTES = 1 << 28
+MOST_BYTES = 1 << 28
+"""Bytes of a log that are read."""
+MOST_VALUES = 3_000_000
+"""Values of a log that are read where its rows are kept as they are; see `Limit`."""
+MOST_PARSED = 8 * MOST_VALUES
+"""Values of a log that are read where its rows are added up."""
+_VALUES_OF_A_LIST = 8
+_BYTES_OF_A_VALUE = 8
+_MOST_OF_ALL = 2 * MOST_VALUES
+"""Values that are read of the test logs of all runs of a comparison."""
 _RUN_FILES = ("config.toml", "run.json", "metrics.jsonl")
 
 
@@ -54,7 +63,7 @@ class RunFiles:
     config: Config | None
     info: dict[str, Any]
     metrics: list[MetricsRow] = field(default_factory=list)
-    clients: list[ClientRow] = field(default_factory=list)
+    clients: ClientLog = field(default_factory=ClientLog)
     test: list[TestedRow] = field(default_factory=list)
 
     @property
@@ -135,18 +144,42 @@ def read_run(path: Path) -> RunFiles:
     head = read_head(path)
     if later_format(head.info):
         return head
-    metrics, bad_metrics = _rows(path, METRICS)
-    clients, bad_clients = _rows(path, CLIENTS)
-    test, bad_test = _rows(path, TEST) if (path / TEST.name).exists() else ([], None)
+    metrics, bad_metrics = _rows(path, METRICS, Limit(MOST_VALUES))
+    clients = ClientLog()
+    bad_clients = _read(path, CLIENTS, clients.add, Limit(MOST_PARSED))
+    test, bad_test = list[TestedRow](), None
+    if (path / TEST.name).exists():
+        test, bad_test = _rows(path, TEST, Limit(MOST_VALUES))
     problem = head.problem or bad_metrics or bad_clients or bad_test
     return RunFiles(
         path, head.name, head.status, problem, head.config, head.info, metrics, clients, test
     )
 
 
-def read_test(path: Path) -> list[TestedRow]:
-    """Return the rows of a run's ``test.jsonl`` up to the first damaged one; empty if there is none."""
-    return [] if later_format(RunFolder(path).info) else _rows(path, TEST)[0]
+class TestReader:
+    """Reads ``test.jsonl`` of one run after the other, within a limit for all of them together.
+
+    Attributes:
+        problem: That the limit was met, in one line; None: it was not.
+    """
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._limit = Limit(_MOST_OF_ALL, 2 * MOST_ROWS, 2 * MOST_BYTES)
+        self.problem: str | None = None
+
+    def read(self, path: Path) -> list[TestedRow]:
+        """Return the rows of a run up to the first damaged one; none if there are none, or too many."""
+        if self.problem or not (path / TEST.name).exists():
+            return []
+        info = path / "run.json"
+        self._limit.values -= info.stat().st_size // _BYTES_OF_A_VALUE if info.exists() else 0
+        rows = [] if later_format(RunFolder(path).info) else _rows(path, TEST, self._limit)[0]
+        if min(self._limit.values, self._limit.rows, self._limit.size) < 0:
+            self.problem = f"The runs' {TEST.name} are too long: those of the first runs are read."
+            return []
+        return rows
 
 
 def read_compare(path: Path) -> CompareFiles:
@@ -208,24 +241,63 @@ def _object(path: Path, most: int = MOST_JSON) -> tuple[dict[str, Any], str | No
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is damaged")
 
 
-def _rows(folder: Path, log: LogFile[Row]) -> tuple[list[Row], str | None]:
+@dataclass
+class Limit:
+    """How much of a log, or of several, may still be read.
+
+    Attributes:
+        values: Numbers, texts and names in lines; a list or table counts as the memory that it takes.
+        rows: Lines.
+        size: Bytes.
+    """
+
+    values: int
+    rows: int = MOST_ROWS
+    size: int = MOST_BYTES
+
+    def take(self, line: bytes) -> bool:
+        """Count a line; False: it is more than may be read."""
+        lists = line.count(b"{") + line.count(b"[")
+        self.values -= line.count(b",") + _VALUES_OF_A_LIST * lists
+        self.rows -= 1
+        self.size -= len(line)
+        return min(self.values, self.rows, self.size) >= 0
+
+
+def too_long(name: str, read: int) -> str:
+    """Return that a log is longer than may be read, in one line."""
+    return f"{name} is too long: its first {read:,} lines are read"
+
+
+def _rows(folder: Path, log: LogFile[Row], limit: Limit) -> tuple[list[Row], str | None]:
     """Return the rows before the first damaged line, and what is wrong with that one."""
-    path = folder / log.name
     rows: list[Row] = []
-    size = 0
+    return rows, _read(folder, log, rows.append, limit)
+
+
+def _read(folder: Path, log: LogFile[Row], add: Callable[[Row], object], limit: Limit) -> str | None:
+    """Go through a log's rows up to the first damaged line, and return what is wrong with that one.
+
+    Args:
+        folder: Where it is.
+        log: What its rows are.
+        add: Called with each row.
+        limit: What may be read of it.
+    """
+    read = 0
     try:
-        for line in read_lines(path):
-            size += len(line)
-            if len(rows) == MOST_ROWS or size > _MOST_BYTES:
-                return rows, f"{path.name} is too long: its first {len(rows):,} lines are read"
-            rows.append(log.parse(line))
+        for line in read_lines(folder / log.name):
+            if not limit.take(line):
+                return too_long(log.name, read)
+            add(log.parse(line))
+            read += 1
     except FileNotFoundError:
-        return rows, f"{path.name} is missing"
+        return f"{log.name} is missing"
     except OSError as error:
-        return rows, f"{path.name}: {reason(error)}"
+        return f"{log.name}: {reason(error)}"
     except ValueError:
-        return rows, f"{path.name}: line {len(rows) + 1} is damaged"
-    return rows, None
+        return f"{log.name}: line {read + 1} is damaged"
+    return None
 
 
 def _short(message: str, path: Path) -> str:

@@ -1,8 +1,8 @@
 """A table as plain data, and how its values look; the page and the CSV writer show the same ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from fedmeta.report.charts import Chart, Series
 
@@ -31,6 +31,39 @@ class Bytes(NamedTuple):
 
 
 Cell = str | int | float | None | Interval | Link | Bytes
+
+
+class LongRows(Sequence[Sequence[Cell]]):
+    """Rows that are made when they are looked at, of a table that may have a million of them.
+
+    Args:
+        length: How many.
+        make: Returns those from a first one up to an end, which are plain values.
+    """
+
+    def __init__(self, length: int, make: Callable[[int, int], Sequence[Sequence[Cell]]]) -> None:
+        self._length = length
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, at: int) -> Sequence[Cell]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Sequence[Cell]]: ...
+    def __getitem__(self, at: int | slice) -> Sequence[Cell] | Sequence[Sequence[Cell]]:
+        where = range(self._length)[at]
+        if isinstance(where, int):
+            return self._make(where, where + 1)[0]
+        return self._make(where.start, max(where.start, where.stop))[:: where.step]
+
+    def __iter__(self) -> Iterator[Sequence[Cell]]:
+        for first in range(0, self._length, _MADE_AT_ONCE):
+            yield from self._make(first, min(first + _MADE_AT_ONCE, self._length))
+
+
+_MADE_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -110,7 +143,7 @@ def table_of(chart: Chart, limit: int = ROWS_OF_A_CHART) -> Table:
     if len(where) > limit and not chart.labels:
         where = [where[round(i * (len(where) - 1) / (limit - 1))] for i in range(limit)]
     columns = [chart.y if chart.flip else chart.x, *(one.name for one in series)]
-    found = [_by_position(one) for one in series]
+    found = [_by_position(one, set(where)) for one in series]
     rows = [[_position(chart, x), *(values.get(x) for values in found)] for x in where]
     return Table(chart.key, chart.title, columns, rows, shown=max(len(rows), limit))
 
@@ -119,10 +152,12 @@ def _position(chart: Chart, x: float) -> Cell:
     return chart.labels[int(x)] if chart.labels else x
 
 
-def _by_position(series: Series) -> dict[float, Cell]:
-    """Return a series' values by position; an interval that is even is shown as one."""
+def _by_position(series: Series, where: set[float]) -> dict[float, Cell]:
+    """Return a series' values at some positions; an interval that is even is shown as one."""
     found: dict[float, Cell] = {}
     for i, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
+        if x not in where:
+            continue
         low = series.low[i] if series.low is not None else None
         high = series.high[i] if series.high is not None else None
         if y is None or low is None or high is None:

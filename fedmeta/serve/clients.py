@@ -8,7 +8,7 @@ from typing import Any
 from fedmeta.experiment.client_totals import UNITS
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.rows import CLIENTS, ClientRow, kind, later_format
-from fedmeta.report.read import number
+from fedmeta.report.read import MOST_PARSED, number
 from fedmeta.report.sections.refusals import example
 from fedmeta.serve.log import Log
 
@@ -16,6 +16,7 @@ _LATEST = 200
 MOST_CLIENTS = 10_000
 """Clients that are listed one by one: as many as a browser can show."""
 _KINDS = 100
+_LONGEST = 1000
 _OPTIONAL = ("accuracy", "score", "reward", "account")
 _OTHER = "other reasons"
 
@@ -67,7 +68,7 @@ class Clients:
     def __init__(self, path: Path) -> None:
         self._folder = RunFolder(path)
         self._restart()
-        self.log = Log(path, CLIENTS, self._restart, self._add)
+        self.log = Log(path, CLIENTS, self._restart, self._add, MOST_PARSED)
 
     def _restart(self) -> None:
         self._tallies: dict[int, _Tally] = {}
@@ -100,8 +101,13 @@ class Clients:
         why = why if why in self._kinds or len(self._kinds) < _KINDS else _OTHER
         tally.reasons[why] += 1
         self._kinds[why] += 1
-        self._examples.setdefault(why, row)
-        self._latest.append(row)
+        # A row may be a megabyte long.
+        short = ClientRow(client=row["client"])
+        if (round_ := number(row, "round")) is not None:
+            short["round"] = int(round_)
+        short["reason"] = None if row.get("reason") is None else str(row["reason"])[:_LONGEST]
+        self._examples.setdefault(why, short)
+        self._latest.append(short)
 
     def view(self) -> dict[str, Any]:
         """Return the table of clients and the quarantine log, as of now."""

@@ -75,6 +75,7 @@ class Index:
         self._real = root.resolve()
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
+        self._runs: dict[str, str] = {}
         self._seen = float("-inf")
 
     def entries(self) -> dict[str, Entry]:
@@ -82,6 +83,8 @@ class Index:
         with self._lock:
             if time.monotonic() - self._seen > _FRESH_SECONDS:
                 self._entries = {entry.id: entry for entry in self._scan()}
+                runs = (entry for entry in self._entries.values() if entry.kind == "run")
+                self._runs = {os.path.abspath(entry.path): entry.id for entry in runs}
                 self._seen = time.monotonic()
             return self._entries
 
@@ -98,9 +101,8 @@ class Index:
 
     def id_of(self, path: Path) -> str | None:
         """Return the id of a run's folder, however its path is written; None: it is not served."""
-        wanted = os.path.abspath(path)
-        known = (entry for entry in self.entries().values() if entry.kind == "run")
-        return next((entry.id for entry in known if os.path.abspath(entry.path) == wanted), None)
+        self.entries()
+        return self._runs.get(os.path.abspath(path))
 
     def _scan(self) -> Iterator[Entry]:
         for path in self._folders(self.root):

@@ -7,6 +7,7 @@ from typing import BinaryIO, Generic
 
 from fedmeta.experiment.rows import METRICS, LogFile, MetricsRow, Row
 from fedmeta.files import MOST_LINE, open_file, reason
+from fedmeta.report.read import MOST_VALUES, Limit, too_long
 
 _CHECKED = 256
 _CHUNK = 1 << 20
@@ -24,6 +25,7 @@ class Log(Generic[Row]):
         kind: What its rows are.
         restart: Called before the file is read from its start.
         add: Called with each row.
+        most: Values that are read of it; see `fedmeta.report.read.Limit`.
 
     Attributes:
         problem: What is wrong with the file, in one line; None: nothing.
@@ -31,18 +33,30 @@ class Log(Generic[Row]):
     """
 
     def __init__(
-        self, folder: Path, kind: LogFile[Row], restart: Callable[[], None], add: Callable[[Row], None]
+        self,
+        folder: Path,
+        kind: LogFile[Row],
+        restart: Callable[[], None],
+        add: Callable[[Row], None],
+        most: int = MOST_VALUES,
     ) -> None:
         self._path = folder / kind.name
         self._kind: LogFile[Row] = kind
         self._restart = restart
         self._add: Callable[[Row], None] = add
+        self._most = most
+        self._limit = Limit(most)
         self._offset = 0
         self._file = -1
         self._lines = 0
         self._end = b""
         self.problem: str | None = None
         self.bytes_read = 0
+
+    @property
+    def values(self) -> int:
+        """Values that were read of it."""
+        return self._most - self._limit.values
 
     def follow(self) -> None:
         """Read what has come since the last call."""
@@ -52,6 +66,7 @@ class Log(Generic[Row]):
                 number = os.fstat(file.fileno()).st_ino
                 if number != self._file or not self._goes_on(file):
                     self._file, self._offset, self._lines, self._end = number, 0, 0, b""
+                    self._limit = Limit(self._most)
                     self._restart()
                 file.seek(self._offset)
                 self._read(file)
@@ -83,6 +98,9 @@ class Log(Generic[Row]):
         row = _row(line, self._kind)
         if row is None:
             self.problem = f"{self._path.name}: line {self._lines + 1} is damaged"
+            return
+        if not self._limit.take(line):
+            self.problem = too_long(self._path.name, self._lines)
             return
         self._offset += len(line) + 1
         self._lines += 1

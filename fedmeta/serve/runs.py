@@ -10,7 +10,7 @@ from fedmeta.experiment.rows import METRICS, MetricsRow, later_format
 from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.measured import results_table
 from fedmeta.report.page import Section
-from fedmeta.report.read import RunFiles, read_head
+from fedmeta.report.read import MOST_VALUES, RunFiles, read_head
 from fedmeta.report.render.plotly_charts import figure
 from fedmeta.report.sections.curves import adaptation_charts, communication_charts, learning_charts
 from fedmeta.report.sections.ledger import ledger_section
@@ -66,9 +66,13 @@ class OpenRuns:
         with self._lock:
             found = self._open.setdefault(entry.id, OpenRun(entry))
             self._open.move_to_end(entry.id)
-            while len(self._open) > _OPEN_RUNS:
+            while len(self._open) > 1 and self._too_many():
                 self._open.popitem(last=False)
             return found
+
+    def _too_many(self) -> bool:
+        values = sum(run.metrics.values for run in self._open.values())
+        return len(self._open) > _OPEN_RUNS or values > MOST_VALUES
 
 
 def run_view(entry: Entry, run: RunFiles) -> dict[str, Any]:

@@ -8,9 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,7 +19,7 @@ from fedmeta.report.page import Figure, Part, Section
 from fedmeta.report.render import png as pictures
 from fedmeta.report.render.csv_files import write_sheets
 from fedmeta.report.render.png import draw
-from fedmeta.report.sections.payment import rounds_table
+from fedmeta.report.sections.payment import Paid, rounds_table
 from fedmeta.report.tables import Bytes, Interval, Link, Table, shown
 from fedmeta.report.writing import write_report
 from tests.report.made import lines
@@ -76,9 +74,9 @@ def test_tables_with_a_row_for_each_line_of_a_log_are_made_for_csv_files_alone(
 ) -> None:
     made = []
 
-    def counted(rows: Sequence[dict[str, Any]]) -> Table:
-        made.append(len(rows))
-        return rounds_table(rows)
+    def counted(paid: Paid) -> Table:
+        made.append(len(paid.rows))
+        return rounds_table(paid)
 
     monkeypatch.setattr("fedmeta.report.sections.run.rounds_table", counted)
     write_report([digits], tmp_path / "r.html")

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import cast
 from fedmeta.files import printable, write_atomically
 from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.page import Keys, Part
-from fedmeta.report.tables import Bytes, Cell, Interval, Link, Table
+from fedmeta.report.tables import Bytes, Cell, Interval, Link, LongRows, Table
 
 Row = Sequence[str | int | float | None]
 
@@ -93,6 +93,10 @@ def _heatmap(chart: Heatmap) -> Iterator[Row]:
 
 def _table(table: Table) -> Iterator[Row]:
     """Yield a table's rows; an interval takes two columns, its mean and half its width."""
+    if isinstance(table.rows, LongRows):
+        yield table.columns
+        yield from cast(Iterable[Row], table.rows)
+        return
     kinds = [set(map(type, map(itemgetter(i), table.rows))) for i in range(len(table.columns))]
     wide = [Interval in found for found in kinds]
     head: list[str] = []
@@ -100,7 +104,7 @@ def _table(table: Table) -> Iterator[Row]:
         head += [name, f"{name} ci95"] if two else [name]
     yield head
     if all(found <= _PLAIN for found in kinds):
-        # Of a million rows each cell counts.
+        # Of many rows each cell counts.
         yield from cast(Sequence[Row], table.rows)
         return
     for row in table.rows:

@@ -6,6 +6,7 @@ from typing import Any
 from fedmeta.report.charts import BOUNDS, Chart, Mark, Series
 from fedmeta.report.measured import banded, interval_of, step_names
 from fedmeta.report.read import CompareFiles, number
+from fedmeta.report.sections.spread import MOST_STEPS
 from fedmeta.report.tables import Bytes, Cell, Interval, Table
 
 Arm = dict[str, Any]
@@ -55,11 +56,13 @@ class Arms:
 
     def _by_step(self, key: str, title: str, field: str, note: str) -> Table:
         steps = sorted({at["step"] for arm in self.all for at in arm.get(field) or []})
-        rows: list[list[Cell]] = [
-            [arm["name"], *(interval(at_step(arm[field], step)) for step in steps)]
-            for arm in self.all
-            if arm.get(field)
-        ]
+        if len(steps) > MOST_STEPS:
+            steps = [*steps[: MOST_STEPS - 1], steps[-1]]
+        rows: list[list[Cell]] = []
+        for arm in self.all:
+            if arm.get(field):
+                at = {one["step"]: one for one in reversed(arm[field])}
+                rows.append([arm["name"], *(interval(at.get(step)) for step in steps)])
         columns = ["arm", *step_names(steps)]
         return Table(key, title, columns, rows, note)
 

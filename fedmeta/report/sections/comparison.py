@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from fedmeta.report.charts import Chart, Series
 from fedmeta.report.page import Figure, Part, Section, described, figures_of, present
-from fedmeta.report.read import CompareFiles, read_test
+from fedmeta.report.read import CompareFiles, TestReader
 from fedmeta.report.sections.arms import Arm, Arms, at_step, interval
-from fedmeta.report.sections.spread import FAIRNESS, by_client, spread, steps_in
+from fedmeta.report.sections.spread import FAIRNESS, results, spread
 from fedmeta.report.tables import Cell, Link, Table, shown
 
 
@@ -114,8 +114,9 @@ def _spread(arms: Arms, folder: Path) -> Section | None:
     """Return how evenly each arm serves the test clients; read from its runs."""
     rows: list[list[Cell]] = []
     series: list[Series] = []
+    reader = TestReader()
     for place, arm in enumerate(arms.all):
-        if seeds := _clients_of(arm, arms, folder):
+        if seeds := _clients_of(arm, arms, folder, reader):
             rows.append([arm["name"], *_mean_spread(seeds, arms.measure)])
             values = sorted(value for seed in seeds for value in seed)
             xs = [place - 0.25 + 0.5 * (i + 0.5) / len(values) for i in range(len(values))]
@@ -131,17 +132,22 @@ def _spread(arms: Arms, folder: Path) -> Section | None:
     title = f"Spread of {arms.measure} over test clients after {arms.step} steps"
     note = f"Of each seed's test clients, then the mean over seeds. {FAIRNESS}"
     table = Table("spread", title, columns, rows, note)
-    return Section("spread", "Spread over clients", figures=[Figure(chart)], tables=[table])
+    return Section(
+        "spread",
+        "Spread over clients",
+        warning=reader.problem or "",
+        figures=[Figure(chart)],
+        tables=[table],
+    )
 
 
-def _clients_of(arm: Arm, arms: Arms, folder: Path) -> list[list[float]]:
+def _clients_of(arm: Arm, arms: Arms, folder: Path, reader: TestReader) -> list[list[float]]:
     """Return the test clients' results of each seed of an arm that has them."""
     found = []
     for run in arm.get("runs", []):
         path = _folder_of(run["run"], folder)
-        test = read_test(path) if path else []
-        last = max(steps_in(test), default=0)
-        values = by_client(test, arms.measure, arms.step) or by_client(test, arms.measure, last)
+        by_step = results(reader.read(path), arms.measure) if path else {}
+        values = by_step.get(arms.step) or by_step.get(max(by_step, default=0))
         if values:
             found.append(list(values.values()))
     return found

@@ -1,72 +1,131 @@
 """Contributions and rewards by client and round."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import accumulate
-from typing import Any
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from fedmeta.config import Config
-from fedmeta.experiment.client_totals import UNITS, participants
-from fedmeta.experiment.rows import ClientRow
-from fedmeta.report.charts import Chart, Heatmap, Series
+from fedmeta.experiment.client_totals import UNITS
+from fedmeta.report.charts import LIMIT, Chart, Heatmap, Series
+from fedmeta.report.client_log import ClientLog, Flags, Floats, Integers
 from fedmeta.report.page import Figure
-from fedmeta.report.read import RunFiles, number
-from fedmeta.report.tables import Cell, Table
+from fedmeta.report.tables import Cell, LongRows, Table
 
+MOST_DRAWN = 200
+"""Clients that are drawn: more than a screen tells apart."""
 _MOST_COLUMNS = 100
 _NAMED = 4
 _GREY = 6
 
 
-def paid_rows(run: RunFiles) -> list[ClientRow]:
-    """Return the rows of ``clients.jsonl`` that say what was paid; empty where nothing is."""
-    return [_clean(row) for row in run.clients if ("reward" in row or "score" in row) and _is_whole(row)]
+@dataclass(frozen=True)
+class Paid:
+    """The rows of ``clients.jsonl`` that say what was paid, added up by client.
+
+    Attributes:
+        log: The whole log.
+        rows: Places of these rows in it.
+        clients: Ids, rising.
+        place: Whose each row is: a place in `clients`.
+    """
+
+    log: ClientLog
+    rows: Integers
+    clients: Integers
+    place: Integers
+
+    def by_client(self, values: Floats | Flags | Integers, among: Flags | None = None) -> Floats:
+        """Return the sum by client of a value of each row, in the order of the log.
+
+        Args:
+            values: Of each row; NaN counts as zero.
+            among: Rows that count; None: all.
+        """
+        kept = np.where(among, values, 0) if among is not None else values
+        return np.bincount(self.place, np.nan_to_num(kept), len(self.clients)).astype(np.float64)
+
+    @property
+    def tokens(self) -> Floats:
+        """Tokens of each row."""
+        return np.nan_to_num(self.log.reward[self.rows]) / UNITS
 
 
-def _clean(row: ClientRow) -> ClientRow:
-    reward = number(row, "reward")
-    clean = row.copy()
-    clean["score"] = number(row, "score")
-    clean["reward"] = None if reward is None else int(reward)
-    clean["reason"] = str(row.get("reason"))
-    return clean
+def paid_rows(log: ClientLog) -> Paid | None:
+    """Return the rows of ``clients.jsonl`` that say what was paid; None where nothing is."""
+    rows = np.flatnonzero(log.paid)
+    clients, place = np.unique(log.client[rows], return_inverse=True)
+    return Paid(log, rows, clients, place) if len(rows) else None
 
 
-def _is_whole(row: Mapping[str, Any]) -> bool:
-    known = all(number(row, key) is not None for key in ("round", "client", "tasks"))
-    return known and isinstance(row.get("admitted"), bool)
-
-
-def earnings_table(rows: Sequence[ClientRow], config: Config | None) -> Table:
+def earnings_table(paid: Paid, config: Config | None) -> Table:
     """Return who contributed and earned how much; those who earned most come first."""
-    kinds = kinds_of(config)
-    found: list[list[Cell]] = []
-    for one in participants(rows):
-        refused = one.rounds - one.admitted
-        said = f"{refused}: {one.refused}" if refused else ""
-        cells: list[Cell] = [one.client, kinds.get(one.client, ""), one.account or "", one.admitted]
-        found.append([*cells, one.tasks, one.score, one.earned / UNITS, said])
-    columns = [
-        "client",
-        "behaviour",
-        "account",
-        "rounds admitted",
-        "tasks",
-        "mean score",
-        "tokens",
-        "refused",
-    ]
-    used = [i for i, name in enumerate(columns) if name not in _OPTIONAL or any(row[i] for row in found)]
+    log, kinds = paid.log, kinds_of(config)
+    admitted = log.admitted[paid.rows]
+    scores, rewards = log.score[paid.rows], log.reward[paid.rows]
+    columns: dict[str, Floats | Integers] = {
+        "rounds admitted": paid.by_client(admitted).astype(np.int64),
+        "tasks": paid.by_client(log.tasks[paid.rows]).astype(np.int64),
+        "mean score": _ratio(
+            paid.by_client(scores, admitted), paid.by_client(~np.isnan(scores), admitted)
+        ),
+        "tokens": paid.by_client(rewards, admitted) / UNITS,
+    }
+    order = np.lexsort((paid.clients, -columns["tasks"], -columns["tokens"]))
+    refused = _refusals(paid)
+    optional: dict[str, Mapping[int, str]] = {
+        "behaviour": {one: kinds[one] for one in paid.clients.tolist() if one in kinds} if kinds else {},
+        "account": log.accounts,
+        "refused": refused,
+    }
+    names = ["client", "behaviour", "account", *columns, "refused"]
+    used = [name for name in names if name not in optional or any(optional[name].values())]
+
+    def make(first: int, end: int) -> list[list[Cell]]:
+        at = order[first:end]
+        clients = paid.clients[at].tolist()
+        cells: dict[str, list[Cell]] = {"client": clients}
+        cells |= {name: _cells(column[at]) for name, column in columns.items()}
+        cells |= {
+            name: [found.get(client, "") for client in clients] for name, found in optional.items()
+        }
+        return [list(row) for row in zip(*(cells[name] for name in used), strict=True)]
+
     return Table(
         "earnings",
         "Contributions and rewards by client",
-        [columns[i] for i in used],
-        [[row[i] for i in used] for row in found],
+        used,
+        LongRows(len(order), make),
         "The score is the mean over the client's admitted updates, by the run's incentive rule.",
     )
 
 
-_OPTIONAL = ("behaviour", "account", "refused")
+def _cells(values: Floats | Integers) -> list[Cell]:
+    """Return values as cells; NaN is none."""
+    found: list[int | float] = values.tolist()
+    return [None if value != value else value for value in found]
+
+
+def _ratio(sums: Floats, counts: Floats) -> Floats:
+    found: Floats = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    return found
+
+
+def _refusals(paid: Paid) -> dict[int, str]:
+    """Return how often each client was refused, with the first example of the most frequent reason."""
+    log = paid.log
+    at = np.flatnonzero(log.paid[log.refused])
+    if not len(at):
+        return {}
+    whose = np.searchsorted(paid.clients, log.client[log.refused[at]])
+    pairs, first, counts = np.unique(
+        whose * len(log.kinds) + log.refused_kind[at], return_index=True, return_counts=True
+    )
+    order = np.lexsort((first, -counts, pairs // len(log.kinds)))
+    places, starts = np.unique(pairs[order] // len(log.kinds), return_index=True)
+    totals, examples = np.add.reduceat(counts[order], starts), at[first[order][starts]]
+    rows = zip(paid.clients[places].tolist(), totals.tolist(), examples.tolist(), strict=True)
+    return {client: f"{total}: {log.said[example]}" for client, total, example in rows}
 
 
 def kinds_of(config: Config | None) -> dict[int, str]:
@@ -79,35 +138,33 @@ def kinds_of(config: Config | None) -> dict[int, str]:
     return found
 
 
-def rounds_table(rows: Sequence[ClientRow]) -> Table:
+def rounds_table(paid: Paid) -> Table:
     """Return every client's tasks, score and reward in every round, for the CSV file."""
     columns = ["round", "client", "admitted", "tasks", "score", "reward_tokens"]
-    values: list[list[Cell]] = [
-        [
-            row["round"],
-            row["client"],
-            int(row["admitted"]),
-            row["tasks"],
-            number(row, "score"),
-            _tokens(row),
-        ]
-        for row in rows
-    ]
-    return Table("contributions", "Contributions by client and round", columns, values)
+    log = paid.log
+
+    def make(first: int, end: int) -> list[tuple[Cell, ...]]:
+        at = paid.rows[first:end]
+        admitted, tokens = log.admitted[at].astype(int), log.reward[at] / UNITS
+        found = (log.round[at], log.client[at], admitted, log.tasks[at], log.score[at], tokens)
+        return list(zip(*map(_cells, found), strict=True))
+
+    return Table(
+        "contributions",
+        "Contributions by client and round",
+        columns,
+        LongRows(len(paid.rows), make),
+    )
 
 
-def _tokens(row: Mapping[str, Any]) -> float | None:
-    units = number(row, "reward")
-    return None if units is None else units / UNITS
-
-
-def payment_figures(rows: Sequence[ClientRow], config: Config | None) -> list[Figure]:
+def payment_figures(paid: Paid, config: Config | None) -> list[Figure]:
     """Return rewards by client over the rounds, and scores by client and round."""
     figures: list[Figure] = []
-    chart = _earned(rows, kinds_of(config))
+    order = np.lexsort((paid.clients, -paid.by_client(paid.tokens)))
+    chart = _earned(paid, order, kinds_of(config))
     if not chart.empty:
         figures.append(Figure(chart))
-    scores = _scores(rows, kinds_of(config))
+    scores = _scores(paid, order, kinds_of(config))
     if scores is not None:
         figures.append(Figure(scores))
     return figures
@@ -117,62 +174,117 @@ def _name(client: int, kinds: Mapping[int, str]) -> str:
     return f"client {client}, {kinds[client]}" if kinds.get(client) else f"client {client}"
 
 
-def _earned(rows: Sequence[ClientRow], kinds: Mapping[int, str]) -> Chart:
+def _earned(paid: Paid, order: Integers, kinds: Mapping[int, str]) -> Chart:
     """Draw tokens so far; of many clients those who earn most and least have names and colours."""
-    paid: dict[int, dict[int, float]] = {}
-    for row in rows:
-        paid.setdefault(row["client"], {})[row["round"]] = _tokens(row) or 0.0
-    rounds = sorted({row["round"] for row in rows})
-    so_far = {
-        client: list(accumulate(earned.get(round_, 0.0) for round_ in rounds))
-        for client, earned in paid.items()
-    }
-    order = sorted(so_far, key=lambda client: (-so_far[client][-1], client))
     chart = Chart("rewards", "Rewards by client, summed over the rounds", "round", "tokens", [])
-    if not any(so_far[client][-1] for client in order):
+    if not paid.tokens.any():
         return chart
-    if len(order) > 1 and all(so_far[client] == so_far[order[0]] for client in order):
+    rounds = _drawn_rounds(paid.log.round[paid.rows])
+    count = len(order)
+    if count > 1 and _alike(paid):
         # One line for all: the last one drawn would hide the others.
-        return replace(chart, series=[Series(f"each of {len(order)} clients", rounds, so_far[order[0]])])
-    few = len(order) <= 2 * _NAMED
-    named = order if few else [*order[:_NAMED], *order[-_NAMED:]]
+        values = _so_far(paid, order[:1], rounds)[0]
+        return replace(chart, series=[Series(f"each of {count} clients", rounds.tolist(), values)])
+    few = count <= 2 * _NAMED
+    drawn = _drawn(order)
+    so_far = dict(zip(paid.clients[drawn].tolist(), _so_far(paid, drawn, rounds), strict=True))
+    clients = list(so_far)
+    named = clients if few else [*clients[:_NAMED], *clients[-_NAMED:]]
     # The others come first, so that they lie behind.
     others = [
-        Series(_name(client, kinds), rounds, so_far[client], colour=_GREY, faint=True)
-        for client in order
+        Series(_name(client, kinds), rounds.tolist(), so_far[client], colour=_GREY, faint=True)
+        for client in clients
         if client not in named
     ]
     front = [
-        Series(_name(client, kinds), rounds, so_far[client], colour=place, dash=place)
+        Series(_name(client, kinds), rounds.tolist(), so_far[client], colour=place, dash=place)
         for place, client in enumerate(named)
     ]
     note = f"Named are the {_NAMED} clients that earned most and the {_NAMED} that earned least."
+    if count > len(drawn):
+        most = len(drawn) - _NAMED
+        note += (
+            f" Drawn are those and the others among the {most} that earned most, of {count:,} clients."
+        )
     return replace(chart, series=[*others, *front], note="" if few else note)
 
 
-def _scores(rows: Sequence[ClientRow], kinds: Mapping[int, str]) -> Heatmap | None:
-    scored = [(row["round"], row["client"], number(row, "score")) for row in rows]
-    known = {value for _, _, value in scored if value is not None}
-    if len(known) < 2:
+def _drawn(order: Integers) -> Integers:
+    """Return the clients that are drawn, of all of them ordered by what they earned."""
+    if len(order) <= MOST_DRAWN:
+        return order
+    return np.concatenate((order[: MOST_DRAWN - _NAMED], order[-_NAMED:]))
+
+
+def _drawn_rounds(rounds: Integers) -> Integers:
+    """Return the rounds that curves have points at: all, or many at equal distances and the last."""
+    found = np.unique(rounds)
+    if len(found) <= LIMIT:
+        return found
+    return np.asarray(found[np.linspace(0, len(found) - 1, LIMIT).astype(np.int64)])
+
+
+def _alike(paid: Paid) -> bool:
+    """Tell whether every client earned the same in every round."""
+    at = np.flatnonzero(paid.tokens)
+    each, rest = divmod(len(at), len(paid.clients))
+    if rest:
+        return False
+    round_ = paid.log.round[paid.rows[at]]
+    order = np.lexsort((round_, paid.place[at]))
+    columns = (round_[order], paid.tokens[at][order])
+    # Clients with more or fewer payments than the others are out of step here.
+    tables = (paid.place[at][order], *columns)
+    whose, *same = (column.reshape(len(paid.clients), each) for column in tables)
+    mine = bool((whose == np.arange(len(paid.clients))[:, None]).all())
+    return mine and all(bool((column == column[0]).all()) for column in same)
+
+
+def _so_far(paid: Paid, some: Integers, rounds: Integers) -> list[Sequence[float]]:
+    """Return the tokens of some clients, summed up to each of some rounds of which the last is one."""
+    line = np.full(len(paid.clients), -1)
+    line[some] = np.arange(len(some))
+    at = np.flatnonzero(line[paid.place] >= 0)
+    column = np.searchsorted(rounds, paid.log.round[paid.rows[at]])
+    cell = line[paid.place[at]] * len(rounds) + column
+    sums = np.bincount(cell, paid.tokens[at], len(some) * len(rounds)).reshape(len(some), -1)
+    found: list[Sequence[float]] = sums.cumsum(axis=1).tolist()
+    return found
+
+
+def _scores(paid: Paid, order: Integers, kinds: Mapping[int, str]) -> Heatmap | None:
+    scores = paid.log.score[paid.rows]
+    if len(np.unique(scores[~np.isnan(scores)])) < 2:
         return None
-    last = max(round_ for round_, _, _ in scored)
+    rounds = paid.log.round[paid.rows]
+    last = max(int(rounds.max()), 1)
     width = -(-last // _MOST_COLUMNS)
-    clients = sorted({client for _, client, _ in scored})
-    sums: dict[tuple[int, int], list[float]] = {}
-    for round_, client, score in scored:
-        if score is not None:
-            sums.setdefault((client, (round_ - 1) // width), []).append(score)
-    cells = {at: sum(values) / len(values) for at, values in sums.items()}
-    bins = range(-(-last // width))
-    note = f"Each column is the mean over {width} rounds. " if width > 1 else ""
+    bins = -(-last // width)
+    drawn = np.sort(_drawn(order))
+    line = np.full(len(paid.clients), -1)
+    line[drawn] = np.arange(len(drawn))
+    at = np.flatnonzero((line[paid.place] >= 0) & (rounds > 0) & ~np.isnan(scores))
+    cell = line[paid.place[at]] * bins + (rounds[at] - 1) // width
+    size = len(drawn) * bins
+    counts = np.bincount(cell, minlength=size).astype(np.float64)
+    means = _ratio(np.bincount(cell, scores[at], size).astype(np.float64), counts)
+    notes = [f"Each column is the mean over {width} rounds."] if width > 1 else []
+    notes.append("Empty where the client was not asked or not admitted.")
+    if len(drawn) < len(order):
+        notes.append(f"Drawn are the {len(drawn)} clients of the rewards' picture, of {len(order):,}.")
     return Heatmap(
         key="scores",
         title="Contribution scores by client and round",
         x="round",
         y="client",
-        columns=[first * width + (1 + width) / 2 for first in bins],
-        rows=[_name(client, kinds) for client in clients],
-        values=[[cells.get((client, column)) for column in bins] for client in clients],
+        columns=[first * width + (1 + width) / 2 for first in range(bins)],
+        rows=[_name(client, kinds) for client in paid.clients[drawn].tolist()],
+        values=[_numbers(row) for row in means.reshape(len(drawn), bins)],
         unit="score",
-        note=f"{note}Empty where the client was not asked or not admitted.",
+        note=" ".join(notes),
     )
+
+
+def _numbers(values: Floats) -> list[float | None]:
+    found: list[float] = values.tolist()
+    return [None if value != value else value for value in found]

@@ -1,43 +1,38 @@
 """Refused updates: whose, why, and when."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import numpy as np
 
-from fedmeta.experiment.rows import ClientRow, kind
+from fedmeta.experiment.rows import ClientRow
 from fedmeta.report.charts import PALETTE, Chart, Series
-from fedmeta.report.tables import Cell, Table
+from fedmeta.report.client_log import ClientLog, Integers
+from fedmeta.report.tables import Cell, LongRows, Table
 
 _BINS = 60
 _DRAWN = len(PALETTE)
 
 
-Refused = Mapping[str, Sequence[ClientRow]]
-"""The rows of ``clients.jsonl`` whose update was not admitted, by the kind of their reason."""
+def reasons_table(log: ClientLog) -> Table:
+    """Return how often each reason came up, and for whom."""
+    rows: list[list[Cell]] = []
+    for kind in _by_frequency(log):
+        at = np.flatnonzero(log.refused_kind == kind)
+        where = log.refused[at]
+        client, round_ = int(log.client[where[0]]), int(log.round[where[0]])
+        said = f"{log.said[at[0]]} (client {client}, round {round_})"
+        clients = len(np.unique(log.client[where]))
+        rows.append([log.kinds[kind], len(at), clients, ranges(log.round[where]), said])
+    columns = ["reason", "updates", "clients", "rounds", "for example"]
+    return Table("quarantine-reasons", "Refused updates by reason", columns, rows, shown=15)
 
 
-def refused(clients: Sequence[ClientRow]) -> Refused:
-    """Return the rows whose update was not admitted; a log of a million rows is gone through once."""
-    found: dict[str, list[ClientRow]] = defaultdict(list)
-    for row in clients:
-        if row.get("admitted") is False and isinstance(row.get("round"), int):
-            found[kind(row)].append(row)
+def _by_frequency(log: ClientLog) -> list[int]:
+    """Return the kinds of refusals, the most frequent first."""
+    found: list[int] = np.argsort(-_totals(log), kind="stable").tolist()
     return found
 
 
-def reasons_table(found: Refused) -> Table:
-    """Return how often each reason came up, and for whom."""
-    rows: list[list[Cell]] = [
-        [
-            reason,
-            len(rows),
-            len({row["client"] for row in rows}),
-            ranges([row["round"] for row in rows]),
-            example(rows[0]),
-        ]
-        for reason, rows in sorted(found.items(), key=lambda pair: -len(pair[1]))
-    ]
-    columns = ["reason", "updates", "clients", "rounds", "for example"]
-    return Table("quarantine-reasons", "Refused updates by reason", columns, rows, shown=15)
+def _totals(log: ClientLog) -> Integers:
+    return np.bincount(log.refused_kind, minlength=len(log.kinds))
 
 
 def example(row: ClientRow) -> str:
@@ -46,31 +41,40 @@ def example(row: ClientRow) -> str:
     return f"{said} (client {row['client']}, round {row.get('round', '?')})"
 
 
-def clients_table(found: Refused) -> Table:
+def clients_table(log: ClientLog) -> Table:
     """Return how often each client was refused, for each reason."""
-    order: list[tuple[int, int, str, list[int]]] = []
-    for reason, refusals in found.items():
-        rounds: dict[int, list[int]] = {}
-        for row in refusals:
-            rounds.setdefault(row["client"], []).append(row["round"])
-        order += [(-len(some), client, reason, some) for client, some in rounds.items()]
-    order.sort()
-    rows: list[list[Cell]] = [
-        [client, reason, -less, ranges(some)] for less, client, reason, some in order
-    ]
+    client, round_ = log.client[log.refused], log.round[log.refused]
+    # By the alphabet, as the last thing that tells rows apart.
+    name = np.argsort(np.argsort(np.array(log.kinds)))[log.refused_kind]
+    order = np.lexsort((name, client))
+    changes = (np.diff(client[order]) != 0) | (np.diff(name[order]) != 0)
+    starts = np.concatenate(([0], np.flatnonzero(changes) + 1))
+    counts = np.diff(starts, append=len(order))
+    first = np.argsort(-counts, kind="stable")
+
+    def make(start: int, end: int) -> list[list[Cell]]:
+        rows: list[list[Cell]] = []
+        for group in first[start:end].tolist():
+            some = order[starts[group] : starts[group] + counts[group]]
+            kind = log.kinds[log.refused_kind[some[0]]]
+            rows.append([int(client[some[0]]), kind, len(some), ranges(round_[some])])
+        return rows
+
     columns = ["client", "reason", "updates", "rounds"]
-    return Table("quarantine-clients", "Refused updates by client", columns, rows, shown=15)
+    title = "Refused updates by client"
+    return Table("quarantine-clients", title, columns, LongRows(len(first), make), shown=15)
 
 
-def chart(clients: Sequence[ClientRow], found: Refused) -> list[Chart]:
+def chart(log: ClientLog) -> list[Chart]:
     """Return how many updates were refused over the rounds, by reason."""
-    if not found:
+    if not log.kinds:
         return []
-    last = max(row["round"] for row in clients if isinstance(row.get("round"), int))
+    last = max(int(log.round.max()), 1)
     width = -(-last // _BINS)
     bins = -(-last // width)
-    order = sorted(found, key=lambda reason: -len(found[reason]))
+    order = _by_frequency(log)
     where = [first * width + (1 + width) / 2 for first in range(bins)]
+    place = np.maximum(log.round[log.refused] - 1, 0) // width
     return [
         Chart(
             key="quarantine",
@@ -78,8 +82,14 @@ def chart(clients: Sequence[ClientRow], found: Refused) -> list[Chart]:
             x="round" if width == 1 else f"round, {width} to a bar",
             y="refused updates",
             series=[
-                Series(reason, where, _counts(found[reason], width, bins), mark="bars", colour=place)
-                for place, reason in enumerate(order[:_DRAWN])
+                Series(
+                    log.kinds[kind],
+                    where,
+                    np.bincount(place[log.refused_kind == kind], minlength=bins).tolist(),
+                    mark="bars",
+                    colour=colour,
+                )
+                for colour, kind in enumerate(order[:_DRAWN])
             ],
             note=""
             if len(order) <= _DRAWN
@@ -88,24 +98,15 @@ def chart(clients: Sequence[ClientRow], found: Refused) -> list[Chart]:
     ]
 
 
-def _counts(rows: Sequence[ClientRow], width: int, bins: int) -> list[int]:
-    """Return how many rows are of each `width` rounds."""
-    counts = [0] * bins
-    for row in rows:
-        counts[(row["round"] - 1) // width] += 1
-    return counts
-
-
-def ranges(rounds: Sequence[int], most: int = 12) -> str:
+def ranges(rounds: Integers, most: int = 12) -> str:
     """Return rounds as ``1-4, 7``, and how many stretches more there are."""
     if len(rounds) == 1:
         return str(rounds[0])
-    stretches: list[list[int]] = []
-    for round_ in sorted(set(rounds)):
-        if stretches and stretches[-1][1] == round_ - 1:
-            stretches[-1][1] = round_
-        else:
-            stretches.append([round_, round_])
-    texts = [str(first) if first == last else f"{first}–{last}" for first, last in stretches[:most]]
-    more = f" and {len(stretches) - most} more stretches" if len(stretches) > most else ""
+    found = np.unique(rounds)
+    breaks = np.flatnonzero(np.diff(found) > 1)
+    firsts = found[np.concatenate(([0], breaks + 1))]
+    lasts = found[np.concatenate((breaks, [len(found) - 1]))]
+    stretches = zip(firsts[:most].tolist(), lasts[:most].tolist(), strict=True)
+    texts = [str(first) if first == last else f"{first}–{last}" for first, last in stretches]
+    more = f" and {len(firsts) - most} more stretches" if len(firsts) > most else ""
     return ", ".join(texts) + more

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from fedmeta.config import to_toml
@@ -21,6 +22,9 @@ from fedmeta.report.sections.ledger import ledger_section
 from fedmeta.report.sections.payment import earnings_table, paid_rows, payment_figures, rounds_table
 from fedmeta.report.sections.spread import clients_table, spread_charts, spread_table
 from fedmeta.report.tables import Bytes, Table, shown
+
+_MOST_COLUMNS = 100
+"""Names of ``metrics.jsonl`` that the CSV file has."""
 
 
 def run_part(run: RunFiles, key: str) -> Part:
@@ -115,9 +119,8 @@ def _learning(run: RunFiles) -> Section | None:
 
 def _metrics_table(metrics: Sequence[Mapping[str, Any]]) -> Table:
     """Return all numbers of ``metrics.jsonl`` by round, for the CSV file."""
-    names = list(
-        dict.fromkeys(key for row in metrics for key in row if not isinstance(row[key], list | dict))
-    )
+    found = (key for row in metrics for key in row if not isinstance(row[key], list | dict))
+    names = list(islice(dict.fromkeys(found), _MOST_COLUMNS))
     rows = [[_plain(row.get(name)) for name in names] for row in metrics]
     return Table("rounds", "Every round", names, rows)
 
@@ -173,33 +176,33 @@ def _examples(run: RunFiles) -> Section | None:
 
 
 def _quarantine(run: RunFiles) -> Section | None:
-    if not run.clients:
+    log = run.clients
+    if not len(log):
         return None
-    refused = refusals.refused(run.clients)
     skipped = sum(row.get("skipped") is True for row in run.metrics)
-    total = f"{sum(map(len, refused.values())):,} of {len(run.clients):,} updates were refused"
+    total = f"{len(log.refused):,} of {len(log):,} updates were refused"
     text = f"{total}; {skipped:,} rounds were skipped for want of admitted updates."
-    if not refused:
+    if not log.kinds:
         return Section(key="quarantine", title="Quarantine", text=text)
     return Section(
         key="quarantine",
         title="Quarantine",
         text=text,
-        figures=[Figure(chart) for chart in refusals.chart(run.clients, refused)],
-        tables=[refusals.reasons_table(refused), refusals.clients_table(refused)],
+        figures=[Figure(chart) for chart in refusals.chart(log)],
+        tables=[refusals.reasons_table(log), refusals.clients_table(log)],
     )
 
 
 def _payment(run: RunFiles) -> Section | None:
-    rows = paid_rows(run)
-    if not rows:
+    paid = paid_rows(run.clients)
+    if paid is None:
         return None
     rule = f"By the rule “{run.config.incentives.rule}”." if run.config else ""
     return Section(
         key="rewards",
         title="Contributions and rewards",
         text=rule,
-        figures=payment_figures(rows, run.config),
-        tables=[earnings_table(rows, run.config)],
-        files=[partial(rounds_table, rows)],
+        figures=payment_figures(paid, run.config),
+        tables=[earnings_table(paid, run.config)],
+        files=[partial(rounds_table, paid)],
     )

@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 
 from fedmeta.experiment.rows import TestedRow
-from fedmeta.report.charts import BOUNDS, Chart, Series
+from fedmeta.report.charts import BOUNDS, LIMIT, Chart, Series
 from fedmeta.report.measured import banded, interval_over_tasks, step_names
 from fedmeta.report.read import RunFiles, number, steps_of
 from fedmeta.report.tables import Cell, Table
@@ -63,34 +63,42 @@ def spread(values: Sequence[float], measure: str) -> Spread:
     )
 
 
-def by_client(test: Sequence[TestedRow], measure: str, step: int) -> dict[int, float]:
-    """Return each test client's result at an adaptation step, from the rows of ``test.jsonl``.
+MOST_STEPS = 50
+"""Adaptation steps that are shown; a run has a handful."""
+_MOST_DRAWN = LIMIT
 
-    The loss of a client with a task that diverged is infinite.
+Results = dict[int, dict[int, float]]
+
+
+def results(test: Sequence[TestedRow], measure: str) -> Results:
+    """Return each test client's result by adaptation step, from the rows of ``test.jsonl``.
+
+    The loss of a client with a task that diverged is infinite. Of very many steps the first ones and the
+    last are there, see `MOST_STEPS`.
     """
-    found = {}
+    found: Results = {step: {} for step in steps_in(test)}
     for row in test:
         for at in steps_of(row.get("steps")):
             value = number(at, measure)
             if value is None and measure == "loss" and number(at, "diverged"):
                 value = math.inf
-            if at["step"] == step and value is not None:
-                found[int(row["client"])] = value
+            if value is not None and at["step"] in found:
+                found[at["step"]][int(row["client"])] = value
     return found
 
 
 def steps_in(test: Sequence[TestedRow]) -> list[int]:
-    """Return the adaptation steps that ``test.jsonl`` has results of."""
-    return sorted({int(at["step"]) for row in test for at in steps_of(row.get("steps"))})
+    """Return the adaptation steps that ``test.jsonl`` has results of, at most `MOST_STEPS`."""
+    steps = sorted({int(at["step"]) for row in test for at in steps_of(row.get("steps"))})
+    return steps if len(steps) <= MOST_STEPS else [*steps[: MOST_STEPS - 1], steps[-1]]
 
 
 def spread_table(test: Sequence[TestedRow], measure: str) -> Table:
     """Return the spread over test clients by adaptation step."""
     rows: list[list[Cell]] = []
-    for step in steps_in(test):
-        values = list(by_client(test, measure, step).values())
-        if values:
-            s = spread(values, measure)
+    for step, found in results(test, measure).items():
+        if found:
+            s = spread(list(found.values()), measure)
             rows.append([step, s.clients, s.mean, s.deviation, s.worst, s.best, s.jain])
     columns = ["adaptation steps", "clients", f"mean {measure}", "standard deviation"]
     columns += ["worst 10% of clients", "best 10% of clients", "Jain's index"]
@@ -126,13 +134,19 @@ def spread_charts(run: RunFiles, measure: str) -> list[Chart]:
     steps = steps_in(run.test)
     if not steps:
         return []
-    after = by_client(run.test, measure, steps[-1])
+    after = results(run.test, measure)[steps[-1]]
     order = sorted(after, key=lambda client: (after[client], client), reverse=measure == "loss")
+    count = len(order)
+    if count > _MOST_DRAWN:
+        order = [order[round(i * (count - 1) / (_MOST_DRAWN - 1))] for i in range(_MOST_DRAWN)]
     series = [
         _points(run.test, measure, step, order, place)
         for place, step in ((0, steps[-1]), (1, steps[0]))
         if place == 0 or len(steps) > 1
     ]
+    note = "Bars are 95% intervals over the client's own tasks."
+    if count > len(order):
+        note += f" Drawn are {len(order):,} of {count:,} clients, at equal distances."
     chart = Chart(
         key=f"clients-{measure}",
         title=f"{measure.capitalize()} of each test client",
@@ -140,7 +154,7 @@ def spread_charts(run: RunFiles, measure: str) -> list[Chart]:
         y=measure,
         bounds=BOUNDS.get(measure),
         series=series,
-        note="Bars are 95% intervals over the client's own tasks.",
+        note=note,
         labels=[str(client) for client in order],
     )
     return [] if chart.empty else [chart]

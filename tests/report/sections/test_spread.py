@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fedmeta.report.sections.spread import by_client, spread, spread_table
+from fedmeta.report.sections.spread import results, spread, spread_table
 
 
 def test_ten_clients_by_hand() -> None:
@@ -40,7 +40,7 @@ def test_rows_without_the_step_or_the_measure_are_left_out() -> None:
         {"client": 8, "steps": [{"step": 0, "accuracy": None}]},
         {"client": 9, "steps": "nothing"},
     ]
-    assert by_client(test, "accuracy", 5) == {7: 0.5}
+    assert results(test, "accuracy")[5] == {7: 0.5}
     table = spread_table(test, "accuracy")
     assert [row[:3] for row in table.rows] == [[0, 1, 0.25], [5, 1, 0.5]]
 
@@ -49,7 +49,7 @@ def test_a_client_with_a_task_that_diverged_is_the_worst_and_not_left_out() -> N
     step = {"step": 0, "loss": 2.0, "diverged": 0}
     test = [{"client": c, "steps": [step]} for c in range(2)]
     test.append({"client": 2, "steps": [step | {"loss": None, "diverged": 3}]})
-    values = by_client(test, "loss", 0)
+    values = results(test, "loss")[0]
     assert values == {0: 2.0, 1: 2.0, 2: math.inf}
     found = spread(list(values.values()), "loss")
     assert (found.clients, found.mean, found.worst, found.best) == (3, math.inf, math.inf, 2.0)
