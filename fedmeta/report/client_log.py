@@ -15,8 +15,9 @@ _OTHER_REASONS = "other reasons"
 _LARGEST = 2**40
 _TOO_LARGE = 1e300
 _LONGEST = 300
-_REFUSED, _ADMITTED = 0, 1
+_ADMITTED, _PAID = 1, 2
 _UNKNOWN = -1
+_MISSING = object()
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +43,7 @@ class ClientLog:
         self._places: dict[str, int] = {}
         self._refused, self._refused_kind = array("q"), array("q")
         self._round, self._client, self._tasks = array("q"), array("q"), array("q")
-        self._standing, self._paid = array("b"), array("b")
+        self._state = array("b")
         self._score, self._reward = array("d"), array("d")
         for row in rows:
             self.add(row)
@@ -53,22 +54,21 @@ class ClientLog:
     def add(self, row: ClientRow) -> None:
         """Add a row, whatever it holds beside its client."""
         round_, tasks, standing = _count(row.get("round")), _count(row.get("tasks")), row.get("admitted")
-        if standing is False:
-            if round_ >= 0:
-                self._add_refusal(row)
-            self._standing.append(_REFUSED)
-        else:
-            self._standing.append(_ADMITTED if standing is True else _UNKNOWN)
+        state = _ADMITTED if standing is True else 0
+        if standing is False and round_ >= 0:
+            self._add_refusal(row)
+        score, reward = row.get("score", _MISSING), row.get("reward", _MISSING)
+        if (score is not _MISSING or reward is not _MISSING) and isinstance(standing, bool):
+            if round_ >= 0 and tasks >= 0:
+                state |= _PAID
+            if (account := row.get("account")) and row["client"] not in self.accounts:
+                self.accounts[row["client"]] = one_line(account, 100)
         self._round.append(round_)
         self._client.append(row["client"])
         self._tasks.append(tasks)
-        paid = ("reward" in row or "score" in row) and round_ >= 0 and tasks >= 0
-        self._paid.append(paid and isinstance(standing, bool))
-        if paid:
-            self._add_pay(row)
-        else:
-            self._score.append(np.nan)
-            self._reward.append(np.nan)
+        self._state.append(state)
+        self._score.append(_float(score))
+        self._reward.append(_float(reward))
 
     def _add_refusal(self, row: ClientRow) -> None:
         why = kind(row)
@@ -82,13 +82,6 @@ class ClientLog:
         self._refused_kind.append(self._places[why])
         reason = row.get("reason")
         self.said.append(str(reason)[:_LONGEST] if reason else "no reason given")
-
-    def _add_pay(self, row: ClientRow) -> None:
-        account = row.get("account")
-        self._score.append(_float(row.get("score")))
-        self._reward.append(_float(row.get("reward")))
-        if account and row["client"] not in self.accounts:
-            self.accounts[row["client"]] = one_line(account, 100)
 
     @cached_property
     def round(self) -> Integers:
@@ -108,12 +101,16 @@ class ClientLog:
     @cached_property
     def admitted(self) -> Flags:
         """Whether each row's update was admitted."""
-        return np.equal(np.array(self._standing, dtype=np.int8), _ADMITTED)
+        return self._has(_ADMITTED)
 
     @cached_property
     def paid(self) -> Flags:
         """Whether each row has a score or a reward, and is whole."""
-        return np.array(self._paid, dtype=np.bool_)
+        return self._has(_PAID)
+
+    def _has(self, flag: int) -> Flags:
+        found: Flags = np.not_equal(np.array(self._state, dtype=np.int8) & flag, 0)
+        return found
 
     @cached_property
     def score(self) -> Floats:
@@ -141,6 +138,7 @@ def _count(value: object) -> int:
 
 
 def _float(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return np.nan
-    return float(value) if abs(value) < _TOO_LARGE else np.nan
+    # Of a million rows each step counts: a number is neither bool nor an object of anybody's.
+    if (type(value) is float or type(value) is int) and -_TOO_LARGE < value < _TOO_LARGE:
+        return value
+    return np.nan

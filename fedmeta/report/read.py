@@ -176,7 +176,7 @@ class TestReader:
         info = path / "run.json"
         self._limit.values -= info.stat().st_size // _BYTES_OF_A_VALUE if info.exists() else 0
         rows = [] if later_format(RunFolder(path).info) else _rows(path, TEST, self._limit)[0]
-        if min(self._limit.values, self._limit.rows, self._limit.size) < 0:
+        if not self._limit.left:
             self.problem = f"The runs' {TEST.name} are too long: those of the first runs are read."
             return []
         return rows
@@ -261,7 +261,12 @@ class Limit:
         self.values -= line.count(b",") + _VALUES_OF_A_LIST * lists
         self.rows -= 1
         self.size -= len(line)
-        return min(self.values, self.rows, self.size) >= 0
+        return self.values >= 0 and self.rows >= 0 and self.size >= 0
+
+    @property
+    def left(self) -> bool:
+        """Whether no more was read than may be."""
+        return self.values >= 0 and self.rows >= 0 and self.size >= 0
 
 
 def too_long(name: str, read: int) -> str:

@@ -39,11 +39,18 @@ class LongRows(Sequence[Sequence[Cell]]):
     Args:
         length: How many.
         make: Returns those from a first one up to an end, which are plain values.
+        numbers: Whether all of these are numbers.
     """
 
-    def __init__(self, length: int, make: Callable[[int, int], Sequence[Sequence[Cell]]]) -> None:
+    def __init__(
+        self,
+        length: int,
+        make: Callable[[int, int], Sequence[Sequence[Cell]]],
+        numbers: bool = False,
+    ) -> None:
         self._length = length
         self._make = make
+        self.numbers = numbers
 
     def __len__(self) -> int:
         return self._length

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import cast
@@ -41,7 +42,7 @@ def write_sheets(folder: Path, parts: Sequence[Part]) -> list[Path]:
         for one in part.sheets():
             path = folder / f"{keys.new(f'{part.key}-{one.key}')}.csv"
             text = io.StringIO()
-            csv.writer(text).writerows(map(_harmless, _rows(one)))
+            csv.writer(text).writerows(_rows(one))
             write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
             written.append(path)
     return written
@@ -58,10 +59,14 @@ def _text(cell: str) -> str:
     return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
-def _rows(one: Chart | Heatmap | Table) -> Iterator[Row]:
+def _rows(one: Chart | Heatmap | Table) -> Iterable[Row]:
     if isinstance(one, Chart):
-        return _chart(one)
-    return _heatmap(one) if isinstance(one, Heatmap) else _table(one)
+        return map(_harmless, _chart(one))
+    if isinstance(one, Heatmap):
+        return map(_harmless, _heatmap(one))
+    if isinstance(one.rows, LongRows) and one.rows.numbers:
+        return chain([_harmless(one.columns)], cast(Iterable[Row], one.rows))
+    return map(_harmless, _table(one))
 
 
 def _chart(chart: Chart) -> Iterator[Row]:

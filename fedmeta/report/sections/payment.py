@@ -81,28 +81,30 @@ def earnings_table(paid: Paid, config: Config | None) -> Table:
     names = ["client", "behaviour", "account", *columns, "refused"]
     used = [name for name in names if name not in optional or any(optional[name].values())]
 
-    def make(first: int, end: int) -> list[list[Cell]]:
+    def make(first: int, end: int) -> list[tuple[Cell, ...]]:
         at = order[first:end]
         clients = paid.clients[at].tolist()
-        cells: dict[str, list[Cell]] = {"client": clients}
+        cells: dict[str, Sequence[Cell]] = {"client": clients}
         cells |= {name: _cells(column[at]) for name, column in columns.items()}
-        cells |= {
-            name: [found.get(client, "") for client in clients] for name, found in optional.items()
-        }
-        return [list(row) for row in zip(*(cells[name] for name in used), strict=True)]
+        for name, found in optional.items():
+            if name in used:
+                cells[name] = [found.get(client, "") for client in clients]
+        return list(zip(*(cells[name] for name in used), strict=True))
 
     return Table(
         "earnings",
         "Contributions and rewards by client",
         used,
-        LongRows(len(order), make),
+        LongRows(len(order), make, numbers=not optional.keys() & used),
         "The score is the mean over the client's admitted updates, by the run's incentive rule.",
     )
 
 
-def _cells(values: Floats | Integers) -> list[Cell]:
+def _cells(values: Floats | Integers) -> list[int | float | None]:
     """Return values as cells; NaN is none."""
     found: list[int | float] = values.tolist()
+    if not np.isnan(values).any():
+        return list(found)
     return [None if value != value else value for value in found]
 
 
@@ -153,7 +155,7 @@ def rounds_table(paid: Paid) -> Table:
         "contributions",
         "Contributions by client and round",
         columns,
-        LongRows(len(paid.rows), make),
+        LongRows(len(paid.rows), make, numbers=True),
     )
 
 
@@ -279,12 +281,7 @@ def _scores(paid: Paid, order: Integers, kinds: Mapping[int, str]) -> Heatmap | 
         y="client",
         columns=[first * width + (1 + width) / 2 for first in range(bins)],
         rows=[_name(client, kinds) for client in paid.clients[drawn].tolist()],
-        values=[_numbers(row) for row in means.reshape(len(drawn), bins)],
+        values=[_cells(row) for row in means.reshape(len(drawn), bins)],
         unit="score",
         note=" ".join(notes),
     )
-
-
-def _numbers(values: Floats) -> list[float | None]:
-    found: list[float] = values.tolist()
-    return [None if value != value else value for value in found]

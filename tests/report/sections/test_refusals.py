@@ -88,6 +88,6 @@ def test_a_long_table_is_made_where_it_is_looked_at() -> None:
             3,
             "not signed",
             14,
-            "1, 72, 143, 215, 286, 358, 429, 501, 572, 643, 715, 786 and 2 more stretches",
+            "1, 72, 144, 215, 287, 358, 430, 501, 572, 644, 715, 787 and 2 more stretches",
         ]
     )
