@@ -171,11 +171,12 @@ def _has_many_digits(data: bytes | str) -> bool:
 
 def _require_short(value: object) -> None:
     """Go through plain values, none of which is nested deeply, for a whole number of too many digits."""
-    if isinstance(value, int):
-        if abs(value) >= _TOO_LARGE:
-            raise ValueError(_TOO_LONG)
-    elif isinstance(value, list | dict):
-        for one in value.values() if isinstance(value, dict) else value:
+    parts = value.values() if type(value) is dict else value if type(value) is list else (value,)
+    for one in parts:
+        if type(one) is int:
+            if abs(one) >= _TOO_LARGE:
+                raise ValueError(_TOO_LONG)
+        elif type(one) is dict or type(one) is list:
             _require_short(one)
 
 

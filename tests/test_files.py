@@ -192,3 +192,25 @@ def test_printable_text_moves_no_cursor_and_loses_no_letter(text: str, shown: st
 def test_one_line_is_one_and_short() -> None:
     assert one_line("a\n\tb\x1b") == r"a b\x1b"
     assert one_line("x" * 500, 10) == "x" * 10 + "…"
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 101, "-" + "9" * 102, f'{{"a": [{"7" * 200}]}}', f"[{'1' * 5000}]"]
+)
+def test_a_number_of_too_many_digits_is_no_json(text: str) -> None:
+    for data in (text, text.encode()):
+        with pytest.raises(ValueError, match="digits"):
+            parse_json(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (f'["{"0" * 500}"]', ["0" * 500]),
+        (f"[0.{'3' * 120}]", [1 / 3]),
+        ("9" * 100, 10**100 - 1),
+        (f'{{"{"1" * 300}": 5}}', {"1" * 300: 5}),
+    ],
+)
+def test_many_digits_that_are_no_whole_number_are_read(text: str, value: object) -> None:
+    assert parse_json(text) == parse_json(text.encode()) == value

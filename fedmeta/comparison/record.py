@@ -28,6 +28,10 @@ Some = Annotated[list[OneT], _First(), Field(max_length=500)]
 """What every arm is shown with: as many of each as make a page that can be read at all."""
 
 
+# A default list would be copied, with care, for each of a hundred thousand entries.
+_NONE: Any = Field(default_factory=list)
+
+
 class _Part(BaseModel):
     # Strict about what is drawn, indifferent to what a later version adds.
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
@@ -37,16 +41,16 @@ class _AtStep(_Part):
     step: int
     mean: float | None
     ci95: float | None = None
-    values: Many[float | None] = []
-    clients_ci95: Many[float | None] = []
-    tasks_ci95: Many[float | None] = []
-    diverged: Many[int | None] = []
+    values: Many[float | None] = _NONE
+    clients_ci95: Many[float | None] = _NONE
+    tasks_ci95: Many[float | None] = _NONE
+    diverged: Many[int | None] = _NONE
 
 
 class _Over(_Part):
     mean: float | None
     ci95: float | None = None
-    values: Many[float | None] = []
+    values: Many[float | None] = _NONE
 
 
 class _ToTarget(_Part):
@@ -74,11 +78,11 @@ class _Run(_Part):
 class _Arm(_Part):
     name: str
     what: str = ""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     status: str
     error: str | None = None
-    runs: Some[_Run] = []
-    clients: Many[int | None] = []
+    runs: Some[_Run] = _NONE
+    clients: Many[int | None] = _NONE
     final: Some[_AtStep] | None = None
     difference: Some[_AtStep] | None = None
     rounds: float | None = None

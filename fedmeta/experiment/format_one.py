@@ -47,6 +47,7 @@ _BEFORE_CODES = re.compile(
     )
 )
 """How the reasons of format 1 begin. It is as those versions wrote them, whatever is written now."""
+_BY_GROUP = {code.value: code for code in RefusalCode}
 
 
 @lru_cache(maxsize=1000)
@@ -57,4 +58,4 @@ def code_of_reason(reason: str) -> RefusalCode:
         reason: The sentence, or how it begins; `RefusalCode.OTHER` if it is none that was written.
     """
     found = _BEFORE_CODES.match(reason)
-    return RefusalCode[found.lastgroup.upper()] if found and found.lastgroup else RefusalCode.OTHER
+    return _BY_GROUP[found.lastgroup] if found and found.lastgroup else RefusalCode.OTHER

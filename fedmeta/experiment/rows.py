@@ -74,6 +74,41 @@ class TestedRow(TypedDict, total=False):
 
 Row = TypeVar("Row", ClientRow, MetricsRow, TestedRow)
 _LARGEST = 2**53
+MOST_ROWS = 500_000
+"""Rows of a log that are shown; those of a thousand rounds of five hundred clients."""
+MOST_BYTES = 1 << 28
+"""Bytes of a log that are shown."""
+_MOST_VALUES = 32_000_000
+_MOST_BYTES_IN_MEMORY = 1 << 29
+_VALUES_OF_A_LIST = 8
+
+
+@dataclass
+class Limit:
+    """How much of a log, or of several, may still be read.
+
+    Attributes:
+        values: Numbers, texts and names in lines; a list or table counts as the memory that it takes.
+        rows: Lines.
+        size: Bytes.
+    """
+
+    values: int
+    rows: int = MOST_ROWS
+    size: int = MOST_BYTES
+
+    def take(self, line: bytes) -> bool:
+        """Count a line; False: it is more than may be read."""
+        lists = line.count(b"{") + line.count(b"[")
+        self.values -= line.count(b",") + _VALUES_OF_A_LIST * lists
+        self.rows -= 1
+        self.size -= len(line)
+        return self.values >= 0 and self.rows >= 0 and self.size >= 0
+
+    @property
+    def left(self) -> bool:
+        """Whether no more was read than may be."""
+        return self.values >= 0 and self.rows >= 0 and self.size >= 0
 
 
 @dataclass(frozen=True)
@@ -112,7 +147,12 @@ class LogFile(Generic[Row]):
         """
         rows: list[Row] = []
         try:
+            limit = Limit(_MOST_VALUES, _MOST_VALUES, _MOST_BYTES_IN_MEMORY)
             for line in read_lines(path / self.name):
+                if not limit.take(line):
+                    raise UsageError(
+                        f"{path / self.name} is too long: {len(rows):,} lines fill the memory"
+                    )
                 row = self.parse(line)
                 if not all(isinstance(row.get(key), kind) for key, kind in self.columns.items()):
                     raise ValueError

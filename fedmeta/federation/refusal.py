@@ -11,7 +11,6 @@ Outcome = Literal["admitted", "quarantined", "late", "lost", "surplus"]
 """What became of what a client was asked for: it was aggregated; it was refused; it came after the
 deadline; it never came; or it was not needed, as enough others had answered before."""
 
-_PLACE = re.compile(r"'\{[^}]*\}'|\{[^}]*\}")
 _EXCEPTION = re.compile(r"client failed: [\w.]+: ")
 
 
@@ -27,21 +26,27 @@ class Fault(StrEnum):
     """Nothing went wrong."""
 
 
+_PLACE = re.compile(r"'\{[^}]*\}'|\{[^}]*\}")
+
+
 class RefusalCode(StrEnum):
     """Why a reply is not used: the code, whose fault, and the sentence that tells it.
 
     Attributes:
         fault: Whose fault it is.
         template: The sentence, with the names of details in braces.
+        label: The sentence with … in the place of each detail.
     """
 
     fault: Fault
     template: str
+    label: str
 
     def __new__(cls, code: str, fault: Fault, template: str) -> "RefusalCode":
         """Make a member whose value is `code` alone."""
         member = str.__new__(cls, code)
         member._value_, member.fault, member.template = code, fault, template
+        member.label = _PLACE.sub("…", template)
         return member
 
     NOT_ASKED = "not_asked", Fault.CHANCE, "was not asked in this round"
@@ -103,11 +108,6 @@ class RefusalCode(StrEnum):
     """A reason of a log without codes that begins as none of those that were written."""
     UNKNOWN = "unknown", Fault.CHANCE, "a reason of a later version"
     """A code that this version does not know: no stake is lost for it."""
-
-    @property
-    def label(self) -> str:
-        """The sentence with … in the place of each detail."""
-        return _PLACE.sub("…", self.template)
 
     @property
     def outcome(self) -> Outcome:

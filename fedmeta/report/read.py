@@ -13,7 +13,10 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.rows import (
     CLIENTS,
     METRICS,
+    MOST_BYTES,
+    MOST_ROWS,
     TEST,
+    Limit,
     LogFile,
     MetricsRow,
     Row,
@@ -25,15 +28,10 @@ from fedmeta.options import nearest
 from fedmeta.report.client_log import ClientLog
 
 _TOO_LARGE = 1e300
-MOST_ROWS = 1_000_000
-"""Rows of a log that are read; those of a thousand rounds of a thousand clients."""
-MOST_BYTES = 1 << 28
-"""Bytes of a log that are read."""
 MOST_VALUES = 3_000_000
 """Values of a log that are read where its rows are kept as they are; see `Limit`."""
-MOST_PARSED = 8 * MOST_VALUES
+MOST_PARSED = 3 * MOST_VALUES
 """Values of a log that are read where its rows are added up."""
-_VALUES_OF_A_LIST = 8
 _BYTES_OF_A_VALUE = 8
 _MOST_OF_ALL = 2 * MOST_VALUES
 """Values that are read of the test logs of all runs of a comparison."""
@@ -239,34 +237,6 @@ def _object(path: Path, most: int = MOST_JSON) -> tuple[dict[str, Any], str | No
     except ValueError:
         return {}, f"{path.name} is damaged"
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is damaged")
-
-
-@dataclass
-class Limit:
-    """How much of a log, or of several, may still be read.
-
-    Attributes:
-        values: Numbers, texts and names in lines; a list or table counts as the memory that it takes.
-        rows: Lines.
-        size: Bytes.
-    """
-
-    values: int
-    rows: int = MOST_ROWS
-    size: int = MOST_BYTES
-
-    def take(self, line: bytes) -> bool:
-        """Count a line; False: it is more than may be read."""
-        lists = line.count(b"{") + line.count(b"[")
-        self.values -= line.count(b",") + _VALUES_OF_A_LIST * lists
-        self.rows -= 1
-        self.size -= len(line)
-        return self.values >= 0 and self.rows >= 0 and self.size >= 0
-
-    @property
-    def left(self) -> bool:
-        """Whether no more was read than may be."""
-        return self.values >= 0 and self.rows >= 0 and self.size >= 0
 
 
 def too_long(name: str, read: int) -> str:

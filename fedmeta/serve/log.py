@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Generic
 
-from fedmeta.experiment.rows import METRICS, LogFile, MetricsRow, Row
+from fedmeta.experiment.rows import METRICS, Limit, LogFile, MetricsRow, Row
 from fedmeta.files import MOST_LINE, open_file, reason
-from fedmeta.report.read import MOST_VALUES, Limit, too_long
+from fedmeta.report.read import MOST_VALUES, too_long
 
 _CHECKED = 256
 _CHUNK = 1 << 20
@@ -25,7 +25,7 @@ class Log(Generic[Row]):
         kind: What its rows are.
         restart: Called before the file is read from its start.
         add: Called with each row.
-        most: Values that are read of it; see `fedmeta.report.read.Limit`.
+        most: Values that are read of it; see `Limit`.
 
     Attributes:
         problem: What is wrong with the file, in one line; None: nothing.

@@ -204,12 +204,6 @@ def rows(kind: str, good: list[str], keys: str) -> Iterator[Case]:
     yield Case(kind, "carriage returns", put("\r\n".join(good)))
 
 
-def many_clients(path: Path) -> None:
-    """10^6 lines, each of another client."""
-    with path.open("w") as file:
-        file.writelines(f'{{"round":1,"client":{n},"admitted":false}}\n' for n in range(1_000_000))
-
-
 def manifests(good: str) -> Iterator[Case]:
     """Manifests with the right hash and wrong entries."""
     for key in ("round", "log_bytes", "best_round", "best_score", "sha256", "constants_sha256"):
@@ -466,11 +460,11 @@ def zips() -> Iterator[Case]:
     )
 
 
-def comparisons() -> Iterator[Case]:
-    """``compare.json`` with hostile entries."""
+def comparison() -> dict[str, Any]:
+    """A whole ``compare.json``."""
     from tests.report.made import arm
 
-    good = {
+    return {
         "kind": "compare",
         "version": 1,
         "experiment": "q",
@@ -480,7 +474,11 @@ def comparisons() -> Iterator[Case]:
         "measure": "accuracy",
         "arms": [arm("a", 0, [0, 1]), arm("b", 1, [0, 1])],
     }
-    text = json.dumps(good)
+
+
+def comparisons() -> Iterator[Case]:
+    """``compare.json`` with hostile entries."""
+    text = json.dumps(comparison())
     for key in ("arms", "seeds", "steps", "target", "experiment"):
         for name in ("90 digits", "list of everything", "controls"):
             yield Case("compare", f"{key}: {name}", put(with_value(text, key, VALUES[name])))
@@ -554,7 +552,6 @@ def cases(run: Path, journal: bytes) -> list[Case]:
         *rows("metrics.jsonl", lines["metrics.jsonl"], "round loss test"),
         *rows("clients.jsonl", lines["clients.jsonl"], "client admitted reason reward"),
         *rows("test.jsonl", lines["test.jsonl"], "client steps"),
-        Case("clients.jsonl", "10^6 clients", many_clients),
         *manifests(checkpoint.read_text()),
         *tensors(load_file(checkpoint.with_suffix(".safetensors"))),
         *journals(journal),

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from fedmeta.config import load_config
@@ -18,6 +19,7 @@ from fedmeta.files import printable
 from fedmeta.report.sections.ledger import read_journal
 from fedmeta.report.writing import write_report
 from fedmeta.serve.app import Site
+from fedmeta.serve.runs import POINTS
 from fedmeta.tasks.data.omniglot_files import read_characters
 from fedmeta.tasks.families.shakespeare import read_play
 from fedmeta.tasks.image_files import ImageStyle, read_images
@@ -134,11 +136,18 @@ class Reader:
             json.dumps(row)
             assert len(str(row.get("problem"))) < 2000
             if row["kind"] == "run":
-                for view in (site.run, site.clients):
-                    try:
-                        view(row["id"])
-                    except FedmetaError:
-                        continue
+                id_ = row["id"]
+                for view in (
+                    partial(site.run, id_),
+                    partial(site.clients, id_),
+                    partial(site.curves, id_, POINTS),
+                    partial(site.selected, [id_], POINTS),
+                ):
+                    with suppress(FedmetaError):
+                        json.dumps(view())
+            else:
+                with suppress(FedmetaError):
+                    json.dumps(site.comparison(row["id"]))
 
     def _checkpoint(self, make: Make, ending: str) -> None:
         folder = self._copy()

@@ -9,10 +9,20 @@ import pytest
 
 from fedmeta.errors import UsageError
 from fedmeta.experiment import RunFolder
-from fedmeta.report.read import number, read_compare, read_head, read_run, require_folder
+from fedmeta.report.read import (
+    TestReader,
+    number,
+    read_compare,
+    read_head,
+    read_run,
+    require_folder,
+)
 from fedmeta.report.render.html import render
 from fedmeta.report.sections.run import run_part
 from tests.report.made import lines, write_compare
+
+ARM = {"name": "x", "status": "finished"}
+RUNS = [{"seed": 0, "run": "r", "status": "finished"}] * 250
 
 
 @pytest.fixture
@@ -86,6 +96,41 @@ def test_rows_before_the_damage_are_kept(copy: Path) -> None:
     assert [row["round"] for row in read_run(copy).metrics] == [1, 2, 3, 4]
 
 
+STEP = {"step": 1, "accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("row", "read"),
+    [
+        # Of 40 values: a list or a table counts as eight, and each comma as one.
+        ({"round": 1, "loss": 0.5}, 4),
+        ({"round": 1, "test": [STEP]}, 1),
+        ({"round": 1, "x": [[], [], [], [], []]}, 0),
+    ],
+)
+def test_of_a_log_with_too_many_values_the_first_lines_are_read(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, row: dict[str, object], read: int
+) -> None:
+    monkeypatch.setattr("fedmeta.report.read.MOST_VALUES", 40)
+    (copy / "metrics.jsonl").write_text(f"{json.dumps(row)}\n" * 9)
+    run = read_run(copy)
+    assert len(run.metrics) == read
+    assert run.problem == f"metrics.jsonl is too long: its first {read} lines are read"
+
+
+def test_the_test_logs_of_a_comparison_have_one_limit_together(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "run.json").write_text("{}")
+    (copy / "test.jsonl").write_text(f"{json.dumps({'client': 1, 'steps': [STEP]})}\n" * 10)
+    monkeypatch.setattr("fedmeta.report.read._MOST_OF_ALL", 600)
+    reader = TestReader()
+    # 10 rows of two tables, a list and two commas.
+    assert [len(reader.read(copy)) for _ in range(4)] == [10, 10, 0, 0]
+    assert reader.problem == "The runs' test.jsonl are too long: those of the first runs are read."
+    assert TestReader().read(tmp_path / "none") == []
+
+
 def test_a_run_that_nobody_holds_was_killed(copy: Path) -> None:
     RunFolder(copy).update_info({"status": "running", "final": None})
     run = read_run(copy)
@@ -138,6 +183,9 @@ def test_a_comparison_is_read(comparison: Path) -> None:
         ({"version": 2}, "compare.json: it is of version 2, written by fedmeta "),
         ({"kind": "bench"}, "compare.json: kind: "),
         ({"arms": [{"name": "x"}]}, "compare.json: arms.0.status: "),
+        ({"arms": [ARM] * 501}, "compare.json: arms: List should have at most 500 items"),
+        ({"seeds": [0] * 501}, "compare.json: seeds: List should have at most 500 items"),
+        ({"arms": [ARM | {"runs": RUNS}] * 41}, "compare.json: arms: more than 10,000 runs"),
         ({"measure": "speed"}, "compare.json: measure: "),
         ({"arms": None}, "compare.json: arms: "),
     ],

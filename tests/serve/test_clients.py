@@ -85,3 +85,10 @@ def test_rows_of_another_kind_break_nothing(tmp_path: Path) -> None:
     first, second = Clients(tmp_path).view()["clients"]
     assert (first["refused"], first["reasons"][0]["reason"]) == (1, "no reason given")
     assert (second["admitted"], second["loss"], second["tasks"]) == (1, None, 0)
+
+
+def test_of_a_refused_row_only_what_is_shown_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, entry(1, reason="x" * 50_000, more=["y" * 50_000]), entry(2, reason="not signed"))
+    clients = Clients(tmp_path)
+    first = clients.view()["latest"][-1]
+    assert (first["client"], first["round"], len(first["reason"])) == (1, 1, 1000)

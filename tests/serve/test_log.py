@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.experiment.rows import METRICS
+from fedmeta.experiment.rows import METRICS, MetricsRow
 from fedmeta.serve.log import Log, last_round
 
 
@@ -117,3 +117,17 @@ def test_the_last_row_is_found_at_the_end_of_a_long_log(path: Path) -> None:
 def test_a_log_without_a_last_row(path: Path, text: str, problem: str | None) -> None:
     path.write_text(text)
     assert last_round(path.parent) == (None, problem)
+
+
+def test_of_a_log_that_is_too_long_the_first_lines_are_followed(path: Path) -> None:
+    rows: list[MetricsRow] = []
+    # A line of nine values: a table, which counts as eight, and a comma.
+    log = Log(path.parent, METRICS, rows.clear, rows.append, most=30)
+    path.write_text("".join(f'{{"round": {n}, "loss": 1}}\n' for n in range(1, 8)))
+    for _ in range(3):
+        log.follow()
+        assert log.problem == "metrics.jsonl is too long: its first 3 lines are read"
+        assert [row["round"] for row in rows] == [1, 2, 3]
+    path.write_text('{"round": 1, "loss": 1}\n')
+    log.follow()
+    assert (log.problem, len(rows)) == (None, 1)

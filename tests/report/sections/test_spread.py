@@ -1,10 +1,13 @@
 """Measures of fairness, by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 
-from fedmeta.report.sections.spread import results, spread, spread_table
+from fedmeta.experiment import rows as logs
+from fedmeta.report.read import RunFiles
+from fedmeta.report.sections.spread import results, spread, spread_charts, spread_table
 
 
 def test_ten_clients_by_hand() -> None:
@@ -54,3 +57,23 @@ def test_a_client_with_a_task_that_diverged_is_the_worst_and_not_left_out() -> N
     found = spread(list(values.values()), "loss")
     assert (found.clients, found.mean, found.worst, found.best) == (3, math.inf, math.inf, 2.0)
     assert spread_table(test, "loss").rows[0][1:3] == [3, math.inf]
+
+
+def test_of_very_many_steps_the_first_and_the_last_are_shown() -> None:
+    steps = [{"step": step, "accuracy": step / 1000} for step in range(200)]
+    test = [logs.TestedRow(client=client, steps=steps) for client in range(3)]
+    rows = spread_table(test, "accuracy").rows
+    assert [row[0] for row in rows] == [*range(49), 199]
+    assert rows[-1][2] == pytest.approx(0.199)
+
+
+def test_of_very_many_clients_some_at_equal_distances_are_drawn(tmp_path: Path) -> None:
+    test = [
+        logs.TestedRow(client=client, steps=[{"step": 1, "accuracy": client / 3000}])
+        for client in range(3000)
+    ]
+    run = RunFiles(tmp_path, "r", "finished", None, None, {}, test=test)
+    (drawn,) = spread_charts(run, "accuracy")
+    assert len(drawn.labels) == len(drawn.series[0].y) == 1500
+    assert (drawn.labels[0], drawn.labels[-1]) == ("0", "2999")
+    assert "1,500 of 3,000 clients" in drawn.note
