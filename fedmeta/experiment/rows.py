@@ -78,8 +78,7 @@ MOST_ROWS = 500_000
 """Rows of a log that are shown; those of a thousand rounds of five hundred clients."""
 MOST_BYTES = 1 << 28
 """Bytes of a log that are shown."""
-_MOST_VALUES = 32_000_000
-_MOST_BYTES_IN_MEMORY = 1 << 29
+_MOST_TESTED = 24_000_000
 _VALUES_OF_A_LIST = 8
 
 
@@ -120,12 +119,14 @@ class LogFile(Generic[Row]):
         key: The count that tells rows apart; what has none is no row.
         columns: What every row of a run has, and of which type.
         adapt: Brings a row of an earlier format to this one's.
+        most: Values that it may have to be read whole; None: any number, as one's own run may be long.
     """
 
     name: str
     key: str
     columns: Mapping[str, type]
     adapt: Callable[[Row], None] = lambda _: None
+    most: int | None = None
 
     def parse(self, line: bytes) -> Row:
         """Return the row of a line, of which only the key must be there.
@@ -146,13 +147,11 @@ class LogFile(Generic[Row]):
             UsageError: If the file is missing, or a row is damaged or lacks a column; it is named.
         """
         rows: list[Row] = []
+        limit = Limit(self.most or 0)
         try:
-            limit = Limit(_MOST_VALUES, _MOST_VALUES, _MOST_BYTES_IN_MEMORY)
             for line in read_lines(path / self.name):
-                if not limit.take(line):
-                    raise UsageError(
-                        f"{path / self.name} is too long: {len(rows):,} lines fill the memory"
-                    )
+                if self.most and not limit.take(line):
+                    break
                 row = self.parse(line)
                 if not all(isinstance(row.get(key), kind) for key, kind in self.columns.items()):
                     raise ValueError
@@ -161,6 +160,8 @@ class LogFile(Generic[Row]):
             raise UsageError(f"{path / self.name}: {error.strerror}") from None
         except ValueError:
             raise UsageError(f"{path / self.name}: line {len(rows) + 1} is damaged") from None
+        if self.most and not limit.left:
+            raise UsageError(f"{path / self.name} is too long after line {len(rows):,}")
         return rows
 
     @staticmethod
@@ -293,6 +294,6 @@ CLIENTS = LogFile[ClientRow](
     dict.fromkeys(("round", "client", "tasks", "admitted"), int),
     _with_code,
 )
-TEST = LogFile[TestedRow]("test.jsonl", "client", {"client": int, "steps": list})
+TEST = LogFile[TestedRow]("test.jsonl", "client", {"client": int, "steps": list}, most=_MOST_TESTED)
 LOGS = (METRICS.name, CLIENTS.name)
 """The logs that grow with the rounds."""

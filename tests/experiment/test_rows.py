@@ -1,6 +1,7 @@
 """Each log of a run has one reader and one writer; rows of earlier versions have codes as well."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fedmeta.experiment.rows import (
     CLIENTS,
     FORMAT,
     METRICS,
+    TEST,
     at_fault,
     client_row,
     kind,
@@ -243,3 +245,14 @@ def test_nobody_loses_stake_for_a_code_of_a_later_version() -> None:
     row = CLIENTS.parse(json.dumps(refused | {"code": "slow_network", "reason": "x"}).encode())
     assert row["code"] is RefusalCode.UNKNOWN
     assert not at_fault(row)
+
+
+def test_a_test_log_of_more_than_fits_into_the_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "test.jsonl").write_text('{"client": 1, "steps": []}\n' * 5)
+    # Of 17 values each: a table and a list, which count as eight, and a comma.
+    small = replace(TEST, most=60)
+    with pytest.raises(UsageError, match=r"test\.jsonl is too long after line 3$"):
+        small.read(tmp_path)
+    assert len(TEST.read(tmp_path)) == 5

@@ -114,6 +114,9 @@ class Reader:
         (folder / name).unlink(missing_ok=True)
         make(folder / name)
         self._shown(folder)
+        if (folder / name).is_file() and (folder / name).stat().st_size > _LONG:
+            # Whoever goes on with a run of a million rows waits for as long as that takes.
+            return
         for log in (RunFolder(folder).metrics, RunFolder(folder).clients, RunFolder(folder).test):
             with suppress(FedmetaError), self._way():
                 log()
@@ -174,3 +177,4 @@ class Reader:
 
 
 _OF_A_RUN = ("run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl", "examples.safetensors")
+_LONG = 16 << 20
