@@ -8,6 +8,7 @@ import atexit
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -226,9 +227,8 @@ def _run(request: dict[str, Any], path: list[str]) -> None:
     if request["file_bytes"]:
         _limit(request["file_bytes"])
     if encoding := os.environ.get("PYTHONIOENCODING"):
-        for stream in (sys.stdin, sys.stdout):
-            stream.reconfigure(encoding=encoding, errors="strict")  # type: ignore[union-attr]
-        sys.stderr.reconfigure(encoding=encoding)  # type: ignore[union-attr]
+        sys.stdout = _unbuffered(1, encoding, "strict")
+        sys.stderr = _unbuffered(2, encoding, "backslashreplace")
     if threads := os.environ.get("OMP_NUM_THREADS"):
         sys.modules["torch"].set_num_threads(int(threads))
     module = request["how"] == "-m"
@@ -251,6 +251,12 @@ def _run(request: dict[str, Any], path: list[str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)
+
+
+def _unbuffered(number: int, encoding: str, errors: str) -> io.TextIOWrapper:
+    # Anew: those that there are remember the files that they were opened on.
+    raw = io.FileIO(number, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding, errors, write_through=True)  # type: ignore[type-var]
 
 
 def _search_path() -> list[str]:
