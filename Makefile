@@ -55,4 +55,4 @@ bench: setup ## speed of every case, each against its rival in one process
 	$(BIN)/fedmeta bench all
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) contracts/node_modules .artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) contracts/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
