@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that tests start load compiled files, also where the environment asks for none to be kept.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -38,10 +40,10 @@ demo: setup ## run federated meta-learning on real data; the clients are paid on
 	$(BIN)/fedmeta run quickstart -s chain.provider=embedded
 
 test: setup nodes browser ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 test-all: setup nodes browser ## all tests, the slow ones too
-	$(BIN)/python -m pytest -n 2 -m ''
+	$(PYTEST) -m ''
 
 lint: setup ## style, types and the arrows between the rooms
 	$(BIN)/ruff check .
@@ -53,4 +55,4 @@ bench: setup ## speed of every case, each against its rival in one process
 	$(BIN)/fedmeta bench all
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) contracts/node_modules .artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) contracts/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,6 @@
+"""Tests, on one thread: on small tensors no slower, and workers do not wait for each other."""
+
+import os
+
+# Before PyTorch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -8,6 +8,7 @@ import atexit
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -32,7 +33,7 @@ _ENVIRONMENT = dict(os.environ)
 """As it was before any test changed it."""
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 """Variables that an interpreter reads once, as it starts."""
-_LATER = ("PYTHONPATH", "PYTHONUNBUFFERED")
+_LATER = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONIOENCODING")
 """Of these, the ones that a fork can follow; the server is unbuffered, and so is every fork."""
 _AHEAD = ("sklearn.datasets", "torch._dynamo")
 """What fedmeta and torch import only once they need it."""
@@ -105,7 +106,7 @@ class Popen(subprocess.Popen[Any]):
 
 def run(args: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
     """Wait for a process, and return what it printed."""
-    with Popen(args, stdout=PIPE, stderr=PIPE, text=True, **more) as process:
+    with Popen(args, **{"stdout": PIPE, "stderr": PIPE, "text": True} | more) as process:
         out, err = process.communicate()
     return subprocess.CompletedProcess(args, process.returncode, out, err)
 
@@ -225,6 +226,9 @@ def _run(request: dict[str, Any], path: list[str]) -> None:
     os.environ.update(request["environment"])
     if request["file_bytes"]:
         _limit(request["file_bytes"])
+    if encoding := os.environ.get("PYTHONIOENCODING"):
+        sys.stdout = _unbuffered(1, encoding, "strict")
+        sys.stderr = _unbuffered(2, encoding, "backslashreplace")
     if threads := os.environ.get("OMP_NUM_THREADS"):
         sys.modules["torch"].set_num_threads(int(threads))
     module = request["how"] == "-m"
@@ -247,6 +251,12 @@ def _run(request: dict[str, Any], path: list[str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)
+
+
+def _unbuffered(number: int, encoding: str, errors: str) -> io.TextIOWrapper:
+    # Anew: those that there are remember the files that they were opened on.
+    raw = io.FileIO(number, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding, errors, write_through=True)  # type: ignore[type-var]
 
 
 def _search_path() -> list[str]:

@@ -47,7 +47,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_writing_replaces_the_file_whole(tmp_path: Path) -> None:
     target = tmp_path / "file.json"
     write_atomically(target, json.dumps([1]).encode())
-    write_atomically(target, json.dumps([1, 2]).encode())
+    with target.open() as reader:
+        write_atomically(target, json.dumps([1, 2]).encode())
+        assert json.load(reader) == [1], "who had it open reads on in the old one"
     assert json.loads(target.read_text()) == [1, 2]
 
 

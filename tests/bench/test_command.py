@@ -5,6 +5,8 @@ import json
 import pytest
 
 from fedmeta.bench import CASES
+from fedmeta.bench.meta_gradients import OURS, RIVAL
+from fedmeta.bench.timing import Timing
 from fedmeta.cli.main import main
 
 
@@ -16,14 +18,18 @@ def call(*arguments: str) -> int:
     return code
 
 
-def test_json_is_one_object_with_the_agreed_keys(capsys: pytest.CaptureFixture[str]):
+def test_json_is_one_object_with_the_agreed_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    known = {OURS: Timing((1.0, 2.0)), RIVAL: Timing((30.0, 33.0))}
+    monkeypatch.setattr("fedmeta.bench.meta_gradients.interleave", lambda *_: dict(known))
     assert call("maml-sinusoid", "--json", "--runs", "2") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["case"] == "maml-sinusoid"
     assert printed["rival"] == "clone-and-loop"
     assert printed["threads"] == 1
     assert printed["runs"] == 2
-    assert printed["ratio"] == pytest.approx(printed["rival_ms"] / printed["ours_ms"])
+    assert (printed["ours_ms"], printed["rival_ms"], printed["ratio"]) == (1.5, 31.5, 21.0)
     assert printed["goals"][0]["goal"] == "at least 12"
 
 

@@ -1,8 +1,8 @@
 """The command line as a user meets it: exit codes, one-line errors, JSON on stdout alone."""
 
 import json
+import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fedmeta.cli.main import main
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.planning import resolve
-from tests.experiment.helpers import TINY, command, start
+from tests.experiment.helpers import TINY, fedmeta, start
 from tests.test_files import strict
 
 
@@ -270,20 +270,16 @@ def test_data_list_says_where_each_set_is(here: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_module_is_the_command(here: Path) -> None:
-    shown = subprocess.run(command("list"), cwd=here, capture_output=True, text=True, check=False)
+    shown = fedmeta("list", cwd=here)
     assert shown.returncode == 0
     assert "quickstart" in shown.stdout
 
 
 def test_a_closed_pipe_is_no_fault(here: Path) -> None:
-    ended = subprocess.run(
-        " ".join([*command("list", "keys"), "| head -1"]),
-        shell=True,
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = fedmeta("list", "keys", cwd=here, stdout=writer)
+    os.close(writer)
     assert ended.stderr == ""
 
 

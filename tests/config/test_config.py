@@ -141,10 +141,13 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"learner.inner_lr": -1}, "learner.inner_lr: input should be greater than 0"),
         ({"rounds": -1}, "rounds: input should be greater than or equal to 0"),
         ({"evaluation.steps": [3, 1]}, "evaluation.steps: must be increasing"),
-        ({"rounds.lr": 1}, "'rounds' is a value, not a table"),
+        ({"rounds.lr": 1}, "unknown key 'rounds.lr': 'rounds' is a value, not a table"),
         ({"engine": "vectr"}, "engine: input should be 'vector'"),
         ({"model": "no.such.module:Net"}, "model 'no.such.module:Net' cannot be imported"),
-        ({"model": "torch.nn:Liner"}, "no 'Liner' there; did you mean 'Linear'?"),
+        (
+            {"model": "torch.nn:Liner"},
+            "model 'torch.nn:Liner': no 'Liner' there; did you mean 'Linear'",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_names_it(
@@ -152,7 +155,7 @@ def test_a_bad_value_is_refused_in_one_line_that_names_it(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(load_config(minimal, settings))
-    assert str(caught.value).startswith(message) or message in str(caught.value)[20:]
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 

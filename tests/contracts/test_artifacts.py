@@ -1,11 +1,17 @@
 """What ships is what the sources compile to."""
 
+import hashlib
 import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.contracts.workshop import ARTIFACTS, build, workshop
+from fedmeta.chain.hashing import keccak
+from tests.contracts.workshop import ARTIFACTS, CONTRACTS, build, workshop
 
 NAMES = ("FedToken", "ParticipantRegistry", "RewardLedger")
 
@@ -14,6 +20,29 @@ def read(name: str) -> dict:
     return json.loads((ARTIFACTS / f"{name}.json").read_text())
 
 
+def imported(source: str) -> Iterator[str]:
+    """Yield a source and all that it imports, from contracts/ on, as the compiler names them."""
+    yield source
+    text = (CONTRACTS / source).read_text()
+    for name in re.findall(r'^(?:import|\}).*"(.+\.sol)";$', text, re.MULTILINE):
+        own = os.path.normpath(Path(source).parent / name)
+        yield from imported(own if name.startswith(".") else f"node_modules/{name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_artifact_was_made_from_these_sources_with_these_settings(name: str) -> None:
+    """Compiling them again, which takes as long as a hundred other tests, is for the slow ones."""
+    files = {file: (CONTRACTS / file).read_bytes() for file in imported(f"src/{name}.sol")}
+    lines = [f"{file} 0x{keccak(files[file]).hex()}\n" for file in sorted(files)]
+    assert read(name)["sourceHash"] == "0x" + hashlib.sha256("".join(lines).encode()).hexdigest()
+    profiles = tomllib.loads((CONTRACTS / "foundry.toml").read_text())["profile"]
+    wanted, settings = profiles["default"] | profiles["ship"], read(name)["compiler"]["settings"]
+    optimizer = {"enabled": wanted["optimizer"], "runs": wanted["optimizer_runs"]}
+    assert (settings["optimizer"], settings["viaIR"]) == (optimizer, wanted["via_ir"])
+    assert settings["evmVersion"] == wanted["evm_version"]
+
+
+@pytest.mark.slow
 def test_the_artifacts_are_what_the_sources_compile_to_byte_for_byte(tmp_path: Path) -> None:
     built = tmp_path / "built"
     done = build(workshop(tmp_path), built)

@@ -14,7 +14,7 @@ def test_the_sources_are_formatted(tmp_path: Path) -> None:
 
 
 def test_the_shipped_bytecode_passes_foundrys_tests(tmp_path: Path) -> None:
-    done = forge(workshop(tmp_path), "test", FOUNDRY_FUZZ_RUNS="64", FOUNDRY_INVARIANT_RUNS="4")
+    done = forge(workshop(tmp_path), "test", FOUNDRY_FUZZ_RUNS="16", FOUNDRY_INVARIANT_RUNS="1")
     assert done.returncode == 0, done.stdout[-10_000:]
     assert " 0 failed, 0 skipped" in done.stdout
 
@@ -31,6 +31,7 @@ def test_it_passes_with_10000_fuzz_runs_and_500_walks_of_250_calls(tmp_path: Pat
     assert all("(runs: 10000," in line for line in fuzzed)
 
 
+@pytest.mark.slow
 def test_the_unit_tests_reach_every_line_and_branch(tmp_path: Path) -> None:
     contracts = workshop(tmp_path)
     report = tmp_path / "lcov.info"

@@ -26,7 +26,7 @@ PAGES_COMMAND = [sys.executable, "-m", "fedmeta", "run", "ridge.toml"]
 TASK_SIREN = {"model": "siren:TaskSiren"}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "task family": ("swings.toml", {"rounds": 120}),
-    "module": ("siren.toml", {"rounds": 40}),
+    "module": ("siren.toml", {"rounds": 15}),
     "model": ("siren.toml", {"rounds": 60, **TASK_SIREN}),
     "algorithm": ("ridge.toml", {"rounds": 40}),
     "variant": ("siren.toml", {"rounds": 60, **TASK_SIREN, "algorithm": "anil:ANIL"}),

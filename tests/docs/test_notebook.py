@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
 import pytest
-
-nbformat = pytest.importorskip("nbformat")
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -54,7 +53,6 @@ def test_it_shows_no_path_of_a_machine() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
 def test_it_executes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("nbclient")
     notebook = maker().execute()
     results = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     assert results[0][0]["data"]["text/plain"] == "'finished'"

@@ -1,11 +1,13 @@
 """The pages agree with the files that they show, the code that they describe, and each other."""
 
+import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -40,9 +42,13 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 
 
 def test_the_page_of_configuration_is_what_its_script_prints() -> None:
-    script = [sys.executable, "-X", "utf8", str(DOCS / "make_config_page.py")]
-    printed = subprocess.run(script, capture_output=True, check=True, encoding="utf-8").stdout
-    assert text(DOCS / "config.md") == printed, "run `python docs/make_config_page.py > docs/config.md`"
+    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+    script = [sys.executable, "-c", code, str(DOCS / "make_config_page.py")]
+    utf8 = {"env": os.environ | {"PYTHONIOENCODING": "utf-8"}, "encoding": "utf-8"}
+    printed = processes.run(script, cwd=DOCS, **utf8)
+    assert printed.returncode == 0, printed.stderr
+    remedy = "run `python docs/make_config_page.py > docs/config.md`"
+    assert text(DOCS / "config.md") == printed.stdout, remedy
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

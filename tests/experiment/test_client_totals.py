@@ -11,10 +11,13 @@ from tests.experiment.helpers import TINY
 
 
 def row(client: int, round_: int, reason: str | None, norm: float | None = None) -> dict[str, Any]:
-    lost = str(reason).startswith("no reply")
-    outcome = "admitted" if reason is None else "lost" if lost else "quarantined"
+    outcome = "admitted" if reason is None else "quarantined"
     about = {"round": round_, "client": client, "tasks": 0, "norm": norm, "admitted": reason is None}
     return about | {"reason": reason, "outcome": outcome}
+
+
+def lost(client: int, round_: int, seconds: int = 600) -> dict[str, Any]:
+    return row(client, round_, f"no reply within {seconds} s") | {"outcome": "lost"}
 
 
 def read(row: dict[str, Any]) -> ClientRow:
@@ -37,7 +40,7 @@ def folder_of(path: Path, rows: list[dict[str, Any]], quorum: int = 1) -> RunFol
 
 
 def test_one_lost_reply_does_not_beat_three_norms_each_its_own(tmp_path: Path) -> None:
-    rows = [row(0, 1, "no reply within 600 s")]
+    rows = [lost(0, 1)]
     rows += [row(c, 1, f"norm {1500 + c} exceeds max_norm 1000", 1500.0 + c) for c in (3, 1, 2)]
     found = replies(folder_of(tmp_path, rows))
     assert found is not None
@@ -55,7 +58,7 @@ def test_one_lost_reply_does_not_beat_three_norms_each_its_own(tmp_path: Path) -
 def test_one_lost_reply_does_not_beat_three_counts_and_three_shapes_each_its_own(tmp_path: Path) -> None:
     """Counts that are not numbers and shapes of other ranks were reasons of their own."""
     values = ("None", "True", "'many'")
-    rows = [row(0, 1, "no reply within 600 s"), row(9, 1, "no reply within 600 s")]
+    rows = [lost(0, 1), lost(9, 1)]
     rows += [row(c, 1, f"task count {value} is no whole number") for c, value in enumerate(values, 1)]
     shapes = ("(3,)", "(1, 3)", "()", "(3, 1, 1)")
     rows += [row(c, 1, f"'w' has shape {shape}, not (3, 3)") for c, shape in enumerate(shapes, 4)]
@@ -104,7 +107,7 @@ def test_more_than_half_skipped_is_too_many_and_half_is_not(tmp_path: Path) -> N
 
 def test_only_what_was_refused_in_skipped_rounds_is_to_blame(tmp_path: Path) -> None:
     rows = [row(c, 1, "not signed") for c in range(5)] + [row(9, 1, None)]
-    rows += [row(4, r, "no reply within 60 s") for r in (2, 3)]
+    rows += [lost(4, r, 60) for r in (2, 3)]
     said = why_untrained(folder_of(tmp_path, rows), 1)
     assert said is not None
     assert said.endswith("2 of 2 times the reason was: no reply within 60 s (client 4, round 2)")

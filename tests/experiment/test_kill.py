@@ -26,7 +26,7 @@ FAULTS = {"oversample": 2, "faults": {"rates": dict.fromkeys(KINDS, 0.05)}}
 @pytest.mark.parametrize(
     ("kills", "changes"),
     [
-        (10, {}),
+        (6, {}),
         (4, FAULTS),
         pytest.param(100, {}, marks=pytest.mark.slow),
         pytest.param(50, FAULTS, marks=pytest.mark.slow),

@@ -2,7 +2,6 @@
 
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -165,10 +164,8 @@ def test_nodes_that_register_late_are_waited_for() -> None:
 
 def test_nodes_are_not_waited_for_without_end() -> None:
     learner = SINUSOID.build()
-    began = time.monotonic()
     with pytest.raises(RunError, match=r"only 3 of 17 nodes registered within 0\.2 s"):
         wait_for_nodes(Late(learner, InProcess(learner)), 17, timeout=0.2)
-    assert time.monotonic() - began < 30
 
 
 class Backwards(VectorGrid):

@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -13,10 +14,19 @@ SETUP = LearnerSetup("maml", {"inner_steps": 1}, CASE.model, CASE.network, compi
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("layout", ["shared", pytest.param("contiguous", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        # All but the C++, which takes minutes.
+        "aot_eager",
+        pytest.param("inductor", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("layout", ["shared", "contiguous"])
 def test_compiled_updates_equal_eager_ones_for_every_layout_of_the_state(
-    layout: str,
+    layout: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     eager, compiled = make_learner("maml", CASE, inner_steps=1), build_algorithm(SETUP, CASE.spec)
     tasks = make_tasks(CASE.spec)
     state = {

@@ -4,7 +4,7 @@ The reference is a plain loop over tasks in float64: a module loaded by `load_st
 `torch.autograd.grad`, attention by the path that can be differentiated twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -185,8 +185,18 @@ def _network(algorithm: Algorithm, case: str) -> Network:
     return Network(f"tests.learning.networks:{kind}", network, spec, None, algorithm.model)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("case", ACCEPTED)
+FIRST_ORDER = ("batch norm with running statistics", "causal transformer", "low-rank adapters")
+"""For every day; what is asked of a network by first-order algorithms, MAML asks too."""
+
+
+def _combinations() -> Iterator[object]:
+    for case in ACCEPTED:
+        for name in ALGORITHMS:
+            often = name in ("maml", "protonet") or case in FIRST_ORDER
+            yield pytest.param(case, name, marks=() if often else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("case", "name"), list(_combinations()))
 def test_a_public_network_learns_as_in_a_plain_loop(case: str, name: str) -> None:
     kind, network, spec = ACCEPTED[case]
     if name == "protonet" and spec.vocabulary:

@@ -50,7 +50,9 @@ def check(page: Page, file: Path, name: str) -> None:
     screenshot(page, name)
 
 
-@pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("phone", "dark"), [pytest.param(False, False, marks=pytest.mark.slow), (True, True)]
+)
 def test_a_comparison_s_charts_are_drawn_without_a_complaint(
     short: Path, open_page: OpenPage, phone: bool, dark: bool
 ) -> None:

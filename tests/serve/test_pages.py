@@ -115,18 +115,13 @@ def test_a_run_shows_what_its_files_say(served: Served, open_page: OpenPage) -> 
     screenshot(page, "serve-run")
 
 
-def test_one_of_something_is_1(served: Served, open_page: OpenPage) -> None:
+def test_a_ledger_is_shown_and_one_of_something_is_1(served: Served, open_page: OpenPage) -> None:
     asked = Counter(row["client"] for row in rows(served.root / "chained" / "clients.jsonl"))
     assert 1 in asked.values()
-    page = open_page()
+    page = open_page(dark=True)
     page.goto(served.page("run", "chained"))
     shown = page.locator("#client-table tbody tr td:nth-child(2)")
     expect(shown).to_have_text([str(asked[client]) for client in sorted(asked)])
-
-
-def test_a_ledger_is_shown(served: Served, open_page: OpenPage) -> None:
-    page = open_page(dark=True)
-    page.goto(served.page("run", "chained"))
     expect(page.locator("#ledger")).to_contain_text("2 of 2 frozen")
     drawn(page)
     screenshot(page, "serve-chain-dark")
@@ -188,10 +183,10 @@ def test_a_comparison_is_shown_with_its_intervals(served: Served, open_page: Ope
     "path",
     [
         "/",
-        "/run/chained",
-        pytest.param("/run/bad-line", marks=pytest.mark.slow),
         "/comparison/compare-quickstart",
-        "/selected?run=digits-001",
+        pytest.param("/run/chained", marks=pytest.mark.slow),
+        pytest.param("/run/bad-line", marks=pytest.mark.slow),
+        pytest.param("/selected?run=digits-001", marks=pytest.mark.slow),
     ],
 )
 def test_a_phone_shows_all_without_scrolling_sideways(
@@ -291,6 +286,7 @@ def test_a_server_that_went_is_told_and_found_again(own: Path, open_page: OpenPa
     page.complaints.clear()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_many_tabs_are_open_at_once(served: Served, open_page: OpenPage) -> None:
     """Each in a window of its own, as a browser keeps six connections for all tabs of one window."""
     pages = [open_page() for _ in range(8)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 SMALL_1 = "omniglot/images_background_small1.zip"
 SMALL_2 = "omniglot/images_background_small2.zip"
@@ -33,9 +34,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def png(page: np.ndarray) -> bytes:
     """A one-bit PNG of ``page [H, W]``, ink 1 drawn black as in the official files."""
-    image = pytest.importorskip("PIL.Image")
     out = BytesIO()
-    image.fromarray(np.where(page > 0, 0, 255).astype(np.uint8)).convert("1").save(out, "PNG")
+    Image.fromarray(np.where(page > 0, 0, 255).astype(np.uint8)).convert("1").save(out, "PNG")
     return out.getvalue()
 
 

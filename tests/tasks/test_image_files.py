@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fedmeta.errors import DataError, UsageError
 from fedmeta.tasks import Omniglot, Population
@@ -15,7 +16,6 @@ from fedmeta.tasks.image_files import ImageStyle, area_weights, read_images
 from tests.tasks.conftest import SMALL_1, SMALL_2, write_zip
 from tests.tasks.image_writing import png
 
-Image: Any = pytest.importorskip("PIL.Image")
 INK = ImageStyle()
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedmeta.errors import DataError
 from fedmeta.tasks.image_files import Images, ImageStyle, read_images
 from fedmeta.tasks.image_pixels import UnreadableError, decode
 from tests.tasks.image_writing import png, tiff
-
-Image: Any = pytest.importorskip("PIL.Image")
 
 
 def flag(top: int) -> np.ndarray:

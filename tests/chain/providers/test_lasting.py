@@ -102,6 +102,7 @@ def test_a_chain_is_the_same_however_often_it_is_opened(
     assert seen == seen[:1] * 3
 
 
+@pytest.mark.parametrize("provider", QUICK)
 def test_another_folder_is_another_chain(provider: str, tmp_path: Path) -> None:
     with (
         open_chain(options(provider), tmp_path / "a") as first,
@@ -228,6 +229,7 @@ def test_a_folder_is_used_once_at_a_time(provider: str, tmp_path: Path) -> None:
         open_chain(options(provider), tmp_path)
 
 
+@pytest.mark.parametrize("provider", QUICK)
 def test_closing_twice_is_fine(provider: str, tmp_path: Path) -> None:
     chain = open_chain(options(provider), tmp_path)
     chain.close()
@@ -235,6 +237,7 @@ def test_closing_twice_is_fine(provider: str, tmp_path: Path) -> None:
     open_chain(options(provider), tmp_path).close()
 
 
+@pytest.mark.parametrize("provider", QUICK)
 def test_another_chain_id_is_not_the_chain_in_the_folder(provider: str, tmp_path: Path) -> None:
     open_chain(options(provider), tmp_path).close()
     other = options(provider).model_copy(update={"chain_id": 1337})

@@ -121,7 +121,7 @@ def binaries_of(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["anvil", "ganache"])
-@pytest.mark.parametrize("rules", ["london", "berlin"])
+@pytest.mark.parametrize("rules", ["london", pytest.param("berlin", marks=pytest.mark.slow)])
 def test_rules_from_before_shanghai_are_refused_in_one_line(
     kind: NodeKind, rules: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

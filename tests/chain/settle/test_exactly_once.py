@@ -115,7 +115,7 @@ STEPS = [
 """The journal's durable steps, from an empty file to a recorded round."""
 
 
-@mostly_on("embedded")
+@mostly_on("anvil")
 def test_a_kill_before_and_after_every_kind_of_step(forks, run, tmp_path):
     for event in [f"{when} {step}" for step in STEPS for when in ("before", "after")]:
         folder = str(tmp_path / event / "chain")

@@ -174,9 +174,8 @@ class TestTrouble:
             settlement.freeze(ROUNDS)
             settlement.start()
             settlement.check()
-            began = time.monotonic()
-            settled = settlement.finish(60)
-            assert time.monotonic() - began < 5
+            # As long as it may is longer than a test may last.
+            settled = settlement.finish(3600)
         assert not settled.complete
         assert not settled.refused
         assert str(port) in str(settled.problem)
@@ -418,15 +417,15 @@ class TestNewCampaign:
             new_campaign(folder, options, run_id(folder), POT)
 
 
-def test_closing_does_not_wait_for_a_node_that_hangs(folder, tmp_path):
+def test_closing_does_not_wait_for_a_node_that_hangs(folder, tmp_path, monkeypatch):
+    # Longer than a test may last.
+    monkeypatch.setattr("fedmeta.chain.providers.transports.ANSWER_SECONDS", 3600)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = ChainOptions(provider=f"http://127.0.0.1:{silent.getsockname()[1]}", pot=1)
         with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
             settlement.start()
             settlement.freeze(ROUNDS)
-            began = time.monotonic()
             settled = settlement.finish(1.0)
-        assert time.monotonic() - began < 5
         assert not settled.complete
 
 

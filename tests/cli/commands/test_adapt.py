@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from sklearn.datasets import load_digits
 
@@ -19,8 +20,6 @@ from fedmeta.tasks.families.digits import DEVIATION, LEVELS, MEAN
 from tests.cli.test_main import call
 from tests.experiment.helpers import TINY, fedmeta
 from tests.tasks.conftest import real_file
-
-Image: Any = pytest.importorskip("PIL.Image")
 
 DIGITS = {
     **TINY,

@@ -54,7 +54,6 @@ def test_a_check_is_lines_for_people_and_one_object_for_programs(
 def test_a_check_takes_what_is_said_of_samples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("PIL")
     png(tmp_path / "x.png", np.eye(5, dtype=np.uint16) * 900, 16)
     for samples, bits in (("auto", "10"), ("16", "16")):
         assert call("data", "check", str(tmp_path), "--samples", samples, "--json") == 0

@@ -126,10 +126,9 @@ def test_a_node_without_data_is_told_at_once() -> None:
         raise FileNotFoundError("no folder 'omniglot'")
 
     grid = Directory(Nodes(build_remote_app(no_data), range(CLIENTS)), CLIENTS)
-    began = time.monotonic()
     with pytest.raises(UsageError, match="cannot take part: FileNotFoundError: no folder 'omniglot'"):
-        wait_for_nodes(grid, CLIENTS, 60)
-    assert time.monotonic() - began < 30
+        # Longer than a test may last.
+        wait_for_nodes(grid, CLIENTS, 3600)
 
 
 def test_nobody_is_waited_for_beyond_the_deadline() -> None:

@@ -26,7 +26,8 @@ class Held(VectorGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         found = list(super().pull_messages(message_ids))
         if any(reply.metadata.message_type == "train" for reply in found):
-            self.go_on.wait(60)
+            # Longer than a test may last.
+            self.go_on.wait(3600)
         return found
 
 
@@ -35,12 +36,10 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
     with one_thread(), as_server():
         grid = Held()
         directory = Directory(TimeoutGrid(grid), len(SINUSOID.population))
-        plan = Plan(rounds=1, cohort=4, quorum=1, timeout=3.0)
-        began = time.monotonic()
+        plan = Plan(rounds=1, cohort=4, quorum=1, timeout=1.0)
         Federation(SINUSOID.build(), directory).train(plan, lambda record, _: records.append(record))
-        took = time.monotonic() - began
+        # Flower's own grid would stand still for as long as its pull does.
         grid.go_on.set()
-    assert took < 30, "Flower's own grid would stand still for as long as its pull does"
     assert [(one.admitted, one.lost, one.skipped) for one in records] == [(0, 4, True)]
 
 

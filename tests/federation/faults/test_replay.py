@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,17 +31,16 @@ def test_each_planted_mistake_is_found_by_a_seed_and_by_its_replay(
 
 
 def test_pytest_prints_the_command_of_a_seed_that_fails_and_that_command_replays_it() -> None:
-    # In an interpreter of its own, as pytest changes how modules are imported.
+    # In a process of its own, as pytest changes how modules are imported.
     script = (
         "import sys, pytest\n"
         "from tests.federation.faults import planted\n"
         "planted.plant('one of two replies counts', pytest.MonkeyPatch())\n"
-        "sys.exit(pytest.main(['-p', 'no:cacheprovider', 'tests/federation/faults/test_thousand.py', "
+        "sys.exit(pytest.main(['-p', 'no:cacheprovider', "
+        "'-W', 'ignore::pytest.PytestAssertRewriteWarning', 'tests/federation/faults/test_thousand.py', "
         "'-k', '[5] or [6]']))"
     )
-    failing = subprocess.run(
-        [sys.executable, "-c", script], cwd=HOME, capture_output=True, text=True, check=False
-    )
+    failing = processes.run([sys.executable, "-c", script], cwd=HOME)
     assert failing.returncode == 1, failing.stdout + failing.stderr
     commands = set(re.findall(r"^E +AssertionError: replay it: (.+)$", failing.stdout, re.M))
     assert commands == {"python -m tests.federation.faults.replay 5"}

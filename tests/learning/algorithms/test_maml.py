@@ -1,3 +1,4 @@
+import higher
 import pytest
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,6 @@ def higher_meta_gradient(
     name: str, weights: Tensors, tasks: TaskBatch, steps: int
 ) -> tuple[Tensors, float]:
     """Compute one task's meta-gradient on the reference module with the library `higher`."""
-    higher = pytest.importorskip("higher")
     module, spec = to_module(name, weights), CASES[name].spec
     optimizer = torch.optim.SGD(module.parameters(), lr=RATE)
     with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (patched, inner):

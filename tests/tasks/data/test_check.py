@@ -1,7 +1,6 @@
 """What `fedmeta data check` finds in folders and texts."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +8,6 @@ import pytest
 from fedmeta.errors import DataError
 from fedmeta.tasks.data.check import check
 from tests.tasks.image_writing import png, tiff
-
-Image: Any = pytest.importorskip("PIL.Image")
 
 
 def page(top: int, side: int = 8) -> np.ndarray:

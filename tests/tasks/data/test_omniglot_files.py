@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedmeta.errors import DataError
 from fedmeta.tasks.data.omniglot_files import read_characters, shrink
@@ -156,16 +157,15 @@ def test_the_official_small_sets_hold_what_their_readme_says(folders: Path) -> N
 
 @pytest.mark.parametrize("kind", ["LA", "RGBA", "P", "I;16"])
 def test_pages_that_were_saved_anew_show_the_same_ink_or_are_refused(folders: Path, kind: str) -> None:
-    image = pytest.importorskip("PIL.Image")
     page = np.full((105, 105), 255, dtype=np.uint8)
     page[30:60, 45:60] = 0
-    ink = image.fromarray(255 - page)
-    black = image.new("L", ink.size, 0)
+    ink = Image.fromarray(255 - page)
+    black = Image.new("L", ink.size, 0)
     saved = {
-        "LA": image.merge("LA", (black, ink)),
-        "RGBA": image.merge("RGBA", (black, black, black, ink)),
-        "P": image.fromarray(page).convert("P"),
-        "I;16": image.fromarray(page.astype(np.uint16) * 257),
+        "LA": Image.merge("LA", (black, ink)),
+        "RGBA": Image.merge("RGBA", (black, black, black, ink)),
+        "P": Image.fromarray(page).convert("P"),
+        "I;16": Image.fromarray(page.astype(np.uint16) * 257),
     }[kind]
     out = BytesIO()
     saved.save(out, "PNG", **({"transparency": 255} if kind == "P" else {}))

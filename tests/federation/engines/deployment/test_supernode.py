@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.federation.engines.deployment.supernode import SuperNode, pinned
+from tests import processes
 
 PROGRAMS = ("flwr-clientapp", "flwr-agentapp", "flwr-serverapp", "flwr-model", "flwr-connector")
 
@@ -74,8 +75,6 @@ cli.flwr_clientapp = instead
 from fedmeta.cli.client_process import answer
 answer()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = processes.run([sys.executable, "-c", code], cwd=tmp_path)
     assert done.stdout == "ours\n", done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -45,27 +45,27 @@ def test_a_worker_that_is_silent_is_stopped_at_the_deadline() -> None:
 def test_a_client_in_which_a_worker_is_stuck_has_failed_and_holds_no_test(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pool, "JOB_SECONDS", 5.0)
+    monkeypatch.setattr(pool, "JOB_SECONDS", 2.0)
     workload = replace(SINUSOID, task="tests.federation.helpers:Asleep", population=Population(3, 0, 3))
     assert Asleep.CLIENT in workload.population.clients("test")
     state = SINUSOID.build().template
     with caplog.at_level(logging.WARNING):
         found = evaluate_clients(workload, state, "test", workers=2)
     assert sorted(found) == [3, 5]
-    assert "evaluation of client 4 is left out: client failed: not computed within 5 s" in caplog.text
+    assert "evaluation of client 4 is left out: client failed: not computed within 2 s" in caplog.text
     assert "only 2 of the 3 test clients could be evaluated" in caplog.text
 
 
 def test_a_client_in_which_a_worker_is_stuck_is_quarantined_with_its_chunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "JOB_SECONDS", 5.0)
+    monkeypatch.setattr(pool, "JOB_SECONDS", 2.0)
     workload = replace(SINUSOID, task="tests.federation.helpers:Asleep")
     records: list[RoundRecord] = []
     plan = Plan(rounds=1, cohort=12, timeout=600.0, quorum=0)
     simulate(workload, plan, observer=lambda record, _: records.append(record), workers=2)
     reasons = {client.client: client.reason for client in records[0].clients}
-    assert reasons[Asleep.CLIENT] == "client failed: not computed within 5 s"
+    assert reasons[Asleep.CLIENT] == "client failed: not computed within 2 s"
 
 
 def test_a_test_that_takes_too_long_leaves_out_the_rest(caplog: pytest.LogCaptureFixture) -> None:
