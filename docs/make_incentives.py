@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from fedmeta.experiment import Config, load_config, planning
-from fedmeta.federation import Award, Learner, Preview, Rewards, Update, simulate
+from fedmeta.federation import Award, Learner, Preview, Rewards, Update
 from fedmeta.incentives import (
     ContributionScorer,
     Game,
@@ -27,6 +27,7 @@ from fedmeta.incentives import (
     score,
 )
 from fedmeta.tasks import stream
+from fedmeta.training import simulate
 
 POT = 100_000_000
 EIGHT = (0, 1, 8, 10, 12, 15, 16, 18)

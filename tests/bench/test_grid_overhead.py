@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fedmeta.bench.grid_overhead import conv4_workload, flat_workload, measure_overhead, mlp_workload
-from fedmeta.federation import Plan, Workload, simulate
+from fedmeta.federation import Plan, Workload
+from fedmeta.training import simulate
 
 
 # Conv4-64: four convolutions without bias, four norms, the head. MLP: three layers with their biases.

@@ -13,10 +13,10 @@ from sklearn.linear_model import Ridge
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import load_config, run
 from fedmeta.experiment.planning import resolve, workload
-from fedmeta.federation import evaluate
 from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, build_model
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
+from fedmeta.training import evaluate
 from tests import processes
 from tests.learning.cases import assert_gradient, loss_after, make_state, make_tasks
 

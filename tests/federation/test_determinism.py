@@ -11,22 +11,14 @@ import psutil
 import pytest
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation import (
-    MetaStrategy,
-    Plan,
-    RoundRecord,
-    ServerOptions,
-    Snapshot,
-    VectorGrid,
-    evaluate,
-    simulate,
-)
+from fedmeta.federation import Federation, Plan, RoundRecord, ServerOptions, Snapshot, VectorGrid
 from fedmeta.federation.engines.vector.execution import InProcess, TrainJob, compute, one_thread
 from fedmeta.federation.engines.vector.pool import Auto, ProcessPool
 from fedmeta.federation.flower import as_server
+from fedmeta.training import evaluate, simulate
 from tests import processes
 from tests.federation.engines.vector.test_stacked import CONV
-from tests.federation.helpers import SINUSOID, assert_same
+from tests.federation.helpers import SINUSOID, assert_same, train
 
 PLAN = Plan(
     rounds=6,
@@ -125,8 +117,7 @@ def test_a_killed_worker_costs_nothing_but_time(
                 if record.round in (2, 4):
                     os.kill(pool.workers[record.round // 4].process.pid, signal.SIGKILL)
 
-            strategy = MetaStrategy(learner, PLAN, observe)
-            strategy.start(VectorGrid(learner, pool), strategy.arrays, num_rounds=PLAN.rounds)
+            train(Federation(learner, VectorGrid(learner, pool)), PLAN, observe)
     assert_same_run((records, snapshots), undisturbed)
     assert [
         record.message.split(" ", 3)[3] for record in caplog.records if "worker" in record.message

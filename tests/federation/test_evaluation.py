@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 from scipy import stats
 
 from fedmeta.errors import RunError
-from fedmeta.federation import Plan, RoundRecord, StepResult, Workload, evaluate, simulate
+from fedmeta.federation import Plan, RoundRecord, StepResult, Workload
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.evaluation_gate import EvaluationGate
@@ -20,6 +20,7 @@ from fedmeta.federation.flower import as_server, client_error, stamp
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
 from fedmeta.tasks import Population, TaskBatch, stream
 from fedmeta.tasks.families.sinusoid import Sinusoid
+from fedmeta.training import evaluate, simulate
 from tests.federation.engines.vector.test_stacked import CONV
 from tests.federation.helpers import SINUSOID, NoisyImages, assert_same
 

@@ -11,8 +11,9 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedmeta.federation import ClientRecord, Rewards, RoundRecord, Snapshot, simulate
+from fedmeta.federation import ClientRecord, Rewards, RoundRecord, Snapshot
 from fedmeta.federation.codec import Codec, tensors_digest
+from fedmeta.training import simulate
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, reply_mod
 
 ONE_ROUND = replace(PLAN, rounds=1, cohort=12)

@@ -13,12 +13,13 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from fedmeta.errors import ConfigError, RunError
-from fedmeta.federation import MetaStrategy, Plan, ServerOptions, VectorGrid, simulate
+from fedmeta.federation import MetaStrategy, Plan, ServerOptions, VectorGrid
 from fedmeta.federation.aggregation.mean import Mean
 from fedmeta.federation.engines.vector.execution import InProcess
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.sampling import by_client, sample_cohort, wait_for_nodes
 from fedmeta.tasks import Population
+from fedmeta.training import simulate
 from tests.federation.engines.vector.test_stacked import CONV
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, run_on_grid
 
@@ -184,7 +185,7 @@ def test_a_stream_out_of_order_is_an_error_and_not_another_sum() -> None:
     with as_server():
         learner = SINUSOID.build()
         grid = Backwards(learner, InProcess(learner))
-        strategy = MetaStrategy(learner, PLAN, lambda *_: None)
+        strategy = MetaStrategy(learner, PLAN)
         strategy.connect(grid)
         asked = strategy.configure_train(1, strategy.arrays, ConfigRecord(), grid)
         with pytest.raises(RunError, match="out of order"):

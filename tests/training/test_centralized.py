@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fedmeta.errors import RunError
-from fedmeta.federation import Plan, RoundRecord, ServerOptions, Snapshot, Workload, simulate
+from fedmeta.federation import Plan, RoundRecord, ServerOptions, Snapshot, Workload
 from fedmeta.learning import LearnerSetup, expand_state
 from fedmeta.tasks import Population, TaskBatch, stream
-from fedmeta.training import train_centralized
+from fedmeta.training import simulate
 from fedmeta.training.ways.centralized import PooledLearner
 from tests.federation.helpers import SINUSOID, assert_same
 
@@ -27,7 +27,8 @@ def run(
         records.append(record)
         snapshots.append(snapshot)
 
-    return train_centralized(workload, plan, observe, start), records, snapshots
+    end = simulate(workload, plan, observer=observe, start=start, training="centralized")
+    return end, records, snapshots
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "fedavg"])

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fedmeta.errors import DivergedError
-from fedmeta.federation import EvaluationSums, Plan, RoundRecord, ServerOptions, Snapshot
+from fedmeta.federation import EvaluationSums, Federation, Plan, RoundRecord, ServerOptions, Snapshot
+from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.evaluation import evaluate_tasks
 from fedmeta.federation.sampling import sample_cohort
 from fedmeta.learning import expand_state
-from fedmeta.training import evaluate_local, train_local
+from fedmeta.training import WAYS, TrainingSetup, simulate
 from fedmeta.training.ways import local as models
 from tests.federation.helpers import SINUSOID, assert_same
 
@@ -26,7 +27,7 @@ def run(plan: Plan = PLAN, start: Snapshot | None = None) -> tuple[list[RoundRec
         records.append(record)
         snapshots.append(snapshot)
 
-    final = train_local(SINUSOID, plan, observe, start)
+    final = simulate(SINUSOID, plan, observer=observe, start=start, training="local")
     assert_same(final.state, snapshots[-1].state if snapshots else final.state)
     return records, snapshots
 
@@ -82,7 +83,9 @@ def test_models_take_turns_over_the_tasks_of_a_held_out_client(
     trained: tuple[list[RoundRecord], list[Snapshot]],
 ) -> None:
     learner, state = SINUSOID.build(), trained[1][-1].state
-    found = evaluate_local(SINUSOID, state, "test")
+    with open_vector(learner) as grid:
+        way = WAYS.get("local")(TrainingSetup(Federation(learner, grid), PLAN))
+        found = way.test(state, "test")
     assert list(found) == list(SINUSOID.population.clients("test"))
     for client, sums in found.items():
         tasks = learner.evaluation_tasks(client)

@@ -34,7 +34,7 @@ def replies(
         learner = workload.build()
         grid = VectorGrid(learner, InProcess(learner), mods_for(tables, workload))
         plan = Plan(rounds=2, cohort=workload.population.train)
-        strategy = MetaStrategy(learner, plan, lambda *_: None)
+        strategy = MetaStrategy(learner, plan)
         asked = train_requests(grid, strategy, round_)
         return {reply.metadata.src_node_id - 2: reply for reply in grid.send_and_receive(asked)}
 

@@ -12,7 +12,7 @@ from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.timeouts import PULLS, TimeoutGrid
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
-from tests.federation.helpers import SINUSOID
+from tests.federation.helpers import SINUSOID, train
 
 
 class Held(VectorGrid):
@@ -37,7 +37,7 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
         directory = Directory(TimeoutGrid(grid), len(SINUSOID.population))
         plan = Plan(rounds=1, cohort=4, quorum=1, timeout=3.0)
         began = time.monotonic()
-        Federation(SINUSOID.build(), directory).train(plan, lambda record, _: records.append(record))
+        train(Federation(SINUSOID.build(), directory), plan, lambda record, _: records.append(record))
         took = time.monotonic() - began
         grid.go_on.set()
     assert took < 30, "Flower's own grid would stand still for as long as its pull does"

@@ -8,9 +8,10 @@ import torch
 from scipy.spatial.distance import cdist
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.federation import Plan, RoundRecord, ServerOptions, Workload, evaluate, simulate
+from fedmeta.federation import Plan, RoundRecord, ServerOptions, Workload
 from fedmeta.learning import LearnerSetup, expand_state
 from fedmeta.tasks import Population, TaskSpec
+from fedmeta.training import evaluate, simulate
 from tests.learning.cases import (
     CASES,
     Case,

@@ -9,13 +9,14 @@ import pytest
 from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
-from fedmeta.federation import Federation, Plan, Snapshot, VectorGrid, simulate
+from fedmeta.federation import Federation, Plan, VectorGrid
 from fedmeta.federation.engines.deployment import grid_sharing as lending
 from fedmeta.federation.engines.deployment.grid_sharing import Desk, LentGrid, lend
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
-from tests.federation.helpers import SINUSOID, assert_same
+from fedmeta.training import simulate
+from tests.federation.helpers import SINUSOID, assert_same, train
 
 PLAN = Plan(rounds=3, cohort=4)
 
@@ -35,7 +36,7 @@ def test_a_federation_on_a_lent_grid_is_the_same_to_the_last_bit(tmp_path: Path)
         with lent(grid, tmp_path) as (borrowed, lender):
             assert borrowed.run == grid.run
             directory = Directory(borrowed, len(SINUSOID.population))
-            end: Snapshot = Federation(learner, directory).train(PLAN, lambda *_: None)
+            end = train(Federation(learner, directory), PLAN)
             borrowed.close()
             lender.join(30)
             assert not lender.is_alive(), "whoever lends ends when its grid comes back"

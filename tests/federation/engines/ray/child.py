@@ -23,6 +23,7 @@ from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.faults import FaultyDelivery
 from tests.federation.faults import everything
 from tests.federation.helpers import SINUSOID
+from tests.federation.helpers import train as train_federated
 
 PLAN = Plan(rounds=4, cohort=8, timeout=240, evaluate_every=2)
 BEHAVIOURS = [{"kind": "poison", "clients": [2, 5], "factor": 2.0}]
@@ -65,8 +66,8 @@ def train(federation: Federation, plan: Plan, kill_in: int = 0) -> Seen:
             # While the next round is under way.
             threading.Timer(0.02, kill_a_worker).start()
 
-    end = federation.train(plan, observe)
-    return Seen(end, records, federation.evaluate(end.state, "test", plan.timeout))
+    end = train_federated(federation, plan, observe)
+    return Seen(end, records, federation.test(end.state, "test", plan.timeout))
 
 
 def session(workload: Workload, behaviours: list[dict[str, Any]], *runs: tuple[Plan, int]) -> list[Seen]:

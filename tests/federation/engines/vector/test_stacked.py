@@ -30,7 +30,7 @@ def answers(workload: Workload) -> tuple[list[Message], list[Message]]:
         learner = workload.build()
         grid = VectorGrid(learner, InProcess(learner))
         plan = Plan(rounds=1, cohort=workload.population.train)
-        strategy = MetaStrategy(learner, plan, lambda *_: None)
+        strategy = MetaStrategy(learner, plan)
         requests = train_requests(grid, strategy, 1)
         stacked = list(grid.send_and_receive(requests))
         app = build_client_app(learner)
@@ -131,7 +131,7 @@ def test_pushed_messages_are_answered_once_when_pulled() -> None:
     with as_server():
         learner = SINUSOID.build()
         grid = VectorGrid(learner, InProcess(learner))
-        requests = train_requests(grid, MetaStrategy(learner, Plan(1, 3), lambda *_: None), 1)
+        requests = train_requests(grid, MetaStrategy(learner, Plan(1, 3)), 1)
         ids = list(grid.push_messages(requests))
         replies = list(grid.pull_messages(ids))
         assert [reply.metadata.reply_to_message_id for reply in replies] == ids
