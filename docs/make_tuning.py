@@ -22,10 +22,12 @@ from fedmeta.comparison.plans import plan_arms
 from fedmeta.comparison.run_reuse import essence
 from fedmeta.config import Config
 from fedmeta.experiment import load_config, parse_settings, planning
-from fedmeta.federation import merge, simulate
+from fedmeta.federation import Federation, merge
+from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.learning import Tensors
 from fedmeta.learning.algorithms import FedAvg
 from fedmeta.learning.setup import algorithm_kind
+from fedmeta.training import WAYS, TrainingSetup, simulate
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from flwr.app import ConfigRecord, Message
 from fedmeta.errors import ConfigError, RunError
 from fedmeta.federation import MetaStrategy, Plan, ServerOptions, VectorGrid
 from fedmeta.federation.aggregation.mean import Mean
-from fedmeta.federation.engines.vector.execution import InProcess
-from fedmeta.federation.flower import as_server
+from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.flower import as_server, quiet
 from fedmeta.federation.sampling import by_client, sample_cohort, wait_for_nodes
 from fedmeta.tasks import Population
 from fedmeta.training import simulate
@@ -72,6 +72,17 @@ def test_a_round_steps_along_the_mean_of_its_clients_updates() -> None:
     assert record.loss == pytest.approx(np.mean([float(u.metrics["loss"][0]) for u in alone]), rel=1e-10)
     assert record.clients[5].loss == pytest.approx(float(alone[5].metrics["loss"][0]), rel=1e-10)
     assert (record.tasks, record.lr, record.accuracy) == (12, 0.5, None)
+
+
+def test_flowers_own_loop_trains_to_the_same_bits() -> None:
+    end, _ = run_on_grid(SINUSOID, PLAN)
+    with one_thread(), as_server(), quiet():
+        learner = SINUSOID.build()
+        strategy = MetaStrategy(learner, PLAN)
+        grid = VectorGrid(learner, InProcess(learner))
+        strategy.start(grid, strategy.arrays, num_rounds=PLAN.rounds, timeout=PLAN.timeout)
+    assert_same(strategy.state, end.state)
+    assert_same(strategy.export(), end.optimizer)
 
 
 def test_classification_reports_accuracy_before_and_after() -> None:
