@@ -60,7 +60,7 @@ def players_of(admitted: Sequence[Update]) -> Players:
 def watch(config: Config, build: Callable[[Config, Learner], MeasureT]) -> MeasureT:
     """Run the experiment of `config`, measuring each round by what is built, and return that."""
     workload = planning.workload(config)
-    measure = build(config, workload.build())
+    measure = build(config, Learner.build(workload))
     rewards = Rewards(scorer=Watcher(measure))
     simulate(
         workload,

@@ -22,7 +22,7 @@ from fedmeta.comparison.plans import plan_arms
 from fedmeta.comparison.run_reuse import essence
 from fedmeta.config import Config
 from fedmeta.experiment import load_config, parse_settings, planning
-from fedmeta.federation import Federation, merge
+from fedmeta.federation import Federation, Learner, merge
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.learning import Tensors
 from fedmeta.learning.algorithms import FedAvg
@@ -91,12 +91,12 @@ def _train(config: Config) -> Tensors:
     )
     workload, plan = planning.workload(config), planning.plan(config)
     if not config.rounds:
-        return workload.build().init_state()
+        return Learner.build(workload).init_state()
     return simulate(workload, plan, observer=lambda *_: None, training=config.training).state
 
 
 def _score(config: Config, state: Tensors) -> float:
-    learner = planning.workload(config).build()
+    learner = Learner.build(planning.workload(config))
     with open_vector(learner) as grid:
         setup = TrainingSetup(Federation(learner, grid, in_turn=True), planning.plan(config))
         sums = WAYS.get(config.training)(setup).test(state, "validation")

@@ -156,7 +156,7 @@ def federation(workload: Workload, plan: Plan, workers: int) -> Iterator["Rounds
         workers: Processes that compute; 1 is this one.
     """
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         with build_executor(learner, workers, plan.rounds) as executor:
             yield Rounds(learner, plan, VectorGrid(learner, executor))
 

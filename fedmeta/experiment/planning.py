@@ -158,7 +158,11 @@ def check(config: Config, trial: bool = True) -> Learner:
     on_machines = config.engine == "deployment"
     with one_thread():
         # The run trains with this learner: its initial state must not depend on the threads here.
-        learner = workload(config).build_for_server() if on_machines else workload(config).build()
+        learner = (
+            Learner.build_for_server(workload(config))
+            if on_machines
+            else Learner.build(workload(config))
+        )
         template = learner.template
     if config.rounds and not template:
         raise ConfigError(

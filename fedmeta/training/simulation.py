@@ -7,6 +7,7 @@ from flwr.clientapp.typing import Mod
 from fedmeta.errors import UsageError
 from fedmeta.federation import (
     Federation,
+    Learner,
     Plan,
     Rewards,
     Signatures,
@@ -60,7 +61,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
     if signatures is not None and not isinstance(signatures, Signatures):
         raise UsageError("the clients of this process have no keys: those that sign are on nodes")
     with one_thread():
-        learner = workload.build()
+        learner = Learner.build(workload)
         with open_vector(learner, workers, plan.rounds, mods, signatures, faults) as grid:
             first = start.round + 1 if start else 1
             faulty = with_faults(grid, faults, first) if faults else grid
@@ -80,7 +81,7 @@ def evaluate(
         LearnersFailedError: If no client of the split could be evaluated.
     """
     with one_thread():
-        learner = workload.build()
+        learner = Learner.build(workload)
         with open_vector(learner, workers) as grid:
             found = Federation(learner, grid, in_turn=True).test(state, split, Plan.timeout)
     return merge(workload.evaluation_steps, found.values(), len(workload.population.clients(split)))

@@ -12,6 +12,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation import (
     Federation,
+    Learner,
     MetaStrategy,
     Plan,
     RoundRecord,
@@ -142,7 +143,7 @@ def run_on_grid(
     """Run in this process on a grid whose replies go through `change`."""
     records: list[RoundRecord] = []
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = Unreliable(learner, InProcess(learner), mods)
         grid.change = change
         end = train(Federation(learner, grid), plan, lambda record, _: records.append(record))

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Array, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedmeta.federation import Federation, MetaStrategy, Plan, VectorGrid, Workload
+from fedmeta.federation import Federation, Learner, MetaStrategy, Plan, VectorGrid, Workload
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.sampling import requests
@@ -65,7 +65,7 @@ def windows(tasks: TaskBatch) -> set[bytes]:
 def leaks(workload: Workload, mods: dict[int, list[Callable[..., Message]]] | None = None) -> int:
     """Count the windows of private data that cross the grid in a run with evaluation."""
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = Recording(learner, InProcess(learner), mods)
         train(Federation(learner, grid), PLAN)
     private = set[bytes]()
@@ -93,7 +93,7 @@ def test_no_piece_of_a_task_crosses_the_grid(name: str, local_steps: int) -> Non
 
 def test_the_search_finds_data_that_a_client_does_leak() -> None:
     workload = algorithm("maml")
-    learner = workload.build()
+    learner = Learner.build(workload)
 
     def leaky(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
@@ -112,7 +112,7 @@ def test_the_search_finds_data_that_a_client_does_leak() -> None:
 def test_evaluation_replies_carry_sums_and_nothing_by_task() -> None:
     workload = replace(algorithm("maml"), evaluation_tasks=50)
     with as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = VectorGrid(learner, InProcess(learner))
         strategy = MetaStrategy(learner, PLAN)
         strategy.connect(grid)

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Message
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation import MetaStrategy, Plan, RoundRecord, VectorGrid
+from fedmeta.federation import Learner, MetaStrategy, Plan, RoundRecord, VectorGrid
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.receive import Receiver
@@ -53,7 +53,7 @@ def test_without_surplus_clients_the_model_is_that_of_all_who_answered() -> None
 
 def test_more_than_the_population_cannot_be_asked() -> None:
     with one_thread(), as_server(), pytest.raises(ConfigError) as caught:
-        MetaStrategy(SINUSOID.build(), replace(PLAN, oversample=7))
+        MetaStrategy(Learner.build(SINUSOID), replace(PLAN, oversample=7))
     assert str(caught.value) == (
         "cohort = 6 + oversample = 7 is larger than the population of 12 training clients"
     )
@@ -82,7 +82,7 @@ class RealTime:
 def receive(turns: list[set[int]], enough: int, timeout: float = 5.0) -> tuple[list[int], Any]:
     """Ask clients 0 to 5; return whose replies are kept, and whose are surplus."""
     with one_thread(), as_server():
-        learner = SINUSOID.build()
+        learner = Learner.build(SINUSOID)
         grid = VectorGrid(learner, InProcess(learner))
         strategy = MetaStrategy(learner, Plan(rounds=1, cohort=6))
         strategy.connect(grid)

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from fedmeta.errors import DivergedError
-from fedmeta.federation import EvaluationSums, Federation, Plan, RoundRecord, ServerOptions, Snapshot
+from fedmeta.federation import (
+    EvaluationSums,
+    Federation,
+    Learner,
+    Plan,
+    RoundRecord,
+    ServerOptions,
+    Snapshot,
+)
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.evaluation import evaluate_tasks
 from fedmeta.federation.sampling import sample_cohort
@@ -40,7 +48,7 @@ def trained() -> tuple[list[RoundRecord], list[Snapshot]]:
 def test_each_model_is_that_of_its_client_trained_by_a_plain_loop(
     trained: tuple[list[RoundRecord], list[Snapshot]],
 ) -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     for client in (0, 5, CLIENTS - 1):
         weights = {key: value.clone() for key, value in learner.template.items()}
         adam = torch.optim.Adam(weights.values())
@@ -82,7 +90,7 @@ def test_a_restart_from_any_round_ends_with_the_same_bits(
 def test_models_take_turns_over_the_tasks_of_a_held_out_client(
     trained: tuple[list[RoundRecord], list[Snapshot]],
 ) -> None:
-    learner, state = SINUSOID.build(), trained[1][-1].state
+    learner, state = Learner.build(SINUSOID), trained[1][-1].state
     with open_vector(learner) as grid:
         way = WAYS.get("local")(TrainingSetup(Federation(learner, grid), PLAN))
         found = way.test(state, "test")

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Context, Message, MessageType, RecordDict
 
 from fedmeta.errors import RunError, UsageError
-from fedmeta.federation import Federation, Plan, RoundRecord
+from fedmeta.federation import Federation, Learner, Plan, RoundRecord
 from fedmeta.federation.client import request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines import node_directory as directory
@@ -22,7 +22,7 @@ from tests.federation.engines.helpers import Nodes, acquaint
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, train
 
 CLIENTS = len(SINUSOID.population)
-LEARNER = SINUSOID.build()
+LEARNER = Learner.build(SINUSOID)
 APP = build_remote_app(lambda _: ClientSide(LEARNER))
 
 

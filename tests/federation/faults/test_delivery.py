@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flwr.app import MessageType
 
-from fedmeta.federation import Federation, MetaStrategy, Plan, RoundRecord, Workload
+from fedmeta.federation import Federation, Learner, MetaStrategy, Plan, RoundRecord, Workload
 from fedmeta.federation.engines.client_app import build_remote_app, build_side
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.faults import FaultOptions, FaultyDelivery, read_faults
@@ -56,7 +56,7 @@ def play(
         records.append(record)
         ends.append(time.monotonic())
 
-    train(Federation(workload.build(), delivery(workload, *entries)), plan, observe)
+    train(Federation(Learner.build(workload), delivery(workload, *entries)), plan, observe)
     return records, [later - earlier for earlier, later in pairwise(ends)]
 
 
@@ -89,7 +89,7 @@ def test_who_is_late_is_not_waited_for_where_more_are_asked_than_needed() -> Non
 
 def test_a_held_reply_is_dropped_when_the_next_round_begins() -> None:
     grid = delivery(TRIO, entry("late", 1, seconds=600.0))
-    strategy = MetaStrategy(TRIO.build(), Plan(rounds=2, cohort=3))
+    strategy = MetaStrategy(Learner.build(TRIO), Plan(rounds=2, cohort=3))
     strategy.connect(grid)
 
     def clients(round_: int, timeout: float) -> list[int | None]:

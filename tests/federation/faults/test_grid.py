@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from fedmeta.federation import Federation, MetaStrategy, Plan
+from fedmeta.federation import Federation, Learner, MetaStrategy, Plan
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.faults import FaultOptions, FaultPlan, SimulatedDelivery, read_faults
 from fedmeta.federation.sampling import requests
 from tests.federation.helpers import SINUSOID, train
 
 PLAN = Plan(rounds=4, cohort=12, timeout=100.0)
-LEARNER = SINUSOID.build()
+LEARNER = Learner.build(SINUSOID)
 
 
 def plan(*entries: dict[str, Any]) -> FaultPlan:

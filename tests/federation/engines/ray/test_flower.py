@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 
-from fedmeta.federation import AggregationOptions, Federation, Plan, RayOptions
+from fedmeta.federation import AggregationOptions, Federation, Learner, Plan, RayOptions
 from fedmeta.federation.engines.client_app import build_side
 from fedmeta.federation.engines.ray.session import open_ray
 from fedmeta.federation.engines.vector.execution import one_thread
@@ -34,7 +34,7 @@ PLAN = Plan(
 
 def main(out: str) -> None:
     """Run both on Ray, and write down the states."""
-    learner, clients = SINUSOID.build(), len(SINUSOID.population)
+    learner, clients = Learner.build(SINUSOID), len(SINUSOID.population)
     found = []
     for mods in ((MOD,), ()):
         side = partial(build_side, SINUSOID, [], None, mods)

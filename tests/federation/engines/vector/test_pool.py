@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmeta.federation import EvaluationSums, Federation, Plan, RoundRecord, Workload
+from fedmeta.federation import EvaluationSums, Federation, Learner, Plan, RoundRecord, Workload
 from fedmeta.federation.engines.vector import pool
 from fedmeta.federation.engines.vector import worker as launch
 from fedmeta.federation.engines.vector.pool import Worker
@@ -21,7 +21,7 @@ from tests.federation.helpers import SINUSOID, Asleep
 
 def test_a_worker_that_stops_reading_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "MESSAGE_SECONDS", 1)
-    worker = Worker(SINUSOID.build())
+    worker = Worker(Learner.build(SINUSOID))
     try:
         assert worker.becomes_ready(wait=True)
         worker.process.send_signal(signal.SIGSTOP)
@@ -34,7 +34,7 @@ def test_a_worker_that_stops_reading_is_done_without(monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_that_is_silent_is_stopped_at_the_deadline() -> None:
-    worker = Worker(SINUSOID.build())
+    worker = Worker(Learner.build(SINUSOID))
     try:
         assert worker.becomes_ready(wait=True)
         worker.process.send_signal(signal.SIGSTOP)
@@ -48,7 +48,7 @@ def test_a_worker_that_is_silent_is_stopped_at_the_deadline() -> None:
 def final_test(
     workload: Workload, state: Tensors, workers: int = 1, each: float = Plan.timeout
 ) -> dict[int, EvaluationSums]:
-    learner = workload.build()
+    learner = Learner.build(workload)
     with open_vector(learner, workers) as grid:
         return Federation(learner, grid, in_turn=True).test(state, "test", each)
 
@@ -59,7 +59,7 @@ def test_a_client_in_which_a_worker_is_stuck_has_failed_and_holds_no_test(
     monkeypatch.setattr(pool, "JOB_SECONDS", 5.0)
     workload = replace(SINUSOID, task="tests.federation.helpers:Asleep", population=Population(3, 0, 3))
     assert Asleep.CLIENT in workload.population.clients("test")
-    state = SINUSOID.build().template
+    state = Learner.build(SINUSOID).template
     with caplog.at_level(logging.WARNING):
         found = final_test(workload, state, workers=2)
     assert sorted(found) == [3, 5]
@@ -82,7 +82,7 @@ def test_a_client_in_which_a_worker_is_stuck_is_quarantined_with_its_chunk(
 def test_a_test_that_takes_too_long_leaves_out_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     workload = replace(SINUSOID, task="tests.federation.helpers:Slow")
     with caplog.at_level(logging.WARNING):
-        found = final_test(workload, SINUSOID.build().template, each=0.4)
+        found = final_test(workload, Learner.build(SINUSOID).template, each=0.4)
     # Three clients of a second each, in 1.2 seconds: the third begins too late.
     assert 1 <= len(found) < 3
     assert f"only {len(found)} of the 3 test clients could be evaluated" in caplog.text
