@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from fedmeta.experiment import Config, load_config, planning
-from fedmeta.federation import Award, Learner, Preview, Rewards, Update, simulate
+from fedmeta.federation import Award, Learner, Preview, Rewards, Update
 from fedmeta.incentives import (
     ContributionScorer,
     Game,
@@ -27,6 +27,7 @@ from fedmeta.incentives import (
     score,
 )
 from fedmeta.tasks import stream
+from fedmeta.training import simulate
 
 POT = 100_000_000
 EIGHT = (0, 1, 8, 10, 12, 15, 16, 18)
@@ -59,7 +60,7 @@ def players_of(admitted: Sequence[Update]) -> Players:
 def watch(config: Config, build: Callable[[Config, Learner], MeasureT]) -> MeasureT:
     """Run the experiment of `config`, measuring each round by what is built, and return that."""
     workload = planning.workload(config)
-    measure = build(config, workload.build())
+    measure = build(config, Learner.build(workload))
     rewards = Rewards(scorer=Watcher(measure))
     simulate(
         workload,

@@ -22,11 +22,12 @@ from fedmeta.comparison.plans import plan_arms
 from fedmeta.comparison.run_reuse import essence
 from fedmeta.config import Config
 from fedmeta.experiment import load_config, parse_settings, planning
-from fedmeta.federation import Snapshot, merge, simulate
+from fedmeta.federation import Federation, Learner, merge
+from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.learning import Tensors
 from fedmeta.learning.algorithms import FedAvg
 from fedmeta.learning.setup import algorithm_kind
-from fedmeta.training import evaluate_local, train_centralized, train_local
+from fedmeta.training import WAYS, TrainingSetup, simulate
 
 
 def main() -> None:
@@ -90,20 +91,15 @@ def _train(config: Config) -> Tensors:
     )
     workload, plan = planning.workload(config), planning.plan(config)
     if not config.rounds:
-        return workload.build().init_state()
-    ways = {"centralized": train_centralized, "local": train_local, "federated": simulate}
-    snapshot: Snapshot = ways[config.training](workload, plan, observer=lambda *_: None)
-    return snapshot.state
+        return Learner.build(workload).init_state()
+    return simulate(workload, plan, observer=lambda *_: None, training=config.training).state
 
 
 def _score(config: Config, state: Tensors) -> float:
-    workload = planning.workload(config)
-    if config.training == "local":
-        sums = evaluate_local(workload, state, "validation")
-    else:
-        learner = workload.build()
-        clients = workload.population.clients("validation")
-        sums = {client: learner.evaluate(state, client) for client in clients}
+    learner = Learner.build(planning.workload(config))
+    with open_vector(learner) as grid:
+        setup = TrainingSetup(Federation(learner, grid, in_turn=True), planning.plan(config))
+        sums = WAYS.get(config.training)(setup).test(state, "validation")
     last = merge(config.evaluation.steps, sums.values())[-1]
     score = -last.loss if last.accuracy is None else last.accuracy
     return score if math.isfinite(score) else -math.inf

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from fedmeta.experiment import Config, RunFolder, load_config
     from fedmeta.experiment.api import resume, run
     from fedmeta.experiment.result import Listener, Result
-    from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload, evaluate, simulate
+    from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload
     from fedmeta.learning import Algorithm, LearnerSetup, Model, build_algorithm, expand_state
     from fedmeta.notebook import load
     from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family
+    from fedmeta.training import evaluate, simulate
 
     __version__: str
 else:
@@ -30,17 +31,10 @@ else:
         "comparison.compare": ("CompareListener", "Comparison", "Execution", "compare"),
         "experiment.result": ("Listener", "Result"),
         "experiment.api": ("resume", "run"),
-        "federation": (
-            "Plan",
-            "RoundRecord",
-            "Snapshot",
-            "StepResult",
-            "Workload",
-            "evaluate",
-            "simulate",
-        ),
+        "federation": ("Plan", "RoundRecord", "Snapshot", "StepResult", "Workload"),
         "learning": ("Algorithm", "LearnerSetup", "Model", "build_algorithm", "expand_state"),
         "notebook": ("load",),
+        "training": ("evaluate", "simulate"),
         "tasks": ("Population", "TaskBatch", "TaskFamily", "TaskSpec", "build_family"),
     }
     _HOMES = {name: f"fedmeta.{module}" for module, names in _NAMES.items() for name in names}

@@ -18,6 +18,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, load_config, run
 from fedmeta.experiment.node_keys import NodeFiles, join
 from fedmeta.experiment.planning import resolve, workload
+from fedmeta.federation import Learner
 from fedmeta.federation.behaviour import BEHAVIOURS
 from fedmeta.federation.client import CONFIG, PARTITION, request_content
 from fedmeta.federation.codec import Codec
@@ -283,7 +284,7 @@ def test_a_node_says_that_a_message_took_too_long() -> None:
     with as_server():
         config = {"config": to_toml(resolve(Config(**endless)))}
         node = {PARTITION: 0, "max-seconds": 1}
-        template = workload(resolve(Config(**TINY))).build().template
+        template = Learner.build(workload(resolve(Config(**TINY)))).template
         content = request_content(Codec(template).encode(template), 1)
         message = Message(content, 5, MessageType.TRAIN)
         stamp(message, "1")

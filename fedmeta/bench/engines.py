@@ -11,7 +11,7 @@ from fedmeta.bench.result import Case, Goal, Result, ratio
 from fedmeta.bench.rounds import Rounds, small_workload
 from fedmeta.bench.timing import Timing, interleave
 from fedmeta.errors import RunError
-from fedmeta.federation import Plan, VectorGrid, Workload
+from fedmeta.federation import Learner, Plan, VectorGrid, Workload
 from fedmeta.federation.engines.client_app import build_side
 from fedmeta.federation.engines.ray.options import RayOptions
 from fedmeta.federation.engines.vector.execution import InProcess, available_cores, one_thread
@@ -54,7 +54,7 @@ def race(workload: Workload, plan: Plan, runs: int, workers: int) -> Race:
     from fedmeta.federation.engines.ray.session import open_ray
 
     keep_freed_memory()
-    learner = workload.build()
+    learner = Learner.build(workload)
     ends: dict[str, Tensors] = {}
 
     def play(name: str, grid: Grid) -> None:

@@ -13,9 +13,10 @@ from fedmeta.bench.result import Case, Goal, Result, ratio
 from fedmeta.bench.rounds import Flat, NoData, NoLearning
 from fedmeta.bench.timing import Timing
 from fedmeta.errors import RunError
-from fedmeta.federation import Plan, RoundRecord, Snapshot, Workload, simulate
+from fedmeta.federation import Plan, RoundRecord, Snapshot, Workload
 from fedmeta.learning import LearnerSetup
 from fedmeta.tasks import Population
+from fedmeta.training import simulate
 
 CLIENTS = 1000
 RIVAL = "np.save + np.load"

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from fedmeta.bench.rounds import small_workload
-from fedmeta.federation import Plan, RoundRecord, Snapshot, simulate
+from fedmeta.federation import Plan, RoundRecord, Snapshot
 from fedmeta.files import to_json
+from fedmeta.training import simulate
 
 _STATUS = Path("/proc/self/status")
 

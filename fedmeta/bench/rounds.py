@@ -7,14 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from fedmeta.errors import RunError
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload
-from fedmeta.federation.client import TASKS
 from fedmeta.federation.engines.vector.execution import one_thread
 from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.flower import as_server
@@ -158,7 +156,7 @@ def federation(workload: Workload, plan: Plan, workers: int) -> Iterator["Rounds
         workers: Processes that compute; 1 is this one.
     """
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         with build_executor(learner, workers, plan.rounds) as executor:
             yield Rounds(learner, plan, VectorGrid(learner, executor))
 
@@ -176,14 +174,14 @@ class Rounds:
         self.plan = plan
         self.grid = grid
         self.tasks = plan.cohort * learner.workload.tasks_per_round
-        self.strategy = MetaStrategy(learner, plan, lambda *_: None)
+        self.strategy = MetaStrategy(learner, plan)
         self.strategy.connect(grid)
         self._numbers = itertools.count(1)
 
     @property
     def state(self) -> Tensors:
         """What was learned so far."""
-        return self.strategy.snapshot(0).state
+        return self.strategy.state
 
     def __call__(self) -> None:
         """Run the next round.
@@ -191,9 +189,6 @@ class Rounds:
         Raises:
             RunError: If not every reply was admitted.
         """
-        number, config = next(self._numbers), ConfigRecord()
-        asked = self.strategy.configure_train(number, self.strategy.arrays, config, self.grid)
-        replies = self.grid.send_and_receive(asked, timeout=self.plan.timeout)
-        _, metrics = self.strategy.aggregate_train(number, replies)
-        if metrics is None or metrics[TASKS] != self.tasks:
+        record = self.strategy.train(next(self._numbers), self.grid)
+        if record.skipped or record.tasks != self.tasks:
             raise RunError(f"bench: not all of {self.plan.cohort} replies were admitted")

@@ -10,12 +10,13 @@ from flwr.serverapp import Grid
 
 from fedmeta.config import Config, to_toml
 from fedmeta.experiment import planning
-from fedmeta.federation import Federation, Learner, Signatures, require_ray
+from fedmeta.federation import Federation, Learner, Signatures, VectorGrid, require_ray
 from fedmeta.federation.engines.client_app import ClientSide, build_side
 from fedmeta.federation.engines.deployment.options import require_superlink
 from fedmeta.federation.engines.deployment.session import open_deployment
 from fedmeta.federation.engines.node_directory import Directory, ignore
-from fedmeta.federation.faults import FaultyDelivery
+from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.federation.faults import with_faults
 from fedmeta.federation.signing import Checking, Seats
 
 
@@ -43,48 +44,47 @@ def clients_side(config: Config) -> Callable[[], ClientSide]:
 
 
 @contextmanager
-def open_federation(
+def open_federation(  # noqa: PLR0913 (three are optional)
     config: Config,
     learner: Learner,
     signatures: Checking | None,
+    first_round: int = 1,
     grid: Grid | None = None,
     refused: Callable[[str], None] = ignore,
-) -> Iterator[Federation | None]:
+) -> Iterator[Federation]:
     """Open the way to the clients for training and test, and close it however the block ends.
 
     Args:
         config: The run's config.
         learner: The clients' side of its workload, in this process.
         signatures: How clients sign; None: they do not.
+        first_round: The round that is asked first.
         grid: Flower's, if this is a ServerApp; None: open one.
         refused: Called with a line about each node that was refused.
-
-    Returns:
-        None where clients are computed in this process, or there is no federation: training and test
-        then need nothing that outlives them.
     """
-    with _open_directory(config, learner, signatures, grid, refused) as directory:
-        if directory is None:
-            yield None
-        elif config.faults.any:
-            yield Federation(learner, FaultyDelivery(directory, planning.faults(config)))
-        else:
-            yield Federation(learner, directory)
+    faults = planning.faults(config) if config.faults.any else None
+    with _open_grid(config, learner, signatures, grid, refused) as found:
+        faulty = with_faults(found, faults, first_round) if faults else found
+        yield Federation(learner, faulty, in_turn=isinstance(found, VectorGrid))
 
 
 @contextmanager
-def _open_directory(
+def _open_grid(
     config: Config,
     learner: Learner,
     signatures: Checking | None,
     grid: Grid | None,
     refused: Callable[[str], None],
-) -> Iterator[Directory | None]:
+) -> Iterator[VectorGrid | Directory]:
     clients = len(learner.workload.population)
+    own = signatures if isinstance(signatures, Signatures) else None
     if grid is not None:
         yield Directory(grid, clients)
-    elif config.training != "federated" or config.engine == "vector":
-        yield None
+    elif config.engine == "vector" or config.training != "federated":
+        faults = planning.faults(config) if config.faults.any else None
+        mods = planning.mods(config)
+        with open_vector(learner, config.workers, config.rounds, mods, own, faults) as vector:
+            yield vector
     elif config.engine == "deployment":
         seats, run_id = _seats(config, signatures, refused)
         link = config.deployment
@@ -94,7 +94,6 @@ def _open_directory(
         from fedmeta.federation.engines.ray.session import open_ray
 
         build = clients_side(config)
-        own = signatures if isinstance(signatures, Signatures) else None
         with open_ray(build, learner, config.ray, config.workers, own) as directory:
             yield directory
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fedmeta.config import Config
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.training import model_per_client
 from fedmeta.federation import Learner
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Tensors, expand_state
@@ -37,7 +38,7 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
     tensors: Tensors = {}
     for index, client in enumerate(clients):
         own = state
-        if config.training == "local":
+        if model_per_client(config):
             models = len(next(iter(state.values())))
             own = {key: value[model_for(client, models)] for key, value in state.items()}
         tensors |= {f"{index}.{key}": value for key, value in _example(learner, own, client).items()}

@@ -20,7 +20,6 @@ from fedmeta.errors import (
     UntrainedError,
     UsageError,
 )
-from fedmeta.experiment import planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest, misfit
 from fedmeta.experiment.client_totals import (
     note_refused,
@@ -38,11 +37,11 @@ from fedmeta.experiment.result import Listener, Result, ignore
 from fedmeta.experiment.rows import LOGS
 from fedmeta.experiment.scorer import RunScorer
 from fedmeta.experiment.tracking.tracker import tracked
-from fedmeta.experiment.training import final_test, train
-from fedmeta.federation import Federation, Learner, Rewards, Snapshot, StepResult
+from fedmeta.experiment.training import build_way, final_test, initial_state
+from fedmeta.federation import Learner, Rewards, Snapshot, StepResult
 from fedmeta.federation.signing import Checking
 from fedmeta.files import remove_unfinished
-from fedmeta.learning import Tensors, expand_state
+from fedmeta.training import Way, run_rounds
 
 if TYPE_CHECKING:
     from fedmeta.experiment.ledger import RunLedger
@@ -118,15 +117,19 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
         parts.ledger.start()
     listener.started(folder, config, start.round if start else 0)
     try:
-        signatures, refused = _signatures(parts), partial(note_refused, folder)
-        with open_federation(config, parts.learner, signatures, parts.grid, refused) as federation:
-            snapshot = _train(parts, start, federation)
+        first, refused = start.round + 1 if start else 1, partial(note_refused, folder)
+        with open_federation(
+            config, parts.learner, _signatures(parts), first, parts.grid, refused
+        ) as federation:
+            rewards = _rewards(parts) if first <= config.rounds else Rewards()
+            way = build_way(config, federation, start, rewards)
+            snapshot = _train(parts, start, way)
             problem = why_untrained(folder, config.quorum)
             if problem and not any(row["admitted"] for row in folder.metrics()):
                 # Its state is the initial one: a test would ask clients that cannot answer.
                 return (), problem
             listener.testing(config.test_clients)
-            tested = final_test(config, snapshot.state, federation)
+            tested = final_test(config, way, snapshot.state)
         folder.write_test(tested.clients)
         write_examples(folder, config, parts.learner, snapshot.state)
         return tested.steps, problem
@@ -169,27 +172,15 @@ def _last_good(folder: RunFolder) -> str:
     return f"the last good checkpoint is of round {rounds[0]}" if rounds else "no round was good"
 
 
-def _train(parts: _Parts, start: Snapshot | None, federation: Federation | None) -> Snapshot:
-    config = parts.config
-    if start and start.round >= config.rounds:
+def _train(parts: _Parts, start: Snapshot | None, way: Way) -> Snapshot:
+    """Take the rounds that are left; a run of no rounds gets a checkpoint of its initial state."""
+    if start and start.round >= parts.config.rounds:
         return start
-    if not config.rounds:
-        return _untrained(parts)
-    return train(config, parts.recorder, start, _rewards(parts), federation)
-
-
-def _untrained(parts: _Parts) -> Snapshot:
-    """Return the initial state of a run without rounds, and keep it as the checkpoint of round 0."""
-    snapshot = Snapshot(0, _initial(parts), {})
+    if parts.config.rounds:
+        return run_rounds(way, parts.recorder.on_round)
+    snapshot = Snapshot(0, initial_state(parts.config, parts.learner.init_state()), {})
     parts.folder.checkpoints.save(snapshot, dict.fromkeys(LOGS, 0), None)
     return snapshot
-
-
-def _initial(parts: _Parts) -> Tensors:
-    state = parts.learner.init_state()
-    if parts.config.training == "local":
-        return expand_state(state, planning.population(parts.config).train)
-    return state
 
 
 def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
@@ -199,6 +190,7 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
     for place in (folder.path, folder.checkpoints.folder):
         remove_unfinished(place)
     logged = len(folder.metrics())
+    initial = initial_state(parts.config, parts.learner.template)
     found: tuple[Snapshot, Manifest] | None = None
     for candidate in folder.checkpoints.newest_first():
         if isinstance(candidate, DamagedCheckpointError):
@@ -207,7 +199,7 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
             listener.note(
                 f"checkpoint of round {candidate[0].round}: {short} is shorter than it was then"
             )
-        elif wrong := misfit(candidate[0].state, _initial(parts)):
+        elif wrong := misfit(candidate[0].state, initial):
             listener.note(f"checkpoint of round {candidate[0].round}: {wrong}: not used")
         else:
             found = candidate

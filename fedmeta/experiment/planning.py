@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +11,10 @@ from fedmeta.config import Config
 from fedmeta.config.identity import set_in
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.tracking.tracker import require_extra
-from fedmeta.federation import FaultPlan, Learner, Plan, Snapshot, VectorGrid, Workload
+from fedmeta.federation import FaultPlan, Learner, Plan, Workload
 from fedmeta.federation.behaviour import BEHAVIOURS, BehaviourAssignment, mods_for, read_behaviours
-from fedmeta.federation.engine import GridBuilder
 from fedmeta.federation.engines.vector.execution import one_thread
-from fedmeta.federation.faults import FaultyGrid, read_faults
+from fedmeta.federation.faults import read_faults
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
@@ -138,16 +136,8 @@ def mods(config: Config) -> dict[int, list[Mod]]:
 
 
 def faults(config: Config) -> FaultPlan:
-    """Return what goes wrong, in a run whose clients all are in this process or elsewhere."""
+    """Return what goes wrong in a run."""
     return read_faults(config.faults, population(config), config.rounds, config.seed)
-
-
-def grid_builder(config: Config, start: Snapshot | None) -> GridBuilder:
-    """Return what makes the grid of a run in this process, from where the run stood."""
-    if not config.faults.any:
-        return VectorGrid
-    first = start.round + 1 if start else 1
-    return partial(FaultyGrid, faults=faults(config), first_round=first)
 
 
 def check(config: Config, trial: bool = True) -> Learner:
@@ -166,13 +156,20 @@ def check(config: Config, trial: bool = True) -> Learner:
     if problem := config.problem_of_rule():
         raise ConfigError(problem)
     on_machines = config.engine == "deployment"
-    learner = workload(config).build_for_server() if on_machines else workload(config).build()
-    if config.rounds and not learner.template:
+    with one_thread():
+        # The run trains with this learner: its initial state must not depend on the threads here.
+        learner = (
+            Learner.build_for_server(workload(config))
+            if on_machines
+            else Learner.build(workload(config))
+        )
+        template = learner.template
+    if config.rounds and not template:
         raise ConfigError(
             f"algorithm '{config.algorithm}' has nothing to learn with this network: "
             "set rounds = 0 to test it as it is"
         )
-    require_fits(config.server, learner.template)
+    require_fits(config.server, template)
     if trial:
         try_parts(config, learner)
     if on_machines and not learner.has_data and config.incentives.needs_held_out:

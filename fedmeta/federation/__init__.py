@@ -3,7 +3,6 @@
 from fedmeta.federation.aggregator import AggregationOptions
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.codec import tensors_digest
-from fedmeta.federation.engine import Federation, build_server_app, evaluate, evaluate_clients, simulate
 from fedmeta.federation.engines.deployment.options import DeploymentOptions
 from fedmeta.federation.engines.ray.options import RayOptions, require_ray
 from fedmeta.federation.engines.vector.grid import VectorGrid
@@ -14,6 +13,7 @@ from fedmeta.federation.evaluation import (
     merge,
 )
 from fedmeta.federation.faults import FaultOptions, FaultPlan
+from fedmeta.federation.federation import Federation
 from fedmeta.federation.flower import check_flower
 from fedmeta.federation.gate import AdmissionGate, GateOptions, Update
 from fedmeta.federation.learner import Learner
@@ -61,14 +61,10 @@ __all__ = [
     "VectorGrid",
     "Workload",
     "build_client_app",
-    "build_server_app",
     "check_flower",
     "clustered_half_width",
     "counting_missing",
-    "evaluate",
-    "evaluate_clients",
     "merge",
     "require_ray",
-    "simulate",
     "tensors_digest",
 ]

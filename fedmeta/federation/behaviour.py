@@ -40,7 +40,7 @@ class BehaviourContext:
     @cached_property
     def learner(self) -> Learner:
         """The honest clients' side of the workload."""
-        return self.workload.build()
+        return Learner.build(self.workload)
 
     @cached_property
     def codec(self) -> Codec:

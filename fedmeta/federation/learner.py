@@ -4,18 +4,25 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fedmeta.errors import MissingDataError
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
 from fedmeta.federation.failures import Failure, failure_of
-from fedmeta.learning import Algorithm, Tensors, expand_state
-from fedmeta.tasks import RemoteFamily, TaskBatch, TaskFamily, stream, torch_generator
-
-if TYPE_CHECKING:
-    from fedmeta.federation.workload import Workload
+from fedmeta.federation.workload import Workload
+from fedmeta.learning import Algorithm, Tensors, build_algorithm, expand_state
+from fedmeta.tasks import (
+    RemoteFamily,
+    TaskBatch,
+    TaskFamily,
+    build_family,
+    shape_of_tasks,
+    stream,
+    torch_generator,
+)
+from fedmeta.tasks.family_check import CheckedFamily
 
 LOSSES = ("loss", "loss_before")
 ACCURACIES = ("accuracy", "accuracy_before")
@@ -51,11 +58,42 @@ class Learner:
         algorithm: How they learn.
     """
 
-    def __init__(self, workload: "Workload", family: TaskFamily, algorithm: Algorithm) -> None:
+    def __init__(self, workload: Workload, family: TaskFamily, algorithm: Algorithm) -> None:
         self.workload = workload
         self.family = family
         self.algorithm = algorithm
         self.dtype: torch.dtype = getattr(torch, workload.dtype)
+
+    @staticmethod
+    def build(workload: Workload) -> "Learner":
+        """Load the data of a workload and build its algorithm.
+
+        Raises:
+            ConfigError: For an unknown name or option, or parts that do not fit each other.
+            DataError: If a data file is missing or corrupt.
+        """
+        family = build_family(workload.task, workload.data, workload.population, workload.seed)
+        if not type(family).__module__.startswith("fedmeta."):
+            family = CheckedFamily(family, workload.population)
+        return Learner(workload, family, build_algorithm(workload.learner, family.spec, workload.seed))
+
+    @staticmethod
+    def build_for_server(workload: Workload) -> "Learner":
+        """Build what a server needs whose clients are elsewhere, and their data too if they are here.
+
+        Raises:
+            ConfigError: As `build` does.
+            DataError: If a data file is corrupt, or not here and the family cannot tell its shapes
+                without.
+        """
+        try:
+            return Learner.build(workload)
+        except MissingDataError:
+            spec = shape_of_tasks(workload.task, workload.data)
+            if spec is None:
+                raise
+            family = RemoteFamily(spec, workload.population)
+            return Learner(workload, family, build_algorithm(workload.learner, spec, workload.seed))
 
     @property
     def has_data(self) -> bool:

@@ -1,4 +1,4 @@
-"""A round's plan and its bookkeeping; `MetaStrategy.start` is the loop over rounds."""
+"""A round's plan, and the tally of its replies."""
 
 import math
 from collections import Counter
@@ -20,7 +20,6 @@ from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.refusal import Refusal, RefusalCode
 from fedmeta.federation.scoring import Preview, Scorer
-from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
 
 
@@ -157,7 +156,7 @@ class RoundTally:
             client, first = self._non_finite[0]
             raise DivergedError(
                 f"round {self.round} diverged: the update of every client was non-finite "
-                f"(client {client}: {first}); {_advice(plan)}"
+                f"(client {client}: {first}); {advice(plan)}"
             )
 
     def award(self, preview: Preview) -> None:
@@ -249,25 +248,13 @@ def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Refusal:
     return Refusal(RefusalCode.LOST, {"timeout": plan.timeout})
 
 
-def require_finite(state: Tensors, round_: int, plan: Plan) -> None:
-    """Check the state after the server's step.
-
-    Raises:
-        DivergedError: If a value is NaN or Inf.
-    """
-    for key, value in state.items():
-        if not bool(torch.isfinite(value).all()):
-            raise DivergedError(
-                f"round {round_} diverged: the server's step made '{key}' non-finite; {_advice(plan)}"
-            )
-
-
 def _norm(vector: NDArray[np.float64]) -> float:
     # NumPy's norm would wake a thread pool that torch's one thread knows nothing of.
     return float(torch.linalg.vector_norm(torch.from_numpy(vector)))
 
 
-def _advice(plan: Plan) -> str:
+def advice(plan: Plan) -> str:
+    """Return what helps against a run that diverges."""
     if plan.server.clip_norm is None:
         return "clip the meta-gradient (server.clip_norm = 1.0, say) or lower the learning rates"
     return f"lower server.clip_norm (now {plan.server.clip_norm:g}) or the learning rates"

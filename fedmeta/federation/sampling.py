@@ -1,14 +1,15 @@
-"""Maps nodes to partitions, and samples a round's cohort."""
+"""Samples a round's cohort, addresses its requests, and groups replies by client."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import groupby, islice
 from typing import Protocol, runtime_checkable
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecordValues, Message
 from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
+from fedmeta.federation.client import request_content
 from fedmeta.tasks import stream
 
 
@@ -49,6 +50,30 @@ def sample_cohort(seed: int, round_: int, population: int, size: int) -> list[in
     """Draw the clients of a round: uniform, without replacement, by partition id, in rising order."""
     drawn = stream(seed, "cohort", round_).choice(population, size=size, replace=False, shuffle=False)
     return sorted(drawn.tolist())
+
+
+def requests(  # noqa: PLR0913 (one is optional)
+    kind: str,
+    round_: int,
+    arrays: ArrayRecord,
+    clients: Iterable[int],
+    addresses: Addresses,
+    more: Mapping[str, ConfigRecordValues] | None = None,
+) -> Iterator[Message]:
+    """Address one request to each client that is there at the time it is read.
+
+    Args:
+        kind: Flower's type of the message.
+        round_: The round.
+        arrays: The state.
+        clients: Partition ids.
+        addresses: Where they are.
+        more: What a user's strategy tells its clients beside the round.
+    """
+    content = request_content(arrays, round_, more)
+    for client in clients:
+        if (node := addresses.node_of(client)) is not None:
+            yield Message(content, node, kind, group_id=str(round_))
 
 
 def by_client(

@@ -1,23 +1,20 @@
-"""The one strategy: sample, ask, admit, aggregate, step, evaluate, report."""
+"""The one strategy: sample, ask, admit, aggregate, step."""
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation.aggregator import Aggregator, build_aggregator
-from fedmeta.federation.client import TASKS, request_content
+from fedmeta.federation.client import TASKS
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.evaluation import quantities, with_evaluation
-from fedmeta.federation.evaluation_gate import EvaluationGate
 from fedmeta.federation.flower_strategy import StrategyAggregator, UserStrategy
 from fedmeta.federation.flower_strategy_state import why_not_resumable
 from fedmeta.federation.gate import AdmissionGate, Update
@@ -25,24 +22,23 @@ from fedmeta.federation.learner import Learner
 from fedmeta.federation.optimizer import ServerOptimizer, ServerOptions, learning_rate
 from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import RoundRecord, Snapshot
-from fedmeta.federation.round import Plan, RoundTally, require_finite
-from fedmeta.federation.sampling import Addresses, by_client, sample_cohort, wait_for_nodes
+from fedmeta.federation.round import Plan, RoundTally
+from fedmeta.federation.sampling import Addresses, by_client, requests, sample_cohort, wait_for_nodes
 from fedmeta.federation.scoring import Rewards
 from fedmeta.learning import Tensors
-from fedmeta.tasks import Split
 
 log = logging.getLogger(__name__)
-
-Observer = Callable[[RoundRecord, Snapshot], None]
 
 
 class MetaStrategy(Strategy):
     """Federated meta-learning with one server optimizer, on any Flower grid.
 
+    A run's rounds are those of `fedmeta.training.run_rounds`, which calls `train`. Flower's own loop,
+    `start`, trains to the same bits; it evaluates nobody, and takes whoever was asked beyond the cohort.
+
     Args:
         learner: Says what states and replies look like; its clients' data is not touched.
         plan: What to do each round.
-        observer: Called after each round with what happened and where the run stands.
         start: Where an earlier run stood; None: begin from the initial arrays.
         rewards: How clients are known and paid; None: they are neither.
 
@@ -54,7 +50,6 @@ class MetaStrategy(Strategy):
         self,
         learner: Learner,
         plan: Plan,
-        observer: Observer,
         start: Snapshot | None = None,
         rewards: Rewards | None = None,
     ) -> None:
@@ -68,9 +63,7 @@ class MetaStrategy(Strategy):
                 f"{self.population.train} training clients"
             )
         self.plan = plan
-        self.observer = observer
         self.seed = workload.seed
-        self.steps = workload.evaluation_steps
         self.codec = Codec(learner.template)
         self.scorer = rewards.scorer
         self.gate = AdmissionGate(
@@ -80,10 +73,6 @@ class MetaStrategy(Strategy):
             workload.tasks_per_round,
             rewards.signatures,
         )
-        self.evaluation_gate = EvaluationGate(
-            quantities(learner.algorithm), len(self.steps), learner.evaluation_count
-        )
-        self.first_round = start.round + 1 if start else 1
         self._optimizer = ServerOptimizer(
             plan.server, start.state if start else learner.template, plan.rounds
         )
@@ -96,29 +85,55 @@ class MetaStrategy(Strategy):
         self._addresses: Addresses | None = None
         self._receiver: Receiver | None = None
         self._record: RoundRecord | None = None
+        self._arrays: ArrayRecord | None = None
 
     @property
     def arrays(self) -> ArrayRecord:
         """The current state, serialized."""
-        return self.codec.encode(self._optimizer.state)
+        if self._arrays is None:
+            self._arrays = self.codec.encode(self._optimizer.state)
+        return self._arrays
 
     @property
     def _memory(self) -> UserStrategy | ServerOptimizer:
         """What makes the steps, and remembers something between them."""
         return self._user or self._optimizer
 
-    def snapshot(self, round_: int) -> Snapshot:
-        """Return where the run stands after `round_`."""
-        return Snapshot(round_, self._optimizer.state, self._memory.export())
+    @property
+    def state(self) -> Tensors:
+        """A copy of the current state."""
+        return self._optimizer.state
+
+    def export(self) -> Tensors:
+        """Return what makes the steps remembers between them, as flat tensors."""
+        return self._memory.export()
+
+    def connect(self, grid: Grid) -> Addresses:
+        """Wait for the nodes, for no longer than the plan's timeout, and learn where each client is."""
+        self._addresses = wait_for_nodes(grid, len(self.population), self.plan.timeout)
+        return self._addresses
+
+    def train(self, round_: int, grid: Grid) -> RoundRecord:
+        """Take one round on the grid that the strategy is connected to.
+
+        Raises:
+            DivergedError: If every update was non-finite.
+            RunError: If a user's strategy failed.
+        """
+        asked = self.configure_train(round_, self.arrays, ConfigRecord(), grid)
+        self.aggregate_train(round_, self._receive(round_, asked, grid))
+        assert self._record is not None
+        return self._record
 
     @override
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Draw the clients of the round and address the same request to each."""
+        book = self._addresses or self.connect(grid)
         self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.asked)
         more = self._user.configure(server_round, arrays) if self._user else None
-        return self._requests(MessageType.TRAIN, server_round, arrays, self._cohort, more)
+        return requests(MessageType.TRAIN, server_round, arrays, self._cohort, book, more)
 
     @override
     def aggregate_train(
@@ -130,7 +145,7 @@ class MetaStrategy(Strategy):
             The new state and the means of the clients' metrics; None for both if the quorum was missed.
 
         Raises:
-            DivergedError: If the state, or every update to it, turned non-finite.
+            DivergedError: If every update was non-finite.
             RunError: If a user's strategy failed.
         """
         aggregator = self._aggregator(server_round)
@@ -142,7 +157,6 @@ class MetaStrategy(Strategy):
         if not skipped:
             tally.award(lambda vector: self._preview(server_round, vector))
             self._step(server_round, tally)
-            require_finite(self._optimizer.state, server_round, self.plan)
         rate = learning_rate(self.plan.server, server_round, self.plan.rounds)
         self._record = tally.record(
             bool(skipped), math.nan if self._user else rate, self.codec.total_bytes
@@ -173,6 +187,7 @@ class MetaStrategy(Strategy):
         return None
 
     def _step(self, round_: int, tally: RoundTally) -> None:
+        self._arrays = None
         if isinstance(tally.aggregator, StrategyAggregator) and tally.aggregator.state:
             self._optimizer.put(tally.aggregator.state)
         else:
@@ -182,19 +197,13 @@ class MetaStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the validation and the test clients, each in the rounds where that is due."""
-        asked = (self.ask_split(s, server_round, arrays) for s in self.plan.evaluated(server_round))
-        return chain.from_iterable(asked)
+        """Ask nobody: held-out clients are asked by `Federation.evaluate`."""
+        return []
 
     @override
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Merge the sums of each split of held-out clients into the round's record."""
-        sums = dict(self.evaluation_gate.admitted(server_round, by_client(replies, self._book())))
-        if not sums or self._record is None:
-            return None
-        self._record = with_evaluation(self._record, self.population, self.steps, sums)
-        results = self._record.evaluation or self._record.test or ()
-        return MetricRecord({"loss": [result.loss for result in results]})
+        """Return None: see `configure_evaluate`."""
+        return None
 
     @override
     def summary(self) -> None:
@@ -216,88 +225,20 @@ class MetaStrategy(Strategy):
             plan.server.schedule,
         )
 
-    def connect(self, grid: Grid) -> Addresses:
-        """Wait for the nodes, for no longer than the plan's timeout, and learn where each client is."""
-        self._addresses = wait_for_nodes(grid, len(self.population), self.plan.timeout)
-        return self._addresses
-
-    def ask_split(self, split: Split, round_: int, arrays: ArrayRecord) -> Iterable[Message]:
-        """Address an evaluation request to every client of `split`."""
-        return self._requests(MessageType.EVALUATE, round_, arrays, self.population.clients(split))
-
-    @override
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Run the rounds from where the snapshot stood up to `num_rounds`.
-
-        Unlike Flower's, it begins after the last finished round, waits for nothing without a deadline,
-        and keeps no history: the observer is told each round.
-
-        Args:
-            grid: Where the clients are.
-            initial_arrays: The state to start from; ignored where there is a snapshot.
-            num_rounds: The last round.
-            timeout: Seconds to wait for the replies of a round.
-            train_config: Not used; the plan says everything.
-            evaluate_config: Not used.
-            evaluate_fn: Called after each round with the round and the state.
-
-        Returns:
-            The final arrays.
-        """
-        self.summary()
-        self.connect(grid)
-        config = ConfigRecord()
-        arrays = self.arrays if self.first_round > 1 else initial_arrays
-        for round_ in range(self.first_round, num_rounds + 1):
-            asked = self.configure_train(round_, arrays, train_config or config, grid)
-            changed, _ = self.aggregate_train(round_, self._receive(round_, asked, grid, timeout))
-            arrays = changed or arrays
-            asked = list(self.configure_evaluate(round_, arrays, evaluate_config or config, grid))
-            if asked:
-                self.aggregate_evaluate(round_, grid.send_and_receive(asked, timeout=timeout))
-            if evaluate_fn:
-                evaluate_fn(round_, arrays)
-            if self._record is not None:
-                self.observer(self._record, self.snapshot(round_))
-        return Result(arrays=arrays)
-
-    def _receive(
-        self, round_: int, asked: Iterable[Message], grid: Grid, timeout: float
-    ) -> Iterable[Message]:
+    def _receive(self, round_: int, asked: Iterable[Message], grid: Grid) -> Iterable[Message]:
         """Send the requests of a round and return the replies that the round takes."""
-        self._receiver = receiver = Receiver(grid, self._book(), round_, timeout, self.seed)
-        if not self.plan.oversample:
+        plan = self.plan
+        self._receiver = receiver = Receiver(grid, self._book(), round_, plan.timeout, self.seed)
+        if not plan.oversample:
             return receiver.all(asked)
 
         def sound(client: int, sent: Sequence[Message]) -> bool:
             return isinstance(self.gate.check(client, round_, sent), Update)
 
-        return receiver.first_valid(asked, self.plan.cohort, sound)
+        return receiver.first_valid(asked, plan.cohort, sound)
 
     def _preview(self, round_: int, vector: NDArray[np.float64]) -> Tensors:
         return self._optimizer.preview(round_, self.codec.split(vector))
-
-    def _requests(
-        self,
-        kind: str,
-        round_: int,
-        arrays: ArrayRecord,
-        clients: Iterable[int],
-        more: Mapping[str, ConfigRecordValues] | None = None,
-    ) -> Iterator[Message]:
-        content, book = request_content(arrays, round_, more), self._book()
-        for client in clients:
-            if (node := book.node_of(client)) is not None:
-                yield Message(content, node, kind, group_id=str(round_))
 
     def _book(self) -> Addresses:
         if self._addresses is None:

@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedmeta.errors import MissingDataError
-from fedmeta.federation.learner import Learner
-from fedmeta.learning import LearnerSetup, build_algorithm
-from fedmeta.tasks import Population, RemoteFamily, TaskFamily, build_family, shape_of_tasks
-from fedmeta.tasks.family_check import CheckedFamily
+from fedmeta.learning import LearnerSetup
+from fedmeta.tasks import Population
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What clients work on, as plain values: any process that builds it computes the same.
+    """What clients work on, as plain values: a `Learner` that is built of it computes the same anywhere.
 
     Attributes:
         task: Task family, by name or dotted path.
@@ -44,35 +41,6 @@ class Workload:
     evaluation_steps: tuple[int, ...] = (0, 1, 3, 5, 10)
     track_tasks: int = 20
     proximal_mu: float = 0.0
-
-    def build(self) -> Learner:
-        """Load the data and build the algorithm.
-
-        Raises:
-            ConfigError: For an unknown name or option, or parts that do not fit each other.
-            DataError: If a data file is missing or corrupt.
-        """
-        family: TaskFamily = build_family(self.task, self.data, self.population, self.seed)
-        if not type(family).__module__.startswith("fedmeta."):
-            family = CheckedFamily(family, self.population)
-        return Learner(self, family, build_algorithm(self.learner, family.spec, self.seed))
-
-    def build_for_server(self) -> Learner:
-        """Build what a server needs whose clients are elsewhere, and their data too if need be.
-
-        Raises:
-            ConfigError: As `build` does.
-            DataError: If a data file is corrupt, or not here and the family cannot tell its shapes
-                without.
-        """
-        try:
-            return self.build()
-        except MissingDataError:
-            spec = shape_of_tasks(self.task, self.data)
-            if spec is None:
-                raise
-            family = RemoteFamily(spec, self.population)
-            return Learner(self, family, build_algorithm(self.learner, spec, self.seed))
 
     @property
     def tasks_per_round(self) -> int:

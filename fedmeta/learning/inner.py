@@ -1,7 +1,7 @@
 """Inner-loop gradient descent, and per-task losses and accuracies."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,17 @@ SUPPORT_X = "@support_x"
 """Key under which adapted weights carry the support inputs; no parameter can have this name."""
 
 
-class InnerOptions(options.Options):
+class AdaptationOptions(options.Options):
+    """Options of adaptation by gradient descent on a support set.
+
+    Attributes:
+        inner_lr: Step size of fine-tuning on the support set, at test alone.
+    """
+
+    inner_lr: float = Field(default=0.01, gt=0)
+
+
+class InnerOptions(AdaptationOptions):
     """Options of an inner loop of plain gradient descent.
 
     Attributes:
@@ -25,7 +35,6 @@ class InnerOptions(options.Options):
         inner_steps: Inner steps in training; at test, ``evaluation.steps`` says how many.
     """
 
-    inner_lr: float = Field(default=0.01, gt=0)
     inner_steps: int = Field(default=1, ge=1)
 
 
@@ -70,7 +79,7 @@ class WeightAdaptation(Algorithm):
     Subclasses add `task_updates`, and override `weights` and `rates`, or `descend`, where theirs differ.
     """
 
-    options: Any
+    options: AdaptationOptions
 
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the model's initial weights."""
@@ -82,7 +91,7 @@ class WeightAdaptation(Algorithm):
 
     def rates(self, state: Tensors) -> float | Tensors:  # noqa: ARG002 (for those that learn them)
         """Return the inner learning rate, or one tensor per weight."""
-        return float(self.options.inner_lr)
+        return self.options.inner_lr
 
     def inner_gradient(
         self, params: Tensors, x: Tensor, y: Tensor, create_graph: bool = False

@@ -1,6 +1,7 @@
-"""Training without a federation, as baselines: centralized, and each client alone."""
+"""The ways to train behind one loop over rounds: federated, centralized, local."""
 
-from fedmeta.training.ways.centralized import train_centralized
-from fedmeta.training.ways.local import evaluate_local, model_for, train_local
+from fedmeta.training.loop import WAYS, Observer, TrainingSetup, Way, run_rounds
+from fedmeta.training.simulation import evaluate, simulate
+from fedmeta.training.ways.local import model_for
 
-__all__ = ["evaluate_local", "model_for", "train_centralized", "train_local"]
+__all__ = ["WAYS", "Observer", "TrainingSetup", "Way", "evaluate", "model_for", "run_rounds", "simulate"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fedmeta.bench.grid_overhead import conv4_workload, flat_workload, measure_overhead, mlp_workload
-from fedmeta.federation import Plan, Workload, simulate
+from fedmeta.federation import Learner, Plan, Workload
+from fedmeta.training import simulate
 
 
 # Conv4-64: four convolutions without bias, four norms, the head. MLP: three layers with their biases.
@@ -32,5 +33,5 @@ def test_a_client_sends_about_a_tenth_of_its_weights():
     simulate(
         workload, Plan(rounds=1, cohort=3), observer=lambda record, _: seen.append(record.update_norm)
     )
-    start = torch.cat([value.flatten() for value in workload.build().init_state().values()])
+    start = torch.cat([value.flatten() for value in Learner.build(workload).init_state().values()])
     assert seen == [pytest.approx(0.1 * start.norm().item(), rel=1e-5)]

@@ -13,10 +13,11 @@ from sklearn.linear_model import Ridge
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import load_config, run
 from fedmeta.experiment.planning import resolve, workload
-from fedmeta.federation import evaluate
+from fedmeta.federation import Learner
 from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, build_model
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
+from fedmeta.training import evaluate
 from tests import processes
 from tests.learning.cases import assert_gradient, loss_after, make_state, make_tasks
 
@@ -58,7 +59,7 @@ def test_clients_never_seen_adapt_twice_as_well_as_without_meta_training(
     settings = {**settings, "workers": 1, "evaluation.tasks": 20}
     final = run(toml, settings, out=tmp_path / "run").final
     clients = workload(resolve(load_config(toml, settings)))
-    untrained = evaluate(clients, clients.build().init_state(), "test")
+    untrained = evaluate(clients, Learner.build(clients).init_state(), "test")
     assert final[-1].loss < 0.5 * final[0].loss
     assert final[-1].loss < 0.5 * untrained[-1].loss
 

@@ -14,6 +14,7 @@ from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError, DivergedError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
 from fedmeta.experiment.planning import resolve, workload
+from fedmeta.federation import Learner
 from tests.experiment.helpers import TINY, contents, fedmeta, start
 
 
@@ -52,7 +53,7 @@ def test_without_rounds_the_initial_weights_are_tested(
 ) -> None:
     untrained = config.model_copy(update={"rounds": 0, "training": training})
     result = run(untrained, out=tmp_path / "untrained")
-    learner = workload(resolve(untrained)).build()
+    learner = Learner.build(workload(resolve(untrained)))
     sums = [learner.evaluate(learner.init_state(), client) for client in (7, 8)]
     assert [step.loss for step in result.final] == [
         pytest.approx(sum(one.sums["loss"][i] for one in sums) / 8, rel=1e-6) for i in range(3)

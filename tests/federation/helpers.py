@@ -10,13 +10,24 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedmeta.federation import MetaStrategy, Plan, RoundRecord, Snapshot, VectorGrid, Workload
+from fedmeta.federation import (
+    Federation,
+    Learner,
+    MetaStrategy,
+    Plan,
+    RoundRecord,
+    Snapshot,
+    VectorGrid,
+    Workload,
+)
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.learning import LearnerSetup, Tensors
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
 from fedmeta.tasks.families.sinusoid import Sinusoid
+from fedmeta.training import Observer, TrainingSetup, run_rounds
+from fedmeta.training.ways.federated import Federated
 
 SINUSOID = Workload(
     task="sinusoid",
@@ -132,12 +143,21 @@ def run_on_grid(
     """Run in this process on a grid whose replies go through `change`."""
     records: list[RoundRecord] = []
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = Unreliable(learner, InProcess(learner), mods)
         grid.change = change
-        strategy = MetaStrategy(learner, plan, lambda record, _: records.append(record))
-        strategy.start(grid, strategy.arrays, num_rounds=plan.rounds, timeout=plan.timeout)
-        return strategy.snapshot(plan.rounds), records
+        end = train(Federation(learner, grid), plan, lambda record, _: records.append(record))
+        return end, records
+
+
+def train(
+    federation: Federation,
+    plan: Plan,
+    observer: Observer = lambda *_: None,
+    start: Snapshot | None = None,
+) -> Snapshot:
+    """Train federated on whatever grid there is."""
+    return run_rounds(Federated(TrainingSetup(federation, plan, start)), observer)
 
 
 def without(client: int) -> Callable[[list[Message]], list[Message]]:

@@ -12,21 +12,21 @@ import pytest
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation import (
-    MetaStrategy,
+    Federation,
+    Learner,
     Plan,
     RoundRecord,
     ServerOptions,
     Snapshot,
     VectorGrid,
-    evaluate,
-    simulate,
 )
 from fedmeta.federation.engines.vector.execution import InProcess, TrainJob, compute, one_thread
 from fedmeta.federation.engines.vector.pool import Auto, ProcessPool
 from fedmeta.federation.flower import as_server
+from fedmeta.training import evaluate, simulate
 from tests import processes
 from tests.federation.engines.vector.test_stacked import CONV
-from tests.federation.helpers import SINUSOID, assert_same
+from tests.federation.helpers import SINUSOID, assert_same, train
 
 PLAN = Plan(
     rounds=6,
@@ -67,7 +67,7 @@ def assert_same_run(
 
 
 def test_a_cohort_makes_several_chunks() -> None:
-    assert WORKLOAD.build().chunk_clients < PLAN.cohort
+    assert Learner.build(WORKLOAD).chunk_clients < PLAN.cohort
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -95,7 +95,7 @@ def test_a_finished_run_goes_nowhere(undisturbed: tuple[list[RoundRecord], list[
 def test_convolutions_have_the_same_bytes_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     # One that Python was started for, as a user's are.
     monkeypatch.setattr("fedmeta.federation.engines.vector.worker.subprocess", subprocess)
-    learner = CONV.build()
+    learner = Learner.build(CONV)
     state, job = learner.init_state(), TrainJob(1, tuple(range(6)))
     with one_thread(), ProcessPool(learner, 1) as pool:
         [theirs] = pool.run(state, [job], time.monotonic() + 120)
@@ -105,7 +105,7 @@ def test_convolutions_have_the_same_bytes_in_a_worker(monkeypatch: pytest.Monkey
 
 
 def test_evaluation_is_the_same_in_workers() -> None:
-    state = WORKLOAD.build().init_state()
+    state = Learner.build(WORKLOAD).init_state()
     assert evaluate(WORKLOAD, state, "test", workers=2) == evaluate(WORKLOAD, state, "test")
 
 
@@ -115,7 +115,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     records: list[RoundRecord] = []
     snapshots: list[Snapshot] = []
     with one_thread(), as_server():
-        learner = WORKLOAD.build()
+        learner = Learner.build(WORKLOAD)
         with ProcessPool(learner, 2) as pool:
 
             def observe(record: RoundRecord, snapshot: Snapshot) -> None:
@@ -125,8 +125,7 @@ def test_a_killed_worker_costs_nothing_but_time(
                 if record.round in (2, 4):
                     os.kill(pool.workers[record.round // 4].process.pid, signal.SIGKILL)
 
-            strategy = MetaStrategy(learner, PLAN, observe)
-            strategy.start(VectorGrid(learner, pool), strategy.arrays, num_rounds=PLAN.rounds)
+            train(Federation(learner, VectorGrid(learner, pool)), PLAN, observe)
     assert_same_run((records, snapshots), undisturbed)
     assert [
         record.message.split(" ", 3)[3] for record in caplog.records if "worker" in record.message
@@ -135,7 +134,7 @@ def test_a_killed_worker_costs_nothing_but_time(
 
 def test_a_worker_killed_in_the_middle_of_a_round_costs_nothing_either() -> None:
     with one_thread():
-        learner = WORKLOAD.build()
+        learner = Learner.build(WORKLOAD)
         jobs = [TrainJob(1, (client,)) for client in range(8)]
         state = learner.init_state()
         expected = [compute(learner, state, job) for job in jobs]
@@ -153,7 +152,7 @@ def test_auto_moves_to_workers_without_changing_a_bit(monkeypatch: pytest.Monkey
     monkeypatch.setattr("fedmeta.federation.engines.vector.pool.WORTHWHILE_SECONDS", 0.0)
     monkeypatch.setattr("fedmeta.federation.engines.vector.pool.available_cores", lambda: 2)
     with one_thread():
-        learner = WORKLOAD.build()
+        learner = Learner.build(WORKLOAD)
         jobs = [TrainJob(1, (client,)) for client in range(8)]
         state = learner.init_state()
         expected = [compute(learner, state, job) for job in jobs]
@@ -168,7 +167,7 @@ def test_auto_moves_to_workers_without_changing_a_bit(monkeypatch: pytest.Monkey
 
 
 def test_auto_stays_in_this_process_when_workers_would_not_pay() -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     with Auto(learner, rounds=2) as auto:
         for _ in range(2):
             list(
@@ -180,7 +179,7 @@ def test_auto_stays_in_this_process_when_workers_would_not_pay() -> None:
 
 
 def test_nobody_is_waited_for_past_the_deadline() -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     jobs = [TrainJob(1, (client,)) for client in range(4)]
     assert list(InProcess(learner).run(learner.init_state(), jobs, time.monotonic() - 1)) == []
     with ProcessPool(learner, 1) as pool:
@@ -206,9 +205,10 @@ def test_no_process_is_left_behind_however_the_run_ends(error: type[BaseExceptio
 def test_workers_end_when_their_parent_is_killed() -> None:
     script = (
         "import time\n"
+        "from fedmeta.federation import Learner\n"
         "from tests.federation.helpers import SINUSOID\n"
         "from fedmeta.federation.engines.vector.pool import ProcessPool\n"
-        "pool = ProcessPool(SINUSOID.build(), 2)\n"
+        "pool = ProcessPool(Learner.build(SINUSOID), 2)\n"
         "pool.ready(wait=True)\n"
         "print(*[worker.process.pid for worker in pool.workers], flush=True)\n"
         "time.sleep(600)\n"
@@ -226,7 +226,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
 def test_a_worker_that_cannot_load_its_data_is_reported_and_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     unloadable = replace(SINUSOID, data={"shots": -1})
     learner.workload = unloadable
     with ProcessPool(learner, 1) as pool:

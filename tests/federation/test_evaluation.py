@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 from scipy import stats
 
 from fedmeta.errors import RunError
-from fedmeta.federation import Plan, RoundRecord, StepResult, Workload, evaluate, simulate
+from fedmeta.federation import Learner, Plan, RoundRecord, StepResult, Workload
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.evaluation_gate import EvaluationGate
@@ -20,6 +20,7 @@ from fedmeta.federation.flower import as_server, client_error, stamp
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
 from fedmeta.tasks import Population, TaskBatch, stream
 from fedmeta.tasks.families.sinusoid import Sinusoid
+from fedmeta.training import evaluate, simulate
 from tests.federation.engines.vector.test_stacked import CONV
 from tests.federation.helpers import SINUSOID, NoisyImages, assert_same
 
@@ -119,7 +120,7 @@ def test_no_client_is_no_result() -> None:
 
 
 def test_sums_are_those_of_each_task_adapted_alone() -> None:
-    learner = replace(SINUSOID, dtype="float64").build()
+    learner = Learner.build(replace(SINUSOID, dtype="float64"))
     state = learner.init_state()
     sums = learner.evaluate(state, 15)
     tasks = learner.family.sample(15, 6, stream(SINUSOID.seed, "evaluate", 15)).to(torch.float64)
@@ -136,7 +137,7 @@ def test_sums_are_those_of_each_task_adapted_alone() -> None:
 
 
 def test_batch_norm_is_evaluated_without_transduction_as_well() -> None:
-    learner = CONV.build()
+    learner = Learner.build(CONV)
     state = learner.init_state()
     tasks = NoisyImages(None, Population(1), 0).sample(0, 20, np.random.default_rng(0))  # type: ignore[arg-type]
     sums = evaluate_tasks(learner.algorithm, state, tasks, (1,))
@@ -153,7 +154,7 @@ def test_batch_norm_is_evaluated_without_transduction_as_well() -> None:
 
 
 def test_regression_has_no_accuracy_and_its_interval_is_of_the_loss() -> None:
-    for result in evaluate(SINUSOID, SINUSOID.build().init_state(), "test"):
+    for result in evaluate(SINUSOID, Learner.build(SINUSOID).init_state(), "test"):
         assert result.accuracy is None
         assert result.inductive_accuracy is None
         assert result.ci95 == result.loss_ci95
@@ -162,20 +163,20 @@ def test_regression_has_no_accuracy_and_its_interval_is_of_the_loss() -> None:
 
 
 def test_the_same_tasks_are_used_each_time() -> None:
-    state = SINUSOID.build().init_state()
+    state = Learner.build(SINUSOID).init_state()
     assert evaluate(SINUSOID, state, "test") == evaluate(SINUSOID, state, "test")
     assert evaluate(SINUSOID, state, "test") != evaluate(SINUSOID, state, "validation")
 
 
 def test_a_split_without_clients_has_no_results() -> None:
     alone = replace(SINUSOID, population=Population(4))
-    assert evaluate(alone, alone.build().init_state(), "test") == ()
+    assert evaluate(alone, Learner.build(alone).init_state(), "test") == ()
 
 
 def test_a_split_that_fails_as_a_whole_is_an_error() -> None:
     offline = replace(SINUSOID, task="tests.federation.helpers:Offline")
     with pytest.raises(RunError, match="none of the 3 test clients could be evaluated"):
-        evaluate(offline, offline.build().init_state(), "test")
+        evaluate(offline, Learner.build(offline).init_state(), "test")
 
 
 SUMS = EvaluationSums(
@@ -261,7 +262,7 @@ def test_failed_and_doubled_evaluations_are_left_out() -> None:
 
 
 def test_looks_at_test_clients_use_other_tasks_than_the_final_test_and_change_nothing() -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     client = SINUSOID.population.clients("test")[0]
     final, look = learner.evaluation_tasks(client), learner.evaluation_tasks(client, 3)
     assert (len(final), len(look)) == (SINUSOID.evaluation_tasks, SINUSOID.track_tasks)
@@ -290,14 +291,14 @@ def steep(learning_rate: float) -> Workload:
 
 def test_a_client_whose_tasks_diverge_at_a_step_is_as_it_is_at_the_others() -> None:
     workload = steep(1.0)
-    state = workload.build().init_state()
+    state = Learner.build(workload).init_state()
     before, first, last = evaluate(workload, state, "test")
     short = evaluate(replace(workload, evaluation_steps=(0, 1)), state, "test")
     assert (before, first) == short
     assert 0 < last.diverged < last.tasks == before.tasks == 3 * 8
     assert (last.clients, last.loss, before.diverged) == (3, math.inf, 0)
     # The tasks that went well are those that, one by one, have a finite loss.
-    learner, losses = workload.build(), []
+    learner, losses = Learner.build(workload), []
     for client in workload.population.clients("test"):
         tasks = learner.evaluation_tasks(client)
         rows = expand_state(state, len(tasks))
@@ -314,7 +315,7 @@ def test_the_accuracy_of_tasks_that_diverged_is_0_and_not_that_of_the_first_clas
     learner = replace(CONV.learner, learner={"inner_lr": 1e30})
     workload = replace(CONV, learner=learner)
     tasks = NoisyImages(None, Population(1), 0).sample(0, 5, np.random.default_rng(0))  # type: ignore[arg-type]
-    built = workload.build()
+    built = Learner.build(workload)
     sums = evaluate_tasks(built.algorithm, built.init_state(), tasks, (0, 3))
     assert sums.diverged == [0, 5]
     assert (sums.sums["accuracy"][1], sums.sums["inductive_accuracy"][1]) == (0.0, 0.0)
@@ -335,7 +336,7 @@ class OneOffline(Sinusoid):
 
 def test_a_client_that_crashes_is_missing_from_the_answers_and_the_row_says_so() -> None:
     broken = replace(SINUSOID, task="tests.federation.test_evaluation:OneOffline")
-    state = SINUSOID.build().init_state()
+    state = Learner.build(SINUSOID).init_state()
     for result in evaluate(broken, state, "test"):
         assert (result.clients, result.clients_asked, result.tasks) == (2, 3, 12)
     records: list[RoundRecord] = []

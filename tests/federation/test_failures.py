@@ -7,7 +7,7 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedmeta.federation import MetaStrategy, Plan, VectorGrid
+from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.vector.execution import Executor, InProcess, one_thread
 from fedmeta.federation.engines.vector.pool import ProcessPool
@@ -29,11 +29,11 @@ def test_a_traceback_reaches_who_watches_and_is_in_no_reply(where: str) -> None:
     seen: Seen = []
     mods = {"in a mod": [raising], "behind a mod": [lambda m, c, call: call(m, c)]}.get(where)
     with one_thread(), as_server(), watched(lambda *one: seen.append(one)):
-        learner = BROKEN.build()
+        learner = Learner.build(BROKEN)
         executor: Executor = ProcessPool(learner, 1) if where == "in a worker" else InProcess(learner)
         with executor:
             grid = VectorGrid(learner, executor, dict.fromkeys(range(12), mods) if mods else None)
-            requests = train_requests(grid, MetaStrategy(learner, PLAN, lambda *_: None), 1)
+            requests = train_requests(grid, MetaStrategy(learner, PLAN), 1)
             replies = list(grid.send_and_receive(requests))
     said = "KeyError: 'of a mod'" if where == "in a mod" else "OSError: no disk"
     assert [reply.error.reason for reply in replies] == [said] * 3
@@ -49,8 +49,8 @@ def test_a_client_of_its_own_process_leaves_its_traceback_in_that_processs_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with one_thread(), as_server(), caplog.at_level(logging.WARNING):
-        learner = BROKEN.build()
-        strategy = MetaStrategy(learner, PLAN, lambda *_: None)
+        learner = Learner.build(BROKEN)
+        strategy = MetaStrategy(learner, PLAN)
         request = train_requests(VectorGrid(learner, InProcess(learner)), strategy, 1)[0]
         request.metadata.__dict__["_message_id"] = "1"
         app = build_remote_app(lambda _: ClientSide(learner))

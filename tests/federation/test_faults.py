@@ -10,7 +10,7 @@ from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.errors import DivergedError
-from fedmeta.federation import Plan, Workload
+from fedmeta.federation import Learner, Plan, Workload
 from fedmeta.learning import LearnerSetup
 from fedmeta.tasks import Population
 from tests.federation.helpers import (
@@ -199,7 +199,7 @@ def test_quorum_missed_leaves_the_model_and_marks_the_round() -> None:
     assert [(r.admitted, r.quarantined, r.tasks, r.update_norm) for r in records] == [
         (10, 2, 0, 0.0)
     ] * 2
-    assert_same(start.state, SINUSOID.build().init_state())
+    assert_same(start.state, Learner.build(SINUSOID).init_state())
 
 
 def test_quorum_met_exactly_is_enough() -> None:

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, QFedAvg, Result, Strategy
 from numpy.typing import NDArray
 
-from fedmeta.federation import VectorGrid, Workload, build_client_app
+from fedmeta.federation import Learner, VectorGrid, Workload, build_client_app
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server, new_context, quiet, stamp
 from fedmeta.learning import Tensors
@@ -26,7 +26,7 @@ Weights = dict[str, NDArray[np.float64]]
 def run_flower(strategy: Strategy, workload: Workload, rounds: int = 1) -> Result:
     """What a user's ServerApp does with a strategy of Flower's, on a grid of our clients."""
     with one_thread(), as_server(), quiet():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = VectorGrid(learner, InProcess(learner))
         start = ArrayRecord({k: Array(v.numpy()) for k, v in learner.init_state().items()})
         return strategy.start(grid, start, num_rounds=rounds)
@@ -38,7 +38,7 @@ def arrays(result: Result) -> Weights:
 
 def client_weights(workload: Workload, state: Tensors, round_: int) -> list[Weights]:
     """Where each client's steps end, from its update alone."""
-    learner = workload.build()
+    learner = Learner.build(workload)
     found = []
     with one_thread():
         for client in range(workload.population.train):
@@ -56,7 +56,7 @@ def assert_close(one: Mapping[str, Any], other: Mapping[str, Any], rtol: float =
 @pytest.mark.parametrize("steps", [1, 3])
 def test_fedavg_averages_the_weights_where_clients_steps_end(steps: int) -> None:
     workload = replace(EVERYBODY, local_steps=steps)
-    state = workload.build().init_state()
+    state = Learner.build(workload).init_state()
     for round_ in (1, 2):
         ends = client_weights(workload, state, round_)
         mean = {key: np.mean([end[key] for end in ends], axis=0) for key in state}
@@ -65,7 +65,7 @@ def test_fedavg_averages_the_weights_where_clients_steps_end(steps: int) -> None
 
 
 def test_one_step_under_fedavg_is_a_step_of_sgd_at_local_lr() -> None:
-    learner = EVERYBODY.build()
+    learner = Learner.build(EVERYBODY)
     state = learner.init_state()
     with one_thread():
         updates = [learner.train(state, 1, [client]).updates for client in range(5)]
@@ -77,7 +77,7 @@ def test_one_step_under_fedavg_is_a_step_of_sgd_at_local_lr() -> None:
 
 
 def test_fedmedian_takes_the_median_of_weights() -> None:
-    ends = client_weights(EVERYBODY, EVERYBODY.build().init_state(), 1)
+    ends = client_weights(EVERYBODY, Learner.build(EVERYBODY).init_state(), 1)
     expected = {key: np.median([end[key] for end in ends], axis=0) for key in ends[0]}
     assert_close(arrays(run_flower(FedMedian(), EVERYBODY)), expected)
 
@@ -90,12 +90,12 @@ def test_fedadam_steps_along_the_mean_change_of_weights(dtype: str) -> None:
     """
     workload = replace(EVERYBODY, dtype=dtype)  # type: ignore[arg-type]
     eta, beta_1, beta_2, tau = 0.01, 0.9, 0.99, 1e-3
-    x = {k: v.numpy().astype(np.float64) for k, v in workload.build().init_state().items()}
+    x = {k: v.numpy().astype(np.float64) for k, v in Learner.build(workload).init_state().items()}
     m = {key: np.zeros_like(value) for key, value in x.items()}
     v = {key: np.zeros_like(value) for key, value in x.items()}
     for round_ in (1, 2):
         narrow = {k: torch.from_numpy(a).to(getattr(torch, dtype)) for k, a in x.items()}
-        learner = workload.build()
+        learner = Learner.build(workload)
         with one_thread():
             updates = [learner.train(narrow, round_, [client]).updates for client in range(5)]
         rate = eta * math.sqrt(1 - beta_2 ** (round_ + 1)) / (1 - beta_1 ** (round_ + 1))
@@ -117,7 +117,7 @@ def test_fedprox_pulls_each_local_step_towards_the_start() -> None:
     """Li et al. 2020: w <- w - lr (g + mu (w - w_0)), written out with the gradients of each step."""
     mu, lr = 0.7, 0.1
     workload = replace(EVERYBODY, local_steps=2, local_lr=lr, population=Population(2, 0, 0))
-    learner = workload.build()
+    learner = Learner.build(workload)
     state = learner.init_state()
     ends = []
     with one_thread():
@@ -139,7 +139,7 @@ def test_fedprox_pulls_each_local_step_towards_the_start() -> None:
 def test_qfedavg_weighs_by_the_loss_that_clients_report() -> None:
     """Li et al. 2020, "Fair Resource Allocation", Algorithm 2, for q = 1."""
     workload = replace(EVERYBODY, population=Population(3, 0, 0))
-    learner = workload.build()
+    learner = Learner.build(workload)
     state = learner.init_state()
     lipschitz, top, bottom = 1 / 0.1, {k: np.zeros(v.shape) for k, v in state.items()}, 0.0
     with one_thread():
@@ -163,14 +163,14 @@ def test_a_run_is_the_same_bytes_again_and_rounds_differ() -> None:
 
 def ask(workload: Workload, client: int, kind: str, content: RecordDict, **options: Any) -> Message:
     with one_thread(), as_server():
-        app = build_client_app(workload.build(), **options)
+        app = build_client_app(Learner.build(workload), **options)
         message = Message(content, client + 2, kind)
         stamp(message, "1")
         return app(message, new_context(client + 2, client, len(workload.population)))
 
 
 def request(workload: Workload, name: str = "arrays", **config: Any) -> RecordDict:
-    state = workload.build().init_state()
+    state = Learner.build(workload).init_state()
     record = ArrayRecord({key: Array(value.numpy()) for key, value in state.items()})
     return RecordDict({name: record, "config": ConfigRecord(config)})
 
@@ -184,7 +184,7 @@ def test_evaluation_is_means_over_the_clients_tasks() -> None:
     metrics = metrics_of(
         ask(SINUSOID, 13, MessageType.EVALUATE, request(SINUSOID, **{"server-round": 4}))
     )
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     sums = learner.evaluate(learner.init_state(), 13, 4)
     means = [value / 6 for value in sums.sums["loss"]]
     assert metrics["num-examples"] == 6
@@ -205,7 +205,7 @@ def test_the_round_decides_who_asked_and_an_option_overrides_it() -> None:
     for reply in (flowers, both, forced):
         assert metrics_of(reply)["num-examples"] == 1
         assert reply.content.array_records == flowers.content.array_records
-    start = SINUSOID.build().init_state()
+    start = Learner.build(SINUSOID).init_state()
     for key, array in flowers.content.array_records["arrays"].items():
         update = ours.content.array_records["arrays"][key].numpy()
         np.testing.assert_allclose(array.numpy(), start[key].numpy() - 0.01 * update, atol=1e-7)
@@ -222,7 +222,7 @@ def test_a_held_out_client_does_not_train_under_any_strategy() -> None:
     reply = ask(SINUSOID, 12, MessageType.TRAIN, request(SINUSOID, **{"server-round": 1}))
     assert reply.error.reason == "client 12 is held out for validation: it does not train"
     trained = {k: v.astype(np.float64) for k, v in arrays(run_flower(FedAvg(), SINUSOID)).items()}
-    ends = client_weights(SINUSOID, SINUSOID.build().init_state(), 1)
+    ends = client_weights(SINUSOID, Learner.build(SINUSOID).init_state(), 1)
     for key, value in trained.items():
         np.testing.assert_allclose(value, np.mean([end[key] for end in ends], axis=0), atol=1e-6)
 

@@ -12,7 +12,7 @@ from flwr.app import Array, RecordDict
 from fedmeta.errors import ConfigError, RunError, UsageError
 from fedmeta.experiment import Config, RunFolder, resume, run
 from fedmeta.experiment.planning import resolve
-from fedmeta.federation import AggregationOptions, Plan, ServerOptions
+from fedmeta.federation import AggregationOptions, Learner, Plan, ServerOptions
 from fedmeta.federation.mods import user_mods
 from fedmeta.learning import Tensors
 from tests.experiment.helpers import TINY
@@ -112,7 +112,7 @@ def test_what_a_record_says_of_the_step_is_what_happened() -> None:
     """The norm is that of how far the state moved; the server's learning rate had no part in it."""
     how = AggregationOptions(rule=f"{STRATEGIES}:FedAdagrad")
     snapshot, [record] = run_on_grid(WIDE, replace(PLAN, rounds=1, aggregation=how))
-    start = WIDE.build().init_state()
+    start = Learner.build(WIDE).init_state()
     moved = sum(float((snapshot.state[key] - start[key]).square().sum()) for key in start)
     assert record.update_norm == pytest.approx(moved**0.5, rel=1e-9)
     assert np.isnan(record.lr)
@@ -131,7 +131,7 @@ def test_fedprox_reaches_the_clients_local_steps() -> None:
         how = AggregationOptions(rule=f"{STRATEGIES}:{rule}", options=options)
         return run_on_grid(far, replace(PLAN, rounds=1, aggregation=how))[0].state
 
-    start, free = far.build().init_state(), state("FedAvg")
+    start, free = Learner.build(far).init_state(), state("FedAvg")
     assert_close(state("FedProx", proximal_mu=0.0), free, rtol=1e-7)
     held = state("FedProx", proximal_mu=5.0)
 

@@ -10,7 +10,7 @@ from flwr.app import MessageType
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config
 from fedmeta.experiment.planning import resolve
-from fedmeta.federation import Plan, ServerOptions
+from fedmeta.federation import Learner, Plan, ServerOptions
 from fedmeta.federation.mods import user_mods
 from fedmeta.learning import Tensors
 from tests.experiment.helpers import TINY
@@ -37,7 +37,7 @@ def trained(*names: str, plan: Plan = PLAN) -> Tensors:
 
 def test_a_mod_sees_weights_as_flowers_strategies_send_them_and_gets_them() -> None:
     trained("look", plan=replace(PLAN, rounds=1))
-    start = SINUSOID.build().init_state()
+    start = Learner.build(SINUSOID).init_state()
     assert len(flower_parts.SHOWN) == 4
     for shown in flower_parts.SHOWN:
         assert shown["config"] == {"server-round": 1}
@@ -47,7 +47,7 @@ def test_a_mod_sees_weights_as_flowers_strategies_send_them_and_gets_them() -> N
             np.testing.assert_array_equal(value, start[key].numpy())
             moved = np.abs(shown["back"][key] - value).max()
             assert 0 <= moved < 1.0
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     cohort_updates = [learner.train(start, 1, [client]).updates for client in range(12)]
     found = flower_parts.SHOWN[0]
     errors = [
@@ -87,7 +87,7 @@ def test_a_request_of_flowers_own_strategies_goes_through_the_mods_as_it_is() ->
     plain = ask(SINUSOID, 3, MessageType.TRAIN, request(SINUSOID, **content))
     mods = user_mods([f"{PARTS}:halve"], SINUSOID.local_lr)
     halved = ask(SINUSOID, 3, MessageType.TRAIN, request(SINUSOID, **content), mods=mods)
-    start = SINUSOID.build().init_state()
+    start = Learner.build(SINUSOID).init_state()
     for key, array in halved.content.array_records["arrays"].items():
         whole = plain.content.array_records["arrays"][key].numpy()
         np.testing.assert_allclose(array.numpy(), (start[key].numpy() + whole) / 2, rtol=1e-6)

@@ -9,11 +9,12 @@ import pytest
 from flwr.app import Array, Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedmeta.federation import MetaStrategy, Plan, VectorGrid, Workload
+from fedmeta.federation import Federation, Learner, MetaStrategy, Plan, VectorGrid, Workload
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
+from fedmeta.federation.sampling import requests
 from fedmeta.tasks import TaskBatch, stream
-from tests.federation.helpers import algorithm
+from tests.federation.helpers import algorithm, train
 
 WINDOW = 12
 """Bytes: three float32 values in a row, which no two unrelated tensors share by chance."""
@@ -64,10 +65,9 @@ def windows(tasks: TaskBatch) -> set[bytes]:
 def leaks(workload: Workload, mods: dict[int, list[Callable[..., Message]]] | None = None) -> int:
     """Count the windows of private data that cross the grid in a run with evaluation."""
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = Recording(learner, InProcess(learner), mods)
-        strategy = MetaStrategy(learner, PLAN, lambda *_: None)
-        strategy.start(grid, strategy.arrays, num_rounds=PLAN.rounds)
+        train(Federation(learner, grid), PLAN)
     private = set[bytes]()
     for client in workload.population.clients("train"):
         for round_ in range(1, PLAN.rounds + 1):
@@ -93,7 +93,7 @@ def test_no_piece_of_a_task_crosses_the_grid(name: str, local_steps: int) -> Non
 
 def test_the_search_finds_data_that_a_client_does_leak() -> None:
     workload = algorithm("maml")
-    learner = workload.build()
+    learner = Learner.build(workload)
 
     def leaky(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
@@ -112,11 +112,13 @@ def test_the_search_finds_data_that_a_client_does_leak() -> None:
 def test_evaluation_replies_carry_sums_and_nothing_by_task() -> None:
     workload = replace(algorithm("maml"), evaluation_tasks=50)
     with as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = VectorGrid(learner, InProcess(learner))
-        strategy = MetaStrategy(learner, PLAN, lambda *_: None)
+        strategy = MetaStrategy(learner, PLAN)
         strategy.connect(grid)
-        [reply, *_] = grid.send_and_receive(strategy.ask_split("validation", 1, strategy.arrays))
+        clients = workload.population.clients("validation")
+        asked = requests("evaluate", 1, strategy.arrays, clients, grid)
+        [reply, *_] = grid.send_and_receive(asked)
     assert set(reply.content) == {"metrics", "config"}
     metrics = dict(reply.content["metrics"])
     assert metrics.pop("num-tasks") == 50

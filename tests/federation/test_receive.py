@@ -8,11 +8,11 @@ import pytest
 from flwr.app import Message
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation import MetaStrategy, Plan, RoundRecord, VectorGrid
+from fedmeta.federation import Learner, MetaStrategy, Plan, RoundRecord, VectorGrid
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.receive import Receiver
-from fedmeta.federation.sampling import sample_cohort
+from fedmeta.federation.sampling import requests, sample_cohort
 from tests.federation.helpers import PLAN, SINUSOID, reply_mod, run_on_grid
 
 WIDE = replace(PLAN, oversample=3)
@@ -53,7 +53,7 @@ def test_without_surplus_clients_the_model_is_that_of_all_who_answered() -> None
 
 def test_more_than_the_population_cannot_be_asked() -> None:
     with one_thread(), as_server(), pytest.raises(ConfigError) as caught:
-        MetaStrategy(SINUSOID.build(), replace(PLAN, oversample=7), lambda *_: None)
+        MetaStrategy(Learner.build(SINUSOID), replace(PLAN, oversample=7))
     assert str(caught.value) == (
         "cohort = 6 + oversample = 7 is larger than the population of 12 training clients"
     )
@@ -82,11 +82,11 @@ class RealTime:
 def receive(turns: list[set[int]], enough: int, timeout: float = 5.0) -> tuple[list[int], Any]:
     """Ask clients 0 to 5; return whose replies are kept, and whose are surplus."""
     with one_thread(), as_server():
-        learner = SINUSOID.build()
+        learner = Learner.build(SINUSOID)
         grid = VectorGrid(learner, InProcess(learner))
-        strategy = MetaStrategy(learner, Plan(rounds=1, cohort=6), lambda *_: None)
+        strategy = MetaStrategy(learner, Plan(rounds=1, cohort=6))
         strategy.connect(grid)
-        asked = strategy._requests("train", 1, strategy.arrays, range(6))
+        asked = requests("train", 1, strategy.arrays, range(6), grid)
         receiver = Receiver(RealTime(grid, turns), grid, 1, timeout, seed=0)  # type: ignore[arg-type]
         kept = receiver.first_valid(asked, enough, lambda client, sent: sent[0].has_content())
         return sorted(reply.metadata.src_node_id - 2 for reply in kept), receiver.surplus

@@ -8,16 +8,8 @@ import pytest
 import torch
 from flwr.app import Array, RecordDict
 
-from fedmeta.federation import (
-    Award,
-    Plan,
-    Preview,
-    Rewards,
-    RoundRecord,
-    ServerOptions,
-    Update,
-    simulate,
-)
+from fedmeta.federation import Award, Plan, Preview, Rewards, RoundRecord, ServerOptions, Update
+from fedmeta.training import simulate
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, reply_mod
 
 SGD = replace(PLAN, rounds=2, cohort=12, server=ServerOptions(optimizer="SGD", lr=0.1))

@@ -11,8 +11,9 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedmeta.federation import ClientRecord, Rewards, RoundRecord, Snapshot, simulate
+from fedmeta.federation import ClientRecord, Learner, Rewards, RoundRecord, Snapshot
 from fedmeta.federation.codec import Codec, tensors_digest
+from fedmeta.training import simulate
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, reply_mod
 
 ONE_ROUND = replace(PLAN, rounds=1, cohort=12)
@@ -76,7 +77,7 @@ def test_signing_changes_nothing_that_is_learned() -> None:
 
 def test_a_client_with_mods_signs_what_its_mods_made_of_the_update() -> None:
     def double(body: RecordDict) -> None:
-        codec = Codec(SINUSOID.build().template)
+        codec = Codec(Learner.build(SINUSOID).template)
         tensors = {key: 2 * value for key, value in codec.decode(body["arrays"]).items()}  # type: ignore[arg-type]
         body["arrays"] = codec.encode(tensors)
 

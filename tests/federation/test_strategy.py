@@ -12,12 +12,13 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from fedmeta.errors import ConfigError, RunError
-from fedmeta.federation import MetaStrategy, Plan, ServerOptions, VectorGrid, simulate
+from fedmeta.federation import Learner, MetaStrategy, Plan, ServerOptions, VectorGrid
 from fedmeta.federation.aggregation.mean import Mean
-from fedmeta.federation.engines.vector.execution import InProcess
-from fedmeta.federation.flower import as_server
+from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.flower import as_server, quiet
 from fedmeta.federation.sampling import by_client, sample_cohort, wait_for_nodes
 from fedmeta.tasks import Population
+from fedmeta.training import simulate
 from tests.federation.engines.vector.test_stacked import CONV
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, run_on_grid
 
@@ -59,7 +60,7 @@ def test_a_round_steps_along_the_mean_of_its_clients_updates() -> None:
     """By hand: SGD at lr 0.5 on the average of what each client computes alone."""
     plan = Plan(rounds=1, cohort=12, server=ServerOptions(optimizer="SGD", lr=0.5))
     after, [record] = run_on_grid(replace(SINUSOID, dtype="float64"), plan)
-    learner = replace(SINUSOID, dtype="float64").build()
+    learner = Learner.build(replace(SINUSOID, dtype="float64"))
     start = learner.init_state()
     alone = [learner.train(start, 1, [client]) for client in range(12)]
     mean = {key: sum(update.updates[key][0] for update in alone) / 12 for key in start}
@@ -72,6 +73,17 @@ def test_a_round_steps_along_the_mean_of_its_clients_updates() -> None:
     assert (record.tasks, record.lr, record.accuracy) == (12, 0.5, None)
 
 
+def test_flowers_own_loop_trains_to_the_same_bits() -> None:
+    end, _ = run_on_grid(SINUSOID, PLAN)
+    with one_thread(), as_server(), quiet():
+        learner = Learner.build(SINUSOID)
+        strategy = MetaStrategy(learner, PLAN)
+        grid = VectorGrid(learner, InProcess(learner))
+        strategy.start(grid, strategy.arrays, num_rounds=PLAN.rounds, timeout=PLAN.timeout)
+    assert_same(strategy.state, end.state)
+    assert_same(strategy.export(), end.optimizer)
+
+
 def test_classification_reports_accuracy_before_and_after() -> None:
     _, [record] = run_on_grid(CONV, Plan(rounds=1, cohort=6))
     assert record.accuracy is not None
@@ -81,7 +93,7 @@ def test_classification_reports_accuracy_before_and_after() -> None:
 
 def test_bytes_are_those_of_the_arrays_in_both_directions() -> None:
     _, [record] = run_on_grid(SINUSOID, Plan(rounds=1, cohort=5))
-    shapes = [value.shape for value in SINUSOID.build().init_state().values()]
+    shapes = [value.shape for value in Learner.build(SINUSOID).init_state().values()]
     each = sum(128 + 4 * math.prod(shape) for shape in shapes)
     assert record.bytes_down == record.bytes_up == 5 * each
 
@@ -156,14 +168,14 @@ class Late(VectorGrid):
 
 
 def test_nodes_that_register_late_are_waited_for() -> None:
-    learner = replace(SINUSOID, population=Population(3)).build()
+    learner = Learner.build(replace(SINUSOID, population=Population(3)))
     grid = Late(learner, InProcess(learner))
     assert wait_for_nodes(grid, 3, timeout=60.0) is grid
     assert grid.registered == 3
 
 
 def test_nodes_are_not_waited_for_without_end() -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     with pytest.raises(RunError, match=r"only 3 of 17 nodes registered within 0\.2 s"):
         wait_for_nodes(Late(learner, InProcess(learner)), 17, timeout=0.2)
 
@@ -179,9 +191,9 @@ class Backwards(VectorGrid):
 
 def test_a_stream_out_of_order_is_an_error_and_not_another_sum() -> None:
     with as_server():
-        learner = SINUSOID.build()
+        learner = Learner.build(SINUSOID)
         grid = Backwards(learner, InProcess(learner))
-        strategy = MetaStrategy(learner, PLAN, lambda *_: None)
+        strategy = MetaStrategy(learner, PLAN)
         strategy.connect(grid)
         asked = strategy.configure_train(1, strategy.arrays, ConfigRecord(), grid)
         with pytest.raises(RunError, match="out of order"):
@@ -190,7 +202,7 @@ def test_a_stream_out_of_order_is_an_error_and_not_another_sum() -> None:
 
 def test_a_large_population_costs_nothing_to_register() -> None:
     workload = replace(SINUSOID, population=Population(100_000))
-    learner = workload.build()
+    learner = Learner.build(workload)
     grid = VectorGrid(learner, InProcess(learner))
     assert grid.get_node_ids() == range(2, 100_002)
     records = []

@@ -35,7 +35,7 @@ class Federation:
 
     @staticmethod
     def start(workload: Workload = DIGITS, options: ServerOptions = SGD, **changes: Any) -> "Federation":
-        learner = replace(workload, **changes).build()
+        learner = Learner.build(replace(workload, **changes))
         return Federation(learner, ServerOptimizer(options, learner.init_state(), 100))
 
     @property

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fedmeta.errors import RunError
-from fedmeta.federation import Plan, RoundRecord, ServerOptions, Snapshot, Workload, simulate
+from fedmeta.federation import Learner, Plan, RoundRecord, ServerOptions, Snapshot, Workload
 from fedmeta.learning import LearnerSetup, expand_state
 from fedmeta.tasks import Population, TaskBatch, stream
-from fedmeta.training import train_centralized
+from fedmeta.training import simulate
 from fedmeta.training.ways.centralized import PooledLearner
 from tests.federation.helpers import SINUSOID, assert_same
 
@@ -27,7 +27,8 @@ def run(
         records.append(record)
         snapshots.append(snapshot)
 
-    return train_centralized(workload, plan, observe, start), records, snapshots
+    end = simulate(workload, plan, observer=observe, start=start, training="centralized")
+    return end, records, snapshots
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "fedavg"])
@@ -57,7 +58,7 @@ def test_one_client_with_all_data_is_the_same_bit_for_bit_with_and_without_a_fed
 def test_a_step_is_the_mean_gradient_over_as_many_pooled_tasks_as_a_cohort_has() -> None:
     workload = replace(SINUSOID, tasks_per_client=2)
     plan = replace(PLAN, rounds=3, evaluate_every=0, server=ServerOptions(optimizer="SGD", lr=0.1))
-    learner = workload.build()
+    learner = Learner.build(workload)
     state = learner.init_state()
     for round_ in range(1, 4):
         owners = stream(workload.seed, "pooled", round_).integers(0, 12, 12)
@@ -78,7 +79,7 @@ def test_a_step_is_the_mean_gradient_over_as_many_pooled_tasks_as_a_cohort_has()
 
 def test_pooled_tasks_come_from_all_training_clients_and_keep_the_order_of_the_draw() -> None:
     workload = replace(SINUSOID, data={"heterogeneity": 1.0}, tasks_per_client=4)
-    learner = PooledLearner(workload.build(), 6)
+    learner = PooledLearner(Learner.build(workload), 6)
     owners = stream(workload.seed, "pooled", 9).integers(0, 12, 24)
     tasks = learner.sample(9, 0)
     for task, owner in enumerate(owners.tolist()):

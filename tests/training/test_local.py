@@ -6,11 +6,20 @@ import pytest
 import torch
 
 from fedmeta.errors import DivergedError
-from fedmeta.federation import EvaluationSums, Plan, RoundRecord, ServerOptions, Snapshot
+from fedmeta.federation import (
+    EvaluationSums,
+    Federation,
+    Learner,
+    Plan,
+    RoundRecord,
+    ServerOptions,
+    Snapshot,
+)
+from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.evaluation import evaluate_tasks
 from fedmeta.federation.sampling import sample_cohort
 from fedmeta.learning import expand_state
-from fedmeta.training import evaluate_local, train_local
+from fedmeta.training import WAYS, TrainingSetup, simulate
 from fedmeta.training.ways import local as models
 from tests.federation.helpers import SINUSOID, assert_same
 
@@ -26,7 +35,7 @@ def run(plan: Plan = PLAN, start: Snapshot | None = None) -> tuple[list[RoundRec
         records.append(record)
         snapshots.append(snapshot)
 
-    final = train_local(SINUSOID, plan, observe, start)
+    final = simulate(SINUSOID, plan, observer=observe, start=start, training="local")
     assert_same(final.state, snapshots[-1].state if snapshots else final.state)
     return records, snapshots
 
@@ -39,7 +48,7 @@ def trained() -> tuple[list[RoundRecord], list[Snapshot]]:
 def test_each_model_is_that_of_its_client_trained_by_a_plain_loop(
     trained: tuple[list[RoundRecord], list[Snapshot]],
 ) -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     for client in (0, 5, CLIENTS - 1):
         weights = {key: value.clone() for key, value in learner.template.items()}
         adam = torch.optim.Adam(weights.values())
@@ -81,8 +90,10 @@ def test_a_restart_from_any_round_ends_with_the_same_bits(
 def test_models_take_turns_over_the_tasks_of_a_held_out_client(
     trained: tuple[list[RoundRecord], list[Snapshot]],
 ) -> None:
-    learner, state = SINUSOID.build(), trained[1][-1].state
-    found = evaluate_local(SINUSOID, state, "test")
+    learner, state = Learner.build(SINUSOID), trained[1][-1].state
+    with open_vector(learner) as grid:
+        way = WAYS.get("local")(TrainingSetup(Federation(learner, grid), PLAN))
+        found = way.test(state, "test")
     assert list(found) == list(SINUSOID.population.clients("test"))
     for client, sums in found.items():
         tasks = learner.evaluation_tasks(client)

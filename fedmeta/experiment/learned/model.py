@@ -25,6 +25,7 @@ from fedmeta.experiment.learned.adapted import (
     write_file,
 )
 from fedmeta.experiment.rows import MetricsRow
+from fedmeta.experiment.training import model_per_client
 from fedmeta.federation import Snapshot
 from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
 from fedmeta.learning.export import Network, Plain, to_plain
@@ -55,7 +56,7 @@ class Learned:
         self.state: Tensors = snapshot.state
         self.constants: Tensors = snapshot.constants
         self.notes = notes
-        if self.config.training == "local":
+        if model_per_client(self.config):
             raise UsageError(f"{folder.path} has a model per client and none in common to adapt")
         self.spec = _spec(folder, self.config)
         self._learner = self._build()

@@ -20,10 +20,12 @@ class Copy(Behaviour):
 
         of: int
 
+    options: Options
+
     @property
     @override
     def victim(self) -> int:
-        return int(self.options.of)
+        return self.options.of
 
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:

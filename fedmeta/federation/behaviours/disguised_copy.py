@@ -24,12 +24,14 @@ class DisguisedCopy(Copy):
         scale: float = Field(default=0.9, gt=0)
         noise: float = Field(default=0.1, ge=0)
 
+    options: Options
+
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         rng = self.stage.rng(message, context)
 
         def disguise(update: Vector) -> Vector:
             noise: Vector = self.options.noise * noise_like(update, rng)
-            return float(self.options.scale) * update + noise
+            return self.options.scale * update + noise
 
         return self.stage.change(super().reply(message, context, call_next), disguise)

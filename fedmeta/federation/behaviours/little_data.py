@@ -22,6 +22,8 @@ class LittleData(OtherLearner):
 
         tasks: int = Field(default=1, ge=1)
 
+    options: Options
+
     @override
     def learner(self) -> Learner:
         honest = self.stage.learner

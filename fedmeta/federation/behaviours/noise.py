@@ -26,6 +26,8 @@ class Noise(Behaviour):
 
         scale: float = Field(default=1.0, gt=0)
 
+    options: Options
+
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         rng = self.stage.rng(message, context)

@@ -28,6 +28,8 @@ class NoisyData(OtherLearner):
         labels: float = Field(default=0.5, ge=0, le=1)
         inputs: float = Field(default=0.0, ge=0)
 
+    options: Options
+
     @override
     def learner(self) -> Learner:
         honest = self.stage.learner

@@ -25,6 +25,8 @@ class Poison(Behaviour):
 
         factor: float = Field(default=2.0, gt=0)
 
+    options: Options
+
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         factor = self.options.factor

@@ -31,6 +31,8 @@ class Sybil(OtherLearner):
         owner: int
         tasks: int | None = Field(default=None, ge=1)
 
+    options: Options
+
     @override
     def learner(self) -> Learner:
         honest = self.stage.learner

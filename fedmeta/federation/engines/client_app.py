@@ -60,7 +60,7 @@ def build_side(
         faults: What goes wrong with clients; see `fault_mod`. None: nothing.
         mods: A user's mods around every client's training, by dotted path.
     """
-    learner = workload.build()
+    learner = Learner.build(workload)
     everybody = [fault_mod(faults, learner)] if faults else []
     everybody += user_mods(mods, workload.local_lr)
     return ClientSide(learner, mods_for(behaviours, workload), everybody)

@@ -1,7 +1,7 @@
 """What goes wrong with clients and on the way to them, by plan: which client, which round, what."""
 
-from fedmeta.federation.faults.delivery import FaultyDelivery, FaultyGrid
-from fedmeta.federation.faults.mods import fault_mod
+from fedmeta.federation.faults.delivery import FaultyDelivery, SimulatedDelivery, with_faults
+from fedmeta.federation.faults.mods import fault_mod, mods_in
 from fedmeta.federation.faults.plan import KINDS, Fault, FaultOptions, FaultPlan, read_faults
 
 __all__ = [
@@ -10,7 +10,9 @@ __all__ = [
     "FaultOptions",
     "FaultPlan",
     "FaultyDelivery",
-    "FaultyGrid",
+    "SimulatedDelivery",
     "fault_mod",
+    "mods_in",
     "read_faults",
+    "with_faults",
 ]

@@ -1,25 +1,20 @@
-"""Injects late, duplicate and lost replies, in simulated or real time."""
+"""Delivers replies late, twice or never by plan, in real or simulated time."""
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, MessageType
-from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
+from flwr.serverapp import Grid
 from typing_extensions import override
 
-from fedmeta.federation.client import build_client_app, read_request
+from fedmeta.federation.client import read_request
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.timeouts import PolledGrid
-from fedmeta.federation.engines.vector.execution import Executor
 from fedmeta.federation.engines.vector.grid import FIRST_NODE, VectorGrid
-from fedmeta.federation.faults.mods import BY_MOD, fault_mod
 from fedmeta.federation.faults.plan import AWAY, Fault, FaultPlan
-from fedmeta.federation.flower import Run
-from fedmeta.federation.learner import Learner
-from fedmeta.federation.signing import Signatures
+from fedmeta.federation.flower import Run, RunGrid, come_from
 
 ON_THE_WAY = ("late", "twice", *AWAY)
 """Kinds that befall a reply on its way, whatever computed it."""
@@ -81,7 +76,7 @@ class FaultyDelivery(PolledGrid):
         requests: list[Message] = []
 
         def noted() -> Iterator[Message]:
-            # Requests may be addressed as they are read, after the directory has looked who is there.
+            # Requests may be addressed as they are read, after the grid has looked who is there.
             for message in messages:
                 requests.append(message)
                 yield message
@@ -137,35 +132,23 @@ class FaultyDelivery(PolledGrid):
         self._directory.give_up(message_ids)
 
 
-class FaultyGrid(VectorGrid):
-    """A `VectorGrid` on which training goes wrong by plan; evaluations are left alone.
+class SimulatedDelivery(RunGrid):
+    """The same on a `VectorGrid`, where time is simulated: a late reply takes none of ours.
 
-    A faulty client keeps its place in the stack and is computed there as well: what goes wrong with one
-    changes no bit of what the others send.
+    A client that moves comes back under another node id. A faulty one keeps its place in the stack and
+    is computed there as well: what goes wrong with one changes no bit of what the others send.
 
     Args:
-        learner: The clients' side of the workload.
-        executor: Where it is computed.
-        mods: Flower mods by client.
-        signatures: Signs in the name of each client; None: replies are not signed.
+        grid: Computes the clients.
         faults: What goes wrong.
         first_round: The round that is asked first.
     """
 
-    def __init__(  # noqa: PLR0913 (three are optional)
-        self,
-        learner: Learner,
-        executor: Executor,
-        mods: Mapping[int, Sequence[Mod]] | None = None,
-        signatures: Signatures | None = None,
-        *,
-        faults: FaultPlan,
-        first_round: int = 1,
-    ) -> None:
-        super().__init__(learner, executor, mods, signatures)
-        self.faults = faults
-        self._mods = mods or {}
-        self._signatures = signatures
+    def __init__(self, grid: VectorGrid, faults: FaultPlan, first_round: int = 1) -> None:
+        super().__init__(grid.run)
+        self._grid = grid
+        self._faults = faults
+        self._clients = len(grid.learner.workload.population)
         self._next_round = first_round
 
     @override
@@ -173,26 +156,33 @@ class FaultyGrid(VectorGrid):
         """Return the nodes of all clients, under their present ids."""
         return [self.node_of(client) for client in range(self._clients)]
 
-    @override
     def node_of(self, client: int) -> int:
         """Return the node that holds partition `client` in the round that is asked next."""
         return self._node_in(self._next_round, client)
 
     def _node_in(self, round_: int, client: int) -> int:
-        return FIRST_NODE + client + self._clients * self.faults.moves(round_, client)
+        return FIRST_NODE + client + self._clients * self._faults.moves(round_, client)
 
-    @override
     def client_of(self, node: int) -> int | None:
         """Return the partition that `node` holds, or held before it got another id."""
         return (node - FIRST_NODE) % self._clients if node >= FIRST_NODE else None
 
-    @override
     def arrival(self, round_: int, client: int) -> float | None:
         """Return when the reply of a client arrives, in seconds after the request; None: never."""
-        fault = self.faults.due(round_, client)
+        fault = self._faults.due(round_, client)
         if fault and fault.kind in AWAY:
             return None
         return fault.seconds if fault else 0.0
+
+    @override
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Accept messages to the clients' present nodes; nothing befalls their replies."""
+        return self._grid.push_messages(self._arriving(messages, self._next_round))
+
+    @override
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Answer pushed messages, each once."""
+        return self._grid.pull_messages(message_ids)
 
     @override
     def send_and_receive(
@@ -200,31 +190,45 @@ class FaultyGrid(VectorGrid):
     ) -> Iterator[Message]:
         """Yield the replies by partition id, without those that are lost or come after `timeout`."""
         requests = list(messages)
-        replies = super().send_and_receive(requests, timeout=timeout)
         if not requests or requests[0].metadata.message_type != MessageType.TRAIN:
-            return replies
-        _, round_ = read_request(requests[0])
+            arriving = self._arriving(requests, self._next_round)
+            return self._grid.send_and_receive(arriving, timeout=timeout)
+        round_ = read_request(requests[0])[1]
         self._next_round = round_ + 1
-        return self._delivered(replies, round_, math.inf if timeout is None else timeout)
+        replies = self._grid.send_and_receive(self._arriving(requests, round_), timeout=timeout)
+        return self._on_time(replies, round_, math.inf if timeout is None else timeout)
 
-    def _delivered(self, replies: Iterator[Message], round_: int, timeout: float) -> Iterator[Message]:
+    def _arriving(self, messages: Iterable[Message], round_: int) -> Iterator[Message]:
+        """Yield the messages to nodes that are there in a round, addressed to the grid's own."""
+        for message in messages:
+            client = self.client_of(message.metadata.dst_node_id)
+            if client is not None and message.metadata.dst_node_id == self._node_in(round_, client):
+                message.metadata.dst_node_id = FIRST_NODE + client
+                yield message
+
+    def _on_time(self, replies: Iterable[Message], round_: int, timeout: float) -> Iterator[Message]:
         for reply in replies:
-            node = reply.metadata.src_node_id
-            client = self.client_of(node)
-            if client is None or node != self._node_in(round_, client):
+            client = self.client_of(reply.metadata.src_node_id)
+            if client is None:
                 continue
-            fault = self.faults.due(round_, client)
             arrival = self.arrival(round_, client)
             if arrival is None or arrival > timeout:
                 continue
+            come_from(reply, self._node_in(round_, client))
             yield reply
+            fault = self._faults.due(round_, client)
             if fault and fault.kind == "twice":
                 yield reply
 
-    @override
-    def _own_app(self, client: int, round_: int) -> ClientApp | None:
-        fault = self.faults.due(round_, client)
-        if fault is None or fault.kind not in BY_MOD:
-            return super()._own_app(client, round_)
-        mods = [fault_mod(self.faults, self.learner), *self._mods.get(client, ())]
-        return build_client_app(self.learner, mods, self._signatures)
+
+def with_faults(grid: VectorGrid | Directory, faults: FaultPlan, first_round: int = 1) -> Grid:
+    """Return a grid on which replies meet the faults of a plan.
+
+    Args:
+        grid: Where the clients are.
+        faults: What goes wrong.
+        first_round: The round that is asked first.
+    """
+    if isinstance(grid, VectorGrid):
+        return SimulatedDelivery(grid, faults, first_round)
+    return FaultyDelivery(grid, faults)

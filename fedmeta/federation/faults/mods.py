@@ -1,7 +1,7 @@
 """The faults that a client can have by itself, as a Flower mod: the same on every engine."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -60,7 +60,7 @@ def fault_mod(faults: FaultPlan, learner: Learner) -> Mod:
     """Return the mod by which clients have their faults.
 
     It changes what a client does. When and how often its reply arrives is a matter of the grid:
-    `FaultyGrid` where time is simulated, `FaultyDelivery` where it is real.
+    see `with_faults`.
 
     Args:
         faults: Who has which.
@@ -78,6 +78,17 @@ def fault_mod(faults: FaultPlan, learner: Learner) -> Mod:
         return _Client(learner, faults.seed, round_, client).reply(fault, message, context, call_next)
 
     return play
+
+
+def mods_in(faults: FaultPlan, learner: Learner) -> Callable[[int, int], Sequence[Mod]]:
+    """Return what tells, by round and client, which mods a client has for its fault in that round."""
+    mod = fault_mod(faults, learner)
+
+    def mods(round_: int, client: int) -> Sequence[Mod]:
+        fault = faults.due(round_, client)
+        return (mod,) if fault and fault.kind in BY_MOD else ()
+
+    return mods
 
 
 class _Client:

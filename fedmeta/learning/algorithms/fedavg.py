@@ -1,17 +1,21 @@
 """Federated averaging: one model for all, as the baseline of meta-learning."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors, expand_state
-from fedmeta.learning.inner import WeightAdaptation, adaptation_metrics, gradients, leaves, per_task_loss
+from fedmeta.learning.inner import (
+    AdaptationOptions,
+    WeightAdaptation,
+    adaptation_metrics,
+    gradients,
+    leaves,
+    per_task_loss,
+)
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 
@@ -29,16 +33,11 @@ class FedAvg(WeightAdaptation):
         ConfigError: If a head has to be replaced and the model does not end in one.
     """
 
-    class Options(options.Options):
-        """Options of FedAvg.
+    Options = AdaptationOptions
 
-        Attributes:
-            inner_lr: Step size of fine-tuning on the support set, at test alone.
-        """
-
-        inner_lr: float = Field(default=0.01, gt=0)
-
-    def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
+    def __init__(
+        self, options: AdaptationOptions, model: Model, spec: TaskSpec, transductive: bool = True
+    ) -> None:
         super().__init__(options, model, spec, transductive)
         self._head = find_head(model, spec) if self.replaces_head(spec) else {}
 

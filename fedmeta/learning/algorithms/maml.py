@@ -26,6 +26,7 @@ class MAML(WeightAdaptation):
     """
 
     Options = InnerOptions
+    options: InnerOptions
     second_order = True
 
     @torch.enable_grad()

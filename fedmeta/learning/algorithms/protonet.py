@@ -1,7 +1,6 @@
 """Prototypical networks: classify by the nearest mean of embedded support examples."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +37,11 @@ class ProtoNet(Algorithm):
     class Options(options.Options):
         """Prototypical networks have no options."""
 
-    def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
+    options: Options
+
+    def __init__(
+        self, options: Options, model: Model, spec: TaskSpec, transductive: bool = True
+    ) -> None:
         super().__init__(options, model, spec, transductive)
         if spec.kind != "classification" or spec.vocabulary:
             raise ConfigError(

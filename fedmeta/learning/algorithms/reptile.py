@@ -48,6 +48,8 @@ class Reptile(WeightAdaptation):
         beta1: float = Field(default=0.0, ge=0, lt=1)
         beta2: float = Field(default=0.999, ge=0, lt=1)
 
+    options: Options
+
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return ``theta - theta_k``; the loss after is that of the query set, which was trained on."""
         x = torch.cat([tasks.support_x, tasks.query_x], dim=1)

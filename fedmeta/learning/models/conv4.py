@@ -1,7 +1,7 @@
 """The four-block convolutional network of few-shot learning, on the task axis."""
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ class Conv4(Model):
     chunk_tasks = 8
     batch_norm = True
 
-    def __init__(self, options: Any, spec: TaskSpec, outputs: int | None) -> None:
+    def __init__(self, options: Options, spec: TaskSpec, outputs: int | None) -> None:
         if spec.vocabulary or len(spec.input_shape) not in (2, 3):
             raise ConfigError(
                 f"model 'conv4' needs images [H, W] or [C, H, W] but the task's inputs have the shape "

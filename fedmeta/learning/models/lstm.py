@@ -1,7 +1,6 @@
 """A character LSTM on the task axis."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +43,7 @@ class LSTM(Model):
     chunk_tasks = 32
     batch_norm = False
 
-    def __init__(self, options: Any, spec: TaskSpec, outputs: int | None) -> None:
+    def __init__(self, options: Options, spec: TaskSpec, outputs: int | None) -> None:
         if not spec.vocabulary:
             raise ConfigError(
                 "model 'lstm' reads tokens but the task's inputs are real numbers; choose 'mlp'"

@@ -1,6 +1,6 @@
 """A multilayer perceptron on the task axis."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -41,7 +41,7 @@ class MLP(Model):
     chunk_tasks = 64
     batch_norm = False
 
-    def __init__(self, options: Any, spec: TaskSpec, outputs: int | None) -> None:
+    def __init__(self, options: Options, spec: TaskSpec, outputs: int | None) -> None:
         if spec.vocabulary:
             raise ConfigError(
                 "model 'mlp' reads real numbers but the task's inputs are tokens; choose 'lstm'"

@@ -1,1 +1,1 @@
-"""Ways to train without a federation; each is one module."""
+"""Ways to train; each is one module."""

@@ -1,24 +1,66 @@
 """Centralized training on the tasks of all clients."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from fedmeta.errors import LearnersFailedError
-from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation import Learner, RoundRecord, ServerOptimizer
 from fedmeta.federation.failures import report
-from fedmeta.federation.learner import CohortUpdate, Learner
-from fedmeta.federation.optimizer import ServerOptimizer
-from fedmeta.federation.records import Snapshot
-from fedmeta.federation.round import Plan, require_finite
-from fedmeta.federation.strategy import Observer
-from fedmeta.federation.workload import Workload
-from fedmeta.learning import Tensors, keep_freed_memory
+from fedmeta.federation.learner import CohortUpdate
+from fedmeta.learning import Tensors
 from fedmeta.tasks import TaskBatch, stream
-from fedmeta.training.rounds import Trained, describe_round, euclidean_norm, evaluated
+from fedmeta.training.loop import TrainingSetup, Way, describe_round
+
+
+class Centralized(Way):
+    """A step of ``cohort * tasks_per_client`` pooled tasks for each local step of the federated run.
+
+    It is the algorithm, the optimizer, the schedule and the task budget of the federated run, without
+    messages: with one client that holds all data, the result is the federated one bit for bit.
+
+    Args:
+        setup: What it is built from.
+    """
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        super().__init__(setup)
+        self._pooled = PooledLearner(self.learner, self.plan.cohort)
+        initial = self.start.state if self.start else self.learner.template
+        self._optimizer = ServerOptimizer(self.plan.server, initial, self.plan.rounds)
+        if self.start:
+            self._optimizer.restore(self.start.optimizer)
+
+    @property
+    @override
+    def state(self) -> Tensors:
+        return self._optimizer.state
+
+    @override
+    def train(self, round_: int) -> RoundRecord:
+        update = self._update(round_)
+        gradient = {key: value[0] for key, value in update.updates.items()}
+        self._optimizer.step(round_, gradient)
+        norms = [euclidean_norm(gradient)]
+        return describe_round(round_, self.plan, update.tasks, update.metrics, norms)
+
+    @override
+    def export(self) -> Tensors:
+        return self._optimizer.export()
+
+    def _update(self, round_: int) -> CohortUpdate:
+        update = self._pooled.train(self.state, round_, [0])
+        for failure in update.failures.values():
+            report(round_, None, failure)
+            raise LearnersFailedError(
+                f"round {round_}: the pooled tasks cannot be learned from: {failure.reason}"
+            )
+        return update
 
 
 class PooledLearner(Learner):
@@ -52,51 +94,7 @@ class PooledLearner(Learner):
         return TaskBatch.concat(drawn)[order].to(self.dtype)
 
 
-def train_centralized(
-    workload: Workload, plan: Plan, observer: Observer, start: Snapshot | None = None
-) -> Snapshot:
-    """Train on the pooled tasks, a step of ``cohort * tasks_per_client`` tasks for each local step.
-
-    It is the algorithm, the optimizer, the schedule and the task budget of the federated run, without
-    messages: with one client that holds all data, the result is the federated one bit for bit.
-
-    Args:
-        workload: What clients would do.
-        plan: What the server would do.
-        observer: Called after each round.
-        start: Snapshot of an earlier run to go on from.
-
-    Raises:
-        UsageError: If the parts do not fit each other or data cannot be read.
-        LearnersFailedError: If the pooled tasks cannot be drawn or learned from.
-        DivergedError: If the state turned non-finite.
-    """
-    keep_freed_memory()
-    with one_thread():
-        learner = PooledLearner(workload.build(), plan.cohort)
-        optimizer = ServerOptimizer(plan.server, start.state if start else learner.template, plan.rounds)
-        if start:
-            optimizer.restore(start.optimizer)
-        first = start.round + 1 if start else 1
-        for round_ in range(first, plan.rounds + 1):
-            update = _pooled_update(learner, optimizer.state, round_)
-            gradient = {key: value[0] for key, value in update.updates.items()}
-            optimizer.step(round_, gradient)
-            state = optimizer.state
-            require_finite(state, round_, plan)
-            record = describe_round(
-                round_, plan, Trained(update.tasks, update.metrics, [euclidean_norm(gradient)])
-            )
-            record = evaluated(record, learner, plan, partial(learner.evaluate, state, round_=round_))
-            observer(record, Snapshot(round_, state, optimizer.export()))
-        return Snapshot(max(plan.rounds, first - 1), optimizer.state, optimizer.export())
-
-
-def _pooled_update(learner: PooledLearner, state: Tensors, round_: int) -> CohortUpdate:
-    update = learner.train(state, round_, [0])
-    for failure in update.failures.values():
-        report(round_, None, failure)
-        raise LearnersFailedError(
-            f"round {round_}: the pooled tasks cannot be learned from: {failure.reason}"
-        )
-    return update
+def euclidean_norm(tensors: Mapping[str, Tensor]) -> float:
+    """Return the norm of all values together."""
+    squares = (float(torch.linalg.vector_norm(value.double()).square()) for value in tensors.values())
+    return math.sqrt(math.fsum(squares))

@@ -1,30 +1,103 @@
 """Local training: every client alone, with a model and optimizer of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import torch
+from typing_extensions import override
 
-from fedmeta.errors import DivergedError, LearnersFailedError
-from fedmeta.federation.engines.vector.execution import one_thread
-from fedmeta.federation.evaluation import EvaluationSums, evaluate_each
+from fedmeta.errors import LearnersFailedError
+from fedmeta.federation import ClientRecord, EvaluationSums, Plan, RoundRecord, ServerOptimizer, Snapshot
+from fedmeta.federation.evaluation import evaluate_each
 from fedmeta.federation.failures import report
-from fedmeta.federation.learner import Learner
-from fedmeta.federation.optimizer import ServerOptimizer
-from fedmeta.federation.records import ClientRecord, RoundRecord, Snapshot
-from fedmeta.federation.round import Plan, require_finite
 from fedmeta.federation.sampling import sample_cohort
-from fedmeta.federation.strategy import Observer
-from fedmeta.federation.workload import Workload
-from fedmeta.learning import Tensors, keep_freed_memory
+from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
-from fedmeta.training.rounds import Trained, describe_round, evaluate_each_client, evaluated
+from fedmeta.training.loop import TrainingSetup, Way, describe_round
 
 BY_ELEMENT = frozenset(
     ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")
 )
 """Optimizers of `torch.optim` whose step on a value depends on no other value."""
+
+
+class Local(Way):
+    """Each client alone, in the rounds and on the tasks that it would have had in the federation.
+
+    Every client starts from the same state and has an optimizer of its own, with the server's options.
+    Clients of a round whose models differ are still computed in one stack.
+
+    Args:
+        setup: What it is built from.
+    """
+
+    model_per_client = True
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        super().__init__(setup)
+        clients = self.learner.workload.population.train
+        self._models = build_models(self.learner.template, clients, self.plan, self.start)
+
+    @property
+    @override
+    def state(self) -> Tensors:
+        return self._models.state
+
+    @override
+    def train(self, round_: int) -> RoundRecord:
+        workload = self.learner.workload
+        cohort = sample_cohort(workload.seed, round_, workload.population.train, self.plan.cohort)
+        updates, metrics = self._updates(round_, cohort)
+        self._models.step(round_, cohort, updates)
+        norms = _norms(updates)
+        losses = metrics["loss"].tolist()
+        accuracies = metrics["accuracy"].tolist() if "accuracy" in metrics else [None] * len(cohort)
+        each = workload.tasks_per_round
+        clients = tuple(
+            ClientRecord(round_, client, each, norm, True, None, loss, accuracy)
+            for client, norm, loss, accuracy in zip(cohort, norms, losses, accuracies, strict=True)
+        )
+        return describe_round(round_, self.plan, each, metrics, norms, clients)
+
+    @override
+    def export(self) -> Tensors:
+        return self._models.export()
+
+    @override
+    def evaluate_client(self, state: Tensors, round_: int, client: int) -> EvaluationSums:
+        """Evaluate the clients' models on one held-out client, each task with one of them.
+
+        They take turns over a client's tasks, so that the mean over tasks is one over models as well, at
+        the price of evaluating one model.
+        """
+        learner, models = self.learner, len(next(iter(state.values())))
+        tasks = learner.evaluation_tasks(client, round_)
+        owners = (torch.arange(len(tasks)) + model_for(client, models)) % models
+        rows = {key: value[owners] for key, value in state.items()}
+        return evaluate_each(learner.algorithm, rows, tasks, learner.workload.evaluation_steps)
+
+    @override
+    def test(self, state: Tensors, split: Split) -> Mapping[int, EvaluationSums]:
+        return self.evaluate(state, 0, self.learner.workload.population.clients(split))
+
+    def _updates(self, round_: int, cohort: Sequence[int]) -> tuple[Tensors, Tensors]:
+        """Return the updates of a cohort, ``[cohort, ...]`` each, and its metrics, ``[cohort]`` each."""
+        size, state = self.learner.chunk_clients, self.state
+        parts = []
+        for first in range(0, len(cohort), size):
+            stack = list(cohort[first : first + size])
+            update = self.learner.train_from(partial(_rows, state), round_, stack)
+            for client, failure in update.failures.items():
+                report(round_, client, failure)
+                raise LearnersFailedError(
+                    f"round {round_}: client {client} cannot train: {failure.reason}"
+                )
+            parts.append((update.updates, update.metrics))
+        updates, metrics = (
+            {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
+        )
+        return updates, metrics
 
 
 class Models(Protocol):
@@ -109,112 +182,9 @@ class _Apart:
         return {f"{c}/{k}": v for c, own in enumerate(self._own) for k, v in own.export().items()}
 
 
-def train_local(
-    workload: Workload, plan: Plan, observer: Observer, start: Snapshot | None = None
-) -> Snapshot:
-    """Train each client alone, in the rounds and on the tasks that it would have had in the federation.
-
-    Every client starts from the same state and has an optimizer of its own, with the server's options.
-    Clients of a round whose models differ are still computed in one stack.
-
-    Args:
-        workload: What clients do.
-        plan: What the server would do.
-        observer: Called after each round.
-        start: Snapshot of an earlier run to go on from.
-
-    Returns:
-        The models of all training clients: every tensor of the state has their axis first, ``[C, ...]``.
-
-    Raises:
-        UsageError: If the parts do not fit each other or data cannot be read.
-        LearnersFailedError: If a client cannot train, or a held-out one cannot be evaluated.
-        DivergedError: If a client's state turned non-finite.
-    """
-    keep_freed_memory()
-    with one_thread():
-        learner = workload.build()
-        models = build_models(learner.template, workload.population.train, plan, start)
-        first = start.round + 1 if start else 1
-        for round_ in range(first, plan.rounds + 1):
-            record, state = _round(learner, models, plan, round_)
-            record = evaluated(record, learner, plan, partial(_evaluate, learner, state, round_))
-            observer(record, Snapshot(round_, state, models.export()))
-        return Snapshot(max(plan.rounds, first - 1), models.state, models.export())
-
-
-def evaluate_local(workload: Workload, state: Tensors, split: Split) -> dict[int, EvaluationSums]:
-    """Evaluate the clients' own models on held-out clients, each task with one model.
-
-    The models take turns over a client's tasks, so that the mean over tasks is one over models as well,
-    at the price of evaluating one model.
-
-    Args:
-        workload: What clients do.
-        state: What `train_local` returned, ``[C, ...]`` each.
-        split: Which clients.
-
-    Returns:
-        Each client's sums by its id; nothing if the split has no clients.
-
-    Raises:
-        LearnersFailedError: If a client cannot be evaluated.
-    """
-    with one_thread():
-        learner = workload.build()
-        clients = workload.population.clients(split)
-        return evaluate_each_client(partial(_evaluate, learner, state, 0), 0, clients)
-
-
 def model_for(client: int, models: int) -> int:
     """Return whose model a held-out client's first task takes; its next task takes the next one."""
     return client % models
-
-
-def _evaluate(learner: Learner, state: Tensors, round_: int, client: int) -> EvaluationSums:
-    tasks = learner.evaluation_tasks(client, round_)
-    models = len(next(iter(state.values())))
-    owners = (torch.arange(len(tasks)) + model_for(client, models)) % models
-    rows = {key: value[owners] for key, value in state.items()}
-    return evaluate_each(learner.algorithm, rows, tasks, learner.workload.evaluation_steps)
-
-
-def _round(learner: Learner, models: Models, plan: Plan, round_: int) -> tuple[RoundRecord, Tensors]:
-    """Let the clients of a round train; return what happened, and the states of all clients."""
-    workload = learner.workload
-    cohort = sample_cohort(workload.seed, round_, workload.population.train, plan.cohort)
-    updates, metrics = _updates(learner, models.state, round_, cohort)
-    models.step(round_, cohort, updates)
-    state = models.state
-    _require_finite(state, cohort, round_, plan)
-    norms = _norms(updates)
-    losses = metrics["loss"].tolist()
-    accuracies = metrics["accuracy"].tolist() if "accuracy" in metrics else [None] * len(cohort)
-    each = workload.tasks_per_round
-    clients = tuple(
-        ClientRecord(round_, client, each, norm, True, None, loss, accuracy)
-        for client, norm, loss, accuracy in zip(cohort, norms, losses, accuracies, strict=True)
-    )
-    return describe_round(round_, plan, Trained(each, metrics, norms, clients)), state
-
-
-def _updates(
-    learner: Learner, state: Tensors, round_: int, cohort: Sequence[int]
-) -> tuple[Tensors, Tensors]:
-    """Return the updates of a cohort, ``[cohort, ...]`` each, and its metrics, ``[cohort]`` each."""
-    size = learner.chunk_clients
-    parts = []
-    for first in range(0, len(cohort), size):
-        stack = list(cohort[first : first + size])
-        update = learner.train_from(partial(_rows, state), round_, stack)
-        for client, failure in update.failures.items():
-            report(round_, client, failure)
-            raise LearnersFailedError(f"round {round_}: client {client} cannot train: {failure.reason}")
-        parts.append((update.updates, update.metrics))
-    updates, metrics = (
-        {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
-    )
-    return updates, metrics
 
 
 def _rows(state: Tensors, clients: Sequence[int]) -> Tensors:
@@ -226,13 +196,3 @@ def _norms(updates: Tensors) -> list[float]:
     squares = [value.double().flatten(1).square().sum(1) for value in updates.values()]
     norms: list[float] = torch.stack(squares).sum(0).sqrt().tolist()
     return norms
-
-
-def _require_finite(state: Tensors, cohort: Sequence[int], round_: int, plan: Plan) -> None:
-    if all(bool(torch.isfinite(value).all()) for value in state.values()):
-        return
-    for client in cohort:
-        try:
-            require_finite({key: value[client] for key, value in state.items()}, round_, plan)
-        except DivergedError as error:
-            raise DivergedError(f"client {client}: {error}") from None

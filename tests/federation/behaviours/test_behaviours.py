@@ -11,7 +11,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation import Plan, VectorGrid, Workload
+from fedmeta.federation import Learner, Plan, VectorGrid, Workload
 from fedmeta.federation.behaviour import mods_for, read_behaviours
 from fedmeta.federation.behaviours.noisy_data import NoisyFamily
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
@@ -31,10 +31,10 @@ def replies(
 ) -> dict[int, Message]:
     """All training clients' replies to the initial state, by client."""
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = VectorGrid(learner, InProcess(learner), mods_for(tables, workload))
         plan = Plan(rounds=2, cohort=workload.population.train)
-        strategy = MetaStrategy(learner, plan, lambda *_: None)
+        strategy = MetaStrategy(learner, plan)
         asked = train_requests(grid, strategy, round_)
         return {reply.metadata.src_node_id - 2: reply for reply in grid.send_and_receive(asked)}
 
@@ -160,7 +160,7 @@ def test_poison_is_the_opposite_of_honest_work(honest: dict[int, Message]) -> No
 
 def test_little_data_is_the_mean_over_fewer_tasks_and_says_so(honest: dict[int, Message]) -> None:
     sent = replies(part("little-data", tasks=1))[CHEAT]
-    learner = replace(WORKLOAD, tasks_per_client=1).build()
+    learner = Learner.build(replace(WORKLOAD, tasks_per_client=1))
     own = learner.sample(1, CHEAT)
     rows = {key: value[None] for key, value in learner.init_state().items()}
     by_hand, _ = learner.algorithm.task_updates(rows, own)
@@ -179,7 +179,7 @@ def test_little_data_is_never_more_than_what_was_asked() -> None:
 def test_a_sybil_trains_on_its_owners_data_by_its_own_draws(asked: int | None, done: int) -> None:
     options = {} if asked is None else {"tasks": asked}
     sent = replies(part("sybil", owner=VICTIM, **options))[CHEAT]
-    learner = WORKLOAD.build()
+    learner = Learner.build(WORKLOAD)
     drawn = learner.family.sample(VICTIM, done, stream(WORKLOAD.seed, "train", 1, CHEAT))
     rows = {key: value.expand(done, *value.shape) for key, value in learner.init_state().items()}
     by_hand, _ = learner.algorithm.task_updates(rows, drawn)
@@ -202,7 +202,7 @@ DIGITS = Workload(
 
 
 def test_noisy_labels_are_wrong_as_often_as_chance_says_and_images_stay() -> None:
-    family = DIGITS.build().family
+    family = Learner.build(DIGITS).family
     right = family.sample(0, 400, stream(1, "a"))
     wrong = NoisyFamily(family, 0.5, 0.0).sample(0, 400, stream(1, "a"))
     assert torch.equal(right.support_x, wrong.support_x)
@@ -213,7 +213,7 @@ def test_noisy_labels_are_wrong_as_often_as_chance_says_and_images_stay() -> Non
 
 
 def test_noisy_inputs_have_the_deviation_asked_for_and_labels_stay() -> None:
-    family = DIGITS.build().family
+    family = Learner.build(DIGITS).family
     right = family.sample(0, 50, stream(1, "a"))
     wrong = NoisyFamily(family, 0.0, 0.7).sample(0, 50, stream(1, "a"))
     assert torch.equal(right.query_y, wrong.query_y)

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Context, Message, MessageType, RecordDict
 
 from fedmeta.errors import RunError, UsageError
-from fedmeta.federation import Federation, Plan, RoundRecord, simulate
+from fedmeta.federation import Federation, Learner, Plan, RoundRecord
 from fedmeta.federation.client import request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines import node_directory as directory
@@ -17,11 +17,12 @@ from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.sampling import wait_for_nodes
+from fedmeta.training import simulate
 from tests.federation.engines.helpers import Nodes, acquaint
-from tests.federation.helpers import PLAN, SINUSOID, assert_same
+from tests.federation.helpers import PLAN, SINUSOID, assert_same, train
 
 CLIENTS = len(SINUSOID.population)
-LEARNER = SINUSOID.build()
+LEARNER = Learner.build(SINUSOID)
 APP = build_remote_app(lambda _: ClientSide(LEARNER))
 
 
@@ -49,9 +50,8 @@ def test_partitions_are_found_out_by_asking() -> None:
 
 def test_the_same_state_as_on_the_stacked_grid_though_replies_come_in_any_order() -> None:
     records: list[RoundRecord] = []
-    ours = Federation(LEARNER, learned(Nodes(APP, range(CLIENTS)))).train(
-        PLAN, lambda record, _: records.append(record)
-    )
+    federation = Federation(LEARNER, learned(Nodes(APP, range(CLIENTS))))
+    ours = train(federation, PLAN, lambda record, _: records.append(record))
     stacked: list[RoundRecord] = []
     theirs = simulate(SINUSOID, PLAN, observer=lambda record, _: stacked.append(record))
     for key, value in theirs.state.items():
@@ -59,7 +59,7 @@ def test_the_same_state_as_on_the_stacked_grid_though_replies_come_in_any_order(
     assert [[c.client for c in r.clients] for r in records] == [
         [c.client for c in r.clients] for r in stacked
     ]
-    again = Federation(LEARNER, learned(Nodes(APP, range(CLIENTS)))).train(PLAN, lambda *_: None)
+    again = train(Federation(LEARNER, learned(Nodes(APP, range(CLIENTS)))), PLAN)
     assert_same(ours.state, again.state)
 
 
@@ -147,7 +147,7 @@ def test_an_engine_that_ended_is_not_waited_for() -> None:
 
     grid = Directory(Nodes(APP, range(CLIENTS)), CLIENTS, ended)
     with pytest.raises(RunError, match="Ray ended"):
-        Federation(LEARNER, grid).train(Plan(rounds=1, cohort=2, timeout=600), lambda *_: None)
+        train(Federation(LEARNER, grid), Plan(rounds=1, cohort=2, timeout=600))
 
 
 def test_a_reply_in_the_name_of_another_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 import pytest
 from flwr.app import Message, RecordDict
 
-from fedmeta.federation import Federation, Plan, RoundRecord, VectorGrid
+from fedmeta.federation import Federation, Learner, Plan, RoundRecord, VectorGrid
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.timeouts import PULLS, TimeoutGrid
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
-from tests.federation.helpers import SINUSOID
+from tests.federation.helpers import SINUSOID, train
 
 
 class Held(VectorGrid):
     """Does not come back from a pull of training replies until it is told to, as over half a reply."""
 
     def __init__(self) -> None:
-        learner = SINUSOID.build()
+        learner = Learner.build(SINUSOID)
         super().__init__(learner, InProcess(learner))
         self.go_on = threading.Event()
 
@@ -37,7 +37,8 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
         grid = Held()
         directory = Directory(TimeoutGrid(grid), len(SINUSOID.population))
         plan = Plan(rounds=1, cohort=4, quorum=1, timeout=1.0)
-        Federation(SINUSOID.build(), directory).train(plan, lambda record, _: records.append(record))
+        federation = Federation(Learner.build(SINUSOID), directory)
+        train(federation, plan, lambda record, _: records.append(record))
         # Flower's own grid would stand still for as long as its pull does.
         grid.go_on.set()
     assert [(one.admitted, one.lost, one.skipped) for one in records] == [(0, 4, True)]
@@ -46,7 +47,7 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
 def test_what_comes_late_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmeta.federation.engines.timeouts.PULL_SECONDS", 0.05)
     with one_thread(), as_server():
-        grid = VectorGrid(learner := SINUSOID.build(), InProcess(learner))
+        grid = VectorGrid(learner := Learner.build(SINUSOID), InProcess(learner))
         go_on = threading.Event()
 
         class Late(VectorGrid):
@@ -84,7 +85,7 @@ def test_a_reply_that_stands_still_holds_back_no_other(monkeypatch: pytest.Monke
     """And it is never pulled twice at once: the SuperLink gives its arrays to one of them alone."""
     monkeypatch.setattr("fedmeta.federation.engines.timeouts.PULL_SECONDS", 0.05)
     with one_thread(), as_server():
-        grid = VectorGrid(learner := SINUSOID.build(), InProcess(learner))
+        grid = VectorGrid(learner := Learner.build(SINUSOID), InProcess(learner))
         go_on = threading.Event()
         pulls: list[set[str]] = []
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
-from fedmeta.federation import Plan, RoundRecord, simulate
-from fedmeta.federation.faults import KINDS, FaultOptions, FaultyGrid, read_faults
+from fedmeta.federation import Plan, RoundRecord
+from fedmeta.federation.faults import KINDS, FaultOptions, read_faults
 from fedmeta.tasks import Population
+from fedmeta.training import simulate
 from tests.federation.helpers import SINUSOID
 
 CREW = replace(SINUSOID, population=Population(13))
@@ -37,7 +37,7 @@ def check(records: Sequence[RoundRecord], timeout: float) -> None:
         CREW,
         plan(timeout),
         observer=lambda record, _: simulated.append(record),
-        build_grid=partial(FaultyGrid, faults=FAULTS),
+        faults=FAULTS,
     )
     assert len(AT_ONCE) == 12
     assert fates(records[0]) == fates(simulated[0])

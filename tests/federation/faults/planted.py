@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedmeta.experiment.recorder import Recorder
-from fedmeta.federation.faults import FaultyGrid
+from fedmeta.federation.faults import SimulatedDelivery
 from fedmeta.federation.gate import AdmissionGate
 from fedmeta.federation.round import RoundTally
 
@@ -39,7 +39,7 @@ def _keeps_unfinished_rounds(rewind: Callable[..., Any]) -> Callable[..., Any]:
 MISTAKES: dict[str, tuple[type, str, Callable[[Callable[..., Any]], Callable[..., Any]]]] = {
     "one of two replies counts": (AdmissionGate, "check", _first_of_two),
     "NaN is let in": (AdmissionGate, "_check_norm", _any_norm),
-    "late replies count": (FaultyGrid, "_delivered", _no_deadline),
+    "late replies count": (SimulatedDelivery, "_on_time", _no_deadline),
     "who did not reply is forgotten": (RoundTally, "close", _forgetful),
     "a resumed log keeps unfinished rounds": (Recorder, "rewind", _keeps_unfinished_rounds),
 }

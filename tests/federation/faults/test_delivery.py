@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from flwr.app import MessageType
 
-from fedmeta.federation import Federation, MetaStrategy, Plan, RoundRecord, Workload
+from fedmeta.federation import Federation, Learner, MetaStrategy, Plan, RoundRecord, Workload
 from fedmeta.federation.engines.client_app import build_remote_app, build_side
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.faults import FaultOptions, FaultyDelivery, read_faults
 from fedmeta.federation.flower import as_server
+from fedmeta.federation.sampling import requests
 from fedmeta.tasks import Population
 from tests.federation.engines.helpers import Nodes, acquaint
 from tests.federation.faults import everything
 from tests.federation.faults.everything import fates
-from tests.federation.helpers import SINUSOID
+from tests.federation.helpers import SINUSOID, train
 
 TRIO = replace(SINUSOID, population=Population(3))
 
@@ -55,7 +56,7 @@ def play(
         records.append(record)
         ends.append(time.monotonic())
 
-    Federation(workload.build(), delivery(workload, *entries)).train(plan, observe)
+    train(Federation(Learner.build(workload), delivery(workload, *entries)), plan, observe)
     return records, [later - earlier for earlier, later in pairwise(ends)]
 
 
@@ -87,11 +88,11 @@ def test_who_is_late_is_not_waited_for_where_more_are_asked_than_needed() -> Non
 
 def test_a_held_reply_is_dropped_when_the_next_round_begins() -> None:
     grid = delivery(TRIO, entry("late", 1, seconds=600.0))
-    strategy = MetaStrategy(TRIO.build(), Plan(rounds=2, cohort=3), lambda *_: None)
+    strategy = MetaStrategy(Learner.build(TRIO), Plan(rounds=2, cohort=3))
     strategy.connect(grid)
 
     def clients(round_: int, timeout: float) -> list[int | None]:
-        asked = strategy._requests(MessageType.TRAIN, round_, strategy.arrays, [0, 1])
+        asked = requests(MessageType.TRAIN, round_, strategy.arrays, [0, 1], grid)
         replies = grid.send_and_receive(asked, timeout=timeout)
         return sorted(grid.client_of(reply.metadata.src_node_id) or 0 for reply in replies)
 

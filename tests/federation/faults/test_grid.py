@@ -3,16 +3,15 @@
 from typing import Any
 
 import pytest
-from flwr.serverapp import Grid
 
-from fedmeta.federation import MetaStrategy, Plan
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
-from fedmeta.federation.faults import FaultOptions, FaultPlan, FaultyGrid, read_faults
-from fedmeta.federation.flower import as_server
-from tests.federation.helpers import SINUSOID
+from fedmeta.federation import Federation, Learner, MetaStrategy, Plan
+from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.federation.faults import FaultOptions, FaultPlan, SimulatedDelivery, read_faults
+from fedmeta.federation.sampling import requests
+from tests.federation.helpers import SINUSOID, train
 
 PLAN = Plan(rounds=4, cohort=12, timeout=100.0)
-LEARNER = SINUSOID.build()
+LEARNER = Learner.build(SINUSOID)
 
 
 def plan(*entries: dict[str, Any]) -> FaultPlan:
@@ -27,17 +26,16 @@ def play(faults: FaultPlan) -> tuple[list[str], list[list[int]]]:
     """Run; return what became of client 3 by round, and the nodes that replied by round."""
     nodes: list[list[int]] = []
 
-    class Watched(FaultyGrid):
+    class Watched(SimulatedDelivery):
         def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
             replies = list(super().send_and_receive(messages, timeout=timeout))
             nodes.append([reply.metadata.src_node_id for reply in replies])
             return replies
 
     seen: list[str] = []
-    with one_thread(), as_server():
-        grid: Grid = Watched(LEARNER, InProcess(LEARNER), faults=faults)
-        strategy = MetaStrategy(LEARNER, PLAN, lambda r, _: seen.append(r.clients[3].outcome))
-        strategy.start(grid, strategy.arrays, num_rounds=4, timeout=100.0)
+    with open_vector(LEARNER, faults=faults) as grid:
+        federation = Federation(LEARNER, Watched(grid, faults))
+        train(federation, PLAN, lambda r, _: seen.append(r.clients[3].outcome))
     return seen, nodes
 
 
@@ -65,11 +63,10 @@ def test_who_comes_back_with_another_node_id_is_asked_under_it() -> None:
 
 
 def test_a_request_to_the_old_node_id_is_lost() -> None:
-    with one_thread(), as_server():
-        grid = FaultyGrid(LEARNER, InProcess(LEARNER), faults=plan(entry("move", away=1)), first_round=3)
-        strategy = MetaStrategy(LEARNER, PLAN, lambda *_: None)
-        strategy.connect(grid)
-        asked = list(strategy._requests("train", 3, strategy.arrays, [3, 4]))
+    with open_vector(LEARNER) as vector:
+        grid = SimulatedDelivery(vector, plan(entry("move", away=1)), first_round=3)
+        arrays = MetaStrategy(LEARNER, PLAN).arrays
+        asked = list(requests("train", 3, arrays, [3, 4], grid))
         assert asked[0].metadata.dst_node_id == 5 + len(SINUSOID.population)
         asked[0].metadata.dst_node_id = 5
         replies = list(grid.send_and_receive(asked))

@@ -8,9 +8,10 @@ import torch
 from scipy.spatial.distance import cdist
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.federation import Plan, RoundRecord, ServerOptions, Workload, evaluate, simulate
+from fedmeta.federation import Learner, Plan, RoundRecord, ServerOptions, Workload
 from fedmeta.learning import LearnerSetup, expand_state
 from fedmeta.tasks import Population, TaskSpec
+from fedmeta.training import evaluate, simulate
 from tests.learning.cases import (
     CASES,
     Case,
@@ -132,7 +133,7 @@ def test_digits_with_more_ways_at_test_than_in_training_are_learned(
     assert all(map(math.isfinite, losses))
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     [tested] = evaluate(workload, after.state, "test")
-    [untrained] = evaluate(workload, workload.build().init_state(), "test")
+    [untrained] = evaluate(workload, Learner.build(workload).init_state(), "test")
     assert tested.loss < untrained.loss
 
 

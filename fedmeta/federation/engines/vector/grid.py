@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from flwr.app import Context, Message, MessageType, RecordDict
@@ -51,6 +51,8 @@ class VectorGrid(RunGrid):
         executor: Where it is computed.
         mods: Flower mods by client; they wrap that client's app alone.
         signatures: Signs in the name of each client; None: replies are not signed.
+        mods_in: Returns, by round and client, the mods outside its own that a client has in that round
+            alone; None: nobody has any.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class VectorGrid(RunGrid):
         executor: Executor,
         mods: Mapping[int, Sequence[Mod]] | None = None,
         signatures: Signatures | None = None,
+        mods_in: Callable[[int, int], Sequence[Mod]] | None = None,
     ) -> None:
         self.learner = learner
         self.executor = executor
@@ -66,8 +69,11 @@ class VectorGrid(RunGrid):
         self._codec = Codec(learner.template)
         self._writer = ReplyWriter(self._codec, signatures)
         self._app = build_client_app(learner, (), signatures)
+        self._mods = mods or {}
+        self._mods_in = mods_in
+        self._signatures = signatures
         self._modded = {
-            client: build_client_app(learner, own, signatures) for client, own in (mods or {}).items()
+            client: build_client_app(learner, own, signatures) for client, own in self._mods.items()
         }
         self._contexts: dict[int, Context] = {}
         self._ids = message_ids("request")
@@ -134,7 +140,7 @@ class VectorGrid(RunGrid):
                 yield self._ask_app(message, self._modded.get(self._client(message), self._app))
             return
         state, round_ = request
-        own = [self._own_app(self._client(message), round_) for message in messages]
+        own = [self._own_app(self._client(message), round_, kind) for message in messages]
         if all(own) or not _is_plain(messages[0]):
             for message, app in zip(messages, own, strict=True):
                 if time.monotonic() > deadline:
@@ -175,7 +181,7 @@ class VectorGrid(RunGrid):
             client = self._client(message)
             failure = failures.get(client)
             content = None if failure is not None else next(written)
-            if own := self._own_app(client, round_):
+            if own := self._own_app(client, round_, message.metadata.message_type):
                 yield self._ask_app(message, own)
             elif content is not None:
                 yield Message(content, reply_to=message)
@@ -198,9 +204,12 @@ class VectorGrid(RunGrid):
         client = self.client_of(message.metadata.dst_node_id)
         return -1 if client is None else client
 
-    def _own_app(self, client: int, round_: int) -> ClientApp | None:  # noqa: ARG002 (for subclasses)
+    def _own_app(self, client: int, round_: int, kind: str) -> ClientApp | None:
         """Return the app of a client that is not like all others in a round; None: it is."""
-        return self._modded.get(client)
+        more = self._mods_in(round_, client) if self._mods_in and kind == MessageType.TRAIN else ()
+        if not more:
+            return self._modded.get(client)
+        return build_client_app(self.learner, [*more, *self._mods.get(client, ())], self._signatures)
 
     def _ask_app(self, message: Message, app: ClientApp) -> Message:
         """Let one client's own ClientApp answer, as Flower's engines do."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedmeta.federation.engines.vector.execution import Job, Outcome, compute
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import Failure, describe
-from fedmeta.federation.learner import CohortUpdate
+from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import Tensors, keep_freed_memory
 
@@ -107,7 +107,7 @@ def main() -> None:
 def _serve(connection: "Connection[Any, Any]") -> None:
     workload: Workload = connection.recv()
     try:
-        learner = workload.build()
+        learner = Learner.build(workload)
     except Exception as error:
         # The parent goes on without this process and says why.
         connection.send(describe(error))

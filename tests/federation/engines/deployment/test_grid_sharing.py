@@ -9,13 +9,14 @@ import pytest
 from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
-from fedmeta.federation import Federation, Plan, Snapshot, VectorGrid, simulate
+from fedmeta.federation import Federation, Learner, Plan, VectorGrid
 from fedmeta.federation.engines.deployment import grid_sharing as lending
 from fedmeta.federation.engines.deployment.grid_sharing import Desk, LentGrid, lend
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server
-from tests.federation.helpers import SINUSOID, assert_same
+from fedmeta.training import simulate
+from tests.federation.helpers import SINUSOID, assert_same, train
 
 PLAN = Plan(rounds=3, cohort=4)
 
@@ -29,13 +30,13 @@ def lent(grid: Grid, folder: Path) -> Iterator[tuple[LentGrid, threading.Thread]
 
 
 def test_a_federation_on_a_lent_grid_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     with one_thread(), as_server():
         grid = VectorGrid(learner, InProcess(learner))
         with lent(grid, tmp_path) as (borrowed, lender):
             assert borrowed.run == grid.run
             directory = Directory(borrowed, len(SINUSOID.population))
-            end: Snapshot = Federation(learner, directory).train(PLAN, lambda *_: None)
+            end = train(Federation(learner, directory), PLAN)
             borrowed.close()
             lender.join(30)
             assert not lender.is_alive(), "whoever lends ends when its grid comes back"
@@ -59,7 +60,7 @@ def test_a_superlink_that_goes_is_noticed(tmp_path: Path) -> None:
         with pytest.raises(Gone):
             lend(grid, desk.line)
 
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     grid = Dying(learner, InProcess(learner))
     with Desk(tmp_path) as desk:
         lender = threading.Thread(target=die)
@@ -85,7 +86,7 @@ def test_a_superlink_that_says_nothing_is_not_waited_for_without_end(
                 go_on.wait(60)
             return []
 
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     with lent(Stuck(learner, InProcess(learner)), tmp_path) as (borrowed, lender):
         monkeypatch.setattr(lending, "ANSWER_SECONDS", 0.2)
         with pytest.raises(RunError, match=r"the SuperLink has not answered for 0\.2 s"):

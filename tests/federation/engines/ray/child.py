@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from fedmeta.federation import Federation, Plan, RoundRecord, Snapshot, Workload
+from fedmeta.federation import Federation, Learner, Plan, RoundRecord, Snapshot, Workload
 from fedmeta.federation.engines.client_app import build_side
 from fedmeta.federation.engines.ray.options import RayOptions
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.faults import FaultyDelivery
 from tests.federation.faults import everything
 from tests.federation.helpers import SINUSOID
+from tests.federation.helpers import train as train_federated
 
 PLAN = Plan(rounds=4, cohort=8, timeout=240, evaluate_every=2)
 BEHAVIOURS = [{"kind": "poison", "clients": [2, 5], "factor": 2.0}]
@@ -65,14 +66,14 @@ def train(federation: Federation, plan: Plan, kill_in: int = 0) -> Seen:
             # While the next round is under way.
             threading.Timer(0.02, kill_a_worker).start()
 
-    end = federation.train(plan, observe)
-    return Seen(end, records, federation.evaluate(end.state, "test", plan.timeout))
+    end = train_federated(federation, plan, observe)
+    return Seen(end, records, federation.test(end.state, "test", plan.timeout))
 
 
 def session(workload: Workload, behaviours: list[dict[str, Any]], *runs: tuple[Plan, int]) -> list[Seen]:
     from fedmeta.federation.engines.ray.session import open_ray
 
-    learner = workload.build()
+    learner = Learner.build(workload)
     with open_ray(partial(build_side, workload, behaviours), learner, RayOptions(), 2) as grid:
         return [train(Federation(learner, grid), plan, kill_in) for plan, kill_in in runs]
 
@@ -80,7 +81,7 @@ def session(workload: Workload, behaviours: list[dict[str, Any]], *runs: tuple[P
 def faulty_session() -> Seen:
     from fedmeta.federation.engines.ray.session import open_ray
 
-    learner, faults = everything.CREW.build(), everything.FAULTS
+    learner, faults = Learner.build(everything.CREW), everything.FAULTS
     build = partial(build_side, everything.CREW, [], faults)
     with open_ray(build, learner, RayOptions(), 2) as grid:
         return train(Federation(learner, FaultyDelivery(grid, faults)), everything.plan(FAULTY_TIMEOUT))
@@ -90,7 +91,7 @@ def on_cluster() -> None:
     """Train on the cluster at the address that the command line names; write to the file it names."""
     from fedmeta.federation.engines.ray.session import open_ray
 
-    learner, options = SINUSOID.build(), RayOptions(address=sys.argv[1])
+    learner, options = Learner.build(SINUSOID), RayOptions(address=sys.argv[1])
     with open_ray(partial(build_side, SINUSOID, BEHAVIOURS), learner, options) as grid:
         seen = train(Federation(learner, grid), PLAN)
     Path(sys.argv[2]).write_bytes(pickle.dumps(seen))

@@ -11,14 +11,15 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 
-from fedmeta.federation import AggregationOptions, Federation, Plan, RayOptions, VectorGrid, simulate
+from fedmeta.federation import AggregationOptions, Federation, Learner, Plan, RayOptions
 from fedmeta.federation.engines.client_app import build_side
 from fedmeta.federation.engines.ray.session import open_ray
 from fedmeta.federation.engines.vector.execution import one_thread
 from fedmeta.federation.flower import quiet
 from fedmeta.federation.mods import user_mods
 from fedmeta.federation.sampling import wait_for_nodes
-from tests.federation.helpers import SINUSOID
+from fedmeta.training import simulate
+from tests.federation.helpers import SINUSOID, train
 from tests.federation.test_flower_replies import arrays, run_flower
 
 MOD = "tests.federation.flower_parts:halve"
@@ -33,13 +34,13 @@ PLAN = Plan(
 
 def main(out: str) -> None:
     """Run both on Ray, and write down the states."""
-    learner, clients = SINUSOID.build(), len(SINUSOID.population)
+    learner, clients = Learner.build(SINUSOID), len(SINUSOID.population)
     found = []
     for mods in ((MOD,), ()):
         side = partial(build_side, SINUSOID, [], None, mods)
         with one_thread(), open_ray(side, learner, RayOptions(), workers=1) as grid:
             if mods:
-                end = Federation(learner, grid).train(PLAN, lambda *_: None)
+                end = train(Federation(learner, grid), PLAN)
                 found.append({key: value.numpy() for key, value in end.state.items()})
                 continue
             wait_for_nodes(grid, clients, 300.0)
@@ -63,7 +64,7 @@ def test_the_same_on_ray_as_in_one_process(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     users, stock = pickle.loads((tmp_path / "out").read_bytes())
     mods = dict.fromkeys(range(12), user_mods([MOD], SINUSOID.local_lr))
-    here = simulate(SINUSOID, PLAN, observer=lambda *_: None, mods=mods, build_grid=VectorGrid).state
+    here = simulate(SINUSOID, PLAN, observer=lambda *_: None, mods=mods).state
     for key, value in here.items():
         np.testing.assert_allclose(users[key], value.numpy(), rtol=1e-5, atol=1e-7)
     for key, array in arrays(run_flower(FedAvg(), SINUSOID, 2)).items():

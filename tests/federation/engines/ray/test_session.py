@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from fedmeta.errors import UsageError
-from fedmeta.federation import RoundRecord, simulate
+from fedmeta.federation import RoundRecord
 from fedmeta.federation.behaviour import mods_for
 from fedmeta.federation.engines.ray.options import require_ray
+from fedmeta.training import simulate
 from tests.federation.engines.ray import child
 from tests.federation.faults import everything
 from tests.federation.helpers import SINUSOID, assert_same

@@ -8,17 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmeta.federation import Plan, RoundRecord, evaluate_clients, simulate
+from fedmeta.federation import EvaluationSums, Federation, Learner, Plan, RoundRecord, Workload
 from fedmeta.federation.engines.vector import pool
 from fedmeta.federation.engines.vector import worker as launch
 from fedmeta.federation.engines.vector.pool import Worker
+from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.learning import Tensors
 from fedmeta.tasks import Population
+from fedmeta.training import simulate
 from tests.federation.helpers import SINUSOID, Asleep
 
 
 def test_a_worker_that_stops_reading_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "MESSAGE_SECONDS", 1)
-    worker = Worker(SINUSOID.build())
+    worker = Worker(Learner.build(SINUSOID))
     try:
         assert worker.becomes_ready(wait=True)
         worker.process.send_signal(signal.SIGSTOP)
@@ -31,7 +34,7 @@ def test_a_worker_that_stops_reading_is_done_without(monkeypatch: pytest.MonkeyP
 
 
 def test_a_worker_that_is_silent_is_stopped_at_the_deadline() -> None:
-    worker = Worker(SINUSOID.build())
+    worker = Worker(Learner.build(SINUSOID))
     try:
         assert worker.becomes_ready(wait=True)
         worker.process.send_signal(signal.SIGSTOP)
@@ -42,15 +45,23 @@ def test_a_worker_that_is_silent_is_stopped_at_the_deadline() -> None:
         worker.stop()
 
 
+def final_test(
+    workload: Workload, state: Tensors, workers: int = 1, each: float = Plan.timeout
+) -> dict[int, EvaluationSums]:
+    learner = Learner.build(workload)
+    with open_vector(learner, workers) as grid:
+        return Federation(learner, grid, in_turn=True).test(state, "test", each)
+
+
 def test_a_client_in_which_a_worker_is_stuck_has_failed_and_holds_no_test(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pool, "JOB_SECONDS", 2.0)
     workload = replace(SINUSOID, task="tests.federation.helpers:Asleep", population=Population(3, 0, 3))
     assert Asleep.CLIENT in workload.population.clients("test")
-    state = SINUSOID.build().template
+    state = Learner.build(SINUSOID).template
     with caplog.at_level(logging.WARNING):
-        found = evaluate_clients(workload, state, "test", workers=2)
+        found = final_test(workload, state, workers=2)
     assert sorted(found) == [3, 5]
     assert "evaluation of client 4 is left out: client failed: not computed within 2 s" in caplog.text
     assert "only 2 of the 3 test clients could be evaluated" in caplog.text
@@ -71,7 +82,7 @@ def test_a_client_in_which_a_worker_is_stuck_is_quarantined_with_its_chunk(
 def test_a_test_that_takes_too_long_leaves_out_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     workload = replace(SINUSOID, task="tests.federation.helpers:Slow")
     with caplog.at_level(logging.WARNING):
-        found = evaluate_clients(workload, SINUSOID.build().template, "test", each=0.4)
+        found = final_test(workload, Learner.build(SINUSOID).template, each=0.4)
     # Three clients of a second each, in 1.2 seconds: the third begins too late.
     assert 1 <= len(found) < 3
     assert f"only {len(found)} of the 3 test clients could be evaluated" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 
-from fedmeta.federation import MetaStrategy, Plan, VectorGrid, Workload, build_client_app
+from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload, build_client_app
 from fedmeta.federation.engines.vector.execution import InProcess, one_thread
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.learning import LearnerSetup, per_task_loss
@@ -27,10 +27,10 @@ CONV = Workload(
 def answers(workload: Workload) -> tuple[list[Message], list[Message]]:
     """The replies of a cohort, computed stacked, and by the ClientApp client by client."""
     with one_thread(), as_server():
-        learner = workload.build()
+        learner = Learner.build(workload)
         grid = VectorGrid(learner, InProcess(learner))
         plan = Plan(rounds=1, cohort=workload.population.train)
-        strategy = MetaStrategy(learner, plan, lambda *_: None)
+        strategy = MetaStrategy(learner, plan)
         requests = train_requests(grid, strategy, 1)
         stacked = list(grid.send_and_receive(requests))
         app = build_client_app(learner)
@@ -69,14 +69,14 @@ def test_stacked_equals_serial_on_conv4(local_steps: int, dtype: str) -> None:
 
 
 def test_the_cohort_is_cut_into_chunks_by_the_model_alone() -> None:
-    learner = replace(SINUSOID, tasks_per_client=3).build()
+    learner = Learner.build(replace(SINUSOID, tasks_per_client=3))
     assert learner.chunk_clients == max(1, learner.algorithm.model.chunk_tasks // 3)
 
 
 def test_local_steps_of_fedavg_are_plain_sgd_and_send_the_summed_gradients() -> None:
     """By hand: k SGD steps on each step's own two tasks, support and query together."""
     workload = algorithm("fedavg", local_steps=3, tasks_per_client=2, local_lr=0.05, dtype="float64")
-    learner = workload.build()
+    learner = Learner.build(workload)
     start = learner.init_state()
     update = learner.train(start, 5, [4])
 
@@ -100,7 +100,7 @@ def test_local_steps_of_fedavg_are_plain_sgd_and_send_the_summed_gradients() -> 
 
 
 def test_a_clients_update_does_not_depend_on_its_cohort() -> None:
-    learner = replace(SINUSOID, dtype="float64").build()
+    learner = Learner.build(replace(SINUSOID, dtype="float64"))
     alone = learner.train(learner.init_state(), 2, [3])
     among = learner.train(learner.init_state(), 2, [1, 3, 8])
     for key, value in alone.updates.items():
@@ -108,14 +108,14 @@ def test_a_clients_update_does_not_depend_on_its_cohort() -> None:
 
 
 def test_rounds_and_clients_draw_different_tasks() -> None:
-    learner = SINUSOID.build()
+    learner = Learner.build(SINUSOID)
     draws = {(r, c): learner.sample(r, c).support_x.numpy().tobytes() for r in (1, 2) for c in (0, 1)}
     assert len(set(draws.values())) == 4
 
 
 def test_what_is_no_broadcast_is_left_to_the_app() -> None:
     with as_server():
-        learner = SINUSOID.build()
+        learner = Learner.build(SINUSOID)
         grid = VectorGrid(learner, InProcess(learner))
         [reply] = grid.send_and_receive([grid.create_message(RecordDict(), "query", 2, "")])
         assert reply.content["config"] == {"partition-id": 0}
@@ -129,9 +129,9 @@ def test_what_is_no_broadcast_is_left_to_the_app() -> None:
 
 def test_pushed_messages_are_answered_once_when_pulled() -> None:
     with as_server():
-        learner = SINUSOID.build()
+        learner = Learner.build(SINUSOID)
         grid = VectorGrid(learner, InProcess(learner))
-        requests = train_requests(grid, MetaStrategy(learner, Plan(1, 3), lambda *_: None), 1)
+        requests = train_requests(grid, MetaStrategy(learner, Plan(1, 3)), 1)
         ids = list(grid.push_messages(requests))
         replies = list(grid.pull_messages(ids))
         assert [reply.metadata.reply_to_message_id for reply in replies] == ids

@@ -1,0 +1,87 @@
+"""Trains and evaluates a workload in this machine, without a config or a folder."""
+
+from collections.abc import Mapping, Sequence
+
+from flwr.clientapp.typing import Mod
+
+from fedmeta.errors import UsageError
+from fedmeta.federation import (
+    Federation,
+    Learner,
+    Plan,
+    Rewards,
+    Signatures,
+    Snapshot,
+    StepResult,
+    Workload,
+    merge,
+)
+from fedmeta.federation.engines.vector.execution import Workers, one_thread
+from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.federation.faults import FaultPlan, with_faults
+from fedmeta.learning import Tensors
+from fedmeta.tasks import Split
+from fedmeta.training.loop import WAYS, Observer, TrainingSetup, run_rounds
+
+
+def simulate(  # noqa: PLR0913 (all but two are optional)
+    workload: Workload,
+    plan: Plan,
+    *,
+    observer: Observer,
+    start: Snapshot | None = None,
+    workers: Workers = 1,
+    mods: Mapping[int, Sequence[Mod]] | None = None,
+    rewards: Rewards | None = None,
+    faults: FaultPlan | None = None,
+    training: str = "federated",
+) -> Snapshot:
+    """Train with all clients in this machine.
+
+    The result is a function of `workload` and `plan`: neither the number of workers nor a restart from
+    one of its snapshots changes a bit of it.
+
+    Args:
+        workload: What clients do.
+        plan: What the server does.
+        observer: Called after each round.
+        start: Snapshot of an earlier run to go on from.
+        workers: Processes that compute; ``auto`` measures first.
+        mods: Flower mods by client, to play faulty ones for instance.
+        rewards: How clients are known and paid; None: they are neither.
+        faults: What goes wrong with clients and their replies; None: nothing.
+        training: The way to train: ``federated``, ``centralized`` or ``local``.
+
+    Raises:
+        UsageError: If the parts do not fit each other or data cannot be read.
+        DivergedError: If the state, or every update to it, turned non-finite.
+    """
+    rewards = rewards or Rewards()
+    signatures = rewards.signatures
+    if signatures is not None and not isinstance(signatures, Signatures):
+        raise UsageError("the clients of this process have no keys: those that sign are on nodes")
+    with one_thread():
+        learner = Learner.build(workload)
+        with open_vector(learner, workers, plan.rounds, mods, signatures, faults) as grid:
+            first = start.round + 1 if start else 1
+            faulty = with_faults(grid, faults, first) if faults else grid
+            setup = TrainingSetup(Federation(learner, faulty, in_turn=True), plan, start, rewards)
+            return run_rounds(WAYS.get(training)(setup), observer)
+
+
+def evaluate(
+    workload: Workload, state: Tensors, split: Split, workers: Workers = 1
+) -> tuple[StepResult, ...]:
+    """Evaluate a state on the clients of one split: means over all their tasks, with intervals.
+
+    Returns:
+        One result per adaptation step; none if the split has no clients.
+
+    Raises:
+        LearnersFailedError: If no client of the split could be evaluated.
+    """
+    with one_thread():
+        learner = Learner.build(workload)
+        with open_vector(learner, workers) as grid:
+            found = Federation(learner, grid, in_turn=True).test(state, split, Plan.timeout)
+    return merge(workload.evaluation_steps, found.values(), len(workload.population.clients(split)))

@@ -1,0 +1,49 @@
+"""Federated training: clients keep their data, and a server aggregates what they send."""
+
+from collections.abc import Mapping, Sequence
+
+from typing_extensions import override
+
+from fedmeta.federation import EvaluationSums, MetaStrategy, RoundRecord
+from fedmeta.learning import Tensors
+from fedmeta.training.loop import TrainingSetup, Way
+
+
+class Federated(Way):
+    """Rounds of real messages: one strategy, on whatever engine is behind the grid.
+
+    Args:
+        setup: What it is built from.
+
+    Raises:
+        ConfigError: If the cohort is larger than the population.
+    """
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        super().__init__(setup)
+        self._strategy = MetaStrategy(self.learner, self.plan, self.start, setup.rewards)
+        self._connected = False
+
+    @property
+    @override
+    def state(self) -> Tensors:
+        return self._strategy.state
+
+    @override
+    def train(self, round_: int) -> RoundRecord:
+        if not self._connected:
+            self._strategy.summary()
+            self._strategy.connect(self.federation.grid)
+            self._connected = True
+        return self._strategy.train(round_, self.federation.grid)
+
+    @override
+    def export(self) -> Tensors:
+        return self._strategy.export()
+
+    @override
+    def evaluate(
+        self, state: Tensors, round_: int, clients: Sequence[int]
+    ) -> Mapping[int, EvaluationSums]:
+        """Ask held-out clients; those that do not answer, or make no sense, are left out."""
+        return self.federation.evaluate(state, round_, clients, self.plan.timeout)
