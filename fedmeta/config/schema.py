@@ -16,8 +16,11 @@ from fedmeta.federation import (
     ServerOptions,
 )
 from fedmeta.incentives.options import INCENTIVE_RULES, IncentiveOptions
-from fedmeta.options import Key, Options, declared
-from fedmeta.registry import name_of
+from fedmeta.options import Key, Options, declared, nearest
+from fedmeta.registry import Registry, name_of
+
+WAYS: Registry[Any] = Registry("training", "fedmeta.training.ways")
+"""The ways to train; here for their names alone, which need nothing to be imported."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -131,7 +134,7 @@ class Config(Options):
     task: Annotated[str, Key(arm="none")]
     algorithm: str
     model: Annotated[str, Key(arm="network")]
-    training: Literal["federated", "centralized", "local"] = "federated"
+    training: str = "federated"
     rounds: Annotated[int, Key(resume=True)] = Field(ge=0)
     clients: int
     validation_clients: Annotated[int, Key(arm="none")] = Field(0, ge=0)
@@ -181,6 +184,13 @@ class Config(Options):
         if clients < 1:
             raise ValueError("a federation needs at least one client")
         return clients
+
+    @field_validator("training")
+    @classmethod
+    def _known_way(cls, training: str) -> str:
+        if training not in WAYS:
+            raise ValueError(f"unknown way to train '{training}': {nearest(training, WAYS)}")
+        return training
 
     @field_validator("workers")
     @classmethod
