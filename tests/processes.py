@@ -278,6 +278,8 @@ if __name__ == "__main__":
     # An editable install, and what else a site adds, lies behind the folder and the variable.
     everyones = sys.path[1 + len(_search_path()) :]
     requests = socket.socket(fileno=int(sys.argv[1]))
+    # Ignored where the tests run in the background of a shell.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _import_all()
     if (wanted := _serve(requests)) is not None:
         _run(wanted, everyones)
