@@ -14,7 +14,7 @@ from fedmeta.errors import RunError
 from fedmeta.federation import Learner, Plan, VectorGrid, Workload
 from fedmeta.federation.engines.client_app import build_side
 from fedmeta.federation.engines.ray.options import RayOptions
-from fedmeta.federation.engines.vector.execution import InProcess, available_cores, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, available_cores, one_thread
 from fedmeta.federation.sampling import wait_for_nodes
 from fedmeta.learning import Tensors, keep_freed_memory
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmeta.errors import RunError
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload
-from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.flower import as_server
 from fedmeta.learning import Algorithm, LearnerSetup, Model, Tensors

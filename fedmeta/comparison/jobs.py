@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fedmeta.comparison.worker import Message, Order
-from fedmeta.federation.engines.vector.execution import available_cores
+from fedmeta.federation.engines.vector.jobs import available_cores
 from fedmeta.federation.engines.vector.worker import launch
 
 JOB_BYTES = 1.5 * 2**30

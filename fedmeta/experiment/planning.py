@@ -13,7 +13,7 @@ from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.tracking.tracker import require_extra
 from fedmeta.federation import FaultPlan, Learner, Plan, Workload
 from fedmeta.federation.behaviour import BEHAVIOURS, BehaviourAssignment, mods_for, read_behaviours
-from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.faults import read_faults
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods

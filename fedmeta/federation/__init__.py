@@ -26,7 +26,7 @@ from fedmeta.federation.records import (
     Snapshot,
     StepResult,
 )
-from fedmeta.federation.round import Plan
+from fedmeta.federation.round_plan import Plan
 from fedmeta.federation.scoring import Preview, Rewards, Scorer
 from fedmeta.federation.signing import Signatures
 from fedmeta.federation.strategy import MetaStrategy

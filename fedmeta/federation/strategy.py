@@ -22,9 +22,10 @@ from fedmeta.federation.learner import Learner
 from fedmeta.federation.optimizer import ServerOptimizer, ServerOptions, learning_rate
 from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import RoundRecord, Snapshot
-from fedmeta.federation.round import Plan, RoundTally
+from fedmeta.federation.round_plan import Plan
 from fedmeta.federation.sampling import Addresses, by_client, requests, sample_cohort, wait_for_nodes
 from fedmeta.federation.scoring import Rewards
+from fedmeta.federation.tally import RoundTally
 from fedmeta.learning import Tensors
 
 log = logging.getLogger(__name__)

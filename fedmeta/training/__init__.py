@@ -1,7 +1,8 @@
 """The ways to train behind one loop over rounds: federated, centralized, local."""
 
-from fedmeta.training.loop import WAYS, Observer, TrainingSetup, Way, run_rounds
+from fedmeta.training.loop import Observer, run_rounds
 from fedmeta.training.simulation import evaluate, simulate
+from fedmeta.training.way import WAYS, TrainingSetup, Way
 from fedmeta.training.ways.local import model_for
 
 __all__ = ["WAYS", "Observer", "TrainingSetup", "Way", "evaluate", "model_for", "run_rounds", "simulate"]

@@ -16,12 +16,13 @@ from fedmeta.federation import (
     Workload,
     merge,
 )
-from fedmeta.federation.engines.vector.execution import Workers, one_thread
+from fedmeta.federation.engines.vector.jobs import Workers, one_thread
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.faults import FaultPlan, with_faults
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
-from fedmeta.training.loop import WAYS, Observer, TrainingSetup, run_rounds
+from fedmeta.training.loop import Observer, run_rounds
+from fedmeta.training.way import WAYS, TrainingSetup
 
 
 def simulate(  # noqa: PLR0913 (all but two are optional)

@@ -20,7 +20,7 @@ from fedmeta.federation import (
     VectorGrid,
     Workload,
 )
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.learning import LearnerSetup, Tensors
 from fedmeta.options import Options

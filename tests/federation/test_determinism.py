@@ -20,7 +20,7 @@ from fedmeta.federation import (
     Snapshot,
     VectorGrid,
 )
-from fedmeta.federation.engines.vector.execution import InProcess, TrainJob, compute, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, TrainJob, compute, one_thread
 from fedmeta.federation.engines.vector.pool import Auto, ProcessPool
 from fedmeta.federation.flower import as_server
 from fedmeta.training import evaluate, simulate

@@ -9,7 +9,7 @@ from flwr.app import Message
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation import Learner, MetaStrategy, Plan, RoundRecord, VectorGrid
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.receive import Receiver
 from fedmeta.federation.sampling import requests, sample_cohort

@@ -8,7 +8,8 @@ from fedmeta.federation.codec import CodecError
 from fedmeta.federation.gate import AdmissionGate, GateOptions
 from fedmeta.federation.records import ClientRecord
 from fedmeta.federation.refusal import Fault, Refusal, RefusalCode, kind_of
-from fedmeta.federation.round import Plan, RoundTally
+from fedmeta.federation.round_plan import Plan
+from fedmeta.federation.tally import RoundTally
 from tests.federation.test_gate import CODEC, NAMES, content, reply
 
 

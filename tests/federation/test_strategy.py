@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Message
 from fedmeta.errors import ConfigError, RunError
 from fedmeta.federation import Learner, MetaStrategy, Plan, ServerOptions, VectorGrid
 from fedmeta.federation.aggregation.mean import Mean
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server, quiet
 from fedmeta.federation.sampling import by_client, sample_cohort, wait_for_nodes
 from fedmeta.tasks import Population

@@ -15,7 +15,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation.behaviour import mods_for
 from fedmeta.federation.client import build_client_app, failed, partition_of
-from fedmeta.federation.engines.vector.execution import one_thread
+from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import Failure, watched
 from fedmeta.federation.faults import FaultPlan, fault_mod
 from fedmeta.federation.learner import Learner

@@ -15,7 +15,8 @@ from fedmeta.federation.failures import report
 from fedmeta.federation.learner import CohortUpdate
 from fedmeta.learning import Tensors
 from fedmeta.tasks import TaskBatch, stream
-from fedmeta.training.loop import TrainingSetup, Way, describe_round
+from fedmeta.training.loop import describe_round
+from fedmeta.training.way import TrainingSetup, Way
 
 
 class Centralized(Way):

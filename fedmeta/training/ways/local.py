@@ -14,7 +14,8 @@ from fedmeta.federation.failures import report
 from fedmeta.federation.sampling import sample_cohort
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
-from fedmeta.training.loop import TrainingSetup, Way, describe_round
+from fedmeta.training.loop import describe_round
+from fedmeta.training.way import TrainingSetup, Way
 
 BY_ELEMENT = frozenset(
     ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")

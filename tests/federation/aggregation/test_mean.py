@@ -6,7 +6,7 @@ import pytest
 from fedmeta.federation.aggregation.mean import Mean
 from fedmeta.federation.aggregator import AggregationOptions
 from fedmeta.federation.gate import Update
-from fedmeta.federation.round import MetricMean
+from fedmeta.federation.tally import MetricMean
 
 
 def updates(count: int = 40, size: int = 300) -> list[Update]:

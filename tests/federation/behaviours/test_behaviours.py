@@ -14,7 +14,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.federation import Learner, Plan, VectorGrid, Workload
 from fedmeta.federation.behaviour import mods_for, read_behaviours
 from fedmeta.federation.behaviours.noisy_data import NoisyFamily
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.strategy import MetaStrategy
 from fedmeta.learning import LearnerSetup

@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 from fedmeta.federation import Federation, Learner, Plan, RoundRecord, VectorGrid
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.timeouts import PULLS, TimeoutGrid
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from tests.federation.helpers import SINUSOID, train
 

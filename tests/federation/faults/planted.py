@@ -9,7 +9,7 @@ import pytest
 from fedmeta.experiment.recorder import Recorder
 from fedmeta.federation.faults import SimulatedDelivery
 from fedmeta.federation.gate import AdmissionGate
-from fedmeta.federation.round import RoundTally
+from fedmeta.federation.tally import RoundTally
 
 
 def _first_of_two(check: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,7 +27,7 @@ from fedmeta.federation.engines.client_app import ClientSide
 from fedmeta.federation.engines.node_directory import Directory, ignore
 from fedmeta.federation.engines.ray.client import build_ray_app
 from fedmeta.federation.engines.ray.options import HERE, RayOptions, require_ray
-from fedmeta.federation.engines.vector.execution import Workers, available_cores
+from fedmeta.federation.engines.vector.jobs import Workers, available_cores
 from fedmeta.federation.flower import as_server, silence
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.signing import Signatures

@@ -12,11 +12,11 @@ from flwr.clientapp.typing import Mod
 
 from fedmeta.federation.client import CONFIG, ReplyWriter, build_client_app, failed, read_request
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.engines.vector.execution import (
+from fedmeta.federation.engines.vector.jobs import (
     EvaluateJob,
     Executor,
     Job,
-    Outcome,
+    JobResult,
     TrainJob,
     one_thread,
 )
@@ -175,7 +175,7 @@ class VectorGrid(RunGrid):
             return TrainJob(round_, clients)
         return EvaluateJob(clients[0], round_)
 
-    def _replies(self, chunk: list[Message], outcome: Outcome, round_: int) -> Iterator[Message]:
+    def _replies(self, chunk: list[Message], outcome: JobResult, round_: int) -> Iterator[Message]:
         written, failures = self._contents(chunk, outcome, round_)
         for message in chunk:
             client = self._client(message)
@@ -190,7 +190,7 @@ class VectorGrid(RunGrid):
                 yield client_error(failure.reason, message)
 
     def _contents(
-        self, chunk: list[Message], outcome: Outcome, round_: int
+        self, chunk: list[Message], outcome: JobResult, round_: int
     ) -> tuple[Iterator[RecordDict], dict[int, Failure]]:
         """Return the contents of the replies of those who succeeded, in order, and why others failed."""
         if isinstance(outcome, CohortUpdate):

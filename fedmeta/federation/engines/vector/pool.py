@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fedmeta.federation.engines.vector.execution import (
+from fedmeta.federation.engines.vector.jobs import (
     EvaluateJob,
     Executor,
     InProcess,
     Job,
-    Outcome,
+    JobResult,
     Workers,
     available_cores,
     compute,
@@ -130,7 +130,7 @@ class ProcessPool(Executor):
         states = [worker.becomes_ready(wait) for worker in self.workers if worker.alive]
         return all(states)
 
-    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[Outcome]:
+    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[JobResult]:
         """Yield the outcomes of `jobs`; at most `JOBS_AHEAD` per worker are under way."""
         self.ready(wait=True)
         crew = [worker for worker in self.workers if worker.alive]
@@ -165,7 +165,7 @@ class ProcessPool(Executor):
         if len(owners) <= index:
             owners.append(None)
 
-    def _collect(self, owner: Worker | None, state: Tensors, job: Job, deadline: float) -> Outcome:
+    def _collect(self, owner: Worker | None, state: Tensors, job: Job, deadline: float) -> JobResult:
         if time.monotonic() > deadline:
             raise TimeoutError
         if owner is None or not owner.alive:
@@ -186,7 +186,7 @@ class ProcessPool(Executor):
             worker.stop()
 
 
-def _unanswered(learner: Learner, job: Job) -> Outcome:
+def _unanswered(learner: Learner, job: Job) -> JobResult:
     """Return the outcome of a job that a worker was stuck in."""
     why = Failure(f"not computed within {JOB_SECONDS:g} s")
     if isinstance(job, EvaluateJob):
@@ -215,7 +215,7 @@ class Auto(Executor):
         self.pool: ProcessPool | None = None
         self._measured = 0
 
-    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[Outcome]:
+    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[JobResult]:
         """Yield the outcomes of `jobs`, moving over in the middle if that is when workers are ready."""
         self.rounds -= 1
         local = InProcess(self.learner)

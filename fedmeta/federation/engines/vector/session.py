@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from flwr.clientapp.typing import Mod
 
-from fedmeta.federation.engines.vector.execution import Workers, one_thread
 from fedmeta.federation.engines.vector.grid import VectorGrid
+from fedmeta.federation.engines.vector.jobs import Workers, one_thread
 from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.faults import FaultPlan, mods_in
 from fedmeta.federation.flower import as_server

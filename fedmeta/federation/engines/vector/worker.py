@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmeta.federation.engines.vector.execution import Job, Outcome, compute
+from fedmeta.federation.engines.vector.jobs import Job, JobResult, compute
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import Failure, describe
 from fedmeta.federation.learner import CohortUpdate, Learner
@@ -75,7 +75,7 @@ def to_tensors(arrays: Arrays) -> Tensors:
     return {key: torch.from_numpy(value) for key, value in arrays.items()}
 
 
-def pack_outcome(outcome: Outcome) -> Packed:
+def pack_outcome(outcome: JobResult) -> Packed:
     """Make an outcome ready to cross a pipe."""
     if isinstance(outcome, CohortUpdate):
         updates, metrics = to_arrays(outcome.updates), to_arrays(outcome.metrics)
@@ -83,7 +83,7 @@ def pack_outcome(outcome: Outcome) -> Packed:
     return outcome
 
 
-def unpack_outcome(packed: Packed) -> Outcome:
+def unpack_outcome(packed: Packed) -> JobResult:
     """Return what `pack_outcome` was given."""
     if isinstance(packed, tuple):
         clients, updates, metrics, tasks, failures = packed

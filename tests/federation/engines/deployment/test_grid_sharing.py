@@ -13,7 +13,7 @@ from fedmeta.federation import Federation, Learner, Plan, VectorGrid
 from fedmeta.federation.engines.deployment import grid_sharing as lending
 from fedmeta.federation.engines.deployment.grid_sharing import Desk, LentGrid, lend
 from fedmeta.federation.engines.node_directory import Directory
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.training import simulate
 from tests.federation.helpers import SINUSOID, assert_same, train

@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload, build_client_app
-from fedmeta.federation.engines.vector.execution import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.learning import LearnerSetup, per_task_loss
 from fedmeta.tasks import Population, stream

@@ -32,14 +32,14 @@ class EvaluateJob:
 
 
 Job = TrainJob | EvaluateJob
-Outcome = CohortUpdate | EvaluationSums | Failure
+JobResult = CohortUpdate | EvaluationSums | Failure
 """What a job came to; a failure is that of an evaluation."""
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
     """Computes jobs. What comes out is the same bytes wherever it was computed."""
 
-    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[Outcome]:
+    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[JobResult]:
         """Yield the outcomes in the order of `jobs`; stop early once `deadline` (monotonic) is past."""
         ...
 
@@ -57,7 +57,7 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def compute(learner: Learner, state: Tensors, job: Job) -> Outcome:
+def compute(learner: Learner, state: Tensors, job: Job) -> JobResult:
     """Do one job."""
     with one_thread():
         if isinstance(job, TrainJob):
@@ -75,7 +75,7 @@ class InProcess(Executor):
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
 
-    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[Outcome]:
+    def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[JobResult]:
         """Yield the outcomes of `jobs`."""
         for job in jobs:
             if time.monotonic() > deadline:

@@ -1,9 +1,9 @@
-"""A round's plan, and the tally of its replies."""
+"""The tally of a round's replies: judges each as it comes, and adds up what is admitted."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,66 +11,15 @@ import torch
 from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
-from fedmeta.errors import ConfigError, DivergedError
-from fedmeta.federation.aggregator import AggregationOptions, Aggregator
+from fedmeta.errors import DivergedError
+from fedmeta.federation.aggregator import Aggregator
 from fedmeta.federation.client import ARRAYS
-from fedmeta.federation.gate import AdmissionGate, GateOptions, Update
-from fedmeta.federation.optimizer import ServerOptions
+from fedmeta.federation.gate import AdmissionGate, Update
 from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.refusal import Refusal, RefusalCode
+from fedmeta.federation.round_plan import Plan, advice
 from fedmeta.federation.scoring import Preview, Scorer
-from fedmeta.tasks import Split
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The server's side of a run.
-
-    Attributes:
-        rounds: Number of the last round; also the length of the learning-rate schedule.
-        cohort: Training clients whose replies a round takes.
-        quorum: Admitted replies below which a round is skipped.
-        timeout: Seconds to wait for the replies of a round, and for the nodes to register.
-        server: The server's optimizer.
-        gate: The bounds on replies.
-        aggregation: How admitted updates become one.
-        evaluate_every: Rounds between evaluations of the validation clients; 0: never.
-        track: Rounds between looks at the test clients; 0: never.
-        oversample: Clients asked beyond the cohort; the first ``cohort`` sound replies are taken.
-    """
-
-    rounds: int
-    cohort: int
-    quorum: int = 1
-    timeout: float = 600.0
-    server: ServerOptions = field(default_factory=ServerOptions)
-    gate: GateOptions = field(default_factory=GateOptions)
-    aggregation: AggregationOptions = field(default_factory=AggregationOptions)
-    evaluate_every: int = 0
-    track: int = 0
-    oversample: int = 0
-
-    def __post_init__(self) -> None:
-        if self.cohort < 1:
-            raise ConfigError(f"cohort = {self.cohort}: a round needs at least one client")
-        if self.oversample < 0:
-            raise ConfigError(f"oversample = {self.oversample}: must be at least 0")
-        if not 0 <= self.quorum <= self.cohort:
-            raise ConfigError(f"quorum = {self.quorum} is not within 0 and cohort = {self.cohort}")
-        if not self.timeout > 0:
-            raise ConfigError(f"timeout = {self.timeout}: must be above 0")
-        self.aggregation.check(self.quorum, self.cohort)
-
-    @property
-    def asked(self) -> int:
-        """Clients asked each round."""
-        return self.cohort + self.oversample
-
-    def evaluated(self, round_: int) -> list[Split]:
-        """Return the splits of held-out clients that are evaluated after a round."""
-        due: tuple[tuple[Split, int], ...] = (("validation", self.evaluate_every), ("test", self.track))
-        return [split for split, every in due if every and round_ % every == 0]
 
 
 @dataclass
@@ -251,13 +200,6 @@ def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Refusal:
 def _norm(vector: NDArray[np.float64]) -> float:
     # NumPy's norm would wake a thread pool that torch's one thread knows nothing of.
     return float(torch.linalg.vector_norm(torch.from_numpy(vector)))
-
-
-def advice(plan: Plan) -> str:
-    """Return what helps against a run that diverges."""
-    if plan.server.clip_norm is None:
-        return "clip the meta-gradient (server.clip_norm = 1.0, say) or lower the learning rates"
-    return f"lower server.clip_norm (now {plan.server.clip_norm:g}) or the learning rates"
 
 
 def _array_bytes(message: Message) -> int:
