@@ -63,7 +63,7 @@ def _workload(clients: int, shape: list[int], model: str, network: dict[str, Any
 def measure_overhead(workload: Workload, runs: int) -> Overhead:
     """Time whole rounds of all clients; after each, save and load what they sent with NumPy.
 
-    A round lasts from the end of the observer's call to its next one: ServerApp, strategy, VectorGrid,
+    A round lasts from the end of the observer's call to its next one: strategy, VectorGrid,
     codec, gate, average, server step and snapshot. The first one is not counted.
 
     Raises:

@@ -16,7 +16,7 @@ from fedmeta.federation.engines.deployment.options import require_superlink
 from fedmeta.federation.engines.deployment.session import open_deployment
 from fedmeta.federation.engines.node_directory import Directory, ignore
 from fedmeta.federation.engines.vector.session import open_vector
-from fedmeta.federation.faults import with_faults
+from fedmeta.federation.faults import FaultPlan, with_faults
 from fedmeta.federation.signing import Checking, Seats
 
 
@@ -63,27 +63,30 @@ def open_federation(  # noqa: PLR0913 (three are optional)
         refused: Called with a line about each node that was refused.
     """
     faults = planning.faults(config) if config.faults.any else None
-    with _open_grid(config, learner, signatures, grid, refused) as found:
+    # A run that is not federated asks its clients once: in the test.
+    rounds = max(1, config.rounds - first_round + 1) if config.training == "federated" else 1
+    with _open_grid(config, learner, signatures, grid, refused, faults, rounds) as found:
         faulty = with_faults(found, faults, first_round) if faults else found
         yield Federation(learner, faulty, in_turn=isinstance(found, VectorGrid))
 
 
 @contextmanager
-def _open_grid(
+def _open_grid(  # noqa: PLR0913 (what `open_federation` was given)
     config: Config,
     learner: Learner,
     signatures: Checking | None,
     grid: Grid | None,
     refused: Callable[[str], None],
+    faults: FaultPlan | None,
+    rounds: int,
 ) -> Iterator[VectorGrid | Directory]:
     clients = len(learner.workload.population)
     own = signatures if isinstance(signatures, Signatures) else None
     if grid is not None:
         yield Directory(grid, clients)
     elif config.engine == "vector" or config.training != "federated":
-        faults = planning.faults(config) if config.faults.any else None
         mods = planning.mods(config)
-        with open_vector(learner, config.workers, config.rounds, mods, own, faults) as vector:
+        with open_vector(learner, config.workers, rounds, mods, own, faults) as vector:
             yield vector
     elif config.engine == "deployment":
         seats, run_id = _seats(config, signatures, refused)

@@ -155,7 +155,7 @@ def check(config: Config, trial: bool = True) -> Learner:
     require_extra(config.tracking)
     if problem := config.problem_of_rule():
         raise ConfigError(problem)
-    on_machines = config.engine == "deployment"
+    on_machines = config.engine == "deployment" and config.training == "federated"
     with one_thread():
         # The run trains with this learner: its initial state must not depend on the threads here.
         learner = (

@@ -68,8 +68,9 @@ class Federation:
         clients = population.clients(split)
         if not clients:
             return {}
-        wait_for_nodes(self.grid, len(population), timeout)
         seconds = timeout * len(clients) if self.in_turn else timeout
+        if not self.in_turn:
+            wait_for_nodes(self.grid, len(population), timeout)
         found, problem = self._ask(state, 0, clients, seconds)
         if not found:
             why = problem or f"no reply within {seconds:g} s"

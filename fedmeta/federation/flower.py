@@ -99,11 +99,6 @@ def stamp(message: Message, message_id: str) -> None:
     message.metadata.__dict__["_message_id"] = message_id
 
 
-def come_from(reply: Message, node: int) -> None:
-    """Let a reply come from another node."""
-    reply.metadata.__dict__["_src_node_id"] = node
-
-
 def client_error(reason: str, reply_to: Message) -> Message:
     """Return the reply of a client that failed, as Flower's own engines make it."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=reply_to)

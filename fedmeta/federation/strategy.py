@@ -35,7 +35,8 @@ class MetaStrategy(Strategy):
     """Federated meta-learning with one server optimizer, on any Flower grid.
 
     A run's rounds are those of `fedmeta.training.run_rounds`, which calls `train`. Flower's own loop,
-    `start`, trains to the same bits; it evaluates nobody, and takes whoever was asked beyond the cohort.
+    `start`, trains to the same bits from the first round on. It evaluates nobody, does not look whether
+    the state is finite, and with `oversample` admits all that were asked, not the first of them.
 
     Args:
         learner: Says what states and replies look like; its clients' data is not touched.

@@ -21,7 +21,7 @@ class AdaptationOptions(options.Options):
     """Options of adaptation by gradient descent on a support set.
 
     Attributes:
-        inner_lr: Step size of fine-tuning on the support set, at test alone.
+        inner_lr: Step size of the steps.
     """
 
     inner_lr: float = Field(default=0.01, gt=0)

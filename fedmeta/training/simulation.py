@@ -39,8 +39,8 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
 ) -> Snapshot:
     """Train with all clients in this machine.
 
-    The result is a function of `workload` and `plan`: neither the number of workers nor a restart from
-    one of its snapshots changes a bit of it.
+    The result is a function of the workload, the plan, and who misbehaves by mods and faults: neither
+    the number of workers nor a restart from one of its snapshots changes a bit of it.
 
     Args:
         workload: What clients do.
@@ -55,6 +55,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
 
     Raises:
         UsageError: If the parts do not fit each other or data cannot be read.
+        LearnersFailedError: If a learner without a federation cannot learn or be evaluated.
         DivergedError: If the state, or every update to it, turned non-finite.
     """
     rewards = rewards or Rewards()

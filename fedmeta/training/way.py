@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fedmeta.errors import LearnersFailedError
 from fedmeta.federation import EvaluationSums, Federation, Plan, Rewards, RoundRecord, Snapshot
+from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import failure_of, report
 from fedmeta.learning import Tensors
 from fedmeta.registry import Registry
@@ -80,13 +81,14 @@ class Way(ABC):
             LearnersFailedError: If a client cannot be evaluated.
         """
         sums = {}
-        for client in clients:
-            try:
-                sums[client] = self.evaluate_client(state, round_, client)
-            except Exception as error:
-                report(round_, client, failure := failure_of(error))
-                why = f"client {client} cannot be evaluated: {failure.reason}"
-                raise LearnersFailedError(why) from None
+        with one_thread():
+            for client in clients:
+                try:
+                    sums[client] = self.evaluate_client(state, round_, client)
+                except Exception as error:
+                    report(round_, client, failure := failure_of(error))
+                    why = f"client {client} cannot be evaluated: {failure.reason}"
+                    raise LearnersFailedError(why) from None
         return sums
 
     def evaluate_client(self, state: Tensors, round_: int, client: int) -> EvaluationSums:

@@ -101,7 +101,10 @@ def test_a_regression_on_one_input_shows_its_curves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"training": "central"}, "training: unknown way to train 'central': did you mean 'centralized'"),
+        (
+            {"training": "central"},
+            "training: unknown way to train 'central': did you mean 'centralized'",
+        ),
         ({"training": "local", "chain.provider": "embedded"}, "no replies: unset chain.provider"),
         ({"training": "centralized", "incentives.rule": "tasks"}, "unset incentives.rule"),
         (

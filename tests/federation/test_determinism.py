@@ -230,6 +230,7 @@ def test_a_worker_that_cannot_load_its_data_is_reported_and_replaced(
     unloadable = replace(SINUSOID, data={"shots": -1})
     learner.workload = unloadable
     with ProcessPool(learner, 1) as pool:
+        pool.start()
         learner.workload = SINUSOID
         [outcome] = pool.run(learner.init_state(), [TrainJob(1, (0,))], time.monotonic() + 120)
     assert outcome.clients == [0]  # type: ignore[union-attr]

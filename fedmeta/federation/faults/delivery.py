@@ -14,7 +14,7 @@ from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.timeouts import PolledGrid
 from fedmeta.federation.engines.vector.grid import FIRST_NODE, VectorGrid
 from fedmeta.federation.faults.plan import AWAY, Fault, FaultPlan
-from fedmeta.federation.flower import Run, RunGrid, come_from
+from fedmeta.federation.flower import Run, RunGrid
 
 ON_THE_WAY = ("late", "twice", *AWAY)
 """Kinds that befall a reply on its way, whatever computed it."""
@@ -133,7 +133,7 @@ class FaultyDelivery(PolledGrid):
 
 
 class SimulatedDelivery(RunGrid):
-    """The same on a `VectorGrid`, where time is simulated: a late reply takes none of ours.
+    """A `VectorGrid` whose replies are late, doubled or lost by plan, in simulated time: nobody waits.
 
     A client that moves comes back under another node id. A faulty one keeps its place in the stack and
     is computed there as well: what goes wrong with one changes no bit of what the others send.
@@ -164,8 +164,8 @@ class SimulatedDelivery(RunGrid):
         return FIRST_NODE + client + self._clients * self._faults.moves(round_, client)
 
     def client_of(self, node: int) -> int | None:
-        """Return the partition that `node` holds, or held before it got another id."""
-        return (node - FIRST_NODE) % self._clients if node >= FIRST_NODE else None
+        """Return the partition that `node` holds, or held before it moved."""
+        return self._grid.client_of(node)
 
     def arrival(self, round_: int, client: int) -> float | None:
         """Return when the reply of a client arrives, in seconds after the request; None: never."""
@@ -199,11 +199,11 @@ class SimulatedDelivery(RunGrid):
         return self._on_time(replies, round_, math.inf if timeout is None else timeout)
 
     def _arriving(self, messages: Iterable[Message], round_: int) -> Iterator[Message]:
-        """Yield the messages to nodes that are there in a round, addressed to the grid's own."""
+        """Yield the messages to the nodes that clients are at in a round; others are lost."""
         for message in messages:
-            client = self.client_of(message.metadata.dst_node_id)
-            if client is not None and message.metadata.dst_node_id == self._node_in(round_, client):
-                message.metadata.dst_node_id = FIRST_NODE + client
+            node = message.metadata.dst_node_id
+            client = self.client_of(node)
+            if client is not None and node == self._node_in(round_, client):
                 yield message
 
     def _on_time(self, replies: Iterable[Message], round_: int, timeout: float) -> Iterator[Message]:
@@ -214,7 +214,6 @@ class SimulatedDelivery(RunGrid):
             arrival = self.arrival(round_, client)
             if arrival is None or arrival > timeout:
                 continue
-            come_from(reply, self._node_in(round_, client))
             yield reply
             fault = self._faults.due(round_, client)
             if fault and fault.kind == "twice":
@@ -225,9 +224,9 @@ def with_faults(grid: VectorGrid | Directory, faults: FaultPlan, first_round: in
     """Return a grid on which replies meet the faults of a plan.
 
     Args:
-        grid: Where the clients are.
+        grid: Where the clients are; a `VectorGrid` is one on which they may move.
         faults: What goes wrong.
-        first_round: The round that is asked first.
+        first_round: The round that is asked first; it matters to a `VectorGrid` alone.
     """
     if isinstance(grid, VectorGrid):
         return SimulatedDelivery(grid, faults, first_round)

@@ -33,7 +33,12 @@ class FedAvg(WeightAdaptation):
         ConfigError: If a head has to be replaced and the model does not end in one.
     """
 
-    Options = AdaptationOptions
+    class Options(AdaptationOptions):
+        """Options of FedAvg.
+
+        Attributes:
+            inner_lr: Step size of fine-tuning on the support set, at test alone.
+        """
 
     def __init__(
         self, options: AdaptationOptions, model: Model, spec: TaskSpec, transductive: bool = True

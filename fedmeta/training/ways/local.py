@@ -1,7 +1,7 @@
 """Local training: every client alone, with a model and optimizer of its own."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -15,7 +15,7 @@ from fedmeta.federation.sampling import sample_cohort
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
 from fedmeta.training.loop import describe_round
-from fedmeta.training.way import TrainingSetup, Way
+from fedmeta.training.way import Way
 
 BY_ELEMENT = frozenset(
     ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")
@@ -28,17 +28,14 @@ class Local(Way):
 
     Every client starts from the same state and has an optimizer of its own, with the server's options.
     Clients of a round whose models differ are still computed in one stack.
-
-    Args:
-        setup: What it is built from.
     """
 
     model_per_client = True
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        super().__init__(setup)
+    @cached_property
+    def _models(self) -> "Models":
         clients = self.learner.workload.population.train
-        self._models = build_models(self.learner.template, clients, self.plan, self.start)
+        return build_models(self.learner.template, clients, self.plan, self.start)
 
     @property
     @override

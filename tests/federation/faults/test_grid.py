@@ -1,8 +1,10 @@
 """Simulated time, and other node ids."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from flwr.app import Context, Message, MetricRecord
+from flwr.clientapp.typing import ClientAppCallable
 
 from fedmeta.federation import Federation, Learner, MetaStrategy, Plan
 from fedmeta.federation.engines.vector.session import open_vector
@@ -60,6 +62,22 @@ def test_who_comes_back_with_another_node_id_is_asked_under_it() -> None:
         [*others, 5 + clients],
         [*others, 5 + clients],
     ]
+
+
+def test_who_comes_back_with_another_node_id_remembers_nothing() -> None:
+    counts: list[int] = []
+
+    def count(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        before = context.state.get("count")
+        seen = int(cast(Any, before)["n"]) if before else 0
+        context.state["count"] = MetricRecord({"n": seen + 1})
+        counts.append(seen)
+        return call_next(message, context)
+
+    faults = plan(entry("move", away=1))
+    with open_vector(LEARNER, mods={3: [count]}, faults=faults) as grid:
+        train(Federation(LEARNER, SimulatedDelivery(grid, faults)), PLAN)
+    assert counts == [0, 1, 0, 1]
 
 
 def test_a_request_to_the_old_node_id_is_lost() -> None:

@@ -53,15 +53,18 @@ class VectorGrid(RunGrid):
         signatures: Signs in the name of each client; None: replies are not signed.
         mods_in: Returns, by round and client, the mods outside its own that a client has in that round
             alone; None: nobody has any.
+        moving: Whether a client may come back under another node id: each time by as many as there are
+            clients.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all but two are optional)
         self,
         learner: Learner,
         executor: Executor,
         mods: Mapping[int, Sequence[Mod]] | None = None,
         signatures: Signatures | None = None,
         mods_in: Callable[[int, int], Sequence[Mod]] | None = None,
+        moving: bool = False,
     ) -> None:
         self.learner = learner
         self.executor = executor
@@ -71,6 +74,7 @@ class VectorGrid(RunGrid):
         self._app = build_client_app(learner, (), signatures)
         self._mods = mods or {}
         self._mods_in = mods_in
+        self._moving = moving
         self._signatures = signatures
         self._modded = {
             client: build_client_app(learner, own, signatures) for client, own in self._mods.items()
@@ -89,8 +93,10 @@ class VectorGrid(RunGrid):
         return client + FIRST_NODE
 
     def client_of(self, node: int) -> int | None:
-        """Return the partition that `node` holds; None if there is no such node."""
+        """Return the partition that `node` holds, or held before it moved; None: there is no such."""
         client = node - FIRST_NODE
+        if self._moving and client >= 0:
+            return client % self._clients
         return client if 0 <= client < self._clients else None
 
     def arrival(self, round_: int, client: int) -> float | None:  # noqa: ARG002 (nobody is late here)

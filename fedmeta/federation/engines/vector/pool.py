@@ -48,6 +48,7 @@ class Worker:
         self.process, self.connection = launch(_ENTRY)
         self.ready = False
         self.alive = True
+        self.given_up = False
         self.waiting = 0
         self._started = time.monotonic()
         self.send(learner.workload)
@@ -73,6 +74,7 @@ class Worker:
         except (EOFError, OSError):
             self.stop(f"died; {_ELSEWHERE}")
             raise _Gone from None
+        self.given_up = True
         self.stop("did not answer in time; what it was busy with is given up")
         raise _Stuck
 
@@ -108,7 +110,8 @@ class Worker:
 class ProcessPool(Executor):
     """Computes jobs in worker processes; what a lost worker owes is computed in this one.
 
-    But not the job that it was stuck in: that has failed.
+    But not the job that it was stuck in: that has failed. Workers start with the first job; where all of
+    them are gone because they were too slow, others take their place.
 
     Args:
         learner: The clients' side; every worker builds its own from the same workload.
@@ -117,16 +120,24 @@ class ProcessPool(Executor):
 
     def __init__(self, learner: Learner, count: int) -> None:
         self.learner = learner
+        self.count = count
         self.workers: list[Worker] = []
+
+    def start(self) -> None:
+        """Start the workers, if they have not been or were given up."""
+        if any(worker.alive or not worker.given_up for worker in self.workers):
+            return
+        self.workers = []
         try:
-            for _ in range(count):
-                self.workers.append(Worker(learner))
+            for _ in range(self.count):
+                self.workers.append(Worker(self.learner))
         except BaseException:
             self.__exit__()
             raise
 
     def ready(self, wait: bool = False) -> bool:
-        """Return whether every worker that is still alive can take jobs."""
+        """Return whether every worker that is still alive can take jobs; start them if need be."""
+        self.start()
         states = [worker.becomes_ready(wait) for worker in self.workers if worker.alive]
         return all(states)
 
@@ -148,6 +159,7 @@ class ProcessPool(Executor):
         finally:
             for worker in crew:
                 if worker.waiting:
+                    worker.given_up = True
                     worker.stop(f"was still busy when its round ended; {_ELSEWHERE}")
 
     def _hand_out(

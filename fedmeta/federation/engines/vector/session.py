@@ -37,4 +37,4 @@ def open_vector(  # noqa: PLR0913 (all but one are optional)
     keep_freed_memory()
     with one_thread(), as_server(), build_executor(learner, workers, rounds) as executor:
         in_round = mods_in(faults, learner) if faults else None
-        yield VectorGrid(learner, executor, mods, signatures, in_round)
+        yield VectorGrid(learner, executor, mods, signatures, in_round, moving=faults is not None)

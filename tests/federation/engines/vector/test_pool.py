@@ -79,6 +79,21 @@ def test_a_client_in_which_a_worker_is_stuck_is_quarantined_with_its_chunk(
     assert reasons[Asleep.CLIENT] == "client failed: not computed within 2 s"
 
 
+def test_workers_start_with_the_first_job_and_again_when_all_were_given_up() -> None:
+    learner = Learner.build(SINUSOID)
+    with pool.ProcessPool(learner, 1) as workers:
+        assert workers.workers == []
+        assert workers.ready(wait=True)
+        [first] = workers.workers
+        first.given_up = True
+        first.stop()
+        assert workers.ready(wait=True)
+        assert [one.alive for one in workers.workers] == [True]
+        workers.workers[0].stop("died")
+        workers.ready(wait=True)
+        assert [one.alive for one in workers.workers] == [False]
+
+
 def test_a_test_that_takes_too_long_leaves_out_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     workload = replace(SINUSOID, task="tests.federation.helpers:Slow")
     with caplog.at_level(logging.WARNING):
