@@ -24,7 +24,7 @@ class _First(FailFast):
 
 # The first thing that is wrong is told; a list of a million of them would fill the memory.
 Many = Annotated[list[OneT], _First()]
-Some = Annotated[list[OneT], _First(), Field(max_length=500)]
+Some = Annotated[list[OneT], _First(), Field(max_length=250)]
 """What every arm is shown with: as many of each as make a page that can be read at all."""
 
 

@@ -74,10 +74,10 @@ class TestedRow(TypedDict, total=False):
 
 Row = TypeVar("Row", ClientRow, MetricsRow, TestedRow)
 _LARGEST = 2**53
-MOST_ROWS = 500_000
-"""Rows of a log that are shown; those of a thousand rounds of five hundred clients."""
+MOST_ROWS = 300_000
+"""Rows of a stranger's log that are shown; those of a thousand rounds of three hundred clients."""
 MOST_BYTES = 1 << 28
-"""Bytes of a log that are shown."""
+"""Bytes of a stranger's log that are shown."""
 _MOST_TESTED = 24_000_000
 _VALUES_OF_A_LIST = 8
 

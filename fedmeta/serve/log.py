@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Generic
 
-from fedmeta.experiment.rows import METRICS, Limit, LogFile, MetricsRow, Row
+from fedmeta.experiment.rows import METRICS, LogFile, MetricsRow, Row
 from fedmeta.files import MOST_LINE, open_file, reason
-from fedmeta.report.read import MOST_VALUES, too_long
+from fedmeta.report.read import MOST_VALUES, limit_of, too_long
 
 _CHECKED = 256
 _CHUNK = 1 << 20
@@ -44,8 +45,9 @@ class Log(Generic[Row]):
         self._kind: LogFile[Row] = kind
         self._restart = restart
         self._add: Callable[[Row], None] = add
-        self._most = most
-        self._limit = Limit(most)
+        self._fresh = partial(limit_of, folder, most)
+        self._limit = self._fresh()
+        self._most = self._limit.values
         self._offset = 0
         self._file = -1
         self._lines = 0
@@ -66,7 +68,8 @@ class Log(Generic[Row]):
                 number = os.fstat(file.fileno()).st_ino
                 if number != self._file or not self._goes_on(file):
                     self._file, self._offset, self._lines, self._end = number, 0, 0, b""
-                    self._limit = Limit(self._most)
+                    self._limit = self._fresh()
+                    self._most = self._limit.values
                     self._restart()
                 file.seek(self._offset)
                 self._read(file)

@@ -96,15 +96,15 @@ def long_comparisons() -> Iterator[Case]:
     many: dict[str, Callable[[], dict[str, Any]]] = {
         "10^5 arms": lambda: {"arms": [few | {"name": f"a{n}"} for n in range(150_000)]},
         "10^5 arms that are drawn": lambda: {"arms": _drawn(45_000)},
-        "500 arms that are drawn": lambda: {"arms": _drawn(500)},
+        "250 arms that are drawn": lambda: {"arms": _drawn(250)},
         "10^6 seeds": lambda: {"seeds": list(range(1_000_000)), "arms": _drawn(1)},
-        "500 arms of 500 seeds": lambda: {
-            "seeds": [0] * 500,
-            "arms": [arm | {"final": [_AT | {"tasks_ci95": []}]} for arm in _drawn(500)],
+        "250 arms of 250 seeds": lambda: {
+            "seeds": [0] * 250,
+            "arms": [arm | {"final": [_AT | {"tasks_ci95": []}]} for arm in _drawn(250)],
         },
         "10^5 steps": lambda: {"arms": [few | {"name": "a", "final": _steps(200_000)}]},
-        "500 steps of 500 arms": lambda: {
-            "arms": [few | {"name": f"a{n}", "final": _steps(500)} for n in range(500)]
+        "250 steps of 250 arms": lambda: {
+            "arms": [few | {"name": f"a{n}", "final": _steps(250)} for n in range(250)]
         },
         "10^5 runs": lambda: {"arms": [few | {"name": "a", "runs": _runs(100_000)}]},
         "20,000 runs": lambda: {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedmeta.config.seals import SEAL
 from fedmeta.errors import UsageError
 from fedmeta.experiment import RunFolder
 from fedmeta.report.read import (
@@ -113,9 +114,15 @@ def test_of_a_log_with_too_many_values_the_first_lines_are_read(
 ) -> None:
     monkeypatch.setattr("fedmeta.report.read.MOST_VALUES", 40)
     (copy / "metrics.jsonl").write_text(f"{json.dumps(row)}\n" * 9)
+    seal = (copy / SEAL).read_bytes()
+    (copy / SEAL).unlink()
     run = read_run(copy)
     assert len(run.metrics) == read
     assert run.problem == f"metrics.jsonl is too long: its first {read} lines are read"
+    # Of one's own run ten times as much is read.
+    (copy / SEAL).write_bytes(seal)
+    monkeypatch.setattr("fedmeta.report.read.MOST_VALUES", 4)
+    assert len(read_run(copy).metrics) == read
 
 
 def test_the_test_logs_of_a_comparison_have_one_limit_together(
@@ -183,8 +190,8 @@ def test_a_comparison_is_read(comparison: Path) -> None:
         ({"version": 2}, "compare.json: it is of version 2, written by fedmeta "),
         ({"kind": "bench"}, "compare.json: kind: "),
         ({"arms": [{"name": "x"}]}, "compare.json: arms.0.status: "),
-        ({"arms": [ARM] * 501}, "compare.json: arms: List should have at most 500 items"),
-        ({"seeds": [0] * 501}, "compare.json: seeds: List should have at most 500 items"),
+        ({"arms": [ARM] * 251}, "compare.json: arms: List should have at most 250 items"),
+        ({"seeds": [0] * 251}, "compare.json: seeds: List should have at most 250 items"),
         ({"arms": [ARM | {"runs": RUNS}] * 41}, "compare.json: arms: more than 10,000 runs"),
         ({"measure": "speed"}, "compare.json: measure: "),
         ({"arms": None}, "compare.json: arms: "),
