@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from fedmeta.errors import ConfigError
+from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment import Config, Listener, RunFolder, load_config, resume, run
 from fedmeta.experiment.examples import EXAMPLES
+from fedmeta.federation import Learner
+from fedmeta.federation.engines.vector.pool import Worker
 from tests.experiment.helpers import TINY, contents
 
 TRAININGS = ("federated", "centralized", "local")
@@ -45,6 +47,34 @@ def test_every_way_to_train_leaves_the_same_files(finished: Path) -> None:
     sent = folder.config.training == "federated"
     assert all((row["bytes_up"] > 0) == sent and (row["bytes_down"] > 0) == sent for row in rows)
     assert len(folder.clients()) == (0 if folder.config.training == "centralized" else 8)
+
+
+@pytest.mark.parametrize(("training", "starts"), [("local", 0), ("centralized", 1), ("federated", 1)])
+def test_workers_start_only_where_clients_are_asked(
+    training: str, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    class Computing(Worker):
+        def __init__(self, learner: Learner) -> None:
+            begun.append(len(list((tmp_path / "r").glob("checkpoints/*.json"))))
+            super().__init__(learner)
+
+    monkeypatch.setattr("fedmeta.federation.engines.vector.pool.Worker", Computing)
+    run(Config(**(DIGITS | {"workers": 2, "training": training})), out=tmp_path / "r")
+    assert len(begun) == 2 * starts
+    # Without a federation they wait for the test: every round is done by then.
+    assert all((rounds > 0) == (training == "centralized") for rounds in begun)
+
+
+def test_without_a_federation_the_data_must_be_here_on_any_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDMETA_DATA", str(tmp_path))
+    settings = {"engine": "deployment", "training": "centralized"}
+    with pytest.raises(DataError, match=r"is not in .*: fetch it with `fedmeta data fetch omniglot`"):
+        run("omniglot", settings, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_test_clients_stand_one_by_one_beside_their_mean(finished: Path) -> None:
