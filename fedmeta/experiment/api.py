@@ -28,6 +28,7 @@ from fedmeta.experiment.identity import (
     went_on,
 )
 from fedmeta.experiment.result import Listener, Result
+from fedmeta.federation import Learner
 from fedmeta.federation.flower_strategy import require_resumable
 from fedmeta.options import nearest, parse_options
 
@@ -70,18 +71,7 @@ def run(  # noqa: PLR0913 (all but one are optional)
     learner = planning.check(config, check)
     if grid is None:
         require_engine(config)
-    spec = asdict(learner.family.spec)
-    made = made_with(config, data_of(config, learner.family))
-    info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance(), MADE: [made.entry()]}
-    if config.chain.enabled:
-        from fedmeta.experiment.ledger import new_run_id, preflight
-
-        preflight(config)
-        info["run_id"] = new_run_id(config).hex()
-    if out is None:
-        folder = RunFolder.create_next(Path("runs"), name, config, info)
-    else:
-        folder = RunFolder.create(Path(out), config, info)
+    folder, made = _new_folder(config, name, learner, out)
     listener = listener or Listener()
     if unsealed := seals.problem():
         listener.note(unsealed)
@@ -95,6 +85,23 @@ def run(  # noqa: PLR0913 (all but one are optional)
             if not folder.metrics():
                 shutil.rmtree(folder.path)
             raise
+
+
+def _new_folder(
+    config: Config, name: str, learner: Learner, out: Path | str | None
+) -> tuple[RunFolder, Made]:
+    """Make a run's folder, and return with what code and data the run is made."""
+    spec = asdict(learner.family.spec)
+    made = made_with(config, data_of(config, learner.family))
+    info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance(), MADE: [made.entry()]}
+    if config.chain.enabled:
+        from fedmeta.experiment.ledger import new_run_id, preflight
+
+        preflight(config)
+        info["run_id"] = new_run_id(config).hex()
+    if out is None:
+        return RunFolder.create_next(Path("runs"), name, config, info), made
+    return RunFolder.create(Path(out), config, info), made
 
 
 def resume(  # noqa: PLR0913 (all but one are optional)

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -65,40 +65,34 @@ def open_federation(  # noqa: PLR0913 (three are optional)
     faults = planning.faults(config) if config.faults.any else None
     # A run that is not federated asks its clients once: in the test.
     rounds = max(1, config.rounds - first_round + 1) if config.training == "federated" else 1
-    with _open_grid(config, learner, signatures, grid, refused, faults, rounds) as found:
+    opened: AbstractContextManager[VectorGrid | Directory]
+    if grid is not None:
+        opened = nullcontext(Directory(grid, config.clients))
+    else:
+        opened = _grid(config, learner, signatures, refused, faults, rounds)
+    with opened as found:
         faulty = with_faults(found, faults, first_round) if faults else found
         yield Federation(learner, faulty, in_turn=isinstance(found, VectorGrid))
 
 
-@contextmanager
-def _open_grid(  # noqa: PLR0913 (what `open_federation` was given)
+def _grid(  # noqa: PLR0913 (what `open_federation` was given)
     config: Config,
     learner: Learner,
     signatures: Checking | None,
-    grid: Grid | None,
     refused: Callable[[str], None],
     faults: FaultPlan | None,
     rounds: int,
-) -> Iterator[VectorGrid | Directory]:
-    clients = len(learner.workload.population)
+) -> AbstractContextManager[VectorGrid | Directory]:
+    """Return the grid of the engine that a config names, not yet opened."""
     own = signatures if isinstance(signatures, Signatures) else None
-    if grid is not None:
-        yield Directory(grid, clients)
-    elif config.engine == "vector" or config.training != "federated":
-        mods = planning.mods(config)
-        with open_vector(learner, config.workers, rounds, mods, own, faults) as vector:
-            yield vector
-    elif config.engine == "deployment":
+    if config.engine == "vector" or config.training != "federated":
+        return open_vector(learner, config.workers, rounds, planning.mods(config), own, faults)
+    if config.engine == "deployment":
         seats, run_id = _seats(config, signatures, refused)
-        link = config.deployment
-        with open_deployment(link, to_toml(config), clients, seats, run_id) as directory:
-            yield directory
-    else:
-        from fedmeta.federation.engines.ray.session import open_ray
+        return open_deployment(config.deployment, to_toml(config), config.clients, seats, run_id)
+    from fedmeta.federation.engines.ray.session import open_ray
 
-        build = clients_side(config)
-        with open_ray(build, learner, config.ray, config.workers, own) as directory:
-            yield directory
+    return open_ray(clients_side(config), learner, config.ray, config.workers, own)
 
 
 def _seats(

@@ -116,12 +116,14 @@ class MetaStrategy(Strategy):
         return self._addresses
 
     def train(self, round_: int, grid: Grid) -> RoundRecord:
-        """Take one round on the grid that the strategy is connected to.
+        """Take one round; before the first, wait for the nodes.
 
         Raises:
             DivergedError: If every update was non-finite.
             RunError: If a user's strategy failed.
         """
+        if self._addresses is None:
+            self.summary()
         asked = self.configure_train(round_, self.arrays, ConfigRecord(), grid)
         self.aggregate_train(round_, self._receive(round_, asked, grid))
         assert self._record is not None

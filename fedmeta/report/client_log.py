@@ -85,7 +85,7 @@ class ClientLog:
 
     @cached_property
     def round(self) -> Integers:
-        """Round of each row; -1 where it is no count."""
+        """Round of each row; -1 where it is not a count."""
         return np.array(self._round, dtype=np.int64)
 
     @cached_property
@@ -95,7 +95,7 @@ class ClientLog:
 
     @cached_property
     def tasks(self) -> Integers:
-        """Tasks of each row; -1 where it is no count."""
+        """Tasks of each row; -1 where it is not a count."""
         return np.array(self._tasks, dtype=np.int64)
 
     @cached_property

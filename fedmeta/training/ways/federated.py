@@ -22,7 +22,6 @@ class Federated(Way):
     def __init__(self, setup: TrainingSetup) -> None:
         super().__init__(setup)
         self._strategy = MetaStrategy(self.learner, self.plan, self.start, setup.rewards)
-        self._connected = False
 
     @property
     @override
@@ -31,10 +30,6 @@ class Federated(Way):
 
     @override
     def train(self, round_: int) -> RoundRecord:
-        if not self._connected:
-            self._strategy.summary()
-            self._strategy.connect(self.federation.grid)
-            self._connected = True
         return self._strategy.train(round_, self.federation.grid)
 
     @override
