@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fedmeta.experiment import Config
-from fedmeta.federation.behaviour import BEHAVIOURS
+from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.learning import ALGORITHMS, MODELS
 from fedmeta.options import declared
 from fedmeta.registry import Registry

@@ -16,7 +16,7 @@ settings.load_profile("fedmeta")
 
 def pytest_collection_finish() -> None:
     """Let worker processes be forks, in all tests that do not say otherwise."""
-    if launching := sys.modules.get("fedmeta.federation.engines.vector.worker"):
+    if launching := sys.modules.get("fedmeta.federation.engines.vector.jobs"):
         launching.subprocess = processes  # type: ignore[attr-defined]
 
 

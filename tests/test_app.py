@@ -19,7 +19,7 @@ from fedmeta.experiment import Config, RunFolder, load_config, run
 from fedmeta.experiment.node_keys import NodeFiles, join
 from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
-from fedmeta.federation.behaviour import BEHAVIOURS
+from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.federation.client import CONFIG, PARTITION, request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines.client_app import TooLongError, at_most

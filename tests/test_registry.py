@@ -144,7 +144,7 @@ def test_no_file_of_the_current_folder_passes_for_a_module_that_we_import(
 
 
 def test_worker_processes_do_not_look_in_the_current_folder_first(mark: Path) -> None:
-    from fedmeta.federation.engines.vector.worker import launch
+    from fedmeta.federation.engines.vector.jobs import launch
 
     for name in ("struct", "tempfile", "socket", "pickle"):
         write(f"{name}.py", mark)

@@ -12,10 +12,10 @@ from fedmeta.bench.rounds import Rounds, small_workload
 from fedmeta.bench.timing import Timing, interleave
 from fedmeta.errors import RunError
 from fedmeta.federation import Learner, Plan, VectorGrid, Workload
+from fedmeta.federation.cohort import wait_for_nodes
 from fedmeta.federation.engines.client_app import build_side
-from fedmeta.federation.engines.ray.options import RayOptions
+from fedmeta.federation.engines.ray import RayOptions
 from fedmeta.federation.engines.vector.jobs import InProcess, available_cores, one_thread
-from fedmeta.federation.sampling import wait_for_nodes
 from fedmeta.learning import Tensors, keep_freed_memory
 
 ROUNDS = 20

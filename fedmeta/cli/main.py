@@ -11,7 +11,7 @@ import click
 import typer
 
 from fedmeta.cli import INTERRUPTED, commands
-from fedmeta.cli.options import DEBUG
+from fedmeta.cli.commands import DEBUG
 from fedmeta.cli.streams import MOST_SHOWN, LastingFile
 from fedmeta.errors import FedmetaError
 from fedmeta.files import one_line, to_json

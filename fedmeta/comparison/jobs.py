@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fedmeta.comparison.worker import Message, Order
-from fedmeta.federation.engines.vector.jobs import available_cores
-from fedmeta.federation.engines.vector.worker import launch
+from fedmeta.federation.engines.vector.jobs import available_cores, launch
 
 JOB_BYTES = 1.5 * 2**30
 """Memory that a run may need; small models stay far below."""

@@ -5,8 +5,8 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedmeta.experiment.error_log import ERRORS
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.recorder import ERRORS
 from fedmeta.experiment.rows import CLIENTS, ClientRow, kind
 from fedmeta.federation.refusal import Fault, Outcome, RefusalCode
 from fedmeta.files import read_lines

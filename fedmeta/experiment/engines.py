@@ -12,7 +12,7 @@ from fedmeta.config import Config, to_toml
 from fedmeta.experiment import planning
 from fedmeta.federation import Federation, Learner, Signatures, VectorGrid, require_ray
 from fedmeta.federation.engines.client_app import ClientSide, build_side
-from fedmeta.federation.engines.deployment.options import require_superlink
+from fedmeta.federation.engines.deployment import require_superlink
 from fedmeta.federation.engines.deployment.session import open_deployment
 from fedmeta.federation.engines.node_directory import Directory, ignore
 from fedmeta.federation.engines.vector.session import open_vector

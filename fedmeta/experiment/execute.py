@@ -29,15 +29,14 @@ from fedmeta.experiment.client_totals import (
     why_untrained,
 )
 from fedmeta.experiment.engines import open_federation
-from fedmeta.experiment.error_log import error_log
-from fedmeta.experiment.examples import write_examples
+from fedmeta.experiment.final_test import final_test, write_examples
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.recorder import Recorder
+from fedmeta.experiment.planning import build_way, initial_state
+from fedmeta.experiment.recorder import Recorder, error_log
 from fedmeta.experiment.result import Listener, Result, ignore
 from fedmeta.experiment.rows import LOGS
 from fedmeta.experiment.scorer import RunScorer
-from fedmeta.experiment.tracking.tracker import tracked
-from fedmeta.experiment.training import build_way, final_test, initial_state
+from fedmeta.experiment.tracker import tracked
 from fedmeta.federation import Learner, Rewards, Snapshot, StepResult
 from fedmeta.federation.signing import Checking
 from fedmeta.files import remove_unfinished

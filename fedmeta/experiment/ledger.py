@@ -34,7 +34,7 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.rows import CLIENTS, METRICS, ClientRow, at_fault
 from fedmeta.federation import DeploymentOptions, RayOptions
 from fedmeta.files import open_file
-from fedmeta.incentives.slashing import SlashingPolicy
+from fedmeta.incentives.rewards import SlashingPolicy
 
 FINISH_SECONDS = 120.0
 """How long a finished run waits for a chain that answers."""

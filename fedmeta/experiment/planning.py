@@ -10,21 +10,30 @@ from flwr.clientapp.typing import Mod
 from fedmeta.config import Config
 from fedmeta.config.identity import set_in
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.experiment.tracking.tracker import require_extra
-from fedmeta.federation import FaultPlan, Learner, Plan, Workload
-from fedmeta.federation.behaviour import BEHAVIOURS, BehaviourAssignment, mods_for, read_behaviours
+from fedmeta.experiment.tracker import require_extra
+from fedmeta.federation import FaultPlan, Federation, Learner, Plan, Rewards, Snapshot, Workload
+from fedmeta.federation.behaviours import BEHAVIOURS, BehaviourAssignment, mods_for, read_behaviours
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.faults import read_faults
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
-from fedmeta.learning import ALGORITHMS, MODELS, LearnerSetup, build_algorithm, resolve_setup
+from fedmeta.learning import (
+    ALGORITHMS,
+    MODELS,
+    LearnerSetup,
+    Tensors,
+    build_algorithm,
+    expand_state,
+    resolve_setup,
+)
 from fedmeta.learning.algorithm_trial import try_updates
 from fedmeta.learning.model_trial import try_model
 from fedmeta.options import parse_options
 from fedmeta.registry import Registry
 from fedmeta.tasks import FAMILIES, Population, TaskBatch, TaskSpec, family_kind, stream, torch_generator
 from fedmeta.tasks.family_check import check_family
+from fedmeta.training import WAYS, TrainingSetup, Way
 
 
 def resolve(config: Config) -> Config:
@@ -178,6 +187,30 @@ def check(config: Config, trial: bool = True) -> Learner:
             "whose data are not on this machine"
         )
     return learner
+
+
+def build_way(config: Config, federation: Federation, start: Snapshot | None, rewards: Rewards) -> Way:
+    """Build the way to train that `config.training` names.
+
+    Args:
+        config: The run's config.
+        federation: Leads to its clients.
+        start: Where the run stood; None: at its beginning.
+        rewards: How clients are known and paid, where they are.
+    """
+    left = start is None or start.round < config.rounds
+    setup = TrainingSetup(federation, plan(config), start if left else None, rewards)
+    return WAYS.get(config.training)(setup)
+
+
+def model_per_client(config: Config) -> bool:
+    """Return whether each training client of a run has a model of its own."""
+    return WAYS.get(config.training).model_per_client
+
+
+def initial_state(config: Config, state: Tensors) -> Tensors:
+    """Return what a run begins with, from the state that all begin with."""
+    return expand_state(state, population(config).train) if model_per_client(config) else state
 
 
 def _setup(config: Config) -> LearnerSetup:

@@ -1,10 +1,10 @@
 """Who learns and how updates travel: Flower client, server, strategy, grid and admission gate."""
 
-from fedmeta.federation.aggregator import AggregationOptions
+from fedmeta.federation.aggregation import AggregationOptions
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.codec import tensors_digest
-from fedmeta.federation.engines.deployment.options import DeploymentOptions
-from fedmeta.federation.engines.ray.options import RayOptions, require_ray
+from fedmeta.federation.engines.deployment import DeploymentOptions
+from fedmeta.federation.engines.ray import RayOptions, require_ray
 from fedmeta.federation.engines.vector.grid import VectorGrid
 from fedmeta.federation.evaluation import (
     EvaluationSums,

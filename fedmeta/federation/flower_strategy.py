@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError, RunError, UsageError
-from fedmeta.federation.aggregator import AggregationOptions
+from fedmeta.federation.aggregation import AggregationOptions
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.failures import describe

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation.aggregator import AggregationOptions
+from fedmeta.federation.aggregation import AggregationOptions
 from fedmeta.federation.gate import GateOptions
 from fedmeta.federation.optimizer import ServerOptions
 from fedmeta.tasks import Split

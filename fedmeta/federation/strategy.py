@@ -12,18 +12,24 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation.aggregator import Aggregator, build_aggregator
+from fedmeta.federation.aggregation import Aggregator, build_aggregator
 from fedmeta.federation.client import TASKS
 from fedmeta.federation.codec import Codec
+from fedmeta.federation.cohort import (
+    Addresses,
+    Receiver,
+    by_client,
+    requests,
+    sample_cohort,
+    wait_for_nodes,
+)
 from fedmeta.federation.flower_strategy import StrategyAggregator, UserStrategy
 from fedmeta.federation.flower_strategy_state import why_not_resumable
 from fedmeta.federation.gate import AdmissionGate, Update
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.optimizer import ServerOptimizer, ServerOptions, learning_rate
-from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import RoundRecord, Snapshot
 from fedmeta.federation.round_plan import Plan
-from fedmeta.federation.sampling import Addresses, by_client, requests, sample_cohort, wait_for_nodes
 from fedmeta.federation.scoring import Rewards
 from fedmeta.federation.tally import RoundTally
 from fedmeta.learning import Tensors

@@ -12,10 +12,10 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
 from fedmeta.errors import DivergedError
-from fedmeta.federation.aggregator import Aggregator
+from fedmeta.federation.aggregation import Aggregator
 from fedmeta.federation.client import ARRAYS
+from fedmeta.federation.cohort import Receiver
 from fedmeta.federation.gate import AdmissionGate, Update
-from fedmeta.federation.receive import Receiver
 from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.refusal import Refusal, RefusalCode
 from fedmeta.federation.round_plan import Plan, advice

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedmeta.incentives.game import Coalition, Game, Players
 from fedmeta.incentives.options import IncentiveOptions
-from fedmeta.incentives.rule import score
+from fedmeta.incentives.rules import score
 from fedmeta.learning import Algorithm, Tensors, per_task_loss
 from fedmeta.tasks import TaskBatch, TaskFamily, stream
 

@@ -12,7 +12,7 @@ from fedmeta.registry import Registry
 NOTHING = "none"
 """The rule by which nobody is paid."""
 INCENTIVE_RULES: Registry[Any] = Registry("incentives.rule", "fedmeta.incentives.rules", separator="-")
-"""Subclasses of `fedmeta.incentives.rule.IncentiveRule`."""
+"""Subclasses of `fedmeta.incentives.rules.IncentiveRule`."""
 
 
 class ShapleyOptions(Options):

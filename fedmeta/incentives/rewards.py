@@ -1,7 +1,9 @@
-"""Turns scores into whole token units, and accumulates rewards round by round."""
+"""Rewards and slashing: scores become whole token units, and which clients lose stake, and why."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 from fedmeta.incentives.options import IncentiveOptions
 
@@ -129,3 +131,33 @@ def _exact(score: float | Fraction) -> Fraction:
         return Fraction(score)
     except (ValueError, OverflowError):
         raise ValueError(f"a score of {score} cannot be paid") from None
+
+
+class SlashingPolicy:
+    """Counts updates that were refused for what they were.
+
+    Args:
+        slash_after: How many of them are too many.
+    """
+
+    def __init__(self, slash_after: int) -> None:
+        self.slash_after = slash_after
+        self._refused: dict[int, int] = {}
+        self._evidence: dict[int, Any] = {}
+
+    def blame(self, client: int, line: bytes) -> tuple[int, bytes] | None:
+        """Count a refusal that was the client's fault.
+
+        Args:
+            client: The client.
+            line: The refusal as it stands in ``clients.jsonl``.
+
+        Returns:
+            The client, and the SHA-256 of all lines against it, if this is the one too many.
+        """
+        self._refused[client] = count = self._refused.get(client, 0) + 1
+        if count > self.slash_after:
+            return None
+        evidence = self._evidence.setdefault(client, hashlib.sha256())
+        evidence.update(line)
+        return (client, evidence.digest()) if count == self.slash_after else None

@@ -15,9 +15,8 @@ from starlette.exceptions import HTTPException
 from fedmeta.report.read import RunFiles
 from fedmeta.report.render.html import LOOK
 from fedmeta.serve.comparison import comparison_view, selected_view
-from fedmeta.serve.events import MOST_STREAMS, Events, Versions
 from fedmeta.serve.guard import FRAME_POLICY, REPORT_POLICY, Json
-from fedmeta.serve.index import Entry, Index, Kind, UnknownError
+from fedmeta.serve.index import MOST_STREAMS, Entry, Events, Index, Kind, UnknownError, Versions
 from fedmeta.serve.runs import POINTS, OpenRuns, curves_view, run_view
 from fedmeta.serve.summary import Summaries
 

@@ -11,7 +11,7 @@ from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.measured import results_table
 from fedmeta.report.page import Section
 from fedmeta.report.read import MOST_VALUES, RunFiles, read_head
-from fedmeta.report.render.plotly_charts import figure
+from fedmeta.report.render.html import figure
 from fedmeta.report.sections.curves import adaptation_charts, communication_charts, learning_charts
 from fedmeta.report.sections.ledger import ledger_section
 from fedmeta.report.sections.run import facts_of, headline

@@ -2,7 +2,7 @@
 
 from fedmeta.training.loop import Observer, run_rounds
 from fedmeta.training.simulation import evaluate, simulate
-from fedmeta.training.way import WAYS, TrainingSetup, Way
+from fedmeta.training.ways import WAYS, TrainingSetup, Way
 from fedmeta.training.ways.local import model_for
 
 __all__ = ["WAYS", "Observer", "TrainingSetup", "Way", "evaluate", "model_for", "run_rounds", "simulate"]

@@ -13,7 +13,7 @@ from fedmeta.federation.optimizer import learning_rate
 from fedmeta.federation.records import ClientRecord
 from fedmeta.federation.round_plan import advice
 from fedmeta.learning import Tensors
-from fedmeta.training.way import Way
+from fedmeta.training.ways import Way
 
 Observer = Callable[[RoundRecord, Snapshot], None]
 """Told after each round what happened, and where the run stands."""

@@ -22,7 +22,7 @@ from fedmeta.federation.faults import FaultPlan, with_faults
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
 from fedmeta.training.loop import Observer, run_rounds
-from fedmeta.training.way import WAYS, TrainingSetup
+from fedmeta.training.ways import WAYS, TrainingSetup
 
 
 def simulate(  # noqa: PLR0913 (all but two are optional)

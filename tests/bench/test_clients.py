@@ -1,9 +1,29 @@
-"""Seconds a round against clients: the slope, the drawing, and a real measurement of small sizes."""
+"""Runs in processes of their own: what they held, and seconds a round against clients."""
 
+import psutil
 import pytest
 
-from fedmeta.bench.clients import drawing, measure, slope
+from fedmeta.bench.clients import Footprint, drawing, measure, measure_footprint, memory, slope
 from tests import processes
+
+
+def test_a_small_population_is_run_to_the_end_in_a_process_of_its_own():
+    measured = measure_footprint(clients=50, cohort=5, rounds=3)
+    assert len(measured.rss_mib) == 3
+    assert 0 < max(measured.rss_mib) <= measured.peak_mib
+    assert measured.start_seconds > 0
+    assert measured.round_ms > 0
+
+
+def test_growth_compares_rounds_counted_from_one():
+    footprint = Footprint(1.0, 1.0, 30.0, (10.0, 20.0, 30.0))
+    assert footprint.growth(early=2, late=3) == 1.5
+
+
+def test_memory_is_what_psutil_reads():
+    now, peak = memory()
+    assert now == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
+    assert peak >= now
 
 
 def test_the_slope_is_the_power_by_which_seconds_grow() -> None:
@@ -22,7 +42,7 @@ def test_the_drawing_has_a_bar_for_each_size_and_longer_ones_for_longer_rounds()
 def test_each_size_is_run_in_a_process_of_its_own_that_asks_everybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fedmeta.bench.population.subprocess", processes)
+    monkeypatch.setattr("fedmeta.bench.clients.subprocess", processes)
     found = measure((5, 10), runs=1)
     assert list(found) == [5, 10]
     assert all(one.round_ms > 0 and one.peak_mib > 0 for seen in found.values() for one in seen)

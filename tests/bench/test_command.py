@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedmeta.bench import CASES
-from fedmeta.bench.meta_gradients import OURS, RIVAL
+from fedmeta.bench.maml import OURS, RIVAL
 from fedmeta.bench.timing import Timing
 from fedmeta.cli.main import main
 
@@ -22,7 +22,7 @@ def test_json_is_one_object_with_the_agreed_keys(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     known = {OURS: Timing((1.0, 2.0)), RIVAL: Timing((30.0, 33.0))}
-    monkeypatch.setattr("fedmeta.bench.meta_gradients.interleave", lambda *_: dict(known))
+    monkeypatch.setattr("fedmeta.bench.maml.interleave", lambda *_: dict(known))
     assert call("maml-sinusoid", "--json", "--runs", "2") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["case"] == "maml-sinusoid"

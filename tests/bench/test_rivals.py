@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmeta.bench import maml_conv4, maml_sinusoid
-from fedmeta.bench.meta_gradients import Duel
+from fedmeta.bench import maml
+from fedmeta.bench.maml import Duel
 from fedmeta.bench.rivals import (
     Episode,
     as_module_parameter,
@@ -20,9 +20,9 @@ from fedmeta.bench.rivals import (
 from fedmeta.bench.timing import pinned
 
 DUELS = {
-    "maml-sinusoid": maml_sinusoid.duel,
+    "maml-sinusoid": maml.sinusoid_duel,
     # Nine tasks are more than one chunk.
-    "maml-conv4": partial(maml_conv4.duel, tasks=9, width=3),
+    "maml-conv4": partial(maml.conv4_duel, tasks=9, width=3),
 }
 WAYS = {"clone-and-loop": meta_gradient, "higher": by_higher, "torchopt": by_torchopt}
 

@@ -1,9 +1,9 @@
 """Federations that take turns are whole ones: every reply of every round is admitted."""
 
-from fedmeta.bench import maml_conv4
+from fedmeta.bench import maml
 
 
 def test_one_and_two_workers_take_turns():
-    timings = maml_conv4.time_workers(2, cohort=3, width=2)
+    timings = maml.time_workers(2, cohort=3, width=2)
     assert list(timings) == ["round, 1 worker(s)", "round, 2 worker(s)"]
     assert all(len(timing.samples) == 2 for timing in timings.values())

@@ -10,7 +10,7 @@ from fedmeta.comparison import jobs as pool
 from fedmeta.comparison.worker import Order
 from fedmeta.config import Config
 from fedmeta.experiment.identity import made_with
-from fedmeta.federation.engines.vector import worker as launch
+from fedmeta.federation.engines.vector import jobs as launch
 from tests.experiment.helpers import TINY
 
 GIB = 2**30

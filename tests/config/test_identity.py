@@ -19,7 +19,7 @@ from fedmeta.experiment.identity import Made, difference, went_on
 from fedmeta.experiment.ledger import run_id
 from fedmeta.experiment.planning import resolve
 from fedmeta.federation import FaultOptions, GateOptions
-from fedmeta.federation.behaviour import BEHAVIOURS
+from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.learning import ALGORITHMS, MODELS
 from fedmeta.options import Key, declared, parse_options
 from fedmeta.tasks import FAMILIES

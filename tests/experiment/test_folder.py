@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.error_log import ErrorLog
 from fedmeta.experiment.learned.model import Learned
+from fedmeta.experiment.recorder import ErrorLog
 from fedmeta.federation.failures import Failure
 from tests.experiment import helpers
 from tests.experiment.helpers import TINY

@@ -94,7 +94,7 @@ def test_a_finished_run_goes_nowhere(undisturbed: tuple[list[RoundRecord], list[
 
 def test_convolutions_have_the_same_bytes_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     # One that Python was started for, as a user's are.
-    monkeypatch.setattr("fedmeta.federation.engines.vector.worker.subprocess", subprocess)
+    monkeypatch.setattr("fedmeta.federation.engines.vector.jobs.subprocess", subprocess)
     learner = Learner.build(CONV)
     state, job = learner.init_state(), TrainJob(1, tuple(range(6)))
     with one_thread(), ProcessPool(learner, 1) as pool:

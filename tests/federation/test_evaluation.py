@@ -15,7 +15,7 @@ from fedmeta.errors import RunError
 from fedmeta.federation import Learner, Plan, RoundRecord, StepResult, Workload
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
-from fedmeta.federation.evaluation_gate import EvaluationGate
+from fedmeta.federation.federation import EvaluationGate
 from fedmeta.federation.flower import as_server, client_error, stamp
 from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
 from fedmeta.tasks import Population, TaskBatch, stream

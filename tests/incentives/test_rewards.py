@@ -1,5 +1,6 @@
 """Pay over a whole run: luck evens out, nobody lives on past merit, and a resumed run pays the same."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmeta.incentives import IncentiveOptions, RewardAccumulator, allocate
+from fedmeta.incentives.rewards import SlashingPolicy
 
 POT = 1000
 Settle = Literal["run", "round"]
@@ -218,3 +220,15 @@ def test_ten_thousand_clients_are_paid_in_a_moment() -> None:
     for _ in range(2):
         rewards = paying.pay(dict(enumerate(rng.normal(size=10_000).tolist())))
         assert sum(rewards.values()) == POT
+
+
+def test_the_refusal_too_many_is_told_once_with_all_lines_as_evidence() -> None:
+    conduct = SlashingPolicy(slash_after=2)
+    seen = [conduct.blame(4, line) for line in (b"first\n", b"second\n", b"third\n")]
+    assert seen == [None, (4, hashlib.sha256(b"first\nsecond\n").digest()), None]
+
+
+def test_clients_are_counted_apart() -> None:
+    conduct = SlashingPolicy(slash_after=2)
+    assert conduct.blame(1, b"a") is None
+    assert conduct.blame(2, b"b") is None

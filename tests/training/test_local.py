@@ -15,9 +15,9 @@ from fedmeta.federation import (
     ServerOptions,
     Snapshot,
 )
+from fedmeta.federation.cohort import sample_cohort
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.evaluation import evaluate_tasks
-from fedmeta.federation.sampling import sample_cohort
 from fedmeta.learning import expand_state
 from fedmeta.training import WAYS, TrainingSetup, simulate
 from fedmeta.training.ways import local as models

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.options import Best, Json, RunPath, Samples, TrustCode
+from fedmeta.cli.commands import Best, Json, RunPath, Samples, TrustCode
 from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:

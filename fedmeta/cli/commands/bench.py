@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.options import Json
+from fedmeta.cli.commands import Json
 from fedmeta.errors import FedmetaError
 from fedmeta.files import to_json
 

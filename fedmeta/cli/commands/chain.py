@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from fedmeta.cli.options import Experiment, Json, RunPath, Settings
+from fedmeta.cli.commands import Experiment, Json, RunPath, Settings
 from fedmeta.files import to_json
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedmeta.cli.options import Debug, Experiment, Json, NoCheck, Settings
+from fedmeta.cli.commands import Debug, Experiment, Json, NoCheck, Settings
 from fedmeta.files import to_json
 
 Arms = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from fedmeta.cli.options import Json, Samples
+from fedmeta.cli.commands import Json, Samples
 from fedmeta.cli.streams import SafeConsole
 from fedmeta.files import one_line, to_json
 
@@ -53,10 +53,10 @@ def fetch(
 
     A download that was cut off goes on from where it stopped. Nothing is kept that does not match.
     """
-    from fedmeta.tasks.data import fetch as fetching
+    from fedmeta.tasks.data.sources import fetch as download
 
     with _bars() as show:
-        paths = fetching.fetch(name, folder, progress=show)
+        paths = download(name, folder, progress=show)
     if as_json:
         typer.echo(to_json({"fetched": [str(path) for path in paths]}))
     else:

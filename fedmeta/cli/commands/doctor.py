@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from fedmeta.cli.options import Json
+from fedmeta.cli.commands import Json
 from fedmeta.files import to_json
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedmeta.cli.options import Best, Json, RunPath, TrustCode
+from fedmeta.cli.commands import Best, Json, RunPath, TrustCode
 from fedmeta.files import one_line, to_json
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.options import Json
+from fedmeta.cli.commands import Json
 from fedmeta.errors import UsageError
 from fedmeta.files import to_json
 
@@ -183,7 +183,7 @@ def node_(  # noqa: PLR0913 (one parameter an option)
       fedmeta federation node node --superlink link.example.org:8000 --certificate ca.crt
     """
     from fedmeta.experiment.node_keys import NodeFiles, open_account, read_registration
-    from fedmeta.federation.engines.deployment.options import require_encrypted
+    from fedmeta.federation.engines.deployment import require_encrypted
     from fedmeta.federation.engines.deployment.supernode import SuperNode, free_port, pinned
 
     try:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedmeta.cli.options import Json
+from fedmeta.cli.commands import Json
 from fedmeta.files import one_line, to_json
 
 _WIDEST = 1000

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedmeta.cli.options import Json
+from fedmeta.cli.commands import Json
 from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:

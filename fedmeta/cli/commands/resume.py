@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from fedmeta.cli.commands import Debug, Faults, Json, NoCheck, RunPath, Settings, TrustCode
 from fedmeta.cli.commands.run import changes_of, finish
-from fedmeta.cli.options import Debug, Faults, Json, NoCheck, RunPath, Settings, TrustCode
 
 
 def resume(  # noqa: PLR0913 (each is an option of the command line)

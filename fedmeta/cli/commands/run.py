@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fedmeta.cli.options import Debug, Experiment, Faults, Json, NoCheck, Out, Seed, Settings
+from fedmeta.cli.commands import Debug, Experiment, Faults, Json, NoCheck, Out, Seed, Settings
 from fedmeta.files import to_json
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedmeta.cli.options import Json
+from fedmeta.cli.commands import Json
 from fedmeta.files import to_json
 
 

@@ -24,8 +24,8 @@ from fedmeta.experiment.learned.adapted import (
     to_targets,
     write_file,
 )
+from fedmeta.experiment.planning import model_per_client
 from fedmeta.experiment.rows import MetricsRow
-from fedmeta.experiment.training import model_per_client
 from fedmeta.federation import Snapshot
 from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
 from fedmeta.learning.export import Network, Plain, to_plain

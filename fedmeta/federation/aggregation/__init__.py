@@ -1,1 +1,225 @@
-"""Aggregation rules; each is one module, a class named after its file."""
+"""Aggregation rules: how admitted updates become one. Each is one module, a class named as its file."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from typing_extensions import override
+
+from fedmeta.errors import ConfigError
+from fedmeta.federation.gate import Update
+from fedmeta.options import Options, nearest
+from fedmeta.registry import Registry
+
+Vectors = NDArray[np.float64]
+
+_BLOCK = 1024
+"""Coordinates that are worked on at once: those of some dozen updates fit a core's cache."""
+
+
+def by_coordinate(rows: Sequence[Vectors], rule: Callable[[Vectors], Vectors]) -> Vectors:
+    """Apply a rule to the values of each coordinate.
+
+    Args:
+        rows: n updates ``[D]``.
+        rule: From values in rising order, ``[n, B]``, to one for each coordinate, ``[B]``.
+
+    Returns:
+        The result, ``[D]``. It does not depend on the order of the updates.
+    """
+    result = np.empty(rows[0].size)
+    for block in _blocks(rows[0].size):
+        # NumPy sorts short runs that lie together in memory much faster than columns.
+        values = np.sort(np.stack([row[block] for row in rows], axis=1), axis=1)
+        result[block] = rule(np.ascontiguousarray(values.T))
+    return result
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(first, min(first + _BLOCK, size)) for first in range(0, size, _BLOCK))
+
+
+def squared_distances(rows: Sequence[Vectors]) -> Vectors:
+    """Return the squared Euclidean distances between n updates, ``[n, n]``.
+
+    They are sums of squared differences: equal updates are at distance 0, and those that lie close to
+    each other but far from 0 do not cancel, as in ``|x|^2 + |y|^2 - 2xy``.
+    """
+    count, size = len(rows), rows[0].size
+    sums = torch.zeros(count * (count - 1) // 2, dtype=torch.float64)
+    for block in _blocks(size):
+        values = torch.from_numpy(np.stack([row[block] for row in rows]))
+        sums += torch.nn.functional.pdist(values).square()
+    distances = np.zeros((count, count))
+    distances[np.triu_indices(count, 1)] = sums.numpy()
+    return distances + distances.T
+
+
+def krum_scores(distances: Vectors, malicious: int) -> Vectors:
+    """Return Krum's scores: the sum of squared distances to the n - f - 2 nearest others, ``[n]``.
+
+    Where that formula leaves none, the nearest one counts; Bulyan comes to this as its set shrinks.
+    """
+    count = len(distances)
+    others = np.sort(distances[~np.eye(count, dtype=bool)].reshape(count, count - 1), axis=1)
+    scores: Vectors = others[:, : max(1, count - malicious - 2)].sum(axis=1)
+    return scores
+
+
+log = logging.getLogger(__name__)
+
+AGGREGATION_RULES: Registry[type["AggregationRule"]] = Registry(
+    "rule", "fedmeta.federation.aggregation", separator="-"
+)
+
+
+class AggregationOptions(Options):
+    """How admitted updates become one.
+
+    Attributes:
+        rule: ``mean`` over tasks; ``median`` and ``trimmed-mean`` by coordinate (Yin et al. 2018,
+            arXiv:1803.01498); ``krum``, ``multi-krum`` (Blanchard et al. 2017, arXiv:1703.02757);
+            ``bulyan`` (El Mhamdi et al. 2018, arXiv:1802.07927); or the dotted path of a Flower
+            strategy, which then steps instead of the server's optimizer. All but the mean hold a round's
+            updates in memory.
+        malicious: Clients of a round that ``krum``, ``multi-krum`` and ``bulyan`` withstand; at least 1.
+        keep: Updates that ``multi-krum`` averages over their tasks; None: all but the malicious, which
+            is also the most.
+        trim: Share of the values that ``trimmed-mean`` leaves out at either end, rounded down to whole
+            updates.
+        options: Keyword arguments of a Flower strategy.
+    """
+
+    rule: str = "mean"
+    malicious: int = Field(0, ge=0)
+    keep: int | None = Field(None, ge=1)
+    trim: float = Field(0.2, ge=0.0, lt=0.5)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_strategy(self) -> bool:
+        """Whether the rule is a Flower strategy of the user's choice."""
+        return "." in self.rule or ":" in self.rule
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> "AggregationOptions":
+        if not self.is_strategy and self.rule not in AGGREGATION_RULES:
+            raise ValueError(f"unknown rule '{self.rule}': {nearest(self.rule, AGGREGATION_RULES)}")
+        own = ("options",) if self.is_strategy else AGGREGATION_RULES.get(self.rule).keys
+        for key in ("malicious", "keep", "trim", "options"):
+            field = type(self).model_fields[key]
+            if key not in own and getattr(self, key) != field.get_default(call_default_factory=True):
+                rules = [rule for rule in AGGREGATION_RULES if key in AGGREGATION_RULES.get(rule).keys]
+                whose = ", ".join(rules) or "a Flower strategy"
+                raise ValueError(f"{key} has no effect with rule '{self.rule}': it belongs to {whose}")
+        if "malicious" in own and not self.malicious:
+            raise ValueError(f"rule '{self.rule}' withstands nobody with malicious = 0: set at least 1")
+        return self
+
+    def check(self, quorum: int, cohort: int) -> None:
+        """Refuse a quorum with too few updates for the rule, and a cohort with which it does nothing.
+
+        Raises:
+            ConfigError: If one of them is too small.
+        """
+        if self.is_strategy:
+            return
+        rule = AGGREGATION_RULES.get(self.rule)
+        if max(1, quorum) < (least := rule.least(self.malicious)):
+            raise ConfigError(
+                f"aggregation.rule = '{self.rule}' with aggregation.malicious = {self.malicious} "
+                f"needs a quorum of at least {least}, not {quorum}"
+            )
+        if problem := rule.problem(self, cohort):
+            raise ConfigError(problem)
+
+
+class Aggregator(Protocol):
+    """Takes the admitted updates of one round one by one, in the order of partition ids."""
+
+    def add(self, update: Update) -> None:
+        """Take one update; its vector must be copied to be kept."""
+        ...
+
+    def result(self) -> Vectors:
+        """Return the aggregated pseudo-gradient ``[D]``; there was at least one update."""
+        ...
+
+
+class AggregationRule(ABC, Aggregator):
+    """One of fedmeta's own rules, made anew for each round.
+
+    Args:
+        options: The rule's settings.
+        round_: The round.
+        size: Values in an update, D.
+        warn: Called with a line if the rule can do nothing with so few updates.
+    """
+
+    keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of ``[aggregation]`` that the rule reads."""
+
+    def __init__(
+        self,
+        options: AggregationOptions,
+        round_: int,
+        size: int,
+        warn: Callable[[str], None] = log.warning,
+    ) -> None:
+        self.options = options
+        self.round = round_
+        self.size = size
+        self.warn = warn
+
+    @classmethod
+    def least(cls, malicious: int) -> int:  # noqa: ARG003
+        """Return the fewest updates that the rule is defined for with so many malicious ones."""
+        return 1
+
+    @classmethod
+    def problem(cls, options: AggregationOptions, cohort: int) -> str | None:  # noqa: ARG003
+        """Return why the options do nothing for a cohort, and what would; None if they do something."""
+        return None
+
+    @override
+    @abstractmethod
+    def add(self, update: Update) -> None: ...
+
+    @override
+    @abstractmethod
+    def result(self) -> Vectors: ...
+
+
+class StackingRule(AggregationRule):
+    """Holds the updates of a round, then combines them."""
+
+    @override
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._vectors: list[Vectors] = []
+        self._tasks: list[int] = []
+
+    @override
+    def add(self, update: Update) -> None:
+        self._vectors.append(update.vector.copy())
+        self._tasks.append(update.tasks)
+
+    @override
+    def result(self) -> Vectors:
+        return self.combine(self._vectors, self._tasks)
+
+    @abstractmethod
+    def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:
+        """Return one update ``[D]`` for n updates ``[D]`` and the tasks behind each, ``[n]``."""
+
+
+def build_aggregator(
+    options: AggregationOptions, round_: int, size: int, warn: Callable[[str], None] = log.warning
+) -> Aggregator:
+    """Return what takes the updates of one round, of `size` values each."""
+    return AGGREGATION_RULES.get(options.rule)(options, round_, size, warn)

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from typing_extensions import override
 
-from fedmeta.federation.aggregator import StackingRule
-from fedmeta.federation.flat_vectors import Vectors, by_coordinate, krum_scores, squared_distances
+from fedmeta.federation.aggregation import (
+    StackingRule,
+    Vectors,
+    by_coordinate,
+    krum_scores,
+    squared_distances,
+)
 
 
 class Bulyan(StackingRule):

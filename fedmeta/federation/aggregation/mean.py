@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from fedmeta.federation.aggregator import AggregationRule
+from fedmeta.federation.aggregation import AggregationRule
 from fedmeta.federation.gate import Update
 
 

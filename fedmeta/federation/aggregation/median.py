@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from fedmeta.federation.aggregator import StackingRule
-from fedmeta.federation.flat_vectors import Vectors, by_coordinate
+from fedmeta.federation.aggregation import StackingRule, Vectors, by_coordinate
 
 
 class Median(StackingRule):

@@ -6,9 +6,14 @@ from typing import ClassVar
 import numpy as np
 from typing_extensions import override
 
+from fedmeta.federation.aggregation import (
+    AggregationOptions,
+    StackingRule,
+    Vectors,
+    krum_scores,
+    squared_distances,
+)
 from fedmeta.federation.aggregation.mean import Mean
-from fedmeta.federation.aggregator import AggregationOptions, StackingRule
-from fedmeta.federation.flat_vectors import Vectors, krum_scores, squared_distances
 
 
 class MultiKrum(StackingRule):

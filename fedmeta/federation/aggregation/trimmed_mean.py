@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from fedmeta.federation.aggregator import AggregationOptions, StackingRule
-from fedmeta.federation.flat_vectors import Vectors, by_coordinate
+from fedmeta.federation.aggregation import AggregationOptions, StackingRule, Vectors, by_coordinate
 
 _ROUNDING = 1e-9
 """So that a trim of 0.29 cuts 29 of 100, though 0.29 * 100 is a little less in floating point."""

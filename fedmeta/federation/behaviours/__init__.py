@@ -1,5 +1,225 @@
-"""Clients that cheat, do harm or have poor data; each behaviour is one module."""
+"""Clients that cheat, do harm or have poor data, as Flower mods; each behaviour is one module."""
 
-from fedmeta.federation.behaviour import Behaviour
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MessageType
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable, Mod
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from fedmeta.errors import ConfigError
+from fedmeta.federation.client import ARRAYS, PARTITION, build_client_app, read_request
+from fedmeta.federation.codec import Codec
+from fedmeta.federation.flower import new_context
+from fedmeta.federation.learner import Learner
+from fedmeta.federation.workload import Workload
+from fedmeta.options import Options, parse_options
+from fedmeta.registry import Registry
+from fedmeta.tasks import Population, stream
+
+Vector = NDArray[np.float64]
+
+
+class BehaviourContext:
+    """What behaviours share; the data are loaded when the first of them is asked to train.
+
+    Args:
+        workload: What honest clients do.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.mods: Mapping[int, Sequence[Mod]] = {}
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The honest clients' side of the workload."""
+        return Learner.build(self.workload)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Reads and writes updates."""
+        return Codec(self.learner.template)
+
+    def rng(self, message: Message, context: Context) -> np.random.Generator:
+        """Return the randomness of one client in one round."""
+        _, round_ = read_request(message)
+        client = cast(int, context.node_config[PARTITION])
+        return stream(self.workload.seed, "behaviour", round_, client)
+
+    def change(self, reply: Message, change: Callable[[Vector], Vector]) -> Message:
+        """Replace the update in a reply by what `change` makes of it, flat ``[D]``."""
+        vector = np.empty(self.codec.size)
+        self.codec.read_into(cast(ArrayRecord, reply.content[ARRAYS]), vector)
+        reply.content[ARRAYS] = self.codec.encode(self.codec.split(change(vector)))
+        return reply
+
+    def ask(self, client: int, message: Message) -> Message:
+        """Answer a request as `client` would, whatever part it plays itself."""
+        app = build_client_app(self.learner, self.mods.get(client, ()))
+        node = message.metadata.dst_node_id
+        return app(message, new_context(node, client, len(self.workload.population)))
+
+
+class Behaviour(ABC):
+    """One way to cheat, or to be poor; it may be played by any number of clients.
+
+    Args:
+        options: Its own options.
+        stage: What it works with.
+    """
+
+    Options: ClassVar[type[Options]]
+
+    def __init__(self, options: Any, stage: BehaviourContext) -> None:
+        self.options = options
+        self.stage = stage
+
+    @abstractmethod
+    def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        """Answer a training request; `call_next` answers it as an honest client does."""
+
+    @property
+    def victim(self) -> int | None:
+        """The client whose update this one takes for its own; None: nobody's."""
+        return None
+
+
+class OtherLearner(Behaviour):
+    """Trains as everybody does, but by a learner of its own; subclasses say how that differs."""
+
+    @abstractmethod
+    def learner(self) -> Learner:
+        """Return the learner that such a client has."""
+
+    @cached_property
+    def _app(self) -> ClientApp:
+        return build_client_app(self.learner())
+
+    @override
+    def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        return self._app(message, context)
+
+
+BEHAVIOURS: Registry[type[Behaviour]] = Registry(
+    "behaviour", "fedmeta.federation.behaviours", separator="-"
+)
+
+
+def noise_like(vector: Vector, rng: np.random.Generator) -> Vector:
+    """Return Gaussian noise as long as `vector`, by Euclidean norm."""
+    noise = rng.standard_normal(vector.shape)
+    length = float(np.sqrt(np.square(vector).sum()) / np.sqrt(np.square(noise).sum()))
+    return noise * length
+
+
+class Part(Options):
+    """What every ``[[behaviours]]`` table has beside its kind's own options.
+
+    Attributes:
+        kind: The behaviour: a name or a dotted path.
+        clients: Partition ids of the training clients that behave so.
+    """
+
+    kind: str
+    clients: list[int]
+
+
+@dataclass(frozen=True)
+class BehaviourAssignment:
+    """Who behaves how.
+
+    Attributes:
+        part: The kind, and the clients.
+        behaviour: Class of the behaviour.
+        options: Its own options.
+    """
+
+    part: Part
+    behaviour: type[Behaviour]
+    options: Options
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The config's table, with all defaults filled in."""
+        return self.part.model_dump(mode="json") | self.options.model_dump(mode="json")
+
+
+def read_behaviours(
+    tables: Sequence[Mapping[str, Any]], population: Population
+) -> list[BehaviourAssignment]:
+    """Read the ``[[behaviours]]`` tables of a config.
+
+    Raises:
+        ConfigError: For an unknown kind or option, for a client that does not train or has two
+            parts, or that copies itself or another copier.
+    """
+    assignments = [_read(table, f"behaviours.{place}") for place, table in enumerate(tables)]
+    parts: dict[int, BehaviourAssignment] = {}
+    for place, assignment in enumerate(assignments):
+        for client in assignment.part.clients:
+            _check_trains(client, f"behaviours.{place}.clients", population)
+            if client in parts:
+                raise ConfigError(f"behaviours.{place}.clients: client {client} has a part already")
+            parts[client] = assignment
+    for place, assignment in enumerate(assignments):
+        for key in ("of", "owner"):
+            if (other := getattr(assignment.options, key, None)) is not None:
+                _check_trains(other, f"behaviours.{place}.{key}", population)
+        victim = getattr(assignment.options, "of", None)
+        if victim in parts and hasattr(parts[victim].options, "of"):
+            raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
+    return assignments
+
+
+def _read(table: Mapping[str, Any], where: str) -> BehaviourAssignment:
+    heads = Part.model_fields
+    part = parse_options(Part, {key: v for key, v in table.items() if key in heads}, where)
+    kind = BEHAVIOURS.get(part.kind)
+    if not (isinstance(kind, type) and issubclass(kind, Behaviour)):
+        raise ConfigError(f"{where}.kind: '{part.kind}' is no Behaviour")
+    own = {key: value for key, value in table.items() if key not in heads}
+    return BehaviourAssignment(part, kind, parse_options(kind.Options, own, where))
+
+
+def _check_trains(client: int, where: str, population: Population) -> None:
+    if not 0 <= client < population.train:
+        raise ConfigError(f"{where}: client {client} is not one of the {population.train} that train")
+
+
+def mods_for(tables: Sequence[Mapping[str, Any]], workload: Workload) -> dict[int, list[Mod]]:
+    """Build the Flower mods by which clients behave as `tables` say, by partition id.
+
+    A copier's victim gets a mod too, which changes nothing: a grid that stacks clients then computes it
+    as the copier does, alone, so that the copy is one to the last bit.
+
+    Raises:
+        ConfigError: As `read_behaviours`.
+    """
+    stage = BehaviourContext(workload)
+    mods: dict[int, list[Mod]] = {}
+    for assignment in read_behaviours(tables, workload.population):
+        behaviour = assignment.behaviour(assignment.options, stage)
+        mods |= {client: [_playing(behaviour)] for client in assignment.part.clients}
+        if behaviour.victim is not None:
+            mods.setdefault(behaviour.victim, [])
+    stage.mods = mods
+    return mods
+
+
+def _playing(behaviour: Behaviour) -> Mod:
+    def play(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        if message.metadata.message_type != MessageType.TRAIN:
+            return call_next(message, context)
+        return behaviour.reply(message, context, call_next)
+
+    return play
+
 
 __all__ = ["Behaviour"]

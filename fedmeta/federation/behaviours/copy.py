@@ -5,7 +5,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviour import Behaviour
+from fedmeta.federation.behaviours import Behaviour
 
 
 class Copy(Behaviour):

@@ -5,7 +5,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from pydantic import Field
 from typing_extensions import override
 
-from fedmeta.federation.behaviour import Vector, noise_like
+from fedmeta.federation.behaviours import Vector, noise_like
 from fedmeta.federation.behaviours.copy import Copy
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviour import Behaviour, noise_like
+from fedmeta.federation.behaviours import Behaviour, noise_like
 
 
 class Noise(Behaviour):

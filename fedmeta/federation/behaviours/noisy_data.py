@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviour import OtherLearner
+from fedmeta.federation.behaviours import OtherLearner
 from fedmeta.federation.learner import Learner
 from fedmeta.tasks import TaskBatch, TaskFamily
 

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviour import Behaviour
+from fedmeta.federation.behaviours import Behaviour
 
 
 class Poison(Behaviour):

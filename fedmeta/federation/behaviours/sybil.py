@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from fedmeta import options
-from fedmeta.federation.behaviour import OtherLearner
+from fedmeta.federation.behaviours import OtherLearner
 from fedmeta.federation.learner import Learner
 from fedmeta.tasks import TaskBatch, TaskFamily
 

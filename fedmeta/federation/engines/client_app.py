@@ -2,18 +2,20 @@
 
 import logging
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedmeta.federation.behaviour import mods_for
+from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.client import build_client_app, failed, partition_of
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import Failure, watched
@@ -22,6 +24,7 @@ from fedmeta.federation.learner import Learner
 from fedmeta.federation.mods import user_mods
 from fedmeta.federation.signing import Signing
 from fedmeta.federation.workload import Workload
+from fedmeta.learning import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -142,3 +145,23 @@ def _failures_are_replies(message: Message, context: Context, call_next: ClientA
 def _log(round_: int, client: int | None, failure: Failure) -> None:
     """Leave a traceback in the log of this process: it must not cross the grid."""
     log.warning("round %d, client %s failed\n%s", round_, client, failure.traceback or failure.reason)
+
+
+def build_ray_app(build: Callable[[], ClientSide]) -> ClientApp:
+    """Build the ClientApp that Flower sends to a worker with each message: a few kilobytes.
+
+    Args:
+        build: Builds the clients' side in the worker; it must be picklable, and small when pickled.
+    """
+    return build_remote_app(partial(_side, pickle.dumps(build)))
+
+
+def _side(pickled: bytes, _: Context) -> ClientSide:
+    return _build(pickled)
+
+
+@lru_cache(maxsize=1)
+def _build(pickled: bytes) -> ClientSide:
+    keep_freed_memory()
+    build: Callable[[], ClientSide] = pickle.loads(pickled)
+    return build()

@@ -6,7 +6,7 @@ from torch.linalg import vector_norm
 from typing_extensions import override
 
 from fedmeta.incentives.game import Game
-from fedmeta.incentives.rule import IncentiveRule
+from fedmeta.incentives.rules import IncentiveRule
 
 
 class Cosine(IncentiveRule):

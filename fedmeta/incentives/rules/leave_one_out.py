@@ -4,7 +4,7 @@ import numpy as np
 from typing_extensions import override
 
 from fedmeta.incentives.game import Game
-from fedmeta.incentives.rule import IncentiveRule
+from fedmeta.incentives.rules import IncentiveRule
 
 
 class LeaveOneOut(IncentiveRule):

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from fedmeta.incentives.game import Game
 from fedmeta.incentives.options import ShapleyOptions
-from fedmeta.incentives.rule import IncentiveRule
+from fedmeta.incentives.rules import IncentiveRule
 
 WINDOW = 10
 """Permutations over which GTG-Shapley looks for change, as in the authors' code."""

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file."""
+"""Draws charts with Plotly."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -6,14 +6,177 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from fedmeta.report.charts import DASHES, PALETTE, Chart, Heatmap, Series, Values
 from fedmeta.report.page import Part
-from fedmeta.report.render.plotly_charts import figure
 from fedmeta.report.tables import Bytes, Interval, Link, shown
+
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "x", "triangle-down")
+Trace = dict[str, Any]
+
+
+def figure(chart: Chart | Heatmap) -> dict[str, Any]:
+    """Return plotly's data and layout of a chart, with few enough points for a page."""
+    if isinstance(chart, Heatmap):
+        return {"data": [_heatmap(chart)], "layout": _heatmap_layout(chart)}
+    data = [trace for series in chart.series for trace in _traces(chart, series.thinned())]
+    return {"data": data, "layout": _layout(chart)}
+
+
+def _traces(chart: Chart, series: Series) -> list[Trace]:
+    colour = PALETTE[series.colour % len(PALETTE)]
+    if series.mark == "bars":
+        bars = {"type": "bar", "name": _plain(series.name), "x": series.x, "y": series.y}
+        return [bars | {"marker": {"color": colour}}]
+    if series.mark != "points" and series.low is not None and series.high is not None:
+        return [_band(series, _see_through(chart, colour)), _curve(chart, series, colour)]
+    return [_curve(chart, series, colour)]
+
+
+def _curve(chart: Chart, series: Series, colour: str) -> Trace:
+    bars = _error(series, colour)
+    values = {"x": series.y, "y": series.x} if chart.flip else {"x": series.x, "y": series.y}
+    trace: Trace = {
+        "type": "scatter",
+        "name": _plain(series.name),
+        "mode": {"line": "lines", "points": "markers"}.get(series.mark, "lines+markers"),
+        "line": {"color": colour, "width": 1 if series.faint else 2, "dash": DASHES[series.dash % 4]},
+        "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[series.colour % len(SYMBOLS)]},
+        "opacity": 0.3 if series.faint else 1,
+        "showlegend": not series.faint,
+        **values,
+    }
+    if bars and series.mark == "points":
+        trace["error_x" if chart.flip else "error_y"] = bars
+    if series.faint:
+        trace["hoverinfo"] = "skip"
+    if series.hover:
+        trace |= {"text": series.hover, "hovertemplate": "%{text}<extra></extra>"}
+    return trace
+
+
+def _band(series: Series, colour: str) -> Trace:
+    """Return the area between the ends of a curve's band, as one outline; gaps are left out."""
+    rows = zip(series.x, series.low or (), series.high or (), strict=True)
+    known = [(x, low, high) for x, low, high in rows if low is not None and high is not None]
+    return {
+        "type": "scatter",
+        "x": [x for x, _, _ in known] + [x for x, _, _ in reversed(known)],
+        "y": [high for _, _, high in known] + [low for _, low, _ in reversed(known)],
+        "fill": "toself",
+        "fillcolor": colour,
+        "line": {"width": 0},
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _see_through(chart: Chart, colour: str) -> str:
+    # Many bands on top of each other would hide all but the last.
+    bands = sum(one.low is not None for one in chart.series)
+    return f"{colour}{'2b' if bands <= 3 else '16'}"
+
+
+def _error(series: Series, colour: str) -> Trace | None:
+    if series.low is None or series.high is None:
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": _difference(series.high, series.y),
+        "arrayminus": _difference(series.y, series.low),
+        "color": colour,
+        "thickness": 1.5,
+        "width": 4,
+    }
+
+
+def _difference(first: Values, second: Values) -> list[float]:
+    pairs = zip(first, second, strict=True)
+    return [0.0 if a is None or b is None else a - b for a, b in pairs]
+
+
+def _layout(chart: Chart) -> dict[str, Any]:
+    across, down = _axis(chart.x, chart.log_x), _axis(chart.y, chart.log_y)
+    if chart.window and not chart.log_y and not chart.flip:
+        down["range"] = list(chart.window)
+    if chart.labels:
+        ticks = {
+            "tickvals": list(range(len(chart.labels))),
+            "ticktext": [_plain(label) for label in chart.labels],
+        }
+        (down if chart.flip else across).update(ticks)
+    if chart.flip:
+        down |= {"autorange": "reversed"}
+    layout: dict[str, Any] = {
+        "xaxis": across,
+        "yaxis": down,
+        "barmode": "stack",
+        "showlegend": not chart.flip,
+    }
+    if chart.line is not None:
+        layout["shapes"] = [_mark(chart)]
+        layout["annotations"] = [_mark_name(chart)]
+    if chart.flip:
+        layout["height"] = 130 + 34 * len(chart.labels)
+    return layout
+
+
+def _mark(chart: Chart) -> dict[str, Any]:
+    at = {"x0": chart.line, "x1": chart.line, "yref": "paper", "y0": 0, "y1": 1}
+    if not chart.flip:
+        at = {"y0": chart.line, "y1": chart.line, "xref": "paper", "x0": 0, "x1": 1}
+    return {"type": "line", "line": {"width": 1, "dash": "dot", "color": "#8C8C8C"}, **at}
+
+
+def _mark_name(chart: Chart) -> dict[str, Any]:
+    at = {"x": chart.line, "yref": "paper", "y": 1, "yanchor": "bottom"}
+    if not chart.flip:
+        at = {"y": chart.line, "xref": "paper", "x": 1, "xanchor": "right", "yanchor": "bottom"}
+    return {"text": _plain(chart.line_name), "showarrow": False, "font": {"size": 11}, **at}
+
+
+def _axis(title: str, log: bool) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": {"text": _plain(title)}}
+    return axis | {"type": "log"} if log else axis
+
+
+def _heatmap(chart: Heatmap) -> Trace:
+    known = [abs(value) for row in chart.values for value in row if value is not None]
+    end = max(known, default=1.0) or 1.0
+    return {
+        "type": "heatmap",
+        "x": chart.columns,
+        "y": [_plain(name) for name in chart.rows],
+        "z": chart.values,
+        "zmin": -end,
+        "zmax": end,
+        "colorscale": DIVERGING,
+        "colorbar": {"title": {"text": _plain(chart.unit)}, "thickness": 12, "outlinewidth": 0},
+        "hoverongaps": False,
+    }
+
+
+DIVERGING: Sequence[Sequence[Any]] = ((0, "#D55E00"), (0.5, "#F2F2F2"), (1, "#0072B2"))
+"""From below nothing to above it: vermilion and blue, which the colour-blind can tell apart."""
+
+
+def _heatmap_layout(chart: Heatmap) -> dict[str, Any]:
+    down = {"title": {"text": ""}, "autorange": "reversed", "type": "category", "automargin": True}
+    height = 120 + min(max(len(chart.rows) * 18, 160), 900)
+    return {"xaxis": _axis(chart.x, False), "yaxis": down, "height": height}
+
+
+def _plain(text: str) -> str:
+    # Plotly reads a little HTML in texts; what comes from a file is none.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
 
 MOST_ROWS = 5000
 """Rows of a table that a page has: a browser could not show the replies of a million clients."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from fedmeta.errors import DataError, UsageError
 from fedmeta.tasks.families.shakespeare import lookalikes, read_play
-from fedmeta.tasks.image_files import ImageStyle, read_images
-from fedmeta.tasks.image_folder import list_folder
+from fedmeta.tasks.image_files import ImageStyle, list_folder, read_images
 from fedmeta.tasks.image_pixels import Kind
 
 # Only edges and ranges are looked at, for which any size of the input serves.

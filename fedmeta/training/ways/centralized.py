@@ -16,7 +16,7 @@ from fedmeta.federation.learner import CohortUpdate
 from fedmeta.learning import Tensors
 from fedmeta.tasks import TaskBatch, stream
 from fedmeta.training.loop import describe_round
-from fedmeta.training.way import TrainingSetup, Way
+from fedmeta.training.ways import TrainingSetup, Way
 
 
 class Centralized(Way):

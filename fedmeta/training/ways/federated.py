@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from fedmeta.federation import EvaluationSums, MetaStrategy, RoundRecord
 from fedmeta.learning import Tensors
-from fedmeta.training.way import TrainingSetup, Way
+from fedmeta.training.ways import TrainingSetup, Way
 
 
 class Federated(Way):

@@ -9,13 +9,13 @@ from typing_extensions import override
 
 from fedmeta.errors import LearnersFailedError
 from fedmeta.federation import ClientRecord, EvaluationSums, Plan, RoundRecord, ServerOptimizer, Snapshot
+from fedmeta.federation.cohort import sample_cohort
 from fedmeta.federation.evaluation import evaluate_each
 from fedmeta.federation.failures import report
-from fedmeta.federation.sampling import sample_cohort
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split
 from fedmeta.training.loop import describe_round
-from fedmeta.training.way import Way
+from fedmeta.training.ways import Way
 
 BY_ELEMENT = frozenset(
     ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")

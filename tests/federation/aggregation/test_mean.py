@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fedmeta.federation.aggregation import AggregationOptions
 from fedmeta.federation.aggregation.mean import Mean
-from fedmeta.federation.aggregator import AggregationOptions
 from fedmeta.federation.gate import Update
 from fedmeta.federation.tally import MetricMean
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import load_config
 from fedmeta.federation import AggregationOptions, Plan, Update
+from fedmeta.federation.aggregation import build_aggregator
 from fedmeta.federation.aggregation.trimmed_mean import trimmed
-from fedmeta.federation.aggregator import build_aggregator
 from fedmeta.federation.flower import as_server, quiet
 from tests.federation.helpers import PLAN, SINUSOID, reply_mod, run_on_grid, without
 

@@ -11,12 +11,12 @@ from fedmeta.errors import RunError, UsageError
 from fedmeta.federation import Federation, Learner, Plan, RoundRecord
 from fedmeta.federation.client import request_content
 from fedmeta.federation.codec import Codec
+from fedmeta.federation.cohort import wait_for_nodes
 from fedmeta.federation.engines import node_directory as directory
 from fedmeta.federation.engines import timeouts as polling
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.sampling import wait_for_nodes
 from fedmeta.training import simulate
 from tests.federation.engines.helpers import Nodes, acquaint
 from tests.federation.helpers import PLAN, SINUSOID, assert_same, train

@@ -15,8 +15,8 @@ from fedmeta.experiment import Config, Listener, RunFolder, planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError
 from fedmeta.experiment.execute import execute
 from fedmeta.federation import FaultPlan, Snapshot
+from fedmeta.federation.cohort import sample_cohort
 from fedmeta.federation.faults import KINDS
-from fedmeta.federation.sampling import sample_cohort
 from tests.experiment.helpers import contents
 from tests.federation.helpers import assert_same, run_on_grid
 

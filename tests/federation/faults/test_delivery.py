@@ -10,11 +10,11 @@ import pytest
 from flwr.app import MessageType
 
 from fedmeta.federation import Federation, Learner, MetaStrategy, Plan, RoundRecord, Workload
+from fedmeta.federation.cohort import requests
 from fedmeta.federation.engines.client_app import build_remote_app, build_side
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.faults import FaultOptions, FaultyDelivery, read_faults
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.sampling import requests
 from fedmeta.tasks import Population
 from tests.federation.engines.helpers import Nodes, acquaint
 from tests.federation.faults import everything

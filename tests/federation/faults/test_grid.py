@@ -7,9 +7,9 @@ from flwr.app import Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedmeta.federation import Federation, Learner, MetaStrategy, Plan
+from fedmeta.federation.cohort import requests
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.faults import FaultOptions, FaultPlan, SimulatedDelivery, read_faults
-from fedmeta.federation.sampling import requests
 from tests.federation.helpers import SINUSOID, train
 
 PLAN = Plan(rounds=4, cohort=12, timeout=100.0)

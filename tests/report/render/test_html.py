@@ -12,8 +12,7 @@ import pytest
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.page import Figure, Part, Section
 from fedmeta.report.read import read_run
-from fedmeta.report.render.html import LOOK, render
-from fedmeta.report.render.plotly_charts import figure
+from fedmeta.report.render.html import LOOK, figure, render
 from fedmeta.report.sections.run import run_part
 from fedmeta.report.tables import Table, table_of
 from fedmeta.report.writing import write_report

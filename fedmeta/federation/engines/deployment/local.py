@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from fedmeta.errors import RunError, UsageError
-from fedmeta.federation.engines.deployment.options import DeploymentOptions, require_superlink
+from fedmeta.federation.engines.deployment import DeploymentOptions, require_superlink
 from fedmeta.federation.engines.deployment.session import (
     CONNECTION,
     QUIET,

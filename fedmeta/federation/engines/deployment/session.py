@@ -17,8 +17,8 @@ from typing import Any
 import tomli_w
 
 from fedmeta.errors import RunError, UsageError
+from fedmeta.federation.engines.deployment import DeploymentOptions, require_superlink
 from fedmeta.federation.engines.deployment.grid_sharing import Desk
-from fedmeta.federation.engines.deployment.options import DeploymentOptions, require_superlink
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.signing import Seats

@@ -23,10 +23,9 @@ from flwr.simulation import run_simulation
 from fedmeta.errors import RunError
 from fedmeta.federation.client import sign_reply
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.engines.client_app import ClientSide
+from fedmeta.federation.engines.client_app import ClientSide, build_ray_app
 from fedmeta.federation.engines.node_directory import Directory, ignore
-from fedmeta.federation.engines.ray.client import build_ray_app
-from fedmeta.federation.engines.ray.options import HERE, RayOptions, require_ray
+from fedmeta.federation.engines.ray import HERE, RayOptions, require_ray
 from fedmeta.federation.engines.vector.jobs import Workers, available_cores
 from fedmeta.federation.flower import as_server, silence
 from fedmeta.federation.learner import Learner

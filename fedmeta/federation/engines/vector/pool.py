@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fedmeta.federation.engines.vector.jobs import (
+    READY,
     EvaluateJob,
     Executor,
     InProcess,
@@ -14,8 +15,10 @@ from fedmeta.federation.engines.vector.jobs import (
     Workers,
     available_cores,
     compute,
+    launch,
+    to_arrays,
+    unpack_outcome,
 )
-from fedmeta.federation.engines.vector.worker import READY, launch, to_arrays, unpack_outcome
 from fedmeta.federation.failures import Failure
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.learning import Tensors
@@ -29,7 +32,7 @@ STARTUP_SECONDS = 120.0
 JOB_SECONDS = 600.0
 """How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
 
-_ENTRY = "from fedmeta.federation.engines.vector.worker import main; main()"
+_ENTRY = "from fedmeta.federation.engines.vector.jobs import main; main()"
 _ELSEWHERE = "its clients are computed elsewhere"
 
 

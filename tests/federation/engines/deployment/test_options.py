@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.errors import UsageError
-from fedmeta.federation.engines.deployment.options import (
+from fedmeta.federation.engines.deployment import (
     DeploymentOptions,
     require_superlink,
     split_address,

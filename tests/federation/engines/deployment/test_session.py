@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.errors import UsageError
-from fedmeta.federation.engines.deployment.options import DeploymentOptions
+from fedmeta.federation.engines.deployment import DeploymentOptions
 from fedmeta.federation.engines.deployment.session import submit
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from fedmeta.federation import Federation, Learner, Plan, RoundRecord, Snapshot, Workload
 from fedmeta.federation.engines.client_app import build_side
-from fedmeta.federation.engines.ray.options import RayOptions
+from fedmeta.federation.engines.ray import RayOptions
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.faults import FaultyDelivery
 from tests.federation.faults import everything

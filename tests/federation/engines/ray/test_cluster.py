@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from fedmeta.errors import UsageError
-from fedmeta.federation.behaviour import mods_for
-from fedmeta.federation.engines.ray.options import RayOptions, require_ray
+from fedmeta.federation.behaviours import mods_for
+from fedmeta.federation.engines.ray import RayOptions, require_ray
 from fedmeta.training import simulate
 from tests.federation.engines.ray import child
 from tests.federation.helpers import SINUSOID

@@ -11,8 +11,8 @@ import pytest
 
 from fedmeta.errors import UsageError
 from fedmeta.federation import RoundRecord
-from fedmeta.federation.behaviour import mods_for
-from fedmeta.federation.engines.ray.options import require_ray
+from fedmeta.federation.behaviours import mods_for
+from fedmeta.federation.engines.ray import require_ray
 from fedmeta.training import simulate
 from tests.federation.engines.ray import child
 from tests.federation.faults import everything

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fedmeta.federation import EvaluationSums, Federation, Learner, Plan, RoundRecord, Workload
+from fedmeta.federation.engines.vector import jobs as launch
 from fedmeta.federation.engines.vector import pool
-from fedmeta.federation.engines.vector import worker as launch
 from fedmeta.federation.engines.vector.pool import Worker
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.learning import Tensors

@@ -1,4 +1,7 @@
-"""A few test tasks with what the model says before and after adaptation, for a reader to look at."""
+"""Tests what a run learned on its test clients, and writes a few of their tasks for a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save
@@ -6,12 +9,39 @@ from torch import Tensor
 
 from fedmeta.config import Config
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.training import model_per_client
-from fedmeta.federation import Learner
+from fedmeta.experiment.planning import model_per_client
+from fedmeta.federation import Learner, StepResult, merge
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import TaskBatch, stream
-from fedmeta.training import model_for
+from fedmeta.training import Way, model_for
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the final test came to.
+
+    Attributes:
+        steps: Means over the tasks of all test clients, with intervals, by adaptation step.
+        clients: The same for each test client alone.
+    """
+
+    steps: tuple[StepResult, ...]
+    clients: Mapping[int, tuple[StepResult, ...]]
+
+
+def final_test(config: Config, way: Way, state: Tensors) -> Tested:
+    """Evaluate a trained state on the test clients.
+
+    Raises:
+        RunError: If no test client could be evaluated.
+    """
+    sums, steps = way.test(state, "test"), config.evaluation.steps
+    return Tested(
+        merge(steps, sums.values(), config.test_clients),
+        {client: merge(steps, [one]) for client, one in sums.items()},
+    )
+
 
 EXAMPLES = "examples.safetensors"
 MOST = 4

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fedmeta.config import Config
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.tracking.stores import Entry, MLflowStore, Store, TensorBoardStore, Tracked
+from fedmeta.experiment.tracking_stores import Entry, MLflowStore, Store, TensorBoardStore, Tracked
 from fedmeta.federation import StepResult
 
 Kind = Literal["none", "tensorboard", "mlflow"]

@@ -13,8 +13,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.tasks.data.fetch import fetch, fetch_file
-from fedmeta.tasks.data.sources import SourceFile, sources
+from fedmeta.tasks.data.sources import SourceFile, fetch, fetch_file, sources
 
 CONTENT = bytes(range(256)) * 1000
 DIRECT = build_opener(ProxyHandler({})).open

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from fedmeta.errors import ConfigError, UsageError
-from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.tracking import stores, tracker
-from fedmeta.experiment.tracking.tracker import Entry, Tracked, Tracker, require_extra, scalars
+from fedmeta.experiment import Config, Listener, RunFolder, resume, run, tracker, tracking_stores
+from fedmeta.experiment.tracker import Entry, Tracked, Tracker, require_extra, scalars
 from tests import processes
 from tests.experiment.helpers import TINY, contents
 
@@ -256,7 +255,7 @@ def test_a_kill_while_the_database_is_made_leaves_none(
 
     monkeypatch.setattr("mlflow.MlflowClient", half)
     with pytest.raises(Killed):
-        stores._open_database(tmp_path / "mlflow.db")
+        tracking_stores._open_database(tmp_path / "mlflow.db")
     assert not (tmp_path / "mlflow.db").exists()
 
 

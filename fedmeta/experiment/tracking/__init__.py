@@ -1,1 +1,0 @@
-"""A run told to TensorBoard or MLflow, beside what it writes itself."""
