@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedmeta.report.charts import Series, band
-from fedmeta.report.read import number
+from fedmeta.report.read import RunFiles, number
 from fedmeta.report.tables import Cell, Interval, Table, shown
 
 Row = Mapping[str, Any]
+
+MEASURES = ("accuracy", "loss")
+MOST_STEPS = 50
+"""Adaptation steps that are shown; a run has a handful."""
 
 _HALF = {
     "accuracy": "ci95",
@@ -113,3 +117,10 @@ def _answered(row: Row) -> Cell:
 def step_names(steps: Sequence[int]) -> list[str]:
     """Return the heads of columns by adaptation step."""
     return ["before" if step == 0 else f"{step} steps" for step in steps]
+
+
+def main_measure(run: RunFiles) -> str:
+    """Return ``accuracy`` where the run has one, and else ``loss``."""
+    rows = [*run.metrics[:1], *run.metrics[-1:], *run.final[:1]]
+    known = any(number(row, "accuracy") is not None for row in rows)
+    return "accuracy" if known else "loss"

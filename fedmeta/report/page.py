@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.report.charts import Chart, Heatmap
-from fedmeta.report.sections.examples import Example
 from fedmeta.report.tables import Table, table_of
 
 
@@ -30,6 +29,59 @@ class Folded:
 
     title: str
     text: str
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A prediction for one query; `probability` is of the predicted class."""
+
+    label: int
+    probability: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query picture, its true label, and what was predicted before and after adaptation."""
+
+    picture: str
+    label: int
+    before: Guess
+    after: Guess
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of text: (character, whether it was right) of the truth, and of the predictions."""
+
+    truth: Sequence[str]
+    before: Sequence[tuple[str, bool]]
+    after: Sequence[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test task; which parts it has depends on its kind.
+
+    Attributes:
+        client: Whose it is.
+        steps: Adaptation steps of "after".
+        support: (picture, label) of each support example.
+        queries: Query pictures.
+        windows: Query windows of a text.
+        chart: Fitted curves, or predicted values over true ones.
+        right: Queries predicted rightly before and after, and how many there are; None in regression.
+        left_out: Queries that are not shown.
+    """
+
+    client: int
+    steps: int
+    support: Sequence[tuple[str, int]] = ()
+    queries: Sequence[Query] = ()
+    windows: Sequence[Window] = ()
+    chart: Chart | None = None
+    right: tuple[int, int, int] | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,8 +191,3 @@ def described(info: Mapping[str, Any], seeds: tuple[str, object], folder: Path) 
         ("Folder", folder),
     ]
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
-
-
-def present(sections: Iterable[Section | None]) -> list[Section]:
-    """Return the sections that there are."""
-    return [section for section in sections if section is not None]

@@ -6,11 +6,11 @@ from html import escape
 from math import floor, log10
 from pathlib import Path
 
+from fedmeta.report.arms import Arms
 from fedmeta.report.charts import PALETTE, Chart, Series, Values
-from fedmeta.report.measured import results_table
+from fedmeta.report.measured import main_measure, results_table
 from fedmeta.report.read import RunFiles, read_compare, read_run
-from fedmeta.report.sections.arms import Arms
-from fedmeta.report.sections.curves import learning_charts, main_measure
+from fedmeta.report.sections.learning import learning_charts
 from fedmeta.report.tables import Table, shown
 
 _CELL = "padding:2px 10px;text-align:right;border:0"

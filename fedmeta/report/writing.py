@@ -10,12 +10,11 @@ from typing import Literal
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line, write_atomically
 from fedmeta.report.page import Keys, Part
+from fedmeta.report.parts import compare_part, run_part
 from fedmeta.report.read import is_compare, read_compare, read_run, require_folder
 from fedmeta.report.render.csv_files import write_sheets
 from fedmeta.report.render.html import render
 from fedmeta.report.render.png import require_extra, write_pictures
-from fedmeta.report.sections.comparison import compare_part
-from fedmeta.report.sections.run import run_part
 
 REPORT = "report.html"
 

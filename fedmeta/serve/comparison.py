@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.report.charts import Chart, Series
-from fedmeta.report.measured import banded, interval_of, step_names, unit
+from fedmeta.report.measured import banded, interval_of, main_measure, step_names, unit
+from fedmeta.report.parts import compare_part
 from fedmeta.report.read import CompareFiles, RunFiles, number, read_compare
-from fedmeta.report.sections.comparison import compare_part
-from fedmeta.report.sections.curves import looks, main_measure, running_mean, smoothing
+from fedmeta.report.sections.learning import looks, running_mean, smoothing
 from fedmeta.report.tables import Cell, Table
 from fedmeta.serve.index import Entry, Index
 from fedmeta.serve.runs import chart_view, report_view, section_view, table_view

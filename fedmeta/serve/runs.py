@@ -10,11 +10,14 @@ from fedmeta.experiment.rows import METRICS, MetricsRow, later_format
 from fedmeta.report.charts import Chart, Heatmap
 from fedmeta.report.measured import results_table
 from fedmeta.report.page import Section
+from fedmeta.report.parts import headline
 from fedmeta.report.read import MOST_VALUES, RunFiles, read_head
 from fedmeta.report.render.html import figure
-from fedmeta.report.sections.curves import adaptation_charts, communication_charts, learning_charts
-from fedmeta.report.sections.ledger import ledger_section
-from fedmeta.report.sections.run import facts_of, headline
+from fedmeta.report.sections.about import facts_of
+from fedmeta.report.sections.adaptation import adaptation_charts
+from fedmeta.report.sections.communication import communication_charts
+from fedmeta.report.sections.learning import learning_charts
+from fedmeta.report.sections.ledger import Ledger
 from fedmeta.report.tables import Table, shown, table_of
 from fedmeta.serve.clients import Clients
 from fedmeta.serve.index import Entry
@@ -77,7 +80,7 @@ class OpenRuns:
 
 def run_view(entry: Entry, run: RunFiles) -> dict[str, Any]:
     """Return all about a run but its curves by round and its clients."""
-    ledger = ledger_section(run)
+    ledger = Ledger.of_run(run)
     return summary(entry) | {
         "problem": run.problem,
         "error": run.info.get("error"),

@@ -9,8 +9,8 @@ import pytest
 from fedmeta.comparison.compare import Execution, compare
 from fedmeta.errors import LearnersFailedError, UntrainedError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
+from fedmeta.report.parts import run_part
 from fedmeta.report.read import read_run
-from fedmeta.report.sections.run import run_part
 from fedmeta.report.snippet import run_snippet
 from tests.experiment.helpers import TINY
 

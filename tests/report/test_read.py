@@ -10,6 +10,7 @@ import pytest
 from fedmeta.config.seals import SEAL
 from fedmeta.errors import UsageError
 from fedmeta.experiment import RunFolder
+from fedmeta.report.parts import run_part
 from fedmeta.report.read import (
     TestReader,
     number,
@@ -19,7 +20,6 @@ from fedmeta.report.read import (
     require_folder,
 )
 from fedmeta.report.render.html import render
-from fedmeta.report.sections.run import run_part
 from tests.report.made import lines, write_compare
 
 ARM = {"name": "x", "status": "finished"}

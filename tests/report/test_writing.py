@@ -78,7 +78,7 @@ def test_tables_with_a_row_for_each_line_of_a_log_are_made_for_csv_files_alone(
         made.append(len(paid.rows))
         return rounds_table(paid)
 
-    monkeypatch.setattr("fedmeta.report.sections.run.rounds_table", counted)
+    monkeypatch.setattr("fedmeta.report.sections.payment.rounds_table", counted)
     write_report([digits], tmp_path / "r.html")
     assert made == []
     write_report([digits], tmp_path / "r.html", csv=tmp_path / "csv")

@@ -4,16 +4,19 @@ import base64
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedmeta.files import one_line, parse_json, read_file
 from fedmeta.report.charts import Chart, Mark, Series
+from fedmeta.report.page import Example, Guess, Query, Section, Window, figures_of
+from fedmeta.report.read import RunFiles
+from fedmeta.report.sections import ReportSection
 
 FILE = "examples.safetensors"
 MOST_BYTES = 1 << 26
@@ -25,57 +28,29 @@ _SIGNS = {"\n": "⏎", " ": "·"}
 Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Guess:
-    """A prediction for one query; `probability` is of the predicted class."""
+class Examples(ReportSection):
+    """A few test tasks, and what the model said."""
 
-    label: int
-    probability: float
-    right: bool
+    order = 70
 
-
-@dataclass(frozen=True)
-class Query:
-    """A query picture, its true label, and what was predicted before and after adaptation."""
-
-    picture: str
-    label: int
-    before: Guess
-    after: Guess
-
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of text: (character, whether it was right) of the truth, and of the predictions."""
-
-    truth: Sequence[str]
-    before: Sequence[tuple[str, bool]]
-    after: Sequence[tuple[str, bool]]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One test task; which parts it has depends on its kind.
-
-    Attributes:
-        client: Whose it is.
-        steps: Adaptation steps of "after".
-        support: (picture, label) of each support example.
-        queries: Query pictures.
-        windows: Query windows of a text.
-        chart: Fitted curves, or predicted values over true ones.
-        right: Queries predicted rightly before and after, and how many there are; None in regression.
-        left_out: Queries that are not shown.
-    """
-
-    client: int
-    steps: int
-    support: Sequence[tuple[str, int]] = ()
-    queries: Sequence[Query] = ()
-    windows: Sequence[Window] = ()
-    chart: Chart | None = None
-    right: tuple[int, int, int] | None = None
-    left_out: int = 0
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section | None:
+        examples, problem = read_examples(run.path)
+        if not examples and problem is None:
+            return None
+        text = (
+            "Tasks of test clients, not among those of the test: what the model saw, and what it said."
+        )
+        charts = [one.chart for one in examples if one.chart is not None]
+        return Section(
+            key="examples",
+            title="Task examples",
+            text=text if examples else "",
+            warning=problem or "",
+            examples=[one for one in examples if one.chart is None],
+            figures=figures_of(charts),
+        )
 
 
 def read_examples(folder: Path) -> tuple[list[Example], str | None]:

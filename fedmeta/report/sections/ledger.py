@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from fedmeta.chain import require_extra
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment.audit import AUDIT, VERSION
@@ -15,6 +17,7 @@ from fedmeta.experiment.client_totals import UNITS
 from fedmeta.files import one_line, open_file, read_json, reason
 from fedmeta.report.page import Section
 from fedmeta.report.read import RunFiles, number
+from fedmeta.report.sections import ReportSection
 from fedmeta.report.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -85,20 +88,26 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     return said if isinstance(said, dict) and said.get("version") == VERSION else None
 
 
-def ledger_section(run: RunFiles) -> Section | None:
-    """Return how the run's ledger stands; None if it has none."""
-    if run.config is None or not run.config.chain.enabled:
-        return None
-    journal, audit = read_journal(run.path / "chain"), read_audit(run.path / "chain")
-    findings, gas = _findings(audit), _gas(journal, audit)
-    return Section(
-        key="ledger",
-        title="Ledger",
-        text=_audit_line(run, audit),
-        warning=_warning(run, journal, audit),
-        facts=_about(run, journal),
-        tables=[table for table in (gas, findings) if table is not None],
-    )
+class Ledger(ReportSection):
+    """How the run's ledger stands."""
+
+    order = 100
+
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section | None:
+        if run.config is None or not run.config.chain.enabled:
+            return None
+        journal, audit = read_journal(run.path / "chain"), read_audit(run.path / "chain")
+        findings, gas = _findings(audit), _gas(journal, audit)
+        return Section(
+            key="ledger",
+            title="Ledger",
+            text=_audit_line(run, audit),
+            warning=_warning(run, journal, audit),
+            facts=_about(run, journal),
+            tables=[table for table in (gas, findings) if table is not None],
+        )
 
 
 def _audit_line(run: RunFiles, audit: dict[str, Any] | None) -> str:

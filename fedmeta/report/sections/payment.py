@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from typing_extensions import override
 
 from fedmeta.config import Config
 from fedmeta.experiment.client_totals import UNITS
 from fedmeta.report.charts import LIMIT, Chart, Heatmap, Series
 from fedmeta.report.client_log import ClientLog, Flags, Floats, Integers
-from fedmeta.report.page import Figure
+from fedmeta.report.page import Figure, Section
+from fedmeta.report.read import RunFiles
+from fedmeta.report.sections import ReportSection
 from fedmeta.report.tables import Cell, LongRows, Table
 
 MOST_DRAWN = 200
@@ -17,6 +21,28 @@ MOST_DRAWN = 200
 _MOST_COLUMNS = 100
 _NAMED = 4
 _GREY = 6
+
+
+class Payment(ReportSection):
+    """Contributions and rewards."""
+
+    order = 90
+
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section | None:
+        paid = paid_rows(run.clients)
+        if paid is None:
+            return None
+        rule = f"By the rule “{run.config.incentives.rule}”." if run.config else ""
+        return Section(
+            key="rewards",
+            title="Contributions and rewards",
+            text=rule,
+            figures=payment_figures(paid, run.config),
+            tables=[earnings_table(paid, run.config)],
+            files=[partial(rounds_table, paid)],
+        )
 
 
 @dataclass(frozen=True)

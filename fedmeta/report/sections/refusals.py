@@ -1,14 +1,43 @@
 """Refused updates: whose, why, and when."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedmeta.experiment.rows import ClientRow
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.client_log import ClientLog, Integers
+from fedmeta.report.page import Figure, Section
+from fedmeta.report.read import RunFiles
+from fedmeta.report.sections import ReportSection
 from fedmeta.report.tables import Cell, LongRows, Table
 
 _BINS = 60
 _DRAWN = len(PALETTE)
+
+
+class Refusals(ReportSection):
+    """Refused updates."""
+
+    order = 80
+
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section | None:
+        log = run.clients
+        if not len(log):
+            return None
+        skipped = sum(row.get("skipped") is True for row in run.metrics)
+        total = f"{len(log.refused):,} of {len(log):,} updates were refused"
+        text = f"{total}; {skipped:,} rounds were skipped for want of admitted updates."
+        if not log.kinds:
+            return Section(key="quarantine", title="Quarantine", text=text)
+        return Section(
+            key="quarantine",
+            title="Quarantine",
+            text=text,
+            figures=[Figure(chart) for chart in chart(log)],
+            tables=[reasons_table(log), clients_table(log)],
+        )
 
 
 def reasons_table(log: ClientLog) -> Table:

@@ -6,16 +6,100 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+from typing_extensions import override
 
 from fedmeta.experiment.rows import TestedRow
+from fedmeta.report.arms import Arm, Arms
 from fedmeta.report.charts import BOUNDS, LIMIT, Chart, Series
-from fedmeta.report.measured import banded, interval_over_tasks, step_names
-from fedmeta.report.read import RunFiles, number, steps_of
+from fedmeta.report.measured import MOST_STEPS, banded, interval_over_tasks, main_measure, step_names
+from fedmeta.report.page import Figure, Section
+from fedmeta.report.read import RunFiles, TestReader, number, steps_of
+from fedmeta.report.sections import ReportSection
 from fedmeta.report.tables import Cell, Table
 
 
+class Spread(ReportSection):
+    """How evenly test clients are served."""
+
+    order = 60
+
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section | None:
+        measure = main_measure(run)
+        charts = spread_charts(run, measure)
+        if not charts:
+            return None
+        tables = [spread_table(run.test, measure), clients_table(run.test, measure)]
+        figures = [Figure(chart) for chart in charts]
+        return Section(key="spread", title="Spread over clients", figures=figures, tables=tables)
+
+    @staticmethod
+    @override
+    def of_comparison(arms: Arms) -> Section | None:
+        rows: list[list[Cell]] = []
+        series: list[Series] = []
+        reader = TestReader()
+        for place, arm in enumerate(arms.all):
+            if seeds := _clients_of(arm, arms, reader):
+                rows.append([arm["name"], *_mean_spread(seeds, arms.measure)])
+                values = sorted(value for seed in seeds for value in seed)
+                xs = [place - 0.25 + 0.5 * (i + 0.5) / len(values) for i in range(len(values))]
+                known = [value if math.isfinite(value) else None for value in values]
+                series.append(Series(arm["name"], xs, known, mark="points", colour=place))
+        if not rows:
+            return None
+        title = f"{arms.measure.capitalize()} of each test client after {arms.step} steps"
+        note = "Each point is a test client of one seed; within an arm they are sorted."
+        labels = [arm["name"] for arm in arms.all]
+        chart = Chart("clients", title, "arm", arms.measure, series, note, labels=labels)
+        columns = [
+            "arm",
+            "clients",
+            "mean",
+            "standard deviation",
+            "worst 10%",
+            "best 10%",
+            "Jain's index",
+        ]
+        title = f"Spread of {arms.measure} over test clients after {arms.step} steps"
+        note = f"Of each seed's test clients, then the mean over seeds. {FAIRNESS}"
+        table = Table("spread", title, columns, rows, note)
+        return Section(
+            "spread",
+            "Spread over clients",
+            warning=reader.problem or "",
+            figures=[Figure(chart)],
+            tables=[table],
+        )
+
+
+def _clients_of(arm: Arm, arms: Arms, reader: TestReader) -> list[list[float]]:
+    """Return the test clients' results of each seed of an arm that has them."""
+    found = []
+    for run in arm.get("runs", []):
+        path = arms.folder_of(run["run"])
+        by_step = results(reader.read(path), arms.measure) if path else {}
+        values = by_step.get(arms.step) or by_step.get(max(by_step, default=0))
+        if values:
+            found.append(list(values.values()))
+    return found
+
+
+def _mean_spread(seeds: Sequence[Sequence[float]], measure: str) -> list[Cell]:
+    every = [spread_of(values, measure) for values in seeds]
+    columns: list[list[float]] = [
+        [one.mean for one in every],
+        [one.deviation for one in every],
+        [one.worst for one in every],
+        [one.best for one in every],
+        [one.jain for one in every if one.jain is not None],
+    ]
+    return [every[0].clients, *(sum(column) / len(column) if column else None for column in columns)]
+
+
 @dataclass(frozen=True)
-class Spread:
+class ClientSpread:
     """Clients' results at one adaptation step, each client counted once whatever its size.
 
     The deviation and the means of the worst and the best tenth are the measures of Li et al. 2020, "Fair
@@ -39,7 +123,7 @@ class Spread:
     jain: float | None
 
 
-def spread(values: Sequence[float], measure: str) -> Spread:
+def spread_of(values: Sequence[float], measure: str) -> ClientSpread:
     """Return the spread of clients' results.
 
     Args:
@@ -53,7 +137,7 @@ def spread(values: Sequence[float], measure: str) -> Spread:
     squares = float((ordered**2).sum())
     jain = float(ordered.sum()) ** 2 / (len(ordered) * squares) if squares else 1.0
     deviation = float(ordered.std()) if np.isfinite(ordered).all() else math.inf
-    return Spread(
+    return ClientSpread(
         clients=len(ordered),
         mean=float(ordered.mean()),
         deviation=deviation,
@@ -63,8 +147,6 @@ def spread(values: Sequence[float], measure: str) -> Spread:
     )
 
 
-MOST_STEPS = 50
-"""Adaptation steps that are shown; a run has a handful."""
 _MOST_DRAWN = LIMIT
 
 Results = dict[int, dict[int, float]]
@@ -98,7 +180,7 @@ def spread_table(test: Sequence[TestedRow], measure: str) -> Table:
     rows: list[list[Cell]] = []
     for step, found in results(test, measure).items():
         if found:
-            s = spread(list(found.values()), measure)
+            s = spread_of(list(found.values()), measure)
             rows.append([step, s.clients, s.mean, s.deviation, s.worst, s.best, s.jain])
     columns = ["adaptation steps", "clients", f"mean {measure}", "standard deviation"]
     columns += ["worst 10% of clients", "best 10% of clients", "Jain's index"]

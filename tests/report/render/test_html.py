@@ -11,9 +11,9 @@ import pytest
 
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.page import Figure, Part, Section
+from fedmeta.report.parts import run_part
 from fedmeta.report.read import read_run
 from fedmeta.report.render.html import LOOK, figure, render
-from fedmeta.report.sections.run import run_part
 from fedmeta.report.tables import Table, table_of
 from fedmeta.report.writing import write_report
 from tests.report.made import EVIL

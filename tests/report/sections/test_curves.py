@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 from fedmeta.report.charts import Chart, Series
+from fedmeta.report.measured import main_measure
 from fedmeta.report.read import read_run
-from fedmeta.report.sections.curves import (
-    adaptation_charts,
-    communication_charts,
-    learning_charts,
-    main_measure,
-    running_mean,
-)
+from fedmeta.report.sections.adaptation import adaptation_charts
+from fedmeta.report.sections.communication import communication_charts
+from fedmeta.report.sections.learning import learning_charts, running_mean
 from tests.report.made import lines
 
 

@@ -10,7 +10,7 @@ from fedmeta.chain.settle.journal import Journal
 from fedmeta.experiment import RunFolder
 from fedmeta.experiment.audit import audit
 from fedmeta.report.read import read_run
-from fedmeta.report.sections.ledger import ledger_section, read_audit, read_journal
+from fedmeta.report.sections.ledger import Ledger, read_audit, read_journal
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_audited_run(chained: Path) -> None:
-    section = ledger_section(read_run(chained))
+    section = Ledger.of_run(read_run(chained))
     assert section is not None
     assert section.warning == ""
     assert "the run's files and the chain agree" in section.text
@@ -59,7 +59,7 @@ def test_a_journal_is_read_while_it_is_written(copy: Path) -> None:
 
 def test_a_run_that_was_not_audited_says_how(copy: Path) -> None:
     (copy / "chain" / "audit.json").unlink()
-    section = ledger_section(read_run(copy))
+    section = Ledger.of_run(read_run(copy))
     assert section is not None
     assert section.text.startswith(f"Not audited yet: `fedmeta chain audit {copy}`")
     (gas,) = section.tables
@@ -72,7 +72,7 @@ def test_an_audit_that_disagrees_is_a_warning(copy: Path) -> None:
     log.write_text(log.read_text().replace('"tasks": 2', '"tasks": 3', 1))
     findings = audit(copy / "chain", RunFolder.open(copy).config.chain)
     assert not all(finding.ok for finding in findings)
-    section = ledger_section(read_run(copy))
+    section = Ledger.of_run(read_run(copy))
     assert section is not None
     assert "they do not agree" in section.text
     assert "found a difference" in section.warning
@@ -90,10 +90,10 @@ def test_a_damaged_journal_is_named(copy: Path) -> None:
     problem = read_journal(copy / "chain").problem
     assert problem is not None
     assert "damaged" in problem
-    section = ledger_section(read_run(copy))
+    section = Ledger.of_run(read_run(copy))
     assert section is not None
     assert "damaged" in section.warning
 
 
 def test_a_run_without_a_chain_has_no_ledger(sinusoid: Path) -> None:
-    assert ledger_section(read_run(sinusoid)) is None
+    assert Ledger.of_run(read_run(sinusoid)) is None

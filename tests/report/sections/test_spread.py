@@ -7,12 +7,12 @@ import pytest
 
 from fedmeta.experiment import rows as logs
 from fedmeta.report.read import RunFiles
-from fedmeta.report.sections.spread import results, spread, spread_charts, spread_table
+from fedmeta.report.sections.spread import results, spread_charts, spread_of, spread_table
 
 
 def test_ten_clients_by_hand() -> None:
     """0.1, 0.2, ..., 1.0: mean 0.55, variance 0.0825, and Jain (5.5)^2 / (10 * 3.85) = 11/14."""
-    found = spread([n / 10 for n in (3, 1, 2, 4, 10, 9, 8, 7, 6, 5)], "accuracy")
+    found = spread_of([n / 10 for n in (3, 1, 2, 4, 10, 9, 8, 7, 6, 5)], "accuracy")
     assert found.clients == 10
     assert found.mean == pytest.approx(0.55)
     assert found.deviation**2 == pytest.approx(0.0825)
@@ -21,7 +21,7 @@ def test_ten_clients_by_hand() -> None:
 
 
 def test_a_tenth_of_eleven_clients_is_two_and_a_loss_is_worst_where_it_is_high() -> None:
-    found = spread([float(n) for n in range(11)], "loss")
+    found = spread_of([float(n) for n in range(11)], "loss")
     assert (found.worst, found.best) == (9.5, 0.5)
     assert found.jain is None
 
@@ -30,11 +30,11 @@ def test_a_tenth_of_eleven_clients_is_two_and_a_loss_is_worst_where_it_is_high()
 def test_jain_is_one_if_all_are_served_alike_and_one_nth_if_one_has_it_all(
     values: list[float], jain: float
 ) -> None:
-    assert spread(values, "accuracy").jain == pytest.approx(jain)
+    assert spread_of(values, "accuracy").jain == pytest.approx(jain)
 
 
 def test_clients_that_get_nothing_right_are_served_alike() -> None:
-    assert spread([0.0, 0.0], "accuracy").jain == 1.0
+    assert spread_of([0.0, 0.0], "accuracy").jain == 1.0
 
 
 def test_rows_without_the_step_or_the_measure_are_left_out() -> None:
@@ -54,7 +54,7 @@ def test_a_client_with_a_task_that_diverged_is_the_worst_and_not_left_out() -> N
     test.append({"client": 2, "steps": [step | {"loss": None, "diverged": 3}]})
     values = results(test, "loss")[0]
     assert values == {0: 2.0, 1: 2.0, 2: math.inf}
-    found = spread(list(values.values()), "loss")
+    found = spread_of(list(values.values()), "loss")
     assert (found.clients, found.mean, found.worst, found.best) == (3, math.inf, math.inf, 2.0)
     assert spread_table(test, "loss").rows[0][1:3] == [3, math.inf]
 

@@ -10,8 +10,8 @@ from fedmeta.errors import UsageError
 from fedmeta.experiment import RunFolder
 from fedmeta.report.charts import Chart
 from fedmeta.report.page import Part, Section
+from fedmeta.report.parts import compare_part
 from fedmeta.report.read import read_compare, require_folder
-from fedmeta.report.sections.comparison import compare_part
 from fedmeta.report.tables import Bytes, Interval, Link, Table
 from tests.report.made import EVIL, client_accuracy, write_compare
 

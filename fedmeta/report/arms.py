@@ -1,12 +1,13 @@
 """Charts and tables of a comparison's arms."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from fedmeta.report.charts import BOUNDS, Chart, Mark, Series
-from fedmeta.report.measured import banded, interval_of, step_names
+from fedmeta.report.measured import MOST_STEPS, banded, interval_of, step_names
 from fedmeta.report.read import CompareFiles, number
-from fedmeta.report.sections.spread import MOST_STEPS
 from fedmeta.report.tables import Bytes, Cell, Interval, Table
 
 Arm = dict[str, Any]
@@ -17,9 +18,12 @@ class Arms:
 
     Args:
         files: Of the comparison, without a problem.
+        beside: Folder of the page, from which links to the runs lead; None: the comparison's.
     """
 
-    def __init__(self, files: CompareFiles) -> None:
+    def __init__(self, files: CompareFiles, beside: Path | None = None) -> None:
+        self.data, self.path = files.data, files.path
+        self.beside = beside or files.path
         self.all: list[Arm] = files.data["arms"]
         self.measure: str = files.data["measure"]
         target = files.data.get("target")
@@ -41,6 +45,14 @@ class Arms:
         """Return a series without values in the arm's colour and line."""
         place = self.all.index(arm)
         return Series(arm["name"], x, [], mark=mark, colour=place, dash=place)
+
+    def folder_of(self, run: str) -> Path | None:
+        """Return the folder of a run; None if it is not beside the comparison or in it.
+
+        That is where a comparison finds its runs; ``compare.json`` of a stranger may name any folder.
+        """
+        path = Path(os.path.abspath(self.path / run))
+        return path if Path(os.path.abspath(self.path)).parent in path.parents else None
 
     def finals(self) -> Table:
         """Return the results by arm and adaptation step."""

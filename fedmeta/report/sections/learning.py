@@ -1,81 +1,62 @@
-"""Learning, adaptation and communication curves."""
+"""Learning curves: training and held-out clients by round."""
 
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from fedmeta.experiment.rows import MetricsRow
+from fedmeta.report.arms import Arms
 from fedmeta.report.charts import BOUNDS, Chart, Series, Values
-from fedmeta.report.measured import banded, unit
+from fedmeta.report.measured import MEASURES, banded, unit
+from fedmeta.report.page import Section, figures_of
 from fedmeta.report.read import RunFiles, number, steps_of
+from fedmeta.report.sections import ReportSection
+from fedmeta.report.tables import Table
 
 Row = dict[str, Any]
 
-MEASURES = ("accuracy", "loss")
+
 COLOURS = {"after": 0, "before": 1, "validation": 2, "test": 3}
 """Places in the palette of what a run's curves show."""
 _SMOOTH_FROM = 100
+_MOST_COLUMNS = 100
+"""Names of ``metrics.jsonl`` that the CSV file has."""
+
+
+class Learning(ReportSection):
+    """Learning curves."""
+
+    order = 30
+
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section | None:
+        charts = learning_charts(run)
+        if not charts:
+            return None
+        return Section(
+            key="learning",
+            title="Learning",
+            figures=figures_of(charts),
+            files=[partial(_metrics_table, run.metrics)],
+        )
+
+    @staticmethod
+    @override
+    def of_comparison(arms: Arms) -> Section | None:
+        charts = [arms.curve("round", "rounds"), arms.curve("tasks", "training tasks")]
+        kept = [chart for chart in charts if not chart.empty]
+        return Section("learning", "Learning", figures=figures_of(kept)) if kept else None
 
 
 def learning_charts(run: RunFiles) -> list[Chart]:
     """Return accuracy and loss by round, of training tasks and of held-out clients."""
-    charts = [_learning(run, measure) for measure in MEASURES]
+    charts = [_chart(run, measure) for measure in MEASURES]
     return [chart for chart in charts if not chart.empty]
-
-
-def adaptation_charts(run: RunFiles) -> list[Chart]:
-    """Return the test clients' accuracy and loss by adaptation step."""
-    charts = [_adaptation(run.final, measure) for measure in MEASURES]
-    return [chart for chart in charts if not chart.empty]
-
-
-def communication_charts(run: RunFiles) -> list[Chart]:
-    """Return the main measure against the bytes sent up to then; none where nothing was sent."""
-    measure = main_measure(run)
-    sent = sent_bytes(run.metrics)
-    if not sent or not sent[-1]:
-        return []
-    by_round = {row["round"]: total for row, total in zip(run.metrics, sent, strict=True)}
-    series = [
-        Series(
-            one.name,
-            [by_round.get(int(round_), 0) / 1e6 for round_ in one.x],
-            one.y,
-            one.low,
-            one.high,
-            one.mark,
-            one.colour,
-            one.dash,
-            faint=one.faint,
-        )
-        for one in _curves(run, measure)
-        if one.colour != COLOURS["before"]
-    ]
-    chart = Chart(
-        key=f"communication-{measure}",
-        title=f"{measure.capitalize()} against communicated bytes",
-        x="megabytes sent so far, to and from clients",
-        y=measure,
-        bounds=BOUNDS.get(measure),
-        series=series,
-        note="Bytes of arrays in requests and replies, summed over all rounds so far.",
-    )
-    return [] if chart.empty else [chart]
-
-
-def main_measure(run: RunFiles) -> str:
-    """Return ``accuracy`` where the run has one, and else ``loss``."""
-    rows = [*run.metrics[:1], *run.metrics[-1:], *run.final[:1]]
-    known = any(number(row, "accuracy") is not None for row in rows)
-    return "accuracy" if known else "loss"
-
-
-def sent_bytes(metrics: Iterable[MetricsRow]) -> list[float]:
-    """Return the bytes that were sent up to each round, to and from the clients."""
-    both = ((number(row, "bytes_down") or 0) + (number(row, "bytes_up") or 0) for row in metrics)
-    return list(accumulate(both))
 
 
 def looks(metrics: Iterable[MetricsRow], field: str) -> list[tuple[int, Row]]:
@@ -89,31 +70,32 @@ def looks(metrics: Iterable[MetricsRow], field: str) -> list[tuple[int, Row]]:
     return [(round_, steps[-1]) for round_, steps in found if steps]
 
 
-def _learning(run: RunFiles, measure: str) -> Chart:
+def _chart(run: RunFiles, measure: str) -> Chart:
     return Chart(
         key=f"learning-{measure}",
         title=f"{measure.capitalize()} by round",
         x="round",
         y=measure,
         bounds=BOUNDS.get(measure),
-        series=_curves(run, measure),
+        series=curves(run, measure),
         note=_learning_note(run, measure),
         log_y=measure == "loss" and _spans_decades(run.metrics),
     )
 
 
-def _curves(run: RunFiles, measure: str) -> list[Series]:
+def curves(run: RunFiles, measure: str) -> list[Series]:
+    """Return a measure by round, of training tasks and of held-out clients."""
     rounds = [row["round"] for row in run.metrics]
-    curves: list[Series] = []
+    found: list[Series] = []
     for name, field, colour in (
         ("training, after adaptation", measure, "after"),
         ("training, before adaptation", f"{measure}_before", "before"),
     ):
         values = [None if row.get("skipped") else number(row, field) for row in run.metrics]
-        curves += _training(Series(name, rounds, values, colour=COLOURS[colour]))
+        found += _training(Series(name, rounds, values, colour=COLOURS[colour]))
     for name, field in (("validation clients", "evaluation"), ("test clients", "test")):
-        curves += _held_out(run, field, name, measure)
-    return curves
+        found += _held_out(run, field, name, measure)
+    return found
 
 
 def _training(series: Series) -> list[Series]:
@@ -170,29 +152,18 @@ def _learning_note(run: RunFiles, measure: str) -> str:
     return " ".join(notes)
 
 
-def _adaptation(final: Sequence[Row], measure: str) -> Chart:
-    steps = [int(row["step"]) for row in final]
-    series = []
-    for name, field, colour in (
-        ("test clients", measure, 0),
-        ("test clients, without transduction", f"inductive_{measure}", 1),
-    ):
-        one = Series(name, steps, [], mark="line+points", colour=colour, dash=colour)
-        one = banded(one, final, field)
-        if any(mean is not None for mean in one.y):
-            series.append(one)
-    tasks = int(number(final[0], "tasks") or 0) if final else 0
-    return Chart(
-        key=f"adaptation-{measure}",
-        title=f"{measure.capitalize()} by adaptation step",
-        x="adaptation steps on the support set",
-        y=measure,
-        bounds=BOUNDS.get(measure),
-        series=series,
-        note=f"Means over {tasks} tasks of test clients; bands are 95% intervals over {unit(final)}.",
-    )
-
-
 def _spans_decades(metrics: Iterable[MetricsRow]) -> bool:
     known = [value for row in metrics for value in [number(row, "loss")] if value]
     return bool(known) and min(known) > 0 and max(known) > 100 * min(known)
+
+
+def _metrics_table(metrics: Sequence[Mapping[str, Any]]) -> Table:
+    """Return all numbers of ``metrics.jsonl`` by round, for the CSV file."""
+    found = (key for row in metrics for key in row if not isinstance(row[key], list | dict))
+    names = list(islice(dict.fromkeys(found), _MOST_COLUMNS))
+    rows = [[_plain(row.get(name)) for name in names] for row in metrics]
+    return Table("rounds", "Every round", names, rows)
+
+
+def _plain(value: object) -> str | int | float | None:
+    return value if value is None or isinstance(value, int | float) else str(value)

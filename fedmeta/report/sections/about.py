@@ -1,0 +1,36 @@
+"""What was run or compared: where results come from."""
+
+from typing_extensions import override
+
+from fedmeta.config import to_toml
+from fedmeta.report.arms import Arms
+from fedmeta.report.page import Folded, Section, described
+from fedmeta.report.read import RunFiles
+from fedmeta.report.sections import ReportSection
+
+
+class About(ReportSection):
+    """What was run or compared."""
+
+    order = 10
+
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section:
+        config = [Folded("The resolved config, every key", to_toml(run.config))] if run.config else []
+        return Section(key="what", title="What was run", facts=facts_of(run), folded=config)
+
+    @staticmethod
+    @override
+    def of_comparison(arms: Arms) -> Section:
+        data = arms.data
+        facts = described(data, ("Seeds", ", ".join(map(str, data["seeds"]))), arms.path)
+        return Section(key="what", title="What was compared", facts=facts)
+
+
+def facts_of(run: RunFiles) -> list[tuple[str, str]]:
+    """Return where a run's results come from."""
+    facts = described(run.info, ("Seed", run.info.get("seed")), run.path)
+    if run.config and run.config.description:
+        facts.insert(1, ("What it shows", run.config.description))
+    return facts

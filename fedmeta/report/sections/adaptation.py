@@ -1,0 +1,68 @@
+"""Adaptation curves: the test clients' results by adaptation step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import override
+
+from fedmeta.report.arms import Arms
+from fedmeta.report.charts import BOUNDS, Chart, Series
+from fedmeta.report.measured import MEASURES, banded, results_table, unit
+from fedmeta.report.page import Section, figures_of
+from fedmeta.report.read import RunFiles, number
+from fedmeta.report.sections import ReportSection
+
+Row = dict[str, Any]
+
+
+class Adaptation(ReportSection):
+    """Results by adaptation step."""
+
+    order = 40
+
+    @staticmethod
+    @override
+    def of_run(run: RunFiles) -> Section | None:
+        if not run.final:
+            return None
+        return Section(
+            key="adaptation",
+            title="Adaptation",
+            figures=figures_of(adaptation_charts(run)),
+            tables=[results_table(run.final)],
+        )
+
+    @staticmethod
+    @override
+    def of_comparison(arms: Arms) -> Section | None:
+        chart = arms.adaptation()
+        return None if chart.empty else Section("adaptation", "Adaptation", figures=figures_of([chart]))
+
+
+def adaptation_charts(run: RunFiles) -> list[Chart]:
+    """Return the test clients' accuracy and loss by adaptation step."""
+    charts = [_chart(run.final, measure) for measure in MEASURES]
+    return [chart for chart in charts if not chart.empty]
+
+
+def _chart(final: Sequence[Row], measure: str) -> Chart:
+    steps = [int(row["step"]) for row in final]
+    series = []
+    for name, field, colour in (
+        ("test clients", measure, 0),
+        ("test clients, without transduction", f"inductive_{measure}", 1),
+    ):
+        one = Series(name, steps, [], mark="line+points", colour=colour, dash=colour)
+        one = banded(one, final, field)
+        if any(mean is not None for mean in one.y):
+            series.append(one)
+    tasks = int(number(final[0], "tasks") or 0) if final else 0
+    return Chart(
+        key=f"adaptation-{measure}",
+        title=f"{measure.capitalize()} by adaptation step",
+        x="adaptation steps on the support set",
+        y=measure,
+        bounds=BOUNDS.get(measure),
+        series=series,
+        note=f"Means over {tasks} tasks of test clients; bands are 95% intervals over {unit(final)}.",
+    )
