@@ -15,7 +15,7 @@ from fedmeta.federation import (
     RayOptions,
     ServerOptions,
 )
-from fedmeta.incentives.options import INCENTIVE_RULES, IncentiveOptions
+from fedmeta.incentives.rules import INCENTIVE_RULES, IncentiveOptions
 from fedmeta.options import Key, Options, declared, nearest
 from fedmeta.registry import Registry, name_of
 

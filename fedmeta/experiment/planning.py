@@ -18,6 +18,8 @@ from fedmeta.federation.faults import read_faults
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
+from fedmeta.incentives.rule_trial import try_rule
+from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING
 from fedmeta.learning import (
     ALGORITHMS,
     MODELS,
@@ -242,6 +244,9 @@ def try_parts(config: Config, learner: Learner) -> None:
     own_model, own_algorithm = config.model not in MODELS, config.algorithm not in ALGORITHMS
     if own_family and learner.has_data:
         check_family(learner.family, config.seed)
+    if config.incentives.rule not in (NOTHING, *INCENTIVE_RULES):
+        size = sum(value.numel() for value in learner.template.values())
+        try_rule(config.incentives, config.cohort, size)
     if not (own_family or own_model or own_algorithm):
         return
     # Compiling takes half a minute, and computes the same.

@@ -2,10 +2,9 @@
 
 from fedmeta.incentives.game import Coalition, Game, Players, Utility
 from fedmeta.incentives.held_out import ContributionScorer, HeldOutUtility, Preview, held_out_tasks
-from fedmeta.incentives.options import IncentiveOptions, ShapleyOptions
 from fedmeta.incentives.rewards import RewardAccumulator, allocate
-from fedmeta.incentives.rules import IncentiveRule, score
-from fedmeta.incentives.rules.shapley import exact_shapley, gtg_shapley
+from fedmeta.incentives.rules import IncentiveOptions, IncentiveRule, score
+from fedmeta.incentives.rules.shapley import ShapleyOptions, exact_shapley, gtg_shapley
 
 __all__ = [
     "Coalition",

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmeta.incentives.game import Coalition, Game, Players
-from fedmeta.incentives.options import IncentiveOptions
-from fedmeta.incentives.rules import score
+from fedmeta.incentives.rules import IncentiveOptions, score
 from fedmeta.learning import Algorithm, Tensors, per_task_loss
 from fedmeta.tasks import TaskBatch, TaskFamily, stream
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from fedmeta.incentives.options import IncentiveOptions
+from fedmeta.incentives.rules import IncentiveOptions
 
 MERIT = 10**12
 """Merit that the clients of a round share: fixed point, so that sums stay exact and short."""

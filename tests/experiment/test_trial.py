@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import fedmeta
 from fedmeta.config import Config
 from fedmeta.errors import UsageError
+from fedmeta.incentives import Game, IncentiveRule
 from fedmeta.learning.algorithms.fomaml import FOMAML
 from fedmeta.options import Options, parse_options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
@@ -92,6 +93,41 @@ class Forgetful(FOMAML):
         updates, metrics = super().task_updates(state, tasks)
         updates.popitem()
         return updates, metrics
+
+
+class ByLayers(IncentiveRule):
+    """By how much of an update is in the head, the last 39 of all values: it needs real updates."""
+
+    needs_vectors = True
+
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        assert game.players.updates.shape[1] == 39
+        return [float(np.abs(update).max()) for update in game.players.updates]
+
+
+class Lucky(IncentiveRule):
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        return [float(np.random.random()) for _ in game.players.clients]
+
+
+class Greedy(IncentiveRule):
+    needs_vectors = True
+
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        game.players.updates[:] = 1.0
+        return [1.0] * len(game.players)
+
+
+class Undefined(IncentiveRule):
+    needs_held_out = True
+
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        return [game.value([player]) * float("nan") for player in game.everybody]
+
+
+class Forgetting(IncentiveRule):
+    def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        return [1.0] * (len(game.players) - 1)
 
 
 def run(out: Path, check: bool = True, **changes: Any) -> fedmeta.Result:
@@ -193,6 +229,22 @@ REFUSED = {
         {"data.slip": "one-based", "data.clients": [7]},
         r"tasks of client 7: support_y holds 3",
     ),
+    "chance pays": (
+        {"incentives.rule": f"{HERE}:Lucky"},
+        r"incentives.rule '.*Lucky' returns other scores for the same round",
+    ),
+    "updates are changed": (
+        {"incentives.rule": f"{HERE}:Greedy"},
+        r"incentives.rule '.*Greedy' changes the updates in place",
+    ),
+    "a score is no number": (
+        {"incentives.rule": f"{HERE}:Undefined", "validation_clients": 1},
+        r"incentives.rule '.*Undefined' returned a score that is not finite",
+    ),
+    "a client is forgotten": (
+        {"incentives.rule": f"{HERE}:Forgetting"},
+        r"incentives.rule '.*Forgetting' returned 3 scores for 4 clients",
+    ),
     "nobody has data": (
         {"data.slip": "raises", "data.clients": list(range(8))},
         r"no client can draw a task \(client 0: ValueError: no examples\)",
@@ -214,6 +266,12 @@ def test_a_part_that_would_go_wrong_is_refused_before_a_folder_is_made(
 def test_no_check_starts_without_a_trial(tmp_path: Path) -> None:
     result = run(tmp_path / "run", check=False, model=f"{HERE}:Noisy", rounds=1)
     assert result.status == "finished"
+
+
+def test_a_rule_of_ones_own_that_passes_its_trial_pays(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", rounds=1, **{"incentives.rule": f"{HERE}:ByLayers"})
+    rows = fedmeta.RunFolder.open(result.run).clients()
+    assert [row["score"] > 0 for row in rows] == [True] * 4
 
 
 def test_a_client_whose_labels_are_wrong_in_the_run_is_refused_by_its_reason(tmp_path: Path) -> None:

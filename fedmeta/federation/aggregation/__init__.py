@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+import fedmeta.options
 from fedmeta.errors import ConfigError
 from fedmeta.federation.gate import Update
 from fedmeta.options import Options, nearest
@@ -78,67 +79,6 @@ AGGREGATION_RULES: Registry[type["AggregationRule"]] = Registry(
 )
 
 
-class AggregationOptions(Options):
-    """How admitted updates become one.
-
-    Attributes:
-        rule: ``mean`` over tasks; ``median`` and ``trimmed-mean`` by coordinate (Yin et al. 2018,
-            arXiv:1803.01498); ``krum``, ``multi-krum`` (Blanchard et al. 2017, arXiv:1703.02757);
-            ``bulyan`` (El Mhamdi et al. 2018, arXiv:1802.07927); or the dotted path of a Flower
-            strategy, which then steps instead of the server's optimizer. All but the mean hold a round's
-            updates in memory.
-        malicious: Clients of a round that ``krum``, ``multi-krum`` and ``bulyan`` withstand; at least 1.
-        keep: Updates that ``multi-krum`` averages over their tasks; None: all but the malicious, which
-            is also the most.
-        trim: Share of the values that ``trimmed-mean`` leaves out at either end, rounded down to whole
-            updates.
-        options: Keyword arguments of a Flower strategy.
-    """
-
-    rule: str = "mean"
-    malicious: int = Field(0, ge=0)
-    keep: int | None = Field(None, ge=1)
-    trim: float = Field(0.2, ge=0.0, lt=0.5)
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @property
-    def is_strategy(self) -> bool:
-        """Whether the rule is a Flower strategy of the user's choice."""
-        return "." in self.rule or ":" in self.rule
-
-    @model_validator(mode="after")
-    def _keys_have_an_effect(self) -> "AggregationOptions":
-        if not self.is_strategy and self.rule not in AGGREGATION_RULES:
-            raise ValueError(f"unknown rule '{self.rule}': {nearest(self.rule, AGGREGATION_RULES)}")
-        own = ("options",) if self.is_strategy else AGGREGATION_RULES.get(self.rule).keys
-        for key in ("malicious", "keep", "trim", "options"):
-            field = type(self).model_fields[key]
-            if key not in own and getattr(self, key) != field.get_default(call_default_factory=True):
-                rules = [rule for rule in AGGREGATION_RULES if key in AGGREGATION_RULES.get(rule).keys]
-                whose = ", ".join(rules) or "a Flower strategy"
-                raise ValueError(f"{key} has no effect with rule '{self.rule}': it belongs to {whose}")
-        if "malicious" in own and not self.malicious:
-            raise ValueError(f"rule '{self.rule}' withstands nobody with malicious = 0: set at least 1")
-        return self
-
-    def check(self, quorum: int, cohort: int) -> None:
-        """Refuse a quorum with too few updates for the rule, and a cohort with which it does nothing.
-
-        Raises:
-            ConfigError: If one of them is too small.
-        """
-        if self.is_strategy:
-            return
-        rule = AGGREGATION_RULES.get(self.rule)
-        if max(1, quorum) < (least := rule.least(self.malicious)):
-            raise ConfigError(
-                f"aggregation.rule = '{self.rule}' with aggregation.malicious = {self.malicious} "
-                f"needs a quorum of at least {least}, not {quorum}"
-            )
-        if problem := rule.problem(self, cohort):
-            raise ConfigError(problem)
-
-
 class Aggregator(Protocol):
     """Takes the admitted updates of one round one by one, in the order of partition ids."""
 
@@ -155,18 +95,19 @@ class AggregationRule(ABC, Aggregator):
     """One of fedmeta's own rules, made anew for each round.
 
     Args:
-        options: The rule's settings.
+        options: ``[aggregation]`` of the config, which has the keys of the rule's own `Options`.
         round_: The round.
         size: Values in an update, D.
         warn: Called with a line if the rule can do nothing with so few updates.
     """
 
-    keys: ClassVar[tuple[str, ...]] = ()
-    """Keys of ``[aggregation]`` that the rule reads."""
+    Options: ClassVar[type[fedmeta.options.Options]] = fedmeta.options.Options
+    """The keys of ``[aggregation]`` that the rule reads."""
+    options: Any
 
     def __init__(
         self,
-        options: AggregationOptions,
+        options: fedmeta.options.Options,
         round_: int,
         size: int,
         warn: Callable[[str], None] = log.warning,
@@ -177,13 +118,13 @@ class AggregationRule(ABC, Aggregator):
         self.warn = warn
 
     @classmethod
-    def least(cls, malicious: int) -> int:  # noqa: ARG003
-        """Return the fewest updates that the rule is defined for with so many malicious ones."""
-        return 1
+    def mistake(cls, options: Any) -> str | None:  # noqa: ARG003
+        """Return what is wrong with the options whatever the cohort; None: nothing."""
+        return None
 
     @classmethod
-    def problem(cls, options: AggregationOptions, cohort: int) -> str | None:  # noqa: ARG003
-        """Return why the options do nothing for a cohort, and what would; None if they do something."""
+    def problem(cls, options: Any, quorum: int, cohort: int) -> str | None:  # noqa: ARG003
+        """Return why the options do not fit a quorum or a cohort, and what would; None if they do."""
         return None
 
     @override
@@ -216,6 +157,81 @@ class StackingRule(AggregationRule):
     @abstractmethod
     def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:
         """Return one update ``[D]`` for n updates ``[D]`` and the tasks behind each, ``[n]``."""
+
+
+class _Rule(Options):
+    """Which rule.
+
+    Attributes:
+        rule: ``mean`` over tasks; ``median`` and ``trimmed-mean`` by coordinate (Yin et al. 2018,
+            arXiv:1803.01498); ``krum``, ``multi-krum`` (Blanchard et al. 2017, arXiv:1703.02757);
+            ``bulyan`` (El Mhamdi et al. 2018, arXiv:1802.07927); or the dotted path of a Flower
+            strategy, which then steps instead of the server's optimizer. All but the mean hold a round's
+            updates in memory.
+    """
+
+    rule: str = "mean"
+
+
+def _declared_by_rules() -> tuple[type[Options], ...]:
+    """Return the options classes of the rules, but for those that another one inherits from."""
+    kinds = {AGGREGATION_RULES.get(name).Options: None for name in AGGREGATION_RULES}
+    return tuple(
+        kind
+        for kind in reversed(kinds)
+        if not any(other is not kind and issubclass(other, kind) for other in kinds)
+    )
+
+
+if TYPE_CHECKING:
+
+    class _OfRules(Options): ...
+
+else:
+    # Each rule declares its keys in its own file; here they are one table.
+    _OfRules = type("_OfRules", _declared_by_rules(), {"__module__": __name__})
+
+
+class AggregationOptions(_OfRules, _Rule):
+    """How admitted updates become one: the rule, the keys of all rules, and a strategy's options.
+
+    Attributes:
+        options: Keyword arguments of a Flower strategy.
+    """
+
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_strategy(self) -> bool:
+        """Whether the rule is a Flower strategy of the user's choice."""
+        return "." in self.rule or ":" in self.rule
+
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> "AggregationOptions":
+        if not self.is_strategy and self.rule not in AGGREGATION_RULES:
+            raise ValueError(f"unknown rule '{self.rule}': {nearest(self.rule, AGGREGATION_RULES)}")
+        keys = {name: AGGREGATION_RULES.get(name).Options.model_fields for name in AGGREGATION_RULES}
+        own = ("options",) if self.is_strategy else keys[self.rule]
+        for key, field in type(self).model_fields.items():
+            if key in own or key == "rule":
+                continue
+            if getattr(self, key) != field.get_default(call_default_factory=True):
+                whose = ", ".join(rule for rule in keys if key in keys[rule]) or "a Flower strategy"
+                raise ValueError(f"{key} has no effect with rule '{self.rule}': it belongs to {whose}")
+        if not self.is_strategy and (wrong := AGGREGATION_RULES.get(self.rule).mistake(self)):
+            raise ValueError(f"rule '{self.rule}' {wrong}")
+        return self
+
+    def check(self, quorum: int, cohort: int) -> None:
+        """Refuse a quorum with too few updates for the rule, and a cohort with which it does nothing.
+
+        Raises:
+            ConfigError: If one of them is too small.
+        """
+        if self.is_strategy:
+            return
+        if problem := AGGREGATION_RULES.get(self.rule).problem(self, quorum, cohort):
+            raise ConfigError(problem)
 
 
 def build_aggregator(

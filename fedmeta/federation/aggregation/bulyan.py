@@ -5,16 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from typing_extensions import override
 
-from fedmeta.federation.aggregation import (
-    StackingRule,
-    Vectors,
-    by_coordinate,
-    krum_scores,
-    squared_distances,
-)
+from fedmeta.federation.aggregation import Vectors, by_coordinate, krum_scores, squared_distances
+from fedmeta.federation.aggregation.multi_krum import KrumRule
 
 
-class Bulyan(StackingRule):
+class Bulyan(KrumRule):
     """Selects by Krum, one update at a time, then averages each coordinate about its median.
 
     El Mhamdi, Guerraoui, Rouault 2018, "The Hidden Vulnerability of Distributed Learning in Byzantium",
@@ -24,12 +19,7 @@ class Bulyan(StackingRule):
     one of an even number. Of two values that lie equally close, the lower one counts.
     """
 
-    keys = ("malicious",)
-
-    @override
-    @classmethod
-    def least(cls, malicious: int) -> int:
-        return 4 * malicious + 3
+    of_each = 4
 
     @override
     def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:

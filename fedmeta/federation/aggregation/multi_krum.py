@@ -1,38 +1,79 @@
 """Multi-Krum: the mean of the updates that lie closest to others."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 from typing_extensions import override
 
-from fedmeta.federation.aggregation import (
-    AggregationOptions,
-    StackingRule,
-    Vectors,
-    krum_scores,
-    squared_distances,
-)
+from fedmeta import options
+from fedmeta.federation.aggregation import StackingRule, Vectors, krum_scores, squared_distances
 from fedmeta.federation.aggregation.mean import Mean
 
 
-class MultiKrum(StackingRule):
+class KrumOptions(options.Options):
+    """What rules that select by Krum withstand.
+
+    Attributes:
+        malicious: Clients of a round that ``krum``, ``multi-krum`` and ``bulyan`` withstand; at least 1.
+    """
+
+    malicious: int = Field(0, ge=0)
+
+
+class MultiKrumOptions(KrumOptions):
+    """Options of `MultiKrum`.
+
+    Attributes:
+        keep: Updates that ``multi-krum`` averages over their tasks; None: all but the malicious, which
+            is also the most.
+    """
+
+    keep: int | None = Field(None, ge=1)
+
+
+class KrumRule(StackingRule):
+    """A rule that selects by Krum; it needs the quorum ``of_each * malicious + 3``."""
+
+    Options: ClassVar[type[KrumOptions]] = KrumOptions
+    options: KrumOptions
+    of_each: ClassVar[int]
+    """Updates that each malicious one takes to be withstood."""
+
+    @override
+    @classmethod
+    def mistake(cls, options: Any) -> str | None:
+        return None if options.malicious else "withstands nobody with malicious = 0: set at least 1"
+
+    @override
+    @classmethod
+    def problem(cls, options: Any, quorum: int, cohort: int) -> str | None:
+        least = cls.of_each * options.malicious + 3
+        if quorum >= least:
+            return None
+        return (
+            f"aggregation.rule = '{options.rule}' with aggregation.malicious = "
+            f"{options.malicious} needs a quorum of at least {least}, not {quorum}"
+        )
+
+
+class MultiKrum(KrumRule):
     """The mean over tasks of the ``keep`` updates with the lowest scores.
 
     Blanchard, El Mhamdi, Guerraoui, Stainer 2017, "Machine Learning with Adversaries: Byzantine Tolerant
     Gradient Descent", section 4 (arXiv:1703.02757). Of equal scores the first client wins.
     """
 
-    keys: ClassVar[tuple[str, ...]] = ("malicious", "keep")
+    Options = MultiKrumOptions
+    options: MultiKrumOptions
+    of_each = 2
 
     @override
     @classmethod
-    def least(cls, malicious: int) -> int:
-        return 2 * malicious + 3
-
-    @override
-    @classmethod
-    def problem(cls, options: AggregationOptions, cohort: int) -> str | None:
+    def problem(cls, options: Any, quorum: int, cohort: int) -> str | None:
+        if found := super().problem(options, quorum, cohort):
+            return found
         most = cohort - options.malicious
         if options.keep is None or options.keep <= most:
             return None
@@ -41,16 +82,20 @@ class MultiKrum(StackingRule):
             f"beside aggregation.malicious = {options.malicious}: at most {most}"
         )
 
-    def kept(self, updates: int) -> int:
-        """Return how many of so many updates are averaged."""
-        most = updates - self.options.malicious
-        return min(self.options.keep or most, most)
-
     @override
     def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:
-        scores = krum_scores(squared_distances(vectors), self.options.malicious)
-        best = np.argsort(scores, kind="stable")[: self.kept(len(vectors))]
-        mean = Mean(self.options, self.round, self.size)
-        for row in sorted(best):
-            mean.add_vector(vectors[row], tasks[row])
-        return mean.result()
+        most = len(vectors) - self.options.malicious
+        kept = min(self.options.keep or most, most)
+        return mean_of_closest(vectors, tasks, self.options.malicious, kept)
+
+
+def mean_of_closest(
+    vectors: Sequence[Vectors], tasks: Sequence[int], malicious: int, kept: int
+) -> Vectors:
+    """Return the mean over tasks of the `kept` updates with the lowest scores."""
+    scores = krum_scores(squared_distances(vectors), malicious)
+    best = np.argsort(scores, kind="stable")[:kept]
+    mean = Mean(options.Options(), 0, vectors[0].size)
+    for row in sorted(best):
+        mean.add_vector(vectors[row], tasks[row])
+    return mean.result()

@@ -2,13 +2,27 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from pydantic import Field
 from typing_extensions import override
 
-from fedmeta.federation.aggregation import AggregationOptions, StackingRule, Vectors, by_coordinate
+from fedmeta import options
+from fedmeta.federation.aggregation import StackingRule, Vectors, by_coordinate
 
 _ROUNDING = 1e-9
 """So that a trim of 0.29 cuts 29 of 100, though 0.29 * 100 is a little less in floating point."""
+
+
+class TrimmedMeanOptions(options.Options):
+    """Options of `TrimmedMean`.
+
+    Attributes:
+        trim: Share of the values that ``trimmed-mean`` leaves out at either end, rounded down to whole
+            updates.
+    """
+
+    trim: float = Field(0.2, ge=0.0, lt=0.5)
 
 
 class TrimmedMean(StackingRule):
@@ -18,11 +32,12 @@ class TrimmedMean(StackingRule):
     Statistical Rates", Algorithm 1, option II (arXiv:1803.01498).
     """
 
-    keys = ("trim",)
+    Options = TrimmedMeanOptions
+    options: TrimmedMeanOptions
 
     @override
     @classmethod
-    def problem(cls, options: AggregationOptions, cohort: int) -> str | None:
+    def problem(cls, options: Any, quorum: int, cohort: int) -> str | None:
         if trimmed(options.trim, cohort):
             return None
         return (

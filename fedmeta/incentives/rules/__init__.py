@@ -1,14 +1,23 @@
-"""How a round's updates are scored: the interface of incentive rules."""
+"""How a round's updates are scored: the interface of incentive rules, and ``[incentives]``."""
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from inspect import isabstract
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, create_model, field_validator
 
-from fedmeta.errors import FedmetaError, RunError
+import fedmeta.options
+from fedmeta.errors import ConfigError, FedmetaError, RunError
 from fedmeta.incentives.game import Game
-from fedmeta.incentives.options import NOTHING, IncentiveOptions
+from fedmeta.options import Key, Options, nearest
+from fedmeta.registry import Registry
+
+NOTHING = "none"
+"""The rule by which nobody is paid."""
+INCENTIVE_RULES: Registry[Any] = Registry("incentives.rule", "fedmeta.incentives.rules", separator="-")
+"""Subclasses of `IncentiveRule`."""
 
 
 class IncentiveRule(ABC):
@@ -18,13 +27,17 @@ class IncentiveRule(ABC):
         options: ``[incentives]`` of the config.
     """
 
+    Options: ClassVar[type[fedmeta.options.Options]] = fedmeta.options.Options
+    """Settings of a rule of fedmeta's, in a table called as its file, like ``[incentives.shapley]``."""
+    own: Any
     needs_vectors: ClassVar[bool] = False
     """Whether the rule reads the updates' values."""
     needs_held_out: ClassVar[bool] = False
     """Whether the rule measures models on held-out tasks, those of the validation clients."""
 
-    def __init__(self, options: IncentiveOptions) -> None:
+    def __init__(self, options: "IncentiveOptions") -> None:
         self.options = options
+        self.own = getattr(options, type(self).__module__.rpartition(".")[2], None) or self.Options()
 
     @abstractmethod
     def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
@@ -34,6 +47,84 @@ class IncentiveRule(ABC):
             game: The round; it has players, whose updates do not cancel.
             rng: For rules that sample.
         """
+
+
+class _Common(Options):
+    """What an update was worth and what it is paid.
+
+    Attributes:
+        rule: How the admitted updates of a round are scored: ``equal``, ``tasks``, ``leave-one-out``,
+            ``shapley``, ``cosine``, or the dotted path of an `IncentiveRule`; ``none``: nothing is paid.
+        settle: What a round's pot follows: ``run``, all scores so far, so that luck evens out, or
+            ``round``, that round's scores alone.
+        cap: Largest share of a round's pot for one participant; what is cut off is not paid.
+        absent: In the model of a coalition the others' updates are ``zero`` (everybody keeps its weight
+            in the round) or ``excluded`` (the coalition's weights are scaled up to 1).
+        longest: An update longer than this many median lengths of its round is measured as if it were
+            just so long, so that exaggerating does not pay; 0: as long as it is.
+        tasks: Held-out tasks that measure a round, shared by all its coalitions.
+        steps: Adaptation steps before the loss on them is measured.
+    """
+
+    rule: Annotated[str, Key(training="federated")] = NOTHING
+    settle: Literal["run", "round"] = "run"
+    cap: float | None = Field(default=None, gt=0, le=1)
+    absent: Literal["zero", "excluded"] = "zero"
+    longest: float = Field(default=1.5, ge=0)
+    tasks: int = Field(default=32, ge=1)
+    steps: int = Field(default=1, ge=0)
+
+
+def _declared_by_rules() -> dict[str, Any]:
+    """Return the table of each rule that has settings of its own, by the name of its file."""
+    kinds = {name.replace("-", "_"): INCENTIVE_RULES.get(name).Options for name in INCENTIVE_RULES}
+    return {name: (kind, kind()) for name, kind in kinds.items() if kind.model_fields}
+
+
+if TYPE_CHECKING:
+
+    class _OfRules(Options): ...
+
+else:
+    # Each rule declares its settings in its own file; here they are tables of one.
+    _OfRules = create_model("_OfRules", __base__=Options, **_declared_by_rules())
+
+
+class IncentiveOptions(_OfRules, _Common):
+    """What an update was worth and what it is paid: what all rules share, and each rule's own table."""
+
+    @field_validator("rule")
+    @classmethod
+    def _is_known(cls, rule: str) -> str:
+        known = (NOTHING, *INCENTIVE_RULES)
+        if rule not in known and "." not in rule and ":" not in rule:
+            raise ValueError(f"unknown rule '{rule}': {nearest(rule, known)}")
+        return rule
+
+    @property
+    def kind(self) -> Any:
+        """The class of the rule.
+
+        Raises:
+            ConfigError: If the rule is unknown, or what a dotted path leads to is not one.
+        """
+        kind = INCENTIVE_RULES.get(self.rule)
+        has = all(hasattr(kind, name) for name in ("scores", "needs_vectors", "needs_held_out"))
+        if not (isinstance(kind, type) and has) or isabstract(kind):
+            raise ConfigError(
+                f"incentives.rule: '{self.rule}' is not a subclass of fedmeta.incentives.IncentiveRule"
+            )
+        return kind
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether the rule reads the updates' values."""
+        return self.rule != NOTHING and bool(self.kind.needs_vectors)
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether the rule measures models on held-out tasks, those of the validation clients."""
+        return self.rule != NOTHING and bool(self.kind.needs_held_out)
 
 
 def score(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> list[float]:

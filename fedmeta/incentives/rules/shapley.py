@@ -6,26 +6,53 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from typing_extensions import override
 
 from fedmeta.incentives.game import Game
-from fedmeta.incentives.options import ShapleyOptions
 from fedmeta.incentives.rules import IncentiveRule
+from fedmeta.options import Options
 
 WINDOW = 10
 """Permutations over which GTG-Shapley looks for change, as in the authors' code."""
 
 
+class ShapleyOptions(Options):
+    """GTG-Shapley's settings (Liu et al. 2022, arXiv:2109.02053); theirs are the defaults but for scale.
+
+    Their thresholds are in accuracy. Ours are shares of what the round gained, ``|v(all) - v(none)|``,
+    because a utility may be a loss of any size.
+
+    Attributes:
+        exact: Cohorts of at most this many clients are valued exactly, over all ``2^n`` coalitions.
+        permutations: Most permutations of a round.
+        truncation: Within a permutation, the rest is worth nothing once this share of the round's gain
+            is all that is left to explain (within-round truncation); 0: never.
+        negligible: A round is worth nothing to anybody if the loss changed by no more than this
+            (between-round truncation), in units of the loss; 0: every round counts.
+        convergence: Permutations end once the values of the last ten of them differ by no more than
+            this share of their mean size.
+    """
+
+    exact: int = Field(default=5, ge=0, le=16)
+    permutations: int = Field(default=200, ge=1)
+    truncation: float = Field(default=0.001, ge=0, lt=1)
+    negligible: float = Field(default=0.0, ge=0)
+    convergence: float = Field(default=0.05, gt=0)
+
+
 class Shapley(IncentiveRule):
     """Scores by Shapley value: exact for small cohorts, by GTG-Shapley for others."""
 
+    Options = ShapleyOptions
+    own: ShapleyOptions
     needs_vectors = needs_held_out = True
 
     @override
     def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
-        if len(game.players) <= self.options.shapley.exact:
+        if len(game.players) <= self.own.exact:
             return exact_shapley(game)
-        return gtg_shapley(game, self.options.shapley, rng)
+        return gtg_shapley(game, self.own, rng)
 
 
 def exact_shapley(game: Game) -> list[float]:
