@@ -29,8 +29,8 @@ def list_(
 ) -> None:
     """List the experiments that come with fedmeta, runs, comparisons, the config's keys, or its parts.
 
-    Parts are the task families, algorithms and models that a config can name, each with its options,
-    which are keys of [data], [learner] and [network].
+    Parts are what a config can name: task families, algorithms, models, ways to train, rules and
+    behaviours, each with the options of its own: keys of [data], [learner], [network] and so on.
     """
     rows = {
         Kind.experiments: _experiments,
@@ -111,18 +111,33 @@ def _keys() -> list[dict[str, Any]]:
 
 
 def _parts() -> list[dict[str, Any]]:
+    from fedmeta.federation.aggregation import AGGREGATION_RULES
+    from fedmeta.federation.behaviours import BEHAVIOURS
+    from fedmeta.incentives.rules import INCENTIVE_RULES
     from fedmeta.learning import ALGORITHMS, MODELS
+    from fedmeta.registry import Registry
     from fedmeta.tasks import FAMILIES
+    from fedmeta.training import WAYS
 
+    kinds: dict[str, Registry[Any]] = {
+        "task": FAMILIES,
+        "algorithm": ALGORITHMS,
+        "model": MODELS,
+        "training": WAYS,
+        "aggregation.rule": AGGREGATION_RULES,
+        "behaviours.kind": BEHAVIOURS,
+        "incentives.rule": INCENTIVE_RULES,
+    }
     return [
-        {"part": registry.what, "name": name, "options": _options(registry.get(name))}
-        for registry in (FAMILIES, ALGORITHMS, MODELS)
+        {"part": kind, "name": name, "options": _options(registry.get(name))}
+        for kind, registry in kinds.items()
         for name in registry
     ]
 
 
 def _options(part: Any) -> str:
+    own = getattr(part, "Options", None)
     return ", ".join(
         name if field.is_required() else f"{name}={field.get_default(call_default_factory=True)}"
-        for name, field in part.Options.model_fields.items()
+        for name, field in (own.model_fields if own else {}).items()
     )
