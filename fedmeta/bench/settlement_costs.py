@@ -5,12 +5,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.claims import Claims
-from fedmeta.chain.settle.contract import quantity
 from fedmeta.chain.settle.deployment import Deployment
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
@@ -132,5 +130,5 @@ class _Campaign:
     def gas(self) -> int:
         """Gas of the newest transaction."""
         newest = self.journal.pending()[-1]
-        receipt = self.recording.transactor.receipt(newest.hash)
-        return quantity(receipt["gasUsed"]) if receipt else 0
+        receipt = self.chain.receipt(newest.hash)
+        return int(receipt["gasUsed"]) if receipt else 0

@@ -4,6 +4,8 @@ The names below are the package's door. They are imported when they are first us
 a second and is an optional extra; whoever has not installed it gets one line that says so.
 """
 
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmeta.chain.errors import (
@@ -17,103 +19,73 @@ from fedmeta.chain.errors import (
 from fedmeta.chain.options import LOCAL_CHAIN_IDS, ChainOptions, StakingOptions
 
 if TYPE_CHECKING:
-    from fedmeta.chain.contracts import Artifact, load_artifact
-    from fedmeta.chain.hashing import keccak
-    from fedmeta.chain.keys import (
-        ClientKeys,
-        Keys,
-        Signer,
-        open_client_keys,
-        open_keys,
-        recover,
-    )
-    from fedmeta.chain.merkle import MerkleTree, contributions_tree, rewards_tree
-    from fedmeta.chain.providers.base import Chain
-    from fedmeta.chain.providers.node import Node, banner, start_node
-    from fedmeta.chain.providers.open_chain import open_chain
-    from fedmeta.chain.typed_data import (
-        Record,
-        Slash,
-        Veto,
-        record_digest,
-        slash_digest,
-        update_digest,
-        veto_digest,
-    )
-else:
-    _NAMES = {
-        "contracts": ("Artifact", "load_artifact"),
-        "hashing": ("keccak",),
-        "keys": (
-            "ClientKeys",
-            "Keys",
-            "Signer",
-            "open_client_keys",
-            "open_keys",
-            "recover",
-        ),
-        "merkle": ("MerkleTree", "contributions_tree", "rewards_tree"),
-        "providers.base": ("Chain",),
-        "providers.node": ("Node", "banner", "start_node"),
-        "providers.open_chain": ("open_chain",),
-        "typed_data": (
-            "Record",
-            "Slash",
-            "Veto",
-            "record_digest",
-            "slash_digest",
-            "update_digest",
-            "veto_digest",
-        ),
-    }
-    _HOMES = {name: f"fedmeta.chain.{module}" for module, names in _NAMES.items() for name in names}
+    from fedmeta.chain.chain import *  # noqa: F403
+    from fedmeta.chain.contracts import *  # noqa: F403
+    from fedmeta.chain.hashing import *  # noqa: F403
+    from fedmeta.chain.keys import *  # noqa: F403
+    from fedmeta.chain.merkle import *  # noqa: F403
+    from fedmeta.chain.nodes.node import *  # noqa: F403
+    from fedmeta.chain.providers.embedded import Embedded
+    from fedmeta.chain.signing import *  # noqa: F403
+    from fedmeta.chain.typed_data import *  # noqa: F403
+
+_NAMES = {
+    "chain": ("Chain", "open_chain"),
+    "contracts": ("Artifact", "Contract", "load_artifact"),
+    "hashing": ("keccak",),
+    "keys": ("ClientKeys", "Keys", "development_keys", "open_client_keys", "open_keys"),
+    "merkle": ("MerkleTree", "contributions_tree", "rewards_tree"),
+    "nodes.node": ("Node", "banner", "start_node"),
+    "signing": ("Signer", "recover"),
+    "typed_data": (
+        "Record",
+        "Slash",
+        "Veto",
+        "record_digest",
+        "slash_digest",
+        "update_digest",
+        "veto_digest",
+    ),
+}
+_HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "LOCAL_CHAIN_IDS",
+    "ChainDownError",
+    "ChainError",
+    "ChainOptions",
+    "NoNodeError",
+    "RevertedError",
+    "RpcError",
+    "StakingOptions",
+    "embedded",
+    "require_extra",
+    *_HOMES,
+]
+
+
+def embedded(folder: Path | str) -> "Embedded":
+    """Return the embedded chain in a folder as a web3 provider, for ``Web3(embedded(folder))``.
+
+    Raises:
+        UsageError: The folder is in use, or holds another chain.
+    """
+    require_extra()
+    from fedmeta.chain.providers.embedded import Embedded
+
+    return Embedded(folder)
+
+
+if not TYPE_CHECKING:
 
     def __getattr__(name):
         if name not in _HOMES:
-            raise AttributeError(f"module 'fedmeta.chain' has no attribute '{name}'")
-        from importlib import import_module
-
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
         require_extra()
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
 
-    def __dir__():
-        return sorted({*globals(), *__all__})
 
-
-__all__ = [
-    "LOCAL_CHAIN_IDS",
-    "Artifact",
-    "Chain",
-    "ChainDownError",
-    "ChainError",
-    "ChainOptions",
-    "ClientKeys",
-    "Keys",
-    "MerkleTree",
-    "NoNodeError",
-    "Node",
-    "Record",
-    "RevertedError",
-    "RpcError",
-    "Signer",
-    "Slash",
-    "StakingOptions",
-    "Veto",
-    "banner",
-    "contributions_tree",
-    "keccak",
-    "load_artifact",
-    "open_chain",
-    "open_client_keys",
-    "open_keys",
-    "record_digest",
-    "recover",
-    "require_extra",
-    "rewards_tree",
-    "slash_digest",
-    "start_node",
-    "update_digest",
-    "veto_digest",
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -71,7 +71,7 @@ class RevertedError(ChainError):
 NO_EXTRA = "the chain needs its extra: pip install 'fedmeta[chain]'"
 
 # Any one of them may be there for another reason.
-_MODULES = ("coincurve", "eth", "eth_abi", "eth_keyfile", "rlp", "urllib3", "web3", "websockets")
+_MODULES = ("coincurve", "eth", "eth_abi", "eth_account", "rlp", "web3")
 
 
 def has_extra() -> bool:

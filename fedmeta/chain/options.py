@@ -7,13 +7,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from fedmeta.chain.providers import PROVIDERS
 from fedmeta.errors import UsageError
 from fedmeta.options import Key, Options, nearest
 
 DEFAULT_CHAIN_ID = 31337
 LOCAL_CHAIN_IDS = (DEFAULT_CHAIN_ID, 1337)
-PROVIDERS = ("none", "embedded", "anvil", "ganache")
-URL_SCHEMES = ("http://", "https://", "ws://", "wss://")
+URL_SCHEMES = ("http://", "https://", "ws://", "wss://", "ipc://")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_MEMBERS = 32
 MOST_TOKENS = (2**128 - 2) // 10**6
 """That a campaign can hold: the ledger counts units of 10^-6 token in 128 bits, and one is nobody's."""
@@ -41,8 +42,9 @@ class ChainOptions(Options):
     """The optional ledger.
 
     Attributes:
-        provider: none, embedded, anvil, ganache, or the URL of a node; environment variables whose names
-            begin with FEDMETA_RPC_ may stand in it as ${FEDMETA_RPC_...}.
+        provider: none, embedded, anvil, ganache, or the URL of a node (http, https, ws, wss, or ipc://
+            and its socket's path); environment variables whose names begin with FEDMETA_RPC_ may stand
+            in it as ${FEDMETA_RPC_...}.
         chain_id: That the node must have; by default 31337 for the chains we start, any for a URL.
         port: Of a node we start; by default a free one.
         required: A node given by URL must answer before a run starts; false: it may come later.
@@ -88,13 +90,17 @@ class ChainOptions(Options):
     @field_validator("provider")
     @classmethod
     def _known(cls, provider: str) -> str:
-        if provider in PROVIDERS:
+        if provider == "none" or provider in PROVIDERS:
             return provider
         if not provider.startswith(URL_SCHEMES):
-            raise ValueError(
-                f"no such provider: {nearest(provider, PROVIDERS)} or an http(s):// or ws:// URL"
-            )
-        host = provider.partition("://")[2].partition("/")[0]
+            known = nearest(provider, ["none", *PROVIDERS])
+            raise ValueError(f"no such provider: {known} or an http(s):// or ws:// URL")
+        scheme, _, rest = provider.partition("://")
+        if scheme == "ipc":
+            if not rest.startswith("/"):
+                raise ValueError("the path of the socket must be absolute: ipc:///path/to/geth.ipc")
+            return provider
+        host = rest.partition("/")[0]
         if not host:
             raise ValueError("the URL has no host")
         if "@" in host and "${" not in host:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import rlp  # type: ignore[import-untyped]
 from coincurve import PrivateKey, PublicKey
+from eth_typing import ChecksumAddress, HexAddress, HexStr
 
 from fedmeta.chain.hashing import from_address, keccak, to_address
 from fedmeta.errors import UsageError
@@ -15,11 +17,13 @@ SIGNATURE_LENGTH = 65
 
 # Order of secp256k1 (SEC 2, section 2.4.1). Every signature has a twin, whose s is in the upper half.
 _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-_DYNAMIC_FEE = b"\x02"
 
 
 class Signer:
     """A private key that signs digests and transactions and does not show itself.
+
+    Digests are signed, and signers recovered, by libsecp256k1 itself: every client does it in every
+    round, and eth-account takes 8 times as long to sign (0.53 ms to 0.06), 2.5 times to recover.
 
     Args:
         secret: 32 bytes.
@@ -32,7 +36,7 @@ class Signer:
         if len(secret) != 32:
             raise ValueError("a private key has 32 bytes")
         self._key = PrivateKey(secret)
-        self.address = _address(self._key.public_key)
+        self.address: ChecksumAddress = _address(self._key.public_key)
 
     def __repr__(self) -> str:
         return f"Signer({self.address})"
@@ -43,47 +47,34 @@ class Signer:
         return signature[:64] + bytes([27 + signature[64]])
 
     def sign_transaction(self, transaction: Mapping[str, object]) -> tuple[bytes, bytes]:
-        """Sign a transaction.
+        """Sign a transaction as eth-account does.
 
         Args:
-            transaction: ``chainId``, ``nonce``, ``gas``; ``maxFeePerGas`` and ``maxPriorityFeePerGas``
-                (EIP-1559), or ``gasPrice`` (EIP-155); and ``to``, ``value``, ``data`` if there are any.
+            transaction: web3's fields: ``chainId``, ``nonce``, ``gas``; ``maxFeePerGas`` and
+                ``maxPriorityFeePerGas``, or ``gasPrice``; and ``to``, ``value``, ``data`` where needed.
 
         Returns:
             The encoded transaction, and its hash.
-
-        Raises:
-            KeyError: If a field is missing.
         """
-        encoded = (
-            self._dynamic(transaction) if "maxFeePerGas" in transaction else self._legacy(transaction)
-        )
-        return encoded, keccak(encoded)
+        from eth_account import Account
 
-    def _dynamic(self, transaction: Mapping[str, object]) -> bytes:
-        fees = [transaction["maxPriorityFeePerGas"], transaction["maxFeePerGas"]]
-        fields = [transaction["chainId"], transaction["nonce"], *fees, *_body(transaction), []]
-        parity, r, s = self._parts(_DYNAMIC_FEE + rlp.encode(fields))
-        return bytes(_DYNAMIC_FEE + rlp.encode([*fields, parity, r, s]))
-
-    def _legacy(self, transaction: Mapping[str, object]) -> bytes:
-        chain_id = transaction["chainId"]
-        assert isinstance(chain_id, int)
-        fields = [transaction["nonce"], transaction["gasPrice"], *_body(transaction)]
-        parity, r, s = self._parts(rlp.encode([*fields, chain_id, 0, 0]))
-        return bytes(rlp.encode([*fields, 35 + 2 * chain_id + parity, r, s]))
-
-    def _parts(self, message: bytes) -> tuple[int, int, int]:
-        signature = self.sign(keccak(message))
-        return signature[64] - 27, int.from_bytes(signature[:32]), int.from_bytes(signature[32:64])
+        fields: dict[str, Any] = {"value": 0, **transaction}
+        if "to" in fields:
+            fields["to"] = to_address(from_address(fields["to"]))
+        signed = Account.sign_transaction(fields, self._key.secret)
+        return bytes(signed.raw_transaction), bytes(signed.hash)
 
 
 def offered_fees(transaction: bytes) -> dict[str, int]:
     """Return the fees per gas that a signed transaction offers, by the names that signing gave them."""
-    if transaction.startswith(_DYNAMIC_FEE):
-        _, _, tip, most, *_ = rlp.decode(transaction[1:])
-        return {"maxFeePerGas": int.from_bytes(most), "maxPriorityFeePerGas": int.from_bytes(tip)}
-    return {"gasPrice": int.from_bytes(rlp.decode(transaction)[1])}
+    from eth_account.typed_transactions.typed_transaction import TypedTransaction
+    from hexbytes import HexBytes
+
+    if transaction[0] > 0x7F:
+        # Not typed: a list in RLP, of which the second is the price.
+        return {"gasPrice": int.from_bytes(rlp.decode(transaction)[1])}
+    fields = TypedTransaction.from_bytes(HexBytes(transaction)).as_dict()
+    return {name: int(fields[name]) for name in ("maxFeePerGas", "maxPriorityFeePerGas")}
 
 
 def recover(digest: bytes, signature: bytes) -> str:
@@ -106,14 +97,8 @@ def recover(digest: bytes, signature: bytes) -> str:
     return _address(key)
 
 
-def _address(key: PublicKey) -> str:
-    return to_address(keccak(key.format(compressed=False)[1:])[12:])
-
-
-def _body(transaction: Mapping[str, object]) -> list[object]:
-    to = transaction.get("to")
-    where = from_address(to) if isinstance(to, str) else b""
-    return [transaction["gas"], where, transaction.get("value", 0), transaction.get("data", b"")]
+def _address(key: PublicKey) -> ChecksumAddress:
+    return ChecksumAddress(HexAddress(HexStr(to_address(keccak(key.format(compressed=False)[1:])[12:]))))
 
 
 PASSWORD = "FEDMETA_KEYSTORE_PASSWORD"
@@ -153,11 +138,11 @@ def open_key(path: Path, password: str) -> bytes:
     Raises:
         UsageError: If it cannot be read, is not a key file, or the password is wrong.
     """
-    from eth_keyfile.keyfile import decode_keyfile_json
+    from eth_account import Account
 
     try:
         content = read_json(path)
-        secret = bytes(decode_keyfile_json(content, password.encode()))
+        secret = bytes(Account.decrypt(content, password))
     except ValueError as error:
         if "MAC" in str(error):
             raise UsageError(f"{PASSWORD} does not open {path}: wrong password") from None
@@ -177,11 +162,11 @@ def write_key(path: Path, secret: bytes, password: str) -> None:
     Raises:
         OSError: If something is there already, or the place cannot be written.
     """
-    from eth_keyfile.keyfile import create_keyfile_json
+    from eth_account import Account
 
     # Geth's standard work factor; none where there is nothing to guess.
     work = 2**18 if password else 2
-    content = create_keyfile_json(secret, password.encode(), kdf="scrypt", iterations=work)
+    content = Account.encrypt(secret, password, kdf="scrypt", iterations=work)
     with open_new(path, 0o600) as file:
         file.write(json.dumps(content).encode())
 

@@ -1,29 +1,25 @@
-"""EIP-712 digests of what committee, clients and nodes sign.
+"""EIP-712 digests of what committee, clients and nodes sign, by eth-account.
 
-Written out for the flat types that there are, because the general encoders take a millisecond each.
 The types are those of `contracts/src`; those of clients and nodes are checked nowhere on the chain.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from fedmeta.chain.hashing import from_address, keccak
+from fedmeta.chain.hashing import keccak
 
-RECORD_TYPE = (
-    "Record(bytes32 campaign,uint64 epoch,uint64 firstRound,uint64 lastRound,bytes32 rewardsRoot,"
-    "bytes32 contributionsRoot,bytes32 modelHash,bytes32 evidenceHash,uint256 total)"
-)
-VETO_TYPE = "Veto(bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash)"
-SLASH_TYPE = "Slash(address account,uint256 amount,bytes32 evidenceHash,uint64 nonce)"
-UPDATE_TYPE = "Update(bytes32 run,uint64 round,uint64 tasks,bytes32 update)"
-REGISTRATION_TYPE = "Registration(string federation,uint64 partition,bytes32 key)"
-PRESENCE_TYPE = "Presence(bytes32 run,uint64 node,uint64 partition,bytes32 nonce)"
-LEDGER_NAME = "fedmeta RewardLedger"
-REGISTRY_NAME = "fedmeta ParticipantRegistry"
-UPDATE_NAME = "fedmeta update"
-NODE_NAME = "fedmeta node"
+_TYPES = {
+    "Record": "bytes32 campaign,uint64 epoch,uint64 firstRound,uint64 lastRound,bytes32 rewardsRoot,"
+    "bytes32 contributionsRoot,bytes32 modelHash,bytes32 evidenceHash,uint256 total",
+    "Veto": "bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash",
+    "Slash": "address account,uint256 amount,bytes32 evidenceHash,uint64 nonce",
+    "Update": "bytes32 run,uint64 round,uint64 tasks,bytes32 update",
+    "Registration": "string federation,uint64 partition,bytes32 key",
+    "Presence": "bytes32 run,uint64 node,uint64 partition,bytes32 nonce",
+}
 VERSION = "1"
 
-_PADDING = bytes(12)
+Domain = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,56 +76,47 @@ class Slash:
     nonce: int
 
 
-def ledger_domain(chain_id: int, ledger: str) -> bytes:
-    """Return the EIP-712 domain separator of a deployed `RewardLedger`."""
-    return _contract_domain(LEDGER_NAME, chain_id, ledger)
+def ledger_domain(chain_id: int, ledger: str) -> Domain:
+    """Return the EIP-712 domain of a deployed `RewardLedger`."""
+    return _domain("fedmeta RewardLedger", chainId=chain_id, verifyingContract=ledger)
 
 
-def registry_domain(chain_id: int, registry: str) -> bytes:
-    """Return the EIP-712 domain separator of a deployed `ParticipantRegistry`."""
-    return _contract_domain(REGISTRY_NAME, chain_id, registry)
+def registry_domain(chain_id: int, registry: str) -> Domain:
+    """Return the EIP-712 domain of a deployed `ParticipantRegistry`."""
+    return _domain("fedmeta ParticipantRegistry", chainId=chain_id, verifyingContract=registry)
 
 
-def record_digest(domain: bytes, record: Record) -> bytes:
+def record_digest(domain: Domain, record: Record) -> bytes:
     """Return the 32 bytes that committee members sign for a record.
+
+    Raises:
+        ValueError: If a value does not fit its type.
+    """
+    return _digest(domain, "Record", *asdict(record).values())
+
+
+def veto_digest(domain: Domain, veto: Veto) -> bytes:
+    """Return the 32 bytes that committee members sign for a veto; errors as of `record_digest`."""
+    return _digest(domain, "Veto", *asdict(veto).values())
+
+
+def slash_digest(domain: Domain, slash: Slash) -> bytes:
+    """Return the 32 bytes that committee members sign for a slashing; errors as of `record_digest`."""
+    return _digest(domain, "Slash", *asdict(slash).values())
+
+
+def update_digest(run: bytes, round_: int, tasks: int, update: bytes) -> bytes:
+    """Return the 32 bytes that a client signs for its update.
+
+    The domain names no contract and no chain: clients sign while there may be neither. Written out,
+    because every client does it in every round: eth-account takes 40 times as long (0.36 ms to 0.009).
 
     Raises:
         ValueError: If a hash has not 32 bytes.
         OverflowError: If a number does not fit its type.
     """
-    values = (
-        _word(record.campaign)
-        + _uint64(record.epoch)
-        + _uint64(record.first_round)
-        + _uint64(record.last_round)
-        + _word(record.rewards_root)
-        + _word(record.contributions_root)
-        + _word(record.model_hash)
-        + _word(record.evidence_hash)
-        + record.total.to_bytes(32)
-    )
-    return _digest(domain, _RECORD + values)
-
-
-def veto_digest(domain: bytes, veto: Veto) -> bytes:
-    """Return the 32 bytes that committee members sign for a veto; errors as of `record_digest`."""
-    values = _word(veto.campaign) + _uint64(veto.epoch) + _uint64(veto.first_round)
-    return _digest(domain, _VETO + values + _word(veto.evidence_hash))
-
-
-def slash_digest(domain: bytes, slash: Slash) -> bytes:
-    """Return the 32 bytes that committee members sign for a slashing; errors as of `record_digest`."""
-    values = _PADDING + from_address(slash.account) + slash.amount.to_bytes(32)
-    return _digest(domain, _SLASH + values + _word(slash.evidence_hash) + _uint64(slash.nonce))
-
-
-def update_digest(run: bytes, round_: int, tasks: int, update: bytes) -> bytes:
-    """Return the 32 bytes that a client signs for its update; errors as of `record_digest`.
-
-    The domain names no contract and no chain: clients sign while there may be neither.
-    """
     values = _word(run) + _uint64(round_) + _uint64(tasks) + _word(update)
-    return _digest(_UPDATE_DOMAIN, _UPDATE + values)
+    return keccak(b"\x19\x01" + _UPDATE_DOMAIN + keccak(_UPDATE + values))
 
 
 def registration_digest(federation: str, partition: int, key: bytes) -> bytes:
@@ -140,8 +127,7 @@ def registration_digest(federation: str, partition: int, key: bytes) -> bytes:
         partition: The partition.
         key: SHA-256 of the node's public key.
     """
-    values = keccak(federation.encode()) + _uint64(partition) + _word(key)
-    return _digest(_NODE_DOMAIN, _REGISTRATION + values)
+    return _digest(_domain("fedmeta node"), "Registration", federation, partition, key)
 
 
 def presence_digest(run: bytes, node: int, partition: int, nonce: bytes) -> bytes:
@@ -153,24 +139,37 @@ def presence_digest(run: bytes, node: int, partition: int, nonce: bytes) -> byte
         partition: The partition.
         nonce: 32 bytes that the server drew for this question.
     """
-    values = _word(run) + _uint64(node) + _uint64(partition) + _word(nonce)
-    return _digest(_NODE_DOMAIN, _PRESENCE + values)
+    return _digest(_domain("fedmeta node"), "Presence", run, node, partition, nonce)
 
 
-def _digest(domain: bytes, encoded: bytes) -> bytes:
-    return keccak(b"\x19\x01" + domain + keccak(encoded))
+def _domain(name: str, **where: object) -> Domain:
+    return {"name": name, "version": VERSION, **where}
 
 
-def _contract_domain(name: str, chain_id: int, contract: str) -> bytes:
-    fields = b"string name,string version,uint256 chainId,address verifyingContract"
-    typehash = keccak(b"EIP712Domain(" + fields + b")")
-    where = chain_id.to_bytes(32) + _PADDING + from_address(contract)
-    return keccak(typehash + keccak(name.encode()) + keccak(VERSION.encode()) + where)
+def _digest(domain: Domain, name: str, *values: object) -> bytes:
+    from eth_abi.exceptions import EncodingError
+    from eth_account.messages import encode_typed_data
+
+    fields = [
+        dict(zip(("type", "name"), field.split(), strict=True)) for field in _TYPES[name].split(",")
+    ]
+    for field, value in zip(fields, values, strict=True):
+        # eth-account would pad what is shorter.
+        if field["type"] == "bytes32":
+            _word(value)
+    message: dict[str, Any] = {f["name"]: value for f, value in zip(fields, values, strict=True)}
+    try:
+        signable = encode_typed_data(domain, {name: fields}, message)
+    except EncodingError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return keccak(b"\x19" + signable.version + signable.header + signable.body)
 
 
-def _word(value: bytes) -> bytes:
-    if len(value) != 32:
-        raise ValueError(f"a hash or id has 32 bytes, not {len(value)}")
+def _word(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 32:
+        raise ValueError(
+            f"a hash or id has 32 bytes, not {len(value) if isinstance(value, bytes) else value}"
+        )
     return value
 
 
@@ -178,13 +177,9 @@ def _uint64(value: int) -> bytes:
     return value.to_bytes(8).rjust(32, b"\0")
 
 
-def _plain_domain(name: str) -> bytes:
-    typehash = keccak(b"EIP712Domain(string name,string version)")
-    return keccak(typehash + keccak(name.encode()) + keccak(VERSION.encode()))
-
-
-_RECORD, _VETO, _SLASH, _UPDATE, _REGISTRATION, _PRESENCE = (
-    keccak(type_.encode())
-    for type_ in (RECORD_TYPE, VETO_TYPE, SLASH_TYPE, UPDATE_TYPE, REGISTRATION_TYPE, PRESENCE_TYPE)
+_UPDATE = keccak(f"Update({_TYPES['Update']})".encode())
+_UPDATE_DOMAIN = keccak(
+    keccak(b"EIP712Domain(string name,string version)")
+    + keccak(b"fedmeta update")
+    + keccak(VERSION.encode())
 )
-_UPDATE_DOMAIN, _NODE_DOMAIN = _plain_domain(UPDATE_NAME), _plain_domain(NODE_NAME)

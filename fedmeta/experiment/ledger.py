@@ -15,8 +15,8 @@ from fedmeta.chain import (
     open_client_keys,
     open_keys,
 )
+from fedmeta.chain.chain import require_rules
 from fedmeta.chain.options import expand
-from fedmeta.chain.providers.open_chain import require_rules
 from fedmeta.chain.settle.addresses import Addresses, read_addresses
 from fedmeta.chain.settle.deploying import deploy_to_file
 from fedmeta.chain.settle.journal import JournalView

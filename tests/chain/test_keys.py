@@ -19,8 +19,8 @@ from fedmeta.chain.keys import (
     development_keys,
     open_client_keys,
     open_keys,
-    recover,
 )
+from fedmeta.chain.signing import recover
 from fedmeta.chain.typed_data import update_digest
 from fedmeta.errors import UsageError
 

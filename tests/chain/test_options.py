@@ -17,6 +17,7 @@ from fedmeta.options import parse_options
         ({"provider": "anvill"}, "did you mean 'anvil'?"),
         ({"provider": "ftp://example.org"}, "or an http(s):// or ws:// URL"),
         ({"provider": "http://"}, "the URL has no host"),
+        ({"provider": "ipc://geth.ipc"}, "ipc:///path/to/geth.ipc"),
         ({"threshold": 6}, "threshold = 6 exceeds the committee of 5"),
         ({"committee": 2}, "threshold = 3 exceeds the committee of 2"),
         ({"committee": 33}, "chain.committee"),
@@ -46,6 +47,7 @@ def test_a_bad_value_is_refused_in_one_line(values: dict[str, Any], message: str
         "ganache",
         "http://127.0.0.1:8545",
         "https://x.org/v3/${KEY}",
+        "ipc:///run/geth/geth.ipc",
         "wss://x",
     ],
 )
@@ -78,6 +80,8 @@ def test_importing_the_room_imports_no_extra() -> None:
     ]
     done = run(
         "import sys, fedmeta.chain, fedmeta.chain.options, fedmeta.chain.errors\n"
+        "from fedmeta.chain.providers import PROVIDERS\n"
+        "assert list(PROVIDERS) == ['anvil', 'embedded', 'ganache']\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stderr
@@ -88,17 +92,17 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
         "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name.partition('.')[0] in ('coincurve', 'eth', 'eth_abi', 'rlp', 'urllib3'):\n"
+        "        if name.partition('.')[0] in ('coincurve', 'eth', 'eth_abi', 'rlp', 'web3'):\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         "import fedmeta.chain\n"
         "from fedmeta.errors import UsageError\n"
-        "for name in ('open_keys', 'open_chain', 'start_node', 'load_artifact'):\n"
+        "for name in ('open_keys', 'open_chain', 'start_node', 'load_artifact', 'Signer'):\n"
         "    try:\n"
         "        getattr(fedmeta.chain, name)\n"
         "    except UsageError as error:\n"
         "        print(error)\n"
     )
-    assert done.stdout.splitlines() == ["the chain needs its extra: pip install 'fedmeta[chain]'"] * 4, (
+    assert done.stdout.splitlines() == ["the chain needs its extra: pip install 'fedmeta[chain]'"] * 5, (
         done.stderr
     )

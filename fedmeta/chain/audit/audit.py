@@ -8,8 +8,8 @@ from fedmeta.chain.audit.findings import Finding, look
 from fedmeta.chain.audit.ledger_checks import ChainChecks, RecordChecks
 from fedmeta.chain.audit.run_checks import RunChecks
 from fedmeta.chain.audit.token_checks import TokenChecks
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.status import attach, clients_of
 from fedmeta.chain.settle.terms import JOURNAL

@@ -1,13 +1,12 @@
 """Findings of an audit, line by line, and the gas that a run cost."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.open_chain import open_chain
-from fedmeta.chain.settle.contract import quantity
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Transaction
 from fedmeta.chain.settle.terms import JOURNAL
@@ -127,10 +126,10 @@ def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
             some = landed[first : first + _AT_ONCE]
             calls = [("eth_getTransactionReceipt", ("0x" + one.hash.hex(),)) for one in some]
             answers = zip(some, chain.batch(calls), strict=True)
-            spent += [_spent(one, receipt) for one, receipt in answers if isinstance(receipt, dict)]
+            spent += [_spent(one, receipt) for one, receipt in answers if isinstance(receipt, Mapping)]
         return spent
 
 
-def _spent(transaction: Transaction, receipt: dict[str, Any]) -> Spent:
-    block = quantity(receipt["blockNumber"])
-    return Spent(transaction.action, block, quantity(receipt["gasUsed"]))
+def _spent(transaction: Transaction, receipt: Mapping[str, Any]) -> Spent:
+    block, gas = (int(receipt[name], 16) for name in ("blockNumber", "gasUsed"))
+    return Spent(transaction.action, block, gas)

@@ -2,9 +2,10 @@
 
 from functools import cached_property
 
+from web3.exceptions import TransactionNotFound
+from web3.types import EventData
+
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
-from fedmeta.chain.contracts import decode, selector
-from fedmeta.chain.settle.contract import Event, unhex
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord
@@ -87,9 +88,6 @@ def require_signed(where: str, digest: bytes, signatures: bytes, terms: Terms) -
         raise DisagreementError(f"{where}: {len(signers)} members signed; {terms.threshold} have to")
 
 
-_RECORD_SELECTOR = 4
-
-
 class ChainChecks:
     """Checks of what the ledger contract holds; each returns what it saw, or raises.
 
@@ -115,10 +113,10 @@ class ChainChecks:
         return f"ledger {self.ledger.address}, token {token}, chain {self.campaign.chain_id}"
 
     @cached_property
-    def events(self) -> list[Event]:
+    def events(self) -> list[EventData]:
         """The event of each record that counts, in order; those of vetoed records do not."""
         newest = {
-            int(event.arguments["firstRound"]): event
+            int(event["args"]["firstRound"]): event
             for event in self.ledger.events("Recorded", self.campaign.block)
         }
         next_round, found, first = int(self.ledger.call("nextRound")), [], 1
@@ -126,7 +124,7 @@ class ChainChecks:
             if first not in newest:
                 raise DisagreementError(f"the chain has no event of a record that begins with {first}")
             found.append(newest[first])
-            first = int(newest[first].arguments["lastRound"]) + 1
+            first = int(newest[first]["args"]["lastRound"]) + 1
         return found
 
     def recorded(self) -> str:
@@ -153,20 +151,22 @@ class ChainChecks:
         more = f"; {unseen} came through another contract, which shows none" if unseen else ""
         return f"signatures of {counted(seen, 'record')}{more}"
 
-    def _endorsed(self, event: Event) -> bool:
-        asked = ("0x" + event.transaction.hex(),)
-        transaction = self.ledger.chain.request("eth_getTransactionByHash", asked)
-        where = f"rounds {event.arguments['firstRound']} to {event.arguments['lastRound']}"
-        if transaction is None:
-            raise DisagreementError(f"{where}: the node has no transaction {asked[0]}")
-        if str(transaction["to"]).lower() != self.ledger.address.lower():
+    def _endorsed(self, event: EventData) -> bool:
+        chain, asked = self.ledger.chain, event["transactionHash"]
+        found = recorded_content(event)
+        where = f"rounds {found.first} to {found.last}"
+        try:
+            transaction = chain.eth.get_transaction(asked)
+        except TransactionNotFound:
+            raise DisagreementError(
+                f"{where}: the node has no transaction {asked.to_0x_hex()}"
+            ) from None
+        if str(transaction.get("to")).lower() != self.ledger.address.lower():
             return False
-        data = unhex(transaction["input"])
-        entry = next(e for e in self.ledger.artifact.abi if e.get("name") == "record")
-        if data[:_RECORD_SELECTOR] != selector(entry):
+        function, values = self.ledger.web3.decode_function_input(transaction["input"])
+        if function.fn_name != "record":
             return False
-        _, signatures = decode(entry["inputs"], data[_RECORD_SELECTOR:])
-        to_sign = recorded_content(event).to_sign(self.campaign.campaign, int(event.arguments["epoch"]))
-        domain = ledger_domain(self.ledger.chain.chain_id, self.ledger.address)
-        require_signed(where, record_digest(domain, to_sign), signatures, self.deployed.terms)
+        to_sign = found.to_sign(self.campaign.campaign, int(event["args"]["epoch"]))
+        domain = ledger_domain(chain.chain_id, self.ledger.address)
+        require_signed(where, record_digest(domain, to_sign), values["signatures"], self.deployed.terms)
         return True

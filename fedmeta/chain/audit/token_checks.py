@@ -3,15 +3,14 @@
 from collections import Counter
 from functools import cached_property
 
+from web3.types import EventData
+
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
 from fedmeta.chain.audit.ledger_checks import RecordChecks
-from fedmeta.chain.settle.claims import claimed_by
-from fedmeta.chain.settle.contract import Event, chunks
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal_rows import Campaign
 
 _NOBODY = "0x" + 40 * "0"
-_READ_AT_ONCE = 500
 
 
 class TokenChecks:
@@ -39,7 +38,7 @@ class TokenChecks:
         self.clients = clients
 
     @cached_property
-    def _transfers(self) -> list[Event]:
+    def _transfers(self) -> list[EventData]:
         return self.token.events("Transfer", self.campaign.block)
 
     @cached_property
@@ -50,7 +49,7 @@ class TokenChecks:
 
     @cached_property
     def _claimed(self) -> dict[str, int]:
-        return claimed_by(self.ledger, list(self.clients))
+        return self.ledger.each("claimed", list(self.clients))
 
     def awards(self) -> str:
         """All that the ledger awarded is what the rounds award."""
@@ -65,8 +64,8 @@ class TokenChecks:
         """Nobody claimed more than it was awarded, and each claim was paid to the account itself."""
         received: Counter[str] = Counter()
         for event in self._transfers:
-            if _lower(event.arguments["from"]) == self.ledger.address.lower():
-                received[_lower(event.arguments["to"])] += int(event.arguments["value"])
+            if _lower(event["args"]["from"]) == self.ledger.address.lower():
+                received[_lower(event["args"]["to"])] += int(event["args"]["value"])
         reserve = _lower(self.ledger.call("reserve"))
         known = {account.lower() for account in self.clients} | {reserve}
         for account, units in received.items():
@@ -86,19 +85,16 @@ class TokenChecks:
         """Each account holds what the transfers say, and together they are the supply."""
         balances: Counter[str] = Counter()
         for event in self._transfers:
-            units = int(event.arguments["value"])
-            balances[_lower(event.arguments["from"])] -= units
-            balances[_lower(event.arguments["to"])] += units
+            units = int(event["args"]["value"])
+            balances[_lower(event["args"]["from"])] -= units
+            balances[_lower(event["args"]["to"])] += units
         supply = -balances.pop(_NOBODY, 0)
         require_equal(
             "the token", "supply", (int(self.token.call("totalSupply")), supply), ("it", "its transfers")
         )
-        for some in chunks(sorted(balances), _READ_AT_ONCE):
-            answers = self.token.chain.batch([self.token.query("balanceOf", a) for a in some])
-            for account, answer in zip(some, answers, strict=True):
-                held = int(self.token.result("balanceOf", answer))
-                values = (held, balances[account])
-                require_equal(account, "balance", values, ("the token", "its transfers"))
+        for account, held in self.token.each("balanceOf", sorted(balances)).items():
+            values = (held, balances[account])
+            require_equal(account, "balance", values, ("the token", "its transfers"))
         return f"{supply} units in {counted(len(balances), 'account')}"
 
     def escrow(self) -> str:
@@ -117,14 +113,14 @@ class TokenChecks:
 
     def _sum(self, event: str) -> int:
         found = self.ledger.events(event, self.campaign.block)
-        return sum(int(e.arguments["amount"]) for e in found)
+        return sum(int(e["args"]["amount"]) for e in found)
 
     def stakes(self) -> str:
         """The registry holds every stake."""
         registry = self.deployed.registry
         if registry is None:
             return "none"
-        joined = {e.arguments["account"] for e in registry.events("Joined", self.campaign.block)}
+        joined = {e["args"]["account"] for e in registry.events("Joined", self.campaign.block)}
         stakes = sum(int(registry.call("members", account)[0]) for account in sorted(joined))
         held = int(self.token.call("balanceOf", registry.address))
         if held < stakes:

@@ -4,9 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fedmeta.chain.contracts import load_artifact
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.settle.contract import Contract, has_code
+from fedmeta.chain.chain import Chain
+from fedmeta.chain.contracts import Contract, load_artifact
 from fedmeta.chain.settle.terms import Terms, read_terms
 from fedmeta.errors import UsageError
 from fedmeta.files import read_json
@@ -96,7 +95,7 @@ def check_deployed(path: Path, addresses: Addresses, chain: Chain) -> Terms:
         WrongCampaignError: If a contract is missing, has other code, or belongs to another campaign.
     """
     for name, address in addresses.contracts().items():
-        if not has_code(Contract(chain, load_artifact(name), address)):
+        if not Contract(chain, load_artifact(name), address).exists:
             raise WrongCampaignError(
                 f"{path}: at {address} there is no {name} of this version of fedmeta"
             )

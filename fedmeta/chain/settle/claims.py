@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedmeta.chain.contracts import chunks
 from fedmeta.chain.hashing import from_address, keccak, to_address
 from fedmeta.chain.merkle import reward_leaf
-from fedmeta.chain.settle.contract import Contract, chunks, is_past
 from fedmeta.chain.settle.journal_rows import SignedRecord
 from fedmeta.chain.settle.recording import Recording
 from fedmeta.chain.settle.transactions import Action
@@ -13,7 +13,6 @@ from fedmeta.chain.settle.transactions import Action
 IN_ONE_TRANSACTION = 100
 _BASE_GAS = 60_000
 _CLAIM_GAS = 100_000
-_READ_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,12 @@ class Claims:
         total = records[-1].total if records else 0
         for record in reversed(records):
             _, claimable_at, _ = self.ledger.call("entries", record.first, record.rewards_root)
-            if claimable_at and is_past(self.recording.transactor.chain, claimable_at):
+            if claimable_at and self.recording.transactor.chain.is_past(claimable_at):
                 return record, total - record.total
         return None, total
 
     def _due(self, awarded: Mapping[str, int]) -> Iterator[_Due]:
-        claimed = claimed_by(self.ledger, list(awarded))
+        claimed = self.ledger.each("claimed", list(awarded))
         for account, cumulative in awarded.items():
             if cumulative > claimed[account]:
                 yield _Due(account, cumulative, cumulative - claimed[account])
@@ -107,21 +106,11 @@ class Claims:
         action = Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS * len(batch))
 
         def done() -> bool:
-            claimed = claimed_by(self.ledger, [due.account for due in batch])
+            claimed = self.ledger.each("claimed", [due.account for due in batch])
             return all(claimed[due.account] >= due.cumulative for due in batch)
 
         recording = self.recording
         recording.transactor.perform(action, recording.keys.sponsor, done)
-
-
-def claimed_by(ledger: Contract, accounts: Sequence[str]) -> dict[str, int]:
-    """Return the units that each account has claimed so far."""
-    claimed: dict[str, int] = {}
-    for some in chunks(accounts, _READ_AT_ONCE):
-        answers = ledger.chain.batch([ledger.query("claimed", account) for account in some])
-        for account, answer in zip(some, answers, strict=True):
-            claimed[account] = int(ledger.result("claimed", answer))
-    return claimed
 
 
 def _only(awarded: Mapping[str, int], accounts: Sequence[str]) -> dict[str, int]:

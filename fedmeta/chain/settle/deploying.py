@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-from fedmeta.chain.contracts import load_artifact
+from fedmeta.chain.chain import Chain, open_chain
+from fedmeta.chain.contracts import Contract, load_artifact
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.addresses import (
     Addresses,
     WrongCampaignError,
     check_deployed,
     read_addresses,
 )
-from fedmeta.chain.settle.contract import Contract
 from fedmeta.chain.settle.deployment import Deployed, Deployment, expected_terms
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError

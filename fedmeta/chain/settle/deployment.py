@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from fedmeta.chain.contracts import load_artifact
-from fedmeta.chain.hashing import from_address, keccak, to_address
+from eth_typing import HexAddress, HexStr
+from web3.types import Nonce
+from web3.utils import get_create_address
+
+from fedmeta.chain.chain import Chain
+from fedmeta.chain.contracts import Contract, NoCodeError, load_artifact
+from fedmeta.chain.hashing import keccak
 from fedmeta.chain.keys import Keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
 from fedmeta.chain.settle.addresses import WrongCampaignError, check_deployed, read_addresses
-from fedmeta.chain.settle.contract import Contract, NoCodeError, has_code, is_past, quantity
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError
 from fedmeta.chain.settle.terms import UNITS, Terms, ascending, difference, read_terms
@@ -87,12 +90,12 @@ class Deployment:
     def _terms(self) -> Terms:
         """Return the terms, which stay the same however often the deployment is tried."""
         campaign = self._campaign
-        block = self.chain.request("eth_getBlockByNumber", ("latest", False))
-        number = quantity(block["number"])
+        block = self.chain.eth.get_block("latest")
+        number = block["number"]
         if campaign.terms is None and self.options.addresses:
             return self._deployed_terms()
         if campaign.terms is None:
-            deadline = quantity(block["timestamp"]) + self.options.deadline
+            deadline = block["timestamp"] + self.options.deadline
             terms = expected_terms(self.options, self.keys, campaign, deadline)
             self.journal.note("terms", terms=terms.to_json(), block=number)
             return terms
@@ -178,7 +181,7 @@ class Deployment:
             addresses = [created_address(t.sender, t.nonce) for t in tried]
             for address in ([known] if known else []) + addresses:
                 contract = Contract(self.chain, artifact, address)
-                if has_code(contract) and is_ours(contract):
+                if contract.exists and is_ours(contract):
                     return contract
             return None
 
@@ -241,7 +244,12 @@ class Deployment:
 
     def _after(self, deadline: int) -> bool:
         # The sponsor may have taken back by then what was not awarded.
-        return is_past(self.chain, deadline + 1)
+        return self.chain.is_past(deadline + 1)
+
+
+def created_address(sender: str, nonce: int) -> str:
+    """Return the address of the contract that a transaction of `sender` with that nonce creates."""
+    return get_create_address(HexAddress(HexStr(sender)), Nonce(nonce))
 
 
 def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadline: int) -> Terms:
@@ -256,13 +264,3 @@ def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadli
         deadline=deadline,
         challenge_delay=options.challenge_delay,
     )
-
-
-def created_address(sender: str, nonce: int) -> str:
-    """Return the address of the contract that a transaction of `sender` with that nonce creates."""
-    digits = nonce.to_bytes((nonce.bit_length() + 7) // 8, "big")
-    if len(digits) != 1 or nonce >= 0x80:
-        digits = bytes([0x80 + len(digits)]) + digits
-    # The list [sender, nonce] in RLP.
-    items = b"\x94" + from_address(sender) + digits
-    return to_address(keccak(bytes([0xC0 + len(items)]) + items)[12:])

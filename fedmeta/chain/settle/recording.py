@@ -5,16 +5,18 @@ sent again. Ahead of it: something was mined whose receipt was lost, or was sent
 to say what the journal's rounds say, and otherwise nothing more is done.
 """
 
+from web3.types import EventData
+
 from fedmeta.chain.errors import ChainError
 from fedmeta.chain.hashing import from_address
-from fedmeta.chain.keys import Keys, Signer
+from fedmeta.chain.keys import Keys
 from fedmeta.chain.settle.addresses import WrongCampaignError
-from fedmeta.chain.settle.contract import Event
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord
 from fedmeta.chain.settle.rounds import Content, Totals, content_of
 from fedmeta.chain.settle.transactions import Action, Transactor
+from fedmeta.chain.signing import Signer
 from fedmeta.chain.typed_data import ledger_domain, record_digest
 
 FAR_BEHIND = 64
@@ -166,7 +168,7 @@ class Recording:
         """Take over records that the chain holds and the journal did not see mined."""
         events = self.ledger.events("Recorded", self._campaign().block)
         # A vetoed record's event stays in the log; the newest of a first round is the one that counts.
-        newest = {int(event.arguments["firstRound"]): event for event in events}
+        newest = {int(event["args"]["firstRound"]): event for event in events}
         while first <= last:
             if first not in newest:
                 raise ChainError(f"the node has no event of the record that begins with round {first}")
@@ -178,7 +180,7 @@ class Recording:
             self.journal.recorded_through(content.last)
             first = content.last + 1
 
-    def _checked(self, event: Event) -> Content:
+    def _checked(self, event: EventData) -> Content:
         """Return the content of a record on the chain if it is what the journal's rounds say."""
         found = recorded_content(event)
         rounds = f"rounds {found.first} to {found.last}"
@@ -199,7 +201,7 @@ class Recording:
         """Raise if a record was vetoed that says what the journal says; others' are none of ours."""
         for event in self.ledger.events("Recorded", self._campaign().block):
             found = recorded_content(event)
-            if int(event.arguments["epoch"]) >= epoch or found.first < next_round:
+            if int(event["args"]["epoch"]) >= epoch or found.first < next_round:
                 continue
             if found.last <= self.journal.frozen and found == self.content(found.first, found.last):
                 raise VetoedError(
@@ -214,9 +216,9 @@ def sign_by(committee: tuple[Signer, ...], threshold: int, digest: bytes) -> byt
     return b"".join(member.sign(digest) for member in signers)
 
 
-def recorded_content(event: Event) -> Content:
+def recorded_content(event: EventData) -> Content:
     """Return what a `Recorded` event says."""
-    values = event.arguments
+    values = event["args"]
     return Content(
         first=int(values["firstRound"]),
         last=int(values["lastRound"]),

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fedmeta.chain.errors import ChainError
+from web3.exceptions import BlockNotFound
+
+from fedmeta.chain.chain import Chain, open_chain, require_rules
+from fedmeta.chain.contracts import NoCodeError
+from fedmeta.chain.errors import RpcError
 from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.open_chain import open_chain, require_rules
 from fedmeta.chain.settle.addresses import WrongCampaignError
 from fedmeta.chain.settle.claims import Claims
-from fedmeta.chain.settle.contract import NoCodeError, quantity, unhex
 from fedmeta.chain.settle.deployment import Deployment
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign, Stake
@@ -163,22 +163,18 @@ def note_final(chain: Chain, journal: Journal) -> None:
         return
     deepest = _final_block(chain)
     for transaction in mined:
-        receipt = chain.request("eth_getTransactionReceipt", ("0x" + transaction.hash.hex(),))
+        receipt = chain.receipt(transaction.hash)
         if receipt is None:
             journal.mark(transaction, "sent")
-        elif unhex(receipt["blockHash"]) != transaction.block_hash:
-            journal.mined(transaction, unhex(receipt["blockHash"]), quantity(receipt["blockNumber"]))
-        elif quantity(receipt["blockNumber"]) <= deepest:
+        elif bytes(receipt["blockHash"]) != transaction.block_hash:
+            journal.mined(transaction, bytes(receipt["blockHash"]), receipt["blockNumber"])
+        elif receipt["blockNumber"] <= deepest:
             journal.mark(transaction, "final")
 
 
 def _final_block(chain: Chain) -> int:
-    named: Any
-    named, newest = chain.batch(
-        [("eth_getBlockByNumber", ("finalized", False)), ("eth_blockNumber", ())]
-    )
-    if isinstance(newest, ChainError):
-        raise newest
-    if isinstance(named, dict) and named.get("number"):
-        return min(quantity(named["number"]), quantity(newest))
-    return quantity(newest) - FINAL_AFTER
+    newest = chain.eth.block_number
+    try:
+        return min(chain.eth.get_block("finalized")["number"], newest)
+    except (RpcError, BlockNotFound):
+        return newest - FINAL_AFTER

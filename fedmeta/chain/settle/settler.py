@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.errors import ChainDownError, ChainError
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import NotMinedError
 from fedmeta.chain.settle.session import Session, SessionSetup, open_session

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from fedmeta.chain.keys import Signer
-from fedmeta.chain.settle.contract import Contract, quantity
+from fedmeta.chain.contracts import Contract
 from fedmeta.chain.settle.journal_rows import Stake
 from fedmeta.chain.settle.recording import Recording, record_gas, sign_by
 from fedmeta.chain.settle.transactions import Action
+from fedmeta.chain.signing import Signer
 from fedmeta.chain.typed_data import Slash, registry_domain, slash_digest
 
 _APPROVE_GAS = 100_000
@@ -80,8 +80,8 @@ class Stakes:
 
         def done() -> bool:
             return any(
-                event.arguments["account"].lower() == account.lower()
-                and bytes(event.arguments["evidenceHash"]) == evidence
+                event["args"]["account"].lower() == account.lower()
+                and bytes(event["args"]["evidenceHash"]) == evidence
                 for event in self.registry.events("Slashed", self._since())
             )
 
@@ -109,7 +109,7 @@ class Stakes:
         chain = self.recording.transactor.chain
 
         def has_gas() -> bool:
-            return quantity(chain.request("eth_getBalance", (account, "latest"))) >= _POCKET_MONEY
+            return chain.eth.get_balance(account) >= _POCKET_MONEY
 
         if not has_gas():
             gift = Action(f"gas for {account}", account, b"", _TRANSFER_GAS, value=_POCKET_MONEY)
@@ -140,7 +140,7 @@ class Stakes:
 
     def _joined(self) -> set[str]:
         events = self.registry.events("Joined", self._since())
-        return {str(event.arguments["account"]).lower() for event in events}
+        return {str(event["args"]["account"]).lower() for event in events}
 
     def _has_joined(self, account: str) -> bool:
         return account.lower() in self._joined()

@@ -5,14 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedmeta.chain.contracts import load_artifact
+from fedmeta.chain.chain import Chain, open_chain
+from fedmeta.chain.contracts import Contract, load_artifact
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.addresses import WrongCampaignError
-from fedmeta.chain.settle.claims import Claimed, Claims, claimed_by
-from fedmeta.chain.settle.contract import Contract, has_code
+from fedmeta.chain.settle.claims import Claimed, Claims
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import Journal, JournalView
 from fedmeta.chain.settle.journal_rows import Campaign
@@ -54,7 +52,7 @@ def _ledger(chain: Chain, campaign: Campaign) -> Contract:
 
 def _contract(chain: Chain, name: str, address: str) -> Contract:
     contract = Contract(chain, load_artifact(name), address)
-    if not has_code(contract):
+    if not contract.exists:
         raise WrongCampaignError(
             f"there is no {name} of this version of fedmeta at {address} on chain {chain.chain_id}"
         )
@@ -272,6 +270,6 @@ def _awarded(journal: JournalView, last: int) -> Mapping[str, int]:
 def _with_chain(found: Status, deployed: Deployed) -> Status:
     names = ("funded", "awarded", "paid", "nextRound", "epoch", "deadline")
     escrow = Escrow(*(int(value) for value in deployed.ledger.many(*names)))
-    claimed = claimed_by(deployed.ledger, [p.account for p in found.participants])
+    claimed = deployed.ledger.each("claimed", [p.account for p in found.participants])
     participants = tuple(replace(p, claimed=claimed[p.account]) for p in found.participants)
     return replace(found, escrow=escrow, participants=participants)

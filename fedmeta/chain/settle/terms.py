@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fedmeta.chain.contracts import Contract
 from fedmeta.chain.hashing import from_address, keccak
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.contract import Contract
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.store import DamagedJournalError

@@ -9,16 +9,17 @@ contracts refuse to do it twice.
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from web3.exceptions import TransactionNotFound
+
+from fedmeta.chain.chain import Chain
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
-from fedmeta.chain.keys import Signer
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.settle.contract import quantity, unhex
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import NotMinedError, PoorAccountError, Transaction
-from fedmeta.chain.signing import offered_fees
+from fedmeta.chain.signing import Signer, offered_fees
 
 Wait = Callable[[float], None]
 """Sleeps for some seconds; raises an error of its caller's when it is time to stop."""
@@ -107,7 +108,7 @@ class Transactor:
 
     def _follow(self, transaction: Transaction) -> bool:
         """Bring the journal up to date about a transaction; return whether it was mined and worked."""
-        receipt = self.receipt(transaction.hash)
+        receipt = self.chain.receipt(transaction.hash)
         if receipt is None:
             # A reorganisation took it back. What is final stays so: an old receipt may be forgotten.
             if transaction.state in ("mined", "reverted"):
@@ -116,13 +117,13 @@ class Transactor:
         return self._note(transaction, receipt)
 
     def _note(self, transaction: Transaction, receipt: Mapping[str, Any]) -> bool:
-        if quantity(receipt["status"]) == 0:
+        if receipt["status"] == 0:
             if transaction.state != "reverted":
                 self.journal.mark(transaction, "reverted")
             return False
-        block = unhex(receipt["blockHash"])
+        block = bytes(receipt["blockHash"])
         if transaction.state not in ("mined", "final") or transaction.block_hash != block:
-            self.journal.mined(transaction, block, quantity(receipt["blockNumber"]))
+            self.journal.mined(transaction, block, receipt["blockNumber"])
         return True
 
     def _usable(self, key: str) -> Transaction | None:
@@ -161,13 +162,13 @@ class Transactor:
             if isinstance(answer, ChainError):
                 raise answer
         refused = isinstance(tried, ChainError)
-        gas = action.gas or (_LEAST_GAS if refused else quantity(tried) * 5 // 4)
+        gas = action.gas or (_LEAST_GAS if refused else int(tried, 16) * 5 // 4)
         fees = self._fees(known[2], slow)
         # Nodes say this in words of their own; so it comes first.
-        self._require(signer.address, quantity(known[1]), gas * max(fees.values()) + action.value)
+        self._require(signer.address, int(known[1], 16), gas * max(fees.values()) + action.value)
         if refused:
             raise tried
-        nonce = slow.nonce if slow else quantity(known[0])
+        nonce = slow.nonce if slow else int(known[0], 16)
         values: dict[str, object] = {"chainId": self.chain.chain_id, "nonce": nonce, "gas": gas, **fees}
         values |= {"value": action.value, "data": action.data}
         values |= {"to": action.to} if action.to else {}
@@ -185,11 +186,11 @@ class Transactor:
 
     def _fees(self, block: Mapping[str, Any], slow: Transaction | None) -> dict[str, int]:
         if block.get("baseFeePerGas") is None:
-            fees = {"gasPrice": quantity(self.chain.request("eth_gasPrice"))}
+            fees = {"gasPrice": int(self.chain.eth.gas_price)}
         else:
             # Twice the base fee lasts for six full blocks in a row; what is not used is not paid.
             tip = self._find_tip()
-            most = 2 * quantity(block["baseFeePerGas"]) + tip
+            most = 2 * int(block["baseFeePerGas"], 16) + tip
             fees = {"maxFeePerGas": most, "maxPriorityFeePerGas": tip}
         if slow is None:
             return fees
@@ -199,14 +200,13 @@ class Transactor:
 
     def _outpriced(self, transaction: Transaction) -> bool:
         """Tell whether the base fee rose above all that a transaction offers: no block takes it now."""
-        block = self.chain.request("eth_getBlockByNumber", ("latest", False))
-        least = quantity(block.get("baseFeePerGas") or "0x0")
+        least = self.chain.eth.get_block("latest").get("baseFeePerGas", 0)
         return max(offered_fees(transaction.raw).values()) < least
 
     def _find_tip(self) -> int:
         if self._tip is None:
             try:
-                self._tip = quantity(self.chain.request("eth_maxPriorityFeePerGas"))
+                self._tip = self.chain.eth.max_priority_fee
             except RpcError:
                 self._tip = _GWEI
         return self._tip
@@ -214,10 +214,10 @@ class Transactor:
     def _send(self, transaction: Transaction) -> bool:
         """Send a transaction; return whether the node has it now."""
         try:
-            self.chain.request("eth_sendRawTransaction", ("0x" + transaction.raw.hex(),))
+            self.chain.eth.send_raw_transaction(transaction.raw)
         except (RpcError, RevertedError) as error:
             # Known already, mined already, displaced, or refused: the node's state says which.
-            if self._known(transaction) is None:
+            if not self._known(transaction):
                 if self._nonce(transaction.sender) == transaction.nonce:
                     if not _TOO_CHEAP.search(str(error)):
                         raise
@@ -237,8 +237,8 @@ class Transactor:
             RevertedError: If it was mined and the contract refused.
         """
         pause, end = 0.001, time.monotonic() + PATIENCE
-        while (receipt := self.receipt(transaction.hash)) is None:
-            if self._known(transaction) is None and self.receipt(transaction.hash) is None:
+        while (receipt := self.chain.receipt(transaction.hash)) is None:
+            if not self._known(transaction) and self.chain.receipt(transaction.hash) is None:
                 return False
             if pause > 0.2 and self._nonce(transaction.sender) < transaction.nonce:
                 return False
@@ -250,20 +250,15 @@ class Transactor:
         if self._note(transaction, receipt):
             return True
         # Ask the contract again why: a receipt does not say.
-        self.chain.request("eth_call", (action.call(transaction.sender), "latest"))
+        self.chain.eth.call(action.call(transaction.sender))  # type: ignore[arg-type]
         raise ChainError(f"{action.key}: it was refused, and would not be now")
 
-    def receipt(self, transaction_hash: bytes) -> Mapping[str, Any] | None:
-        """Return the receipt of a transaction, or None if it is not mined."""
-        found: Mapping[str, Any] | None = self.chain.request(
-            "eth_getTransactionReceipt", ("0x" + transaction_hash.hex(),)
-        )
-        return found
-
-    def _known(self, transaction: Transaction) -> Mapping[str, Any] | None:
-        asked = ("0x" + transaction.hash.hex(),)
-        found: Mapping[str, Any] | None = self.chain.request("eth_getTransactionByHash", asked)
-        return found
+    def _known(self, transaction: Transaction) -> bool:
+        """Tell whether the node has a transaction, mined or not."""
+        with suppress(TransactionNotFound):
+            self.chain.eth.get_transaction(transaction.hash)  # type: ignore[arg-type]
+            return True
+        return False
 
     def _nonce(self, sender: str) -> int:
-        return quantity(self.chain.request("eth_getTransactionCount", (sender, "pending")))
+        return self.chain.eth.get_transaction_count(sender, "pending")  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ import pytest
 from fedmeta.chain.audit import audit
 from fedmeta.chain.audit.files import RunFiles, model_hash
 from fedmeta.chain.audit.findings import first_failure
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.options import ChainOptions, StakingOptions
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import decode, encode
 from fedmeta.chain.settle.settlement import Settlement

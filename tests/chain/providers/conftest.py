@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.chain import Chain
-from fedmeta.chain.providers.open_chain import open_chain
+from fedmeta.chain.chain import open_chain
 from tests.chain.providers.helpers import deploy_token, options
 
 PROVIDERS = ("embedded", "anvil", "ganache")

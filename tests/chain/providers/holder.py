@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from fedmeta.chain.providers.open_chain import open_chain
+from fedmeta.chain.chain import open_chain
 from tests.chain.providers.helpers import NOBODY, latest, options, send, sign
 
 

@@ -5,12 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import rlp
+from eth_account import Account
+from web3 import Web3
+from web3.exceptions import ContractCustomError
+from web3.middleware import (
+    ExtraDataToPOAMiddleware,
+    GasPriceStrategyMiddleware,
+    SignAndSendRawMiddlewareBuilder,
+)
+from web3.providers.rpc.utils import ExceptionRetryConfiguration
 
-from fedmeta.chain import Chain
+import fedmeta.chain
+from fedmeta.chain import Chain, ChainOptions, Node, development_keys, start_node
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import RevertedError, RpcError
 from fedmeta.chain.hashing import keccak
-from fedmeta.chain.providers.open_chain import open_chain
 from tests.chain.providers.helpers import (
     NOBODY,
     OTHERS,
@@ -205,3 +216,108 @@ def test_a_snapshot_is_used_once(chain: Chain) -> None:
     assert chain.request("evm_revert", (first,)) is True
     assert chain.request("evm_revert", (second,)) is False
     assert chain.request("evm_revert", (first,)) is False
+
+
+class TestPlainWeb3:
+    """Anybody's web3.py on the embedded chain, with its own errors, middleware and contracts."""
+
+    @pytest.fixture
+    def w3(self, tmp_path: Path) -> Iterator[Web3]:
+        provider = fedmeta.chain.embedded(tmp_path)
+        yield Web3(provider)
+        provider.close()
+
+    def signed_by(self, w3: Web3, secret: bytes) -> str:
+        """Let web3's own middleware sign for an account, and return the account."""
+        account = Account.from_key(secret)
+        w3.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(account), layer=0)
+        return str(account.address)
+
+    def test_a_contract_is_deployed_called_and_heard(self, w3: Web3) -> None:
+        assert w3.is_connected()
+        sponsor = self.signed_by(w3, development_keys(1)[0])
+        abi, code = list(TOKEN.abi), TOKEN.bytecode
+        made = w3.eth.contract(abi=abi, bytecode=code).constructor("Fed", "FED", 10**6)
+        receipt = w3.eth.wait_for_transaction_receipt(made.transact({"from": sponsor}))
+        token = w3.eth.contract(receipt["contractAddress"], abi=abi)
+        other = w3.to_checksum_address(NOBODY)
+        paid = token.functions.transfer(other, 7).transact({"from": sponsor})
+        mined = w3.eth.wait_for_transaction_receipt(paid)
+        assert token.functions.balanceOf(other).call() == 7
+        (event,) = token.events.Transfer().get_logs(from_block=mined["blockNumber"])
+        assert (event["args"]["to"], event["args"]["value"]) == (other, 7)
+        assert token.events.Transfer().process_receipt(mined)[0]["args"] == event["args"]
+
+    def test_a_refusal_is_web3s_own_error(self, w3: Web3) -> None:
+        sponsor = self.signed_by(w3, development_keys(1)[0])
+        made = w3.eth.contract(abi=list(TOKEN.abi), bytecode=TOKEN.bytecode).constructor("F", "F", 1)
+        receipt = w3.eth.wait_for_transaction_receipt(made.transact({"from": sponsor}))
+        token = w3.eth.contract(receipt["contractAddress"], abi=list(TOKEN.abi))
+        with pytest.raises(ContractCustomError) as caught:
+            token.functions.transfer(sponsor, 1).call({"from": w3.to_checksum_address(NOBODY)})
+        # ERC20InsufficientBalance(address,uint256,uint256) of IERC6093.
+        assert str(caught.value.data).startswith("0xe450d38c")
+
+    def test_its_batches_and_fees_work(self, w3: Web3) -> None:
+        with w3.batch_requests() as batch:
+            batch.add(w3.eth.get_block("latest"))
+            batch.add(w3.eth.get_balance(w3.to_checksum_address(SPONSOR.address)))
+            block, funds = batch.execute()
+        assert (block["number"], funds) == (0, 10_000 * 10**18)
+        assert w3.eth.fee_history(1, "latest", [50])["baseFeePerGas"][0] == block["baseFeePerGas"]
+
+    def test_it_is_the_chain_that_a_run_has_in_that_folder(self, tmp_path: Path) -> None:
+        with open_chain(options("embedded"), tmp_path / "run") as chain:
+            send(chain, sign(0, to=NOBODY, value=3))
+            head = latest(chain)["hash"]
+        provider = fedmeta.chain.embedded(str(tmp_path / "run"))
+        block = Web3(provider).eth.get_block("latest")
+        provider.close()
+        assert block["hash"].to_0x_hex() == head
+
+
+class TestMiddlewareOfAUser:
+    """web3's own middleware, put on a `Web3` that fedmeta opened."""
+
+    def test_retries_are_made_by_web3s_provider(self, tmp_path: Path, monkeypatch: Any) -> None:
+        with start_node("anvil", tmp_path) as node, open_chain(url_of(node), tmp_path) as chain:
+            http: Any = chain.provider
+            http.exception_retry_configuration = ExceptionRetryConfiguration(
+                errors=[requests.ConnectionError], retries=3, backoff_factor=0
+            )
+            post, tried = http._request_session_manager.make_post_request, []
+
+            def twice_broken(*arguments: Any, **limits: Any) -> Any:
+                tried.append(1)
+                if len(tried) < 3:
+                    raise requests.ConnectionError
+                return post(*arguments, **limits)
+
+            monkeypatch.setattr(http._request_session_manager, "make_post_request", twice_broken)
+            assert chain.eth.block_number == 0
+        assert len(tried) == 3
+
+    def test_blocks_with_a_proof_of_authority_are_read_with_it(self, chain: Chain) -> None:
+        chain.middleware_onion.inject(ExtraDataToPOAMiddleware, "poa", layer=0)
+        try:
+            assert len(chain.eth.get_block(0)["proofOfAuthorityData"]) == 32
+        finally:
+            chain.middleware_onion.remove("poa")
+
+    def test_a_gas_strategy_sets_the_price(self, chain: Chain) -> None:
+        account = Account.from_key(development_keys(1)[0])
+        chain.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(account), "sign", layer=0)
+        chain.middleware_onion.inject(GasPriceStrategyMiddleware, "price", layer=0)
+        chain.eth.set_gas_price_strategy(lambda w3, transaction: w3.to_wei(9, "gwei"))
+        try:
+            order = {"from": account.address, "to": chain.to_checksum_address(NOBODY), "value": 1}
+            sent = chain.eth.send_transaction({**order, "gas": 21_000})  # type: ignore[typeddict-item]
+        finally:
+            chain.middleware_onion.remove("price")
+            chain.middleware_onion.remove("sign")
+        receipt = chain.eth.wait_for_transaction_receipt(sent)
+        assert receipt["effectiveGasPrice"] == 9 * 10**9
+
+
+def url_of(node: Node) -> ChainOptions:
+    return ChainOptions(provider=node.url)

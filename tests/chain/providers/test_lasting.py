@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.errors import RunError, UsageError
 from tests import processes
 from tests.chain.providers.helpers import (

@@ -3,16 +3,19 @@
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
+from fedmeta.chain.chain import open_chain, require_rules
+from fedmeta.chain.nodes import process as binaries
+from fedmeta.chain.nodes.folder import FolderLock
+from fedmeta.chain.nodes.node import NodeKind, banner, start_node
+from fedmeta.chain.nodes.process import NodeProcess
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers import process as binaries
-from fedmeta.chain.providers.folder import FolderLock
-from fedmeta.chain.providers.node import NodeKind, banner, start_node
-from fedmeta.chain.providers.open_chain import open_chain, require_rules
-from fedmeta.chain.providers.process import NodeProcess
+from fedmeta.chain.providers.anvil import Anvil
+from fedmeta.chain.providers.ganache import Ganache
 from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import SPONSOR, options
 
@@ -64,7 +67,7 @@ class TestBinaries:
     @pytest.fixture
     def empty(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(binaries, "_CHECKOUT", tmp_path / "nothing")
-        monkeypatch.setattr(binaries.sys, "executable", str(tmp_path / "python"))
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
         monkeypatch.delenv(binaries.NODE_MODULES, raising=False)
         monkeypatch.setenv("PATH", str(tmp_path))
         return tmp_path
@@ -95,25 +98,25 @@ class TestBinaries:
         self.program(empty / "modules" / "ganache" / "dist" / "node" / "cli.js")
         monkeypatch.setenv(binaries.NODE_MODULES, str(empty / "modules"))
         with pytest.raises(UsageError, match=r"Ganache needs Node\.js, and there is none"):
-            binaries.find_ganache()
+            Ganache.find()
 
     def test_node_js_beside_python_is_found(self, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         script = self.program(empty / "modules" / "ganache" / "dist" / "node" / "cli.js")
         monkeypatch.setenv(binaries.NODE_MODULES, str(empty / "modules"))
         monkeypatch.setenv("PATH", str(empty / "elsewhere"))
         node = self.program(empty / "node")
-        assert binaries.find_ganache() == [str(node), str(script)]
+        assert Ganache.find() == [str(node), str(script)]
 
     def test_a_native_anvil_on_path_is_found(self, empty: Path) -> None:
-        assert binaries_of(self.program(empty / "anvil")) == binaries.find_anvil()
+        assert binaries_of(self.program(empty / "anvil")) == Anvil.find()
 
     def test_npms_launcher_is_passed_by(self, empty: Path) -> None:
         launcher = self.program(empty / "node_modules/@foundry-rs/anvil/bin.mjs", b"#!/usr/bin/env node")
         (empty / "anvil").symlink_to(launcher)
         with pytest.raises(UsageError, match="there is no Anvil"):
-            binaries.find_anvil()
+            Anvil.find()
         native = self.program(self.native(empty))
-        assert binaries.find_anvil() == [str(native)]
+        assert Anvil.find() == [str(native)]
 
 
 def binaries_of(path: Path) -> list[str]:
@@ -125,7 +128,7 @@ def binaries_of(path: Path) -> list[str]:
 def test_rules_from_before_shanghai_are_refused_in_one_line(
     kind: NodeKind, rules: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedmeta.chain.providers.node.HARDFORK", rules)
+    monkeypatch.setattr("fedmeta.chain.nodes.node.HARDFORK", rules)
     with (
         start_node(kind, tmp_path) as node,
         open_chain(ChainOptions(provider=node.url), tmp_path) as chain,

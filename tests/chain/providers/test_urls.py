@@ -4,7 +4,9 @@ import base64
 import json
 import re
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,16 +15,13 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+import requests
 
-from fedmeta.chain import ChainOptions
+from fedmeta.chain import ChainOptions, rpc
+from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.errors import ChainDownError, NoNodeError, RpcError
-from fedmeta.chain.providers import base
-from fedmeta.chain.providers import transports as over_http
-from fedmeta.chain.providers import transports as over_websocket
-from fedmeta.chain.providers.base import Chain, decode
-from fedmeta.chain.providers.node import Node, start_node
-from fedmeta.chain.providers.open_chain import open_chain
-from fedmeta.chain.providers.transports import HttpTransport
+from fedmeta.chain.nodes.node import Node, start_node
+from fedmeta.chain.providers.anvil import Anvil
 from fedmeta.errors import UsageError
 from tests.chain.providers.helpers import NOBODY, balance, deploy_token, send, sign
 
@@ -52,15 +51,20 @@ def server(answer: Callable[[bytes, dict[str, str]], Answer]) -> Iterator[str]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=serving.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{serving.server_port}"
-    finally:
-        serving.shutdown()
-        serving.server_close()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def free_port() -> int:
@@ -133,6 +137,52 @@ def test_no_such_host_is_one_line(scheme: str, tmp_path: Path) -> None:
         open_chain(ChainOptions(provider=f"{scheme}://nowhere.invalid"), tmp_path)
 
 
+def test_a_node_is_used_by_its_socket_as_well(tmp_path: Path) -> None:
+    socket_file = tmp_path / "node.ipc"
+    options = ChainOptions(provider=f"ipc://{socket_file}")
+    with pytest.raises(NoNodeError, match=f"no node answers at ipc://{socket_file}: there is no such"):
+        open_chain(options, tmp_path)
+    command = [*Anvil.find(), "--quiet", "--port", str(free_port()), "--ipc", str(socket_file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 20
+        while not socket_file.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        with open_chain(options, tmp_path) as chain:
+            assert chain.batch([("eth_chainId", ()), ("net_version", ())]) == ["0x7a69", "31337"]
+            deploy_token(chain)
+            assert chain.eth.block_number == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_host_that_a_config_names_gets_no_password_of_netrc_and_no_redirect_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password hunter2\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen: list[dict[str, str]] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(dict(self.headers))
+            self.send_response(307)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with serving(Redirecting) as url, pytest.raises(NoNodeError, match="no JSON-RPC"):
+        open_chain(ChainOptions(provider=url), tmp_path)
+    assert all("Authorization" not in headers for headers in seen)
+    # A batch and then one by one.
+    assert len(seen) == 2
+
+
 def test_another_chain_id_is_refused(node: Node, tmp_path: Path) -> None:
     options = ChainOptions(provider=node.url, chain_id=1)
     with pytest.raises(UsageError, match=rf"{node.url} has chain id 31337, and chain\.chain_id = 1"):
@@ -154,16 +204,18 @@ def test_another_chain_id_is_refused(node: Node, tmp_path: Path) -> None:
 def test_what_does_not_speak_json_rpc_is_no_node(
     answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "BUSY_PAUSES", ())
+    monkeypatch.setattr(rpc, "BUSY_PAUSES", ())
+    said = "" if answer[0] == 200 else f"HTTP status {answer[0]} and "
     with (
         server(lambda body, headers: answer) as url,
-        pytest.raises(NoNodeError, match=f"answers with HTTP status {answer[0]} and no JSON-RPC"),
+        pytest.raises(NoNodeError, match=f"{url} answers with {said}no JSON-RPC") as caught,
     ):
         open_chain(ChainOptions(provider=url), tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_json_rpc_that_is_no_chain_is_refused(tmp_path: Path) -> None:
-    replies = [{"id": i, "result": {"hello": "world"}} for i in range(2)]
+    replies = [{"id": i, "result": {"hello": "world"}} for i in range(3)]
     with (
         server(lambda body, headers: (200, json.dumps(replies).encode())) as url,
         pytest.raises(RpcError, match="is no Ethereum node"),
@@ -175,12 +227,13 @@ def test_json_rpc_that_is_no_chain_is_refused(tmp_path: Path) -> None:
 def test_a_node_that_says_nothing_is_down(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (over_http, over_websocket):
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
-        monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(rpc, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(rpc, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(ChainDownError, match=r"no answer within 0\.2 s|timed out|timeout"):
+        with pytest.raises(
+            ChainDownError, match=r"no answer within 0\.2 s|timed out|no connection within"
+        ):
             open_chain(ChainOptions(provider=url), tmp_path)
 
 
@@ -208,9 +261,9 @@ class TestSecrets:
             return 200, b'{"id": 0, "result": "0x1"}'
 
         with server(answer) as url:
-            transport = HttpTransport(url.replace("//", f"//user:{self.SECRET}@") + "/path")
-            assert transport.send([("eth_chainId", ())]) == [{"id": 0, "result": "0x1"}]
-            transport.close()
+            provider = rpc.Http(url.replace("//", f"//user:{self.SECRET}@") + "/path")
+            assert provider.make_request("eth_chainId", []) == {"id": 0, "result": "0x1"}
+            provider.close()
         expected = base64.b64encode(f"user:{self.SECRET}".encode()).decode()
         assert {k.lower(): v for k, v in seen[0].items()}["authorization"] == f"Basic {expected}"
 
@@ -255,18 +308,38 @@ class TestSecrets:
         assert not asked
 
 
+def answer_of(request: dict[str, Any]) -> dict[str, Any]:
+    """A node whose answer to a method is its name."""
+    known: dict[str, Any] = {
+        "eth_chainId": "0x1",
+        "eth_getBlockByNumber": {"hash": "0x" + "11" * 32, "extraData": "0x"},
+    }
+    return {"id": request["id"], "result": known.get(request["method"], request["method"])}
+
+
 class TestBatches:
     def test_answers_are_put_in_order(self) -> None:
-        body = b'[{"id": 1, "result": "b"}, {"id": 0, "result": "a"}]'
-        assert [reply["result"] for reply in decode(body, 2) or []] == ["a", "b"]
+        def answer(body: bytes, headers: dict[str, str]) -> Answer:
+            replies = [answer_of(request) for request in json.loads(body)]
+            return 200, json.dumps(replies[::-1]).encode()
 
-    def test_a_batch_that_is_refused_as_a_whole_is_refused_for_each(self) -> None:
-        refusal = b'{"id": null, "error": {"code": -32600, "message": "no batches here"}}'
-        with server(lambda body, headers: (200, refusal)) as url:
-            transport = HttpTransport(url)
-            replies = transport.send([("a", ()), ("b", ())])
-            transport.close()
-        assert [reply["error"]["message"] for reply in replies] == ["no batches here"] * 2
+        with server(answer) as url, Chain(rpc.Http(url)) as chain:
+            assert chain.batch([("a", ()), ("b", ()), ("c", ())]) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize("ids", [[0, 0, 1], [0, 1, 9], [0, 1], ["x", 1, 2], [None, 1, 2]])
+    def test_answers_to_something_else_are_not_taken_for_ours(self, ids: list[object]) -> None:
+        def answer(body: bytes, headers: dict[str, str]) -> Answer:
+            asked = json.loads(body)
+            if isinstance(asked, dict):
+                return 200, json.dumps(answer_of(asked)).encode()
+            if asked[0]["method"] == "eth_chainId":
+                return 200, json.dumps([answer_of(one) for one in asked]).encode()
+            first = asked[0]["id"]
+            wrong = [one if not isinstance(one, int) else first + one for one in ids]
+            return 200, json.dumps([{"id": one, "result": "theirs"} for one in wrong]).encode()
+
+        with server(answer) as url, Chain(rpc.Http(url)) as chain:
+            assert chain.batch([("a", ()), ("b", ()), ("c", ())]) == ["a", "b", "c"]
 
     def test_nothing_is_sent_twice(self) -> None:
         bodies: list[bytes] = []
@@ -276,10 +349,10 @@ class TestBatches:
             return 503, b""
 
         with server(answer) as url:
-            transport = HttpTransport(url)
-            with pytest.raises(ChainDownError):
-                transport.send([("eth_sendRawTransaction", ("0x12",))])
-            transport.close()
+            provider = rpc.Http(url)
+            with pytest.raises(requests.HTTPError):
+                provider.make_request("eth_sendRawTransaction", ["0x12"])
+            provider.close()
         assert len(bodies) == 1
 
 
@@ -295,8 +368,8 @@ def test_no_chain_cannot_be_opened(tmp_path: Path) -> None:
         open_chain(ChainOptions(), tmp_path)
 
 
-def test_a_chain_is_known_by_its_transport(node: Node) -> None:
-    chain = Chain(HttpTransport(node.url))
+def test_a_chain_is_known_by_its_provider(node: Node) -> None:
+    chain = Chain(rpc.Http(node.url))
     assert (chain.name, chain.chain_id) == (node.url, 31337)
     chain.close()
 
@@ -325,15 +398,8 @@ def proxy(node: Node, refuse: Callable[[Any, int], Refusal | None]) -> Iterator[
         def log_message(self, *arguments: object) -> None:
             pass
 
-    serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=serving.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{serving.server_port}", seen
-    finally:
-        serving.shutdown()
-        serving.server_close()
-        thread.join()
+    with serving(Handler) as url:
+        yield url, seen
 
 
 def error(code: int, message: str) -> bytes:
@@ -374,7 +440,7 @@ def test_a_node_that_refuses_batches_is_asked_one_by_one(
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
-    monkeypatch.setattr("fedmeta.chain.providers.base.time.sleep", waited.append)
+    monkeypatch.setattr("fedmeta.chain.rpc.time.sleep", waited.append)
     return waited
 
 
@@ -411,7 +477,8 @@ def test_only_what_a_busy_node_left_out_of_a_batch_is_asked_again(
         if count != 2:
             return None
         busy = json.loads(error(429, "too many"))
-        return 200, {}, json.dumps([{"id": 0, "result": "first"}, busy | {"id": 1}]).encode()
+        first, second = (one["id"] for one in request)
+        return 200, {}, json.dumps([{"id": first, "result": "first"}, busy | {"id": second}]).encode()
 
     with (
         proxy(node, refuse) as (url, seen),

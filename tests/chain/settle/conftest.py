@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fedmeta.chain.providers.node import start_node
+from fedmeta.chain.nodes.node import start_node
 from tests.chain.settle.forks import ForkServer
 
 

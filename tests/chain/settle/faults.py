@@ -6,13 +6,59 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from fedmeta.chain.errors import ChainDownError, ChainError, RpcError
-from fedmeta.chain.providers.base import Call, Chain
+from web3.providers import JSONBaseProvider
+
+from fedmeta.chain.chain import Chain
+from fedmeta.chain.errors import ChainDownError, ChainError, RevertedError, RpcError
+from fedmeta.chain.rpc import Call
 
 SEND = "eth_sendRawTransaction"
 
 
-class FaultyChain(Chain):
+class PassedOn(Chain):
+    """A `Web3` on another chain, whose every request goes through `passed` or `passed_all`."""
+
+    def __init__(self, inner: Chain) -> None:
+        self.inner = inner
+        self.opened = False
+        super().__init__(_Provider(self))
+        self.opened = True
+
+    def passed(self, method: str, params: Sequence[object]) -> Any:
+        return self.inner.request(method, params)
+
+    def passed_all(self, calls: Sequence[Call]) -> list[Any]:
+        return self.inner.batch(calls)
+
+
+class _Provider(JSONBaseProvider):
+    def __init__(self, chain: PassedOn) -> None:
+        super().__init__()
+        self.chain, self.name = chain, chain.inner.name
+
+    def make_request(self, method: Any, params: Any) -> Any:
+        return {"jsonrpc": "2.0", "id": 0, "result": self.chain.passed(method, params)}
+
+    def make_batch_request(self, batch_requests: Any) -> Any:
+        chain = self.chain if self.chain.opened else self.chain.inner
+        answers = (
+            chain.passed_all(batch_requests) if chain is self.chain else chain.batch(batch_requests)
+        )
+        return [{"id": n, **_reply(answer)} for n, answer in enumerate(answers)]
+
+    def close(self) -> None:
+        self.chain.inner.close()
+
+
+def _reply(answer: Any) -> dict[str, Any]:
+    if isinstance(answer, RevertedError):
+        return {"error": {"code": 3, "message": "execution reverted", "data": "0x" + answer.data.hex()}}
+    if isinstance(answer, RpcError):
+        return {"error": {"code": answer.code, "message": answer.message}}
+    return {"result": answer}
+
+
+class FaultyChain(PassedOn):
     """Another chain with faults, drawn from a seed.
 
     A request is refused, or lost before it arrives, or answered by nobody although it arrived; a
@@ -29,15 +75,14 @@ class FaultyChain(Chain):
     def __init__(
         self, inner: Chain, seed: object, rate: float = 0.15, reorgs: str | None = None
     ) -> None:
-        self.inner = inner
-        self.name, self.chain_id, self.genesis = inner.name, inner.chain_id, inner.genesis
+        super().__init__(inner)
         self.faults: Counter[str] = Counter()
         self._generator = random.Random(f"{seed}")
         self._rate = rate
         self._reorgs = reorgs
         self._snapshot: object = None
 
-    def request(self, method: str, params: Sequence[object] = ()) -> Any:
+    def passed(self, method: str, params: Sequence[object]) -> Any:
         fault = self._fault()
         if fault == "refused":
             raise RpcError(-32000, "a fault of the test's")
@@ -53,7 +98,7 @@ class FaultyChain(Chain):
             raise ChainDownError("a fault of the test's: not answered")
         return answer
 
-    def batch(self, calls: Sequence[Call]) -> list[Any]:
+    def passed_all(self, calls: Sequence[Call]) -> list[Any]:
         fault = self._fault()
         if fault in ("lost", "unanswered"):
             raise ChainDownError("a fault of the test's: no batch")
@@ -81,6 +126,3 @@ class FaultyChain(Chain):
         else:
             self.inner.request("evm_revert", (self._snapshot,))
             self._snapshot = None
-
-    def close(self) -> None:
-        self.inner.close()

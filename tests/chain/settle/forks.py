@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.chain.settle.settler import Hooks
 from tests.chain.settle.faults import FaultyChain
@@ -126,7 +126,7 @@ def _child(run: Run) -> None:
 
 def _serve() -> None:
     # What is imported late is imported now, so that a fork has it.
-    for module in ("settle.session", "providers.embedded.transport", "providers.transports"):
+    for module in ("settle.session", "providers.embedded", "rpc", "nodes.node"):
         import_module(f"fedmeta.chain.{module}")
     for line in sys.stdin:
         run = Run(**json.loads(line))

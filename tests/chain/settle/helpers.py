@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmeta.chain.chain import Chain
+from fedmeta.chain.contracts import Contract
 from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.settle.contract import Contract
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.recording import sign_by
 from fedmeta.chain.settle.rounds import Content, FrozenRound

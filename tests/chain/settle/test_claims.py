@@ -1,7 +1,7 @@
 import pytest
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle import claims
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.status import attach, claim

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.chain.providers.open_chain import open_chain
-from fedmeta.chain.settle.contract import Contract, has_code
+from fedmeta.chain.chain import open_chain
+from fedmeta.chain.contracts import Contract
 from fedmeta.chain.settle.deployment import created_address
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.status import attach
@@ -65,7 +65,7 @@ def require_paid_once(run: Run) -> None:
         tokens = [Contract(chain, deployed.token.artifact, a) for a in tokens_of(journal)]
         assert deployed.token in tokens
         # In every token that was ever deployed for the campaign, were there more than one.
-        held = {a: sum(t.call("balanceOf", a) for t in tokens if has_code(t)) for a in owed}
+        held = {a: sum(t.call("balanceOf", a) for t in tokens if t.exists) for a in owed}
         assert held == owed
         assert ledger.call("paid") == sum(owed.values())
         assert ledger.call("funded") == run.rounds * POT + ledger.call("DUST")

@@ -6,11 +6,10 @@ from threading import Thread
 
 import pytest
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
+from fedmeta.chain.nodes.node import start_node
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.node import start_node
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Content
 from fedmeta.chain.settle.settlement import Settlement
@@ -18,7 +17,7 @@ from fedmeta.chain.settle.settler import Hooks
 from fedmeta.chain.settle.status import attach, attached, claim
 from fedmeta.chain.settle.terms import new_campaign
 from fedmeta.errors import RunError, UsageError
-from tests.chain.settle.faults import FaultyChain
+from tests.chain.settle.faults import FaultyChain, PassedOn
 from tests.chain.settle.helpers import (
     earned,
     held,
@@ -255,8 +254,7 @@ def first_transaction(folder):
 
 
 def attach_token(chain, address):
-    from fedmeta.chain.contracts import load_artifact
-    from fedmeta.chain.settle.contract import Contract
+    from fedmeta.chain.contracts import Contract, load_artifact
 
     return Contract(chain, load_artifact("FedToken"), address)
 
@@ -419,7 +417,7 @@ class TestNewCampaign:
 
 def test_closing_does_not_wait_for_a_node_that_hangs(folder, tmp_path, monkeypatch):
     # Longer than a test may last.
-    monkeypatch.setattr("fedmeta.chain.providers.transports.ANSWER_SECONDS", 3600)
+    monkeypatch.setattr("fedmeta.chain.rpc.ANSWER_SECONDS", 3600)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = ChainOptions(provider=f"http://127.0.0.1:{silent.getsockname()[1]}", pot=1)
         with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
@@ -459,14 +457,14 @@ def test_a_fresh_chain_that_gets_everything_twice(folder, own):
         assert deployed.ledger.call("funded") == 100 * POT + deployed.ledger.call("DUST")
 
 
-class RisingFees(Chain):
+class RisingFees(PassedOn):
     """A chain that loses one transaction, the `nth`, while its base fee rises a hundredfold."""
 
     def __init__(self, inner, nth):
-        self.inner, self.left = inner, nth
-        self.name, self.chain_id, self.genesis = inner.name, inner.chain_id, inner.genesis
+        self.left = nth
+        super().__init__(inner)
 
-    def request(self, method, params=()):
+    def passed(self, method, params):
         if method == "eth_sendRawTransaction":
             self.left -= 1
             if self.left == 0:
@@ -483,12 +481,6 @@ class RisingFees(Chain):
         self.inner.request("evm_mine")
         self.inner.request("evm_setAutomine", (True,))
         return sent
-
-    def batch(self, calls):
-        return self.inner.batch(calls)
-
-    def close(self):
-        self.inner.close()
 
 
 # Token, ledger, allowance, escrow, two records, and a claim for all.

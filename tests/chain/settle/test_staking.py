@@ -1,8 +1,8 @@
 import pytest
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import RevertedError
 from fedmeta.chain.options import ChainOptions, StakingOptions
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.chain.settle.staking import Stakes

@@ -5,12 +5,11 @@ from itertools import pairwise
 
 import pytest
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
 from fedmeta.chain.keys import open_keys
+from fedmeta.chain.nodes.node import start_node
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.node import start_node
-from fedmeta.chain.providers.open_chain import open_chain
 from fedmeta.chain.settle import transactions
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import NotMinedError, PoorAccountError
@@ -207,16 +206,15 @@ def test_of_two_prices_whichever_is_mined_counts(chain, journal, sponsor, gift):
 def test_a_price_that_the_node_refuses_is_raised_until_it_is_taken(
     chain, journal, sponsor, gift, words, monkeypatch
 ):
-    offers, request = [], Chain.request
+    offers, send_raw = [], chain.eth.send_raw_transaction
 
-    def picky(self, method, params=()):
-        if method == "eth_sendRawTransaction":
-            offers.append(offered_fees(bytes.fromhex(params[0][2:])))
-            if len(offers) < 4:
-                raise RpcError(-32000, words)
-        return request(self, method, params)
+    def picky(raw):
+        offers.append(offered_fees(raw))
+        if len(offers) < 4:
+            raise RpcError(-32000, words)
+        return send_raw(raw)
 
-    monkeypatch.setattr(Chain, "request", picky)
+    monkeypatch.setattr(chain.eth, "send_raw_transaction", picky)
     assert Transactor(chain, journal).perform(gift, sponsor, has(chain, gift))
     assert len({t.nonce for t in journal.transactions(gift.key)}) == 1
     for fewer, more in pairwise(offers):
@@ -228,14 +226,10 @@ def test_a_price_that_the_node_refuses_is_raised_until_it_is_taken(
 def test_what_a_node_refuses_for_another_reason_keeps_its_price(
     chain, journal, sponsor, gift, monkeypatch
 ):
-    request = Chain.request
+    def full(raw):
+        raise RpcError(-32000, "txpool is full")
 
-    def full(self, method, params=()):
-        if method == "eth_sendRawTransaction":
-            raise RpcError(-32000, "txpool is full")
-        return request(self, method, params)
-
-    monkeypatch.setattr(Chain, "request", full)
+    monkeypatch.setattr(chain.eth, "send_raw_transaction", full)
     for _ in range(3):
         with pytest.raises(RpcError, match="txpool is full"):
             Transactor(chain, journal).perform(gift, sponsor, has(chain, gift))

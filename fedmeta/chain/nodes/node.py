@@ -4,11 +4,12 @@ import socket
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from fedmeta.chain.chain import Chain
 from fedmeta.chain.errors import ChainDownError, ChainError
 from fedmeta.chain.keys import BALANCE, MNEMONIC, development_keys
-from fedmeta.chain.providers.base import Chain
-from fedmeta.chain.providers.folder import (
+from fedmeta.chain.nodes.folder import (
     ANVIL_STATE,
     FolderLock,
     Identity,
@@ -17,8 +18,10 @@ from fedmeta.chain.providers.folder import (
     mend,
     new_identity,
 )
-from fedmeta.chain.providers.process import NodeProcess, find_anvil, find_ganache, stop_orphan
-from fedmeta.chain.providers.transports import HttpTransport
+from fedmeta.chain.nodes.process import NodeProcess, stop_orphan
+from fedmeta.chain.options import DEFAULT_CHAIN_ID
+from fedmeta.chain.providers import PROVIDERS
+from fedmeta.chain.rpc import Http
 from fedmeta.chain.signing import Signer
 from fedmeta.errors import RunError, UsageError
 
@@ -73,7 +76,11 @@ class Node:
 
 
 def start_node(
-    kind: NodeKind, folder: Path, port: int | None = None, chain_id: int = 31337, accounts: int = 10
+    kind: NodeKind,
+    folder: Path,
+    port: int | None = None,
+    chain_id: int = DEFAULT_CHAIN_ID,
+    accounts: int = 10,
 ) -> Node:
     """Start a node on 127.0.0.1 and wait until it answers.
 
@@ -88,8 +95,8 @@ def start_node(
         UsageError: No binary, a port or folder in use, or another chain in the folder.
         RunError: If it was started and did not answer.
     """
-    find = find_anvil if kind == "anvil" else find_ganache
-    binary = find()
+    part: Any = PROVIDERS.get(kind)
+    binary = part.find()
     if port is not None and _in_use(port):
         raise UsageError(f"port {port} is in use: choose another")
     lock = FolderLock(folder)
@@ -99,7 +106,8 @@ def start_node(
         mend(lock.folder / ANVIL_STATE)
         for _ in range(_TRIES):
             chosen = port or _free_port()
-            process = NodeProcess([*binary, *_arguments(identity, chosen, lock.folder)], lock.folder)
+            arguments = part.arguments(identity, chosen, lock.folder, HARDFORK)
+            process = NodeProcess([*binary, *arguments], lock.folder)
             try:
                 if _answers(process, chosen, identity):
                     return Node(identity, chosen, process, lock)
@@ -114,6 +122,35 @@ def start_node(
     except BaseException:
         lock.release()
         raise
+
+
+class OwnNode(Http):
+    """A node of ours as a web3 provider, which ends when it is closed: ``Web3(Anvil("folder"))``.
+
+    A provider of this kind says how to find the program (`find`) and with what to start it
+    (`arguments`); its class's name is the chain's.
+
+    Args:
+        folder: Keeps the chain's state; made if missing.
+        chain_id: Of a new chain, and what an old one must have.
+        port: None: a free one.
+
+    Raises:
+        UsageError: As `start_node`.
+        RunError: If it was started and did not answer.
+    """
+
+    def __init__(
+        self, folder: Path | str, chain_id: int = DEFAULT_CHAIN_ID, port: int | None = None
+    ) -> None:
+        kind: Any = type(self).__name__.lower()
+        self.node = start_node(kind, Path(folder), port, chain_id)
+        super().__init__(self.node.url, f"{kind} at {self.node.url}")
+
+    def close(self) -> None:
+        """Close the connections, and stop the node with its state saved. Twice is fine."""
+        super().close()
+        self.node.stop()
 
 
 def banner(node: Node) -> str:
@@ -137,74 +174,35 @@ def banner(node: Node) -> str:
     return "\n".join([*lines, f"Listening on {node.url}"])
 
 
-def _arguments(identity: Identity, port: int, folder: Path) -> list[str]:
-    balance = str(BALANCE // 10**18)
-    if identity.kind == "anvil":
-        options: dict[str, object] = {
-            "--host": "127.0.0.1",
-            "--port": port,
-            "--mnemonic": MNEMONIC,
-            "--accounts": identity.accounts,
-            "--balance": balance,
-            "--chain-id": identity.chain_id,
-            "--hardfork": HARDFORK,
-            "--gas-limit": identity.gas_limit,
-            "--state": folder / ANVIL_STATE,
-            # Without it a killed node would have saved nothing.
-            "--state-interval": 1,
-            "--cache-path": folder / "cache",
-            # Anvil makes a genesis block at every start, also beside the one in its state: they must be
-            # the same one.
-            "--timestamp": identity.timestamp,
-        }
-    else:
-        options = {
-            "--server.host": "127.0.0.1",
-            "--server.port": port,
-            "--wallet.mnemonic": MNEMONIC,
-            "--wallet.totalAccounts": identity.accounts,
-            "--wallet.defaultBalance": balance,
-            "--chain.chainId": identity.chain_id,
-            "--chain.networkId": identity.chain_id,
-            "--chain.hardfork": HARDFORK,
-            "--miner.blockGasLimit": identity.gas_limit,
-            "--database.dbPath": folder / "ganache",
-        }
-    quiet = "--quiet" if identity.kind == "anvil" else "--logging.quiet"
-    return [quiet, *(str(part) for option in options.items() for part in option)]
-
-
 def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:
     """Wait until the node answers as the chain it should be; False if it ended or never does."""
     end = time.monotonic() + _START_SECONDS
-    transport = HttpTransport(f"http://127.0.0.1:{port}")
+    provider = Http(f"http://127.0.0.1:{port}")
     try:
         while process.running and time.monotonic() < end:
             try:
-                chain = Chain(transport)
-                genesis = chain.request("eth_getBlockByNumber", ("0x0", False))
+                chain = Chain(provider)
+                genesis = chain.eth.get_block(0)
             except ChainDownError:
                 time.sleep(_POLL_SECONDS)
                 continue
             except ChainError:
                 return False
             # Another node may have got the port in between.
-            ours = (chain.chain_id, int(genesis["gasLimit"], 16)) == (
-                identity.chain_id,
-                identity.gas_limit,
-            )
+            found = chain.chain_id, genesis["gasLimit"]
+            ours = found == (identity.chain_id, identity.gas_limit)
             if ours and identity.kind == "anvil":
                 _set_clock(chain)
             return ours
         return False
     finally:
-        transport.close()
+        provider.close()
 
 
 def _set_clock(chain: Chain) -> None:
     """Let Anvil's clock go right: it would go on from where its state ends."""
-    latest, now = chain.request("eth_getBlockByNumber", ("latest", False)), int(time.time())
-    if now > int(latest["timestamp"], 16):
+    now = int(time.time())
+    if now > chain.eth.get_block("latest")["timestamp"]:
         chain.request("anvil_setTime", (now,))
 
 

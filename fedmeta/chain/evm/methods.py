@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedmeta.chain.evm.machine import Call, Machine
+from fedmeta.chain.evm.render import Fault, Json, base_fee, data, quantity
 from fedmeta.chain.hashing import from_address
-from fedmeta.chain.providers.embedded.machine import Call, Machine
-from fedmeta.chain.providers.embedded.render import Fault, Json, base_fee, data, quantity
 
 _TIP = 10**9
 _LATEST = ("latest", "pending", "safe", "finalized")

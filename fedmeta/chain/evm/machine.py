@@ -31,9 +31,9 @@ from eth_keys.exceptions import BadSignature
 from eth_typing import Address, BlockNumber
 from eth_utils.exceptions import ValidationError
 
-from fedmeta.chain.providers.embedded import render
-from fedmeta.chain.providers.embedded.render import Fault, raise_if_failed, refusal
-from fedmeta.chain.providers.embedded.store import Store, StoredBlock
+from fedmeta.chain.evm import render
+from fedmeta.chain.evm.render import Fault, raise_if_failed, refusal
+from fedmeta.chain.evm.store import Store, StoredBlock
 
 GAS_LIMIT = 60_000_000
 _FIRST_BASE_FEE = 10**9

@@ -1,18 +1,15 @@
-"""Starts and ends a node's process, and finds its program."""
+"""Starts and ends a node's process."""
 
 import contextlib
 import json
 import os
-import platform
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmeta.errors import RunError, UsageError
+from fedmeta.errors import RunError
 from fedmeta.files import open_own, read_json, write_atomically
 
 _STOP_SECONDS = 10.0
@@ -148,62 +145,9 @@ NODE_MODULES = "FEDMETA_NODE_MODULES"
 """Environment variable: a node_modules folder to look in first."""
 
 _CHECKOUT = Path(__file__).parents[3] / "contracts" / "node_modules"
-_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-def find_anvil() -> list[str]:
-    """Return the command that starts Anvil: the native program, so that signals reach it.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    machine = _ARCHITECTURES.get(platform.machine().lower(), platform.machine())
-    native = f"@foundry-rs/anvil-{sys.platform}-{machine}/bin/anvil"
-    for folder in _folders():
-        if (folder / native).is_file():
-            return [str(folder / native)]
-    found = shutil.which("anvil")
-    if found and not _is_script(Path(found)):
-        return [found]
-    if found:
-        # npm's launcher: the program is in the package beside its own.
-        for parent in Path(found).resolve().parents:
-            if parent.name == "node_modules" and (parent / native).is_file():
-                return [str(parent / native)]
-    raise UsageError("there is no Anvil: run `make nodes` in a checkout, or install Foundry")
-
-
-def find_ganache() -> list[str]:
-    """Return the command that starts Ganache.
-
-    Raises:
-        UsageError: If there is no Ganache or no Node.js.
-    """
-    scripts = [folder / "ganache" / "dist" / "node" / "cli.js" for folder in _folders()]
-    installed = shutil.which("ganache")
-    scripts += [Path(installed).resolve()] if installed else []
-    script = next((script for script in scripts if script.is_file()), None)
-    if script is None:
-        raise UsageError(
-            "there is no Ganache: run `make nodes` in a checkout, or `npm install -g ganache@7.9.2`"
-        )
-    return [_find_node(), str(script)]
-
-
-def _find_node() -> str:
-    # A virtual environment that is not activated may have it beside its Python.
-    beside = Path(sys.executable).parent / "node"
-    node = shutil.which("node") or (str(beside) if beside.is_file() else None)
-    if node is None:
-        raise UsageError("Ganache needs Node.js, and there is none: install it, or run `make nodes`")
-    return node
-
-
-def _folders() -> list[Path]:
+def program_folders() -> list[Path]:
+    """Return the folders of npm packages in which a node's program may be."""
     named = os.environ.get(NODE_MODULES)
     return [*([Path(named)] if named else []), _CHECKOUT]
-
-
-def _is_script(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"#!"

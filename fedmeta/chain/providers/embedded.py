@@ -1,0 +1,95 @@
+"""The embedded chain: py-evm executes, SQLite remembers, and web3 speaks to it as to any other node."""
+
+import json
+import secrets
+import threading
+from pathlib import Path
+from typing import Any
+
+from web3.providers import JSONBaseProvider
+from web3.types import RPCEndpoint, RPCResponse
+
+from fedmeta.chain.evm.machine import Machine
+from fedmeta.chain.evm.methods import Methods
+from fedmeta.chain.evm.store import Store
+from fedmeta.chain.hashing import from_address
+from fedmeta.chain.keys import BALANCE, development_keys
+from fedmeta.chain.nodes.folder import FolderLock
+from fedmeta.chain.options import DEFAULT_CHAIN_ID, MOST_MEMBERS
+from fedmeta.chain.signing import Signer
+from fedmeta.errors import UsageError
+
+FILE = "embedded.sqlite"
+_CHAIN_ID = "chain id"
+
+
+class Embedded(JSONBaseProvider):
+    """A chain in this process as a web3 provider: ``Web3(fedmeta.chain.embedded(folder))``.
+
+    Opened again in the same folder it has the same blocks with the same hashes. The accounts of the
+    mnemonic that everybody knows have funds, as on Anvil.
+
+    Args:
+        folder: Where its state is kept; made if missing.
+        chain_id: Of a new chain, and what an old one must have.
+        port: Not used: it listens nowhere.
+
+    Raises:
+        UsageError: The folder is in use, or holds another chain.
+    """
+
+    name = "the embedded chain"
+
+    def __init__(
+        self, folder: Path | str, chain_id: int = DEFAULT_CHAIN_ID, port: int | None = None
+    ) -> None:
+        super().__init__()
+        del port
+        folder = Path(folder)
+        self._guard = threading.Lock()
+        self._lock = FolderLock(folder)
+        try:
+            self._store = Store(folder / FILE)
+        except BaseException:
+            self._lock.release()
+            raise
+        try:
+            self._methods = Methods(_open(self._store, folder, chain_id))
+        except BaseException:
+            self.close()
+            raise
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """Return the reply to one request."""
+        return self.make_batch_request([(method, params)])[0]
+
+    def make_batch_request(self, batch_requests: list[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
+        """Return the replies to several requests, in order."""
+        with self._guard:
+            return [
+                {"jsonrpc": "2.0", "id": place, **self._methods.answer(method, self._plain(params))}  # type: ignore[typeddict-item]
+                for place, (method, params) in enumerate(batch_requests)
+            ]
+
+    def _plain(self, params: Any) -> Any:
+        # web3 leaves bytes and its own mappings in the parameters; its encoder knows them.
+        return json.loads(self.encode_rpc_request(RPCEndpoint(""), params))["params"]
+
+    def close(self) -> None:
+        """Let go of the folder; everything is saved already. Twice is fine."""
+        with self._guard:
+            self._store.close()
+            self._lock.release()
+
+
+def _open(store: Store, folder: Path, chain_id: int) -> Machine:
+    if store.head() is None:
+        machine = Machine(store, chain_id)
+        store.remember(_CHAIN_ID, str(chain_id))
+        accounts = [Signer(key).address for key in development_keys(1 + MOST_MEMBERS)]
+        machine.create({from_address(a): BALANCE for a in accounts}, secrets.token_bytes(32))
+        return machine
+    found = int(store.note(_CHAIN_ID) or 0)
+    if found != chain_id:
+        raise UsageError(f"the chain in {folder} has chain id {found}, not {chain_id}")
+    return Machine(store, chain_id)

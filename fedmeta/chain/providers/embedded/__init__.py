@@ -1,1 +1,0 @@
-"""A chain in this process: py-evm executes, SQLite remembers, and it answers like any other node."""
