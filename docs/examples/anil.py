@@ -1,11 +1,12 @@
 """ANIL: MAML whose inner loop adapts the last layer alone."""
 
-from torch import Tensor, zeros_like
+from torch import zeros_like
 from typing_extensions import override
 
-from fedmeta.learning import Tensors, per_task_loss
+from fedmeta.learning import Tensors
 from fedmeta.learning.algorithms import MAML
-from fedmeta.learning.inner import InnerGradient, gradients
+from fedmeta.learning.inner import Gradient, gradients
+from fedmeta.tasks import Examples
 
 
 class ANIL(MAML):
@@ -19,11 +20,11 @@ class ANIL(MAML):
 
     @override
     def inner_gradient(
-        self, params: Tensors, x: Tensor, y: Tensor, create_graph: bool = False
-    ) -> InnerGradient:
-        """Differentiate the loss on ``x, y`` by the head; the body's gradient is zero."""
-        prediction = self.model.forward(params, x)
-        loss = per_task_loss(self.spec, prediction, y)
+        self, params: Tensors, examples: Examples, create_graph: bool = False
+    ) -> Gradient:
+        """Differentiate the loss on `examples` by the head; the body's gradient is zero."""
+        prediction = self.objective.forward(self.model, params, examples)
+        loss = self.objective.loss(prediction, examples)
         head = {key: value for key, value in params.items() if key.startswith("head.")}
         body = {key: zeros_like(value) for key, value in params.items()}
-        return InnerGradient(body | gradients(loss, head, create_graph), loss, prediction)
+        return Gradient(body | gradients(loss, head, create_graph), loss, prediction)

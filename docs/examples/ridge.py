@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.errors import ConfigError
-from fedmeta.learning import Algorithm, Model, Tensors, forward_query, per_task_loss
-from fedmeta.learning.inner import SUPPORT_X, gradients, leaves
-from fedmeta.tasks import TaskBatch, TaskSpec
+from fedmeta.learning import Algorithm, Model, Tensors
+from fedmeta.learning.inner import gradients, leaves
+from fedmeta.tasks import Examples, TaskBatch, TaskSpec
 
 HEAD = "head"
 LOG_RIDGE = "log_ridge"
@@ -41,7 +41,7 @@ class RidgeHead(Algorithm):
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         super().__init__(options, model, spec, transductive)
-        if spec.kind != "regression":
+        if spec.objective != "regression":
             raise ConfigError("algorithm 'RidgeHead' needs a regression task")
 
     @staticmethod
@@ -60,41 +60,42 @@ class RidgeHead(Algorithm):
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return the gradient of the query loss; before adaptation the head is zero."""
         state = leaves(state)
-        head = self._solve(state, tasks.support_x, tasks.support_y)
-        support = None if self.transductive else tasks.support_x
-        prediction = self._features(state, tasks.query_x, support) @ head
-        loss = per_task_loss(self.spec, prediction, tasks.query_y)
-        before = per_task_loss(self.spec, torch.zeros_like(prediction), tasks.query_y)
-        return gradients(loss, state), {"loss": loss.detach(), "loss_before": before}
+        head = self._solve(state, tasks.support)
+        support_x = self.statistics(self.context(tasks.support))
+        prediction = self._features(state, tasks.query, support_x) @ head
+        loss = self.objective.loss(prediction, tasks.query)
+        zeros = torch.zeros_like(prediction)
+        before = self.objective.loss(zeros, tasks.query)
+        metrics = self.metrics((before, zeros, tasks.query), (loss, prediction, tasks.query))
+        return gradients(loss, state), metrics
 
     @override
     @torch.no_grad()
-    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:
+    def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:
         """Return the head ``[T, features, outputs]``: zero for no step, the solution for any other."""
-        head = self._solve(state, support_x, support_y)
-        return {HEAD: head if steps else torch.zeros_like(head), SUPPORT_X: support_x}
+        head = self._solve(state, support)
+        return {HEAD: head if steps else torch.zeros_like(head), **self.context(support)}
 
     @override
     @torch.no_grad()
     def predict(
-        self, state: Tensors, adapted: Tensors, x: Tensor, transductive: bool | None = None
+        self, state: Tensors, adapted: Tensors, examples: Examples, transductive: bool | None = None
     ) -> Tensor:
-        """Apply the head to the features of ``x``; see `Algorithm.predict`."""
-        transductive = self.transductive if transductive is None else transductive
-        support = None if transductive else adapted[SUPPORT_X]
-        return self._features(state, x, support) @ adapted[HEAD]
+        """Apply the head to the features of `examples`; see `Algorithm.predict`."""
+        support_x = self.statistics(adapted, transductive)
+        return self._features(state, examples, support_x) @ adapted[HEAD]
 
-    def _solve(self, state: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        features = self._features(state, x, None)
-        identity = torch.eye(x.shape[1], dtype=features.dtype)
+    def _solve(self, state: Tensors, support: Examples) -> Tensor:
+        features = self._features(state, support, None)
+        identity = torch.eye(features.shape[1], dtype=features.dtype)
         ridge = state[LOG_RIDGE].exp().view(-1, 1, 1)
         # S support points need a system of S rows only, however many features there are.
         kernel = features @ features.mT + ridge * identity
-        head: Tensor = features.mT @ torch.linalg.solve(kernel, y)
+        head: Tensor = features.mT @ torch.linalg.solve(kernel, support["y"])
         return head
 
-    def _features(self, state: Tensors, x: Tensor, support_x: Tensor | None) -> Tensor:
+    def _features(self, state: Tensors, examples: Examples, support_x: Tensor | None) -> Tensor:
         """Compute the features ``[T, B, features]``, the last of which is constant 1, for an offset."""
         params = {key: value for key, value in state.items() if key != LOG_RIDGE}
-        features = forward_query(self.model, params, x, support_x)
+        features = self.objective.forward(self.model, params, examples, support_x)
         return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)

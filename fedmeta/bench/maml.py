@@ -83,7 +83,7 @@ def make_duel(
     kind: torch.dtype = getattr(torch, dtype)
     drawn = family.sample(0, tasks, stream(0, "bench")).to(kind)
     state = {key: value.to(kind) for key, value in algorithm.init(torch_generator(0, "bench")).items()}
-    loss = F.mse_loss if family.spec.kind == "regression" else F.cross_entropy
+    loss = F.cross_entropy if algorithm.objective.labels else F.mse_loss
     episode = Episode(
         module(state),
         loss,

@@ -38,7 +38,8 @@ class Episode:
     def each(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield support inputs, support targets, query inputs and query targets, task by task."""
         tasks = self.tasks
-        yield from zip(tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y, strict=True)
+        halves = (tasks.support, tasks.query)
+        yield from zip(*(half[key] for half in halves for key in ("x", "y")), strict=True)
 
 
 def meta_gradient(episode: Episode) -> list[Tensor]:

@@ -18,7 +18,7 @@ from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.flower import as_server
 from fedmeta.learning import Algorithm, LearnerSetup, Model, Tensors
 from fedmeta.options import Options
-from fedmeta.tasks import Population, TaskBatch, TaskSpec
+from fedmeta.tasks import Examples, Population, TaskBatch, TaskSpec
 
 
 class NoOptions(Options):
@@ -121,11 +121,11 @@ class NoLearning(Algorithm):
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return about a tenth of each task's state, and losses of zero."""
         zeros = torch.zeros(len(tasks))
-        share = 0.1 * (1.0 + 1e-6 * tasks.support_x.flatten())
+        share = 0.1 * (1.0 + 1e-6 * tasks.support["x"].flatten())
         updates = {k: v * share.view(-1, *[1] * (v.dim() - 1)) for k, v in state.items()}
         return updates, {"loss": zeros, "loss_before": zeros}
 
-    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:  # noqa: ARG002
+    def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:  # noqa: ARG002
         """Return the state as it is."""
         return state
 
@@ -133,10 +133,11 @@ class NoLearning(Algorithm):
         self,
         state: Tensors,  # noqa: ARG002
         adapted: Tensors,  # noqa: ARG002
-        x: Tensor,
+        examples: Examples,
         transductive: bool | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Predict zeros."""
+        x = examples["x"]
         return x.new_zeros(*x.shape[:2], self.spec.outputs)
 
 

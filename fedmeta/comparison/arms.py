@@ -146,8 +146,8 @@ def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    spec = planning.check(config, trial=False).family.spec
-    if spec.kind != "classification" or spec.vocabulary:
+    algorithm = planning.check(config, trial=False).algorithm
+    if not algorithm.objective.labels or algorithm.spec.vocabulary:
         raise ConfigError("arm 'prototypes': it needs classification with one label per example")
     # Without hidden layers and without a head the embedding is the input itself.
     untrained = {"algorithm": "protonet", "rounds": 0, "training": "centralized"}

@@ -148,8 +148,7 @@ def _question(config: Config, check: bool) -> Question:
         raise ConfigError("rounds = 0: a comparison needs at least one, as its budget of training tasks")
     base = planning.resolve(config)
     learner = planning.check(base, check)
-    kind = learner.family.spec.kind
-    question = Question(base, "accuracy" if kind == "classification" else "loss")
+    question = Question(base, "accuracy" if learner.algorithm.objective.labels else "loss")
     if question.step not in question.steps:
         raise ConfigError(
             f"compare.step = {question.step} is none of evaluation.steps = {list(question.steps)}"

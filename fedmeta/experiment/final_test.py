@@ -13,7 +13,8 @@ from fedmeta.experiment.planning import model_per_client
 from fedmeta.federation import Learner, StepResult, merge
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Tensors, expand_state
-from fedmeta.tasks import TaskBatch, stream
+from fedmeta.tasks import MASK, Examples, Objective, TaskBatch, stream
+from fedmeta.tasks.objectives.regression import Regression
 from fedmeta.training import Way, model_for
 
 
@@ -63,7 +64,8 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
         OSError: If the file cannot be written.
     """
     clients = learner.workload.population.clients("test")[:MOST]
-    if not clients or not learner.has_data:
+    kind = _kind(learner.algorithm.objective)
+    if not clients or not learner.has_data or kind is None:
         return
     tensors: Tensors = {}
     for index, client in enumerate(clients):
@@ -74,7 +76,7 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
         tensors |= {f"{index}.{key}": value for key, value in _example(learner, own, client).items()}
     characters = getattr(learner.family, "characters", None)
     about = {
-        "kind": learner.family.spec.kind,
+        "kind": kind,
         "steps": config.evaluation.steps[-1],
         "clients": list(clients),
         "characters": characters if isinstance(characters, str) else None,
@@ -90,32 +92,44 @@ def _example(learner: Learner, state: Tensors, client: int) -> Tensors:
     rng = stream(learner.workload.seed, "example", client)
     task = learner.family.sample(client, 1, rng).to(learner.dtype)
     found = {
-        "support_x": task.support_x[0],
-        "support_y": task.support_y[0],
-        "query_x": task.query_x[0],
-        "query_y": task.query_y[0],
+        f"{half}_{key}": _real(examples, examples[key])
+        for half, examples in (("support", task.support), ("query", task.query))
+        for key in ("x", "y")
     }
     grid = _grid(learner, task)
     steps = sorted({0, learner.workload.evaluation_steps[-1]})
     rows = expand_state(state, 1)
-    path = learner.algorithm.trajectory(rows, task.support_x, task.support_y, steps)
+    path = learner.algorithm.trajectory(rows, task.support, steps)
     for step, adapted in path:
         with torch.no_grad():
-            for name, x in (("", task.query_x), ("grid_", grid)):
-                if x is not None:
-                    said = learner.algorithm.predict(rows, adapted, x)[0]
+            for name, asked in (("", task.query), ("grid_", grid)):
+                if asked is not None:
+                    said = _real(asked, learner.algorithm.predict(rows, adapted, asked))
                     for when in ["before"] * (step == 0) + ["after"] * (step == steps[-1]):
                         found[name + when] = _readable(learner, said)
-    return found | ({"grid_x": grid[0]} if grid is not None else {})
+    return found | ({"grid_x": grid["x"][0]} if grid is not None else {})
 
 
-def _grid(learner: Learner, task: TaskBatch) -> Tensor | None:
-    spec = learner.family.spec
-    if spec.kind != "regression" or spec.input_shape != (1,):
+def _kind(objective: Objective) -> str | None:
+    """Return as what the report draws tasks; None: not at all."""
+    if objective.labels:
+        return "classification"
+    return "regression" if isinstance(objective, Regression) else None
+
+
+def _real(examples: Examples, values: Tensor) -> Tensor:
+    """Return what one task has of values ``[1, B, ...]``, without padding."""
+    return values[0][examples[MASK][0]] if MASK in examples else values[0]
+
+
+def _grid(learner: Learner, task: TaskBatch) -> Examples | None:
+    objective = learner.algorithm.objective
+    if objective.labels or objective.spec.input_shape != (1,):
         return None
-    seen = torch.cat([task.support_x, task.query_x], dim=1)
-    return torch.linspace(float(seen.min()), float(seen.max()), GRID, dtype=seen.dtype).view(1, -1, 1)
+    seen = task.all_examples["x"]
+    points = torch.linspace(float(seen.min()), float(seen.max()), GRID, dtype=seen.dtype)
+    return {"x": points.view(1, -1, 1)}
 
 
 def _readable(learner: Learner, prediction: Tensor) -> Tensor:
-    return prediction.softmax(-1) if learner.family.spec.kind == "classification" else prediction
+    return prediction.softmax(-1) if learner.algorithm.objective.labels else prediction

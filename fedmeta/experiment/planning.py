@@ -33,7 +33,16 @@ from fedmeta.learning.algorithm_trial import try_updates
 from fedmeta.learning.model_trial import try_model
 from fedmeta.options import parse_options
 from fedmeta.registry import Registry
-from fedmeta.tasks import FAMILIES, Population, TaskBatch, TaskSpec, family_kind, stream, torch_generator
+from fedmeta.tasks import (
+    FAMILIES,
+    Examples,
+    Objective,
+    Population,
+    TaskBatch,
+    family_kind,
+    stream,
+    torch_generator,
+)
 from fedmeta.tasks.family_check import check_family
 from fedmeta.training import WAYS, TrainingSetup, Way
 
@@ -256,15 +265,19 @@ def try_parts(config: Config, learner: Learner) -> None:
     model, name = f"model '{config.model}'", f"algorithm '{config.algorithm}'"
     with one_thread():
         tasks = _tasks(learner, config)
+        if tasks is None:
+            return
         if own_model:
-            try_model(algorithm.model, tasks.support_x, learner.dtype, algorithm.second_order, model)
+            x = algorithm.objective.inputs(tasks.support)
+            try_model(algorithm.model, x, learner.dtype, algorithm.second_order, model)
         try_updates(algorithm, tasks, learner.dtype, f"{name} with {model}")
 
 
-def _tasks(learner: Learner, config: Config) -> TaskBatch:
-    """Draw two tasks of a training client that can; made-up ones where the data are elsewhere."""
+def _tasks(learner: Learner, config: Config) -> TaskBatch | None:
+    """Draw two tasks of a training client; where the data are elsewhere, made-up ones or None."""
     if not learner.has_data:
-        return _made_up(learner.family.spec).to(learner.dtype)
+        made_up = _made_up(learner.algorithm.objective)
+        return made_up and made_up.to(learner.dtype)
     reason = ""
     for client in learner.family.population.clients("train"):
         try:
@@ -276,19 +289,18 @@ def _tasks(learner: Learner, config: Config) -> TaskBatch:
     raise ConfigError(f"task '{config.task}': no training client can draw tasks ({reason})")
 
 
-def _made_up(spec: TaskSpec) -> TaskBatch:
-    generator = torch_generator(0, "trial", "tasks")
-    rows = ROWS if spec.kind == "regression" or spec.vocabulary else ROWS * spec.outputs
+def _made_up(objective: Objective) -> TaskBatch | None:
+    spec, generator = objective.spec, torch_generator(0, "trial", "tasks")
+    rows = ROWS * spec.outputs if objective.labels and not spec.vocabulary else ROWS
     shape = (2, rows, *spec.input_shape)
-    sides = []
+    halves: list[Examples] = []
     for _ in range(2):
         if spec.vocabulary:
             x = torch.randint(spec.vocabulary, shape, generator=generator)
-            sides += [x, torch.randint(spec.outputs, shape, generator=generator)]
-            continue
-        sides += [torch.randn(shape, generator=generator)]
-        if spec.kind == "regression":
-            sides += [torch.randn(2, rows, spec.outputs, generator=generator)]
         else:
-            sides += [(torch.arange(rows) % spec.outputs).repeat(2, 1)]
-    return TaskBatch(*sides)
+            x = torch.randn(shape, generator=generator)
+        targets = objective.made_up_targets(x, generator)
+        if targets is None:
+            return None
+        halves.append({"x": x, **targets})
+    return TaskBatch(*halves)

@@ -9,10 +9,12 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from fedmeta.federation.records import RoundRecord, StepResult
-from fedmeta.learning import Algorithm, Tensors, expand_state, per_task_accuracy, per_task_loss
-from fedmeta.tasks import Population, Split, TaskBatch
+from fedmeta.learning import Algorithm, Tensors, expand_state
+from fedmeta.tasks import Measure, Population, Split, TaskBatch
+from fedmeta.tasks.objective import LOSS
 
 Z95 = 1.96
+INDUCTIVE = "inductive_"
 UPPER = 0.975
 """Quantile of a two-sided interval of 95%."""
 LARGEST_LOSS = 1e100
@@ -39,15 +41,17 @@ class EvaluationSums:
     diverged: list[int]
 
 
-def quantities(algorithm: Algorithm) -> tuple[str, ...]:
-    """Return what `evaluate_tasks` measures for an algorithm and its model."""
-    if algorithm.spec.kind != "classification":
-        return ("loss",)
-    return (
-        ("loss", "accuracy", "inductive_accuracy")
-        if algorithm.model.batch_norm
-        else ("loss", "accuracy")
-    )
+def quantities(algorithm: Algorithm) -> dict[str, Measure]:
+    """Return what `evaluate_tasks` measures for an algorithm and its model, by name.
+
+    That is the loss and the measures of the tasks' objective; for a model with batch norm also the main
+    measure without transduction, as ``inductive_NAME``.
+    """
+    objective = algorithm.objective
+    found = objective.all_measures
+    if algorithm.model.batch_norm and objective.main != LOSS:
+        found[INDUCTIVE + objective.main] = objective.measures[objective.main]
+    return found
 
 
 def evaluate_tasks(
@@ -74,7 +78,7 @@ def evaluate_each(
     for first in range(0, len(tasks), size):
         chunk = tasks[first : first + size]
         rows = {key: value[first : first + size] for key, value in states.items()}
-        path = algorithm.trajectory(rows, chunk.support_x, chunk.support_y, steps)
+        path = algorithm.trajectory(rows, chunk.support, steps)
         for index, (_, adapted) in enumerate(path):
             with torch.no_grad():
                 for name, value in _measure(algorithm, rows, adapted, chunk).items():
@@ -90,19 +94,22 @@ def evaluate_each(
 
 
 def _measure(algorithm: Algorithm, rows: Tensors, adapted: Tensors, tasks: TaskBatch) -> Tensors:
-    prediction = algorithm.predict(rows, adapted, tasks.query_x)
-    loss = per_task_loss(algorithm.spec, prediction, tasks.query_y)
+    objective = algorithm.objective
+    prediction = algorithm.predict(rows, adapted, tasks.query)
+    loss = objective.loss(prediction, tasks.query)
     finite = _is_finite(loss)
-    measured = {"loss": loss.where(finite, 0.0), "diverged": ~finite}
-    if algorithm.spec.kind == "classification":
-        # The largest of values that are no numbers would be the first class: right by luck.
-        measured["accuracy"] = per_task_accuracy(prediction, tasks.query_y).where(finite, 0.0)
-        if algorithm.model.batch_norm:
-            inductive = algorithm.predict(rows, adapted, tasks.query_x, transductive=False)
-            finite = finite & _is_finite(per_task_loss(algorithm.spec, inductive, tasks.query_y))
-            measured["inductive_accuracy"] = per_task_accuracy(inductive, tasks.query_y).where(
-                finite, 0.0
-            )
+    measured = {LOSS: loss.where(finite, 0.0), "diverged": ~finite}
+    # The largest of values that are no numbers would be the first class: right by luck.
+    values = objective.measure(prediction, tasks.query)
+    for name in objective.measures:
+        measured[name] = values[name].where(finite, 0.0)
+    main = objective.main
+    if INDUCTIVE + main in quantities(algorithm):
+        inductive = algorithm.predict(rows, adapted, tasks.query, transductive=False)
+        sound = _is_finite(objective.loss(inductive, tasks.query))
+        value = objective.measure(inductive, tasks.query)[main]
+        worst = objective.measures[main].worst or 0.0
+        measured[INDUCTIVE + main] = value.where(sound, worst).where(finite, 0.0)
     return measured
 
 

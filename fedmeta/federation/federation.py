@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord
@@ -17,7 +17,7 @@ from fedmeta.federation.gate import client_failed, show
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.refusal import RefusalCode, RefusedError
 from fedmeta.learning import Tensors
-from fedmeta.tasks import Split
+from fedmeta.tasks import Measure, Split
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,15 @@ class EvaluationGate:
     All numbers must be finite: a client says by a count, and not by its sums, that tasks diverged.
 
     Args:
-        names: Quantities that every reply must carry.
+        measures: Quantities that every reply must carry, and which values they can have.
         steps: How many adaptation steps are reported.
         tasks: How many tasks a client is asked to evaluate in a round; its reply must be of as many.
     """
 
-    def __init__(self, names: Sequence[str], steps: int, tasks: Callable[[int, int], int]) -> None:
-        self.names = tuple(names)
+    def __init__(
+        self, measures: Mapping[str, Measure], steps: int, tasks: Callable[[int, int], int]
+    ) -> None:
+        self.measures = dict(measures)
         self.steps = steps
         self.tasks = tasks
         self.problem: str | None = None
@@ -72,11 +74,11 @@ class EvaluationGate:
         if type(tasks) is not int or tasks != self.tasks(client, round_):
             raise RefusedError(RefusalCode.EVALUATION_TASKS, value=show(tasks))
         diverged = self._counts(metrics, tasks)
-        sums = {name: self._numbers(metrics, f"{name}-sum") for name in self.names}
-        squares = {name: self._numbers(metrics, f"{name}-squares") for name in self.names}
-        for name in self.names:
+        sums = {name: self._numbers(metrics, f"{name}-sum") for name in self.measures}
+        squares = {name: self._numbers(metrics, f"{name}-squares") for name in self.measures}
+        for name, measure in self.measures.items():
             for left_out, total, square in zip(diverged, sums[name], squares[name], strict=True):
-                _require_possible(name, tasks - left_out, total, square)
+                _require_possible(name, measure, tasks - left_out, (total, square))
         return EvaluationSums(tasks, sums, squares, diverged)
 
     def _counts(self, metrics: MetricRecord, tasks: int) -> list[int]:
@@ -98,18 +100,23 @@ class EvaluationGate:
         return numbers
 
 
-def _require_possible(name: str, tasks: int, total: float, square: float) -> None:
+def _require_possible(name: str, measure: Measure, tasks: int, sums: tuple[float, float]) -> None:
     """Refuse sums that no values of so many tasks have, such as a loss of tasks that all diverged.
 
     Raises:
         RefusedError: If there are none.
     """
+    total, square = sums
     most = tasks * (1 + _ROUNDING)
     # By Cauchy and Schwarz, the square of a sum of n numbers is at most n times that of their squares.
     if square < 0 or abs(total) > math.sqrt(square) * math.sqrt(most) + _TINY:
         raise RefusedError(RefusalCode.EVALUATION_SQUARES, name=name, tasks=tasks)
-    if name.endswith("accuracy") and not (0 <= total <= most and square <= most):
-        raise RefusedError(RefusalCode.EVALUATION_SUM, name=name, tasks=tasks)
+    low, high = measure.bounds(_ROUNDING)
+    largest = max(low * low, high * high)
+    # Of no task at all, the sum is 0 whatever the bounds, which may be infinite.
+    if tasks and not (low * tasks <= total <= high * tasks and square <= largest * tasks):
+        low, high = measure.bounds()
+        raise RefusedError(RefusalCode.EVALUATION_SUM, name=name, tasks=tasks, low=low, high=high)
 
 
 log = logging.getLogger(__name__)

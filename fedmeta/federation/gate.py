@@ -1,7 +1,7 @@
 """The admission gate: nothing from a client is believed before it passed every check here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedmeta.federation.records import SignedUpdate
 from fedmeta.federation.refusal import Refusal, RefusalCode, RefusedError
 from fedmeta.federation.signing import SIGNATURE, Checking
 from fedmeta.options import Options
+from fedmeta.tasks import Measure
 
 _PARTS = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CONFIG: ConfigRecord}
 
@@ -55,6 +56,8 @@ class Update:
     signed: SignedUpdate | None = None
 
 
+_ROUNDING = 1e-6
+"""What rounding in single precision may add to a mean, as a share of its bound."""
 _LINE = 225
 """Characters of a client's own line that are kept."""
 _SAMPLED = 16
@@ -67,7 +70,7 @@ class AdmissionGate:
     Args:
         options: The bounds.
         codec: Of the state; says which keys, shapes and dtypes are right.
-        metric_names: Metrics that every reply must carry.
+        measures: Metrics that every reply must carry, and which values they can have.
         asked_tasks: Tasks that each client was asked to work on.
         signatures: Checks who signed; None: replies must not be signed.
     """
@@ -76,13 +79,13 @@ class AdmissionGate:
         self,
         options: GateOptions,
         codec: Codec,
-        metric_names: Sequence[str],
+        measures: Mapping[str, Measure],
         asked_tasks: int,
         signatures: Checking | None = None,
     ) -> None:
         self.options = options
         self.codec = codec
-        self.metric_names = tuple(metric_names)
+        self.measures = dict(measures)
         self.max_tasks = options.max_tasks or asked_tasks
         self.signatures = signatures
         self._vector = np.empty(codec.size)
@@ -151,14 +154,16 @@ class AdmissionGate:
 
     def _check_metrics(self, metrics: MetricRecord) -> dict[str, float]:
         values: dict[str, float] = {}
-        for name in self.metric_names:
+        for name, measure in self.measures.items():
             value = metrics.get(name)
             if type(value) is not float:
                 raise RefusedError(RefusalCode.METRIC_TYPE, key=name, value=show(value))
             if not math.isfinite(value):
                 raise RefusedError(RefusalCode.METRIC_NOT_FINITE, key=name, value=str(value))
-            if name.startswith("accuracy") and not 0.0 <= value <= 1.0 + 1e-6:
-                raise RefusedError(RefusalCode.METRIC_RANGE, key=name, value=value)
+            low, high = measure.bounds(_ROUNDING)
+            if not low <= value <= high:
+                low, high = measure.bounds()
+                raise RefusedError(RefusalCode.METRIC_RANGE, key=name, value=value, low=low, high=high)
             values[name] = value
         if len(metrics) != len(values) + 1:
             extra = sorted(set(metrics) - set(values) - {TASKS})

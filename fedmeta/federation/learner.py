@@ -14,6 +14,7 @@ from fedmeta.federation.failures import Failure, failure_of
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import Algorithm, Tensors, build_algorithm, expand_state
 from fedmeta.tasks import (
+    Measure,
     RemoteFamily,
     TaskBatch,
     TaskFamily,
@@ -24,8 +25,6 @@ from fedmeta.tasks import (
 )
 from fedmeta.tasks.family_check import CheckedFamily
 
-LOSSES = ("loss", "loss_before")
-ACCURACIES = ("accuracy", "accuracy_before")
 Starts = Callable[[Sequence[int]], Tensors]
 """Returns the states that some clients start from, ``[C, ...]`` each."""
 
@@ -119,9 +118,9 @@ class Learner:
         return {key: value.clone() for key, value in self.template.items()}
 
     @property
-    def metric_names(self) -> tuple[str, ...]:
-        """Names of the metrics that a training reply carries."""
-        return LOSSES + (ACCURACIES if self.family.spec.kind == "classification" else ())
+    def training_measures(self) -> dict[str, Measure]:
+        """The metrics that a training reply carries, by name."""
+        return self.algorithm.objective.training_measures
 
     @property
     def chunk_clients(self) -> int:
@@ -268,7 +267,7 @@ class Learner:
             total = {key: total[key] + mean[key] for key in mean} if total else mean
             if step + 1 < workload.local_steps:
                 own = {key: value - workload.local_lr * mean[key] for key, value in own.items()}
-        names = self.metric_names
+        names = self.training_measures
         return total, {n: torch.stack([metrics[n] for metrics in seen]).mean(0) for n in names}
 
     def _step_tasks(self, tasks: TaskBatch, clients: int, step: int) -> TaskBatch:
@@ -283,9 +282,7 @@ class Learner:
             )
             return split[:, step].flatten(0, 1)
 
-        return TaskBatch(
-            *(pick(v) for v in (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y))
-        )
+        return tasks.map(pick)
 
 
 def _for_each_task(own: Tensor, tasks: int) -> Tensor:

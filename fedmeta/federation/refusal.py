@@ -63,7 +63,11 @@ class RefusalCode(StrEnum):
     TASK_COUNT_TYPE = "task_count_type", Fault.CLIENT, "task count {value} is no whole number"
     TASK_COUNT = "task_count", Fault.CLIENT, "task count {value} is not within 1 and {most}"
     METRIC_TYPE = "metric_type", Fault.CLIENT, "metric '{key}' is {value}, not a number"
-    METRIC_RANGE = "metric_range", Fault.CLIENT, "metric '{key}' is {value:.6g}, not within 0 and 1"
+    METRIC_RANGE = (
+        "metric_range",
+        Fault.CLIENT,
+        "metric '{key}' is {value:.6g}, not within {low:.6g} and {high:.6g}",
+    )
     METRIC_NOT_FINITE = "metric_not_finite", Fault.CLIENT, "metric '{key}' is {value}"
     EXTRA_METRIC = "extra_metric", Fault.CLIENT, "unexpected metric {key}"
     MISSING_KEY = "missing_key", Fault.CLIENT, "'{key}' is missing"
@@ -101,7 +105,7 @@ class RefusalCode(StrEnum):
     EVALUATION_SUM = (
         "evaluation_sum",
         Fault.CLIENT,
-        "'{name}-sum' is not that of {tasks} values from 0 to 1",
+        "'{name}-sum' is not that of {tasks} values from {low:.6g} to {high:.6g}",
     )
 
     OTHER = "other", Fault.CLIENT, "another reason"

@@ -77,7 +77,7 @@ class MetaStrategy(Strategy):
         self.gate = AdmissionGate(
             plan.gate,
             self.codec,
-            learner.metric_names,
+            learner.training_measures,
             workload.tasks_per_round,
             rewards.signatures,
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedmeta.incentives.game import Coalition, Game, Players
 from fedmeta.incentives.rules import IncentiveOptions, score
-from fedmeta.learning import Algorithm, Tensors, per_task_loss
+from fedmeta.learning import Algorithm, Tensors
 from fedmeta.tasks import TaskBatch, TaskFamily, stream
 
 Preview = Callable[[NDArray[np.float64]], Tensors]
@@ -97,10 +97,10 @@ class HeldOutUtility:
             for key in states[0]
         }
         tasks = self.tasks if len(states) == 1 else TaskBatch.concat([self.tasks] * len(states))
-        adapted = self.algorithm.adapt(rows, tasks.support_x, tasks.support_y, self.options.steps)
+        adapted = self.algorithm.adapt(rows, tasks.support, self.options.steps)
         with torch.no_grad():
-            prediction = self.algorithm.predict(rows, adapted, tasks.query_x)
-            losses = per_task_loss(self.algorithm.spec, prediction, tasks.query_y).double()
+            prediction = self.algorithm.predict(rows, adapted, tasks.query)
+            losses = self.algorithm.objective.loss(prediction, tasks.query).double()
         finite = losses.nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
         means: list[float] = finite.view(len(states), each).mean(1).tolist()
         return means

@@ -2,7 +2,6 @@
 
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
 from fedmeta.learning.allocator import keep_freed_memory
-from fedmeta.learning.inner import forward_query, per_task_accuracy, per_task_loss
 from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
 
 __all__ = [
@@ -15,9 +14,6 @@ __all__ = [
     "build_algorithm",
     "build_model",
     "expand_state",
-    "forward_query",
     "keep_freed_memory",
-    "per_task_accuracy",
-    "per_task_loss",
     "resolve_setup",
 ]

@@ -9,10 +9,15 @@ from torch import Tensor
 
 from fedmeta.options import Options
 from fedmeta.registry import Registry
-from fedmeta.tasks import TaskBatch, TaskSpec
+from fedmeta.tasks import Examples, TaskBatch, TaskSpec, build_objective
 
 Tensors = dict[str, Tensor]
 """A flat dict of tensors: parameters, a meta-learned state, a gradient, adapted values."""
+
+SUPPORT_X = "@support_x"
+"""Key under which adapted values carry the support inputs; no parameter can have this name."""
+Judged = tuple[Tensor, Tensor, Examples]
+"""Losses ``[T]``, the predictions that they are of, and the examples that were predicted."""
 
 
 class Model(Protocol):
@@ -90,6 +95,7 @@ class Algorithm(ABC):
         self.model = model
         self.spec = spec
         self.transductive = transductive
+        self.objective = build_objective(spec)
 
     @staticmethod
     def model_outputs(spec: TaskSpec) -> int | None:
@@ -115,12 +121,12 @@ class Algorithm(ABC):
 
         Returns:
             The pseudo-gradients, keys and shapes of `state`, to be *descended*; and per-task metrics,
-            ``[T]`` each: ``loss`` (query, after adaptation), ``loss_before`` (before it), and for
-            classification ``accuracy`` and ``accuracy_before``.
+            ``[T]`` each: ``loss`` (query, after adaptation), ``loss_before`` (before it), and likewise
+            for each measure of the objective, see `metrics`.
         """
 
     @abstractmethod
-    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:
+    def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:
         """Adapt to each task's support set in `steps` steps; no gradient flows back to `state`.
 
         Returns:
@@ -129,24 +135,45 @@ class Algorithm(ABC):
 
     @abstractmethod
     def predict(
-        self, state: Tensors, adapted: Tensors, x: Tensor, transductive: bool | None = None
+        self, state: Tensors, adapted: Tensors, examples: Examples, transductive: bool | None = None
     ) -> Tensor:
-        """Predict ``[T, B, ..., outputs]`` (logits or values) for ``x [T, B, *input]``.
+        """Predict ``[T, B, ..., outputs]`` (logits, values, scores) for examples without targets.
 
         Args:
             state: The state that `adapted` came from.
             adapted: What `adapt` or `trajectory` returned; it serves both modes.
-            x: Inputs of each task.
-            transductive: Whether batch norm may use the statistics of `x` itself; None: as the
-                algorithm was built. Without it, the support set's statistics are used.
+            examples: A half of a batch, such as the query set; its targets are not read.
+            transductive: Whether batch norm may use the statistics of the examples themselves; None:
+                as the algorithm was built. Without it, the support set's statistics are used.
         """
 
     def trajectory(
-        self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: Sequence[int]
+        self, state: Tensors, support: Examples, steps: Sequence[int]
     ) -> Iterator[tuple[int, Tensors]]:
         """Yield ``(step, adapted)`` for each of the increasing `steps`; override to share the work."""
         for step in steps:
-            yield step, self.adapt(state, support_x, support_y, step)
+            yield step, self.adapt(state, support, step)
+
+    def metrics(self, before: Judged, after: Judged) -> Tensors:
+        """Collect the per-task metrics of `task_updates`, without a graph.
+
+        Args:
+            before: Loss and prediction of examples that the parameters had not been adapted to.
+            after: The same of the query set, after adaptation.
+        """
+        found = {"loss_before": before[0].detach(), "loss": after[0].detach()}
+        for name, value in self.objective.measure(before[1].detach(), before[2]).items():
+            found[f"{name}_before"] = value
+        return found | self.objective.measure(after[1].detach(), after[2])
+
+    def context(self, support: Examples) -> Tensors:
+        """Return what adapted values carry for `statistics`; nothing without batch norm."""
+        return {SUPPORT_X: self.objective.inputs(support)} if self.model.batch_norm else {}
+
+    def statistics(self, adapted: Tensors, transductive: bool | None = None) -> Tensor | None:
+        """Return the inputs that batch norm takes statistics of; None: the examples themselves."""
+        transductive = self.transductive if transductive is None else transductive
+        return None if transductive else adapted.get(SUPPORT_X)
 
 
 ALGORITHMS: Registry[type[Algorithm]] = Registry("algorithm", "fedmeta.learning.algorithms")

@@ -7,9 +7,9 @@ import torch
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors, expand_state
-from fedmeta.learning.inner import per_task_loss
 from fedmeta.learning.model_trial import in_dtype, no_random_numbers
 from fedmeta.tasks import TaskBatch, torch_generator
+from fedmeta.tasks.objective import LOSS
 
 ROUNDING = 0.05
 """Share by which an update in float32 may differ from the one in float64."""
@@ -85,25 +85,33 @@ def _require_fitting(updates: Any, rows: Tensors, name: str) -> None:
 
 
 def _require_metrics(algorithm: Algorithm, metrics: Tensors, tasks: int, name: str) -> None:
-    classified = algorithm.spec.kind == "classification"
-    for metric in ("loss", "loss_before", *(("accuracy", "accuracy_before") if classified else ())):
+    for metric in algorithm.objective.training_measures:
         shape = list(metrics[metric].shape) if metric in metrics else "missing"
         if shape != [tasks]:
             raise ConfigError(f"{name}: metric '{metric}' must be one number a task, but is {shape}")
 
 
 def _require_predictions(algorithm: Algorithm, rows: Tensors, tasks: TaskBatch, name: str) -> None:
-    adapted = algorithm.adapt(rows, tasks.support_x, tasks.support_y, 1)
+    objective = algorithm.objective
+    adapted = algorithm.adapt(rows, tasks.support, 1)
     with torch.no_grad():
-        prediction = algorithm.predict(rows, adapted, tasks.query_x)
-        wanted = tasks.query_y.shape
-        made = prediction.shape if algorithm.spec.kind == "regression" else prediction.shape[:-1]
-        if made != wanted:
+        prediction = algorithm.predict(rows, adapted, tasks.query)
+        try:
+            found = {LOSS: objective.loss(prediction, tasks.query)}
+            found |= objective.measure(prediction, tasks.query)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ConfigError(
-                f"{name}: predictions have the shape {list(prediction.shape)}, which does not fit "
-                f"targets of the shape {list(wanted)}"
+                f"{name}: predictions of the shape {list(prediction.shape)} do not fit the targets "
+                f"({reason})"
+            ) from None
+    for measure in objective.all_measures:
+        shape = list(found[measure].shape) if measure in found else "missing"
+        if shape != [len(tasks)]:
+            raise ConfigError(
+                f"objective '{objective.spec.objective}': '{measure}' must be one number a task, "
+                f"but is {shape}"
             )
-        per_task_loss(algorithm.spec, prediction, tasks.query_y)
 
 
 def _apart(one: Tensors, two: Tensors) -> float:

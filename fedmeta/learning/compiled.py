@@ -5,7 +5,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors
-from fedmeta.tasks import TaskBatch
+from fedmeta.tasks import Examples, TaskBatch
 
 Flat = Callable[..., list[Tensor]]
 Layout = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype], ...]
@@ -47,11 +46,11 @@ class CompiledAlgorithm(Algorithm):
     @torch.no_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return the algorithm's per-task pseudo-gradients and metrics; see there."""
-        inputs = {**state, **{f"@{f.name}": getattr(tasks, f.name) for f in fields(tasks)}}
+        inputs = {**state, **{f"@{name}": tensor for name, tensor in tasks.tensors()}}
         values = list(inputs.values())
         layout = tuple((key, v.shape, v.stride(), v.dtype) for key, v in inputs.items())
         if layout not in self._compiled:
-            self._compiled[layout] = self._compile(list(state), values)
+            self._compiled[layout] = self._compile(list(state), values, tasks)
         function, metrics = self._compiled[layout]
         results = function(*values)
         return dict(zip(state, results, strict=False)), dict(
@@ -59,31 +58,32 @@ class CompiledAlgorithm(Algorithm):
         )
 
     @override
-    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:
+    def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:
         """Adapt to each task's support set; see the algorithm."""
-        return self._algorithm.adapt(state, support_x, support_y, steps)
+        return self._algorithm.adapt(state, support, steps)
 
     @override
     def predict(
-        self, state: Tensors, adapted: Tensors, x: Tensor, transductive: bool | None = None
+        self, state: Tensors, adapted: Tensors, examples: Examples, transductive: bool | None = None
     ) -> Tensor:
-        """Predict for ``x [T, B, *input]``; see the algorithm."""
-        return self._algorithm.predict(state, adapted, x, transductive)
+        """Predict for a half of a batch; see the algorithm."""
+        return self._algorithm.predict(state, adapted, examples, transductive)
 
     @override
     def trajectory(
-        self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: Sequence[int]
+        self, state: Tensors, support: Examples, steps: Sequence[int]
     ) -> Iterator[tuple[int, Tensors]]:
         """Yield ``(step, adapted)``; see the algorithm."""
-        return self._algorithm.trajectory(state, support_x, support_y, steps)
+        return self._algorithm.trajectory(state, support, steps)
 
-    def _compile(self, keys: list[str], values: list[Tensor]) -> tuple[Flat, list[str]]:
+    def _compile(self, keys: list[str], values: list[Tensor], like: TaskBatch) -> tuple[Flat, list[str]]:
         """Trace and compile for inputs laid out like `values`; also name the metrics in their order."""
         metrics: list[str] = []
 
         def flat(*inputs: Tensor) -> list[Tensor]:
             state = dict(zip(keys, inputs, strict=False))
-            updates, measured = self._algorithm.task_updates(state, TaskBatch(*inputs[len(keys) :]))
+            tasks = like.with_tensors(inputs[len(keys) :])
+            updates, measured = self._algorithm.task_updates(state, tasks)
             metrics[:] = measured
             return [*(updates[key] for key in keys), *measured.values()]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -99,6 +100,11 @@ def algorithm_kind(name: str) -> type[Algorithm]:
     kind = ALGORITHMS.get(name)
     if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
         raise ConfigError(f"algorithm '{name}' is no subclass of fedmeta.learning.Algorithm")
+    if "support_x" in signature(kind.adapt).parameters:
+        raise ConfigError(
+            f"algorithm '{name}' is written for an earlier version: adapt and trajectory take a dict of "
+            "tensors, `support`, for support_x and support_y, and predict takes such a dict too"
+        )
     return kind
 
 

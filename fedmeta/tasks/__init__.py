@@ -1,5 +1,6 @@
 """Where tasks come from: data sets, task families, and how data is split over clients."""
 
+from fedmeta.tasks.batch import MASK, Examples, TaskBatch, padded
 from fedmeta.tasks.families.digits import Digits
 from fedmeta.tasks.families.omniglot import Omniglot
 from fedmeta.tasks.families.shakespeare import Shakespeare
@@ -9,7 +10,6 @@ from fedmeta.tasks.family import (
     Population,
     RemoteFamily,
     Split,
-    TaskBatch,
     TaskFamily,
     TaskSpec,
     build_family,
@@ -17,11 +17,17 @@ from fedmeta.tasks.family import (
     family_kind,
     shape_of_tasks,
 )
+from fedmeta.tasks.objective import OBJECTIVES, Measure, Objective, build_objective, mean_of_examples
 from fedmeta.tasks.seeding import stream, torch_generator
 
 __all__ = [
     "FAMILIES",
+    "MASK",
+    "OBJECTIVES",
     "Digits",
+    "Examples",
+    "Measure",
+    "Objective",
     "Omniglot",
     "Population",
     "RemoteFamily",
@@ -32,8 +38,11 @@ __all__ = [
     "TaskFamily",
     "TaskSpec",
     "build_family",
+    "build_objective",
     "data_digest",
     "family_kind",
+    "mean_of_examples",
+    "padded",
     "shape_of_tasks",
     "stream",
     "torch_generator",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Key, Options
-from fedmeta.tasks.family import TaskBatch
+from fedmeta.tasks.batch import TaskBatch
 
 Indices = NDArray[np.int64]
 

@@ -1,17 +1,17 @@
-"""Tasks, task batches and the interface of task families."""
+"""The shape of tasks, and the interface of task families."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.options import Options, parse_options
-from fedmeta.registry import Registry
+from fedmeta.registry import Registry, name_of
+from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.seeding import stream
 
 PROBED_CLIENTS = 32
@@ -25,7 +25,8 @@ class TaskSpec:
     """The shape of the tasks of a family, as far as a model must know it.
 
     Attributes:
-        kind: ``classification`` (integer targets, cross-entropy) or ``regression`` (squared error).
+        objective: What the tasks ask for: ``classification`` (integer targets, cross-entropy),
+            ``regression`` (squared error), or a class of the user's or its dotted path; see `Objective`.
         input_shape: Shape of one example, without task and example axes; ``(length,)`` for text.
         outputs: Ways, regression dimensions, or characters to choose from.
         vocabulary: How many different input tokens there are; 0 where inputs are real numbers.
@@ -35,49 +36,16 @@ class TaskSpec:
             of held-out clients, for whom a trained head is of no use.
     """
 
-    kind: Literal["classification", "regression"]
+    objective: str
     input_shape: tuple[int, ...]
     outputs: int
     vocabulary: int = 0
     own_labels: bool = False
     new_classes: bool = False
 
-
-@dataclass(frozen=True)
-class TaskBatch:
-    """T tasks at once; every tensor has the task axis first.
-
-    Attributes:
-        support_x: ``[T, S, *input_shape]``, float (or int64 tokens).
-        support_y: ``[T, S, ...]``, int64 labels in ``[0, outputs)``, or float ``[T, S, outputs]``.
-        query_x: ``[T, Q, *input_shape]``.
-        query_y: ``[T, Q, ...]``.
-    """
-
-    support_x: Tensor
-    support_y: Tensor
-    query_x: Tensor
-    query_y: Tensor
-
-    def __len__(self) -> int:
-        return int(self.support_x.shape[0])
-
-    def __getitem__(self, tasks: slice | Tensor) -> "TaskBatch":
-        return TaskBatch(*(getattr(self, f.name)[tasks] for f in fields(self)))
-
-    def to(self, dtype: torch.dtype) -> "TaskBatch":
-        """Cast the floating-point tensors to `dtype`; integer ones stay as they are."""
-        tensors = (self.support_x, self.support_y, self.query_x, self.query_y)
-        if all(value.dtype == dtype or not value.is_floating_point() for value in tensors):
-            return self
-        return TaskBatch(*(value.to(dtype) if value.is_floating_point() else value for value in tensors))
-
-    @staticmethod
-    def concat(batches: Sequence["TaskBatch"]) -> "TaskBatch":
-        """Join batches of equally shaped tasks along the task axis, in the order given."""
-        if len(batches) == 1:
-            return batches[0]
-        return TaskBatch(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(TaskBatch)))
+    def __post_init__(self) -> None:
+        if isinstance(self.objective, type):
+            object.__setattr__(self, "objective", name_of(self.objective))
 
 
 @dataclass(frozen=True)
@@ -232,10 +200,9 @@ def _digest_of_tasks(family: TaskFamily, population: Population) -> str:
     for client in sorted({round(last * k / max(1, probed - 1)) for k in range(probed)}):
         try:
             tasks = family.sample(client, 1, stream(0, "digest", client))
-            tensors = [getattr(tasks, field.name) for field in fields(TaskBatch)]
-            for tensor in tensors:
+            for _, tensor in tasks.tensors():
                 digest.update(f"{client} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         except Exception as error:
             # A client without sound tasks is found, and told of, where clients train.
             digest.update(f"{client} {type(error).__name__} ".encode())

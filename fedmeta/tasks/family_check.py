@@ -11,7 +11,9 @@ from torch import Tensor
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Options
-from fedmeta.tasks.family import Population, TaskBatch, TaskFamily, TaskSpec
+from fedmeta.tasks.batch import MASK, Examples, TaskBatch
+from fedmeta.tasks.family import Population, TaskFamily, TaskSpec
+from fedmeta.tasks.objective import Objective, build_objective, dtype_name, within
 from fedmeta.tasks.seeding import stream
 
 log = logging.getLogger(__name__)
@@ -20,11 +22,9 @@ CHECKED = 32
 """Clients of each split that are tried before a run."""
 CHECKED_SECONDS = 0.5
 """Time after which no further one is, once ten were."""
-IGNORED = -100
-"""What PyTorch's losses leave out (``ignore_index``)."""
 
-Shapes = dict[tuple[str, torch.Size, torch.Size], int]
-"""A client by the split and the shapes of its support and query inputs."""
+Shapes = dict[tuple[str, ...], int]
+"""A client by the split and the shapes of its tasks."""
 
 
 class CheckedFamily:
@@ -63,72 +63,69 @@ def checked(spec: TaskSpec, tasks: TaskBatch, count: int, client: int) -> TaskBa
     Raises:
         DataError: If shapes, dtypes or values do not fit `spec`.
     """
+    objective = build_objective(spec)
     try:
-        sides = [
-            _inputs(spec, tasks.support_x, count, "support_x"),
-            _targets(spec, tasks.support_y, tasks.support_x, "support_y"),
-            _inputs(spec, tasks.query_x, count, "query_x"),
-            _targets(spec, tasks.query_y, tasks.query_x, "query_y"),
-        ]
-    except _WrongError as error:
+        if isinstance(tasks, tuple | list):
+            tasks = TaskBatch(*tasks)
+        if not isinstance(tasks, TaskBatch):
+            raise ValueError(f"sample returned a {type(tasks).__name__}, not a TaskBatch")
+        return TaskBatch(
+            _half(objective, "support", tasks.support, count),
+            _half(objective, "query", tasks.query, count),
+        )
+    except KeyError as missing:
+        raise DataError(f"the tasks of client {client} have no {missing} in a half") from None
+    except ValueError as error:
         raise DataError(f"the tasks of client {client}: {error}") from None
-    return TaskBatch(*sides)
 
 
-class _WrongError(Exception):
-    pass
+def _half(objective: Objective, half: str, examples: Examples, count: int) -> Examples:
+    checked = {
+        key: _tensor(objective.spec, value, count, f"{half}_{key}") for key, value in examples.items()
+    }
+    if MASK in checked:
+        _require_mask(checked, half)
+    return {key: _finite(v, f"{half}_{key}") for key, v in objective.check(checked, half).items()}
+
+
+def _tensor(spec: TaskSpec, values: object, count: int, name: str) -> Tensor:
+    if not isinstance(values, Tensor):
+        raise ValueError(f"{name} is a {type(values).__name__}, not a tensor")
+    if name.endswith("_x"):
+        return _inputs(spec, values, count, name)
+    if list(values.shape[:1]) != [count]:
+        raise ValueError(f"{name} has the shape {list(values.shape)}, not {_listed([count, '...'])}")
+    return values
+
+
+def _require_mask(examples: Examples, half: str) -> None:
+    mask, shape = examples[MASK], next(v for k, v in examples.items() if k != MASK).shape[:2]
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise ValueError(
+            f"{half}_{MASK} is {dtype_name(mask)} {list(mask.shape)}, but must be bool {list(shape)}"
+        )
+    if not bool(mask.any(1).all()):
+        raise ValueError(f"{half}_{MASK} leaves a task without any example")
 
 
 def _inputs(spec: TaskSpec, x: Tensor, count: int, name: str) -> Tensor:
     wanted = [count, "examples", *spec.input_shape]
-    if not isinstance(x, Tensor):
-        raise _WrongError(f"{name} is a {type(x).__name__}, not a tensor")
     if list(x.shape[:1]) != [count] or x.shape[2:] != spec.input_shape:
-        raise _WrongError(f"{name} has the shape {list(x.shape)}, not {_listed(wanted)}")
+        raise ValueError(f"{name} has the shape {list(x.shape)}, not {_listed(wanted)}")
     if not x.shape[1]:
-        raise _WrongError(f"{name} holds no example")
+        raise ValueError(f"{name} holds no example")
     if spec.vocabulary:
         if x.is_floating_point() or x.dtype == torch.bool:
-            raise _WrongError(f"{name} is {_kind(x)}, but tokens must be integers")
-        return _within(x.long(), spec.vocabulary, name, "tokens")
+            raise ValueError(f"{name} is {dtype_name(x)}, but tokens must be integers")
+        return within(x.long(), spec.vocabulary, name, "tokens")
     if not x.is_floating_point():
-        raise _WrongError(f"{name} is {_kind(x)}: scale it to real numbers, as in x / 255 for images")
+        raise ValueError(f"{name} is {dtype_name(x)}: scale it to real numbers, as in x / 255")
     return _finite(x, name)
 
 
-def _targets(spec: TaskSpec, y: Tensor, x: Tensor, name: str) -> Tensor:
-    if not isinstance(y, Tensor):
-        raise _WrongError(f"{name} is a {type(y).__name__}, not a tensor")
-    if spec.kind == "regression":
-        wanted = [*x.shape[:2], spec.outputs]
-        if list(y.shape) != wanted:
-            raise _WrongError(f"{name} has the shape {list(y.shape)}, not {_listed(wanted)}")
-        return _finite(y if y.is_floating_point() else y.float(), name)
-    if list(y.shape) == [*x.shape[:2], spec.outputs] and bool((y.sum(-1) == 1).all()):
-        raise _WrongError(f"{name} is one-hot: pass the labels' numbers, y.argmax(-1)")
-    if y.shape[:2] != x.shape[:2]:
-        raise _WrongError(f"{name} has the shape {list(y.shape)}, but its inputs {list(x.shape)}")
-    if y.is_floating_point() or y.is_complex():
-        raise _WrongError(f"{name} is {_kind(y)}, but labels must be integers")
-    return _within(y.long(), spec.outputs, name, "labels")
-
-
-def _within(values: Tensor, count: int, name: str, what: str) -> Tensor:
-    low, high = int(values.min()), int(values.max())
-    if low >= 0 and high < count:
-        return values
-    odd = low if low < 0 else high
-    hint = ""
-    if odd == IGNORED:
-        hint = "; examples that are to be ignored must be left out of the task"
-    elif low >= 1 and high == count:
-        hint = "; count from 0"
-    raise _WrongError(f"{name} holds {odd}, but {what} must be within 0 and {count - 1}{hint}")
-
-
 def _finite(values: Tensor, name: str) -> Tensor:
-    if not bool(values.isfinite().all()):
-        raise _WrongError(f"{name} holds NaN or infinity")
+    if values.is_floating_point() and not bool(values.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinity")
     return values
 
 
@@ -157,7 +154,8 @@ def check_family(family: TaskFamily, seed: int) -> None:
             failed[client] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         split = family.population.split_of(client)
-        shapes.setdefault((split, tasks.support_x.shape, tasks.query_x.shape), client)
+        shape = (f"{name} {list(tensor.shape)}" for name, tensor in tasks.tensors())
+        shapes.setdefault((split, *shape), client)
     _report(shapes, failed)
 
 
@@ -170,7 +168,7 @@ def _report(shapes: Shapes, failed: dict[int, str]) -> None:
         others = f", nor can {len(failed) - 1} others" if len(failed) > 1 else ""
         log.warning("client %d cannot draw tasks (%s)%s", client, why, others)
     for split in ("train", "validation", "test"):
-        kinds = [client for (of, _, _), client in shapes.items() if of == split]
+        kinds = [client for (of, *_), client in shapes.items() if of == split]
         if len(kinds) > 1:
             log.warning(
                 "tasks of %s clients %d and %d differ in shape: such clients are computed one by one",
@@ -188,10 +186,6 @@ def _spread(population: Population) -> list[int]:
         if len(ids)
     ]
     return [client for turn in zip_longest(*picked) for client in turn if client is not None]
-
-
-def _kind(values: Tensor) -> str:
-    return str(values.dtype).removeprefix("torch.")
 
 
 def _listed(shape: list[object]) -> str:

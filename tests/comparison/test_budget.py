@@ -12,8 +12,8 @@ from fedmeta.comparison.plans import budget, inner_steps_a_task, plan_arms
 from fedmeta.experiment import Config, RunFolder, run
 from fedmeta.experiment.planning import resolve
 from fedmeta.learning.algorithms import MAML, FedAvg
-from fedmeta.learning.inner import InnerGradient, WeightAdaptation
-from fedmeta.tasks import TaskBatch
+from fedmeta.learning.inner import Gradient, WeightAdaptation
+from fedmeta.tasks import Examples, TaskBatch
 from tests.comparison.helpers import DIGITS, TINY
 
 
@@ -27,9 +27,9 @@ class Counts:
             self._watch(monkeypatch, kind)
         gradient = WeightAdaptation.inner_gradient
 
-        def counted(own: Any, params: Any, x: torch.Tensor, *rest: Any) -> InnerGradient:
-            self.inner += len(x) if self.training else 0
-            return gradient(own, params, x, *rest)
+        def counted(own: Any, params: Any, examples: Examples, *rest: Any) -> Gradient:
+            self.inner += len(examples["x"]) if self.training else 0
+            return gradient(own, params, examples, *rest)
 
         monkeypatch.setattr(WeightAdaptation, "inner_gradient", counted)
 

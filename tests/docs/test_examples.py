@@ -127,7 +127,7 @@ def test_the_network_on_the_task_axis_computes_what_the_module_does() -> None:
 def test_the_ridge_head_is_the_one_that_scikit_learn_finds() -> None:
     algorithm, tasks = learner("ridge:RidgeHead", ridge=0.3), make_tasks(SPEC)
     state = {key: value.detach() for key, value in make_state(algorithm).items()}
-    adapted = algorithm.adapt(state, tasks.support_x, tasks.support_y, 1)
+    adapted = algorithm.adapt(state, tasks.support, 1)
     weights = {key: value for key, value in state.items() if key != "log_ridge"}
     for task in range(len(tasks)):
         features = algorithm.model.forward(weights, tasks.support_x)[task].numpy()
@@ -158,7 +158,7 @@ def test_a_meta_gradient_is_that_of_finite_differences(
 def test_anil_moves_the_head_of_a_task_and_nothing_else() -> None:
     algorithm, tasks = learner("anil:ANIL", inner_lr=0.1), make_tasks(SPEC)
     state = make_state(algorithm)
-    adapted = algorithm.adapt(state, tasks.support_x, tasks.support_y, 2)
+    adapted = algorithm.adapt(state, tasks.support, 2)
     moved = {key for key in state if not adapted[key].equal(state[key])}
     assert moved == {"head.weight", "head.bias"}
 

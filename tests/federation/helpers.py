@@ -72,7 +72,11 @@ class Fragile(Sinusoid):
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         tasks = super().sample(client, count, rng)
-        return replace(tasks, support_y=tasks.support_y[:, :1, :0]) if client == self.BROKEN else tasks
+        return (
+            replace(tasks, support=dict(tasks.support, y=tasks.support_y[:, :1, :0]))
+            if client == self.BROKEN
+            else tasks
+        )
 
 
 class Offline(Sinusoid):

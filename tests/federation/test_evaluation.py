@@ -17,8 +17,8 @@ from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.federation import EvaluationGate
 from fedmeta.federation.flower import as_server, client_error, stamp
-from fedmeta.learning import expand_state, per_task_accuracy, per_task_loss
-from fedmeta.tasks import Population, TaskBatch, stream
+from fedmeta.learning import expand_state
+from fedmeta.tasks import Population, TaskBatch, TaskSpec, build_objective, stream
 from fedmeta.tasks.families.sinusoid import Sinusoid
 from fedmeta.training import evaluate, simulate
 from tests.federation.engines.vector.test_stacked import CONV
@@ -129,9 +129,9 @@ def test_sums_are_those_of_each_task_adapted_alone() -> None:
         for task in range(6):
             one = tasks[task : task + 1]
             rows = expand_state(state, 1)
-            adapted = learner.algorithm.adapt(rows, one.support_x, one.support_y, step)
-            prediction = learner.algorithm.predict(rows, adapted, one.query_x)
-            losses.append(float(per_task_loss(learner.family.spec, prediction, one.query_y)[0]))
+            adapted = learner.algorithm.adapt(rows, one.support, step)
+            prediction = learner.algorithm.predict(rows, adapted, one.query)
+            losses.append(float(learner.algorithm.objective.loss(prediction, one.query)[0]))
         assert sums.sums["loss"][index] == pytest.approx(sum(losses), rel=1e-10)
         assert sums.squares["loss"][index] == pytest.approx(sum(x * x for x in losses), rel=1e-10)
 
@@ -142,10 +142,10 @@ def test_batch_norm_is_evaluated_without_transduction_as_well() -> None:
     tasks = NoisyImages(None, Population(1), 0).sample(0, 20, np.random.default_rng(0))  # type: ignore[arg-type]
     sums = evaluate_tasks(learner.algorithm, state, tasks, (1,))
     rows = expand_state(state, 20)
-    adapted = learner.algorithm.adapt(rows, tasks.support_x, tasks.support_y, 1)
+    adapted = learner.algorithm.adapt(rows, tasks.support, 1)
     for name, transductive in (("accuracy", True), ("inductive_accuracy", False)):
-        prediction = learner.algorithm.predict(rows, adapted, tasks.query_x, transductive=transductive)
-        expected = per_task_accuracy(prediction, tasks.query_y).double().sum()
+        prediction = learner.algorithm.predict(rows, adapted, tasks.query, transductive=transductive)
+        expected = CLASSIFIED.measure(prediction, tasks.query)["accuracy"].double().sum()
         assert sums.sums[name][0] == pytest.approx(float(expected), abs=1e-4)
     [result] = merge([1], [sums, sums])
     assert result.inductive_accuracy is not None
@@ -179,6 +179,7 @@ def test_a_split_that_fails_as_a_whole_is_an_error() -> None:
         evaluate(offline, Learner.build(offline).init_state(), "test")
 
 
+CLASSIFIED = build_objective(TaskSpec("classification", (1,), 2))
 SUMS = EvaluationSums(
     4,
     {"loss": [2.0, 1.0], "accuracy": [3.0, 0.5]},
@@ -189,7 +190,7 @@ SUMS = EvaluationSums(
 
 def gate() -> EvaluationGate:
     """A gate that asks each client for 4 tasks, measured after 2 numbers of steps."""
-    return EvaluationGate(["loss", "accuracy"], steps=2, tasks=lambda client, round_: 4)
+    return EvaluationGate(CLASSIFIED.all_measures, steps=2, tasks=lambda client, round_: 4)
 
 
 def reply(spoil: Callable[[RecordDict], object] | None = None) -> Message:
@@ -302,9 +303,9 @@ def test_a_client_whose_tasks_diverge_at_a_step_is_as_it_is_at_the_others() -> N
     for client in workload.population.clients("test"):
         tasks = learner.evaluation_tasks(client)
         rows = expand_state(state, len(tasks))
-        adapted = learner.algorithm.adapt(rows, tasks.support_x, tasks.support_y, 60)
-        prediction = learner.algorithm.predict(rows, adapted, tasks.query_x)
-        losses += per_task_loss(learner.family.spec, prediction, tasks.query_y).tolist()
+        adapted = learner.algorithm.adapt(rows, tasks.support, 60)
+        prediction = learner.algorithm.predict(rows, adapted, tasks.query)
+        losses += learner.algorithm.objective.loss(prediction, tasks.query).tolist()
     finite = [loss for loss in losses if math.isfinite(loss)]
     assert last.diverged == len(losses) - len(finite)
     assert last.finite_loss == pytest.approx(np.mean(finite))

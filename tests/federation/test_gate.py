@@ -15,10 +15,11 @@ from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server, stamp
 from fedmeta.federation.gate import Update
 from fedmeta.federation.refusal import Refusal, RefusalCode
+from fedmeta.tasks import TaskSpec, build_objective
 
 CLIENT, ROUND = 3, 8
 CODEC = Codec({"w": torch.zeros(2, 2), "b": torch.zeros(1)})
-NAMES = ("loss", "loss_before", "accuracy", "accuracy_before")
+NAMES = build_objective(TaskSpec("classification", (1,), 2)).training_measures
 VALUES = {"w": np.array([[1, 2], [3, 4]], np.float32), "b": np.array([5], np.float32)}
 
 Spoil = Callable[[RecordDict], object]

@@ -1,7 +1,7 @@
 """No data leaves a client: nothing that crosses the grid holds a piece of a support or query set."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ class Recording(VectorGrid):
 
 def windows(tasks: TaskBatch) -> set[bytes]:
     found = set()
-    for field in fields(tasks):
-        values = getattr(tasks, field.name).numpy()
+    for _, tensor in tasks.tensors():
+        values = tensor.numpy()
         for data in (values.tobytes(), values.astype(np.float64).tobytes()):
             step = 4 if len(data) == values.nbytes else 8
             found |= {data[at : at + WINDOW] for at in range(0, len(data) - WINDOW + 1, step)}

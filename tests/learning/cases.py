@@ -13,7 +13,6 @@ from fedmeta.learning import (
     Tensors,
     build_algorithm,
     expand_state,
-    per_task_loss,
 )
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
@@ -69,7 +68,7 @@ def make_tasks(
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     def targets(rows: int) -> Tensor:
-        if spec.kind == "regression":
+        if spec.objective == "regression":
             return torch.randn(tasks, rows, spec.outputs, generator=generator, dtype=torch.float64)
         if spec.vocabulary:
             return torch.randint(spec.outputs, (tasks, rows, *spec.input_shape), generator=generator)
@@ -97,9 +96,9 @@ def make_state(learner: Algorithm, tasks: int = 2, seed: int = 1) -> Tensors:
 
 def loss_after(learner: Algorithm, state: Tensors, tasks: TaskBatch, steps: int) -> float:
     """Return the query loss after adaptation, summed over tasks, without `task_updates`."""
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, steps)
-    prediction = learner.predict(state, adapted, tasks.query_x)
-    return float(per_task_loss(learner.spec, prediction, tasks.query_y).sum())
+    adapted = learner.adapt(state, tasks.support, steps)
+    prediction = learner.predict(state, adapted, tasks.query)
+    return float(learner.objective.loss(prediction, tasks.query).sum())
 
 
 def assert_gradient(function: Callable[[Tensors], float], at: Tensors, gradient: Tensors) -> None:

@@ -50,7 +50,7 @@ def test_nothing_that_is_passed_in_is_changed(algorithm: str) -> None:
     tasks, state = make_tasks(learner.spec), make_state(learner)
     copies = {key: value.clone() for key, value in state.items()}
     learner.task_updates(state, tasks)
-    learner.adapt(state, tasks.support_x, tasks.support_y, 3)
+    learner.adapt(state, tasks.support, 3)
     assert all(torch.equal(state[key], copies[key]) and not state[key].requires_grad for key in state)
 
 
@@ -59,10 +59,10 @@ def test_a_trajectory_passes_where_adapt_ends(algorithm: str) -> None:
     learner = learner_of(algorithm)
     tasks, state = make_tasks(learner.spec), make_state(learner)
     steps = [0, 1, 3, 10]
-    passed = list(learner.trajectory(state, tasks.support_x, tasks.support_y, steps))
+    passed = list(learner.trajectory(state, tasks.support, steps))
     assert [step for step, _ in passed] == steps
     for step, adapted in passed:
-        ended = learner.adapt(state, tasks.support_x, tasks.support_y, step)
+        ended = learner.adapt(state, tasks.support, step)
         assert all(torch.equal(adapted[key], ended[key]) for key in ended)
 
 
@@ -70,8 +70,8 @@ def test_prediction_without_transduction_uses_the_statistics_of_the_support_set(
     """Checked on the plain module: batch norm with fixed statistics, taken from the support set."""
     learner = make_learner("maml", CASES["conv4-stride"])
     tasks, state = make_tasks(learner.spec), make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 0)
-    actual = learner.predict(state, adapted, tasks.query_x, transductive=False)
+    adapted = learner.adapt(state, tasks.support, 0)
+    actual = learner.predict(state, adapted, tasks.query, transductive=False)
     for task in range(2):
         module = to_module("conv4-stride", {key: value[task] for key, value in state.items()})
         seen, x = tasks.support_x[task], tasks.query_x[task]
@@ -90,8 +90,10 @@ def test_prediction_without_transduction_uses_the_statistics_of_the_support_set(
 def test_without_transduction_a_prediction_ignores_its_companions(algorithm: str) -> None:
     learner = learner_of(algorithm, transductive=False)
     tasks, state = make_tasks(learner.spec), make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 2)
-    together = learner.predict(state, adapted, tasks.query_x)
-    torch.testing.assert_close(learner.predict(state, adapted, tasks.query_x[:, :1]), together[:, :1])
-    apart = learner.predict(state, adapted, tasks.query_x[:, :2], transductive=True)
+    adapted = learner.adapt(state, tasks.support, 2)
+    together = learner.predict(state, adapted, tasks.query)
+    torch.testing.assert_close(
+        learner.predict(state, adapted, {"x": tasks.query_x[:, :1]}), together[:, :1]
+    )
+    apart = learner.predict(state, adapted, {"x": tasks.query_x[:, :2]}, transductive=True)
     assert not torch.allclose(apart, together[:, :2])

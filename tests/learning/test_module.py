@@ -64,8 +64,8 @@ def test_batch_norm_of_a_module_knows_the_support_rows() -> None:
     case = Case(f"{HERE}:NormNet", {}, SPEC)
     learner = make_learner("maml", case)
     tasks, state = make_tasks(SPEC, support=5), make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 0)
-    actual = learner.predict(state, adapted, tasks.query_x, transductive=False)
+    adapted = learner.adapt(state, tasks.support, 0)
+    actual = learner.predict(state, adapted, tasks.query, transductive=False)
     for task in range(2):
         weights = {key: value[task] for key, value in state.items()}
         module = NormNet().double()

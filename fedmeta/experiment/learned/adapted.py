@@ -17,7 +17,8 @@ from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import Algorithm, Tensors, expand_state
 from fedmeta.learning.export import Network, to_plain
 from fedmeta.learning.inner import SUPPORT_X
-from fedmeta.tasks import TaskSpec
+from fedmeta.tasks import Objective, TaskSpec
+from fedmeta.tasks.objectives.regression import Regression
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
 
@@ -89,7 +90,7 @@ class Adapted:
         said = torch.cat([self._forward(chunk) for chunk in chunks])
         if not bool(said.isfinite().all()):
             raise DivergedError(f"the model diverged in {self.steps} adaptation steps: take fewer")
-        if spec.kind == "classification":
+        if self.learner.algorithm.objective.labels:
             # Outputs beyond the classes stand for none, and get no chance.
             said = said[..., : len(self.classes) if self.classes else None].softmax(-1)
         return said if isinstance(x, Tensor) else said.numpy()
@@ -97,7 +98,7 @@ class Adapted:
     def _forward(self, inputs: Tensor) -> Tensor:
         state = expand_state(self.learner.state, 1)
         algorithm = self.learner.algorithm
-        return algorithm.predict(state, self.values, inputs.unsqueeze(0), self.transductive)[0]
+        return algorithm.predict(state, self.values, {"x": inputs.unsqueeze(0)}, self.transductive)[0]
 
     def save(self, path: Path | str) -> None:
         """Write the adapted weights as safetensors, in the layouts of `torch.nn` (see `Learned.export`).
@@ -190,7 +191,7 @@ def to_inputs(spec: TaskSpec, dtype: torch.dtype, x: Array, name: str) -> Tensor
     return _tokens(values, spec.vocabulary, name)
 
 
-def to_targets(spec: TaskSpec, dtype: torch.dtype, y: Array, examples: int) -> Targets:
+def to_targets(objective: Objective, dtype: torch.dtype, y: Array, examples: int) -> Targets:
     """Return the targets of `examples` support examples.
 
     Raises:
@@ -198,11 +199,13 @@ def to_targets(spec: TaskSpec, dtype: torch.dtype, y: Array, examples: int) -> T
     """
     if len(y) != examples:
         raise UsageError(f"support_y has {len(y)} entries for {examples} examples of support_x")
-    if spec.kind == "regression":
+    spec = objective.spec
+    if not objective.labels:
         values = _tensor(y, "support_y").to(dtype)
-        if values.numel() != examples * spec.outputs or not bool(values.isfinite().all()):
+        wanted = examples * spec.outputs if isinstance(objective, Regression) else values.numel()
+        if values.numel() != wanted or not bool(values.isfinite().all()):
             raise UsageError(f"support_y must be {spec.outputs} finite numbers an example")
-        return Targets(values.reshape(examples, spec.outputs))
+        return Targets(values.reshape(examples, -1) if isinstance(objective, Regression) else values)
     if spec.vocabulary:
         tokens = _tensor(y, "support_y")
         if tokens.shape[1:] not in {torch.Size([]), torch.Size(spec.input_shape)}:

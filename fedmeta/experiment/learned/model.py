@@ -31,7 +31,7 @@ from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand
 from fedmeta.learning.export import Network, Plain, to_plain
 from fedmeta.learning.module import ModuleModel
 from fedmeta.learning.setup import algorithm_kind
-from fedmeta.tasks import TaskSpec, build_family
+from fedmeta.tasks import OBJECTIVES, TaskSpec, build_family, shape_of_tasks
 
 
 class Learned:
@@ -129,10 +129,12 @@ class Learned:
         if steps < 0:
             raise UsageError(f"steps must be 0 or more (got {steps})")
         x = to_inputs(self.spec, self._learner.dtype, support_x, "support_x")
-        targets = self._numbered(to_targets(self.spec, self._learner.dtype, support_y, len(x)))
         algorithm = self._learner.algorithm
+        targets = to_targets(algorithm.objective, self._learner.dtype, support_y, len(x))
+        targets = self._numbered(targets)
         state = expand_state(self.state, 1)
-        values = algorithm.adapt(state, x.unsqueeze(0), targets.y.unsqueeze(0), steps)
+        support = {"x": x.unsqueeze(0), "y": targets.y.unsqueeze(0)}
+        values = algorithm.adapt(state, support, steps)
         if not all(bool(value.isfinite().all()) for value in values.values()):
             raise DivergedError(f"the weights diverged in {steps} adaptation steps: take fewer")
         return Adapted(self._learner, values, targets.classes, steps, transductive)
@@ -251,8 +253,22 @@ def _candidates(folder: RunFolder) -> Iterator[Any]:
 
 
 def _spec(folder: RunFolder, config: Config) -> TaskSpec:
-    """Return the shape of the run's tasks as it wrote it down; older runs need their data for it."""
+    """Return the shape of the run's tasks as it wrote it down.
+
+    Older runs need their data for it, and those whose objective is a user's own their family: which code
+    runs is said by the config alone.
+    """
+    found = folder.info.get("spec")
+    if isinstance(found, dict):
+        # Until objectives had names there were two, called kinds.
+        found = {"objective" if key == "kind" else key: value for key, value in found.items()}
     try:
-        return TypeAdapter(TaskSpec).validate_python(folder.info["spec"])
-    except (KeyError, ValidationError):
-        return build_family(config.task, config.data, planning.population(config), config.seed).spec
+        spec = TypeAdapter(TaskSpec).validate_python(found)
+        if spec.objective in OBJECTIVES:
+            return spec
+    except ValidationError:
+        pass
+    told = shape_of_tasks(config.task, config.data)
+    if told is not None:
+        return told
+    return build_family(config.task, config.data, planning.population(config), config.seed).spec

@@ -11,7 +11,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.federation.behaviours import OtherLearner
 from fedmeta.federation.learner import Learner
-from fedmeta.tasks import TaskBatch, TaskFamily
+from fedmeta.tasks import Examples, TaskBatch, TaskFamily
 
 
 class NoisyData(OtherLearner):
@@ -58,12 +58,15 @@ class NoisyFamily:
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw the tasks that the right data would give, then spoil them."""
         tasks = self.family.sample(client, count, rng)
-        return TaskBatch(
-            self._spoil_inputs(tasks.support_x, rng),
-            self._spoil_labels(tasks.support_y, rng),
-            self._spoil_inputs(tasks.query_x, rng),
-            self._spoil_labels(tasks.query_y, rng),
-        )
+        return TaskBatch(self._spoil(tasks.support, rng), self._spoil(tasks.query, rng))
+
+    def _spoil(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        spoilt = dict(examples)
+        if "x" in examples:
+            spoilt["x"] = self._spoil_inputs(examples["x"], rng)
+        if "y" in examples:
+            spoilt["y"] = self._spoil_labels(examples["y"], rng)
+        return spoilt
 
     def _spoil_labels(self, labels: Tensor, rng: np.random.Generator) -> Tensor:
         count, examples = labels.shape[:2]

@@ -3,20 +3,12 @@
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors, expand_state
-from fedmeta.learning.inner import (
-    AdaptationOptions,
-    WeightAdaptation,
-    adaptation_metrics,
-    gradients,
-    leaves,
-    per_task_loss,
-)
-from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
+from fedmeta.learning.inner import AdaptationOptions, WeightAdaptation, leaves
+from fedmeta.tasks import Examples, TaskBatch, TaskSpec, torch_generator
 
 
 class FedAvg(WeightAdaptation):
@@ -60,20 +52,17 @@ class FedAvg(WeightAdaptation):
     @torch.enable_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return each task's gradient on support and query together; before and after are the same."""
-        x = torch.cat([tasks.support_x, tasks.query_x], dim=1)
-        y = torch.cat([tasks.support_y, tasks.query_y], dim=1)
-        params = leaves(state)
-        prediction = self.model.forward(params, x)
-        loss = per_task_loss(self.spec, prediction, y)
-        metrics = adaptation_metrics(self.spec, (prediction, y), (prediction, y), (loss, loss))
-        return gradients(loss, params), metrics
+        examples = tasks.all_examples
+        made = self.objective.gradient(self.model, leaves(state), examples)
+        judged = made.loss, made.prediction, examples
+        return made.values, self.metrics(judged, judged)
 
     @override
-    def descend(self, state: Tensors, x: Tensor, y: Tensor) -> Iterator[Tensors]:
+    def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
         """Yield the weights after 0, 1, 2, ... steps; those of a new head come first."""
         if self._head:
-            state = state | new_head(state, self._head, int(y.max()) + 1)
-        return super().descend(state, x, y)
+            state = state | new_head(state, self._head, int(support["y"].max()) + 1)
+        return super().descend(state, support)
 
 
 def find_head(model: Model, spec: TaskSpec) -> dict[str, int]:

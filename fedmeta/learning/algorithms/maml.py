@@ -4,14 +4,11 @@ import torch
 
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.inner import (
-    InnerGradient,
+    Gradient,
     InnerOptions,
     WeightAdaptation,
-    adaptation_metrics,
-    forward_query,
     gradients,
     leaves,
-    per_task_loss,
     sgd_step,
 )
 from fedmeta.tasks import TaskBatch
@@ -34,28 +31,25 @@ class MAML(WeightAdaptation):
         """Return each task's meta-gradient; losses before adaptation are the support set's at step 0."""
         source = leaves(state)
         adapted, before = self._inner_loop(source, tasks)
-        support = None if self.transductive else tasks.support_x
-        prediction = forward_query(self.model, adapted, tasks.query_x, support)
-        loss = per_task_loss(self.spec, prediction, tasks.query_y)
+        support_x = self.statistics(self.context(tasks.support))
+        prediction = self.objective.forward(self.model, adapted, tasks.query, support_x)
+        loss = self.objective.loss(prediction, tasks.query)
         updates = gradients(loss, source if self.second_order else adapted)
-        metrics = adaptation_metrics(
-            self.spec,
-            (before.prediction, tasks.support_y),
-            (prediction, tasks.query_y),
-            (before.loss, loss),
+        metrics = self.metrics(
+            (before.loss, before.prediction, tasks.support), (loss, prediction, tasks.query)
         )
         return updates, metrics
 
-    def _inner_loop(self, source: Tensors, tasks: TaskBatch) -> tuple[Tensors, InnerGradient]:
+    def _inner_loop(self, source: Tensors, tasks: TaskBatch) -> tuple[Tensors, Gradient]:
         """Return the adapted weights, and the first step's gradient with its prediction."""
         weights, rates = self.weights(source), self.rates(source)
-        inner = first = self.inner_gradient(weights, tasks.support_x, tasks.support_y, self.second_order)
+        inner = first = self.inner_gradient(weights, tasks.support, self.second_order)
         weights = self._step(weights, inner, rates)
         for _ in range(1, self.options.inner_steps):
-            inner = self.inner_gradient(weights, tasks.support_x, tasks.support_y, self.second_order)
+            inner = self.inner_gradient(weights, tasks.support, self.second_order)
             weights = self._step(weights, inner, rates)
         return weights, first
 
-    def _step(self, weights: Tensors, inner: InnerGradient, rates: float | Tensors) -> Tensors:
+    def _step(self, weights: Tensors, inner: Gradient, rates: float | Tensors) -> Tensors:
         stepped = sgd_step(weights, inner.values, rates)
         return stepped if self.second_order else leaves(stepped)

@@ -7,7 +7,7 @@ from typing_extensions import override
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model
 from fedmeta.learning.algorithms.fedavg import FedAvg
-from fedmeta.tasks import TaskSpec
+from fedmeta.tasks import TaskSpec, build_objective
 
 
 class Pretrained(FedAvg):
@@ -39,4 +39,4 @@ class Pretrained(FedAvg):
     @override
     def replaces_head(spec: TaskSpec) -> bool:
         """Return whether the tasks are classification with a label per example."""
-        return spec.kind == "classification" and not spec.vocabulary
+        return build_objective(spec).labels and not spec.vocabulary

@@ -10,15 +10,8 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.learning.algorithm import Algorithm, Model, Tensors
-from fedmeta.learning.inner import (
-    SUPPORT_X,
-    adaptation_metrics,
-    forward_query,
-    gradients,
-    leaves,
-    per_task_loss,
-)
-from fedmeta.tasks import TaskBatch, TaskSpec
+from fedmeta.learning.inner import gradients, leaves
+from fedmeta.tasks import MASK, Examples, TaskBatch, TaskSpec
 
 PROTOTYPES = "prototypes"
 
@@ -43,7 +36,7 @@ class ProtoNet(Algorithm):
         self, options: Options, model: Model, spec: TaskSpec, transductive: bool = True
     ) -> None:
         super().__init__(options, model, spec, transductive)
-        if spec.kind != "classification" or spec.vocabulary:
+        if not self.objective.labels or spec.vocabulary:
             raise ConfigError(
                 "algorithm 'protonet' needs a classification task with one label per example"
             )
@@ -62,53 +55,59 @@ class ProtoNet(Algorithm):
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return the gradient of the query loss; nothing is adapted: before and after are the same."""
         params = leaves(state)
-        embedded = self.model.forward(params, tasks.support_x)
+        embedded = self.objective.forward(self.model, params, tasks.support)
         # Test may have more ways than these tasks. Reading the ways off the labels, as `adapt` does,
         # would make a shape depend on values, which cannot be compiled: absent classes get no chance.
         ways = self.spec.outputs
-        prototypes = class_means(embedded, tasks.support_y, ways)
-        absent = F.one_hot(tasks.support_y, ways).sum(1, keepdim=True) == 0
-        support = None if self.transductive else tasks.support_x
-        query = forward_query(self.model, params, tasks.query_x, support)
+        members = memberships(tasks.support, ways)
+        prototypes = class_means(embedded, members)
+        absent = members.sum(1).unsqueeze(1) == 0
+        support_x = self.statistics(self.context(tasks.support))
+        query = self.objective.forward(self.model, params, tasks.query, support_x)
         logits = negative_distances(query, prototypes).masked_fill(absent, -math.inf)
-        loss = per_task_loss(self.spec, logits, tasks.query_y)
-        after = (logits, tasks.query_y)
-        return gradients(loss, params), adaptation_metrics(self.spec, after, after, (loss, loss))
+        loss = self.objective.loss(logits, tasks.query)
+        judged = loss, logits, tasks.query
+        return gradients(loss, params), self.metrics(judged, judged)
 
     @override
     @torch.no_grad()
-    def adapt(self, state: Tensors, support_x: Tensor, support_y: Tensor, steps: int) -> Tensors:
+    def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:
         """Return the prototypes ``[T, ways, D]``; ways are read off the labels, `steps` has no effect.
 
         Raises:
             DataError: If a task has no support example of one of the labels.
         """
-        ways = int(support_y.max()) + 1
-        counts = F.one_hot(support_y, ways).sum(1)
+        members = memberships(support, int(support["y"].max()) + 1)
+        counts = members.sum(1)
         if not bool(counts.all()):
             task, label = (counts == 0).nonzero()[0].tolist()
             raise DataError(f"task {task} has no support example of label {label}")
-        prototypes = class_means(self.model.forward(state, support_x), support_y, ways)
-        context = {SUPPORT_X: support_x} if self.model.batch_norm else {}
-        return {PROTOTYPES: prototypes, **context}
+        embedded = self.objective.forward(self.model, state, support)
+        return {PROTOTYPES: class_means(embedded, members), **self.context(support)}
 
     @torch.no_grad()
     def predict(
-        self, state: Tensors, adapted: Tensors, x: Tensor, transductive: bool | None = None
+        self, state: Tensors, adapted: Tensors, examples: Examples, transductive: bool | None = None
     ) -> Tensor:
         """Return negative squared distances ``[T, B, ways]`` as logits; see `Algorithm.predict`."""
-        transductive = self.transductive if transductive is None else transductive
-        support = None if transductive else adapted.get(SUPPORT_X)
-        return negative_distances(forward_query(self.model, state, x, support), adapted[PROTOTYPES])
+        support_x = self.statistics(adapted, transductive)
+        embedded = self.objective.forward(self.model, state, examples, support_x)
+        return negative_distances(embedded, adapted[PROTOTYPES])
 
 
-def class_means(embedded: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """Average ``[T, S, D]`` by labels ``[T, S]`` to ``[T, ways, D]`` (Snell et al. 2017, equation 1).
+def memberships(support: Examples, ways: int) -> Tensor:
+    """Return ``[T, S, ways]``, 1 where an example has the label and is no padding, else 0."""
+    members = F.one_hot(support["y"], ways)
+    return members * support[MASK].unsqueeze(-1) if MASK in support else members
+
+
+def class_means(embedded: Tensor, members: Tensor) -> Tensor:
+    """Average ``[T, S, D]`` by class to ``[T, ways, D]`` (Snell et al. 2017, equation 1).
 
     A class without support has its mean at 0.
     """
-    members = F.one_hot(labels, ways).to(embedded.dtype).transpose(1, 2)
-    return torch.bmm(members, embedded) / members.sum(2, keepdim=True).clamp(min=1)
+    weights = members.to(embedded.dtype).transpose(1, 2)
+    return torch.bmm(weights, embedded) / weights.sum(2, keepdim=True).clamp(min=1)
 
 
 def negative_distances(embedded: Tensor, prototypes: Tensor) -> Tensor:

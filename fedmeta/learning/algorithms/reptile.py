@@ -6,19 +6,11 @@ from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor
 
+from fedmeta.errors import DataError
 from fedmeta.learning.algorithm import Tensors
-from fedmeta.learning.inner import (
-    InnerGradient,
-    InnerOptions,
-    WeightAdaptation,
-    adaptation_metrics,
-    leaves,
-    per_task_loss,
-    sgd_step,
-)
-from fedmeta.tasks import TaskBatch, stream
+from fedmeta.learning.inner import Gradient, InnerOptions, WeightAdaptation, leaves, sgd_step
+from fedmeta.tasks import MASK, Examples, TaskBatch, stream
 
 Update = Callable[[Tensors, Tensors], Tensors]
 
@@ -52,38 +44,37 @@ class Reptile(WeightAdaptation):
 
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return ``theta - theta_k``; the loss after is that of the query set, which was trained on."""
-        x = torch.cat([tasks.support_x, tasks.query_x], dim=1)
-        y = torch.cat([tasks.support_y, tasks.query_y], dim=1)
-        walk = islice(self._walk(state, x, y), self.options.inner_steps)
-        adapted, first, first_y = next(walk)
+        walk = islice(self._walk(state, tasks.all_examples), self.options.inner_steps)
+        adapted, first, first_seen = next(walk)
         for adapted, _, _ in walk:  # noqa: B007 (the last one counts)
             pass
         with torch.no_grad():
-            prediction = self.predict(state, adapted, tasks.query_x, transductive=True)
-            loss = per_task_loss(self.spec, prediction, tasks.query_y)
+            prediction = self.predict(state, adapted, tasks.query, transductive=True)
+            loss = self.objective.loss(prediction, tasks.query)
             updates = {key: state[key] - adapted[key] for key in state}
-        before, after = (first.prediction, first_y), (prediction, tasks.query_y)
-        return updates, adaptation_metrics(self.spec, before, after, (first.loss, loss))
+        before = first.loss, first.prediction, first_seen
+        return updates, self.metrics(before, (loss, prediction, tasks.query))
 
-    def descend(self, state: Tensors, x: Tensor, y: Tensor) -> Iterator[Tensors]:
+    def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
         """Yield the weights after 0, 1, 2, ... steps of the inner optimizer."""
         yield {key: value.detach() for key, value in state.items()}
-        for params, _, _ in self._walk(state, x, y):
+        for params, _, _ in self._walk(state, support):
             yield params
 
-    def _walk(
-        self, state: Tensors, x: Tensor, y: Tensor
-    ) -> Iterator[tuple[Tensors, InnerGradient, Tensor]]:
-        """Yield, step after step, the new weights, the gradient that led there and its targets."""
+    def _walk(self, state: Tensors, examples: Examples) -> Iterator[tuple[Tensors, Gradient, Examples]]:
+        """Yield, step after step, the new weights, the gradient that led there and its examples."""
+        if MASK in examples and self.options.inner_batch is not None:
+            raise DataError("learner.inner_batch needs tasks of one size: leave it out for ragged ones")
         step = self._optimizer()
         params = state
-        for rows in minibatches(x.shape[1], self.options.inner_batch):
-            batch_x, batch_y = (x, y) if rows is None else (x[:, rows], y[:, rows])
+        size = next(iter(examples.values())).shape[1]
+        for rows in minibatches(size, self.options.inner_batch):
+            batch = examples if rows is None else {k: v[:, rows] for k, v in examples.items()}
             with torch.enable_grad():
-                inner = self.inner_gradient(leaves(params), batch_x, batch_y)
+                inner = self.inner_gradient(leaves(params), batch)
             with torch.no_grad():
                 params = step(params, inner.values)
-            yield params, inner, batch_y
+            yield params, inner, batch
 
     def _optimizer(self) -> Update:
         rate = self.options.inner_lr

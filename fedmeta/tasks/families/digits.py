@@ -11,8 +11,9 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options
+from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
-from fedmeta.tasks.family import Population, TaskBatch, TaskSpec
+from fedmeta.tasks.family import Population, TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, task_shares
 from fedmeta.tasks.seeding import stream

@@ -11,10 +11,11 @@ from pydantic import Field
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Key, Options, nearest
+from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.data.omniglot_files import SIDE, Characters, read_characters
 from fedmeta.tasks.data.sources import digest_of, locate, source_named
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
-from fedmeta.tasks.family import Population, Split, TaskBatch, TaskSpec
+from fedmeta.tasks.family import Population, Split, TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, Receivers, Scheme, deal
 from fedmeta.tasks.seeding import stream

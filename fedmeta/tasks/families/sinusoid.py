@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmeta.options import Key, Options
-from fedmeta.tasks.family import Population, TaskBatch, TaskSpec
+from fedmeta.tasks.batch import TaskBatch
+from fedmeta.tasks.family import Population, TaskSpec
 from fedmeta.tasks.seeding import stream
 
 AMPLITUDE = (0.1, 5.0)

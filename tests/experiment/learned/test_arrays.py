@@ -6,7 +6,7 @@ import torch
 
 from fedmeta.errors import UsageError
 from fedmeta.experiment.learned.adapted import to_inputs, to_targets
-from fedmeta.tasks import TaskSpec
+from fedmeta.tasks import TaskSpec, build_objective
 
 FLAT = TaskSpec("classification", (64,), 3)
 IMAGE = TaskSpec("classification", (1, 8, 8), 3)
@@ -34,12 +34,12 @@ def test_an_axis_of_one_may_be_missing_and_no_other() -> None:
 def test_text_is_tokens() -> None:
     x = [[0, 1, 2, 3, 6]]
     assert to_inputs(TEXT, torch.float32, x, "x").dtype == torch.int64
-    assert to_targets(TEXT, torch.float32, x, 1).classes is None
+    assert to_targets(build_objective(TEXT), torch.float32, x, 1).classes is None
     for wrong in ([[0, 1, 2, 3, 7]], [[0, 1, 2, 3, -1]], [[0.0, 1.0, 2.0, 3.0, 4.0]]):
         with pytest.raises(UsageError, match="tokens, whole numbers from 0 to 6"):
             to_inputs(TEXT, torch.float32, wrong, "x")
     with pytest.raises(UsageError, match=r"support_y has the shape \[1, 4\]"):
-        to_targets(TEXT, torch.float32, [[0, 1, 2, 3]], 1)
+        to_targets(build_objective(TEXT), torch.float32, [[0, 1, 2, 3]], 1)
 
 
 def test_an_array_that_is_turned_or_read_only_is_taken() -> None:

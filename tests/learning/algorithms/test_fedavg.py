@@ -42,7 +42,7 @@ def test_fine_tuning_is_gradient_descent_on_the_support_set() -> None:
         loss_of(CASES[name].spec, module, tasks.support_x[0], tasks.support_y[0]).backward()
         optimizer.step()
     expected = from_module(name, [value.detach() for value in module.parameters()], weights)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 10)
+    adapted = learner.adapt(state, tasks.support, 10)
     assert relative_error({key: value[0] for key, value in adapted.items()}, expected) < 1e-10
 
 
@@ -53,8 +53,8 @@ def test_for_new_classes_every_way_is_equally_likely_before_the_first_step(
 ) -> None:
     learner = make_learner("fedavg", Case("mlp", {"hidden": hidden}, NEW))
     tasks, state = make_tasks(replace(NEW, outputs=ways), support=ways), make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 0)
-    probabilities = learner.predict(state, adapted, tasks.query_x).softmax(-1)
+    adapted = learner.adapt(state, tasks.support, 0)
+    probabilities = learner.predict(state, adapted, tasks.query).softmax(-1)
     assert probabilities.shape[-1] == ways
     assert torch.equal(probabilities, torch.full_like(probabilities, 1 / ways))
 
@@ -67,7 +67,7 @@ def test_the_first_step_of_a_new_head_is_the_gradient_at_zero() -> None:
     """
     learner = make_learner("fedavg", Case("mlp", {"hidden": []}, NEW), inner_lr=0.4)
     x = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]]]).double()
-    adapted = learner.adapt(make_state(learner, 1), x, torch.tensor([[0, 1]]), 1)
+    adapted = learner.adapt(make_state(learner, 1), {"x": x, "y": torch.tensor([[0, 1]])}, 1)
     expected = [[0.1, -0.1], [-0.2, 0.2], [0.0, 0.0], [0.0, 0.0]]
     np.testing.assert_allclose(adapted["head.weight"][0], expected, atol=1e-15)
     np.testing.assert_allclose(adapted["head.bias"][0], [0.0, 0.0], atol=1e-15)
@@ -80,7 +80,7 @@ def test_where_a_label_means_the_same_at_test_or_nothing_the_trained_head_is_kep
     case = CASES["image-mlp"]
     learner = make_learner("fedavg", replace(case, spec=replace(case.spec, own_labels=own_labels)))
     tasks, state = make_tasks(case.spec), make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 0)
+    adapted = learner.adapt(state, tasks.support, 0)
     assert torch.equal(adapted["head.weight"], state["head.weight"])
     assert learner.max_ways == case.spec.outputs
     assert make_learner("fedavg", Case("mlp", {}, NEW)).max_ways is None

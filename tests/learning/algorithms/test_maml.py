@@ -124,6 +124,6 @@ def higher_meta_gradient(
 
 
 def loss_of(spec: TaskSpec, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    if spec.kind == "regression":
+    if spec.objective == "regression":
         return nn.functional.mse_loss(module(x), y)
     return nn.functional.cross_entropy(module(x).flatten(0, -2), y.flatten())

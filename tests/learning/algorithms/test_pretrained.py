@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning import Algorithm, Tensors, per_task_accuracy
+from fedmeta.learning import Algorithm, Tensors
 from tests.learning.algorithms.test_maml import loss_of
 from tests.learning.cases import CASES, WAYS, Case, make_learner, make_state, make_tasks, relative_error
 from tests.learning.reference import from_module, to_module
@@ -35,8 +35,8 @@ def test_each_task_is_fine_tuned_with_a_new_head_as_torch_would(name: str) -> No
     case = global_case(name)
     learner = make_learner("pretrained", case, inner_lr=0.3)
     tasks, state = make_tasks(CASES[name].spec), make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 4)
-    predicted = learner.predict(state, adapted, tasks.query_x)
+    adapted = learner.adapt(state, tasks.support, 4)
+    predicted = learner.predict(state, adapted, tasks.query)
     assert predicted.shape == (*tasks.query_y.shape, WAYS)
     for task in range(len(tasks)):
         weights = with_zero_head(name, state, task)
@@ -72,7 +72,7 @@ def test_the_first_step_moves_a_head_of_zeros_to_the_centred_features() -> None:
     """
     learner = make_learner("pretrained", global_case("image-mlp"), inner_lr=0.5)
     tasks, state = make_tasks(CASES["image-mlp"].spec, tasks=1, support=WAYS), make_state(learner, 1)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 1)
+    adapted = learner.adapt(state, tasks.support, 1)
     x = tasks.support_x[0].flatten(1)
     hidden = torch.tanh(x @ state["hidden0.weight"][0] + state["hidden0.bias"][0])
     expected = 0.5 / WAYS * (hidden - hidden.mean(0)).T
@@ -85,20 +85,22 @@ def test_before_adaptation_every_way_is_equally_likely() -> None:
     learner = make_learner("pretrained", global_case("conv4-stride"))
     tasks, state = make_tasks(CASES["conv4-stride"].spec), make_state(learner)
     for transductive in (True, False):
-        adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 0)
-        logits = learner.predict(state, adapted, tasks.query_x, transductive)
+        adapted = learner.adapt(state, tasks.support, 0)
+        logits = learner.predict(state, adapted, tasks.query, transductive)
         assert (logits == 0).all()
-        assert per_task_accuracy(logits, tasks.query_y).tolist() == pytest.approx([1 / WAYS] * 2)
+        assert learner.objective.measure(logits, tasks.query)["accuracy"].tolist() == pytest.approx(
+            [1 / WAYS] * 2
+        )
 
 
 def test_a_task_may_have_more_ways_than_there_were_classes() -> None:
     learner = make_learner("pretrained", CASES["image-mlp"], inner_lr=1.0)
     tasks = make_tasks(replace(CASES["image-mlp"].spec, outputs=20), support=20, query=20)
     state = make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 30)
-    logits = learner.predict(state, adapted, tasks.support_x)
+    adapted = learner.adapt(state, tasks.support, 30)
+    logits = learner.predict(state, adapted, tasks.support)
     assert logits.shape == (2, 20, 20)
-    assert per_task_accuracy(logits, tasks.support_y).min() == 1.0
+    assert learner.objective.measure(logits, tasks.support)["accuracy"].min() == 1.0
 
 
 @pytest.mark.parametrize("transductive", [True, False])
@@ -106,10 +108,10 @@ def test_batch_norm_takes_its_statistics_where_the_mode_says(transductive: bool)
     name = "conv4-stride"
     learner = make_learner("pretrained", global_case(name), transductive)
     tasks, state = make_tasks(CASES[name].spec, tasks=1), make_state(learner, 1)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 2)
-    all_at_once = learner.predict(state, adapted, tasks.query_x)
+    adapted = learner.adapt(state, tasks.support, 2)
+    all_at_once = learner.predict(state, adapted, tasks.query)
     one_by_one = torch.cat(
-        [learner.predict(state, adapted, x[:, None]) for x in tasks.query_x.unbind(1)], 1
+        [learner.predict(state, adapted, {"x": x[:, None]}) for x in tasks.query_x.unbind(1)], 1
     )
     assert torch.allclose(all_at_once, one_by_one, atol=1e-9) == (not transductive)
 
@@ -118,7 +120,7 @@ def test_batch_norm_takes_its_statistics_where_the_mode_says(transductive: bool)
 def test_where_targets_mean_the_same_in_all_tasks_the_head_is_kept(name: str) -> None:
     learner, plain = (make_learner(kind, CASES[name], inner_lr=0.1) for kind in ("pretrained", "fedavg"))
     tasks, state = make_tasks(CASES[name].spec), make_state(learner)
-    one, other = (fit.adapt(state, tasks.support_x, tasks.support_y, 3) for fit in (learner, plain))
+    one, other = (fit.adapt(state, tasks.support, 3) for fit in (learner, plain))
     assert relative_error(one, other) == 0.0
     assert not torch.equal(one["head.weight"], state["head.weight"])
 
@@ -185,6 +187,6 @@ def test_the_axis_of_outputs_is_found_by_trial_where_shapes_do_not_tell() -> Non
     learner = learner_with(Square)
     tasks, state = make_tasks(CASES["image-mlp"].spec), make_state(learner)
     two_ways = tasks.support_y.clamp(max=1)
-    adapted = learner.adapt(state, tasks.support_x, two_ways, 1)
+    adapted = learner.adapt(state, {"x": tasks.support_x, "y": two_ways}, 1)
     assert adapted["last.weight"].shape == (2, 2, WAYS)
-    assert learner.predict(state, adapted, tasks.query_x).shape[-1] == 2
+    assert learner.predict(state, adapted, tasks.query).shape[-1] == 2

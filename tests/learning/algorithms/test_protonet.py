@@ -35,10 +35,11 @@ def identity_state(tasks: int = 1) -> dict[str, torch.Tensor]:
 def test_logits_are_negative_squared_distances_to_class_means() -> None:
     """Means of (0,0), (2,0) and of (0,3): (1,0) and (0,3); from (1,1) the squared distances are 1, 5."""
     learner = make_learner("protonet", IDENTITY)
-    support = torch.tensor([[[0.0, 0.0], [0.0, 3.0], [2.0, 0.0]]]).double()
-    adapted = learner.adapt(identity_state(), support, torch.tensor([[0, 1, 0]]), steps=0)
+    x = torch.tensor([[[0.0, 0.0], [0.0, 3.0], [2.0, 0.0]]]).double()
+    adapted = learner.adapt(identity_state(), {"x": x, "y": torch.tensor([[0, 1, 0]])}, steps=0)
     torch.testing.assert_close(adapted["prototypes"], torch.tensor([[[1.0, 0.0], [0.0, 3.0]]]).double())
-    logits = learner.predict(identity_state(), adapted, torch.tensor([[[1.0, 1.0]]]).double())
+    asked = {"x": torch.tensor([[[1.0, 1.0]]]).double()}
+    logits = learner.predict(identity_state(), adapted, asked)
     torch.testing.assert_close(logits, torch.tensor([[[-1.0, -5.0]]]).double())
 
 
@@ -49,8 +50,8 @@ def test_without_layers_it_is_the_nearest_class_mean_of_raw_inputs(
     spec = TaskSpec("classification", shape, ways)
     learner = make_learner("protonet", Case("mlp", {"hidden": []}, spec))
     tasks = make_tasks(spec, tasks=3, support=ways * shots, query=20)
-    adapted = learner.adapt({}, tasks.support_x, tasks.support_y, steps=0)
-    chosen = learner.predict({}, adapted, tasks.query_x).argmax(-1).numpy()
+    adapted = learner.adapt({}, tasks.support, steps=0)
+    chosen = learner.predict({}, adapted, tasks.query).argmax(-1).numpy()
     for task in range(3):
         x, y = tasks.support_x[task].flatten(1).numpy(), tasks.support_y[task].numpy()
         means = np.stack([x[y == label].mean(0) for label in range(ways)])
@@ -89,8 +90,8 @@ def test_a_task_may_have_more_ways_than_those_of_training() -> None:
     learner = make_learner("protonet", CASES["conv4-max"])
     wide = make_tasks(WIDE, support=8, query=8)
     state = make_state(learner)
-    adapted = learner.adapt(state, wide.support_x, wide.support_y, steps=0)
-    assert learner.predict(state, adapted, wide.query_x).shape == (2, 8, 8)
+    adapted = learner.adapt(state, wide.support, steps=0)
+    assert learner.predict(state, adapted, wide.query).shape == (2, 8, 8)
 
 
 def test_ways_that_only_test_has_change_nothing_in_training() -> None:
@@ -140,16 +141,15 @@ def test_digits_with_more_ways_at_test_than_in_training_are_learned(
 def test_steps_change_nothing() -> None:
     learner = make_learner("protonet", CASES["conv4-stride"])
     tasks, state = make_tasks(learner.spec), make_state(learner)
-    found = [
-        adapted for _, adapted in learner.trajectory(state, tasks.support_x, tasks.support_y, [0, 5])
-    ]
+    found = [adapted for _, adapted in learner.trajectory(state, tasks.support, [0, 5])]
     assert torch.equal(found[0]["prototypes"], found[1]["prototypes"])
 
 
 def test_a_label_without_support_is_refused() -> None:
     learner = make_learner("protonet", IDENTITY)
+    support = {"x": torch.zeros(1, 2, 2).double(), "y": torch.tensor([[0, 2]])}
     with pytest.raises(DataError, match="task 0 has no support example of label 1"):
-        learner.adapt(identity_state(), torch.zeros(1, 2, 2).double(), torch.tensor([[0, 2]]), steps=0)
+        learner.adapt(identity_state(), support, steps=0)
 
 
 @pytest.mark.parametrize("name", ["sinusoid-mlp", "lstm"])

@@ -70,7 +70,7 @@ def test_adam_with_momentum_follows_torch() -> None:
         loss_of(CASES[name].spec, module, tasks.support_x[0], tasks.support_y[0]).backward()
         inner.step()
     trained = from_module(name, [value.detach() for value in module.parameters()], weights)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 3)
+    adapted = learner.adapt(state, tasks.support, 3)
     assert relative_error({key: value[0] for key, value in adapted.items()}, trained) < 1e-9
 
 

@@ -36,7 +36,7 @@ def softmax_regression_step(weight: Array, bias: Array, x: Array, y: Array, rate
 def test_a_linear_layer_adapts_by_softmax_regression(spec: TaskSpec, algorithm: str) -> None:
     learner = make_learner(algorithm, Case("mlp", LINEAR, spec), inner_lr=0.3)
     tasks, state = make_tasks(spec, support=8), make_state(learner)
-    adapted = learner.adapt(state, tasks.support_x, tasks.support_y, 3)
+    adapted = learner.adapt(state, tasks.support, 3)
     assert adapted.keys() == {"head.weight", "head.bias"}
     for task in range(len(tasks)):
         weight, bias = (state[f"head.{name}"][task].numpy().copy() for name in ("weight", "bias"))

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload, build_client_app
 from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server, new_context
-from fedmeta.learning import LearnerSetup, per_task_loss
+from fedmeta.learning import LearnerSetup
 from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, algorithm, train_requests
 
@@ -87,10 +87,10 @@ def test_local_steps_of_fedavg_are_plain_sgd_and_send_the_summed_gradients() -> 
         losses = []
         for task in (2 * step, 2 * step + 1):
             one = tasks[task : task + 1]
-            x = torch.cat([one.support_x, one.query_x], 1)
-            y = torch.cat([one.support_y, one.query_y], 1)
-            prediction = learner.algorithm.model.forward({k: v[None] for k, v in leaves.items()}, x)
-            losses.append(per_task_loss(learner.family.spec, prediction, y)[0])
+            examples = one.all_examples
+            weights = {k: v[None] for k, v in leaves.items()}
+            prediction = learner.algorithm.model.forward(weights, examples["x"])
+            losses.append(learner.algorithm.objective.loss(prediction, examples)[0])
         gradients = torch.autograd.grad(sum(losses) / 2, list(leaves.values()))
         theta = {k: (v - 0.05 * g).detach() for (k, v), g in zip(leaves.items(), gradients, strict=True)}
     for key, value in theta.items():

@@ -1,0 +1,238 @@
+"""Objectives: what a family's tasks ask for, how a prediction is judged, and what is differentiated."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from fedmeta.errors import ConfigError, DataError
+from fedmeta.registry import Registry
+from fedmeta.tasks.batch import MASK, Examples
+from fedmeta.tasks.family import TaskSpec
+
+Tensors = dict[str, Tensor]
+
+LOSS = "loss"
+"""Name of the loss among the measures; every objective has it, and less of it is better."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a measure's values mean.
+
+    Attributes:
+        higher_is_better: Which way is better.
+        low: Least value that it can have; None: any.
+        high: Largest one.
+    """
+
+    higher_is_better: bool = False
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def worst(self) -> float | None:
+        """What a task that diverged counts as; None: there is no worst, and such a mean is infinite."""
+        return self.low if self.higher_is_better else self.high
+
+    def bounds(self, rounding: float = 0.0) -> tuple[float, float]:
+        """Return the least and the largest value, widened by a share of each."""
+        low = -math.inf if self.low is None else self.low - rounding * abs(self.low)
+        high = math.inf if self.high is None else self.high + rounding * abs(self.high)
+        return low, high
+
+
+class Gradient(NamedTuple):
+    """The gradient of each task's loss by its own parameters, and what was computed on the way.
+
+    Attributes:
+        values: Keys and shapes of the parameters, ``[T, ...]``.
+        loss: ``[T]``.
+        prediction: ``[T, B, ..., outputs]``.
+    """
+
+    values: Tensors
+    loss: Tensor
+    prediction: Tensor
+
+
+class Network(Protocol):
+    """What an objective needs of a model; see `fedmeta.learning.Model`."""
+
+    batch_norm: bool
+
+    def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
+        """Compute ``[T, B, ..., outputs]`` from ``x [T, B, *input]`` with a set of weights per task."""
+        ...
+
+
+class Objective(ABC):
+    """What tasks ask for: the only place that knows what the tensors of a half of a batch mean.
+
+    Nothing in it may depend on other tasks of the batch, and a padded example counts for nothing: take
+    means by `mean_of_examples`.
+
+    Args:
+        spec: The shape of the tasks.
+    """
+
+    measures: ClassVar[Mapping[str, Measure]] = {}
+    """What is measured beside the loss, by name; values are averaged over tasks. The first is the main
+    one, by which models are compared; without any, that is the loss."""
+    labels: ClassVar[bool] = False
+    """Whether targets ``y`` are labels, and predictions their logits."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, examples: Examples) -> Tensor:
+        """Return the loss of each task, ``[T]``, to be differentiated."""
+
+    def measure(self, prediction: Tensor, examples: Examples) -> Tensors:  # noqa: ARG002
+        """Return the values of `measures`, ``[T]`` each, in their order."""
+        return {}
+
+    def inputs(self, examples: Examples) -> Tensor:
+        """Return what the model reads, ``[T, B, *input]``; override where that is not ``x``."""
+        return examples["x"]
+
+    def check(self, examples: Examples, half: str) -> Examples:  # noqa: ARG002
+        """Return the examples of a user's family with the right dtypes.
+
+        Shapes and values of ``x`` and ``mask``, and that nothing is NaN, are checked already.
+
+        Args:
+            examples: What was drawn.
+            half: ``support`` or ``query``, for messages.
+
+        Raises:
+            ValueError: If targets are missing or wrong, in one line.
+        """
+        return examples
+
+    def made_up_targets(self, x: Tensor, generator: torch.Generator) -> Tensors | None:  # noqa: ARG002
+        """Return targets for made-up inputs, to try parts where no data is; None: not possible."""
+        return None
+
+    def forward(
+        self, model: Network, params: Tensors, examples: Examples, support_x: Tensor | None = None
+    ) -> Tensor:
+        """Predict with a set of parameters per task.
+
+        Args:
+            model: The network.
+            params: ``[T, ...]`` each.
+            examples: A half of a batch; its targets are not read.
+            support_x: Inputs whose statistics batch norm uses (inductive); None: those of `examples`
+                themselves (transductive).
+
+        Raises:
+            DataError: If the model has batch norm and the half has padding, which would be in its
+                statistics.
+        """
+        x = self.inputs(examples)
+        if not model.batch_norm:
+            return model.forward(params, x)
+        if MASK in examples:
+            raise DataError(
+                "a model with batch norm needs tasks of one size: it cannot leave padding out"
+            )
+        if support_x is None:
+            return model.forward(params, x)
+        rows = support_x.shape[1]
+        return model.forward(params, torch.cat([support_x, x], dim=1), rows)[:, rows:]
+
+    def gradient(
+        self, model: Network, params: Tensors, examples: Examples, create_graph: bool = False
+    ) -> Gradient:
+        """Differentiate each task's loss by its `params`, which must require gradients."""
+        prediction = self.forward(model, params, examples)
+        loss = self.loss(prediction, examples)
+        return Gradient(gradients(loss, params, create_graph), loss, prediction)
+
+    @torch.enable_grad()
+    def hvp(self, model: Network, params: Tensors, examples: Examples, vector: Tensors) -> Tensors:
+        """Return each task's ``H v``: the Hessian of its loss at `params` times ``vector [T, ...]``."""
+        params = leaves(params)
+        slope = self.gradient(model, params, examples, create_graph=True).values
+        along = sum((slope[key] * vector[key]).flatten(1).sum(1) for key in params)
+        assert isinstance(along, Tensor)
+        return gradients(along, params)
+
+    @property
+    def main(self) -> str:
+        """Name of the measure by which models are compared."""
+        return next(iter(self.measures), LOSS)
+
+    @property
+    def all_measures(self) -> dict[str, Measure]:
+        """The loss and the measures, by name."""
+        return {LOSS: Measure(), **self.measures}
+
+    @property
+    def training_measures(self) -> dict[str, Measure]:
+        """What training reports: each measure after adaptation and, as ``NAME_before``, before it."""
+        return {
+            f"{name}{when}": one for name, one in self.all_measures.items() for when in ("", "_before")
+        }
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", "fedmeta.tasks.objectives")
+
+
+def build_objective(spec: TaskSpec) -> Objective:
+    """Return the objective of tasks of the shape `spec`.
+
+    Raises:
+        ConfigError: If there is none of that name, or it is no `Objective`.
+    """
+    kind = OBJECTIVES.get(spec.objective)
+    if not (isinstance(kind, type) and issubclass(kind, Objective)):
+        raise ConfigError(f"objective '{spec.objective}' is no subclass of fedmeta.tasks.Objective")
+    return kind(spec)
+
+
+def leaves(params: Mapping[str, Tensor]) -> Tensors:
+    """Return the same values as fresh leaves to differentiate by."""
+    return {key: value.detach().requires_grad_() for key, value in params.items()}
+
+
+def gradients(losses: Tensor, params: Mapping[str, Tensor], create_graph: bool = False) -> Tensors:
+    """Differentiate losses ``[T]`` by per-task tensors; in one pass, as no task depends on another."""
+    grads = torch.autograd.grad(
+        losses.sum(), list(params.values()), create_graph=create_graph, materialize_grads=True
+    )
+    return dict(zip(params, grads, strict=True))
+
+
+def mean_of_examples(values: Tensor, examples: Examples) -> Tensor:
+    """Average ``[T, B, ...]`` over all but the task axis, padded examples left out: ``[T]``."""
+    mask = examples.get(MASK)
+    if mask is None:
+        return values.flatten(1).mean(1)
+    each = values.flatten(2).mean(2) if values.dim() > 2 else values
+    return each.where(mask, 0.0).sum(1) / mask.sum(1)
+
+
+def within(values: Tensor, count: int, name: str, what: str) -> Tensor:
+    """Return integers if they are within 0 and ``count - 1``.
+
+    Raises:
+        ValueError: If not, naming the first odd one.
+    """
+    low, high = int(values.min()), int(values.max())
+    if low >= 0 and high < count:
+        return values
+    odd = low if low < 0 else high
+    hint = "; count from 0" if low >= 1 and high == count else ""
+    raise ValueError(f"{name} holds {odd}, but {what} must be within 0 and {count - 1}{hint}")
+
+
+def dtype_name(values: Tensor) -> str:
+    """Return a dtype as users write it, such as ``float32``."""
+    return str(values.dtype).removeprefix("torch.")

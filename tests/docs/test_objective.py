@@ -1,0 +1,145 @@
+"""The objective of the documentation: values found by hand and by scikit-learn, and a run with it."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import ndcg_score
+
+from fedmeta import Population, TaskBatch, TaskSpec, run
+from fedmeta.learning import LearnerSetup, build_algorithm
+from fedmeta.tasks import Examples, Objective, build_family, build_objective, padded, stream
+from fedmeta.tasks.family_check import CheckedFamily
+from tests.learning.cases import assert_gradient, loss_after, make_state
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Import the examples as a user does who works in their folder; forget them afterwards."""
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield
+    for path in EXAMPLES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def ranking() -> Objective:
+    return build_objective(TaskSpec("ranking:Ranking", (2,), 1))
+
+
+def rated(*ratings: float) -> Examples:
+    return {"item": torch.zeros(len(ratings), 2).double(), "rating": torch.tensor(ratings).double()}
+
+
+def scores(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows).double().unsqueeze(-1)
+
+
+def test_values_by_hand_of_two_tasks_of_different_size() -> None:
+    """Ratings 1, 3, 0 with scores 2, 1, 0: the order is 1, 3, 0 and the gains are 1, 7, 0.
+
+    nDCG = (1 + 7 / log2 3) / (7 + 1 / log2 3). Of the pairs (3, 1), (3, 0), (1, 0), with gaps -1, 1 and
+    2, one is in the wrong order. The second task has two items, in the right order by 3; what padding
+    scores has no say.
+    """
+    half = padded([rated(1, 3, 0), rated(2, 1)], 3)
+    prediction = scores([2, 1, 0], [4, 1, 99])
+    found = ranking().measure(prediction, half)
+    worse = (1 + 7 / math.log2(3)) / (7 + 1 / math.log2(3))
+    assert found["ndcg@5"].tolist() == pytest.approx([worse, 1.0])
+    assert found["misordered"].tolist() == pytest.approx([1 / 3, 0.0])
+    pairs = [math.log(1 + math.exp(-gap)) for gap in (-1, 1, 2)]
+    expected = [sum(pairs) / 3, math.log(1 + math.exp(-3))]
+    assert ranking().loss(prediction, half).tolist() == pytest.approx(expected)
+
+
+def test_ndcg_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    ratings, said = rng.random((4, 9)) * 5, rng.standard_normal((4, 9))
+    half = {"item": torch.zeros(4, 9, 2), "rating": torch.from_numpy(ratings)}
+    found = ranking().measure(torch.from_numpy(said).unsqueeze(-1), half)["ndcg@5"]
+    # scikit-learn takes gains as they are.
+    expected = [ndcg_score([2**r - 1], [s], k=5) for r, s in zip(ratings, said, strict=True)]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_a_meta_gradient_through_it_is_that_of_finite_differences() -> None:
+    spec = TaskSpec("ranking:Ranking", (6,), 1)
+    learner = build_algorithm(
+        LearnerSetup("maml", {"inner_lr": 0.3, "inner_steps": 2}, "mlp", {"hidden": [5]}), spec
+    )
+    tasks = users().sample(1, 2, stream(0, "test")).to(torch.float64)
+    state = make_state(learner)
+    updates, metrics = learner.task_updates(state, tasks)
+    assert_gradient(lambda moved: loss_after(learner, moved, tasks, 2), state, updates)
+    assert list(metrics) == [
+        "loss_before",
+        "loss",
+        "ndcg@5_before",
+        "misordered_before",
+        "ndcg@5",
+        "misordered",
+    ]
+
+
+def users(**options: Any) -> CheckedFamily:
+    population = Population(6, 0, 2)
+    return CheckedFamily(build_family("tastes:Tastes", options, population, 4), population)
+
+
+def test_a_user_has_one_taste_and_tasks_of_any_size() -> None:
+    """Ratings that are not cut are linear in the item, by one taste in all tasks of a client."""
+    tasks: TaskBatch = users(ratings=12).sample(3, 50, stream(0, "test"))
+    sizes = tasks.support["mask"].sum(1)
+    assert (sizes.min(), sizes.max()) == (6, 12)
+    items, ratings = tasks.query["item"].flatten(0, 1).numpy(), tasks.query["rating"].flatten().numpy()
+    inside = (ratings > 0) & (ratings < 5)
+    taste, residual, *_ = np.linalg.lstsq(items[inside], ratings[inside] - 2.5, rcond=None)
+    assert float(residual[0]) < 1e-6
+    assert np.abs(taste).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda half: half.pop("rating"), "have no 'rating'"),
+        (lambda half: half.update(rating=half["rating"][:, :-1]), "support_rating has the shape"),
+        (lambda half: half.update(item=half["item"] * math.nan), "support_item holds NaN"),
+        (lambda half: half.update(mask=half["mask"] & False), "leaves a task without any example"),
+        (lambda half: half.update(mask=half["mask"].float()), "support_mask is float32"),
+    ],
+)
+def test_wrong_tasks_are_refused_with_their_client(change: Any, message: str) -> None:
+    family = users()
+
+    class Wrong:
+        spec, population = family.spec, family.population
+
+        def sample(self, *asked: Any) -> TaskBatch:
+            tasks = family.sample(*asked)
+            support = dict(tasks.support)
+            change(support)
+            return TaskBatch(support, tasks.query)
+
+    from fedmeta.errors import DataError
+
+    with pytest.raises(DataError, match=f"tasks of client 2.*{message}") as refusal:
+        CheckedFamily(Wrong(), family.population).sample(2, 3, stream(0, "test"))  # type: ignore[arg-type]
+    assert "\n" not in str(refusal.value)
+
+
+def test_users_never_seen_are_put_in_order_after_a_few_ratings(tmp_path: Path) -> None:
+    settings = {"rounds": 60, "workers": 1, "evaluation.tasks": 20}
+    final = run("tastes.toml", settings, out=tmp_path / "run").final
+    assert final[-1].loss < 0.8 * final[0].loss
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["spec"]["objective"] == (
+        "ranking:Ranking"
+    )
