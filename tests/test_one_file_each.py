@@ -11,7 +11,7 @@ import pytest
 
 PARTS = {
     "tasks/families/ramp.py": """
-from pydantic import Field
+from dataclasses import replace
 from fedmeta.tasks.families.sinusoid import Sinusoid, SinusoidOptions
 
 class RampOptions(SinusoidOptions):
@@ -19,6 +19,20 @@ class RampOptions(SinusoidOptions):
 
 class Ramp(Sinusoid):
     Options = RampOptions
+
+    def __init__(self, options, population, seed):
+        super().__init__(options, population, seed)
+        self.spec = replace(self.spec, objective="absolute_error")
+""",
+    "tasks/objectives/absolute_error.py": """
+from fedmeta.tasks.objective import Measure, mean_of_examples
+from fedmeta.tasks.objectives.regression import Regression
+
+class AbsoluteError(Regression):
+    measures = {"mae": Measure(low=0.0)}
+
+    def measure(self, prediction, examples):
+        return {"mae": mean_of_examples((prediction - examples["y"]).abs(), examples)}
 """,
     "learning/algorithms/half_maml.py": """
 from fedmeta.learning.algorithms.maml import MAML
@@ -179,7 +193,16 @@ def test_a_part_of_each_kind_is_one_file_with_its_settings_in_it(house: Path) ->
 def test_new_parts_are_listed_with_their_settings_and_a_new_command_runs(house: Path) -> None:
     assert in_house(house, "-m", "fedmeta", "greet") == "hello\n"
     listed = in_house(house, "-m", "fedmeta", "list", "parts", "--json")
-    for name in ("ramp", "half_maml", "wide", "shrunk-mean", "lazy", "twice", "fixed-fee"):
+    for name in (
+        "ramp",
+        "absolute_error",
+        "half_maml",
+        "wide",
+        "shrunk-mean",
+        "lazy",
+        "twice",
+        "fixed-fee",
+    ):
         assert f'"name": "{name}"' in listed
     keys = in_house(house, "-m", "fedmeta", "list", "keys", "--json")
     assert "aggregation.shrink" in keys

@@ -116,11 +116,12 @@ def _parts() -> list[dict[str, Any]]:
     from fedmeta.incentives.rules import INCENTIVE_RULES
     from fedmeta.learning import ALGORITHMS, MODELS
     from fedmeta.registry import Registry
-    from fedmeta.tasks import FAMILIES
+    from fedmeta.tasks import FAMILIES, OBJECTIVES
     from fedmeta.training import WAYS
 
     kinds: dict[str, Registry[Any]] = {
         "task": FAMILIES,
+        "objective": OBJECTIVES,
         "algorithm": ALGORITHMS,
         "model": MODELS,
         "training": WAYS,
