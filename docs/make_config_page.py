@@ -21,6 +21,12 @@ is written with a dot. A value on the command line is TOML, or plain text where 
 (`-s 'server={optimizer="SGD"}'`) replaces the whole one, so a key below it that was set before is
 refused; set it after. An unknown key or a bad value is refused before anything starts.
 
+A part is swapped by one word, `-s model=conv4` or `-s algorithm=protonet`: the options of the
+experiment that only the old part had are left out, with a line on stderr, and those that both have
+stay. What you set yourself is never left out; if the new part has no such option, it is refused. So
+it is for `task`, `algorithm`, `model`, `aggregation.rule` and `server.optimizer`, and in the arms
+of a comparison.
+
 A key that is *unset* by default has no value in TOML: leave it out. "None" in a meaning is just that.
 
 `python docs/make_config_page.py` prints this page from the code; `fedmeta list keys` and

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmeta.config import from_toml, load_config, to_toml
+from fedmeta.config import from_toml, to_toml
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, planning, run
 from fedmeta.experiment.engines import clients_side
+from fedmeta.experiment.swap import load
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.deployment.grid_sharing import lend
 from fedmeta.federation.engines.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
@@ -104,7 +105,7 @@ def config_of(given: RunConfig) -> Config:
     if name not in experiment_names():
         # A path would lead to another file on each machine.
         raise ConfigError(f"no experiment '{name}' in simulations/: {nearest(name, experiment_names())}")
-    return planning.resolve(load_config(name, settings_of(given)))
+    return planning.resolve(load(name, settings_of(given))[0])
 
 
 def _side(context: Context) -> ClientSide:

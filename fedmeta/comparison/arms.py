@@ -1,13 +1,14 @@
 """Built-in and user-defined arms of a comparison."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedmeta.config import Config, parse_settings
-from fedmeta.config.identity import in_use
+from fedmeta.config.identity import in_use, is_within
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import planning
+from fedmeta.experiment.swap import TABLES
 from fedmeta.learning.setup import algorithm_kind
 from fedmeta.options import nearest
 from fedmeta.tasks import family_kind
@@ -36,28 +37,35 @@ class Arm:
         what: One sentence for people.
         settings: What it changes of the config, by dotted key.
         own_network: Whether it is there to show another network than the experiment's.
+        loose: Keys of `settings` that go, with a note, if a part that was swapped does not have them.
     """
 
     name: str
     what: str
     settings: Settings
     own_network: bool = False
+    loose: frozenset[str] = frozenset()
 
 
-def choose(config: Config, names: Sequence[str] | None) -> tuple[list[Arm], list[str]]:
+def choose(
+    config: Config, names: Sequence[str] | None, settings: Settings | None = None
+) -> tuple[list[Arm], list[str]]:
     """Return the arms to compare, and a line about each that was left out.
 
     Args:
         config: The resolved config of the experiment.
         names: Which arms, the first one being what others are held against; None: all that there are.
+        settings: What replaced values of the experiment, by dotted key.
 
     Raises:
         ConfigError: If a name is unknown, stands twice, or this task family cannot do it.
     """
     own = {name: flatten(table) for name, table in config.compare.arms.items()}
+    loose = {name: _loose(name, table, settings or {}) for name, table in own.items()}
     known = [*BUILT_IN, *(name for name in own if name not in BUILT_IN)]
     if names is None:
-        return _all(config, known, own)
+        arms, notes = _all(config, known, own)
+        return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], notes
     if not names:
         raise ConfigError("there is no arm to compare: " + nearest("", known))
     for place, name in enumerate(names):
@@ -65,7 +73,17 @@ def choose(config: Config, names: Sequence[str] | None) -> tuple[list[Arm], list
             raise ConfigError(f"unknown arm '{name}': {nearest(name, known)}")
         if name in names[:place]:
             raise ConfigError(f"arm '{name}' is named twice")
-    return [_arm(config, name, own.get(name, {})) for name in names], []
+    arms = [_arm(config, name, own.get(name, {})) for name in names]
+    return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], []
+
+
+def _loose(name: str, own: Settings, given: Settings) -> frozenset[str]:
+    """Return the keys of an arm in the experiment's file that are about a part that was swapped."""
+    table = f"compare.arms.{name}"
+    swapped = [TABLES[part] for part in TABLES if part in given]
+    if table in given:
+        return frozenset()
+    return frozenset(key for key in own if is_within(key, swapped) and f"{table}.{key}" not in given)
 
 
 def _all(

@@ -14,15 +14,15 @@ from fedmeta.comparison.record import COMPARE, later_version, written
 from fedmeta.comparison.run_reuse import Finder, Note, essence
 from fedmeta.comparison.status import ArmStatus, ComparisonStatus, Entry, Job, Question, Status
 from fedmeta.comparison.worker import Order
-from fedmeta.config import Config, load_config, merge
+from fedmeta.config import Config
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import planning
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.identity import provenance
 from fedmeta.experiment.result import ignore
+from fedmeta.experiment.swap import load
 from fedmeta.files import is_unfinished
-from fedmeta.options import parse_options
 
 SEEDS = 3
 LOG = "workers.log"
@@ -112,20 +112,21 @@ def compare(
         KeyboardInterrupt: If it was interrupted; what was finished is kept.
     """
     execution = execution or Execution()
-    name, config = _config(experiment, settings)
+    name = "run" if isinstance(experiment, Config) else Path(experiment).stem
+    config, left_out = load(experiment, settings)
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}: a comparison needs at least one")
     if execution.jobs is not None and execution.jobs < 1:
         raise ConfigError(f"jobs = {execution.jobs}: at least one run must be under way")
     question = _question(config, execution.check)
-    chosen, notes = choosing.choose(question.base, arms)
+    chosen, notes = choosing.choose(question.base, arms, settings)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
     finder = Finder(folder, execution.listener.note)
     for config in (config for plan in plans for config in plan.configs):
         finder.made(config)  # what is refused is refused before there is a folder
     with _opened(folder, name):
-        for line in notes:
+        for line in (*map(str, left_out), *notes, *_left_out(plans)):
             execution.listener.note(line)
         sides = _sides(plans, finder)
         about = provenance()
@@ -135,10 +136,11 @@ def compare(
         return _carry_out(board, execution)
 
 
-def _config(experiment: str | Config, settings: Mapping[str, Any] | None) -> tuple[str, Config]:
-    if isinstance(experiment, Config):
-        return "run", parse_options(Config, merge(experiment.model_dump(), settings or {}))
-    return Path(experiment).stem, load_config(experiment, settings)
+def _left_out(plans: Sequence[ArmPlan]) -> Iterator[str]:
+    """Yield a line about each option that an arm of the experiment or of the user leaves out."""
+    for plan in plans:
+        if plan.arm.name not in choosing.BUILT_IN or plan.arm.loose:
+            yield from (f"arm '{plan.arm.name}': {one}" for one in plan.left_out)
 
 
 def _question(config: Config, check: bool) -> Question:

@@ -7,10 +7,10 @@ from typing import Any
 
 from fedmeta.comparison.arms import Arm
 from fedmeta.config import Config, merge
-from fedmeta.config.identity import differing, is_within, key_at
+from fedmeta.config.identity import differing, is_within, key_at, value_at
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import planning
-from fedmeta.learning.setup import algorithm_kind
+from fedmeta.experiment.swap import TABLES, LeftOut, leave_out, swapped
 from fedmeta.options import Key, declared, parse_options
 from fedmeta.tasks import family_kind
 
@@ -27,10 +27,12 @@ class ArmPlan:
     Attributes:
         arm: The arm.
         configs: A resolved config for each seed.
+        left_out: Options of the experiment that its parts do not have.
     """
 
     arm: Arm
     configs: tuple[Config, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def plan_arms(
@@ -52,7 +54,8 @@ def plan_arms(
     plans = []
     for arm in arms:
         try:
-            plan = ArmPlan(arm, tuple(_resolved(config, base, arm, seed) for seed in seeds))
+            found = [_resolved(config, base, arm, seed) for seed in seeds]
+            plan = ArmPlan(arm, tuple(resolved for resolved, _ in found), found[0][1])
             planning.check(plan.configs[0], check)
         except UsageError as error:
             text = str(error)
@@ -77,14 +80,16 @@ def inner_steps_a_task(config: Config) -> int:
     return int(config.learner.get("inner_steps", 1))
 
 
-def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> Config:
+def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> tuple[Config, tuple[LeftOut, ...]]:
     _refuse(arm.settings)
     values = config.model_dump() | {"compare": {}, "seed": seed}
-    algorithm = arm.settings.get("algorithm", config.algorithm)
-    if algorithm != config.algorithm:
-        known = algorithm_kind(str(algorithm)).Options.model_fields
-        values["learner"] = {key: value for key, value in base.learner.items() if key in known}
-    values = merge(values, arm.settings)
+    if arm.settings.get("algorithm", config.algorithm) != config.algorithm:
+        # Where both have an option that is not set, the arm's is as the experiment's, not its default.
+        values["learner"] = dict(base.learner)
+    values, left_out = swapped(values, arm.settings)
+    for part, table in TABLES.items():
+        loose = {key.removeprefix(f"{table}.") for key in arm.loose if is_within(key, [table])}
+        left_out += leave_out(values, part, loose.__contains__) if loose else []
     if "rounds" not in arm.settings:
         values["rounds"] = _rounds(base, parse_options(Config, values))
     wanted = parse_options(Config, values)
@@ -96,7 +101,14 @@ def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> Config:
             f"{key} differs from the experiment's: all arms must have the same model, test tasks "
             "and evaluation to be comparable"
         )
-    return resolved
+    set_here = (one for one in left_out if one.path in arm.loose or _is_set(config, one.path))
+    return resolved, tuple(set_here)
+
+
+def _is_set(config: Config, path: str) -> bool:
+    table, _, key = path.rpartition(".")
+    options = value_at(config, table)
+    return isinstance(options, Mapping) and key in options
 
 
 def _refuse(settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Reads and writes configs as TOML, and applies settings by dotted key."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from fedmeta.config.trust import require_named
 from fedmeta.errors import ConfigError
 from fedmeta.files import parse_toml, read_toml, reason
 from fedmeta.options import nearest, parse_options
+
+Merging = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 
 
 def simulations_folder() -> Path:
@@ -41,12 +43,15 @@ def find_experiment(name: str) -> Path:
     raise ConfigError(f"unknown experiment '{name}': {nearest(name, experiment_names())}")
 
 
-def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    name: str, settings: Mapping[str, Any] | None = None, merged: Merging | None = None
+) -> Config:
     """Read an experiment by name or path.
 
     Args:
         name: A name from `experiment_names`, or the path of a TOML file.
         settings: Values that replace those of the file, by dotted key (``{"server.lr": 0.01}``).
+        merged: Brings the values of the file and the settings together; None: `merge`.
 
     Raises:
         ConfigError: If it does not exist, is not TOML, or holds an unknown key or a bad value.
@@ -57,7 +62,7 @@ def load_config(name: str, settings: Mapping[str, Any] | None = None) -> Config:
         values = read_toml(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {reason(error)}") from None
-    config = parse_options(Config, merge(values, settings or {}))
+    config = parse_options(Config, (merged or merge)(values, settings or {}))
     require_named(path, values, config, settings or {})
     return config
 

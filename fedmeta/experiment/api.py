@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from fedmeta.config import Config, load_config, merge, seals, trust
+from fedmeta.config import Config, merge, seals, trust
 from fedmeta.config.identity import is_within, resumable
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import planning
@@ -28,6 +28,7 @@ from fedmeta.experiment.identity import (
     went_on,
 )
 from fedmeta.experiment.result import Listener, Result
+from fedmeta.experiment.swap import load
 from fedmeta.federation import Learner
 from fedmeta.federation.flower_strategy import require_resumable
 from fedmeta.options import nearest, parse_options
@@ -47,7 +48,8 @@ def run(  # noqa: PLR0913 (all but one are optional)
     Args:
         experiment: A name or TOML path, or a config.
         settings: Values by dotted key that replace the config's (``{"server.lr": 0.01}``).
-            A part of your own may be given as its class (``{"model": Net}``).
+            A part of your own may be given as its class (``{"model": Net}``). Options of the
+            experiment that only a part had which these replace are left out; `listener` is told.
         out: The run's folder; by default a new one under ``runs/``.
         listener: Watches the run.
         grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
@@ -57,11 +59,9 @@ def run(  # noqa: PLR0913 (all but one are optional)
         UsageError: If the request is wrong; nothing was changed on disk.
         RunError: If the run could not go on; its folder can be resumed.
     """
-    if isinstance(experiment, Config):
-        config = parse_options(Config, merge(experiment.model_dump(), settings or {}))
-        name = "run"
-    else:
-        config, name = load_config(experiment, settings), Path(experiment).stem
+    listener = listener or Listener()
+    name = "run" if isinstance(experiment, Config) else Path(experiment).stem
+    config, left_out = load(experiment, settings)
     config = planning.resolve(config)
     if grid is not None and config.deployment.roster:
         raise UsageError(
@@ -72,7 +72,8 @@ def run(  # noqa: PLR0913 (all but one are optional)
     if grid is None:
         require_engine(config)
     folder, made = _new_folder(config, name, learner, out)
-    listener = listener or Listener()
+    for one in left_out:
+        listener.note(str(one))
     if unsealed := seals.problem():
         listener.note(unsealed)
     for module in (module for module, digest in made.code.items() if digest is None):
