@@ -36,13 +36,14 @@ class ClientKeys:
 
     def address(self, client: int) -> str:
         """Return the client's account."""
-        return self._signer(client).address
+        return self.signer(client).address
 
     def sign(self, client: int, digest: bytes) -> bytes:
         """Return the client's 65-byte signature of a 32-byte digest."""
-        return self._signer(client).sign(digest)
+        return self.signer(client).sign(digest)
 
-    def _signer(self, client: int) -> Signer:
+    def signer(self, client: int) -> Signer:
+        """Return the client's key."""
         signer = self._signers.get(client)
         if signer is None:
             # One hash in 2^128 is no key; that client would have none.

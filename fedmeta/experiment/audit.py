@@ -43,10 +43,12 @@ def audit(chain_folder: Path, options: ChainOptions) -> "list[Finding]":
 
 
 def _write(path: Path, findings: "list[Finding]", gas: "list[Spent]") -> None:
+    from fedmeta.chain.audit.findings import verdict
+
     said = {
         "version": VERSION,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "agrees": all(finding.ok for finding in findings),
+        "agrees": verdict(findings),
         "findings": [asdict(finding) for finding in findings],
         "gas": [asdict(one) for one in gas],
     }

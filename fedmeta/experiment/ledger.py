@@ -18,7 +18,7 @@ from fedmeta.chain import (
 from fedmeta.chain.chain import require_rules
 from fedmeta.chain.options import expand
 from fedmeta.chain.settle.addresses import Addresses, read_addresses
-from fedmeta.chain.settle.deploying import deploy_to_file
+from fedmeta.chain.settle.deploying import deploy_to_file, journal_beside
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Contribution, FrozenRound
 from fedmeta.chain.settle.settlement import Settled, Settlement
@@ -75,11 +75,20 @@ def former_run_id(config: Config) -> bytes:
 def _deployed_for(config: Config, file: Path) -> bytes:
     """Return the id of the run that the contracts in a file are for, or are to be deployed for.
 
+    An earlier version gave the same config another id. What it deployed, or began to, keeps that.
+
     Raises:
         UsageError: If the file is something else.
     """
-    former = former_run_id(config)
-    return former if file.is_file() and read_addresses(file).run == former else run_id(config)
+    former, begun = former_run_id(config), journal_beside(file)
+    if file.is_file():
+        known = read_addresses(file).run
+    elif begun.is_file():
+        with closing(JournalView(begun)) as view:
+            known = view.campaign.run if view.campaign else b""
+    else:
+        known = b""
+    return former if known == former else run_id(config)
 
 
 class FinishedRounds:

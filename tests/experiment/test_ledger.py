@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,10 @@ from fedmeta.chain.chain import open_chain
 from fedmeta.chain.nodes.node import NodeKind
 from fedmeta.chain.options import MOST_TOKENS
 from fedmeta.chain.settle.addresses import Addresses
-from fedmeta.chain.settle.status import claim, status
+from fedmeta.chain.settle.attached import claim
+from fedmeta.chain.settle.journal import Journal
+from fedmeta.chain.settle.journal_rows import Campaign
+from fedmeta.chain.settle.status import status
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, RunFolder, ledger, load_config, resume, run
 from fedmeta.experiment.ledger import deploy
@@ -428,6 +432,59 @@ def test_a_run_that_lost_its_id_goes_on_under_that_of_its_journal(tmp_path: Path
     after = accounts(tmp_path / "run")
     assert before <= after
     assert len(after) == len({client for client, _ in after})
+
+
+def test_a_deployment_that_an_earlier_version_began_is_finished_for_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed with the token on the chain, and before there was a file with addresses."""
+
+    def killed(step: str) -> None:
+        if step == "after deployed":
+            raise KeyboardInterrupt
+
+    file = tmp_path / "addresses.json"
+    with start_node("anvil", tmp_path / "node") as node:
+        wanted = resolve(config(node.url, addresses=str(file)))
+        ahead = resolve(config(node.url))
+        former, now = ledger.former_run_id(wanted), ledger.run_id(wanted)
+        with monkeypatch.context() as earlier:
+            earlier.setattr(ledger, "run_id", ledger.former_run_id)
+            earlier.setattr("fedmeta.chain.settle.deploying.Journal", partial(Journal, hook=killed))
+            with pytest.raises(KeyboardInterrupt):
+                deploy(ahead, file)
+        assert not file.exists()
+        assert ledger.new_run_id(wanted) == former
+        addresses, fresh = deploy(ahead, file)
+        assert (addresses.run, fresh) == (former, True)
+        assert ledger.new_run_id(wanted) == former != now
+        result = run(wanted, out=tmp_path / "run")
+    assert result.chain is not None
+    assert result.chain["complete"], result.chain
+
+
+@pytest.mark.parametrize("how", ["of another config", "damaged", "of a format to come"])
+def test_a_deployment_of_something_else_is_refused_in_one_line(how: str, tmp_path: Path) -> None:
+    file = tmp_path / "addresses.json"
+    beside = file.with_name("addresses.json.journal")
+    with start_node("anvil", tmp_path / "node") as node:
+        wanted = resolve(config(node.url))
+        with closing(Journal(beside)) as journal:
+            journal.found(Campaign(bytes(32), bytes(32), 10**6, 10**6))
+        if how == "damaged":
+            beside.write_bytes(b"nothing of the kind" * 500)
+        if how == "of a format to come":
+            with closing(sqlite3.connect(beside)) as database:
+                database.execute("PRAGMA user_version = 99")
+        said = {
+            "of another config": "is a deployment of other settings that was cut short",
+            "damaged": "the journal is damaged",
+            "of a format to come": "a journal of format 99, and this fedmeta reads",
+        }
+        with pytest.raises(FedmetaError, match=said[how]) as caught:
+            deploy(wanted, file)
+        assert "\n" not in str(caught.value)
+        assert not file.exists()
 
 
 @pytest.mark.parametrize(("of", "taken"), [("before", True), ("now", True), ("another", False)])

@@ -9,9 +9,10 @@ from fedmeta.chain.audit.ledger_checks import ChainChecks, RecordChecks
 from fedmeta.chain.audit.run_checks import RunChecks
 from fedmeta.chain.audit.token_checks import TokenChecks
 from fedmeta.chain.chain import open_chain
+from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.attached import attach, clients_of
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.status import attach, clients_of
 from fedmeta.chain.settle.terms import JOURNAL
 from fedmeta.errors import FedmetaError
 
@@ -70,5 +71,7 @@ def _chain(run_folder: Path, options: ChainOptions, journal: JournalView) -> lis
                 look("escrow", tokens.escrow),
                 look("stakes", tokens.stakes),
             ]
+    except ChainDownError as error:
+        return [Finding(None, "chain", str(error))]
     except FedmetaError as error:
         return [Finding(False, "chain", str(error))]

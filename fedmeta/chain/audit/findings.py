@@ -1,11 +1,12 @@
 """Findings of an audit, line by line, and the gas that a run cost."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmeta.chain.chain import open_chain
+from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Transaction
@@ -18,12 +19,12 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        ok: Whether it agrees.
+        ok: Whether it agrees; None: it could not be looked at, as the node is away.
         what: What was looked at.
         detail: What was found; where it does not agree, both values.
     """
 
-    ok: bool
+    ok: bool | None
     what: str
     detail: str
 
@@ -36,6 +37,8 @@ def look(what: str, check: Callable[[], str]) -> Finding:
     """Return what a check found: it returns what it saw, or raises where things disagree."""
     try:
         return Finding(True, what, check())
+    except ChainDownError as error:
+        return Finding(None, what, str(error))
     except (DisagreementError, FedmetaError) as error:
         return Finding(False, what, str(error))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -77,12 +80,15 @@ def counted(number: int, thing: str) -> str:
 
 
 def first_failure(findings: Iterable[Finding]) -> Finding | None:
-    """Return the first thing that does not agree; None if all does."""
-    return next(_failures(findings), None)
+    """Return the first thing that differs, else the first that was not seen; None if all agrees."""
+    found = sorted((one for one in findings if not one.ok), key=lambda one: one.ok is None)
+    return found[0] if found else None
 
 
-def _failures(findings: Iterable[Finding]) -> Iterator[Finding]:
-    return (finding for finding in findings if not finding.ok)
+def verdict(findings: Iterable[Finding]) -> bool | None:
+    """Return whether all agrees; None if nothing differs and not everything could be looked at."""
+    failure = first_failure(findings)
+    return True if failure is None else failure.ok
 
 
 _AT_ONCE = 200

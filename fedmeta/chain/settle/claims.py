@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from fedmeta.chain.contracts import chunks
 from fedmeta.chain.hashing import from_address, keccak, to_address
 from fedmeta.chain.merkle import reward_leaf
+from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import SignedRecord
 from fedmeta.chain.settle.recording import Recording
+from fedmeta.chain.settle.rounds import Totals
 from fedmeta.chain.settle.transactions import Action
 
 IN_ONE_TRANSACTION = 100
@@ -28,6 +30,43 @@ class Claimed:
     accounts: int
     units: int
     waiting: int
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What an account needs to claim for itself: the arguments of the ledger's ``claim``.
+
+    Attributes:
+        ledger: Address of the ledger.
+        first_round: Of the record that it is claimed under.
+        account: Who is paid.
+        cumulative: Token units awarded since the campaign's start; what was claimed before is not paid.
+        proof: Merkle proof, 0x text of 32 bytes each.
+    """
+
+    ledger: str
+    first_round: int
+    account: str
+    cumulative: int
+    proof: tuple[str, ...]
+
+
+def proofs(journal: JournalView) -> dict[str, Proof]:
+    """Return the proof of each account that was awarded anything by the newest record on the chain."""
+    records = [record for record in journal.records() if record.mined]
+    campaign = journal.campaign
+    if not records or campaign is None or campaign.ledger is None:
+        return {}
+    newest, ledger = records[-1], campaign.ledger
+    totals = Totals()
+    totals.add(journal.contents(1, newest.last))
+    tree = totals.tree()
+
+    def proof(account: str, units: int) -> Proof:
+        path = tree.proof(reward_leaf(account, units))
+        return Proof(ledger, newest.first, account, units, tuple(f"0x{node.hex()}" for node in path))
+
+    return {account: proof(account, units) for account, units in totals.by_account().items()}
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def deploy_to_file(
             return _check(
                 path, options, chain, Campaign(campaign_id(run), run, _cap(options), budget)
             ), False
-        beside = path.with_name(path.name + ".journal")
+        beside = journal_beside(path)
         journal = Journal(beside)
         try:
             _identify(journal, Campaign(campaign_id(run), run, _cap(options), budget))
@@ -63,6 +63,11 @@ def deploy_to_file(
     for leftover in path.parent.glob(beside.name + "*"):
         leftover.unlink()
     return addresses, True
+
+
+def journal_beside(path: Path) -> Path:
+    """Return where a deployment keeps its journal until its addresses file is written."""
+    return path.with_name(path.name + ".journal")
 
 
 def _cap(options: ChainOptions) -> int:

@@ -28,10 +28,14 @@ class Stakes:
         recording: Knows the chain, the journal, the keys and the ledger.
         token: What stakes are paid in.
         registry: The campaign's registry.
+        payer: Puts down stakes and sends the transactions; None: the sponsor.
     """
 
-    def __init__(self, recording: Recording, token: Contract, registry: Contract) -> None:
+    def __init__(
+        self, recording: Recording, token: Contract, registry: Contract, payer: Signer | None = None
+    ) -> None:
         self.recording = recording
+        self.payer = payer or recording.keys.sponsor
         self.token = token
         self.registry = registry
         self.keys = recording.keys
@@ -62,6 +66,22 @@ class Stakes:
         for account in missing:
             self._send(f"join {account}", "join", (account,), partial(self._has_joined, account))
         return len(missing)
+
+    def join(self, account: str) -> bool:
+        """Put down a stake for one account, also for one that left before; False: it has one.
+
+        Raises:
+            RevertedError: If the payer has too few tokens.
+        """
+
+        def done() -> bool:
+            return int(self.registry.call("members", account)[0]) > 0
+
+        if done():
+            return False
+        self._allow()
+        nonce = self.registry.call("members", account)[2]
+        return self._send(f"join {account}, nonce {nonce}", "join", (account,), done)
 
     def slash(self, account: str, units: int, evidence: bytes) -> bool:
         """Take a part of an account's stake for one piece of evidence, once.
@@ -111,9 +131,9 @@ class Stakes:
         def has_gas() -> bool:
             return chain.eth.get_balance(account) >= _POCKET_MONEY
 
-        if not has_gas():
+        if self.payer.address != account and not has_gas():
             gift = Action(f"gas for {account}", account, b"", _TRANSFER_GAS, value=_POCKET_MONEY)
-            self.recording.transactor.perform(gift, self.keys.sponsor, has_gas)
+            self.recording.transactor.perform(gift, self.payer, has_gas)
         leave = Action(
             f"leave {account}", self.registry.address, self.registry.data("leave"), _LEAVE_GAS
         )
@@ -147,19 +167,17 @@ class Stakes:
 
     def _allow(self) -> None:
         # The registry takes exactly the stake of whoever joins, and only when the sponsor asks.
-        sponsor = self.keys.sponsor.address
+        payer = self.payer.address
 
         def allowed() -> bool:
-            return (
-                int(self.token.call("allowance", sponsor, self.registry.address)) > _WITHOUT_LIMIT // 2
-            )
+            found = int(self.token.call("allowance", payer, self.registry.address))
+            return found > _WITHOUT_LIMIT // 2
 
         if not allowed():
             data = self.token.data("approve", self.registry.address, _WITHOUT_LIMIT)
-            action = Action(
-                f"approve stakes to {self.registry.address}", self.token.address, data, _APPROVE_GAS
-            )
-            self.recording.transactor.perform(action, self.keys.sponsor, allowed)
+            key = f"approve stakes of {payer} to {self.registry.address}"
+            action = Action(key, self.token.address, data, _APPROVE_GAS)
+            self.recording.transactor.perform(action, self.payer, allowed)
 
     def _send(
         self,
@@ -171,4 +189,4 @@ class Stakes:
     ) -> bool:
         data = self.registry.data(function, *arguments)
         action = Action(key, self.registry.address, data, gas)
-        return self.recording.transactor.perform(action, self.keys.sponsor, done)
+        return self.recording.transactor.perform(action, self.payer, done)

@@ -1,127 +1,83 @@
-"""A deployed campaign: how it stands, what is recorded, awarded and paid."""
+"""How a deployed campaign stands: what is recorded, awarded, paid and at stake, and its events."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from fedmeta.chain.chain import Chain, open_chain
-from fedmeta.chain.contracts import Contract, load_artifact
-from fedmeta.chain.keys import open_keys
+from fedmeta.chain.chain import open_chain
+from fedmeta.chain.contracts import Contract
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.addresses import WrongCampaignError
-from fedmeta.chain.settle.claims import Claimed, Claims
+from fedmeta.chain.settle.attached import attach, clients_of
+from fedmeta.chain.settle.claims import Proof, proofs
 from fedmeta.chain.settle.deployment import Deployed
-from fedmeta.chain.settle.journal import Journal, JournalView
-from fedmeta.chain.settle.journal_rows import Campaign
-from fedmeta.chain.settle.recording import Recording
+from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Totals
-from fedmeta.chain.settle.session import check_chain
-from fedmeta.chain.settle.terms import JOURNAL, Terms
-from fedmeta.chain.settle.transactions import Transactor
+from fedmeta.chain.settle.terms import JOURNAL
 from fedmeta.errors import FedmetaError, UsageError
-from fedmeta.options import nearest
 
+StakeStep = Literal["join", "leave", "withdraw"]
 _AT_ONCE = 200
 
 
-def attach(journal: JournalView, chain: Chain) -> Deployed:
-    """Return the contracts of a journal's campaign, which must be on the chain.
+@dataclass(frozen=True)
+class Happened:
+    """An event of a campaign's contracts.
 
-    Raises:
-        WrongCampaignError: If it is another chain, or there are no such contracts on it.
-        UsageError: If the campaign was never deployed.
+    Attributes:
+        block: Number of its block.
+        place: Its place among the block's events.
+        contract: Such as ``RewardLedger``.
+        event: Such as ``Recorded``.
+        transaction: Hash of the transaction that caused it, 0x text.
+        arguments: By name; bytes are 0x text.
     """
-    campaign = journal.campaign
-    if campaign is None or not campaign.ledger or not campaign.token or not campaign.terms:
-        raise UsageError(f"{journal.path}: nothing of this campaign is on a chain yet")
-    check_chain(journal.path, campaign, chain)
-    token, ledger = _contract(chain, "FedToken", campaign.token), _ledger(chain, campaign)
-    registry = None
-    if campaign.registry:
-        registry = _contract(chain, "ParticipantRegistry", campaign.registry)
-    return Deployed(token, ledger, registry, Terms.from_json(campaign.terms))
+
+    block: int
+    place: int
+    contract: str
+    event: str
+    transaction: str
+    arguments: Mapping[str, object]
 
 
-def _ledger(chain: Chain, campaign: Campaign) -> Contract:
-    ledger = _contract(chain, "RewardLedger", str(campaign.ledger))
-    if campaign.code != ledger.artifact.code_hash:
-        raise WrongCampaignError("the campaign's ledger was deployed by another version of fedmeta")
-    return ledger
+def events(folder: Path, options: ChainOptions) -> "list[Happened]":
+    """Return all events of a campaign's contracts, decoded, oldest first; errors as of `attached`."""
+    with closing(JournalView(folder / JOURNAL)) as journal, open_chain(options, folder) as chain:
+        deployed, campaign = attach(journal, chain), journal.campaign
+        since = campaign.block if campaign else 0
+        contracts = [deployed.token, deployed.ledger, deployed.registry]
+        found = [_happened(one, since) for one in contracts if one is not None]
+    return sorted((event for some in found for event in some), key=lambda e: (e.block, e.place))
 
 
-def _contract(chain: Chain, name: str, address: str) -> Contract:
-    contract = Contract(chain, load_artifact(name), address)
-    if not contract.exists:
-        raise WrongCampaignError(
-            f"there is no {name} of this version of fedmeta at {address} on chain {chain.chain_id}"
+def _happened(contract: Contract, since: int) -> "list[Happened]":
+    names = [entry["name"] for entry in contract.artifact.abi if entry["type"] == "event"]
+    return [
+        Happened(
+            event["blockNumber"],
+            event["logIndex"],
+            contract.artifact.name,
+            name,
+            event["transactionHash"].to_0x_hex(),
+            {key: _plain(value) for key, value in event["args"].items()},
         )
-    return contract
+        for name in names
+        for event in contract.events(name, since)
+    ]
 
 
-@contextmanager
-def attached(folder: Path, options: ChainOptions) -> Iterator[Recording]:
-    """Open a run's journal and its chain, to send something for it while no run is in progress.
-
-    Args:
-        folder: The run's ``chain`` folder.
-        options: Of the chain.
-
-    Raises:
-        UsageError: If there is no campaign on the chain, a run is in progress, or keys are missing.
-        ChainError: If the node is away.
-    """
-    if not (folder / JOURNAL).is_file():
-        raise UsageError(f"there is no journal in '{folder}'")
-    journal = Journal(folder / JOURNAL)
-    try:
-        with open_chain(options, folder) as chain:
-            deployed = attach(journal, chain)
-            keys = open_keys(options, chain.chain_id)
-            recording = Recording(deployed, Transactor(chain, journal), keys, options.batch)
-            recording.follow()
-            yield recording
-    finally:
-        journal.close()
+def _plain(value: object) -> object:
+    return f"0x{value.hex()}" if isinstance(value, bytes) else value
 
 
-def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claimed:
-    """Claim what participants of a run have earned; see `attached` for errors.
+@dataclass(frozen=True)
+class Slashed:
+    """A part of a stake that was lost: token units, and the hash of the evidence as 0x text."""
 
-    Args:
-        folder: The run's ``chain`` folder.
-        options: Of the chain.
-        who: An address or a client's number; None: everybody.
-
-    Raises:
-        UsageError: If nobody of that name contributed.
-    """
-    with attached(folder, options) as recording:
-        accounts = None if who is None else [account_of(recording.journal, who)]
-        return Claims(recording).claim(accounts)
-
-
-def account_of(journal: JournalView, who: str) -> str:
-    """Return the account that `who` names: an address, or a client's number.
-
-    Raises:
-        UsageError: If it contributed to no frozen round.
-    """
-    clients = clients_of(journal)
-    for account, client in clients.items():
-        if who.lower() == account.lower() or who == str(client):
-            return account
-    numbers = [str(client) for client in clients.values()]
-    raise UsageError(f"nobody called '{who}' has contributed: {nearest(who, [*numbers, *clients])}")
-
-
-def clients_of(journal: JournalView) -> dict[str, int]:
-    """Return the client behind each account that contributed to a frozen round."""
-    found: dict[str, int] = {}
-    for first in range(1, journal.frozen + 1, _AT_ONCE):
-        for frozen in journal.rounds(first, min(first + _AT_ONCE - 1, journal.frozen)):
-            found |= {c.account: c.client for c in frozen.contributions}
-    return found
+    units: int
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -133,7 +89,11 @@ class Participant:
         account: Its address.
         frozen: Awarded by all frozen rounds.
         awarded: Of that, in records that the chain holds.
-        claimed: Of that, claimed; None if the chain is away.
+        claimed: Of that, claimed; None if the chain is away. Likewise what follows.
+        balance: What it holds of the token.
+        stake: What it has at stake; 0 without staking.
+        slashes: Parts of its stake that it lost, each with the hash of the evidence.
+        proof: What it can claim for itself with; None if no record awards it anything.
         unclaimed: What it can still claim, now or when the challenge delay is over.
     """
 
@@ -142,6 +102,10 @@ class Participant:
     frozen: int
     awarded: int
     claimed: int | None = None
+    balance: int | None = None
+    stake: int | None = None
+    slashes: tuple[Slashed, ...] | None = None
+    proof: Proof | None = None
 
     @property
     def unclaimed(self) -> int | None:
@@ -223,7 +187,8 @@ def status(folder: Path, options: ChainOptions) -> Status:
         found = _from_journal(journal)
         try:
             with open_chain(options, folder) as chain:
-                return _with_chain(found, attach(journal, chain))
+                campaign, deployed = journal.campaign, attach(journal, chain)
+                return _with_chain(found, deployed, campaign.block if campaign else 0)
         except FedmetaError as error:
             return replace(found, problem=str(error))
     finally:
@@ -254,9 +219,11 @@ def _from_journal(journal: JournalView) -> Status:
 
 def _participants(journal: JournalView, frozen: int, recorded: int) -> tuple[Participant, ...]:
     at_record, at_end = _awarded(journal, recorded), _awarded(journal, frozen)
-    clients = sorted(clients_of(journal).items(), key=lambda pair: pair[1])
+    clients, known = sorted(clients_of(journal).items(), key=lambda pair: pair[1]), proofs(journal)
     return tuple(
-        Participant(client, account, at_end.get(account, 0), at_record.get(account, 0))
+        Participant(
+            client, account, at_end.get(account, 0), at_record.get(account, 0), proof=known.get(account)
+        )
         for account, client in clients
     )
 
@@ -267,9 +234,37 @@ def _awarded(journal: JournalView, last: int) -> Mapping[str, int]:
     return totals.by_account()
 
 
-def _with_chain(found: Status, deployed: Deployed) -> Status:
+def _with_chain(found: Status, deployed: Deployed, since: int) -> Status:
     names = ("funded", "awarded", "paid", "nextRound", "epoch", "deadline")
     escrow = Escrow(*(int(value) for value in deployed.ledger.many(*names)))
-    claimed = deployed.ledger.each("claimed", [p.account for p in found.participants])
-    participants = tuple(replace(p, claimed=claimed[p.account]) for p in found.participants)
+    accounts = [p.account for p in found.participants]
+    claimed = deployed.ledger.each("claimed", accounts)
+    balances = deployed.token.each("balanceOf", accounts)
+    stakes, slashes = _stakes(deployed, accounts, since)
+    participants = tuple(
+        replace(
+            p,
+            claimed=claimed[p.account],
+            balance=balances[p.account],
+            stake=stakes[p.account],
+            slashes=tuple(slashes[p.account]),
+        )
+        for p in found.participants
+    )
     return replace(found, escrow=escrow, participants=participants)
+
+
+def _stakes(
+    deployed: Deployed, accounts: Sequence[str], since: int
+) -> tuple[dict[str, int], dict[str, list[Slashed]]]:
+    """Return what each account has at stake, and the parts that it lost."""
+    slashes: dict[str, list[Slashed]] = {account: [] for account in accounts}
+    if deployed.registry is None:
+        return dict.fromkeys(accounts, 0), slashes
+    for event in deployed.registry.events("Slashed", since):
+        values = event["args"]
+        if values["account"] in slashes:
+            part = Slashed(values["amount"], f"0x{values['evidenceHash'].hex()}")
+            slashes[values["account"]].append(part)
+    members = deployed.registry.each("members", accounts)
+    return {account: members[account][0] for account in accounts}, slashes

@@ -1,10 +1,10 @@
-"""`fedmeta chain`: start a local node, deploy, and look at, claim from or audit a run's ledger."""
+"""`fedmeta chain`: start a node, deploy, and look at, claim from, stake in or audit a run's ledger."""
 
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -59,6 +59,7 @@ def up(  # noqa: PLR0913 (options of a command)
     """
     from tempfile import TemporaryDirectory
 
+    _require_extra()
     from fedmeta.chain import banner, start_node
 
     with TemporaryDirectory(prefix="fedmeta-chain-") as forgotten:
@@ -94,6 +95,8 @@ def deploy(
       fedmeta chain deploy quickstart --url http://127.0.0.1:8545
     """
     from fedmeta import experiment as experiments
+
+    _require_extra()
     from fedmeta.experiment.ledger import deploy as deploy_contracts
 
     changes = experiments.parse_settings(settings or [])
@@ -111,7 +114,11 @@ def deploy(
 
 @app.command("status")
 def status(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
-    """Show a run's campaign: rounds, pot, paid, and what each participant has yet to claim."""
+    """Show a run's campaign: rounds, pot, paid, and what each participant has yet to claim.
+
+    With --json also each account's balance, stake, slashes and Merkle proof.
+    """
+    _require_extra()
     from fedmeta.chain.settle.status import status as look
     from fedmeta.cli.tables import participants_table, status_lines
 
@@ -138,7 +145,8 @@ def claim(
     as_json: Json = False,
 ) -> None:
     """Claim what participants have earned, for one or for all; only they are paid."""
-    from fedmeta.chain.settle.status import claim as claim_for
+    _require_extra()
+    from fedmeta.chain.settle.attached import claim as claim_for
     from fedmeta.experiment.client_totals import UNITS
 
     claimed = _with_chain(
@@ -158,22 +166,137 @@ def claim(
 def audit(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
     """Compute a run's ledger again from its files and the chain, and say whether they agree.
 
-    Exit code 1 if they do not; the last line then names the first thing that differs. What was found
-    stays in the run's chain/audit.json, where `fedmeta report` reads it.
+    Exit code 1 if they do not; the last line then names the first thing that differs. Exit code 2 if
+    nothing differs and the node is away, so that not everything could be looked at. What was found stays
+    in the run's chain/audit.json, where `fedmeta report` reads it.
     """
-    from fedmeta.chain.audit.findings import first_failure
+    _require_extra()
+    from fedmeta.chain.audit.findings import first_failure, verdict
     from fedmeta.experiment.audit import audit as check
 
     findings = _with_chain(run_folder, check, provider)
     failure = first_failure(findings)
     if as_json:
-        typer.echo(to_json({"agrees": failure is None, "findings": [asdict(f) for f in findings]}))
+        agrees = verdict(findings)
+        typer.echo(to_json({"agrees": agrees, "findings": [asdict(f) for f in findings]}))
     else:
         for finding in findings:
-            typer.echo(f"{'ok  ' if finding.ok else 'DIFF'} {finding.what}: {finding.detail}")
+            mark = {True: "ok  ", None: "AWAY"}.get(finding.ok, "DIFF")
+            typer.echo(f"{mark} {finding.what}: {finding.detail}")
     if failure:
         typer.echo(f"fedmeta: {failure.what}: {failure.detail}", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(2 if failure.ok is None else 1)
+
+
+@app.command("proof")
+def proof(
+    run_folder: RunPath,
+    who: Annotated[str, typer.Argument(metavar="ACCOUNT", help="A client's number or account.")],
+    as_json: Json = False,
+) -> None:
+    """Show what an account needs to claim for itself: the arguments of the ledger's `claim`.
+
+    It comes from the run's journal; no node is asked.
+    """
+    _require_extra()
+    from fedmeta.chain.settle.attached import prove
+    from fedmeta.experiment import RunFolder
+
+    found = prove(RunFolder.open(run_folder).path / "chain", who)
+    if as_json:
+        typer.echo(to_json(asdict(found)))
+        return
+    for name, value in asdict(found).items():
+        shown = f"[{','.join(value)}]" if name == "proof" else value
+        typer.echo(f"{name.replace('_', ' '):12} {shown}")
+
+
+@app.command("abi")
+def abi(
+    contract: Annotated[
+        str | None, typer.Argument(help="FedToken, RewardLedger or ParticipantRegistry.")
+    ] = None,
+) -> None:
+    """Print the ABI of a contract as JSON; without a name those of all, by name.
+
+    Example:
+
+      fedmeta chain abi RewardLedger > RewardLedger.json
+    """
+    _require_extra()
+    from fedmeta.chain.contracts import NAMES, load_artifact
+    from fedmeta.errors import UsageError
+    from fedmeta.options import nearest
+
+    if contract is not None and contract not in NAMES:
+        raise UsageError(f"no such contract '{contract}': {nearest(contract, NAMES)}")
+    abis = {name: load_artifact(name).abi for name in NAMES}
+    typer.echo(to_json(abis if contract is None else abis[contract]))
+
+
+@app.command("events")
+def events(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
+    """Show what happened on a run's contracts, event by event, decoded."""
+    _require_extra()
+    from fedmeta.chain.settle.status import events as look
+
+    found = _with_chain(run_folder, look, provider)
+    if as_json:
+        typer.echo(to_json([asdict(event) for event in found]))
+        return
+    for event in found:
+        values = ", ".join(f"{name} {value}" for name, value in event.arguments.items())
+        typer.echo(f"block {event.block}: {event.contract}.{event.event}: {values}")
+
+
+@app.command("stake")
+def stake(  # noqa: PLR0913 (options of a command)
+    step: Annotated[
+        Literal["join", "leave", "withdraw"],
+        typer.Argument(help="join, leave, or withdraw what was left."),
+    ],
+    run_folder: RunPath,
+    who: Annotated[
+        str, typer.Option(help="A client's number or account; by default the key's own account.")
+    ] = "",
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Encrypted key that signs and pays; FEDMETA_KEYSTORE_PASSWORD opens it. By default the "
+            "sponsor's.",
+        ),
+    ] = None,
+    provider: Provider = None,
+    as_json: Json = False,
+) -> None:
+    """Join a campaign by stake, leave it, and have the stake back when its delay is over.
+
+    Examples:
+
+      fedmeta chain stake join runs/mine --key account.json
+
+      fedmeta chain stake leave runs/mine --who 7
+    """
+    _require_extra()
+    from fedmeta.chain.settle.attached import stake as change
+    from fedmeta.errors import UsageError
+    from fedmeta.experiment.node_keys import open_account
+
+    if not who and key is None:
+        raise UsageError("chain stake: say who, with --who, or --key and the account's key file")
+    signer = open_account(key) if key else None
+    account = _with_chain(
+        run_folder, lambda folder, chain: change(folder, chain, step, who, signer), provider, None
+    )
+    done = {"join": "has a stake", "leave": "has left", "withdraw": "has its stake back"}[step]
+    typer.echo(to_json({"account": account, "step": step}) if as_json else f"{account} {done}")
+
+
+def _require_extra() -> None:
+    from fedmeta.chain import require_extra
+
+    require_extra()
 
 
 def _with_chain(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _MOST_JOURNAL = 1 << 30
+_AGREES = {True: "agrees", None: "not seen"}
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,22 @@ class Ledger(ReportSection):
         )
 
 
+def _unseen(audit: dict[str, Any]) -> bool:
+    """Tell whether nothing was found to differ, and not everything could be looked at."""
+    return "agrees" in audit and audit["agrees"] is None
+
+
 def _audit_line(run: RunFiles, audit: dict[str, Any] | None) -> str:
     if audit is None:
         return (
             f"Not audited yet: `fedmeta chain audit {run.path}` checks it, and says what gas was used."
         )
     verdict = (
-        "the run's files and the chain agree" if audit.get("agrees") is True else "they do not agree"
+        "the run's files and the chain agree"
+        if audit.get("agrees") is True
+        else "the chain could not be looked at"
+        if _unseen(audit)
+        else "they do not agree"
     )
     return f"Audited on {audit.get('at')}: {verdict}."
 
@@ -126,7 +136,7 @@ def _warning(run: RunFiles, journal: JournalFacts, audit: dict[str, Any] | None)
     lines = [journal.problem or ""]
     if isinstance(settled, dict):
         lines.append(str(settled.get("problem") or ""))
-    if audit is not None and audit.get("agrees") is not True:
+    if audit is not None and audit.get("agrees") is not True and not _unseen(audit):
         lines.append("The audit found a difference; the first one is marked in the table.")
     return " ".join(line for line in lines if line)
 
@@ -159,7 +169,7 @@ def _findings(audit: dict[str, Any] | None) -> Table | None:
     if not isinstance(found, list):
         return None
     rows: list[list[Cell]] = [
-        ["agrees" if one.get("ok") is True else "DIFFERS", str(one.get("what")), str(one.get("detail"))]
+        [_AGREES.get(one.get("ok"), "DIFFERS"), str(one.get("what")), str(one.get("detail"))]
         for one in found
         if isinstance(one, dict)
     ]

@@ -10,15 +10,15 @@ import pytest
 
 from fedmeta.chain.audit import audit
 from fedmeta.chain.audit.files import RunFiles, model_hash
-from fedmeta.chain.audit.findings import first_failure
+from fedmeta.chain.audit.findings import Finding, first_failure, verdict
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.options import ChainOptions, StakingOptions
+from fedmeta.chain.settle.attached import attach, attached
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import decode, encode
 from fedmeta.chain.settle.settlement import Settlement
-from fedmeta.chain.settle.status import attach, attached
 from fedmeta.errors import UsageError
 from tests.chain.audit.runs import BUDGET, make_run, save_checkpoint, state, state_hash
 from tests.chain.settle.helpers import earned, keys_of, record_as_committee, run_id, send, settle
@@ -299,7 +299,11 @@ class TestChain:
         away = options.model_copy(update={"provider": "http://127.0.0.1:9"})
         findings = audit(run, away)
         assert [f.what for f in findings] == [*ALL[:5], "chain"]
-        assert [f.ok for f in findings] == [True] * 5 + [False]
+        assert [f.ok for f in findings] == [True] * 5 + [None]
+        assert verdict(findings) is None
+        differs = Finding(False, "records", "")
+        assert first_failure([*findings, differs]) == differs
+        assert verdict([*findings, differs]) is False
 
     def test_rounds_that_wait(self, run, options):
         rounds = make_run(run, options)
@@ -382,7 +386,7 @@ class TestChain:
         keys = open_client_keys(options, 31337, run_id(run / "chain"))
         with open_chain(options, run) as chain:
             deployed = attach(JournalView(run / "chain" / "journal.sqlite"), chain)
-            spender = keys._signer(1)
+            spender = keys.signer(1)
             sponsor = keys_of(run / "chain", options).sponsor
             send(chain, sponsor, spender.address, b"", 10**18)
             data = deployed.token.data("transfer", account(5), 100)

@@ -3,8 +3,8 @@ import pytest
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle import claims
+from fedmeta.chain.settle.attached import attach, claim
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.status import attach, claim
 from fedmeta.errors import UsageError
 from tests.chain.settle.helpers import earned, held, settle
 from tests.chain.settle.rounds import account, synthetic_rounds

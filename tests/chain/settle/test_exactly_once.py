@@ -14,9 +14,9 @@ import pytest
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
+from fedmeta.chain.settle.attached import attach
 from fedmeta.chain.settle.deployment import created_address
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.status import attach
 from tests.chain.settle.forks import COMPLETE, ForkServer, Run
 from tests.chain.settle.rounds import POT, synthetic_rounds
 

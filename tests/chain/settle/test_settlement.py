@@ -10,11 +10,11 @@ from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.nodes.node import start_node
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.attached import attach, attached, claim
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Content
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.chain.settle.settler import Hooks
-from fedmeta.chain.settle.status import attach, attached, claim
 from fedmeta.chain.settle.terms import new_campaign
 from fedmeta.errors import RunError, UsageError
 from tests.chain.settle.faults import FaultyChain, PassedOn

@@ -1,8 +1,9 @@
 import socket
 
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.attached import claim
 from fedmeta.chain.settle.settlement import Settlement
-from fedmeta.chain.settle.status import claim, status
+from fedmeta.chain.settle.status import status
 from tests.chain.settle.helpers import earned, run_id, settle
 from tests.chain.settle.rounds import POT, account, synthetic_rounds
 

@@ -67,6 +67,18 @@ def test_a_run_that_was_not_audited_says_how(copy: Path) -> None:
     assert [row[2] for row in gas.rows] == [None] * len(gas.rows)
 
 
+def test_an_audit_that_could_not_see_the_chain_is_no_disagreement(copy: Path) -> None:
+    path = copy / "chain" / "audit.json"
+    said = json.loads(path.read_text())
+    said["findings"][-1] |= {"ok": None, "detail": "no node answers"}
+    path.write_text(json.dumps(said | {"agrees": None}))
+    section = Ledger.of_run(read_run(copy))
+    assert section is not None
+    assert "the chain could not be looked at" in section.text
+    assert "not seen" in {row[0] for row in section.tables[-1].rows}
+    assert "agree" not in section.warning
+
+
 def test_an_audit_that_disagrees_is_a_warning(copy: Path) -> None:
     log = copy / "clients.jsonl"
     log.write_text(log.read_text().replace('"tasks": 2', '"tasks": 3', 1))
