@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -246,6 +246,21 @@ def _require_regular(path: Path, found: os.stat_result) -> None:
 
 def _too_large(path: Path, most: int) -> OSError:
     return OSError(errno.EFBIG, f"Larger than {most >> 20} MiB", str(path))
+
+
+def from_later(info: Mapping[str, Any], key: str, most: int) -> str | None:
+    """Return what a file is of, and what is read here, if a later version of fedmeta wrote it.
+
+    Args:
+        info: What says of which version or format it is, and what versions wrote it.
+        key: The name of that number.
+        most: The highest that is read.
+    """
+    found, versions = info.get(key), info.get("versions")
+    if type(found) is not int or found <= most:
+        return None
+    known = one_line(versions.get("fedmeta", "?"), 40) if isinstance(versions, dict) else "?"
+    return f"of {key} {found}, written by fedmeta {known}: this version reads up to {most}"
 
 
 def open_new(path: Path, mode: int = 0o644) -> BinaryIO:

@@ -43,7 +43,6 @@ class Key:
         arm: Arms of a comparison that may differ in it: ``any``; ``none``; ``network``, those about
             another network; ``training``, any where held-out clients have a key of their own,
             ``test_`` and its name. ``refused``: an arm may not even set it.
-        engine: The engine that alone reads it; empty: all do.
         training: The way to train that alone reads it; empty: all do.
         code: Whether its text may be the dotted path of code.
     """
@@ -51,7 +50,6 @@ class Key:
     resume: bool | None = None
     decides: Literal["result", "place", "nothing"] | None = None
     arm: Literal["any", "network", "training", "none", "refused"] | None = None
-    engine: str | None = None
     training: str | None = None
     code: bool | None = None
 
@@ -61,7 +59,7 @@ class Key:
         return Key(**{name: getattr(table, name) if mine[name] is None else mine[name] for name in mine})
 
 
-USUAL = Key(resume=False, decides="result", arm="any", engine="", training="", code=True)
+USUAL = Key(resume=False, decides="result", arm="any", training="", code=True)
 """A key of which nothing is said."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fedmeta.files import (
+    from_later,
     one_line,
     open_own,
     parse_json,
@@ -216,3 +217,23 @@ def test_a_number_of_too_many_digits_is_no_json(text: str) -> None:
 )
 def test_many_digits_that_are_no_whole_number_are_read(text: str, value: object) -> None:
     assert parse_json(text) == parse_json(text.encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({"format": 3, "versions": {"fedmeta": "0.9"}}, "of format 3, written by fedmeta 0.9: "),
+        ({"format": 7, "versions": "none"}, "of format 7, written by fedmeta ?: "),
+        ({"format": 4, "versions": {"fedmeta": "1\n2"}}, "of format 4, written by fedmeta "),
+        ({"format": 2}, None),
+        ({"format": "3"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_later_version_wrote_is_told_in_one_line(info: dict[str, Any], said: str | None) -> None:
+    found = from_later(info, "format", 2)
+    assert (found is None) == (said is None)
+    if found and said:
+        assert found.startswith(said)
+        assert found.endswith("this version reads up to 2")
+        assert "\n" not in found

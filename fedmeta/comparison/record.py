@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from fedmeta.files import finite, one_line, read_json, to_json, write_atomically
+from fedmeta.files import finite, from_later, one_line, read_json, to_json, write_atomically
 
 COMPARE = "compare.json"
 VERSION = 1
@@ -133,14 +133,8 @@ def problem_of_compare(data: dict[str, Any]) -> str | None:
 
 def later_version(data: Mapping[str, Any]) -> str | None:
     """Return why a ``compare.json`` cannot be used, in one line, if a later version wrote it."""
-    found, versions = data.get("version"), data.get("versions")
-    if type(found) is not int or found <= VERSION:
-        return None
-    known = one_line(versions.get("fedmeta", "?"), 40) if isinstance(versions, dict) else "?"
-    return (
-        f"it is of version {found}, written by fedmeta {known}: this version reads up to {VERSION}; use "
-        "the version that wrote it"
-    )
+    why = from_later(data, "version", VERSION)
+    return why and f"it is {why}; use the version that wrote it"
 
 
 def write(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:

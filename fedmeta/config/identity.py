@@ -7,15 +7,12 @@ not change on resume, and may differ from arm to arm.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from fedmeta.options import Key, declared
-
-if TYPE_CHECKING:
-    from fedmeta.config.schema import Config
 
 
 def resumable(kind: type[BaseModel]) -> list[str]:
@@ -35,12 +32,12 @@ def is_within(key: str, tables: list[str]) -> bool:
     return any(f"{key}.".startswith(f"{table}.") for table in tables)
 
 
-def replies_can_be_late(config: "Config") -> bool:
+def replies_can_be_late(config: BaseModel) -> bool:
     """Tell whether the timeout can decide what a round computes."""
-    return config.faults.any or config.engine != "vector"
+    return bool(value_at(config, "faults.any") or value_at(config, "engine") != "vector")
 
 
-def counted(config: "Config", place: bool = False) -> dict[str, Any]:
+def counted(config: BaseModel, place: bool = False) -> dict[str, Any]:
     """Return the keys that decide a run's result and are not at their defaults, as plain values.
 
     So a key that comes with another version changes nothing for those who do not set it.
@@ -60,7 +57,7 @@ def counted(config: "Config", place: bool = False) -> dict[str, Any]:
     }
 
 
-def run_id(config: "Config") -> bytes:
+def run_id(config: BaseModel) -> bytes:
     """Return the id of a new run of a config: what it computes and pays, not where.
 
     SHA-256 over ``fedmeta run 2``, a line feed, and `counted` as JSON without spaces, its keys sorted.
@@ -69,13 +66,13 @@ def run_id(config: "Config") -> bytes:
     return hashlib.sha256(f"fedmeta run 2\n{text}".encode()).digest()
 
 
-def later_settings(config: "Config") -> dict[str, Any]:
+def later_settings(config: BaseModel) -> dict[str, Any]:
     """Return the keys that a resume may change and that decide what later rounds compute.
 
     Of ``rounds``, ``faults`` and ``timeout`` it depends on the config whether they do; others count
     where they are set.
     """
-    found: dict[str, Any] = {"engine": config.engine}
+    found: dict[str, Any] = {"engine": value_at(config, "engine")}
     for key in (key for key, decides in _LATER.items() if decides(config)):
         found[key] = to_jsonable_python(value_at(config, key), exclude_none=True)
     for one in declared(type(config)):
@@ -86,7 +83,7 @@ def later_settings(config: "Config") -> dict[str, Any]:
     return found
 
 
-def differing(one: "Config", other: "Config", own_network: bool) -> Iterator[str]:
+def differing(one: BaseModel, other: BaseModel, own_network: bool) -> Iterator[str]:
     """Yield the keys, those of the parts aside, by which two arms would answer different questions."""
 
     def changed(path: str) -> bool:

@@ -170,12 +170,10 @@ class Config(Options):
     evaluation: Annotated[EvaluationOptions, Key(arm="none", code=False)] = EvaluationOptions()
     incentives: IncentiveOptions = IncentiveOptions()
     chain: Annotated[ChainOptions, Key(decides="place", code=False)] = ChainOptions()
-    ray: Annotated[RayOptions, Key(resume=True, decides="place", engine="ray", code=False)] = (
-        RayOptions()
+    ray: Annotated[RayOptions, Key(resume=True, decides="place", code=False)] = RayOptions()
+    deployment: Annotated[DeploymentOptions, Key(resume=True, decides="place", code=False)] = (
+        DeploymentOptions()
     )
-    deployment: Annotated[
-        DeploymentOptions, Key(resume=True, decides="place", engine="deployment", code=False)
-    ] = DeploymentOptions()
     compare: Annotated[CompareOptions, Key(decides="nothing", arm="refused")] = CompareOptions()
 
     @field_validator("clients")

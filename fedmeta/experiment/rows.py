@@ -9,7 +9,7 @@ from fedmeta.errors import UsageError
 from fedmeta.experiment.format_one import code_of_reason
 from fedmeta.federation import ClientRecord, RoundRecord, StepResult
 from fedmeta.federation.refusal import Fault, RefusalCode, kind_of
-from fedmeta.files import finite, one_line, parse_json, read_lines, to_json
+from fedmeta.files import finite, from_later, parse_json, read_lines, to_json
 
 FORMAT = 2
 """Of the logs that this version writes. Format 1, in which refusals have no codes, is read as well."""
@@ -180,15 +180,8 @@ def later_format(info: Mapping[str, Any]) -> str | None:
     Args:
         info: What ``run.json`` says.
     """
-    found = info.get("format")
-    if type(found) is not int or found <= FORMAT:
-        return None
-    versions = info.get("versions")
-    known = one_line(versions.get("fedmeta", "?"), 40) if isinstance(versions, dict) else "?"
-    return (
-        f"its logs are of format {found}, written by fedmeta {known}: this version reads formats up to "
-        f"{FORMAT}; use the version that wrote them"
-    )
+    why = from_later(info, "format", FORMAT)
+    return why and f"its logs are {why}; use the version that wrote them"
 
 
 def begun_with_codes(folder: Path) -> bool:

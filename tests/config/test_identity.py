@@ -21,7 +21,7 @@ from fedmeta.experiment.planning import resolve
 from fedmeta.federation import FaultOptions, GateOptions
 from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.learning import ALGORITHMS, MODELS
-from fedmeta.options import Key, declared, parse_options
+from fedmeta.options import Key, parse_options
 from fedmeta.tasks import FAMILIES
 from tests.comparison.helpers import TINY
 
@@ -299,10 +299,3 @@ def test_a_table_may_change_on_resume_if_all_its_keys_may() -> None:
     assert (changed.faults.seconds, changed.ray.address) == (3.0, "auto")
     with pytest.raises(ConfigError, match=r"faults\.secnds"):
         changed_on_resume(config(), {"faults.secnds": 3.0})
-
-
-def test_keys_of_one_engine_say_so() -> None:
-    of = {one.path: one.key.engine for one in declared(Config) if one.key.engine and not one.options}
-    assert of == {"ray.address": "ray"} | {
-        f"deployment.{key}": "deployment" for key in ("address", "certificate", "insecure", "roster")
-    }

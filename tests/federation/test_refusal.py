@@ -1,6 +1,7 @@
 """A refusal has a code, details, and a fault; its sentence and its outcome follow from the code."""
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -77,13 +78,27 @@ def test_a_copy_keeps_its_norm_and_a_norm_that_is_infinite_is_none() -> None:
         ("infinite", "chance"),
         ("surplus", "nobody"),
         ("norm", "client"),
-        ("metric_not_finite", "client"),
+        ("metric_not_finite", "chance"),
         ("wrong_signature", "client"),
         ("unreadable", "client"),
     ],
 )
 def test_what_may_befall_an_honest_client_is_not_its_fault(code: str, fault: str) -> None:
     assert RefusalCode(code).fault is Fault(fault)
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (RefusalCode.NAN, {"key": "w"}),
+        (RefusalCode.INFINITE, {"key": "head.bias"}),
+        (RefusalCode.METRIC_NOT_FINITE, {"key": "loss", "value": "inf"}),
+    ],
+)
+def test_who_diverged_is_not_at_fault_and_loses_no_stake(code: RefusalCode, details: Any) -> None:
+    refusal = Refusal(code, details)
+    assert refusal.non_finite
+    assert refusal.code.fault is Fault.CHANCE
 
 
 def test_shapes_of_other_ranks_and_counts_of_other_types_are_one_kind() -> None:
