@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmeta.config import from_toml, to_toml
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, planning, run
-from fedmeta.experiment.engines import clients_side
+from fedmeta.experiment.open_federation import clients_side
 from fedmeta.experiment.swap import load
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.deployment.grid_sharing import lend

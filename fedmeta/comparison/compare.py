@@ -19,7 +19,7 @@ from fedmeta.config.trust import require_no_links
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import planning
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.identity import provenance
+from fedmeta.experiment.made_with import provenance
 from fedmeta.experiment.result import ignore
 from fedmeta.experiment.swap import load
 from fedmeta.files import is_unfinished

@@ -13,7 +13,7 @@ from fedmeta.config.trust import link_out_of, stranger
 from fedmeta.errors import UsageError
 from fedmeta.experiment import planning
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.identity import (
+from fedmeta.experiment.made_with import (
     Made,
     data_of,
     difference,
@@ -40,7 +40,7 @@ class RunSlot:
 def essence(config: Config) -> str:
     """Return what a config computes, as text: equal for configs whose runs are equal.
 
-    Given the same code and data, of which `fedmeta.experiment.identity` keeps account.
+    Given the same code and data, of which `fedmeta.experiment.made_with` keeps account.
     """
     return json.dumps(counted(planning.concise(config), place=True), sort_keys=True)
 

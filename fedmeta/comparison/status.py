@@ -15,7 +15,7 @@ from fedmeta.comparison.results import Measure, Measured, Runs, on_common_client
 from fedmeta.comparison.run_reuse import RunSlot
 from fedmeta.comparison.statistics import Target
 from fedmeta.config import Config
-from fedmeta.experiment.identity import Made
+from fedmeta.experiment.made_with import Made
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 

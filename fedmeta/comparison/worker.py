@@ -18,7 +18,7 @@ from fedmeta.config import Config
 from fedmeta.errors import FedmetaError, RunError
 from fedmeta.experiment.api import resume, run
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.identity import Made, difference, entries
+from fedmeta.experiment.made_with import Made, difference, entries
 from fedmeta.experiment.result import Listener
 from fedmeta.federation import RoundRecord
 from fedmeta.options import parse_options

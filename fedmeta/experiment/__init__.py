@@ -10,7 +10,7 @@ from fedmeta.config import (
 )
 from fedmeta.experiment.api import resume, run
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.identity import versions
+from fedmeta.experiment.made_with import versions
 from fedmeta.experiment.result import Listener, Result
 
 __all__ = [

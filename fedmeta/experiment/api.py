@@ -12,10 +12,9 @@ from fedmeta.config import Config, merge, seals, trust
 from fedmeta.config.identity import is_within, resumable
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import planning
-from fedmeta.experiment.engines import require_engine
 from fedmeta.experiment.execute import execute
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.identity import (
+from fedmeta.experiment.made_with import (
     MADE,
     Made,
     code_changes,
@@ -27,6 +26,7 @@ from fedmeta.experiment.identity import (
     versions,
     went_on,
 )
+from fedmeta.experiment.open_federation import require_engine
 from fedmeta.experiment.result import Listener, Result
 from fedmeta.experiment.swap import load
 from fedmeta.federation import Learner

@@ -28,9 +28,9 @@ from fedmeta.experiment.client_totals import (
     traceback_hint,
     why_untrained,
 )
-from fedmeta.experiment.engines import open_federation
 from fedmeta.experiment.final_test import final_test, write_examples
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.open_federation import open_federation
 from fedmeta.experiment.planning import build_way, initial_state
 from fedmeta.experiment.recorder import Recorder, error_log
 from fedmeta.experiment.result import Listener, Result, ignore

@@ -9,7 +9,7 @@ import pytest
 from fedmeta.comparison import jobs as pool
 from fedmeta.comparison.worker import Order
 from fedmeta.config import Config
-from fedmeta.experiment.identity import made_with
+from fedmeta.experiment.made_with import made_with
 from fedmeta.federation.engines.vector import jobs as launch
 from tests.experiment.helpers import TINY
 

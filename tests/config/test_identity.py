@@ -15,8 +15,8 @@ from fedmeta.config import Config, describe_keys, merge
 from fedmeta.config.identity import later_settings, resumable
 from fedmeta.errors import ConfigError
 from fedmeta.experiment.api import _changed as changed_on_resume
-from fedmeta.experiment.identity import Made, difference, went_on
 from fedmeta.experiment.ledger import run_id
+from fedmeta.experiment.made_with import Made, difference, went_on
 from fedmeta.experiment.planning import resolve
 from fedmeta.federation import FaultOptions, GateOptions
 from fedmeta.federation.behaviours import BEHAVIOURS

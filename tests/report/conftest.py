@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.experiment.audit import audit
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.saved_audit import audit
 from tests.experiment.helpers import TINY
 from tests.report.made import DIGITS, make, make_comparison, make_sinusoid
 

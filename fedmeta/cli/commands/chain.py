@@ -172,7 +172,7 @@ def audit(run_folder: RunPath, provider: Provider = None, as_json: Json = False)
     """
     _require_extra()
     from fedmeta.chain.audit.findings import first_failure, verdict
-    from fedmeta.experiment.audit import audit as check
+    from fedmeta.experiment.saved_audit import audit as check
 
     findings = _with_chain(run_folder, check, provider)
     failure = first_failure(findings)

@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from fedmeta.chain import require_extra
 from fedmeta.errors import FedmetaError
-from fedmeta.experiment.audit import AUDIT, VERSION
 from fedmeta.experiment.client_totals import UNITS
+from fedmeta.experiment.saved_audit import AUDIT, VERSION
 from fedmeta.files import one_line, open_file, read_json, reason
 from fedmeta.report.page import Section
 from fedmeta.report.read import RunFiles, number

@@ -8,7 +8,7 @@ import pytest
 
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.experiment import RunFolder
-from fedmeta.experiment.audit import audit
+from fedmeta.experiment.saved_audit import audit
 from fedmeta.report.read import read_run
 from fedmeta.report.sections.ledger import Ledger, read_audit, read_journal
 

@@ -13,7 +13,7 @@ from fedmeta.comparison.run_reuse import Finder, essence
 from fedmeta.comparison.worker import Order, _carry_out
 from fedmeta.errors import UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.identity import Made, difference, entries, made_with, went_on
+from fedmeta.experiment.made_with import Made, difference, entries, made_with, went_on
 from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, contents
 

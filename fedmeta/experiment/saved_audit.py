@@ -13,6 +13,7 @@ from fedmeta.files import to_json, write_atomically
 if TYPE_CHECKING:
     from fedmeta.chain.audit.findings import Finding, Spent
 
+
 AUDIT = "audit.json"
 VERSION = 1
 
