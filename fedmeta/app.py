@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 EXPERIMENT, OUT, SET = "experiment", "out", "set"
 """Keys of the run config beside those of a config: `fedmeta run EXPERIMENT --out OUT -s SET`."""
 DATA, ACCOUNT, ALLOW_CODE, MAX_SECONDS = "data", "account", "allow-code", "max-seconds"
+MEMORY = "memory"
 """Keys of a node's config, which its owner writes: the folder that holds its data, as ``FEDMETA_DATA``
-names one; the encrypted key that it signs with; whether it runs code that a server names; and how long
-it works on one message."""
+names one; the encrypted key that it signs with; whether it runs code that a server names; how long it
+works on one message; and the folder for what it remembers of its work from round to round."""
 WORK_SECONDS = 3600.0
 """How long it does unless its owner says otherwise."""
 _NO_CODE = (
@@ -125,6 +126,11 @@ def _limit(context: Context) -> float:
     return float(seconds)
 
 
+def _memory(context: Context) -> Path | None:
+    folder = context.node_config.get(MEMORY)
+    return Path(str(folder)) if folder else None
+
+
 def _signer(context: Context) -> Signing | None:
     """Return what signs for this node; None if the run is not signed, or the node has no account."""
     run, account = context.run_config.get(RUN_KEY), context.node_config.get(ACCOUNT)
@@ -160,4 +166,4 @@ def _progress() -> Listener:
     return Listener(started=started, round=finished, note=print)
 
 
-client_app = build_remote_app(_side, _limit)
+client_app = build_remote_app(_side, _limit, _memory)

@@ -1,6 +1,6 @@
 """The Flower ClientApp: one client's replies, and the form that they have."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from flwr.app import (
     ArrayRecord,
@@ -15,6 +15,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from fedmeta.federation.client_memory import FORGOT, ClientMemory
 from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import failure_of, report
@@ -44,10 +45,17 @@ class ReplyWriter:
         self.codec = codec
         self.signatures = signatures
 
-    def training(self, update: CohortUpdate, round_: int) -> Iterator[RecordDict]:
+    def training(
+        self, update: CohortUpdate, round_: int, forgot: Collection[int] = ()
+    ) -> Iterator[RecordDict]:
         """Yield the replies of ``update.clients``, in their order.
 
         Each is written when it is asked for, so that only one is in memory, and mostly in cache.
+
+        Args:
+            update: What they computed.
+            round_: The round.
+            forgot: Clients that lost what they should remember.
         """
         arrays = {key: value.numpy() for key, value in update.updates.items()}
         metrics = {name: value.tolist() for name, value in update.metrics.items()}
@@ -62,6 +70,8 @@ class ReplyWriter:
                     CONFIG: fill(ConfigRecord(), {ROUND: round_}),
                 },
             )
+            if client in forgot:
+                reply.config_records[CONFIG][FORGOT] = True
             if self.signatures:
                 sign_reply(reply, client, self.codec, self.signatures)
             yield reply
@@ -170,12 +180,16 @@ def build_client_app(
         if for_flower(message):
             return flowers.train(message, client)
         arrays, round_ = read_request(message)
-        own = with_proximal(learner, message.content.config_records[CONFIG])
-        update = own.train(codec.decode(arrays), round_, [client])
+        config = message.content.config_records[CONFIG]
+        own = with_proximal(learner, config)
+        memory = ClientMemory(learner, config, context)
+        update = own.train(codec.decode(arrays), round_, [client], memory.begin())
         if client in update.failures:
             report(round_, client, update.failures[client])
             return client_error(update.failures[client].reason, message)
-        return Message(next(writer.training(update, round_)), reply_to=message)
+        memory.propose(round_, update.memory)
+        forgot = [client] if memory.forgot else []
+        return Message(next(writer.training(update, round_, forgot)), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

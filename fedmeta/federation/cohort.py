@@ -12,6 +12,8 @@ from fedmeta.errors import RunError
 from fedmeta.federation.client import request_content
 from fedmeta.tasks import stream
 
+Settings = Mapping[str, ConfigRecordValues]
+
 
 @runtime_checkable
 class Addresses(Protocol):
@@ -58,9 +60,11 @@ def requests(  # noqa: PLR0913 (one is optional)
     arrays: ArrayRecord,
     clients: Iterable[int],
     addresses: Addresses,
-    more: Mapping[str, ConfigRecordValues] | None = None,
+    more: Settings | Callable[[int], Settings] | None = None,
 ) -> Iterator[Message]:
     """Address one request to each client that is there at the time it is read.
+
+    All clients share one content, unless each is told something of its own.
 
     Args:
         kind: Flower's type of the message.
@@ -68,11 +72,12 @@ def requests(  # noqa: PLR0913 (one is optional)
         arrays: The state.
         clients: Partition ids.
         addresses: Where they are.
-        more: What a user's strategy tells its clients beside the round.
+        more: What clients are told beside the round: all the same, or each client something else.
     """
-    content = request_content(arrays, round_, more)
+    shared = request_content(arrays, round_, None if callable(more) else more)
     for client in clients:
         if (node := addresses.node_of(client)) is not None:
+            content = request_content(arrays, round_, more(client)) if callable(more) else shared
             yield Message(content, node, kind, group_id=str(round_))
 
 

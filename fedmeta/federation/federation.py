@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fedmeta.errors import LearnersFailedError
 from fedmeta.federation.client import CONFIG, DIVERGED, METRICS, ROUND, TASKS
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.cohort import Addresses, by_client, requests, wait_for_nodes
 from fedmeta.federation.evaluation import EvaluationSums, quantities
@@ -131,11 +132,14 @@ class Federation:
         grid: Leads to the clients.
         in_turn: Whether clients are computed one after the other in this process, so that each has a
             test's timeout for itself.
+        states: What clients remember, where they are computed in this process, and whose updates
+            counted, for clients that remember; None: in memory.
     """
 
     learner: Learner
     grid: Grid
     in_turn: bool = False
+    states: ClientStates | None = None
 
     def evaluate(
         self, state: Tensors, round_: int, clients: Sequence[int], timeout: float

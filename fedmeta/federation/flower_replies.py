@@ -29,6 +29,10 @@ PROXIMAL = "proximal-mu"
 
 Arrays = dict[str, NDArray[Any]]
 
+_REMEMBERS = (
+    "clients of algorithm '{}' remember their rounds, which Flower's own strategies know nothing of"
+)
+
 
 class WrongStateError(ValueError):
     """Arrays are not a state of the model; the message is one short reason."""
@@ -105,6 +109,8 @@ class StockReplies:
             ValueError: If it is no such request, or its arrays are not those of the model.
         """
         learner, round_, key, record = self._read(message)
+        if learner.memory_template:
+            return client_error(_REMEMBERS.format(learner.workload.learner.algorithm), message)
         split = learner.workload.population.split_of(client)
         if split != "train":
             return client_error(f"client {client} is held out for {split}: it does not train", message)

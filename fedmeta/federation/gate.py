@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
+from fedmeta.federation.client_memory import FORGOT
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.records import SignedUpdate
 from fedmeta.federation.refusal import Refusal, RefusalCode, RefusedError
@@ -41,10 +42,11 @@ class Update:
         client: Partition id.
         tasks: Tasks behind it, its weight in the mean.
         vector: All values, flat, float64. The memory is used again for the next reply: copy to keep.
-        norm: Euclidean norm of `vector`.
+        norm: Euclidean norm of `vector`, or of what is checked of it.
         metrics: The client's own means over its tasks.
         fingerprint: Equal for equal vectors, and in practice for no others.
         signed: Who signed it and what; None where replies are not signed.
+        forgot: Whether the client lost what it remembered, and began anew.
     """
 
     client: int
@@ -54,6 +56,7 @@ class Update:
     metrics: dict[str, float]
     fingerprint: tuple[float, float] = (0.0, 0.0)
     signed: SignedUpdate | None = None
+    forgot: bool = False
 
 
 _ROUNDING = 1e-6
@@ -73,15 +76,19 @@ class AdmissionGate:
         measures: Metrics that every reply must carry, and which values they can have.
         asked_tasks: Tasks that each client was asked to work on.
         signatures: Checks who signed; None: replies must not be signed.
+        checked: Places of the values that the norm and the fingerprint are of; None: all.
+        remembering: Whether clients remember something, and may say that they lost it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (three are optional)
         self,
         options: GateOptions,
         codec: Codec,
         measures: Mapping[str, Measure],
         asked_tasks: int,
         signatures: Checking | None = None,
+        checked: NDArray[np.intp] | None = None,
+        remembering: bool = False,
     ) -> None:
         self.options = options
         self.codec = codec
@@ -90,7 +97,11 @@ class AdmissionGate:
         self.signatures = signatures
         self._vector = np.empty(codec.size)
         self._view = torch.from_numpy(self._vector)
-        self._sample = self._vector[:: max(1, codec.size // _SAMPLED)]
+        self._checked = checked
+        values = range(codec.size) if checked is None else checked
+        step = max(1, len(values) // _SAMPLED)
+        self._sample = slice(None, None, step) if checked is None else checked[::step]
+        self._settings = {ROUND, SIGNATURE, FORGOT} if remembering else {ROUND, SIGNATURE}
 
     def check(self, client: int, round_: int, replies: Sequence[Message]) -> Update | Refusal:
         """Judge all that one client sent in one round.
@@ -119,13 +130,13 @@ class AdmissionGate:
         self.codec.read_into(arrays, self._vector)
         norm = self._check_norm()
         signed = self._check_signature(client, round_, tasks, arrays, config)
-        return Update(client, tasks, self._vector, norm, values, self._fingerprint(norm), signed)
+        fingerprint, forgot = self._fingerprint(norm), bool(config.get(FORGOT))
+        return Update(client, tasks, self._vector, norm, values, fingerprint, signed, forgot)
 
     def _check_signature(
         self, client: int, round_: int, tasks: int, arrays: ArrayRecord, config: ConfigRecord
     ) -> SignedUpdate | None:
-        if len(config) != (2 if SIGNATURE in config else 1):
-            extra = sorted(set(config) - {ROUND, SIGNATURE})
+        if extra := sorted(config.keys() - self._settings):
             raise RefusedError(RefusalCode.EXTRA_CONFIG, key=show(extra[0]))
         signature = config.get(SIGNATURE)
         if self.signatures is None:
@@ -140,7 +151,7 @@ class AdmissionGate:
     def _fingerprint(self, norm: float) -> tuple[float, float]:
         # Norms of different updates hardly ever agree to the last bit; those of one update with some
         # signs turned do, and some of its values tell these apart.
-        return norm, float(self._sample.sum())
+        return norm, float(self._vector[self._sample].sum())
 
     def _check_tasks(self, metrics: MetricRecord) -> int:
         if TASKS not in metrics:
@@ -171,8 +182,9 @@ class AdmissionGate:
         return values
 
     def _check_norm(self) -> float:
-        square = float(torch.dot(self._view, self._view))
-        if not math.isfinite(square):
+        seen = self._view if self._checked is None else self._view[self._checked]
+        square = float(torch.dot(seen, seen))
+        if not math.isfinite(square) or (self._checked is not None and not self._view.isfinite().all()):
             # Either a value is not finite, or the square of a finite one overflowed.
             self._check_finite()
         norm = math.sqrt(square)

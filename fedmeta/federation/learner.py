@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from fedmeta.errors import MissingDataError
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
 from fedmeta.federation.failures import Failure, failure_of
 from fedmeta.federation.workload import Workload
-from fedmeta.learning import Algorithm, Tensors, build_algorithm, expand_state
+from fedmeta.learning import Algorithm, LocalWork, Tensors, build_algorithm, expand_state
 from fedmeta.tasks import (
     Measure,
     RemoteFamily,
@@ -25,8 +24,8 @@ from fedmeta.tasks import (
 )
 from fedmeta.tasks.family_check import CheckedFamily
 
-Starts = Callable[[Sequence[int]], Tensors]
-"""Returns the states that some clients start from, ``[C, ...]`` each."""
+Starts = Callable[[Sequence[int]], tuple[Tensors, Tensors]]
+"""Returns what some clients start from, ``[C, ...]``: the server's state, and what each remembers."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class CohortUpdate:
         metrics: Means over a client's tasks, ``[C]`` each.
         tasks: Tasks of each client.
         failures: Why the others failed, by partition id.
+        memory: What each remembers once its update counts, ``[C, ...]``; it does not leave the client.
     """
 
     clients: list[int]
@@ -46,6 +46,7 @@ class CohortUpdate:
     metrics: Tensors
     tasks: int
     failures: dict[int, Failure] = field(default_factory=dict)
+    memory: Tensors = field(default_factory=dict)
 
 
 class Learner:
@@ -105,8 +106,32 @@ class Learner:
 
         By name, as in a `ServerOptimizer`: the order in which tensors are added up is one everywhere.
         """
-        drawn = dict(sorted(self.algorithm.init(torch_generator(self.workload.seed, "init")).items()))
-        return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in drawn.items()}
+        drawn = self.algorithm.init(torch_generator(self.workload.seed, "init"))
+        return self._typed(dict(sorted(drawn.items())))
+
+    @cached_property
+    def memory_template(self) -> Tensors:
+        """What client 0 remembers before its first round; {}: clients remember nothing.
+
+        Names, shapes and dtypes are the same for all clients.
+        """
+        return self._typed(dict(sorted(self.algorithm.init_client(0).items())))
+
+    @cached_property
+    def added_keys(self) -> frozenset[str]:
+        """Tensors of the state to which a server adds updates as they are (see `KeyRule`)."""
+        rules = {key: self.algorithm.key_rule(key) for key in self.template}
+        return frozenset(key for key, rule in rules.items() if rule.step == "add")
+
+    def init_clients(self, clients: Sequence[int]) -> Tensors:
+        """Return what some clients remember before their first round, ``[C, ...]``."""
+        if not self.memory_template:
+            return {}
+        own = [self._typed(self.algorithm.init_client(client)) for client in clients]
+        return {key: torch.stack([one[key] for one in own]) for key in self.memory_template}
+
+    def _typed(self, tensors: Tensors) -> Tensors:
+        return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in tensors.items()}
 
     @property
     def constants(self) -> Tensors:
@@ -132,24 +157,40 @@ class Learner:
         rng = stream(self.workload.seed, "train", round_, client)
         return self.family.sample(client, self.workload.tasks_per_round, rng).to(self.dtype)
 
-    def train(self, state: Tensors, round_: int, clients: Sequence[int]) -> CohortUpdate:
+    def train(
+        self, state: Tensors, round_: int, clients: Sequence[int], memory: Tensors | None = None
+    ) -> CohortUpdate:
         """Compute the updates of clients that start from one state, in one stack.
 
         A client that fails is left out with its reason. Its place in the stack is filled with tasks
         of another, so that nobody else's result depends on it, to the last bit.
+
+        Args:
+            state: The server's.
+            round_: The round.
+            clients: Partition ids; C in number.
+            memory: What each remembers, ``[C, ...]``; None: what it begins with.
         """
-        return self.train_from(lambda group: expand_state(state, len(group)), round_, clients)
+        own = self.init_clients(clients) if memory is None else memory
+        place = {client: row for row, client in enumerate(clients)}
+
+        def starts(group: Sequence[int]) -> tuple[Tensors, Tensors]:
+            rows = [place[client] for client in group]
+            mine = own if len(rows) == len(place) else {key: value[rows] for key, value in own.items()}
+            return expand_state(state, len(group)), mine
+
+        return self.train_from(starts, round_, clients)
 
     def train_from(self, starts: Starts, round_: int, clients: Sequence[int]) -> CohortUpdate:
         """As `train`, each client from a state of its own."""
         drawn, failures = self._draw(round_, clients)
         with suppress(Exception):
-            return self._stacked(starts, clients, drawn, failures)
+            return self._stacked(starts, round_, clients, drawn, failures)
         # Somebody's tasks break the stack: find out whose by computing each alone.
-        failures |= self._failing_alone(starts, drawn)
+        failures |= self._failing_alone(starts, round_, drawn)
         with suppress(Exception):
-            return self._stacked(starts, clients, drawn, failures)
-        return self._one_by_one(starts, clients, drawn, failures)
+            return self._stacked(starts, round_, clients, drawn, failures)
+        return self._one_by_one(starts, round_, clients, drawn, failures)
 
     def evaluate(self, state: Tensors, client: int, round_: int = 0) -> EvaluationSums:
         """Adapt to a held-out client's tasks, the same ones each time, and add up how well it does.
@@ -196,6 +237,7 @@ class Learner:
     def _stacked(
         self,
         starts: Starts,
+        round_: int,
         clients: Sequence[int],
         drawn: dict[int, TaskBatch],
         failures: dict[int, Failure],
@@ -204,18 +246,19 @@ class Learner:
         if not good:
             return CohortUpdate([], {}, {}, self.workload.tasks_per_round, dict(failures))
         batches = [drawn[good[0] if client in failures else client] for client in clients]
-        updates, metrics = self.local_steps(starts(clients), TaskBatch.concat(batches))
+        found = self.local_update(starts(clients), round_, clients, TaskBatch.concat(batches))
         if failures:
             rows = [row for row, client in enumerate(clients) if client not in failures]
-            updates = {key: value[rows] for key, value in updates.items()}
-            metrics = {key: value[rows] for key, value in metrics.items()}
-        return CohortUpdate(good, updates, metrics, self.workload.tasks_per_round, dict(failures))
+            found = tuple({key: value[rows] for key, value in part.items()} for part in found)
+        return self._cohort(good, found, failures)
 
-    def _failing_alone(self, starts: Starts, drawn: dict[int, TaskBatch]) -> dict[int, Failure]:
+    def _failing_alone(
+        self, starts: Starts, round_: int, drawn: dict[int, TaskBatch]
+    ) -> dict[int, Failure]:
         failures = {}
         for client, tasks in drawn.items():
             try:
-                self.local_steps(starts([client]), tasks)
+                self.local_update(starts([client]), round_, [client], tasks)
             except Exception as error:
                 failures[client] = failure_of(error)
         return failures
@@ -223,80 +266,47 @@ class Learner:
     def _one_by_one(
         self,
         starts: Starts,
+        round_: int,
         clients: Sequence[int],
         drawn: dict[int, TaskBatch],
         failures: dict[int, Failure],
     ) -> CohortUpdate:
         """Compute clients whose tasks cannot be stacked, because their shapes differ."""
         good = [client for client in clients if client not in failures]
-        parts = [self.local_steps(starts([client]), drawn[client]) for client in good]
-        updates, metrics = (
-            {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
+        parts = [self.local_update(starts([c]), round_, [c], drawn[c]) for c in good]
+        found = tuple(
+            {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in range(3)
         )
-        return CohortUpdate(good, updates, metrics, self.workload.tasks_per_round, dict(failures))
+        return self._cohort(good, found, failures)
 
-    def local_steps(self, own: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Take local steps ``theta <- theta - local_lr * g``; per client sum g and average the metrics.
+    def _cohort(
+        self, clients: list[int], found: tuple[Tensors, ...], failures: dict[int, Failure]
+    ) -> CohortUpdate:
+        updates, memory, metrics = found
+        tasks = self.workload.tasks_per_round
+        return CohortUpdate(clients, updates, metrics, tasks, dict(failures), memory)
 
-        The sum is ``(theta_0 - theta_k) / local_lr``: what FedAvg's server steps along (Reddi et al.
-        2021, "Adaptive Federated Optimization", Algorithm 1). With ``proximal_mu`` each g has the
-        gradient ``mu (theta - theta_0)`` of FedProx's term too (Li et al. 2020, "Federated Optimization
-        in Heterogeneous Networks", equation 2); it is 0 in the first step.
+    def local_update(
+        self, start: tuple[Tensors, Tensors], round_: int, clients: Sequence[int], tasks: TaskBatch
+    ) -> tuple[Tensors, ...]:
+        """Let the algorithm do the local work of C clients; see `Algorithm.local_update`.
 
         Args:
-            own: The state that each of C clients starts from, ``[C, ...]``.
+            start: The server's state and what each client remembers, ``[C, ...]``.
+            round_: The round.
+            clients: Partition ids.
             tasks: The tasks of a round, client by client.
-
-        Returns:
-            The sums, ``[C, ...]`` each, and the clients' metrics, ``[C]`` each.
         """
         workload = self.workload
-        clients = len(tasks) // workload.tasks_per_round
-        total: Tensors = {}
-        seen: list[Tensors] = []
-        for step in range(workload.local_steps):
-            rows = {key: _for_each_task(value, workload.tasks_per_client) for key, value in own.items()}
-            gradients, metrics = self.algorithm.task_updates(
-                rows, self._step_tasks(tasks, clients, step)
-            )
-            mean = {key: _client_mean(value, clients) for key, value in gradients.items()}
-            seen.append({key: _client_mean(value, clients) for key, value in metrics.items()})
-            if workload.proximal_mu and total:
-                pull = workload.proximal_mu * workload.local_lr
-                mean = {key: value - pull * total[key] for key, value in mean.items()}
-            total = {key: total[key] + mean[key] for key in mean} if total else mean
-            if step + 1 < workload.local_steps:
-                own = {key: value - workload.local_lr * mean[key] for key, value in own.items()}
-        names = self.training_measures
-        return total, {n: torch.stack([metrics[n] for metrics in seen]).mean(0) for n in names}
-
-    def _step_tasks(self, tasks: TaskBatch, clients: int, step: int) -> TaskBatch:
-        """Pick the tasks of one local step out of those of a round, client by client."""
-        workload = self.workload
-        if workload.local_steps == 1:
-            return tasks
-
-        def pick(values: Tensor) -> Tensor:
-            split = values.view(
-                clients, workload.local_steps, workload.tasks_per_client, *values.shape[1:]
-            )
-            return split[:, step].flatten(0, 1)
-
-        return tasks.map(pick)
-
-
-def _for_each_task(own: Tensor, tasks: int) -> Tensor:
-    """Repeat ``[C, ...]`` for each client's tasks, ``[C * tasks, ...]``; no copy where all share."""
-    if tasks == 1:
-        return own
-    if own.stride(0) == 0:
-        return own[:1].expand(own.shape[0] * tasks, *own.shape[1:])
-    return own.repeat_interleave(tasks, 0)
-
-
-def _client_mean(values: Tensor, clients: int) -> Tensor:
-    """Average ``[C * n, ...]`` over each client's n tasks, ``[C, ...]``."""
-    values = values.detach()
-    if values.shape[0] == clients:
-        return values
-    return values.reshape(clients, -1, *values.shape[1:]).mean(1)
+        work = LocalWork(
+            clients,
+            tasks,
+            workload.local_steps,
+            workload.local_lr,
+            self.algorithm.task_updates,
+            workload.proximal_mu,
+            workload.seed,
+            round_,
+        )
+        update, memory, metrics = self.algorithm.local_update(*start, work)
+        return update, memory, {name: metrics[name] for name in self.training_measures}

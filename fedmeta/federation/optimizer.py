@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import torch
@@ -111,19 +111,29 @@ class ServerOptimizer:
         options: Which optimizer.
         state: The state to start from; it is copied.
         rounds: Length of the schedule.
+        added: Tensors that the optimizer leaves alone: an update of them is a change, which is added.
 
     Raises:
         ConfigError: If the optimizer does not take tensors of these shapes.
     """
 
-    def __init__(self, options: ServerOptions, state: Tensors, rounds: int) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        state: Tensors,
+        rounds: int,
+        added: Collection[str] = (),
+    ) -> None:
         self.options = options
         self.rounds = rounds
+        self.added = sorted(added)
         # One order, whichever way a state came: sums over tensors depend on it in their last bit, and a
         # checkpoint gives tensors back by name.
         self._state = {key: state[key].detach().clone() for key in sorted(state)}
         # Whole numbers in a state (a step count, say) are not for an optimizer to move.
-        self._keys = [key for key, value in self._state.items() if value.is_floating_point()]
+        self._keys = [
+            key for key, value in self._state.items() if value.is_floating_point() and key not in added
+        ]
         try:
             self._optimizer = _build(options, [self._state[key] for key in self._keys])
         except (TypeError, ValueError, RuntimeError) as error:
@@ -135,7 +145,7 @@ class ServerOptimizer:
         return {key: value.clone() for key, value in self._state.items()}
 
     def step(self, round_: int, pseudo_gradient: Tensors) -> None:
-        """Descend an aggregated pseudo-gradient, clipped, at the rate of `round_`."""
+        """Descend an aggregated pseudo-gradient, clipped, at the rate of `round_`; add what is added."""
         scale = self._clip_factor(pseudo_gradient)
         for key in self._keys:
             gradient = pseudo_gradient[key].to(self._state[key].dtype)
@@ -144,6 +154,8 @@ class ServerOptimizer:
             group["lr"] = learning_rate(self.options, round_, self.rounds)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        for key in self.added:
+            self._state[key] += pseudo_gradient[key].to(self._state[key].dtype)
 
     def preview(self, round_: int, pseudo_gradient: Tensors) -> Tensors:
         """Return the state that `step` would lead to, and stay where we are."""
@@ -152,8 +164,7 @@ class ServerOptimizer:
             self.step(round_, pseudo_gradient)
             return self.state
         finally:
-            for key in self._keys:
-                self._state[key].copy_(before[key])
+            self.put(before)
             self._optimizer.state.clear()
             self._take(memory)
 
@@ -192,9 +203,9 @@ class ServerOptimizer:
             self._take(flat)
             if flat:
                 # What a checkpoint holds shows in a step; one that leads nowhere is taken aside.
-                aside = ServerOptimizer(self.options, self._state, self.rounds)
+                aside = ServerOptimizer(self.options, self._state, self.rounds, self.added)
                 aside._take(flat)
-                aside.step(1, {key: torch.zeros_like(self._state[key]) for key in self._keys})
+                aside.step(1, {key: torch.zeros_like(value) for key, value in self._state.items()})
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(

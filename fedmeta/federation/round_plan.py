@@ -24,6 +24,8 @@ class Plan:
         evaluate_every: Rounds between evaluations of the validation clients; 0: never.
         track: Rounds between looks at the test clients; 0: never.
         oversample: Clients asked beyond the cohort; the first ``cohort`` sound replies are taken.
+        checkpoint_every: Rounds between checkpoints, from the newest two of which the run is resumed;
+            clients that remember keep as much as that takes. 0: there are none.
     """
 
     rounds: int
@@ -36,6 +38,7 @@ class Plan:
     evaluate_every: int = 0
     track: int = 0
     oversample: int = 0
+    checkpoint_every: int = 0
 
     def __post_init__(self) -> None:
         if self.cohort < 1:
@@ -52,6 +55,12 @@ class Plan:
     def asked(self) -> int:
         """Clients asked each round."""
         return self.cohort + self.oversample
+
+    def oldest(self, round_: int) -> int:
+        """Return the first round from which the run may be resumed once a round has begun."""
+        every = self.checkpoint_every
+        # Two checkpoints are kept. An evaluated round has one too; that is newer than these.
+        return max(0, every * ((round_ - 1) // every - 1)) if every else round_ - 1
 
     def evaluated(self, round_: int) -> list[Split]:
         """Return the splits of held-out clients that are evaluated after a round."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation.aggregation import Aggregator, build_aggregator
+from fedmeta.federation.aggregation import Aggregator
 from fedmeta.federation.client import TASKS
+from fedmeta.federation.client_memory import COUNTED, MEMORY, OLDEST
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.cohort import (
     Addresses,
     Receiver,
+    Settings,
     by_client,
     requests,
     sample_cohort,
@@ -32,7 +35,8 @@ from fedmeta.federation.records import RoundRecord, Snapshot
 from fedmeta.federation.round_plan import Plan
 from fedmeta.federation.scoring import Rewards
 from fedmeta.federation.tally import RoundTally
-from fedmeta.learning import Tensors
+from fedmeta.federation.update_keys import UpdateKeys
+from fedmeta.learning import KeyRule, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +53,12 @@ class MetaStrategy(Strategy):
         plan: What to do each round.
         start: Where an earlier run stood; None: begin from the initial arrays.
         rewards: How clients are known and paid; None: they are neither.
+        states: Where it is written down whose updates counted, for clients that remember; None: in
+            memory.
 
     Raises:
-        ConfigError: If the cohort is larger than the population.
+        ConfigError: If the cohort is larger than the population, or clients remember something while
+            one of Flower's strategies aggregates.
     """
 
     def __init__(
@@ -60,10 +67,12 @@ class MetaStrategy(Strategy):
         plan: Plan,
         start: Snapshot | None = None,
         rewards: Rewards | None = None,
+        states: ClientStates | None = None,
     ) -> None:
         rewards = rewards or Rewards()
         workload = learner.workload
         self.population = workload.population
+        require_fitting(learner, plan)
         if plan.asked > self.population.train:
             more = f" + oversample = {plan.oversample}" if plan.oversample else ""
             raise ConfigError(
@@ -74,16 +83,20 @@ class MetaStrategy(Strategy):
         self.seed = workload.seed
         self.codec = Codec(learner.template)
         self.scorer = rewards.scorer
+        self.keys = UpdateKeys(learner.algorithm, self.codec, self.population.train)
+        remembering = bool(learner.memory_template)
+        self._states = (states or ClientStates()) if remembering else None
         self.gate = AdmissionGate(
             plan.gate,
             self.codec,
             learner.training_measures,
             workload.tasks_per_round,
             rewards.signatures,
+            self.keys.checked,
+            remembering,
         )
-        self._optimizer = ServerOptimizer(
-            plan.server, start.state if start else learner.template, plan.rounds
-        )
+        initial = start.state if start else learner.template
+        self._optimizer = ServerOptimizer(plan.server, initial, plan.rounds, learner.added_keys)
         self._lr = workload.local_lr
         self._user = UserStrategy(plan.aggregation, plan.asked) if plan.aggregation.is_strategy else None
         if start:
@@ -142,8 +155,18 @@ class MetaStrategy(Strategy):
         """Draw the clients of the round and address the same request to each."""
         book = self._addresses or self.connect(grid)
         self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.asked)
-        more = self._user.configure(server_round, arrays) if self._user else None
+        more: Settings | Callable[[int], Settings] | None = None
+        if self._user:
+            more = self._user.configure(server_round, arrays)
+        elif self._states:
+            more = self._counted_before(self._states, server_round)
         return requests(MessageType.TRAIN, server_round, arrays, self._cohort, book, more)
+
+    def _counted_before(self, states: ClientStates, round_: int) -> Callable[[int], Settings]:
+        """Return what tells each client of a round which of its updates was the last that counted."""
+        last = dict(zip(self._cohort, states.counted(self._cohort, round_), strict=True))
+        oldest = self.plan.oldest(round_)
+        return lambda client: {COUNTED: last[client], OLDEST: oldest, MEMORY: states.run}
 
     @override
     def aggregate_train(
@@ -159,14 +182,17 @@ class MetaStrategy(Strategy):
             RunError: If a user's strategy failed.
         """
         aggregator = self._aggregator(server_round)
-        tally = RoundTally(server_round, self._cohort, self.gate, aggregator, self.scorer)
+        scored = self.keys.scored
+        tally = RoundTally(server_round, self._cohort, self.gate, aggregator, self.scorer, scored)
         for client, sent in by_client(replies, self._book()):
             tally.take(client, sent)
         tally.close(self.plan, self._receiver)
         skipped = self._why_skipped(tally)
         if not skipped:
-            tally.award(lambda vector: self._preview(server_round, vector))
+            tally.award(lambda vector: self._preview(server_round, tally, vector))
             self._step(server_round, tally)
+            if self._states:
+                self._states.count(server_round, tally.admitted_clients, self.plan.oldest(server_round))
         rate = learning_rate(self.plan.server, server_round, self.plan.rounds)
         self._record = tally.record(
             bool(skipped), math.nan if self._user else rate, self.codec.total_bytes
@@ -179,7 +205,7 @@ class MetaStrategy(Strategy):
     def _aggregator(self, round_: int) -> Aggregator:
         if self._user:
             return StrategyAggregator(self._user, round_, self._optimizer.state, self.codec, self._lr)
-        return build_aggregator(self.plan.aggregation, round_, self.codec.size, self._warn_once)
+        return self.keys.aggregator(self.plan.aggregation, round_, self._warn_once)
 
     def _warn_once(self, line: str) -> None:
         if not self._warned:
@@ -247,10 +273,32 @@ class MetaStrategy(Strategy):
 
         return receiver.first_valid(asked, plan.cohort, sound)
 
-    def _preview(self, round_: int, vector: NDArray[np.float64]) -> Tensors:
+    def _preview(self, round_: int, tally: RoundTally, vector: NDArray[np.float64]) -> Tensors:
+        if self.keys.scored is not None:
+            # What contributions are not scored by is as the whole round made it.
+            scored, vector = vector, tally.pseudo_gradient.copy()
+            vector[self.keys.scored] = scored
         return self._optimizer.preview(round_, self.codec.split(vector))
 
     def _book(self) -> Addresses:
         if self._addresses is None:
             raise RuntimeError("connect the strategy to a grid first")
         return self._addresses
+
+
+def require_fitting(learner: Learner, plan: Plan) -> None:
+    """Refuse a Flower strategy for an algorithm that needs more of a server than an average of weights.
+
+    Raises:
+        ConfigError: If clients remember something, or parts of the state are added.
+    """
+    if not plan.aggregation.is_strategy:
+        return
+    name = learner.workload.learner.algorithm
+    rules = [learner.algorithm.key_rule(key) for key in learner.template]
+    if learner.memory_template or any(rule != KeyRule() for rule in rules):
+        raise ConfigError(
+            f"aggregation.rule = '{plan.aggregation.rule}': a Flower strategy cannot aggregate for "
+            f"algorithm '{name}', whose clients remember or whose state is not averaged over tasks; "
+            "use one of fedmeta's rules, such as 'mean'"
+        )

@@ -1,5 +1,6 @@
 """The tally of a round's replies: judges each as it comes, and adds up what is admitted."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.refusal import Refusal, RefusalCode
 from fedmeta.federation.round_plan import Plan, advice
 from fedmeta.federation.scoring import Preview, Scorer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -51,15 +54,17 @@ class RoundTally:
         gate: Judges each reply.
         aggregator: Takes the admitted updates.
         scorer: Says what admitted updates were worth; if it reads their values, they are held.
+        scored: Places of the values that it reads; None: all.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (two are optional)
         self,
         round_: int,
         cohort: Sequence[int],
         gate: AdmissionGate,
         aggregator: Aggregator,
         scorer: Scorer | None = None,
+        scored: NDArray[np.intp] | None = None,
     ) -> None:
         self.round = round_
         self.cohort = cohort
@@ -71,6 +76,7 @@ class RoundTally:
         self.aggregator = aggregator
         self._awaited = set(cohort)
         self._records: list[ClientRecord] = []
+        self._places = slice(None) if scored is None else scored
         self._scored: list[Update] = []
         self._seen: dict[tuple[float, float], int] = {}
         self._non_finite: list[tuple[int, Refusal]] = []
@@ -116,6 +122,11 @@ class RoundTally:
         self._records = [replace(r, award=awards.get(r.client)) for r in self._records]
         self._scored = []
 
+    @property
+    def admitted_clients(self) -> list[int]:
+        """Clients whose updates were aggregated, by partition id."""
+        return sorted(record.client for record in self._records if record.admitted)
+
     @cached_property
     def pseudo_gradient(self) -> NDArray[np.float64]:
         """The aggregated update, flat; the tally must be closed."""
@@ -151,10 +162,15 @@ class RoundTally:
 
     def _admit(self, update: Update) -> None:
         self.admitted += 1
+        if update.forgot:
+            log.warning(
+                "round %d: client %d lost what it remembered, and began anew", self.round, update.client
+            )
         self.aggregator.add(update)
         self.metrics.add(update)
         if self.scorer:
-            kept = update.vector.copy() if self.scorer.wants_vectors else update.vector[:0]
+            values = update.vector[self._places]
+            kept = values.copy() if self.scorer.wants_vectors else values[:0]
             self._scored.append(replace(update, vector=kept))
         metrics = update.metrics
         self._records.append(

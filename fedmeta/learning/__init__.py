@@ -2,18 +2,23 @@
 
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
 from fedmeta.learning.allocator import keep_freed_memory
+from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
 from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
 
 __all__ = [
     "ALGORITHMS",
     "MODELS",
     "Algorithm",
+    "KeyRule",
     "LearnerSetup",
+    "LocalWork",
     "Model",
     "Tensors",
     "build_algorithm",
     "build_model",
     "expand_state",
     "keep_freed_memory",
+    "local_steps",
+    "mean_metrics",
     "resolve_setup",
 ]

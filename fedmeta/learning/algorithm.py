@@ -7,12 +7,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from fedmeta.learning.local import KeyRule, LocalWork, local_steps
+from fedmeta.learning.local import Tensors as Tensors
 from fedmeta.options import Options
 from fedmeta.registry import Registry
 from fedmeta.tasks import Examples, TaskBatch, TaskSpec, build_objective
-
-Tensors = dict[str, Tensor]
-"""A flat dict of tensors: parameters, a meta-learned state, a gradient, adapted values."""
 
 SUPPORT_X = "@support_x"
 """Key under which adapted values carry the support inputs; no parameter can have this name."""
@@ -79,6 +78,10 @@ class Algorithm(ABC):
     method takes it *with* one, ``[T, ...]``, so that tasks of clients whose states differ can be
     computed together. `expand_state` adds the axis without copying.
 
+    What a client remembers from one round to the next is the client's own state: see `init_client` and
+    `local_update`. It never leaves the client. A round's change counts once its update does: when the
+    update was refused, or came late, the client's next round begins where that one did.
+
     Args:
         options: The algorithm's own options.
         model: The network on the task axis.
@@ -124,6 +127,37 @@ class Algorithm(ABC):
             ``[T]`` each: ``loss`` (query, after adaptation), ``loss_before`` (before it), and likewise
             for each measure of the objective, see `metrics`.
         """
+
+    def init_client(self, client: int) -> Tensors:  # noqa: ARG002 (for those whose clients differ)
+        """Return what a client remembers before its first round, without a client axis; {}: nothing.
+
+        Names, shapes and dtypes must be the same for all clients.
+
+        Args:
+            client: Its partition id.
+        """
+        return {}
+
+    def local_update(
+        self, start: Tensors, client: Tensors, work: LocalWork
+    ) -> tuple[Tensors, Tensors, Tensors]:
+        """Do the local work of C clients in one round; by default `work.steps` plain local steps.
+
+        Args:
+            start: The state that was sent to each client, ``[C, ...]``.
+            client: What each client remembers, ``[C, ...]``: keys of `init_client`.
+            work: Their tasks and steps.
+
+        Returns:
+            The updates for the server, ``[C, ...]`` by key of `start` (see `key_rule`); what each client
+            remembers from now on, ``[C, ...]``; and each client's mean metrics, ``[C]``.
+        """
+        update, metrics = local_steps(start, work)
+        return update, client, metrics
+
+    def key_rule(self, key: str) -> KeyRule:  # noqa: ARG002 (for states of several kinds)
+        """Return what the server does with updates of one tensor of the state."""
+        return KeyRule()
 
     @abstractmethod
     def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:

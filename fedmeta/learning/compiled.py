@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors
+from fedmeta.learning.local import KeyRule, LocalWork
 from fedmeta.tasks import Examples, TaskBatch
 
 Flat = Callable[..., list[Tensor]]
@@ -56,6 +57,23 @@ class CompiledAlgorithm(Algorithm):
         return dict(zip(state, results, strict=False)), dict(
             zip(metrics, results[len(state) :], strict=True)
         )
+
+    @override
+    def init_client(self, client: int) -> Tensors:
+        """Return what a client remembers before its first round; see the algorithm."""
+        return self._algorithm.init_client(client)
+
+    @override
+    def local_update(
+        self, start: Tensors, client: Tensors, work: LocalWork
+    ) -> tuple[Tensors, Tensors, Tensors]:
+        """Do the local work of C clients; see the algorithm. `work` calls the compiled code."""
+        return self._algorithm.local_update(start, client, work)
+
+    @override
+    def key_rule(self, key: str) -> KeyRule:
+        """Return what the server does with updates of one tensor; see the algorithm."""
+        return self._algorithm.key_rule(key)
 
     @override
     def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:

@@ -16,6 +16,7 @@ from fedmeta.federation import (
     Workload,
     merge,
 )
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector.jobs import Workers, one_thread
 from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.faults import FaultPlan, with_faults
@@ -36,6 +37,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
     rewards: Rewards | None = None,
     faults: FaultPlan | None = None,
     training: str = "federated",
+    states: ClientStates | None = None,
 ) -> Snapshot:
     """Train with all clients in this machine.
 
@@ -52,6 +54,7 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
         rewards: How clients are known and paid; None: they are neither.
         faults: What goes wrong with clients and their replies; None: nothing.
         training: The way to train: ``federated``, ``centralized`` or ``local``.
+        states: What clients remember; None: it is in memory, and gone with the run.
 
     Raises:
         UsageError: If the parts do not fit each other or data cannot be read.
@@ -64,10 +67,13 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
         raise UsageError("the clients of this process have no keys: those that sign are on nodes")
     with one_thread():
         learner = Learner.build(workload)
-        with open_vector(learner, workers, plan.rounds, mods, signatures, faults) as grid:
+        states = states or ClientStates()
+        states.rewind(start.round if start else 0)
+        with open_vector(learner, workers, plan.rounds, mods, signatures, faults, states) as grid:
             first = start.round + 1 if start else 1
             faulty = with_faults(grid, faults, first) if faults else grid
-            setup = TrainingSetup(Federation(learner, faulty, in_turn=True), plan, start, rewards)
+            federation = Federation(learner, faulty, in_turn=True, states=states)
+            setup = TrainingSetup(federation, plan, start, rewards)
             return run_rounds(WAYS.get(training)(setup), observer)
 
 

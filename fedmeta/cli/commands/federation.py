@@ -206,6 +206,7 @@ def node_(  # noqa: PLR0913 (one parameter an option)
         data=data,
         allow_code=allow_code,
         max_seconds=max_seconds,
+        memory=folder / "memory",
     )
     command = node.command()
     os.execve(command[0], command, dict(pinned(folder)))

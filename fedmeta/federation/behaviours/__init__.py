@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation.client import ARRAYS, PARTITION, build_client_app, read_request
+from fedmeta.federation.client_states import put_versions, versions_in
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import new_context
 from fedmeta.federation.learner import Learner
@@ -60,11 +61,19 @@ class BehaviourContext:
         reply.content[ARRAYS] = self.codec.encode(self.codec.split(change(vector)))
         return reply
 
-    def ask(self, client: int, message: Message) -> Message:
-        """Answer a request as `client` would, whatever part it plays itself."""
+    def ask(self, client: int, message: Message, context: Context) -> Message:
+        """Answer a request as `client` would, whatever part it plays itself.
+
+        What the other one remembers nobody else knows: this one remembers it in its own context, from
+        the updates of its own that counted.
+        """
         app = build_client_app(self.learner, self.mods.get(client, ()))
         node = message.metadata.dst_node_id
-        return app(message, new_context(node, client, len(self.workload.population)))
+        own = new_context(node, client, len(self.workload.population))
+        put_versions(own.state, versions_in(context.state))
+        reply = app(message, own)
+        put_versions(context.state, versions_in(own.state))
+        return reply
 
 
 class Behaviour(ABC):

@@ -29,4 +29,4 @@ class Copy(Behaviour):
 
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        return self.stage.ask(self.victim, message)
+        return self.stage.ask(self.victim, message, context)

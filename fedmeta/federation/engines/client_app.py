@@ -3,20 +3,24 @@
 import logging
 import os
 import pickle
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.federation.behaviours import mods_for
-from fedmeta.federation.client import build_client_app, failed, partition_of
+from fedmeta.federation.client import CONFIG, build_client_app, failed, partition_of
+from fedmeta.federation.client_memory import MEMORY
+from fedmeta.federation.client_states import ClientStates, put_versions, versions_in
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import Failure, watched
 from fedmeta.federation.faults import FaultPlan, fault_mod
@@ -73,14 +77,21 @@ def _endless(_: Context) -> None:
     """Set no limit."""
 
 
+def _nowhere(_: Context) -> None:
+    """Keep nothing on the disk."""
+
+
 def build_remote_app(
-    side: Callable[[Context], ClientSide], limit: Callable[[Context], float | None] = _endless
+    side: Callable[[Context], ClientSide],
+    limit: Callable[[Context], float | None] = _endless,
+    memory: Callable[[Context], Path | None] = _nowhere,
 ) -> ClientApp:
     """Build a ClientApp that finds out what it works with when it is first asked.
 
     Args:
         side: Returns it. It is called for each message, so it should build it once and keep it.
         limit: Returns the seconds that it works on one message; None: as long as it takes.
+        memory: Returns the folder for what this client remembers; None: it stays in Flower's context.
     """
     app = ClientApp(mods=[_failures_are_replies])
 
@@ -88,11 +99,40 @@ def build_remote_app(
         with one_thread(), at_most(limit(context)):
             parts = side(context)
             mods = [*parts.everybody, *parts.mods.get(partition_of(context), ())]
-            return build_client_app(parts.learner, mods, parts.signatures)(message, context)
+            app_ = build_client_app(parts.learner, mods, parts.signatures)
+            with on_disk(memory(context), message, context):
+                return app_(message, context)
 
     for register in (app.train, app.evaluate, app.query):
         register()(answer)
     return app
+
+
+@contextmanager
+def on_disk(folder: Path | None, message: Message, context: Context) -> Iterator[None]:
+    """Let a client's context hold in the block what the client remembers, and keep it in a folder.
+
+    Each run has a file of its own there, by the name that its server gives it.
+
+    Args:
+        folder: Which; None: what the context holds is all there is.
+        message: The request.
+        context: Of the client.
+    """
+    config = message.content.get(CONFIG) if message.has_content() else None
+    run = config.get(MEMORY) if isinstance(config, ConfigRecord) else None
+    if folder is None or not isinstance(run, str) or not re.fullmatch("[0-9a-f]{32}", run):
+        yield
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    client = partition_of(context)
+    with closing(ClientStates(folder / f"{run}-{client}.sqlite")) as states:
+        before = states.versions(client)
+        put_versions(context.state, before)
+        yield
+        states.merge(client, before, versions_in(context.state))
+        states.commit()
+        put_versions(context.state, {})
 
 
 class TooLongError(BaseException):

@@ -51,8 +51,10 @@ class CrashingLearner(Learner):
     """Dies when it has computed its updates and before anybody has seen them."""
 
     @override
-    def local_steps(self, own: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        super().local_steps(own, tasks)
+    def local_update(
+        self, start: tuple[Tensors, Tensors], round_: int, clients: Sequence[int], tasks: TaskBatch
+    ) -> tuple[Tensors, ...]:
+        super().local_update(start, round_, clients, tasks)
         raise CrashError("crashed while it trained")
 
 

@@ -1,11 +1,23 @@
 """Meta-learning algorithms; each is one module."""
 
 from fedmeta.learning.algorithms.fedavg import FedAvg
+from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
 from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
 from fedmeta.learning.algorithms.pretrained import Pretrained
 from fedmeta.learning.algorithms.protonet import ProtoNet
 from fedmeta.learning.algorithms.reptile import Reptile
+from fedmeta.learning.algorithms.scaffold import Scaffold
 
-__all__ = ["FOMAML", "MAML", "FedAvg", "MetaSGD", "Pretrained", "ProtoNet", "Reptile"]
+__all__ = [
+    "FOMAML",
+    "MAML",
+    "FedAvg",
+    "FedProx",
+    "MetaSGD",
+    "Pretrained",
+    "ProtoNet",
+    "Reptile",
+    "Scaffold",
+]

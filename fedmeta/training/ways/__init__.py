@@ -6,9 +6,20 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fedmeta.errors import LearnersFailedError
-from fedmeta.federation import EvaluationSums, Federation, Plan, Rewards, RoundRecord, Snapshot
+from fedmeta.federation import (
+    EvaluationSums,
+    Federation,
+    Learner,
+    Plan,
+    Rewards,
+    RoundRecord,
+    Snapshot,
+)
+from fedmeta.federation.client_memory import StackMemory
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import failure_of, report
+from fedmeta.federation.learner import CohortUpdate
 from fedmeta.learning import Tensors
 from fedmeta.registry import Registry
 from fedmeta.tasks import Split
@@ -49,6 +60,21 @@ class Way(ABC):
         self.federation = setup.federation
         self.plan = setup.plan
         self.start = setup.start
+        self._states = setup.federation.states or ClientStates()
+
+    def remembered(self, learner: Learner, round_: int, clients: Sequence[int]) -> Tensors:
+        """Return what learners in this process remember before a round, ``[C, ...]``."""
+        if not learner.memory_template:
+            return {}
+        counted = self._states.counted(clients, round_)
+        return StackMemory(learner, self._states).begin(clients, counted, self.plan.oldest(round_))
+
+    def remember(self, learner: Learner, round_: int, update: CohortUpdate) -> None:
+        """Let learners in this process remember a round: their update counts."""
+        if not learner.memory_template:
+            return
+        StackMemory(learner, self._states).propose(round_, update, update.clients)
+        self._states.count(round_, update.clients, self.plan.oldest(round_))
 
     @property
     @abstractmethod

@@ -33,7 +33,8 @@ class Centralized(Way):
         super().__init__(setup)
         self._pooled = PooledLearner(self.learner, self.plan.cohort)
         initial = self.start.state if self.start else self.learner.template
-        self._optimizer = ServerOptimizer(self.plan.server, initial, self.plan.rounds)
+        added = self.learner.added_keys
+        self._optimizer = ServerOptimizer(self.plan.server, initial, self.plan.rounds, added)
         if self.start:
             self._optimizer.restore(self.start.optimizer)
 
@@ -47,6 +48,7 @@ class Centralized(Way):
         update = self._update(round_)
         gradient = {key: value[0] for key, value in update.updates.items()}
         self._optimizer.step(round_, gradient)
+        self.remember(self._pooled, round_, update)
         norms = [euclidean_norm(gradient)]
         return describe_round(round_, self.plan, update.tasks, update.metrics, norms)
 
@@ -55,7 +57,8 @@ class Centralized(Way):
         return self._optimizer.export()
 
     def _update(self, round_: int) -> CohortUpdate:
-        update = self._pooled.train(self.state, round_, [0])
+        memory = self.remembered(self._pooled, round_, [0])
+        update = self._pooled.train(self.state, round_, [0], memory)
         for failure in update.failures.values():
             report(round_, None, failure)
             raise LearnersFailedError(

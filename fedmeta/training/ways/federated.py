@@ -21,7 +21,9 @@ class Federated(Way):
 
     def __init__(self, setup: TrainingSetup) -> None:
         super().__init__(setup)
-        self._strategy = MetaStrategy(self.learner, self.plan, self.start, setup.rewards)
+        self._strategy = MetaStrategy(
+            self.learner, self.plan, self.start, setup.rewards, setup.federation.states
+        )
 
     @property
     @override

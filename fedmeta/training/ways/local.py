@@ -1,6 +1,6 @@
 """Local training: every client alone, with a model and optimizer of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -8,11 +8,19 @@ import torch
 from typing_extensions import override
 
 from fedmeta.errors import LearnersFailedError
-from fedmeta.federation import ClientRecord, EvaluationSums, Plan, RoundRecord, ServerOptimizer, Snapshot
+from fedmeta.federation import (
+    ClientRecord,
+    EvaluationSums,
+    Learner,
+    Plan,
+    RoundRecord,
+    ServerOptimizer,
+    Snapshot,
+)
 from fedmeta.federation.cohort import sample_cohort
 from fedmeta.federation.evaluation import evaluate_each
 from fedmeta.federation.failures import report
-from fedmeta.learning import Tensors
+from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import Split
 from fedmeta.training.loop import describe_round
 from fedmeta.training.ways import Way
@@ -35,7 +43,7 @@ class Local(Way):
     @cached_property
     def _models(self) -> "Models":
         clients = self.learner.workload.population.train
-        return build_models(self.learner.template, clients, self.plan, self.start)
+        return build_models(self.learner, clients, self.plan, self.start)
 
     @property
     @override
@@ -79,18 +87,22 @@ class Local(Way):
     def test(self, state: Tensors, split: Split) -> Mapping[int, EvaluationSums]:
         return self.evaluate(state, 0, self.learner.workload.population.clients(split))
 
+    def _starts(self, state: Tensors, round_: int, clients: Sequence[int]) -> tuple[Tensors, Tensors]:
+        return _rows(state, clients), self.remembered(self.learner, round_, clients)
+
     def _updates(self, round_: int, cohort: Sequence[int]) -> tuple[Tensors, Tensors]:
         """Return the updates of a cohort, ``[cohort, ...]`` each, and its metrics, ``[cohort]`` each."""
         size, state = self.learner.chunk_clients, self.state
         parts = []
         for first in range(0, len(cohort), size):
             stack = list(cohort[first : first + size])
-            update = self.learner.train_from(partial(_rows, state), round_, stack)
+            update = self.learner.train_from(partial(self._starts, state, round_), round_, stack)
             for client, failure in update.failures.items():
                 report(round_, client, failure)
                 raise LearnersFailedError(
                     f"round {round_}: client {client} cannot train: {failure.reason}"
                 )
+            self.remember(self.learner, round_, update)
             parts.append((update.updates, update.metrics))
         updates, metrics = (
             {key: torch.cat([part[i][key] for part in parts]) for key in parts[0][i]} for i in (0, 1)
@@ -115,26 +127,27 @@ class Models(Protocol):
         ...
 
 
-def build_models(template: Tensors, clients: int, plan: Plan, start: Snapshot | None) -> Models:
+def build_models(learner: Learner, clients: int, plan: Plan, start: Snapshot | None) -> Models:
     """Return a model for each client.
 
     Args:
-        template: The state that all begin with, without the axis of clients.
+        learner: Says what all begin with.
         clients: How many there are.
         plan: The server's side of the federated run: the optimizer's options.
         start: Where an earlier run stood; None: at the beginning.
     """
-    state = {key: value.expand(clients, *value.shape) for key, value in template.items()}
+    state = expand_state(learner.template, clients)
     everybody = plan.cohort == clients and plan.server.clip_norm is None
     kind = _Together if everybody and plan.server.optimizer in BY_ELEMENT else _Apart
-    return kind(start.state if start else state, start.optimizer if start else {}, plan)
+    memory = start.optimizer if start else {}
+    return kind(start.state if start else state, memory, plan, learner.added_keys)
 
 
 class _Together:
     """One optimizer over the stacked states: the same steps, where all clients train in every round."""
 
-    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan) -> None:
-        self._optimizer = ServerOptimizer(plan.server, state, plan.rounds)
+    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, added: Collection[str]) -> None:
+        self._optimizer = ServerOptimizer(plan.server, state, plan.rounds, added)
         self._optimizer.restore(optimizer)
 
     @property
@@ -154,12 +167,10 @@ class _Together:
 class _Apart:
     """An optimizer for each client, which stands still while its client is not asked."""
 
-    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan) -> None:
+    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, added: Collection[str]) -> None:
         clients = len(next(iter(state.values())))
-        self._own = [
-            ServerOptimizer(plan.server, {key: value[c] for key, value in state.items()}, plan.rounds)
-            for c in range(clients)
-        ]
+        states = [{key: value[c] for key, value in state.items()} for c in range(clients)]
+        self._own = [ServerOptimizer(plan.server, one, plan.rounds, added) for one in states]
         for client, own in enumerate(self._own):
             mine = f"{client}/"
             own.restore({k.removeprefix(mine): v for k, v in optimizer.items() if k.startswith(mine)})
@@ -186,6 +197,7 @@ def model_for(client: int, models: int) -> int:
 
 
 def _rows(state: Tensors, clients: Sequence[int]) -> Tensors:
+    """Pick the rows of some clients out of ``[C, ...]``."""
     return {key: value[list(clients)] for key, value in state.items()}
 
 

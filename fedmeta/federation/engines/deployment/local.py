@@ -195,6 +195,7 @@ def _supernode(layout: Layout, partition: int, options: DeploymentOptions, home:
         account=account,
         data=layout.data.get(partition),
         allow_code=layout.allow_code,
+        memory=layout.folder / "memory",
     )
 
 

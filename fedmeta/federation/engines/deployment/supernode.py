@@ -31,6 +31,7 @@ class SuperNode:
         data: Folder of its data; None: ``FEDMETA_DATA``.
         allow_code: Whether it runs code that a server names by a dotted path, if it is installed here.
         max_seconds: How long it works on one message; None: the default.
+        memory: Folder for what it remembers of its work; None: it is gone when the node stops.
     """
 
     superlink: str
@@ -42,6 +43,7 @@ class SuperNode:
     data: Path | None = None
     allow_code: bool = False
     max_seconds: float | None = None
+    memory: Path | None = None
 
     def command(self) -> list[str]:
         """Return the command line of Flower's program."""
@@ -49,7 +51,8 @@ class SuperNode:
         if self.key:
             trust += ["--auth-supernode-private-key", str(self.key)]
         config = f"partition-id={self.partition}"
-        for name, path in (("account", self.account), ("data", self.data)):
+        folders = {"account": self.account, "data": self.data, "memory": self.memory}
+        for name, path in folders.items():
             config += f' {name}="{path.resolve()}"' if path else ""
         config += " allow-code=true" if self.allow_code else ""
         config += f" max-seconds={self.max_seconds}" if self.max_seconds else ""

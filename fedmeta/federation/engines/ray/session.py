@@ -1,6 +1,7 @@
 """Starts and stops Flower's Ray engine, and removes what it leaves on the disk."""
 
 import contextlib
+import copy
 import fcntl
 import logging
 import os
@@ -9,8 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -22,6 +23,7 @@ from flwr.simulation import run_simulation
 
 from fedmeta.errors import RunError
 from fedmeta.federation.client import sign_reply
+from fedmeta.federation.client_states import ClientStates, put_versions, versions_in
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines.client_app import ClientSide, build_ray_app
 from fedmeta.federation.engines.node_directory import Directory, ignore
@@ -51,12 +53,13 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def open_ray(
+def open_ray(  # noqa: PLR0913 (three are optional)
     build: Callable[[], ClientSide],
     learner: Learner,
     options: RayOptions,
     workers: Workers = "auto",
     signatures: Signatures | None = None,
+    states: ClientStates | None = None,
 ) -> Iterator[Directory]:
     """Open a grid of as many nodes as there are clients, which Ray's workers answer for.
 
@@ -68,6 +71,7 @@ def open_ray(
         options: Where Ray is.
         workers: Ray's workers on this machine; ``auto``: one per core. A cluster has one per core too.
         signatures: Signs in the name of each client, as its reply comes in; None: nobody signs.
+        states: What clients remember: in Flower's contexts while they work, and here in between.
 
     Raises:
         UsageError: If the extra is not installed, or there is no cluster at the address.
@@ -76,12 +80,66 @@ def open_ray(
     require_ray(options)
     count = available_cores() if workers == "auto" else workers
     clients = len(learner.workload.population)
-    with as_server(), silence(), _environment(), scratch() as folder:
+    remembering = contexts_from(states) if states and learner.memory_template else nullcontext()
+    with as_server(), silence(), _environment(), remembering, scratch() as folder:
         engine = _Engine(build_ray_app(build), clients, _backend(options, count, folder))
         try:
             yield Directory(engine.grid(), clients, engine.check, _signing(learner, signatures))
         finally:
             engine.end()
+
+
+@contextmanager
+def contexts_from(states: ClientStates) -> Iterator[None]:
+    """Let Flower's engine, while it starts in the block, take what clients remember from `states`.
+
+    Raises:
+        RunError: If the installed Flower has another layout.
+    """
+    from flwr.server.superlink.fleet.vce import vce_api
+
+    flowers = getattr(vce_api, _STORES, None)
+    if flowers is None:
+        raise RunError(f"this flwr is not laid out as expected (no {_STORES})")
+
+    def register(nodes: Mapping[int, int], *args: Any, **more: Any) -> dict[int, "_Contexts"]:
+        stores = flowers(nodes, *args, **more)
+        return {node: _Contexts(store, nodes[node], states) for node, store in stores.items()}
+
+    setattr(vce_api, _STORES, register)
+    try:
+        yield
+    finally:
+        setattr(vce_api, _STORES, flowers)
+
+
+_STORES = "_register_node_info_stores"
+
+
+class _Contexts:
+    """Flower's store of one node's context, but for what the client remembers."""
+
+    def __init__(self, flowers: Any, client: int, states: ClientStates) -> None:
+        self._flowers = flowers
+        self._client = client
+        self._states = states
+        self._lent: dict[int, dict[int, bytes]] = {}
+
+    def retrieve_context(self, run_id: int) -> Context:
+        """Return the context with what the client remembers; each of Flower's threads has its copy."""
+        context: Context = copy.copy(self._flowers.retrieve_context(run_id))
+        context.state = context.state.copy()
+        before = self._states.versions(self._client)
+        self._lent[threading.get_ident()] = before
+        put_versions(context.state, before)
+        return context
+
+    def update_context(self, run_id: int, context: Context) -> None:
+        """Take the context back, after the client has worked."""
+        before = self._lent.pop(threading.get_ident(), {})
+        self._states.merge(self._client, before, versions_in(context.state))
+        put_versions(context.state, {})
+        self._flowers.update_context(run_id, context)
 
 
 def _signing(learner: Learner, signatures: Signatures | None) -> Callable[[int, Message], None]:

@@ -3,14 +3,26 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import groupby
+from typing import overload
 
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedmeta.federation.client import CONFIG, ReplyWriter, build_client_app, failed, read_request
+from fedmeta.federation.client import (
+    ARRAYS,
+    CONFIG,
+    ROUND,
+    ReplyWriter,
+    build_client_app,
+    failed,
+    read_request,
+)
+from fedmeta.federation.client_memory import COUNTED, MEMORY, OLDEST, StackMemory, read_counted
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines.vector.jobs import (
     EvaluateJob,
@@ -55,6 +67,7 @@ class VectorGrid(RunGrid):
             alone; None: nobody has any.
         moving: Whether a client may come back under another node id: each time by as many as there are
             clients.
+        states: What clients remember; None: it is in memory, and gone with the grid.
     """
 
     def __init__(  # noqa: PLR0913 (all but two are optional)
@@ -65,8 +78,12 @@ class VectorGrid(RunGrid):
         signatures: Signatures | None = None,
         mods_in: Callable[[int, int], Sequence[Mod]] | None = None,
         moving: bool = False,
+        states: ClientStates | None = None,
     ) -> None:
         self.learner = learner
+        self._memory = (
+            StackMemory(learner, states or ClientStates()) if learner.memory_template else None
+        )
         self.executor = executor
         self._clients = len(learner.workload.population)
         self._codec = Codec(learner.template)
@@ -132,10 +149,16 @@ class VectorGrid(RunGrid):
 
     def _answer(self, messages: list[Message], deadline: float) -> Iterator[Message]:
         messages.sort(key=self._client)
-        # Clients can be stacked if they were sent the same: the same object, as a broadcast is.
-        alike = groupby(messages, key=lambda m: (m.metadata.message_type, id(m.__dict__["_content"])))
-        for (kind, _), group in alike:
+        for (kind, _), group in groupby(messages, key=self._broadcast):
             yield from self._answer_alike(kind, list(group), deadline)
+
+    def _broadcast(self, message: Message) -> tuple[str, int]:
+        """Return what the requests of clients that can be stacked have in common."""
+        content = message.__dict__["_content"]
+        # The same object, as a broadcast is; where each client is told what it should remember, the
+        # same state.
+        shared = content.get(ARRAYS) if self._memory and COUNTED in content.get(CONFIG, {}) else content
+        return message.metadata.message_type, id(shared)
 
     def _answer_alike(self, kind: str, messages: list[Message], deadline: float) -> Iterator[Message]:
         request = self._read(kind, messages)
@@ -155,7 +178,7 @@ class VectorGrid(RunGrid):
             return
         size = self.learner.chunk_clients if kind == MessageType.TRAIN else 1
         chunks = [messages[first : first + size] for first in range(0, len(messages), size)]
-        jobs = [self._job(kind, round_, chunk) for chunk in chunks]
+        jobs = _Jobs(lambda chunk: self._job(kind, round_, chunk), chunks)
         for chunk, outcome in zip(chunks, self.executor.run(state, jobs, deadline), strict=False):
             yield from self._replies(chunk, outcome, round_)
 
@@ -178,8 +201,15 @@ class VectorGrid(RunGrid):
         # do, must not change the last bits of anybody else's update.
         clients = tuple(self._client(message) for message in chunk)
         if kind == MessageType.TRAIN:
-            return TrainJob(round_, clients)
+            return TrainJob(round_, clients, self._remembered(chunk, clients))
         return EvaluateJob(clients[0], round_)
+
+    def _remembered(self, chunk: list[Message], clients: tuple[int, ...]) -> Tensors:
+        """Return what the clients of a chunk start from, as their requests say."""
+        if not self._memory:
+            return {}
+        said = [read_counted(message.content.config_records[CONFIG]) for message in chunk]
+        return self._memory.begin(clients, [last for last, _ in said], said[0][1])
 
     def _replies(self, chunk: list[Message], outcome: JobResult, round_: int) -> Iterator[Message]:
         written, failures = self._contents(chunk, outcome, round_)
@@ -200,7 +230,12 @@ class VectorGrid(RunGrid):
     ) -> tuple[Iterator[RecordDict], dict[int, Failure]]:
         """Return the contents of the replies of those who succeeded, in order, and why others failed."""
         if isinstance(outcome, CohortUpdate):
-            return self._writer.training(outcome, round_), outcome.failures
+            forgot: Collection[int] = ()
+            if self._memory:
+                # Those with mods are asked by themselves, and remember what comes of that.
+                alike = [c for c in outcome.clients if not self._own_app(c, round_, MessageType.TRAIN)]
+                forgot = self._memory.propose(round_, outcome, alike)
+            return self._writer.training(outcome, round_, forgot), outcome.failures
         if isinstance(outcome, EvaluationSums):
             return iter([self._writer.evaluation(outcome, round_)]), {}
         return iter(()), {self._client(chunk[0]): outcome}
@@ -227,7 +262,8 @@ class VectorGrid(RunGrid):
         # Over a network every client would have its own copy; here it must not spoil the others'.
         own = copy.copy(message)
         own.__dict__["_content"] = copy.deepcopy(message.__dict__["_content"])
-        reply = _call(app, own, context)
+        with self._memory.lent(client, context) if self._memory else nullcontext():
+            reply = _call(app, own, context)
         if len(context.state):
             self._contexts[node] = context
         if not isinstance(reply, Message):
@@ -235,9 +271,35 @@ class VectorGrid(RunGrid):
         return reply if _from(reply, message) else client_error(_FORGED, message)
 
 
+_SETTINGS = {ROUND, COUNTED, OLDEST, MEMORY}
+"""What our server says to its clients."""
+
+
 def _is_plain(message: Message) -> bool:
     """Return whether a request of ours asks for nothing but a round."""
-    return len(message.content.config_records[CONFIG]) == 1
+    return message.content.config_records[CONFIG].keys() <= _SETTINGS
+
+
+class _Jobs(Sequence[Job]):
+    """Makes each job when it is handed out: what its clients remember is not in memory before."""
+
+    def __init__(self, make: Callable[[list[Message]], Job], chunks: Sequence[list[Message]]) -> None:
+        self._make = make
+        self._chunks = chunks
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Job]: ...
+
+    def __getitem__(self, index: int | slice) -> Job | Sequence[Job]:
+        if isinstance(index, slice):
+            return _Jobs(self._make, self._chunks[index])
+        return self._make(self._chunks[index])
 
 
 _FORGED = "replied in the name of another node or to another message"

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import IO, Any, Literal, Protocol
 
@@ -26,10 +26,11 @@ from fedmeta.learning import Tensors, keep_freed_memory
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A chunk of consecutive clients of a cohort."""
+    """A chunk of consecutive clients of a cohort, and what each remembers, ``[C, ...]``."""
 
     round: int
     clients: tuple[int, ...]
+    memory: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def compute(learner: Learner, state: Tensors, job: Job) -> JobResult:
     """Do one job."""
     with one_thread():
         if isinstance(job, TrainJob):
-            return learner.train(state, job.round, job.clients)
+            return learner.train(state, job.round, job.clients, job.memory)
         try:
             return learner.evaluate(state, job.client, job.round)
         except Exception as error:
@@ -147,7 +148,7 @@ def launch(
 
 READY = "ready"
 Arrays = dict[str, NDArray[Any]]
-Packed = tuple[list[int], Arrays, Arrays, int, dict[int, Failure]] | EvaluationSums | Failure
+Packed = tuple[list[int], Arrays, Arrays, int, dict[int, Failure], Arrays] | EvaluationSums | Failure
 
 
 def to_arrays(tensors: Tensors) -> Arrays:
@@ -164,15 +165,18 @@ def pack_outcome(outcome: JobResult) -> Packed:
     """Make an outcome ready to cross a pipe."""
     if isinstance(outcome, CohortUpdate):
         updates, metrics = to_arrays(outcome.updates), to_arrays(outcome.metrics)
-        return outcome.clients, updates, metrics, outcome.tasks, outcome.failures
+        memory = to_arrays(outcome.memory)
+        return outcome.clients, updates, metrics, outcome.tasks, outcome.failures, memory
     return outcome
 
 
 def unpack_outcome(packed: Packed) -> JobResult:
     """Return what `pack_outcome` was given."""
     if isinstance(packed, tuple):
-        clients, updates, metrics, tasks, failures = packed
-        return CohortUpdate(clients, to_tensors(updates), to_tensors(metrics), tasks, failures)
+        clients, updates, metrics, tasks, failures, memory = packed
+        return CohortUpdate(
+            clients, to_tensors(updates), to_tensors(metrics), tasks, failures, to_tensors(memory)
+        )
     return packed
 
 

@@ -1,0 +1,38 @@
+"""Federated averaging whose clients are held near the state that they were sent."""
+
+from dataclasses import replace
+
+from pydantic import Field
+from typing_extensions import override
+
+from fedmeta.learning.algorithm import Tensors
+from fedmeta.learning.algorithms.fedavg import FedAvg
+from fedmeta.learning.local import LocalWork
+
+
+class FedProx(FedAvg):
+    """FedProx: FedAvg, with a proximal term in the objective of each client's local steps.
+
+    Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith 2020, "Federated Optimization in Heterogeneous Networks",
+    equation 2: a client takes its local steps on ``F(theta) + mu / 2 |theta - theta_0|^2``, where
+    ``theta_0`` is the state that it was sent. With ``mu = 0`` it is FedAvg. The term does nothing in the
+    first step, so that it needs ``local_steps`` above 1.
+    """
+
+    class Options(FedAvg.Options):
+        """Options of FedProx.
+
+        Attributes:
+            mu: Weight of the term; a FedProx strategy of Flower's may ask for another one.
+        """
+
+        mu: float = Field(default=0.1, ge=0)
+
+    options: Options
+
+    @override
+    def local_update(
+        self, start: Tensors, client: Tensors, work: LocalWork
+    ) -> tuple[Tensors, Tensors, Tensors]:
+        mu = work.proximal_mu or self.options.mu
+        return super().local_update(start, client, replace(work, proximal_mu=mu))
