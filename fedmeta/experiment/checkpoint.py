@@ -4,6 +4,7 @@ A checkpoint is two files: ``round-000120.safetensors`` with the tensors and ``r
 manifest, with the SHA-256 of the first. Each is written beside its place, flushed to disk and renamed;
 the manifest comes last, so a checkpoint without a manifest never counts. What a model holds and nobody
 learns, such as frozen layers, is the same in all checkpoints: ``constants.safetensors`` has it once.
+What clients remember is in ``clients.sqlite``, where a checkpoint adds what has changed since the last.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedmeta.federation import Snapshot
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.files import (
     MOST_JSON,
     MOST_TENSORS,
@@ -33,6 +35,7 @@ from fedmeta.learning import Tensors
 
 KEPT_GENERATIONS = 2
 CONSTANTS = "constants.safetensors"
+CLIENTS = "clients.sqlite"
 _NAME = re.compile(r"round-([0-9]{6,18})\.(?:json|safetensors)")
 Count = Annotated[int, Field(ge=0)]
 
@@ -48,6 +51,7 @@ class Manifest:
         best_round: The checkpoint that scored best so far; it is kept.
         best_score: Its score; higher is better.
         constants_sha256: Of the file of the model's constants; None if it has none.
+        client_states: Digest of what clients remember; None where they do not.
     """
 
     round: Count
@@ -56,6 +60,7 @@ class Manifest:
     best_round: Count | None = None
     best_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
     constants_sha256: str | None = None
+    client_states: str | None = None
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -77,6 +82,7 @@ class CheckpointStore:
         self.constants: Tensors = {}
         self.constants_sha256: str | None = None
         self._constants_data = b""
+        self.client_states: ClientStates | None = None
 
     def keep_constants(self, constants: Tensors) -> None:
         """Let the checkpoints of this run hold the model's constants as well."""
@@ -99,6 +105,8 @@ class CheckpointStore:
         tensors = {f"state.{key}": value for key, value in snapshot.state.items()}
         tensors |= {f"optimizer.{key}": value for key, value in snapshot.optimizer.items()}
         data = save({key: value.detach().contiguous() for key, value in tensors.items()})
+        if self.client_states:
+            self.client_states.commit()
         best_round, best_score = self._best_with(snapshot.round, score)
         manifest = Manifest(
             snapshot.round,
@@ -107,6 +115,7 @@ class CheckpointStore:
             best_round,
             best_score,
             self.constants_sha256,
+            self.client_states.seal if self.client_states else None,
         )
         self._write_constants()
         write_atomically(self._tensors(snapshot.round), data)

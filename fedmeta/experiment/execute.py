@@ -20,7 +20,7 @@ from fedmeta.errors import (
     UntrainedError,
     UsageError,
 )
-from fedmeta.experiment.checkpoint import DamagedCheckpointError, Manifest, misfit
+from fedmeta.experiment.checkpoint import CLIENTS, DamagedCheckpointError, Manifest, misfit
 from fedmeta.experiment.client_totals import (
     note_refused,
     participants,
@@ -38,6 +38,7 @@ from fedmeta.experiment.rows import LOGS
 from fedmeta.experiment.scorer import RunScorer
 from fedmeta.experiment.tracker import tracked
 from fedmeta.federation import Learner, Rewards, Snapshot, StepResult
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.signing import Checking
 from fedmeta.files import remove_unfinished
 from fedmeta.training import Way, run_rounds
@@ -78,8 +79,11 @@ def execute(
     ):
         covered = ledger.covered if ledger else ignore
         track = tracker.round if tracker else ignore
-        with closing(Recorder(folder, config, listener.round, covered, track)) as recorder:
-            parts = _Parts(folder, config, learner, recorder, ledger, grid)
+        with (
+            closing(Recorder(folder, config, listener.round, covered, track)) as recorder,
+            _remembered(folder, learner) as states,
+        ):
+            parts = _Parts(folder, config, learner, recorder, ledger, grid, states)
             final, problem = _train_and_test(parts, listener)
         if tracker:
             tracker.final(config.rounds, final)
@@ -101,6 +105,7 @@ class _Parts:
     recorder: Recorder
     ledger: "RunLedger | None"
     grid: Grid | None
+    states: ClientStates | None
 
 
 def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult, ...], str | None]:
@@ -111,6 +116,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
     """
     folder, config = parts.folder, parts.config
     folder.checkpoints.keep_constants(parts.learner.constants)
+    folder.checkpoints.client_states = parts.states
     start = _newest(parts, listener)
     if parts.ledger:
         parts.ledger.start()
@@ -118,7 +124,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
     try:
         first, refused = start.round + 1 if start else 1, partial(note_refused, folder)
         with open_federation(
-            config, parts.learner, _signatures(parts), first, parts.grid, refused
+            config, parts.learner, _signatures(parts), first, parts.grid, parts.states, refused
         ) as federation:
             rewards = _rewards(parts) if first <= config.rounds else Rewards()
             way = build_way(config, federation, start, rewards)
@@ -141,6 +147,17 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
         if isinstance(error, LearnersFailedError):
             raise LearnersFailedError(f"{error}{traceback_hint(folder)}") from None
         raise
+
+
+@contextmanager
+def _remembered(folder: RunFolder, learner: Learner) -> Iterator[ClientStates | None]:
+    """Open what the clients of a run remember; None where its algorithm lets them remember nothing."""
+    if not learner.memory_template:
+        yield None
+        return
+    folder.checkpoints.folder.mkdir(exist_ok=True)
+    with closing(ClientStates(folder.checkpoints.folder / CLIENTS)) as states:
+        yield states
 
 
 @contextmanager
@@ -200,6 +217,11 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
             )
         elif wrong := misfit(candidate[0].state, initial):
             listener.note(f"checkpoint of round {candidate[0].round}: {wrong}: not used")
+        elif parts.states and not parts.states.agrees(candidate[1].client_states, candidate[0].round):
+            listener.note(
+                f"checkpoint of round {candidate[0].round}: {CLIENTS} does not hold what clients "
+                "remembered then: not used"
+            )
         else:
             found = candidate
             _require_same_constants(folder, candidate[1])
@@ -211,6 +233,8 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
         )
     folder.checkpoints.drop_after(round_)
     recorder.rewind(found[1] if found else None)
+    if parts.states:
+        parts.states.rewind(round_)
     return found[0] if found else None
 
 

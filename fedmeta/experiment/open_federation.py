@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedmeta.config import Config, to_toml
 from fedmeta.experiment import planning
 from fedmeta.federation import Federation, Learner, Signatures, VectorGrid, require_ray
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.client_app import ClientSide, build_side
 from fedmeta.federation.engines.deployment import require_superlink
 from fedmeta.federation.engines.deployment.session import open_deployment
@@ -50,6 +51,7 @@ def open_federation(  # noqa: PLR0913 (three are optional)
     signatures: Checking | None,
     first_round: int = 1,
     grid: Grid | None = None,
+    states: ClientStates | None = None,
     refused: Callable[[str], None] = ignore,
 ) -> Iterator[Federation]:
     """Open the way to the clients for training and test, and close it however the block ends.
@@ -60,6 +62,7 @@ def open_federation(  # noqa: PLR0913 (three are optional)
         signatures: How clients sign; None: they do not.
         first_round: The round that is asked first.
         grid: Flower's, if this is a ServerApp; None: open one.
+        states: What clients remember, for algorithms that let them.
         refused: Called with a line about each node that was refused.
     """
     faults = planning.faults(config) if config.faults.any else None
@@ -69,10 +72,10 @@ def open_federation(  # noqa: PLR0913 (three are optional)
     if grid is not None:
         opened = nullcontext(Directory(grid, config.clients))
     else:
-        opened = _grid(config, learner, signatures, refused, faults, rounds)
+        opened = _grid(config, learner, signatures, refused, faults, rounds, states)
     with opened as found:
         faulty = with_faults(found, faults, first_round) if faults else found
-        yield Federation(learner, faulty, in_turn=isinstance(found, VectorGrid))
+        yield Federation(learner, faulty, in_turn=isinstance(found, VectorGrid), states=states)
 
 
 def _grid(  # noqa: PLR0913 (what `open_federation` was given)
@@ -82,17 +85,18 @@ def _grid(  # noqa: PLR0913 (what `open_federation` was given)
     refused: Callable[[str], None],
     faults: FaultPlan | None,
     rounds: int,
+    states: ClientStates | None,
 ) -> AbstractContextManager[VectorGrid | Directory]:
     """Return the grid of the engine that a config names, not yet opened."""
     own = signatures if isinstance(signatures, Signatures) else None
     if config.engine == "vector" or config.training != "federated":
-        return open_vector(learner, config.workers, rounds, planning.mods(config), own, faults)
+        return open_vector(learner, config.workers, rounds, planning.mods(config), own, faults, states)
     if config.engine == "deployment":
         seats, run_id = _seats(config, signatures, refused)
         return open_deployment(config.deployment, to_toml(config), config.clients, seats, run_id)
     from fedmeta.federation.engines.ray.session import open_ray
 
-    return open_ray(clients_side(config), learner, config.ray, config.workers, own)
+    return open_ray(clients_side(config), learner, config.ray, config.workers, own, states)
 
 
 def _seats(

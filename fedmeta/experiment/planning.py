@@ -142,6 +142,7 @@ def plan(config: Config) -> Plan:
         aggregation=config.aggregation,
         evaluate_every=config.evaluation.every,
         track=config.evaluation.track,
+        checkpoint_every=config.checkpoint_every,
     )
 
 

@@ -253,6 +253,10 @@ class ClientStates:
         """The digest of what clients remember now, for a checkpoint; empty: nobody does yet."""
         return f"{self._digest:064x}" if self._digest else ""
 
+    def agrees(self, seal: str | None, round_: int) -> bool:
+        """Return whether what clients remember after a round is what a checkpoint says."""
+        return (f"{digest:064x}" if (digest := self.digest(round_)) else "") == (seal or "")
+
     def rewind(self, round_: int) -> None:
         """Forget what came after a round."""
         with self._guarded():
