@@ -7,6 +7,7 @@ import torch
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors, expand_state
+from fedmeta.learning.local import LocalWork
 from fedmeta.learning.model_trial import in_dtype, no_random_numbers
 from fedmeta.tasks import TaskBatch, torch_generator
 from fedmeta.tasks.objective import LOSS
@@ -48,7 +49,36 @@ def try_updates(algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, name
         raise ConfigError(f"{name}: task_updates returns something else for the same tasks")
     if _apart({key: value[:1] for key, value in updates.items()}, alone) > 1e-2:
         raise ConfigError(f"{name}: a task's update depends on the other tasks of its batch")
+    _require_local_update(algorithm, state, tasks[:2], name)
     _require_precise(algorithm, tasks[:1], alone, name)
+
+
+def _require_local_update(algorithm: Algorithm, state: Tensors, tasks: TaskBatch, name: str) -> None:
+    """Require that two clients can work in one stack, and remember what has a place."""
+    dtype = next(iter(state.values())).dtype
+    own = [in_dtype(algorithm.init_client(client), dtype) for client in (0, 1)]
+    if _forms(own[0]) != _forms(own[1]):
+        raise ConfigError(f"{name}: init_client must return the same keys, shapes and dtypes for all")
+    memory = {key: torch.stack([one[key] for one in own]) for key in own[0]}
+    kept = {key: value.clone() for key, value in memory.items()}
+    work = LocalWork([0, 1], tasks, 1, 0.01, algorithm.task_updates)
+    try:
+        update, after, _ = algorithm.local_update(expand_state(state, 2), memory, work)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(f"{name}: local_update fails for two clients ({reason})") from None
+    if _forms(update) != _forms(expand_state(state, 2)):
+        raise ConfigError(f"{name}: local_update must return an update of each tensor of the state")
+    if _forms(after) != _forms(memory):
+        raise ConfigError(f"{name}: local_update must return what init_client did, for each client")
+    if any(not torch.equal(memory[key], value) for key, value in kept.items()):
+        raise ConfigError(
+            f"{name}: local_update changes what clients remember in place; return the change instead"
+        )
+
+
+def _forms(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {key: (value.shape, value.dtype) for key, value in tensors.items()}
 
 
 def _require_precise(algorithm: Algorithm, tasks: TaskBatch, updates: Tensors, name: str) -> None:

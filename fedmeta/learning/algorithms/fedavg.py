@@ -61,7 +61,8 @@ class FedAvg(WeightAdaptation):
     def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
         """Yield the weights after 0, 1, 2, ... steps; those of a new head come first."""
         if self._head:
-            state = state | new_head(state, self._head, int(support["y"].max()) + 1)
+            weights = self.weights(state)
+            state = state | new_head(weights, self._head, int(support["y"].max()) + 1)
         return super().descend(state, support)
 
 

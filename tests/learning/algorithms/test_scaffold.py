@@ -169,7 +169,7 @@ def test_at_test_it_is_fedavg() -> None:
     tasks = plain.sample(1, 2)[:1]
     for one in (learner, plain):
         own = {key: value[None] for key, value in state.items() if one is learner or key == "theta"}
-        adapted = one.algorithm.adapt(own, tasks.support_x, tasks.support_y, 3)
+        adapted = one.algorithm.adapt(own, tasks.support, 3)
         # 10 -> b + (10 - b) (1 - 2 lr a)^3 with fedavg's default rate of 0.01.
         expected = CENTRES[2] + (10 - CENTRES[2]) * (1 - 0.02 * CURVES[2]) ** 3
         assert adapted["theta"].item() == pytest.approx(expected, rel=1e-12)
