@@ -11,10 +11,10 @@ import torch
 from sklearn.linear_model import Ridge
 
 from fedmeta.errors import ConfigError
-from fedmeta.experiment import load_config, run
+from fedmeta.experiment import RunFolder, load_config, run
 from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
-from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, build_model
+from fedmeta.learning import Algorithm, LearnerSetup, LocalWork, Tensors, build_algorithm, build_model
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
 from fedmeta.training import evaluate
@@ -71,6 +71,47 @@ def test_the_command_that_the_pages_give_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "held-out clients" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_head_stays_at_home_and_the_body_takes_the_local_steps_of_the_whole() -> None:
+    """FedPer by hand for each of two clients: plain gradient descent on a whole network."""
+    algorithm = build_algorithm(
+        LearnerSetup("fedper:FedPer", {}, "mlp", {"hidden": [5]}),
+        TaskSpec("classification", (3,), 4),
+    )
+    whole = build_algorithm(
+        LearnerSetup("fedavg", {}, "mlp", {"hidden": [5]}), TaskSpec("classification", (3,), 4)
+    )
+    body = {key: value.double() for key, value in algorithm.init(generator(1, "body")).items()}
+    assert set(whole.init(generator(1, "body"))) - set(body) == {"head.weight", "head.bias"}
+    heads = {
+        key: torch.randn(2, *value.shape, dtype=torch.float64, generator=generator(2, key))
+        for key, value in algorithm.init_client(0).items()
+    }
+    tasks = make_tasks(TaskSpec("classification", (3,), 4), tasks=6, support=4, query=4)
+    work = LocalWork([0, 1], tasks, 3, 0.3, algorithm.task_updates)
+    start = {key: value.expand(2, *value.shape) for key, value in body.items()}
+    update, after, _ = algorithm.local_update(start, heads, work)
+    assert update.keys() == body.keys()
+    for client in range(2):
+        own = {key: value[None] for key, value in body.items()}
+        own |= {key: value[client : client + 1] for key, value in heads.items()}
+        for step in range(3):
+            row = 3 * client + step
+            gradient, _ = whole.task_updates(own, tasks[row : row + 1])
+            own = {key: value - 0.3 * gradient[key] for key, value in own.items()}
+        for key, value in own.items():
+            found = after[key][client] if key in heads else body[key] - 0.3 * update[key][client]
+            torch.testing.assert_close(found, value[0], rtol=1e-12, atol=1e-14)
+
+
+def test_with_own_heads_clients_know_their_own_images_better(tmp_path: Path) -> None:
+    seen = {}
+    for name in ("fedper:FedPer", "fedavg"):
+        settings = {"algorithm": name, "rounds": 25, "workers": 1, "evaluation.tasks": 5}
+        run("fedper.toml", settings, out=tmp_path / name[:6])
+        seen[name] = RunFolder.open(tmp_path / name[:6]).metrics()[-1]["accuracy"]
+    assert seen["fedper:FedPer"] > seen["fedavg"] + 0.1
 
 
 def test_a_client_has_one_pendulum() -> None:
