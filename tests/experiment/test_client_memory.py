@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("engine", "rounds"), [("vector", 1500), ("ray", 9)])
-def test_killed_and_resumed_clients_remember_the_same(
-    engine: str, rounds: int, tmp_path: Path
-) -> None:
+def test_killed_and_resumed_clients_remember_the_same(engine: str, rounds: int, tmp_path: Path) -> None:
     name = write(tmp_path, engine=engine, rounds=rounds)
     path = killed_and_resumed(name, rounds, tmp_path)
     undisturbed = fedmeta("run", name, "--out", "undisturbed", cwd=tmp_path)
@@ -96,9 +94,9 @@ def test_killed_and_resumed_clients_remember_the_same(
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Callable[[], Any]]:
+def nodes(tmp_path: Path) -> Callable[[], Any]:
     """Four SuperNodes that keep what they remember in one and the same folder, however often started."""
-    yield lambda: run_local(Layout(tmp_path / "federation", 4, free_port()))
+    return lambda: run_local(Layout(tmp_path / "federation", 4, free_port()))
 
 
 def on_nodes(folder: Path) -> dict[int, dict[tuple[int, int], bytes]]:
