@@ -140,6 +140,8 @@ class Display(Screen):
 def _quality(record: "RoundRecord") -> str:
     if record.skipped:
         return "skipped: too few replies admitted"
-    if record.accuracy is None or record.accuracy_before is None:
+    main, measures = record.main, record.measures
+    if main == "loss":
         return f"loss {record.loss_before:.3f} -> {record.loss:.3f}"
-    return f"loss {record.loss:.3f}, accuracy {record.accuracy_before:.3f} -> {record.accuracy:.3f}"
+    before, after = measures[f"{main}_before"], measures[main]
+    return f"loss {record.loss:.3f}, {main} {before:.3f} -> {after:.3f}"

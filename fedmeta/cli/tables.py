@@ -1,6 +1,7 @@
 """The tables at the end of a run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -144,23 +145,27 @@ def final_table(result: Result) -> Table:
 
 def _columns(final: Sequence["StepResult"]) -> dict[str, Callable[["StepResult"], str]]:
     """Return what is said of an adaptation step, by the name of its column."""
-    columns: dict[str, Callable[[StepResult], str]] = {}
-    if final[0].accuracy is not None:
-        columns["accuracy"] = lambda step: _with_half(step.accuracy, step.ci95)
-        columns["over tasks"] = lambda step: _half(step.tasks_ci95)
-    if any(step.inductive_accuracy is not None for step in final):
+    main = final[0].main
+    columns: dict[str, Callable[[StepResult], str]] = {
+        main: lambda step: _with_half(step.measures[main].mean, step.ci95),
+        "over tasks": lambda step: _half(step.tasks_ci95),
+    }
+    others = [name for name in final[0].measures if name not in (main, "loss")]
+    if inductive := final[0].inductive:
         columns["without transduction"] = lambda step: _with_half(
-            step.inductive_accuracy, step.inductive_ci95
+            step.measures[inductive].mean, step.measures[inductive].ci95
         )
-    if final[0].accuracy is None:
-        columns["loss"] = lambda step: _with_half(step.loss, step.ci95)
-        columns["over tasks"] = lambda step: _half(step.tasks_ci95)
-    else:
-        columns["loss"] = lambda step: _with_half(step.loss, None)
+    for name in (*others, *(["loss"] if main != "loss" else [])):
+        if name != inductive:
+            columns[name] = partial(_mean_of, name)
     if any(step.diverged for step in final):
         columns["diverged"] = _diverged
         columns["loss of the others"] = lambda step: _with_half(step.finite_loss, None)
     return columns
+
+
+def _mean_of(name: str, step: "StepResult") -> str:
+    return _with_half(step.measures[name].mean, None)
 
 
 def _diverged(step: "StepResult") -> str:

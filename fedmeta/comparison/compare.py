@@ -150,7 +150,8 @@ def _question(config: Config, check: bool) -> Question:
         raise ConfigError("rounds = 0: a comparison needs at least one, as its budget of training tasks")
     base = planning.resolve(config)
     learner = planning.check(base, check)
-    question = Question(base, "accuracy" if learner.algorithm.objective.labels else "loss")
+    objective = learner.algorithm.objective
+    question = Question(base, objective.main, objective.all_measures[objective.main])
     if question.step not in question.steps:
         raise ConfigError(
             f"compare.step = {question.step} is none of evaluation.steps = {list(question.steps)}"

@@ -109,7 +109,8 @@ class _Compare(_Part):
     status: str
     seeds: Some[int]
     steps: Some[int]
-    measure: Literal["accuracy", "loss"]
+    measure: str = Field(max_length=40)
+    scale: dict[str, Any] | None = None
     target: _Target | None = None
     test_clients: int | None = None
     interval: Literal["seeds", "clients"] = "seeds"

@@ -6,15 +6,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.rows import half_of
 from fedmeta.federation import counting_missing
-
-Measure = Literal["accuracy", "loss"]
-
-_OVER_TASKS: Mapping[Measure, str] = {"accuracy": "tasks_ci95", "loss": "loss_tasks_ci95"}
-"""The field with the interval over tasks."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,13 @@ class Measured:
 
 
 @lru_cache(maxsize=1024)
-def read(path: Path, measure: Measure) -> Measured:
+def read(path: Path, measure: str, worst: float | None) -> Measured:
     """Read the numbers of a finished run; its files do not change any more.
+
+    Args:
+        path: The run's folder.
+        measure: The main measure of its tasks.
+        worst: The worst value that it can have; None: it has none.
 
     Raises:
         UsageError: If a file is damaged.
@@ -103,13 +104,13 @@ def read(path: Path, measure: Measure) -> Measured:
     tasks = list(accumulate(row["tasks"] for row in rows))
     sent = list(accumulate(row["bytes_down"] + row["bytes_up"] for row in rows))
     looks = tuple(
-        Look(row["round"], tasks[i], sent[i], *_looked(row["test"], measure))
+        Look(row["round"], tasks[i], sent[i], *_looked(row["test"], measure, worst))
         for i, row in enumerate(rows)
         if row["test"]
     )
     if not rows:
         # Without rounds the final test is what can be seen before any.
-        looks = (Look(0, 0, 0, *_looked(info["final"], measure)),)
+        looks = (Look(0, 0, 0, *_looked(info["final"], measure, worst)),)
     return Measured(
         final=_by_step(info["final"], measure),
         clients={row["client"]: _by_step(row["steps"], measure) for row in tested},
@@ -121,10 +122,10 @@ def read(path: Path, measure: Measure) -> Measured:
     )
 
 
-def _by_step(steps: Iterable[Mapping[str, Any]], measure: Measure) -> dict[int, Tested]:
-    half = _OVER_TASKS[measure]
+def _by_step(steps: Iterable[Mapping[str, Any]], measure: str) -> dict[int, Tested]:
+    over_tasks = half_of(measure).replace("ci95", "tasks_ci95")
     return {
-        s["step"]: Tested(_or_infinite(s[measure]), s["tasks"], s.get(half), s.get("diverged"))
+        s["step"]: Tested(_or_infinite(s[measure]), s["tasks"], s.get(over_tasks), s.get("diverged"))
         for s in steps
     }
 
@@ -135,12 +136,12 @@ def _or_infinite(value: float | None) -> float:
 
 
 def _looked(
-    steps: Iterable[Mapping[str, Any]], measure: Measure
+    steps: Iterable[Mapping[str, Any]], measure: str, worst: float | None
 ) -> tuple[dict[int, float], dict[int, float | None]]:
     values, halves = {}, {}
     for s in steps:
         answered, asked = s.get("clients", 0), s.get("clients_asked", 0)
-        value = counting_missing(s[measure], measure == "accuracy", answered, asked)
+        value = counting_missing(s[measure], worst, answered, asked)
         values[s["step"]] = _or_infinite(value)
         # A version before this one had no interval over clients, and no such field.
         halves[s["step"]] = s["ci95"] if answered == asked > 0 else None

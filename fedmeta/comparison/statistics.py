@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedmeta.comparison.results import Look, Measure, Measured, Runs
+from fedmeta.comparison.results import Look, Measured, Runs
 from fedmeta.federation import clustered_half_width
 
 
@@ -68,17 +68,23 @@ class Target:
         value: Of the measure.
         step: Adaptation steps that it is measured after.
         why: Where it comes from.
+        higher_is_better: Which way is better.
     """
 
     value: float
     step: int
     why: str
+    higher_is_better: bool
 
-    def reached(self, value: float, measure: Measure) -> bool:
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``compare.json`` says of the target."""
+        return {"value": self.value, "step": self.step, "why": self.why}
+
+    def reached(self, value: float) -> bool:
         """Return whether a value is at the target or beyond."""
         if not math.isfinite(value):
             return False
-        return value >= self.value if measure == "accuracy" else value <= self.value
+        return value >= self.value if self.higher_is_better else value <= self.value
 
 
 def final(runs: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
@@ -127,9 +133,9 @@ def totals(runs: Runs) -> dict[str, Any]:
     }
 
 
-def to_target(runs: Runs, target: Target, measure: Measure) -> dict[str, Any]:
+def to_target(runs: Runs, target: Target) -> dict[str, Any]:
     """Return the rounds and bytes until each run first reached the target."""
-    first = [_first(run, target, measure) for run in runs]
+    first = [_first(run, target) for run in runs]
     return {
         "reached": sum(look is not None for look in first),
         "rounds": estimate([look.round if look else None for look in first]).to_json(),
@@ -137,9 +143,9 @@ def to_target(runs: Runs, target: Target, measure: Measure) -> dict[str, Any]:
     }
 
 
-def _first(run: Measured | None, target: Target, measure: Measure) -> Look | None:
+def _first(run: Measured | None, target: Target) -> Look | None:
     looks = run.looks if run else ()
-    return next((look for look in looks if target.reached(look.values[target.step], measure)), None)
+    return next((look for look in looks if target.reached(look.values[target.step])), None)
 
 
 def curve(runs: Runs, step: int) -> list[dict[str, Any]]:

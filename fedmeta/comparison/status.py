@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from fedmeta.comparison import record, statistics
 from fedmeta.comparison.plans import ArmPlan, budget, inner_steps_a_task
-from fedmeta.comparison.results import Measure, Measured, Runs, on_common_clients, read
+from fedmeta.comparison.results import Measured, Runs, on_common_clients, read
 from fedmeta.comparison.run_reuse import RunSlot
 from fedmeta.comparison.statistics import Target
 from fedmeta.config import Config
 from fedmeta.experiment.made_with import Made
+from fedmeta.tasks import Measure
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
@@ -26,11 +27,13 @@ class Question:
 
     Attributes:
         base: The resolved config of the experiment.
-        measure: What test clients are measured by.
+        measure: What test clients are measured by: the main measure of their tasks.
+        scale: What its values mean.
     """
 
     base: Config
-    measure: Measure
+    measure: str
+    scale: Measure
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -120,10 +123,12 @@ class ArmStatus:
         """The config of its first seed."""
         return self.plan.configs[0]
 
-    def runs(self, measure: Measure) -> list[Measured | None]:
+    def runs(self, question: Question) -> list[Measured | None]:
         """Return its finished runs by seed."""
         return [
-            read(entry.job.place.path, measure) if entry.job.status == "finished" else None
+            read(entry.job.place.path, question.measure, question.scale.worst)
+            if entry.job.status == "finished"
+            else None
             for entry in self.entries
         ]
 
@@ -174,9 +179,8 @@ class ComparisonStatus:
 
     def data(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
-        measure = self.question.measure
-        runs = on_common_clients([side.runs(measure) for side in self.sides])
-        target = self._target(runs, measure)
+        runs = on_common_clients([side.runs(self.question) for side in self.sides])
+        target = self._target(runs)
         return {
             **self.about,
             "status": self.status,
@@ -185,12 +189,13 @@ class ComparisonStatus:
             "wall_seconds": round(self._spent + time.monotonic() - self._began, 3),
             "seeds": [config.seed for config in self.sides[0].plan.configs],
             "steps": list(self.question.steps),
-            "measure": measure,
+            "measure": self.question.measure,
+            "scale": asdict(self.question.scale),
             "test_clients": self.question.base.test_clients,
             "interval": "seeds" if len(self.sides[0].entries) > 1 else "clients",
-            "target": vars(target) if target else None,
+            "target": target.to_json() if target else None,
             "arms": [
-                self._arm(side, own, runs[0] if place else None, partial(_to_target, target, measure))
+                self._arm(side, own, runs[0] if place else None, partial(_to_target, target))
                 for place, (side, own) in enumerate(zip(self.sides, runs, strict=True))
             ],
         }
@@ -237,22 +242,23 @@ class ComparisonStatus:
             "error": job.error,
         }
 
-    def _target(self, runs: Sequence[Runs], measure: Measure) -> Target | None:
+    def _target(self, runs: Sequence[Runs]) -> Target | None:
         wanted = self.question.base.compare
         if wanted.target is not None:
-            return Target(wanted.target, self.question.step, "compare.target of the config")
+            return self._target_of(wanted.target, "compare.target of the config")
         names = [side.plan.arm.name for side in self.sides]
         place = names.index(REFERENCE) if REFERENCE in names else 0
         final = statistics.mean_final(runs[place], self.question.step)
         if final is None:
             return None
-        share = f"{wanted.share:.4g}"
-        if measure == "accuracy":
-            why = f"{100 * wanted.share:.4g}% of {names[place]}'s final accuracy"
-            return Target(final * wanted.share, self.question.step, why)
-        return Target(
-            final / wanted.share, self.question.step, f"{names[place]}'s final loss divided by {share}"
-        )
+        what = f"{names[place]}'s final {self.question.measure}"
+        # A share of what is to be large lies below it, unless it is negative.
+        if self.question.scale.higher_is_better == (final >= 0):
+            return self._target_of(final * wanted.share, f"{100 * wanted.share:.4g}% of {what}")
+        return self._target_of(final / wanted.share, f"{what} divided by {wanted.share:.4g}")
+
+    def _target_of(self, value: float, why: str) -> Target:
+        return Target(value, self.question.step, why, self.question.scale.higher_is_better)
 
     def _spent_before(self) -> float:
         """Return the time that this comparison took so far, if an earlier process did not finish it."""
@@ -263,8 +269,8 @@ class ComparisonStatus:
         return seconds
 
 
-def _to_target(target: Target | None, measure: Measure, runs: Runs) -> dict[str, Any] | None:
-    return statistics.to_target(runs, target, measure) if target else None
+def _to_target(target: Target | None, runs: Runs) -> dict[str, Any] | None:
+    return statistics.to_target(runs, target) if target else None
 
 
 def _now() -> str:

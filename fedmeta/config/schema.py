@@ -29,8 +29,9 @@ class CompareOptions(Options):
     """How `fedmeta compare` judges, and its arms; a run alone takes no notice of it.
 
     Attributes:
-        target: Accuracy, in regression loss, to reach; None: a share of the reference arm's final one.
-        share: That share of an accuracy; a loss is divided by it.
+        target: Value of the main measure, such as an accuracy, in regression the loss, to reach; None: a
+            share of the reference arm's final one.
+        share: That share of what is better the higher it is, as an accuracy; a loss is divided by it.
         step: Adaptation step that the target is about; None: the last of evaluation.steps.
         points: Looks at the test clients along a run.
         arms: Settings by name: they change an arm that comes with fedmeta, or make a new one.

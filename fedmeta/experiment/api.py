@@ -28,6 +28,7 @@ from fedmeta.experiment.made_with import (
 )
 from fedmeta.experiment.open_federation import require_engine
 from fedmeta.experiment.result import Listener, Result
+from fedmeta.experiment.rows import MEASURES, measures_entry
 from fedmeta.experiment.swap import load
 from fedmeta.federation import Learner
 from fedmeta.federation.flower_strategy import require_resumable
@@ -95,6 +96,7 @@ def _new_folder(
     spec = asdict(learner.family.spec)
     made = made_with(config, data_of(config, learner.family))
     info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance(), MADE: [made.entry()]}
+    info[MEASURES] = measures_entry(learner.algorithm.objective)
     if config.chain.enabled:
         from fedmeta.experiment.ledger import new_run_id, preflight
 

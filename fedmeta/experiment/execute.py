@@ -87,7 +87,10 @@ def execute(
             final, problem = _train_and_test(parts, listener)
         if tracker:
             tracker.final(config.rounds, final)
-        changes: dict[str, Any] = {"final": [asdict(step) for step in final], "replies": replies(folder)}
+        changes: dict[str, Any] = {
+            "final": [step.to_json() for step in final],
+            "replies": replies(folder),
+        }
         if ledger:
             listener.settling(ledger.settlement.frozen)
             changes["chain"] = asdict(ledger.finish())

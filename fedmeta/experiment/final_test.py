@@ -38,9 +38,10 @@ def final_test(config: Config, way: Way, state: Tensors) -> Tested:
         RunError: If no test client could be evaluated.
     """
     sums, steps = way.test(state, "test"), config.evaluation.steps
+    measures = way.learner.evaluation_measures
     return Tested(
-        merge(steps, sums.values(), config.test_clients),
-        {client: merge(steps, [one]) for client, one in sums.items()},
+        merge(steps, sums.values(), measures, config.test_clients),
+        {client: merge(steps, [one], measures) for client, one in sums.items()},
     )
 
 

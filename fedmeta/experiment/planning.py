@@ -10,6 +10,7 @@ from flwr.clientapp.typing import Mod
 from fedmeta.config import Config
 from fedmeta.config.identity import set_in
 from fedmeta.errors import ConfigError, DataError
+from fedmeta.experiment.rows import measures_entry
 from fedmeta.experiment.tracker import require_extra
 from fedmeta.federation import FaultPlan, Federation, Learner, Plan, Rewards, Snapshot, Workload
 from fedmeta.federation.behaviours import BEHAVIOURS, BehaviourAssignment, mods_for, read_behaviours
@@ -191,6 +192,7 @@ def check(config: Config, trial: bool = True) -> Learner:
             "set rounds = 0 to test it as it is"
         )
     require_fits(config.server, template)
+    measures_entry(learner.algorithm.objective)
     if trial:
         try_parts(config, learner)
     if on_machines and not learner.has_data and config.incentives.needs_held_out:

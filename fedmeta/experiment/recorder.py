@@ -158,14 +158,13 @@ def score(record: RoundRecord, config: Config) -> float | None:
 
     Where there are validation clients they decide, at their last adaptation step; otherwise the
     training clients' loss after adaptation does. Test clients are never asked. What diverged or did not
-    answer counts as the worst: in regression such a round has no score.
+    answer counts as the worst: where there is no worst, as of a loss, such a round has no score.
     """
     if record.evaluation:
         last = record.evaluation[-1]
-        graded = last.accuracy is not None
-        value = last.accuracy if graded else last.loss
-        found = counting_missing(value, graded, last.clients, last.clients_asked)
-        return found if found is None or graded else -found
+        value, scale = last.measures[last.main].mean, last.scale
+        found = counting_missing(value, scale.worst, last.clients, last.clients_asked)
+        return found if found is None or scale.higher_is_better else -found
     if config.evaluation.every or record.skipped or not math.isfinite(record.loss):
         return None
     return -record.loss

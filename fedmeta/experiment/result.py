@@ -48,7 +48,7 @@ class Result:
         experiment: Name of the experiment.
         tasks: Training tasks that entered the model.
         wall_seconds: Time spent, over all the processes that worked on the run.
-        final: Test clients' loss and accuracy by adaptation step; empty without test clients.
+        final: Test clients' results by adaptation step; empty without test clients.
         participants: Who contributed and earned what; empty where nothing is paid.
         replies: What became of all replies (see `fedmeta.experiment.client_totals`).
         chain: How far the ledger came (see `fedmeta.chain.settle.settlement.Settled`); None without one.
@@ -71,5 +71,6 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values; a number that is not finite is None."""
-        values: dict[str, Any] = finite(asdict(self))
+        final = [step.to_json() for step in self.final]
+        values: dict[str, Any] = finite(asdict(self) | {"final": final})
         return values | {"run": str(self.run)}

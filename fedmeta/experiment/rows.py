@@ -1,22 +1,103 @@
 """The rows of a run's logs: one typed reader and one writer for each of them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
-from fedmeta.errors import UsageError
+from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
+
+from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment.format_one import code_of_reason
 from fedmeta.federation import ClientRecord, RoundRecord, StepResult
+from fedmeta.federation.records import INDUCTIVE
 from fedmeta.federation.refusal import Fault, RefusalCode, kind_of
 from fedmeta.files import finite, from_later, parse_json, read_lines, to_json
+from fedmeta.tasks import Measure, Objective
+from fedmeta.tasks.objective import LOSS
 
 FORMAT = 2
 """Of the logs that this version writes. Format 1, in which refusals have no codes, is read as well."""
 
 
+MEASURES = "measures"
+"""What ``run.json`` calls what a run's tasks are measured by."""
+_FIRST: Mapping[str, Measure] = {"accuracy": Measure(True, 0.0, 1.0), LOSS: Measure()}
+"""The measures of runs that do not say theirs, as far as a run has them; the main one first."""
+_MOST_MEASURES = 20
+_MEASURE = re.compile(r"[A-Za-z][\w@.+-]{0,39}")
+
+
+def measures_entry(objective: Objective) -> list[dict[str, Any]]:
+    """Return what ``run.json`` says of a run's measures, the main one first.
+
+    Raises:
+        ConfigError: If a name is that of another column, or no name.
+    """
+    taken = {*MetricsRow.__annotations__, *ClientRow.__annotations__, *_STEP} - {"accuracy"}
+    for name in objective.measures:
+        if name in taken or not _MEASURE.fullmatch(name) or name.endswith(_ENDINGS):
+            raise ConfigError(
+                f"objective '{objective.spec.objective}': a measure cannot be called '{name}': a run's "
+                "files have another column of that name, or it is no name such as 'ndcg@5'"
+            )
+    named = {**objective.measures, LOSS: objective.all_measures[LOSS]}
+    return [{"name": name, **asdict(measure)} for name, measure in named.items()]
+
+
+def measures_of(info: Mapping[str, Any]) -> dict[str, Measure]:
+    """Return the measures of a run by name, the main one first, as its ``run.json`` has them."""
+    found = info.get(MEASURES)
+    try:
+        read = _NAMED.validate_python(found)
+    except ValidationError:
+        return dict(_FIRST)
+    named = {one.name: Measure(one.higher_is_better, one.low, one.high) for one in read}
+    sound = LOSS in named and len(named) <= _MOST_MEASURES and all(map(_MEASURE.fullmatch, named))
+    return named if sound else dict(_FIRST)
+
+
+class Scale(BaseModel):
+    """What the values of a measure mean, as a file has it; see `Measure`."""
+
+    higher_is_better: bool
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+
+
+class _NamedMeasure(Scale):
+    name: str
+
+
+_NAMED = TypeAdapter(list[_NamedMeasure])
+
+
+def scale_of(compared: Mapping[str, Any]) -> Measure:
+    """Return what the values of a comparison's measure mean, as its ``compare.json`` has it."""
+    try:
+        read = Scale.model_validate(compared.get("scale"))
+    except ValidationError:
+        return _FIRST.get(str(compared.get("measure")), Measure())
+    return Measure(read.higher_is_better, read.low, read.high)
+
+
+def half_of(field: str) -> str:
+    """Return the column with half the interval of the mean in another column, of a result."""
+    if field.startswith(INDUCTIVE):
+        return f"{INDUCTIVE}ci95"
+    # The accuracy is from when there was one measure that could be the main one.
+    return "ci95" if field == "accuracy" else f"{field}_ci95"
+
+
+_STEP = ("step", "ci95", "tasks_ci95", "diverged", "diverged_clients", "finite_loss", "clients_asked")
+_ENDINGS = ("_before", "_ci95")
+
+
 class ClientRow(TypedDict, total=False):
     """A client's part in a round; the meanings are those of `ClientRecord`.
+
+    Measures beside loss and accuracy have columns of their own names.
 
     A run without a chain has no ``account``, ``update`` and ``signature``, one without an incentive rule
     no ``score`` and ``reward``.
@@ -40,7 +121,10 @@ class ClientRow(TypedDict, total=False):
 
 
 class MetricsRow(TypedDict, total=False):
-    """A round; the meanings are those of `RoundRecord`. ``model`` is there with a chain alone."""
+    """A round; the meanings are those of `RoundRecord`. ``model`` is there with a chain alone.
+
+    Measures beside loss and accuracy have columns of their own names.
+    """
 
     round: int
     skipped: bool
@@ -228,22 +312,28 @@ def client_row(client: ClientRecord, *, coded: bool, signed: bool, paid: bool) -
     if paid:
         row["score"] = award.score if award else None
         row["reward"] = award.reward if award else None
-    return row
+    return cast(ClientRow, _with_others(row, client.measures))
+
+
+def _with_others(row: Mapping[str, Any], measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with the measures that it has no column for yet."""
+    return {**row, **{name: value for name, value in measures.items() if name not in row}}
 
 
 def metrics_row(record: RoundRecord) -> MetricsRow:
     """Return a round's row, without ``model`` and ``seconds``."""
-    row = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "clients"}
+    names = [name for name in MetricsRow.__annotations__ if name not in ("model", "seconds")]
+    row = {name: getattr(record, name) for name in names}
     for name in ("evaluation", "test"):
         if row[name] is not None:
-            row[name] = [asdict(step) for step in row[name]]
-    return cast(MetricsRow, finite(row))
+            row[name] = [step.to_json() for step in row[name]]
+    return cast(MetricsRow, finite(_with_others(row, record.measures)))
 
 
 def tested_rows(results: Mapping[int, Sequence[StepResult]]) -> list[TestedRow]:
     """Return the rows of the test clients, by their ids."""
     return [
-        TestedRow(client=client, steps=[asdict(step) for step in steps])
+        TestedRow(client=client, steps=[step.to_json() for step in steps])
         for client, steps in results.items()
     ]
 

@@ -9,7 +9,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -81,7 +80,7 @@ class Tracker:
 
     def final(self, round_: int, steps: Sequence[StepResult]) -> None:
         """Track the final results of a run of so many rounds."""
-        self._put(Entry(round_, scalars({"final": [asdict(step) for step in steps]}), final=True))
+        self._put(Entry(round_, scalars({"final": [step.to_json() for step in steps]}), final=True))
 
     def close(self, status: str) -> None:
         """Wait a bounded while until all is written."""

@@ -8,13 +8,12 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from fedmeta.federation.records import RoundRecord, StepResult
+from fedmeta.federation.records import INDUCTIVE, Estimate, RoundRecord, StepResult
 from fedmeta.learning import Algorithm, Tensors, expand_state
 from fedmeta.tasks import Measure, Population, Split, TaskBatch
-from fedmeta.tasks.objective import LOSS
+from fedmeta.tasks.objective import LOSS, main_of
 
 Z95 = 1.96
-INDUCTIVE = "inductive_"
 UPPER = 0.975
 """Quantile of a two-sided interval of 95%."""
 LARGEST_LOSS = 1e100
@@ -25,13 +24,12 @@ LARGEST_LOSS = 1e100
 class EvaluationSums:
     """Sums over a client's tasks, one entry per adaptation step.
 
-    A task whose loss is not finite has diverged: it is counted, its accuracy is 0, and it is left out of
-    the sums of the loss.
+    A task whose loss is not finite has diverged: it is counted, and left out of the sums.
 
     Attributes:
         tasks: How many tasks, those that diverged among them.
-        sums: By quantity (``loss``, ``accuracy``, ``inductive_accuracy``) the sum of its values.
-        squares: By quantity the sum of their squares.
+        sums: By measure (see `quantities`) the sum of its values.
+        squares: By measure the sum of their squares.
         diverged: How many tasks diverged.
     """
 
@@ -118,7 +116,10 @@ def _is_finite(loss: Tensor) -> Tensor:
 
 
 def merge(
-    steps: Sequence[int], parts: Iterable[EvaluationSums], asked: int | None = None
+    steps: Sequence[int],
+    parts: Iterable[EvaluationSums],
+    measures: Mapping[str, Measure],
+    asked: int | None = None,
 ) -> tuple[StepResult, ...]:
     """Turn the sums of clients into means with 95% confidence intervals over clients and over tasks.
 
@@ -127,6 +128,7 @@ def merge(
     Args:
         steps: The adaptation steps that the sums are of.
         parts: Sums of each client that answered.
+        measures: What the sums are of, see `quantities`.
         asked: Clients that were asked; None: as many as answered.
 
     Returns:
@@ -136,73 +138,70 @@ def merge(
     if not parts:
         return ()
     asked = len(parts) if asked is None else asked
-    return tuple(_step_result(step, index, parts, asked) for index, step in enumerate(steps))
+    return tuple(_step_result(step, index, parts, measures, asked) for index, step in enumerate(steps))
 
 
 def with_evaluation(
     record: RoundRecord,
     population: Population,
     steps: Sequence[int],
+    measures: Mapping[str, Measure],
     sums: Mapping[int, EvaluationSums],
 ) -> RoundRecord:
     """Return a round's record with what its held-out clients reported, split by split."""
 
     def results(split: Split) -> tuple[StepResult, ...] | None:
         clients = population.clients(split)
-        return merge(steps, (sums[c] for c in clients if c in sums), len(clients)) or None
+        return merge(steps, (sums[c] for c in clients if c in sums), measures, len(clients)) or None
 
     return replace(record, evaluation=results("validation"), test=results("test"))
 
 
-@dataclass(frozen=True)
-class _Statistics:
-    """A mean over tasks, and half its 95% intervals; None where there is too little to tell."""
-
-    mean: float | None = None
-    clients: float | None = None
-    tasks: float | None = None
-
-
-def _step_result(step: int, index: int, parts: Sequence[EvaluationSums], asked: int) -> StepResult:
-    stats = {name: _statistics(name, index, parts) for name in parts[0].sums}
+def _step_result(
+    step: int,
+    index: int,
+    parts: Sequence[EvaluationSums],
+    measures: Mapping[str, Measure],
+    asked: int,
+) -> StepResult:
+    found = {
+        name: _estimate(name, measure, index, parts)
+        for name, measure in measures.items()
+        if name in parts[0].sums
+    }
     tasks = sum(part.tasks for part in parts)
     diverged = [part.diverged[index] for part in parts if part.diverged[index]]
     finite = tasks - sum(diverged)
-    finite_loss = _total("loss", index, parts) / finite if finite else None
-    # A mean that holds an infinite loss is infinite, and says nothing of how sure it is.
-    loss = _Statistics(math.inf) if diverged else stats["loss"]
-    headline = stats.get("accuracy", loss)
-    inductive = stats.get("inductive_accuracy", _Statistics())
     return StepResult(
         step=step,
-        loss=math.inf if loss.mean is None else loss.mean,
-        accuracy=stats["accuracy"].mean if "accuracy" in stats else None,
-        ci95=headline.clients,
+        measures=found,
+        scale=measures[main_of(found)],
         tasks=tasks,
-        loss_ci95=loss.clients,
-        inductive_accuracy=inductive.mean,
-        inductive_ci95=inductive.clients,
-        tasks_ci95=headline.tasks,
-        loss_tasks_ci95=loss.tasks,
-        inductive_tasks_ci95=inductive.tasks,
         diverged=sum(diverged),
         diverged_clients=len(diverged),
-        finite_loss=finite_loss,
+        finite_loss=math.fsum(part.sums[LOSS][index] for part in parts) / finite if finite else None,
         clients=len(parts),
         clients_asked=asked,
     )
 
 
-def _statistics(name: str, index: int, parts: Sequence[EvaluationSums]) -> _Statistics:
+def _estimate(name: str, measure: Measure, index: int, parts: Sequence[EvaluationSums]) -> Estimate:
+    if measure.worst is None and any(part.diverged[index] for part in parts):
+        # A mean that holds an infinite value is infinite, and says nothing of how sure it is.
+        return Estimate(-math.inf if measure.higher_is_better else math.inf)
+    # What diverged is the worst there is.
+    worst = measure.worst or 0.0
+    sums = [part.sums[name][index] + worst * part.diverged[index] for part in parts]
+    squares = [part.squares[name][index] + worst * worst * part.diverged[index] for part in parts]
     n = sum(part.tasks for part in parts)
-    mean = _total(name, index, parts) / n
-    square = math.fsum(part.squares[name][index] for part in parts)
+    # fsum is exact, so the result does not depend on the order of the clients.
+    mean = math.fsum(sums) / n
     over_tasks = None
     if n > 1:
-        over_tasks = Z95 * math.sqrt(max(square - n * mean * mean, 0.0) / (n - 1) / n)
+        over_tasks = Z95 * math.sqrt(max(math.fsum(squares) - n * mean * mean, 0.0) / (n - 1) / n)
     # A client's residual is by how much its sum differs from what the mean gives its tasks.
-    residuals = [(part.sums[name][index] - part.tasks * mean) / n for part in parts]
-    return _Statistics(mean, clustered_half_width(residuals), over_tasks)
+    residuals = [(total - part.tasks * mean) / n for total, part in zip(sums, parts, strict=True)]
+    return Estimate(mean, clustered_half_width(residuals), over_tasks)
 
 
 def clustered_half_width(residuals: Sequence[float]) -> float | None:
@@ -227,19 +226,14 @@ def clustered_half_width(residuals: Sequence[float]) -> float | None:
     return float(stdtrit(count - 1, UPPER)) * math.sqrt(total * count / (count - 1))
 
 
-def _total(name: str, index: int, parts: Sequence[EvaluationSums]) -> float:
-    # fsum is exact, so the result does not depend on the order of the clients.
-    return math.fsum(part.sums[name][index] for part in parts)
-
-
 def counting_missing(
-    value: float | None, higher_is_better: bool, answered: int, asked: int
+    value: float | None, worst: float | None, answered: int, asked: int
 ) -> float | None:
     """Return a mean in which clients that did not answer count as the worst, for a choice by it.
 
     Args:
         value: Mean over the clients that answered; None or not finite: there is none.
-        higher_is_better: Whether it is an accuracy, whose worst is 0; a loss has no worst.
+        worst: The worst value of the measure; None: it has none, as a loss.
         answered: Clients that answered.
         asked: Clients that were asked.
 
@@ -250,4 +244,4 @@ def counting_missing(
         return None
     if answered >= asked:
         return value
-    return value * answered / asked if higher_is_better else None
+    return None if worst is None else (value * answered + worst * (asked - answered)) / asked

@@ -13,7 +13,7 @@ from fedmeta.federation.client import CONFIG, DIVERGED, METRICS, ROUND, TASKS
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.cohort import Addresses, by_client, requests, wait_for_nodes
-from fedmeta.federation.evaluation import EvaluationSums, quantities
+from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.gate import client_failed, show
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.refusal import RefusalCode, RefusedError
@@ -197,7 +197,7 @@ class Federation:
         learner, grid = self.learner, self.grid
         assert isinstance(grid, Addresses)
         steps = len(learner.workload.evaluation_steps)
-        gate = EvaluationGate(quantities(learner.algorithm), steps, learner.evaluation_count)
+        gate = EvaluationGate(learner.evaluation_measures, steps, learner.evaluation_count)
         arrays = Codec(learner.template).encode(state)
         asked = requests(MessageType.EVALUATE, round_, arrays, clients, grid)
         replies = grid.send_and_receive(asked, timeout=timeout)

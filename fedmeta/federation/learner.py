@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from fedmeta.errors import MissingDataError
-from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks
+from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, quantities
 from fedmeta.federation.failures import Failure, failure_of
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import Algorithm, LocalWork, Tensors, build_algorithm, expand_state
@@ -146,6 +146,11 @@ class Learner:
     def training_measures(self) -> dict[str, Measure]:
         """The metrics that a training reply carries, by name."""
         return self.algorithm.objective.training_measures
+
+    @property
+    def evaluation_measures(self) -> dict[str, Measure]:
+        """What an evaluation reply carries, by name."""
+        return quantities(self.algorithm)
 
     @property
     def chunk_clients(self) -> int:

@@ -1,9 +1,16 @@
 """What a round leaves behind: plain values that an observer may write down."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedmeta.federation.refusal import Outcome, Refusal
 from fedmeta.learning import Tensors
+from fedmeta.tasks.objective import LOSS, Measure, main_of
+
+INDUCTIVE = "inductive_"
+"""Begins the name of the main measure without transduction."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,8 @@ class ClientRecord:
         norm: Euclidean norm of the pseudo-gradient; None if it could not be read.
         admitted: Whether the reply was aggregated.
         refusal: Why it was not; None if it was.
-        loss: Query loss after adaptation as the client reports it; None if not admitted.
-        accuracy: Query accuracy after adaptation; None if not admitted, and for regression.
+        measures: Loss and measures after adaptation, by name, as the client reports them; empty if not
+            admitted.
         signed: Proof of who sent it; None if not admitted, and where replies are not signed.
         award: What it was worth; None if not admitted, and where nothing is paid.
     """
@@ -57,10 +64,19 @@ class ClientRecord:
     norm: float | None
     admitted: bool
     refusal: Refusal | None
-    loss: float | None
-    accuracy: float | None
+    measures: Mapping[str, float] = field(default_factory=dict)
     signed: SignedUpdate | None = None
     award: Award | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """Query loss after adaptation; None if not admitted."""
+        return self.measures.get(LOSS)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Query accuracy after adaptation; None if not admitted, and where tasks have none."""
+        return self.measures.get("accuracy")
 
     @property
     def reason(self) -> str | None:
@@ -71,6 +87,24 @@ class ClientRecord:
     def outcome(self) -> Outcome:
         """What became of it."""
         return self.refusal.code.outcome if self.refusal else "admitted"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over tasks, and how sure it is.
+
+    Attributes:
+        mean: The mean; infinite if a task diverged and the measure has no worst value.
+        ci95: Half the width of the 95% confidence interval over clients, see
+            `fedmeta.federation.evaluation.clustered_half_width`; None with one client, and of a mean
+            that is infinite.
+        tasks_ci95: Half the width of the 95% interval over tasks, ``1.96 s / sqrt(n)``; None with one
+            task, and of a mean that is infinite.
+    """
+
+    mean: float
+    ci95: float | None = None
+    tasks_ci95: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,20 +119,10 @@ class StepResult:
 
     Attributes:
         step: Adaptation steps.
-        loss: Mean query loss over tasks; infinite if one diverged.
-        accuracy: Mean query accuracy over tasks; None for regression.
-        ci95: Half the width of the 95% confidence interval over clients, see
-            `fedmeta.federation.evaluation.clustered_half_width`, of the accuracy, or of the loss for
-            regression; None with one client, and of a loss that is infinite.
+        measures: Loss and measures of the query sets, by name; ``inductive_NAME``, with batch-norm
+            statistics of the support set alone, for models with batch norm.
+        scale: What the values of the main measure mean.
         tasks: How many tasks were averaged, those that diverged among them.
-        loss_ci95: The same half width, of the loss.
-        inductive_accuracy: Accuracy with batch-norm statistics of the support set alone; None for
-            models without batch norm and for regression.
-        inductive_ci95: Its half width.
-        tasks_ci95: Half the width of the 95% interval over tasks, ``1.96 s / sqrt(n)``, of what `ci95`
-            is of; None with one task, and of a loss that is infinite.
-        loss_tasks_ci95: The same, of the loss.
-        inductive_tasks_ci95: The same, of the inductive accuracy.
         diverged: How many tasks diverged.
         diverged_clients: How many clients they belong to.
         finite_loss: Mean query loss over the tasks that did not diverge; None if all did.
@@ -107,21 +131,69 @@ class StepResult:
     """
 
     step: int
-    loss: float
-    accuracy: float | None
-    ci95: float | None
+    measures: Mapping[str, Estimate]
+    scale: Measure
     tasks: int
-    loss_ci95: float | None
-    inductive_accuracy: float | None
-    inductive_ci95: float | None
-    tasks_ci95: float | None
-    loss_tasks_ci95: float | None
-    inductive_tasks_ci95: float | None
     diverged: int
     diverged_clients: int
     finite_loss: float | None
     clients: int
     clients_asked: int
+
+    @property
+    def main(self) -> str:
+        """Name of the main measure."""
+        return main_of(self.measures)
+
+    @property
+    def inductive(self) -> str | None:
+        """Name of the main measure without transduction; None without batch norm."""
+        name = f"{INDUCTIVE}{self.main}"
+        return name if name in self.measures else None
+
+    @property
+    def loss(self) -> float:
+        """Mean query loss; infinite if a task diverged."""
+        return self.measures[LOSS].mean
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean of the measure ``accuracy``; None where tasks have none."""
+        return self.measures["accuracy"].mean if "accuracy" in self.measures else None
+
+    @property
+    def ci95(self) -> float | None:
+        """Half the interval over clients of the main measure."""
+        return self.measures[self.main].ci95
+
+    @property
+    def tasks_ci95(self) -> float | None:
+        """Half the interval over tasks of the main measure."""
+        return self.measures[self.main].tasks_ci95
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the columns of a run's files; those of the first two objectives are always there."""
+        columns: dict[str, Any] = {"step": self.step, LOSS: self.loss, "accuracy": self.accuracy}
+        columns |= {"ci95": self.ci95, "tasks": self.tasks, "loss_ci95": self.measures[LOSS].ci95}
+        inductive = self.measures[self.inductive] if self.inductive else None
+        columns |= {
+            f"{INDUCTIVE}accuracy": None,
+            self.inductive or f"{INDUCTIVE}accuracy": inductive and inductive.mean,
+            f"{INDUCTIVE}ci95": inductive and inductive.ci95,
+            "tasks_ci95": self.tasks_ci95,
+            "loss_tasks_ci95": self.measures[LOSS].tasks_ci95,
+            f"{INDUCTIVE}tasks_ci95": inductive and inductive.tasks_ci95,
+            "diverged": self.diverged,
+            "diverged_clients": self.diverged_clients,
+            "finite_loss": self.finite_loss,
+            "clients": self.clients,
+            "clients_asked": self.clients_asked,
+        }
+        for name, one in self.measures.items():
+            if name not in columns:
+                columns[name] = one.mean
+                columns |= {f"{name}_ci95": one.ci95, f"{name}_tasks_ci95": one.tasks_ci95}
+        return columns
 
 
 @dataclass(frozen=True)
@@ -138,10 +210,8 @@ class RoundRecord:
         lost: Clients of whom nothing was heard.
         surplus: Clients that were not needed any more when they answered.
         tasks: Training tasks behind the admitted replies.
-        loss: Query loss after adaptation.
-        loss_before: Query loss before adaptation.
-        accuracy: Query accuracy after adaptation; None for regression.
-        accuracy_before: Query accuracy before adaptation; None for regression.
+        measures: Loss and measures of the query sets after adaptation, by name, and before it, by
+            ``NAME_before``; empty where no client was admitted.
         update_norm: Norm of the aggregated pseudo-gradient before clipping; 0 if skipped.
         lr: The server's learning rate in this round.
         bytes_down: Bytes of arrays sent to the cohort.
@@ -160,10 +230,7 @@ class RoundRecord:
     lost: int
     surplus: int
     tasks: int
-    loss: float
-    loss_before: float
-    accuracy: float | None
-    accuracy_before: float | None
+    measures: Mapping[str, float]
     update_norm: float
     lr: float
     bytes_down: int
@@ -171,6 +238,31 @@ class RoundRecord:
     evaluation: tuple[StepResult, ...] | None
     test: tuple[StepResult, ...] | None
     clients: tuple[ClientRecord, ...]
+
+    @property
+    def main(self) -> str:
+        """Name of the main measure."""
+        return main_of(name for name in self.measures if not name.endswith("_before"))
+
+    @property
+    def loss(self) -> float:
+        """Query loss after adaptation; NaN where no client was admitted."""
+        return self.measures.get(LOSS, math.nan)
+
+    @property
+    def loss_before(self) -> float:
+        """Query loss before adaptation; NaN where no client was admitted."""
+        return self.measures.get(f"{LOSS}_before", math.nan)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Query accuracy after adaptation; None where tasks have none."""
+        return self.measures.get("accuracy")
+
+    @property
+    def accuracy_before(self) -> float | None:
+        """Query accuracy before adaptation; None where tasks have none."""
+        return self.measures.get("accuracy_before")
 
 
 @dataclass(frozen=True)

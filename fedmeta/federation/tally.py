@@ -1,7 +1,6 @@
 """The tally of a round's replies: judges each as it comes, and adds up what is admitted."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,9 +39,9 @@ class MetricMean:
         for name, value in update.metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + update.tasks * value
 
-    def mean(self, name: str) -> float | None:
-        """Return the mean of one metric over tasks; None if no client reported it."""
-        return self._sums[name] / self.tasks if name in self._sums else None
+    def means(self) -> dict[str, float]:
+        """Return the mean of each metric over tasks; empty if no client reported any."""
+        return {name: total / self.tasks for name, total in self._sums.items()}
 
 
 class RoundTally:
@@ -134,8 +133,6 @@ class RoundTally:
 
     def record(self, skipped: bool, lr: float, bytes_each: int) -> RoundRecord:
         """Return the round's record; the tally must be closed."""
-        mean = self.metrics.mean
-        loss, before = mean("loss"), mean("loss_before")
         counts = Counter(record.outcome for record in self._records)
         return RoundRecord(
             round=self.round,
@@ -147,10 +144,7 @@ class RoundTally:
             lost=counts["lost"],
             surplus=counts["surplus"],
             tasks=0 if skipped else self.metrics.tasks,
-            loss=math.nan if loss is None else loss,
-            loss_before=math.nan if before is None else before,
-            accuracy=mean("accuracy"),
-            accuracy_before=mean("accuracy_before"),
+            measures=self.metrics.means(),
             update_norm=0.0 if skipped else _norm(self.pseudo_gradient),
             lr=lr,
             bytes_down=len(self.cohort) * bytes_each,
@@ -172,7 +166,7 @@ class RoundTally:
             values = update.vector[self._places]
             kept = values.copy() if self.scorer.wants_vectors else values[:0]
             self._scored.append(replace(update, vector=kept))
-        metrics = update.metrics
+        after = {k: v for k, v in update.metrics.items() if not k.endswith("_before")}
         self._records.append(
             ClientRecord(
                 self.round,
@@ -181,8 +175,7 @@ class RoundTally:
                 update.norm,
                 True,
                 None,
-                metrics["loss"],
-                metrics.get("accuracy"),
+                after,
                 update.signed,
             )
         )
@@ -199,9 +192,7 @@ class RoundTally:
     def _refuse(self, client: int, refusal: Refusal) -> None:
         if refusal.non_finite:
             self._non_finite.append((client, refusal))
-        self._records.append(
-            ClientRecord(self.round, client, 0, refusal.norm, False, refusal, None, None)
-        )
+        self._records.append(ClientRecord(self.round, client, 0, refusal.norm, False, refusal))
 
 
 def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Refusal:

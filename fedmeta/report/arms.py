@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmeta.report.charts import BOUNDS, Chart, Mark, Series
+from fedmeta.experiment.rows import scale_of
+from fedmeta.report.charts import Chart, Mark, Series, bounds_of
 from fedmeta.report.measured import MOST_STEPS, banded, interval_of, step_names
 from fedmeta.report.read import CompareFiles, number
 from fedmeta.report.tables import Bytes, Cell, Interval, Table
@@ -26,6 +27,7 @@ class Arms:
         self.beside = beside or files.path
         self.all: list[Arm] = files.data["arms"]
         self.measure: str = files.data["measure"]
+        self.scale = scale_of(files.data)
         target = files.data.get("target")
         self.target: dict[str, Any] = target if isinstance(target, dict) else {}
         self.step = int(self.target.get("step", max(files.data["steps"], default=0)))
@@ -145,7 +147,7 @@ class Arms:
             title=f"{self.measure.capitalize()} against {label}",
             x=label,
             y=f"{self.measure} after {self.step} steps",
-            bounds=BOUNDS.get(self.measure),
+            bounds=bounds_of(self.scale),
             series=series,
             note=f"Looks at the test clients. {self.intervals}",
             line=self.target.get("value"),
@@ -164,7 +166,7 @@ class Arms:
             title=f"{self.measure.capitalize()} by adaptation step",
             x="adaptation steps on the support set",
             y=self.measure,
-            bounds=BOUNDS.get(self.measure),
+            bounds=bounds_of(self.scale),
             series=series,
             note=self.intervals,
         )

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from fedmeta.tasks import Measure
 
 LIMIT = 1500
 """Points of a curve that is drawn: more than a screen has pixels for."""
@@ -55,8 +58,13 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 DASHES = ("solid", "dash", "dot", "dashdot")
 """Styles of lines, so that a chart can be read without colours."""
 
-BOUNDS = {"accuracy": (0.0, 1.0)}
-"""What a measure can be at all, where that is known."""
+
+def bounds_of(scale: "Measure | None") -> tuple[float, float] | None:
+    """Return what a measure can be at all, where that is known."""
+    if scale is None or scale.low is None or scale.high is None:
+        return None
+    return scale.low, scale.high
+
 
 Values = Sequence[float | None]
 Mark = Literal["line", "points", "line+points", "bars"]

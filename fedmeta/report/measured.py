@@ -3,35 +3,33 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fedmeta.experiment.rows import half_of
+from fedmeta.federation.records import INDUCTIVE
 from fedmeta.report.charts import Series, band
 from fedmeta.report.read import RunFiles, number
 from fedmeta.report.tables import Cell, Interval, Table, shown
+from fedmeta.tasks.objective import LOSS
 
 Row = Mapping[str, Any]
 
-MEASURES = ("accuracy", "loss")
 MOST_STEPS = 50
 """Adaptation steps that are shown; a run has a handful."""
 
-_HALF = {
-    "accuracy": "ci95",
-    "loss": "loss_ci95",
-    "inductive_accuracy": "inductive_ci95",
-    "inductive_loss": "inductive_ci95",
-    "mean": "ci95",
-}
-"""The field with half the interval of each field with a mean."""
-_OVER_TASKS = {field: half.replace("ci95", "tasks_ci95") for field, half in _HALF.items()}
+
+def _half(field: str) -> str:
+    """Return the field with half the interval of a field with a mean; ``mean`` is a comparison's."""
+    return "ci95" if field == "mean" else half_of(field)
 
 
 def interval_of(row: Row, field: str) -> Interval:
     """Return a row's mean and half its interval: over clients, see `unit`."""
-    return Interval(number(row, field), number(row, _HALF[field]))
+    return Interval(number(row, field), number(row, _half(field)))
 
 
 def interval_over_tasks(row: Row, field: str) -> Interval:
     """Return a row's mean and half its interval over tasks."""
-    half = _OVER_TASKS[field] if _has_both(row) else _HALF[field]
+    half = _half(field)
+    half = half.replace("ci95", "tasks_ci95") if _has_both(row) else half
     return Interval(number(row, field), number(row, half))
 
 
@@ -66,13 +64,20 @@ def banded(series: Series, rows: Sequence[Row], field: str, half: Half = interva
     return band(series, [one.mean for one in found], [one.half for one in found])
 
 
-def results_table(final: Sequence[Row]) -> Table:
-    """Return test clients' results by adaptation step, with both intervals, and what diverged."""
+def results_table(final: Sequence[Row], measures: Iterable[str]) -> Table:
+    """Return test clients' results by adaptation step, with both intervals, and what diverged.
+
+    Args:
+        final: Results by adaptation step.
+        measures: What there may be results of.
+    """
     columns: dict[str, Callable[[Row], Cell]] = {"adaptation steps": lambda row: number(row, "step")}
     diverged = any(number(row, "diverged") for row in final)
-    for field, name in _NAMES.items():
-        if any(number(row, field) is not None for row in final) or (diverged and field == "loss"):
-            columns |= _with_intervals(field, name, final)
+    for measure in measures:
+        inductive = f"{INDUCTIVE}{measure}", f"{measure} without transduction"
+        for field, name in ((measure, measure), inductive):
+            if any(number(row, field) is not None for row in final) or (diverged and field == LOSS):
+                columns |= _with_intervals(field, name, final)
     columns["tasks"] = lambda row: number(row, "tasks")
     if any(_has_both(row) for row in final):
         columns["clients"] = _answered
@@ -87,13 +92,6 @@ RESULTS_NOTE = (
     "Means over tasks, with 95% intervals: over clients for new clients, over tasks for new tasks of "
     "the same clients. A task that diverged counts as the worst: accuracy 0 and an infinite loss."
 )
-
-
-_NAMES = {
-    "accuracy": "accuracy",
-    "inductive_accuracy": "accuracy without transduction",
-    "loss": "loss",
-}
 
 
 def _with_intervals(field: str, name: str, final: Sequence[Row]) -> dict[str, Callable[[Row], Cell]]:
@@ -120,7 +118,7 @@ def step_names(steps: Sequence[int]) -> list[str]:
 
 
 def main_measure(run: RunFiles) -> str:
-    """Return ``accuracy`` where the run has one, and else ``loss``."""
+    """Return what a run's results are compared by: the first of its measures that has values."""
     rows = [*run.metrics[:1], *run.metrics[-1:], *run.final[:1]]
-    known = any(number(row, "accuracy") is not None for row in rows)
-    return "accuracy" if known else "loss"
+    known = (name for name in run.measures if any(number(row, name) is not None for row in rows))
+    return next(known, LOSS)

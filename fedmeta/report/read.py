@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from fedmeta.experiment.rows import (
     Row,
     TestedRow,
     later_format,
+    measures_of,
 )
 from fedmeta.files import MOST_INFO, MOST_JSON, one_line, read_json, read_lines, reason
 from fedmeta.options import nearest
 from fedmeta.report.client_log import ClientLog
+from fedmeta.tasks import Measure
 
 _TOO_LARGE = 1e300
 OWN = 10
@@ -71,6 +74,11 @@ class RunFiles:
     def final(self) -> list[dict[str, Any]]:
         """The test clients' results by adaptation step; empty if there are none."""
         return steps_of(self.info.get("final"))
+
+    @cached_property
+    def measures(self) -> dict[str, Measure]:
+        """What its tasks are measured by, by name, the main one first."""
+        return measures_of(self.info)
 
 
 @dataclass(frozen=True)

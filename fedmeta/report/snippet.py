@@ -23,7 +23,11 @@ def run_snippet(path: Path) -> str:
         path: The run's folder, in whatever state it is.
     """
     run = read_run(path)
-    parts = [_head(run), _curve(run), _shown(results_table(run.final)) if run.final else ""]
+    parts = [
+        _head(run),
+        _curve(run),
+        _shown(results_table(run.final, run.measures)) if run.final else "",
+    ]
     return f'<div style="max-width:680px">{"".join(parts)}</div>'
 
 

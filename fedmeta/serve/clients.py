@@ -1,23 +1,25 @@
 """A run's clients one by one, added up from ``clients.jsonl`` while it grows."""
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedmeta.experiment.client_totals import UNITS
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.rows import CLIENTS, ClientRow, kind, later_format
+from fedmeta.experiment.rows import CLIENTS, ClientRow, kind, later_format, measures_of
 from fedmeta.report.read import MOST_PARSED, number
 from fedmeta.report.sections.refusals import example
 from fedmeta.serve.log import Log
+from fedmeta.tasks.objective import LOSS
 
 _LATEST = 200
 MOST_CLIENTS = 10_000
 """Clients that are listed one by one: as many as a browser can show."""
 _KINDS = 100
 _LONGEST = 1000
-_OPTIONAL = ("accuracy", "score", "reward", "account")
+_OPTIONAL = ("score", "reward", "account")
 _OTHER = "other reasons"
 
 
@@ -41,18 +43,17 @@ class _Tally:
     asked: int = 0
     admitted: int = 0
     tasks: int = 0
-    loss: _Mean = field(default_factory=_Mean)
-    accuracy: _Mean = field(default_factory=_Mean)
+    measures: dict[str, _Mean] = field(default_factory=dict)
     score: _Mean = field(default_factory=_Mean)
     reward: int = 0
     account: str | None = None
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def admit(self, row: ClientRow) -> None:
+    def admit(self, row: ClientRow, measures: Iterable[str]) -> None:
         self.admitted += 1
         self.tasks += int(number(row, "tasks") or 0)
-        self.loss.add(number(row, "loss"))
-        self.accuracy.add(number(row, "accuracy"))
+        for name in measures:
+            self.measures.setdefault(name, _Mean()).add(number(row, name))
         self.score.add(number(row, "score"))
         self.reward += int(number(row, "reward") or 0)
         self.account = self.account or (str(row["account"]) if row.get("account") else None)
@@ -76,6 +77,7 @@ class Clients:
         self._examples: dict[str, ClientRow] = {}
         self._latest: deque[ClientRow] = deque(maxlen=_LATEST)
         self._columns: set[str] = set()
+        self._measures = list(measures_of(self._folder.info))
         self._left_out = False
         self._others = _Tally()
         self._updates = 0
@@ -89,12 +91,12 @@ class Clients:
             else:
                 # Their replies are counted, together.
                 tally, self._left_out = self._others, True
-        for key in _OPTIONAL:
+        for key in (*_OPTIONAL, *self._measures):
             if row.get(key):
                 self._columns.add(key)
         tally.asked += 1
         if row.get("admitted") is True:
-            tally.admit(row)
+            tally.admit(row, self._measures)
             return
         why = kind(row)
         # A client names the type of the exception that it failed with: their number has no other bound.
@@ -117,6 +119,7 @@ class Clients:
         return {
             "problem": problem or self.log.problem or self._too_many(),
             "columns": sorted(self._columns),
+            "measures": [LOSS, *(m for m in self._measures if m in self._columns and m != LOSS)],
             "clients": [self._client(one, self._tallies[one]) for one in sorted(self._tallies)],
             "updates": self._updates,
             "refused": sum(self._kinds.values()),
@@ -146,8 +149,7 @@ class Clients:
             "admitted": tally.admitted,
             "refused": tally.asked - tally.admitted,
             "tasks": tally.tasks,
-            "loss": tally.loss.value,
-            "accuracy": tally.accuracy.value,
+            "measures": {name: mean.value for name, mean in tally.measures.items()},
             "score": tally.score.value,
             "tokens": tally.reward / UNITS,
             "account": tally.account,

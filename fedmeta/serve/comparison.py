@@ -14,6 +14,7 @@ from fedmeta.report.tables import Cell, Table
 from fedmeta.serve.index import Entry, Index
 from fedmeta.serve.runs import chart_view, report_view, section_view, table_view
 from fedmeta.serve.summary import summary
+from fedmeta.tasks.objective import LOSS
 
 _LEFT_OUT = ("runs",)
 
@@ -72,7 +73,7 @@ def selected_view(runs: Mapping[str, RunFiles], points: int) -> dict[str, Any]:
     """
     files = list(runs.values())
     measures = {main_measure(run) for run in files}
-    measure = "accuracy" if measures == {"accuracy"} else "loss"
+    measure = measures.pop() if len(measures) == 1 else LOSS
     tasks = sorted({run.config.task for run in files if run.config})
     charts = [_curves(runs, measure), _adaptation(runs, measure)]
     return {

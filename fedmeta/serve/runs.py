@@ -89,7 +89,7 @@ def run_view(entry: Entry, run: RunFiles) -> dict[str, Any]:
         "facts": facts_of(run),
         "config": to_toml(run.config) if run.config else None,
         "adaptation": [chart_view(chart) for chart in adaptation_charts(run)],
-        "steps": table_view(results_table(run.final)) if run.final else None,
+        "steps": table_view(results_table(run.final, run.measures)) if run.final else None,
         "ledger": section_view(ledger) if ledger else None,
         "report": report_view(entry),
     }

@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+from fedmeta.experiment.rows import half_of
 from fedmeta.files import one_line
 from fedmeta.report.measured import unit
 from fedmeta.report.read import RunFiles, number, read_compare, read_head
@@ -75,7 +76,8 @@ def _run(entry: Entry) -> Row:
         "seed": number(head.info, "seed"),
         "rounds": config.rounds if config else None,
         "done": number(last, "round") or 0,
-        "last": {measure: number(last, measure) for measure in ("accuracy", "loss")},
+        "last": {measure: number(last, measure) for measure in head.measures},
+        "main": next(iter(head.measures)),
         "final": _final(head),
         "started": _text(head.info.get("started")),
         "seconds": number(head.info, "wall_seconds"),
@@ -90,7 +92,8 @@ def status_of(head: RunFiles) -> str:
 def _final(head: RunFiles) -> Row | None:
     if not head.final:
         return None
-    keys = ("step", "accuracy", "ci95", "loss", "loss_ci95", "diverged")
+    halves = [half_of(measure) for measure in head.measures]
+    keys = ("step", *head.measures, *halves, "diverged")
     last = head.final[-1]
     return {key: number(last, key) for key in keys} | {"over": unit([last])}
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -167,7 +167,7 @@ class Objective(ABC):
     @property
     def main(self) -> str:
         """Name of the measure by which models are compared."""
-        return next(iter(self.measures), LOSS)
+        return main_of(self.measures)
 
     @property
     def all_measures(self) -> dict[str, Measure]:
@@ -180,6 +180,11 @@ class Objective(ABC):
         return {
             f"{name}{when}": one for name, one in self.all_measures.items() for when in ("", "_before")
         }
+
+
+def main_of(names: Iterable[str]) -> str:
+    """Return the main one of measures by name: the first beside the loss, and else that."""
+    return next((name for name in names if name != LOSS), LOSS)
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective", "fedmeta.tasks.objectives")

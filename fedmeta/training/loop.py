@@ -52,7 +52,8 @@ def _evaluated(way: Way, state: Tensors, record: RoundRecord) -> RoundRecord:
     if not clients:
         return record
     sums = way.evaluate(state, record.round, clients)
-    return with_evaluation(record, workload.population, workload.evaluation_steps, sums)
+    measures = way.learner.evaluation_measures
+    return with_evaluation(record, workload.population, workload.evaluation_steps, measures, sums)
 
 
 def _require_finite(state: Tensors, record: RoundRecord, way: Way) -> None:
@@ -101,10 +102,7 @@ def describe_round(  # noqa: PLR0913 (one is optional)
         lost=0,
         surplus=0,
         tasks=len(norms) * tasks,
-        loss=means["loss"],
-        loss_before=means["loss_before"],
-        accuracy=means.get("accuracy"),
-        accuracy_before=means.get("accuracy_before"),
+        measures=means,
         update_norm=math.fsum(norms) / len(norms),
         lr=learning_rate(plan.server, round_, plan.rounds),
         bytes_down=0,

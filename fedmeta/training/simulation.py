@@ -92,4 +92,5 @@ def evaluate(
         learner = Learner.build(workload)
         with open_vector(learner, workers) as grid:
             found = Federation(learner, grid, in_turn=True).test(state, split, Plan.timeout)
-    return merge(workload.evaluation_steps, found.values(), len(workload.population.clients(split)))
+    clients = workload.population.clients(split)
+    return merge(workload.evaluation_steps, found.values(), learner.evaluation_measures, len(clients))

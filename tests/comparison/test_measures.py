@@ -15,7 +15,7 @@ from tests.comparison.helpers import DIGITS
 def test_a_run_without_rounds_is_seen_once_before_any_round(tmp_path: Path) -> None:
     untrained = Config(**DIGITS | {"rounds": 0, "training": "centralized"})
     result = run(untrained, out=tmp_path / "untrained")
-    measured = read(tmp_path / "untrained", "accuracy")
+    measured = read(tmp_path / "untrained", "accuracy", 0.0)
     final = {step.step: step.accuracy for step in result.final}
     assert {step: tested.value for step, tested in measured.final.items()} == final
     assert (measured.tasks, measured.bytes_down, measured.bytes_up) == (0, 0, 0)
@@ -25,7 +25,7 @@ def test_a_run_without_rounds_is_seen_once_before_any_round(tmp_path: Path) -> N
     last = final[3]
     assert last is not None
     for target, reached in ((last, 1), (last + 0.01, 0)):
-        found = to_target([measured], Target(target, 3, "by hand"), "accuracy")
+        found = to_target([measured], Target(target, 3, "by hand", higher_is_better=True))
         assert found["reached"] == reached
         assert found["rounds"]["mean"] == (0 if reached else None)
 

@@ -44,7 +44,7 @@ def made(path: Path, clients: Values, looks: Sequence[dict[str, Any]] = ()) -> M
     )
     rows = ({"client": c, "steps": [step([value], 1)]} for c, value in clients.items())
     (path / "test.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return read(path, "loss")
+    return read(path, "loss", None)
 
 
 def test_arms_are_compared_on_the_clients_that_answered_in_all_of_them(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_look_at_which_a_client_was_missing_or_diverged_does_not_reach_a_targe
     looks = [step([0.1, None], 2), step([0.1], 2), step([0.1, 0.9], 2), step([0.1, 0.1], 2)]
     run = made(tmp_path / "a", {0: 0.1, 1: 0.1}, looks)
     assert [look.values[1] for look in run.looks] == [math.inf, math.inf, 0.5, 0.1]
-    reach = measures.to_target([run], Target(0.2, 1, "by hand"), "loss")
+    reach = measures.to_target([run], Target(0.2, 1, "by hand", higher_is_better=False))
     assert reach["rounds"]["values"] == [4]
     assert [point["mean"] for point in measures.curve([run], 1)] == [None, None, 0.5, 0.1]
     assert [point["ci95"] for point in measures.curve([run], 1)] == [0.5, None, 0.5, 0.5]
@@ -121,7 +121,7 @@ def test_a_run_of_a_version_that_left_clients_out_is_still_read(tmp_path: Path) 
     (path / "metrics.jsonl").write_text(json.dumps(PLAIN | {"test": [old | {"loss": math.nan}]}) + "\n")
     (path / "test.jsonl").unlink()
     read.cache_clear()
-    run = read(path, "loss")
+    run = read(path, "loss", None)
     [final] = measures.final([run], [1])
     assert (final["mean"], final["ci95"], final["tasks_ci95"], final["diverged"]) == (
         1.5,

@@ -9,15 +9,18 @@ import pytest
 from fedmeta.experiment import Config
 from fedmeta.experiment.recorder import score
 from fedmeta.federation import EvaluationSums, RoundRecord, merge
+from fedmeta.tasks import Measure
 from tests.experiment.helpers import TINY
 
+MEASURES = {"loss": Measure(), "accuracy": Measure(True, 0.0, 1.0)}
 NOTHING: dict[str, Any] = dict.fromkeys(RoundRecord.__dataclass_fields__)
 
 
 def validated(parts: Sequence[EvaluationSums], asked: int = 2) -> RoundRecord:
     """A round after which these validation clients answered."""
-    results = merge([3], parts, asked)
-    return RoundRecord(**NOTHING | {"round": 4, "skipped": False, "loss": 0.1, "evaluation": results})
+    results = merge([3], parts, MEASURES, asked)
+    values = {"round": 4, "skipped": False, "measures": {"loss": 0.1}, "evaluation": results}
+    return RoundRecord(**NOTHING | values)
 
 
 def losses(*clients: Sequence[float]) -> list[EvaluationSums]:
@@ -54,5 +57,5 @@ def test_in_classification_what_diverged_or_is_missing_was_wrong() -> None:
 def test_without_validation_a_loss_that_is_not_finite_is_no_score(loss: float) -> None:
     config = Config(**TINY | {"validation_clients": 0, "evaluation": {"every": 0}})
     values = NOTHING | {"round": 1, "skipped": False}
-    assert score(RoundRecord(**values | {"loss": loss}), config) is None
-    assert score(RoundRecord(**values | {"loss": 2.0}), config) == -2.0
+    assert score(RoundRecord(**values | {"measures": {"loss": loss}}), config) is None
+    assert score(RoundRecord(**values | {"measures": {"loss": 2.0}}), config) == -2.0

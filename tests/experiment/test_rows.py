@@ -91,7 +91,7 @@ def test_every_code_of_a_training_reply_had_a_sentence_before_there_were_codes()
 def test_what_the_gate_says_is_read_alike_with_and_without_its_code(case: Any) -> None:
     verdict = judge(case[2])
     assert isinstance(verdict, Refusal)
-    record = ClientRecord(1, 3, 0, verdict.norm, False, verdict, None, None)
+    record = ClientRecord(1, 3, 0, verdict.norm, False, verdict)
     written = CLIENTS.write([client_row(record, coded=True, signed=False, paid=False)])
     new = CLIENTS.parse(written)
     old = CLIENTS.parse(
@@ -130,7 +130,7 @@ def test_an_admitted_row_has_no_code_whatever_it_says() -> None:
 
 def test_a_row_is_written_with_the_columns_of_its_run_alone() -> None:
     proof = SignedUpdate("0xAb", b"\x01\xff", b"\x02")
-    record = ClientRecord(4, 2, 8, 1.5, True, None, 0.25, None, proof, Award(0.5, 7))
+    record = ClientRecord(4, 2, 8, 1.5, True, None, {"loss": 0.25}, proof, Award(0.5, 7))
     plain = dict(client_row(record, coded=True, signed=False, paid=False))
     assert plain == {
         "round": 4,
@@ -147,7 +147,7 @@ def test_a_row_is_written_with_the_columns_of_its_run_alone() -> None:
     signed = {"account": "0xAb", "update": "01ff", "signature": "02"}
     full = dict(client_row(record, coded=True, signed=True, paid=True))
     assert full == plain | signed | {"score": 0.5, "reward": 7}
-    refused = ClientRecord(4, 2, 0, None, False, Refusal(RefusalCode.NOT_SIGNED), None, None)
+    refused = ClientRecord(4, 2, 0, None, False, Refusal(RefusalCode.NOT_SIGNED))
     row = dict(client_row(refused, coded=True, signed=True, paid=True))
     assert (row["code"], row["reason"]) == ("not_signed", "not signed")
     assert [row[name] for name in (*signed, "score", "reward")] == [None] * 5

@@ -38,37 +38,37 @@ def summed(*clients: Sequence[float], name: str = "loss") -> list[EvaluationSums
 def test_mean_and_interval_over_tasks_are_numpys() -> None:
     rng = np.random.default_rng(1)
     clients = [rng.random(7), rng.random(30), rng.random(2)]
-    [result] = merge([3], summed(*clients))
+    [result] = merge([3], summed(*clients), MEASURES)
     everything = np.concatenate(clients)
     assert (result.step, result.tasks, result.accuracy) == (3, 39, None)
     assert result.loss == result.finite_loss == pytest.approx(everything.mean(), rel=1e-12)
     half = 1.96 * everything.std(ddof=1) / np.sqrt(39)
-    assert result.tasks_ci95 == result.loss_tasks_ci95 == pytest.approx(half, rel=1e-9)
+    assert result.tasks_ci95 == result.measures["loss"].tasks_ci95 == pytest.approx(half, rel=1e-9)
 
 
 def test_the_interval_over_clients_is_students_of_the_clients_means() -> None:
     rng = np.random.default_rng(3)
     clients = rng.random((6, 40)) + rng.random((6, 1))
-    [result] = merge([0], summed(*clients))
+    [result] = merge([0], summed(*clients), MEASURES)
     low, high = stats.t.interval(0.95, 5, clients.mean(), stats.sem(clients.mean(1)))
     assert (result.loss - result.ci95, result.loss + result.ci95) == pytest.approx((low, high))  # type: ignore[operator]
-    assert result.loss_ci95 == result.ci95
+    assert result.measures["loss"].ci95 == result.ci95
     assert (result.clients, result.clients_asked) == (6, 6)
 
 
 def test_the_interval_over_clients_of_unequal_size_by_hand() -> None:
     """Means 2 and 5 of 1 and 3 tasks: the mean is 17/4, the residuals -9/4 and 9/4, t with one degree of
     freedom is 12.7062: half the interval is 12.7062 sqrt(2 (9/16)^2 + 2 (9/16)^2) = 12.7062 * 9/8."""
-    [result] = merge([0], summed([2.0], [4.0, 5.0, 6.0]))
+    [result] = merge([0], summed([2.0], [4.0, 5.0, 6.0]), MEASURES)
     assert result.loss == 17 / 4
     assert result.ci95 == pytest.approx(12.7062047 * 9 / 8, rel=1e-7)
 
 
 def test_one_client_tells_nothing_of_other_clients_and_one_task_nothing_of_other_tasks() -> None:
-    [one_client] = merge([0], summed([1.0, 2.0, 6.0]))
-    assert (one_client.ci95, one_client.loss_ci95) == (None, None)
+    [one_client] = merge([0], summed([1.0, 2.0, 6.0]), MEASURES)
+    assert (one_client.ci95, one_client.measures["loss"].ci95) == (None, None)
     assert one_client.tasks_ci95 is not None
-    [one_task] = merge([0], summed([1.0]))
+    [one_task] = merge([0], summed([1.0]), MEASURES)
     assert (one_task.loss, one_task.ci95, one_task.tasks_ci95) == (1.0, None, None)
 
 
@@ -81,7 +81,7 @@ def test_the_interval_over_clients_covers_the_mean_of_all_clients(
     rng = np.random.default_rng(11)
     effects = rng.normal(5.0, spread, (1000, clients, 1))
     values = effects + rng.standard_normal((1000, clients, tasks))
-    results = [merge([0], summed(*experiment))[0] for experiment in values]
+    results = [merge([0], summed(*experiment), MEASURES)[0] for experiment in values]
 
     def covered(half: Callable[[StepResult], float | None]) -> float:
         return float(np.mean([abs(one.loss - 5.0) <= (half(one) or 0.0) for one in results]))
@@ -92,8 +92,8 @@ def test_the_interval_over_clients_covers_the_mean_of_all_clients(
 
 def test_a_task_that_diverged_counts_as_the_worst_and_is_counted() -> None:
     parts = summed([1.0, math.nan, 3.0], [2.0], [math.inf, -math.inf])
-    [result] = merge([5], parts)
-    assert (result.loss, result.ci95, result.loss_ci95, result.tasks_ci95) == (
+    [result] = merge([5], parts, MEASURES)
+    assert (result.loss, result.ci95, result.measures["loss"].ci95, result.tasks_ci95) == (
         math.inf,
         None,
         None,
@@ -101,22 +101,22 @@ def test_a_task_that_diverged_counts_as_the_worst_and_is_counted() -> None:
     )
     assert (result.tasks, result.diverged, result.diverged_clients) == (6, 3, 2)
     assert result.finite_loss == 2.0
-    [nothing] = merge([5], summed([math.nan], [math.inf]))
+    [nothing] = merge([5], summed([math.nan], [math.inf]), MEASURES)
     assert (nothing.loss, nothing.finite_loss, nothing.diverged) == (math.inf, None, 2)
 
 
 def test_clients_that_did_not_answer_are_told_of() -> None:
-    [result] = merge([0], summed([1.0], [2.0]), asked=5)
+    [result] = merge([0], summed([1.0], [2.0]), MEASURES, asked=5)
     assert (result.loss, result.clients, result.clients_asked) == (1.5, 2, 5)
 
 
 def test_the_order_of_clients_does_not_matter() -> None:
     parts = summed(*([value] for value in np.random.default_rng(2).random(50)))
-    assert merge([0], parts) == merge([0], parts[::-1])
+    assert merge([0], parts, MEASURES) == merge([0], parts[::-1], MEASURES)
 
 
 def test_no_client_is_no_result() -> None:
-    assert merge([0, 1], []) == ()
+    assert merge([0, 1], [], MEASURES) == ()
 
 
 def test_sums_are_those_of_each_task_adapted_alone() -> None:
@@ -147,18 +147,18 @@ def test_batch_norm_is_evaluated_without_transduction_as_well() -> None:
         prediction = learner.algorithm.predict(rows, adapted, tasks.query, transductive=transductive)
         expected = CLASSIFIED.measure(prediction, tasks.query)["accuracy"].double().sum()
         assert sums.sums[name][0] == pytest.approx(float(expected), abs=1e-4)
-    [result] = merge([1], [sums, sums])
-    assert result.inductive_accuracy is not None
-    assert result.inductive_ci95 is not None
-    assert result.inductive_tasks_ci95 is not None
+    [result] = merge([1], [sums, sums], MEASURES)
+    inductive = result.measures["inductive_accuracy"]
+    assert inductive.ci95 is not None
+    assert inductive.tasks_ci95 is not None
 
 
 def test_regression_has_no_accuracy_and_its_interval_is_of_the_loss() -> None:
     for result in evaluate(SINUSOID, Learner.build(SINUSOID).init_state(), "test"):
         assert result.accuracy is None
-        assert result.inductive_accuracy is None
-        assert result.ci95 == result.loss_ci95
-        assert result.tasks_ci95 == result.loss_tasks_ci95
+        assert result.inductive is None
+        assert result.ci95 == result.measures["loss"].ci95
+        assert result.tasks_ci95 == result.measures["loss"].tasks_ci95
         assert result.tasks == 3 * 6
 
 
@@ -180,6 +180,7 @@ def test_a_split_that_fails_as_a_whole_is_an_error() -> None:
 
 
 CLASSIFIED = build_objective(TaskSpec("classification", (1,), 2))
+MEASURES = CLASSIFIED.all_measures | {"inductive_accuracy": CLASSIFIED.measures["accuracy"]}
 SUMS = EvaluationSums(
     4,
     {"loss": [2.0, 1.0], "accuracy": [3.0, 0.5]},
@@ -281,7 +282,7 @@ def test_looks_at_test_clients_use_other_tasks_than_the_final_test_and_change_no
     assert last is not None
     assert last[0].tasks == 3 * SINUSOID.track_tasks
     sums = [learner.evaluate(tracked.state, c, 4) for c in SINUSOID.population.clients("test")]
-    assert last == merge(SINUSOID.evaluation_steps, sums)
+    assert last == merge(SINUSOID.evaluation_steps, sums, MEASURES)
 
 
 def steep(learning_rate: float) -> Workload:
@@ -320,8 +321,8 @@ def test_the_accuracy_of_tasks_that_diverged_is_0_and_not_that_of_the_first_clas
     sums = evaluate_tasks(built.algorithm, built.init_state(), tasks, (0, 3))
     assert sums.diverged == [0, 5]
     assert (sums.sums["accuracy"][1], sums.sums["inductive_accuracy"][1]) == (0.0, 0.0)
-    [before, after] = merge((0, 3), [sums, sums])
-    assert after.accuracy == after.inductive_accuracy == after.ci95 == 0.0
+    [before, after] = merge((0, 3), [sums, sums], MEASURES)
+    assert after.accuracy == after.measures["inductive_accuracy"].mean == after.ci95 == 0.0
     assert before.accuracy is not None
     assert before.accuracy > 0
 

@@ -11,6 +11,7 @@ from fedmeta.report.measured import (
 )
 from fedmeta.report.tables import Interval
 
+NAMES = ("accuracy", "loss")
 EARLIER: dict[str, Any] = {
     "step": 0,
     "accuracy": 0.5,
@@ -49,13 +50,13 @@ def test_a_row_of_an_earlier_version_has_the_interval_over_tasks_and_is_labelled
     )
     assert unit([EARLIER]) == "tasks"
     assert unit([EARLIER, NOW]) == "clients, in runs of earlier versions over tasks"
-    table = results_table([EARLIER])
+    table = results_table([EARLIER], NAMES)
     assert table.columns == ["adaptation steps", "accuracy ± over tasks", "loss ± over tasks", "tasks"]
     assert table.rows == [[0, Interval(0.5, 0.01), Interval(1.5, 0.1), 600]]
 
 
 def test_the_table_of_results_has_both_intervals_and_says_who_is_missing_and_what_diverged() -> None:
-    table = results_table([NOW, DIVERGED])
+    table = results_table([NOW, DIVERGED], NAMES)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert rows[0]["accuracy ± over clients"] == Interval(0.5, 0.04)
     assert rows[0]["loss ± over tasks"] == Interval(1.5, 0.1)

@@ -193,7 +193,7 @@ def test_a_comparison_is_read(comparison: Path) -> None:
         ({"arms": [ARM] * 251}, "compare.json: arms: List should have at most 250 items"),
         ({"seeds": [0] * 251}, "compare.json: seeds: List should have at most 250 items"),
         ({"arms": [ARM | {"runs": RUNS}] * 41}, "compare.json: arms: more than 10,000 runs"),
-        ({"measure": "speed"}, "compare.json: measure: "),
+        ({"measure": ["speed"]}, "compare.json: measure: "),
         ({"arms": None}, "compare.json: arms: "),
     ],
 )

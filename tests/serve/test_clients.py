@@ -33,7 +33,9 @@ def test_the_table_is_what_the_file_says(gallery: Path) -> None:
         mine = [row for row in log if row["client"] == client]
         admitted = [row for row in mine if row["admitted"]]
         assert (one["asked"], one["admitted"]) == (len(mine), len(admitted))
-        assert one["loss"] == pytest.approx(mean(row["loss"] for row in admitted)) if admitted else True
+        for name, value in one["measures"].items():
+            assert value == pytest.approx(mean(row[name] for row in admitted))
+        assert set(one["measures"]) == ({"accuracy", "loss"} if admitted else set())
     earned = {one.client: one.earned / 1e6 for one in participants(RunFolder(run).clients())}
     assert {client: one["tokens"] for client, one in found.items()} == earned
 
@@ -84,7 +86,7 @@ def test_rows_of_another_kind_break_nothing(tmp_path: Path) -> None:
     )
     first, second = Clients(tmp_path).view()["clients"]
     assert (first["refused"], first["reasons"][0]["reason"]) == (1, "no reason given")
-    assert (second["admitted"], second["loss"], second["tasks"]) == (1, None, 0)
+    assert (second["admitted"], second["measures"]["loss"], second["tasks"]) == (1, None, 0)
 
 
 def test_of_a_refused_row_only_what_is_shown_is_kept(tmp_path: Path) -> None:

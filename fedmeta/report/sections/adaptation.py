@@ -6,11 +6,12 @@ from typing import Any
 from typing_extensions import override
 
 from fedmeta.report.arms import Arms
-from fedmeta.report.charts import BOUNDS, Chart, Series
-from fedmeta.report.measured import MEASURES, banded, results_table, unit
+from fedmeta.report.charts import Chart, Series, bounds_of
+from fedmeta.report.measured import banded, results_table, unit
 from fedmeta.report.page import Section, figures_of
 from fedmeta.report.read import RunFiles, number
 from fedmeta.report.sections import ReportSection
+from fedmeta.tasks import Measure
 
 Row = dict[str, Any]
 
@@ -29,7 +30,7 @@ class Adaptation(ReportSection):
             key="adaptation",
             title="Adaptation",
             figures=figures_of(adaptation_charts(run)),
-            tables=[results_table(run.final)],
+            tables=[results_table(run.final, run.measures)],
         )
 
     @staticmethod
@@ -40,12 +41,12 @@ class Adaptation(ReportSection):
 
 
 def adaptation_charts(run: RunFiles) -> list[Chart]:
-    """Return the test clients' accuracy and loss by adaptation step."""
-    charts = [_chart(run.final, measure) for measure in MEASURES]
+    """Return the test clients' results by adaptation step, measure by measure."""
+    charts = [_chart(run.final, name, scale) for name, scale in run.measures.items()]
     return [chart for chart in charts if not chart.empty]
 
 
-def _chart(final: Sequence[Row], measure: str) -> Chart:
+def _chart(final: Sequence[Row], measure: str, scale: Measure) -> Chart:
     steps = [int(row["step"]) for row in final]
     series = []
     for name, field, colour in (
@@ -62,7 +63,7 @@ def _chart(final: Sequence[Row], measure: str) -> Chart:
         title=f"{measure.capitalize()} by adaptation step",
         x="adaptation steps on the support set",
         y=measure,
-        bounds=BOUNDS.get(measure),
+        bounds=bounds_of(scale),
         series=series,
         note=f"Means over {tasks} tasks of test clients; bands are 95% intervals over {unit(final)}.",
     )

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from fedmeta.experiment.rows import MetricsRow
 from fedmeta.report.arms import Arms
-from fedmeta.report.charts import BOUNDS, Chart, Series
+from fedmeta.report.charts import Chart, Series, bounds_of
 from fedmeta.report.measured import main_measure
 from fedmeta.report.page import Section, figures_of
 from fedmeta.report.read import RunFiles, number
@@ -78,7 +78,7 @@ def communication_charts(run: RunFiles) -> list[Chart]:
         title=f"{measure.capitalize()} against communicated bytes",
         x="megabytes sent so far, to and from clients",
         y=measure,
-        bounds=BOUNDS.get(measure),
+        bounds=bounds_of(run.measures.get(measure)),
         series=series,
         note="Bytes of arrays in requests and replies, summed over all rounds so far.",
     )

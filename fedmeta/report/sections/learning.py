@@ -10,12 +10,13 @@ from typing_extensions import override
 
 from fedmeta.experiment.rows import MetricsRow
 from fedmeta.report.arms import Arms
-from fedmeta.report.charts import BOUNDS, Chart, Series, Values
-from fedmeta.report.measured import MEASURES, banded, unit
+from fedmeta.report.charts import Chart, Series, Values, bounds_of
+from fedmeta.report.measured import banded, unit
 from fedmeta.report.page import Section, figures_of
 from fedmeta.report.read import RunFiles, number, steps_of
 from fedmeta.report.sections import ReportSection
 from fedmeta.report.tables import Table
+from fedmeta.tasks import Measure
 
 Row = dict[str, Any]
 
@@ -54,8 +55,8 @@ class Learning(ReportSection):
 
 
 def learning_charts(run: RunFiles) -> list[Chart]:
-    """Return accuracy and loss by round, of training tasks and of held-out clients."""
-    charts = [_chart(run, measure) for measure in MEASURES]
+    """Return each measure by round, of training tasks and of held-out clients."""
+    charts = [_chart(run, name, scale) for name, scale in run.measures.items()]
     return [chart for chart in charts if not chart.empty]
 
 
@@ -70,16 +71,16 @@ def looks(metrics: Iterable[MetricsRow], field: str) -> list[tuple[int, Row]]:
     return [(round_, steps[-1]) for round_, steps in found if steps]
 
 
-def _chart(run: RunFiles, measure: str) -> Chart:
+def _chart(run: RunFiles, measure: str, scale: Measure) -> Chart:
     return Chart(
         key=f"learning-{measure}",
         title=f"{measure.capitalize()} by round",
         x="round",
         y=measure,
-        bounds=BOUNDS.get(measure),
+        bounds=bounds_of(scale),
         series=curves(run, measure),
         note=_learning_note(run, measure),
-        log_y=measure == "loss" and _spans_decades(run.metrics),
+        log_y=scale.high is None and not scale.higher_is_better and _spans_decades(run.metrics, measure),
     )
 
 
@@ -152,8 +153,8 @@ def _learning_note(run: RunFiles, measure: str) -> str:
     return " ".join(notes)
 
 
-def _spans_decades(metrics: Iterable[MetricsRow]) -> bool:
-    known = [value for row in metrics for value in [number(row, "loss")] if value]
+def _spans_decades(metrics: Iterable[MetricsRow], measure: str) -> bool:
+    known = [value for row in metrics for value in [number(row, measure)] if value]
     return bool(known) and min(known) > 0 and max(known) > 100 * min(known)
 
 

@@ -10,12 +10,13 @@ from typing_extensions import override
 
 from fedmeta.experiment.rows import TestedRow
 from fedmeta.report.arms import Arm, Arms
-from fedmeta.report.charts import BOUNDS, LIMIT, Chart, Series
+from fedmeta.report.charts import LIMIT, Chart, Series, bounds_of
 from fedmeta.report.measured import MOST_STEPS, banded, interval_over_tasks, main_measure, step_names
 from fedmeta.report.page import Figure, Section
 from fedmeta.report.read import RunFiles, TestReader, number, steps_of
 from fedmeta.report.sections import ReportSection
 from fedmeta.report.tables import Cell, Table
+from fedmeta.tasks import Measure
 
 
 class Spread(ReportSection):
@@ -30,7 +31,8 @@ class Spread(ReportSection):
         charts = spread_charts(run, measure)
         if not charts:
             return None
-        tables = [spread_table(run.test, measure), clients_table(run.test, measure)]
+        scale = run.measures.get(measure, Measure())
+        tables = [spread_table(run.test, measure, scale), clients_table(run.test, measure)]
         figures = [Figure(chart) for chart in charts]
         return Section(key="spread", title="Spread over clients", figures=figures, tables=tables)
 
@@ -42,7 +44,7 @@ class Spread(ReportSection):
         reader = TestReader()
         for place, arm in enumerate(arms.all):
             if seeds := _clients_of(arm, arms, reader):
-                rows.append([arm["name"], *_mean_spread(seeds, arms.measure)])
+                rows.append([arm["name"], *_mean_spread(seeds, arms.scale)])
                 values = sorted(value for seed in seeds for value in seed)
                 xs = [place - 0.25 + 0.5 * (i + 0.5) / len(values) for i in range(len(values))]
                 known = [value if math.isfinite(value) else None for value in values]
@@ -79,15 +81,15 @@ def _clients_of(arm: Arm, arms: Arms, reader: TestReader) -> list[list[float]]:
     found = []
     for run in arm.get("runs", []):
         path = arms.folder_of(run["run"])
-        by_step = results(reader.read(path), arms.measure) if path else {}
+        by_step = results(reader.read(path), arms.measure, arms.scale) if path else {}
         values = by_step.get(arms.step) or by_step.get(max(by_step, default=0))
         if values:
             found.append(list(values.values()))
     return found
 
 
-def _mean_spread(seeds: Sequence[Sequence[float]], measure: str) -> list[Cell]:
-    every = [spread_of(values, measure) for values in seeds]
+def _mean_spread(seeds: Sequence[Sequence[float]], scale: Measure) -> list[Cell]:
+    every = [spread_of(values, scale) for values in seeds]
     columns: list[list[float]] = [
         [one.mean for one in every],
         [one.deviation for one in every],
@@ -112,7 +114,8 @@ class ClientSpread:
         worst: Mean over the worst tenth of clients, at least one.
         best: Mean over the best tenth, at least one.
         jain: Jain's index ``(sum x)^2 / (n sum x^2)``, from 1/n, one client has it all, to 1, all are
-            served alike (Jain, Chiu and Hawe 1984, equation 2); of accuracies alone.
+            served alike (Jain, Chiu and Hawe 1984, equation 2); of shares of what is good alone, as the
+            accuracy.
     """
 
     clients: int
@@ -123,15 +126,15 @@ class ClientSpread:
     jain: float | None
 
 
-def spread_of(values: Sequence[float], measure: str) -> ClientSpread:
+def spread_of(values: Sequence[float], scale: Measure) -> ClientSpread:
     """Return the spread of clients' results.
 
     Args:
         values: One result for each client.
-        measure: ``accuracy``, where more is better, or ``loss``, where less is.
+        scale: What they mean.
     """
     ordered = np.sort(np.array(values, dtype=float))
-    if measure == "loss":
+    if not scale.higher_is_better:
         ordered = ordered[::-1]
     tenth = ceil(len(ordered) / 10)
     squares = float((ordered**2).sum())
@@ -143,7 +146,7 @@ def spread_of(values: Sequence[float], measure: str) -> ClientSpread:
         deviation=deviation,
         worst=float(ordered[:tenth].mean()),
         best=float(ordered[-tenth:].mean()),
-        jain=jain if measure == "accuracy" else None,
+        jain=jain if scale.higher_is_better and scale.low == 0 else None,
     )
 
 
@@ -152,18 +155,19 @@ _MOST_DRAWN = LIMIT
 Results = dict[int, dict[int, float]]
 
 
-def results(test: Sequence[TestedRow], measure: str) -> Results:
+def results(test: Sequence[TestedRow], measure: str, scale: Measure) -> Results:
     """Return each test client's result by adaptation step, from the rows of ``test.jsonl``.
 
-    The loss of a client with a task that diverged is infinite. Of very many steps the first ones and the
+    The mean of a client with a task that diverged is infinite, if there is no worst value, as the
+    loss's. Of very many steps the first ones and the
     last are there, see `MOST_STEPS`.
     """
     found: Results = {step: {} for step in steps_in(test)}
     for row in test:
         for at in steps_of(row.get("steps")):
             value = number(at, measure)
-            if value is None and measure == "loss" and number(at, "diverged"):
-                value = math.inf
+            if value is None and scale.worst is None and number(at, "diverged"):
+                value = -math.inf if scale.higher_is_better else math.inf
             if value is not None and at["step"] in found:
                 found[at["step"]][int(row["client"])] = value
     return found
@@ -175,12 +179,12 @@ def steps_in(test: Sequence[TestedRow]) -> list[int]:
     return steps if len(steps) <= MOST_STEPS else [*steps[: MOST_STEPS - 1], steps[-1]]
 
 
-def spread_table(test: Sequence[TestedRow], measure: str) -> Table:
+def spread_table(test: Sequence[TestedRow], measure: str, scale: Measure) -> Table:
     """Return the spread over test clients by adaptation step."""
     rows: list[list[Cell]] = []
-    for step, found in results(test, measure).items():
+    for step, found in results(test, measure, scale).items():
         if found:
-            s = spread_of(list(found.values()), measure)
+            s = spread_of(list(found.values()), scale)
             rows.append([step, s.clients, s.mean, s.deviation, s.worst, s.best, s.jain])
     columns = ["adaptation steps", "clients", f"mean {measure}", "standard deviation"]
     columns += ["worst 10% of clients", "best 10% of clients", "Jain's index"]
@@ -216,8 +220,10 @@ def spread_charts(run: RunFiles, measure: str) -> list[Chart]:
     steps = steps_in(run.test)
     if not steps:
         return []
-    after = results(run.test, measure)[steps[-1]]
-    order = sorted(after, key=lambda client: (after[client], client), reverse=measure == "loss")
+    scale = run.measures.get(measure, Measure())
+    after = results(run.test, measure, scale)[steps[-1]]
+    down = not scale.higher_is_better
+    order = sorted(after, key=lambda client: (after[client], client), reverse=down)
     count = len(order)
     if count > _MOST_DRAWN:
         order = [order[round(i * (count - 1) / (_MOST_DRAWN - 1))] for i in range(_MOST_DRAWN)]
@@ -234,7 +240,7 @@ def spread_charts(run: RunFiles, measure: str) -> list[Chart]:
         title=f"{measure.capitalize()} of each test client",
         x="test client, the worst first",
         y=measure,
-        bounds=BOUNDS.get(measure),
+        bounds=bounds_of(scale),
         series=series,
         note=note,
         labels=[str(client) for client in order],

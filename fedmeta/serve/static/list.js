@@ -30,7 +30,7 @@ function quality(measure) {
     const value = result(measure)(row);
     if (!known(value)) return measure === "loss" && row.final?.diverged ? make("span", { title: `tasks that diverged: ${row.final.diverged}` }, "infinite") : "–";
     if (!row.final) return make("span", { class: "quiet", title: "last round, training tasks" }, shown(value));
-    const half = row.final[measure === "accuracy" ? "ci95" : "loss_ci95"];
+    const half = row.final[measure === "accuracy" ? "ci95" : `${measure}_ci95`];
     return make("span", { title: `${interval(value, half)} over ${row.final.over}: test clients, ${row.final.step} adaptation steps` }, shown(value));
   };
 }
@@ -50,7 +50,9 @@ const started = { name: "started", title: "Started", value: (row) => row.started
 const took = { name: "took", title: "Took", value: lasting, cell: (row) => duration(lasting(row)), kind: "number", down: true };
 const named = (title) => ({ name: "name", title, value: (row) => row.id, cell: name, kind: "wide", text: (row) => `${row.id} ${row.problem ?? ""} ${row.description ?? ""}` });
 
-const runs = new Grid($("runs").querySelector(".grid"), [
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+let measures = ["accuracy", "loss"];
+const makeRuns = (order) => new Grid($("runs").querySelector(".grid"), [
   { name: "tick", title: "Select", cell: tick, kind: "tick" },
   named("Run"), status,
   { name: "experiment", title: "Experiment", value: (row) => row.experiment ?? null, cell: (row) => row.experiment ?? "–" },
@@ -58,10 +60,18 @@ const runs = new Grid($("runs").querySelector(".grid"), [
   { name: "training", title: "Training", value: (row) => row.training ?? null, cell: (row) => row.training ?? "–" },
   { name: "seed", title: "Seed", value: (row) => row.seed ?? null, cell: (row) => String(row.seed ?? "–"), text: (row) => `seed ${row.seed}`, kind: "number" },
   { name: "rounds", title: "Rounds", value: (row) => row.done ?? null, cell: progress, kind: "number", down: true },
-  { name: "accuracy", title: "Accuracy", value: result("accuracy"), cell: quality("accuracy"), kind: "number", down: true },
-  { name: "loss", title: "Loss", value: result("loss"), cell: quality("loss"), kind: "number" },
+  ...measures.map((name) => ({ name, title: capital(name), value: result(name), cell: quality(name), kind: "number", down: name !== "loss" })),
   started, took,
-], (row) => row.id, { by: asked.get("sort") ?? "started", down: asked.get("order") !== "up" });
+], (row) => row.id, order);
+let runs = makeRuns({ by: asked.get("sort") ?? "started", down: asked.get("order") !== "up" });
+
+function showMeasures(rows) {
+  const found = new Set([...measures, ...rows.flatMap((row) => Object.keys(row.last ?? {}))]);
+  if (found.size === measures.length) return;
+  measures = [...found];
+  runs = makeRuns({ by: asked.get("sort") ?? runs.by, down: runs.down });
+  runs.search($("search").value);
+}
 
 const comparisons = new Grid($("comparisons").querySelector(".grid"), [
   named("Comparison"), status,
@@ -104,6 +114,7 @@ const refresh = paced(500, async () => {
   try {
     const { rows } = await ask("/api/runs");
     const some = rows.filter((row) => row.kind === "comparison");
+    showMeasures(rows);
     runs.update(rows.filter((row) => row.kind === "run"));
     comparisons.update(some);
     $("comparisons").hidden = some.length === 0;

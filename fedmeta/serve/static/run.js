@@ -45,7 +45,6 @@ function reasons(row) {
 const number = (name, title, value, more = {}) => ({ name, title, value, cell: (row) => shown(value(row)), kind: "number", down: true, ...more });
 const counted = (name, title, value) => number(name, title, value, { cell: (row) => count(value(row)) });
 const optional = {
-  accuracy: number("accuracy", "Mean accuracy", (row) => row.accuracy),
   score: number("score", "Mean score", (row) => row.score),
   reward: number("tokens", "Tokens", (row) => row.tokens),
   account: { name: "account", title: "Account", value: (row) => row.account, cell: (row) => make("code", { title: row.account ?? "" }, row.account ? `${row.account.slice(0, 8)}…${row.account.slice(-4)}` : "–") },
@@ -53,7 +52,7 @@ const optional = {
 let grid = null;
 let gridColumns = "";
 
-function makeGrid(columns) {
+function makeGrid(columns, measures) {
   gridColumns = columns.join();
   grid = new Grid($("client-table"), [
     { name: "client", title: "Client", value: (row) => row.client, cell: (row) => String(row.client) },
@@ -61,8 +60,8 @@ function makeGrid(columns) {
     counted("admitted", "Admitted", (row) => row.admitted),
     counted("refused", "Refused", (row) => row.refused),
     counted("tasks", "Tasks", (row) => row.tasks),
-    number("loss", "Mean loss", (row) => row.loss),
-    ...["accuracy", "score", "reward", "account"].filter((name) => columns.includes(name)).map((name) => optional[name]),
+    ...measures.map((name) => number(name, `Mean ${name}`, (row) => row.measures[name] ?? null)),
+    ...["score", "reward", "account"].filter((name) => columns.includes(name)).map((name) => optional[name]),
     { name: "why", title: "Refused because", value: (row) => row.reasons.map((one) => one.reason).join(" ") || null, cell: reasons, kind: "wide" },
   ], (row) => row.client, { by: "client", down: false });
   grid.search($("client-search").value);
@@ -75,7 +74,7 @@ function countClients() {
 
 function clients(said) {
   $("clients").hidden = said.clients.length === 0;
-  if (gridColumns !== said.columns.join() || !grid) makeGrid(said.columns);
+  if (gridColumns !== said.columns.join() || !grid) makeGrid(said.columns, said.measures);
   grid.update(said.clients);
   countClients();
   $("quarantine").hidden = said.updates === 0;

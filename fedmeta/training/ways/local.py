@@ -57,12 +57,14 @@ class Local(Way):
         updates, metrics = self._updates(round_, cohort)
         self._models.step(round_, cohort, updates)
         norms = _norms(updates)
-        losses = metrics["loss"].tolist()
-        accuracies = metrics["accuracy"].tolist() if "accuracy" in metrics else [None] * len(cohort)
+        after = {k: v.tolist() for k, v in metrics.items() if not k.endswith("_before")}
+        measures = [
+            dict(zip(after, values, strict=True)) for values in zip(*after.values(), strict=True)
+        ]
         each = workload.tasks_per_round
         clients = tuple(
-            ClientRecord(round_, client, each, norm, True, None, loss, accuracy)
-            for client, norm, loss, accuracy in zip(cohort, norms, losses, accuracies, strict=True)
+            ClientRecord(round_, client, each, norm, True, None, own)
+            for client, norm, own in zip(cohort, norms, measures, strict=True)
         )
         return describe_round(round_, self.plan, each, metrics, norms, clients)
 
