@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.metrics import ndcg_score
 
-from fedmeta import Population, TaskBatch, TaskSpec, run
+from fedmeta import Population, RunFolder, TaskBatch, TaskSpec, run
 from fedmeta.learning import LearnerSetup, build_algorithm
 from fedmeta.tasks import Examples, Objective, build_family, build_objective, padded, stream
 from fedmeta.tasks.family_check import CheckedFamily
@@ -143,3 +143,66 @@ def test_users_never_seen_are_put_in_order_after_a_few_ratings(tmp_path: Path) -
     assert json.loads((tmp_path / "run" / "run.json").read_text())["spec"]["objective"] == (
         "ranking:Ranking"
     )
+
+
+SETTINGS = {
+    "rounds": 4,
+    "clients": 8,
+    "test_clients": 2,
+    "validation_clients": 2,
+    "cohort": 4,
+    "workers": 1,
+    "checkpoint_every": 1,
+    "evaluation.tasks": 5,
+    "evaluation.every": 1,
+    "evaluation.steps": [0, 1],
+}
+
+
+def test_a_run_goes_by_its_measures_from_the_reply_to_the_page(tmp_path: Path) -> None:
+    """Nothing but the family names the objective: all else learns of it from there or the files."""
+    from fedmeta.cli.tables import final_table
+    from fedmeta.report.read import read_head
+    from fedmeta.report.writing import write_report
+    from fedmeta.serve.clients import Clients
+
+    result = run("tastes.toml", SETTINGS, out=tmp_path / "run")
+    folder = RunFolder.open(result.run)
+    assert [one["name"] for one in folder.info["measures"]] == ["ndcg@5", "misordered", "loss"]
+    rows: list[Any] = folder.metrics()
+    for row in rows:
+        assert 0 < row["ndcg@5_before"] <= 1
+        assert 0 < row["ndcg@5"] <= 1
+        assert row["accuracy"] is None
+        assert row["evaluation"][-1]["ndcg@5_ci95"] == row["evaluation"][-1]["ci95"] is not None
+    assert all(0 <= row["misordered"] <= 1 for row in folder.clients() if row["admitted"])  # type: ignore[typeddict-item]
+    validated = [row["evaluation"][-1]["ndcg@5"] for row in rows]
+    best = folder.checkpoints.load(4)[1]
+    assert (best.best_round, best.best_score) == (1 + int(np.argmax(validated)), max(validated))
+    assert list(read_head(result.run).measures) == ["ndcg@5", "misordered", "loss"]
+    headers = [column.header for column in final_table(result).columns]
+    assert headers == ["adaptation steps", "ndcg@5", "over tasks", "misordered", "loss"]
+    assert Clients(result.run).view()["measures"] == ["loss", "ndcg@5", "misordered"]
+    write_report([result.run], out=tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Ndcg@5 by round" in page
+    assert "Spread of ndcg@5 over test clients" in page
+
+
+def test_arms_are_compared_by_the_main_measure(tmp_path: Path) -> None:
+    from fedmeta import Execution, compare
+
+    settings = SETTINGS | {"rounds": 2, "compare.points": 2}
+    done = compare(
+        "tastes.toml",
+        settings,
+        arms=["federated", "untrained"],
+        seeds=1,
+        execution=Execution(out=tmp_path / "compared"),
+    )
+    data = done.data
+    assert (data["measure"], data["scale"]["higher_is_better"]) == ("ndcg@5", True)
+    federated = data["arms"][0]["final"][-1]["mean"]
+    assert 0 < federated <= 1
+    assert data["target"]["value"] == pytest.approx(0.95 * federated)
+    assert data["target"]["why"] == "95% of federated's final ndcg@5"

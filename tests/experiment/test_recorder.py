@@ -59,3 +59,22 @@ def test_without_validation_a_loss_that_is_not_finite_is_no_score(loss: float) -
     values = NOTHING | {"round": 1, "skipped": False}
     assert score(RoundRecord(**values | {"measures": {"loss": loss}}), config) is None
     assert score(RoundRecord(**values | {"measures": {"loss": 2.0}}), config) == -2.0
+
+
+@pytest.mark.parametrize(
+    ("scale", "missing", "expected"),
+    [
+        (Measure(True, 0.0, 1.0), 0, 0.6),
+        (Measure(True, -1.0, 1.0), 1, (0.6 - 1) / 2),
+        (Measure(False, 0.0, 2.0), 1, -(0.6 + 2) / 2),
+        (Measure(True), 1, None),
+    ],
+)
+def test_any_main_measure_scores_and_a_missing_client_is_its_worst(
+    scale: Measure, missing: int, expected: float | None
+) -> None:
+    sums = {"loss": [1.0], "gain": [3.0]}
+    part = EvaluationSums(5, sums, {"loss": [1.0], "gain": [2.0]}, [0])
+    results = merge([3], [part], {"loss": Measure(), "gain": scale}, 1 + missing)
+    values = {"round": 4, "skipped": False, "measures": {"loss": 0.1}, "evaluation": results}
+    assert score(RoundRecord(**NOTHING | values), CONFIG) == pytest.approx(expected)

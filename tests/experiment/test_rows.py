@@ -3,11 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from fedmeta.errors import UsageError
+from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, resume, run
 from fedmeta.experiment.folder import LOGS
 from fedmeta.experiment.rows import (
@@ -19,11 +19,15 @@ from fedmeta.experiment.rows import (
     client_row,
     kind,
     later_format,
+    measures_entry,
+    measures_of,
 )
 from fedmeta.federation import Award, ClientRecord, SignedUpdate
 from fedmeta.federation.refusal import Fault, Refusal, RefusalCode
 from fedmeta.report.read import read_run
 from fedmeta.serve.clients import Clients
+from fedmeta.tasks import Measure, TaskSpec
+from fedmeta.tasks.objectives.regression import Regression
 from tests.experiment.helpers import TINY
 from tests.federation.test_gate import CASES, judge
 
@@ -256,3 +260,49 @@ def test_a_test_log_of_more_than_fits_into_the_memory_is_one_line(
     with pytest.raises(UsageError, match=r"test\.jsonl is too long after line 3$"):
         small.read(tmp_path)
     assert len(TEST.read(tmp_path)) == 5
+
+
+class Gains(Regression):
+    measures: ClassVar[dict[str, Measure]] = {"gain": Measure(True), "hits@10": Measure(True, 0.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["round", "loss", "tasks", "gain_ci95", "gain_before", "ci95", "", "a b", "x" * 41, "seconds"],
+)
+def test_a_measure_may_not_have_the_name_of_another_column(name: str) -> None:
+    objective = Gains(TaskSpec("regression", (1,), 1))
+    objective.measures = {name: Measure()}  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="a measure cannot be called") as refusal:
+        measures_entry(objective)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_run_json_says_of_measures_is_read_again() -> None:
+    entry = measures_entry(Gains(TaskSpec("regression", (1,), 1)))
+    found = measures_of({"measures": json.loads(json.dumps(entry))})
+    assert list(found) == ["gain", "hits@10", "loss"]
+    assert found == {**Gains.measures, "loss": Measure()}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        {},
+        [{"name": "loss"}],
+        [{"name": "gain", "higher_is_better": True, "low": None, "high": None}],
+        [{"name": "<b>", "higher_is_better": True, "low": None, "high": None}],
+        [{"name": "loss", "higher_is_better": False, "low": "-inf", "high": None}],
+    ],
+)
+def test_runs_that_do_not_say_their_measures_have_the_two_of_before(said: Any) -> None:
+    found = measures_of({"measures": said})
+    assert found == {"accuracy": Measure(True, 0.0, 1.0), "loss": Measure()}
+
+
+def test_measures_of_any_name_have_columns_of_their_own_behind_those_of_before() -> None:
+    record = ClientRecord(4, 2, 8, 1.5, True, None, {"loss": 0.25, "gain": 3.0})
+    row = client_row(record, coded=True, signed=False, paid=False)
+    assert list(row)[-2:] == ["outcome", "gain"]
+    assert (row["loss"], row["accuracy"], row["gain"]) == (0.25, None, 3.0)  # type: ignore[typeddict-item]

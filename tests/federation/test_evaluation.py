@@ -18,7 +18,7 @@ from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.federation import EvaluationGate
 from fedmeta.federation.flower import as_server, client_error, stamp
 from fedmeta.learning import expand_state
-from fedmeta.tasks import Population, TaskBatch, TaskSpec, build_objective, stream
+from fedmeta.tasks import Measure, Population, TaskBatch, TaskSpec, build_objective, stream
 from fedmeta.tasks.families.sinusoid import Sinusoid
 from fedmeta.training import evaluate, simulate
 from tests.federation.engines.vector.test_stacked import CONV
@@ -348,3 +348,50 @@ def test_a_client_that_crashes_is_missing_from_the_answers_and_the_row_says_so()
     assert records[0].evaluation is not None
     assert [(one.clients, one.clients_asked) for one in records[0].test] == [(2, 3)] * 3
     assert [(one.clients, one.clients_asked) for one in records[0].evaluation] == [(2, 2)] * 3
+
+
+def test_what_diverged_is_the_worst_that_a_measure_can_be() -> None:
+    """Of 4 tasks one diverged. An error in [0, 2] of 0.3 in all becomes (0.3 + 2) / 4; a return that
+    has no worst is minus infinite, whatever the others are; a share of 2.4 stays 2.4 / 4."""
+    measures = {
+        "loss": Measure(),
+        "return": Measure(higher_is_better=True),
+        "error": Measure(low=0.0, high=2.0),
+        "share": Measure(True, 0.0, 1.0),
+    }
+    sums = {"loss": [1.0], "return": [-5.0], "error": [0.3], "share": [2.4]}
+    squares = {"loss": [1.0], "return": [9.0], "error": [0.05], "share": [2.0]}
+    [found] = merge([0], [EvaluationSums(4, sums, squares, [1])], measures)
+    means = {name: one.mean for name, one in found.measures.items()}
+    assert means == pytest.approx({"loss": math.inf, "return": -math.inf, "error": 0.575, "share": 0.6})
+    # s^2 = (0.05 + 4 - 4 * 0.575^2) / 3
+    half = 1.96 * math.sqrt((4.05 - 4 * 0.575**2) / 3 / 4)
+    assert found.measures["error"].tasks_ci95 == pytest.approx(half)
+    assert (found.main, found.ci95, found.finite_loss) == ("return", None, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("total", "square", "reason"),
+    [
+        (-4.0, 4.0, None),
+        (-4.01, 4.03, "not that of 4 values from -1 to 1"),
+        (2.0, 4.1, "not that of 4 values from -1 to 1"),
+        (0.0, 0.0, None),
+    ],
+)
+def test_sums_are_held_to_the_bounds_of_their_measure(
+    total: float, square: float, reason: str | None
+) -> None:
+    """A correlation is within -1 and 1; the loss has no bounds."""
+    measures = {"loss": Measure(), "correlation": Measure(True, -1.0, 1.0)}
+    sums = EvaluationSums(
+        4, {"loss": [-8.0], "correlation": [total]}, {"loss": [99.0], "correlation": [square]}, [0]
+    )
+    with as_server():
+        request = Message(RecordDict(), 2, "evaluate")
+        stamp(request, "1")
+        answer = Message(ReplyWriter.evaluation(sums, 5), reply_to=request)
+    gate = EvaluationGate(measures, steps=1, tasks=lambda client, round_: 4)
+    admitted = list(gate.admitted(5, [(0, [answer])]))
+    assert len(admitted) == (reason is None)
+    assert (reason or "") in (gate.problem or "")
