@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from fedmeta.chain import open_client_keys
-from fedmeta.chain.settle.terms import campaign_id
+from fedmeta.chain.settle.campaign import campaign_id
 from fedmeta.comparison.arms import Arm
 from fedmeta.comparison.plans import plan_arms
 from fedmeta.comparison.run_reuse import essence

@@ -8,9 +8,9 @@ from typing import Any
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.campaign import JOURNAL
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Transaction
-from fedmeta.chain.settle.terms import JOURNAL
 from fedmeta.errors import FedmetaError
 
 

@@ -10,14 +10,14 @@ from fedmeta.chain.contracts import Contract, load_artifact
 from fedmeta.chain.keys import Keys, open_client_keys, open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.addresses import WrongCampaignError
+from fedmeta.chain.settle.campaign import JOURNAL, check_chain
 from fedmeta.chain.settle.claims import Claimed, Claims, Proof, proofs
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import Journal, JournalView
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.recording import Recording
-from fedmeta.chain.settle.session import check_chain
 from fedmeta.chain.settle.staking import Stakes
-from fedmeta.chain.settle.terms import JOURNAL, Terms
+from fedmeta.chain.settle.terms import Terms
 from fedmeta.chain.settle.transactions import Transactor
 from fedmeta.chain.signing import Signer
 from fedmeta.errors import UsageError

@@ -12,11 +12,11 @@ from fedmeta.chain.settle.addresses import (
     check_deployed,
     read_addresses,
 )
+from fedmeta.chain.settle.campaign import bind, campaign_id
 from fedmeta.chain.settle.deployment import Deployed, Deployment, expected_terms
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError
-from fedmeta.chain.settle.session import bind
-from fedmeta.chain.settle.terms import UNITS, campaign_id, difference
+from fedmeta.chain.settle.terms import UNITS, difference
 from fedmeta.chain.settle.transactions import Transactor
 from fedmeta.errors import UsageError
 from fedmeta.files import write_atomically

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord, Stake, State, Transaction
-from fedmeta.chain.settle.rounds import HEAD_BYTES, FrozenRound, awards, contributions_in, decode, encode
+from fedmeta.chain.settle.rounds import (
+    HEAD_BYTES,
+    FrozenRound,
+    contributions_in,
+    decode,
+    encode,
+    rewards,
+)
 from fedmeta.chain.settle.store import Reader, Schema, StepHook, Store, damaged, ignore
 from fedmeta.errors import RunError
 
@@ -109,10 +116,10 @@ class JournalView:
         """Return rounds `first` to `last`; see `contents`."""
         return [decode(content) for content in self.contents(first, last)]
 
-    def awarded(self, last: int) -> int:
+    def rewarded(self, last: int) -> int:
         """Return the token units that the rounds up to `last` award."""
         rows = self._store.rows("SELECT content FROM rounds WHERE round <= ?", (last,))
-        return sum(units for (content,) in rows for _, units in awards(content))
+        return sum(units for (content,) in rows for _, units in rewards(content))
 
     def last_within(self, first: int, contributions: int) -> int:
         """Return the last round such that those from `first` on have that many contributions together.

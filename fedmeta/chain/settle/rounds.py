@@ -71,7 +71,7 @@ class FrozenRound:
     contributions: tuple[Contribution, ...]
 
     @property
-    def awarded(self) -> int:
+    def reward(self) -> int:
         """Token units that the round pays."""
         return sum(c.reward for c in self.contributions)
 
@@ -154,7 +154,7 @@ def account_text(account: bytes) -> str:
     return to_address(account)
 
 
-def awards(data: bytes) -> Iterable[tuple[bytes, int]]:
+def rewards(data: bytes) -> Iterable[tuple[bytes, int]]:
     """Yield (account, units) of an encoded round, ten times faster than `decode` does."""
     row = _layout(data[: len(_MAGIC)])
     for _, account, _, _, _, _, reward in row.iter_unpack(memoryview(data)[_HEAD.size :]):
@@ -246,7 +246,7 @@ class Totals:
     def add(self, contents: Sequence[bytes]) -> None:
         """Add the rounds that follow, in their byte form."""
         for content in contents:
-            for account, reward in awards(content):
+            for account, reward in rewards(content):
                 if reward:
                     self._units[account] += reward
         self.round += len(contents)

@@ -1,18 +1,67 @@
-"""The ledger as a run sees it: rounds are frozen, and settle themselves."""
+"""The ledger as a run sees it: rounds are frozen, and a thread takes them to the chain."""
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from fedmeta.chain.chain import Chain, open_chain
+from fedmeta.chain.contracts import NoCodeError
+from fedmeta.chain.errors import ChainDownError, ChainError
+from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.campaign import (
+    JOURNAL,
+    bind,
+    campaign_id,
+    complete_restart,
+    counter_of,
+)
+from fedmeta.chain.settle.claims import Claims
+from fedmeta.chain.settle.deployment import Deployment
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError
+from fedmeta.chain.settle.journal_rows import Campaign, NotMinedError, PoorAccountError, Stake
+from fedmeta.chain.settle.recording import Recording
 from fedmeta.chain.settle.rounds import FrozenRound
-from fedmeta.chain.settle.settler import Hooks, Settler
+from fedmeta.chain.settle.staking import Stakes
 from fedmeta.chain.settle.store import ignore
-from fedmeta.chain.settle.terms import JOURNAL, UNITS, campaign_id, complete_restart, counter_of
-from fedmeta.errors import RunError, UsageError
+from fedmeta.chain.settle.terms import UNITS
+from fedmeta.chain.settle.transactions import Transactor, note_final
+from fedmeta.errors import FedmetaError, RunError, UsageError
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 15.0
+LONGEST_PAUSE_AT_END = 1.0
+GIVE_UP_AFTER = 8.0
+"""Seconds without any success after which a finished run stops waiting for its chain."""
+LOOK_EVERY = 5.0
+"""Seconds after which an idle settlement looks whether the chain still holds what it held."""
+FAILURES_BEFORE_RECONNECT = 3
+SHARE = 0.25
+"""Of one processor's time that the thread takes while training goes on."""
+_LONG = 0.1
+_LOOK_FOR_FINAL_EVERY = 10.0
+
+
+class StoppedError(Exception):
+    """It is time to stop, wherever the thread is."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Seams of the settlement; the defaults are what runs use.
+
+    Attributes:
+        connect: Opens the chain.
+        step: Called before and after each durable step of the journal.
+        note: Called with a line about each thing that delays or ends the settlement.
+    """
+
+    connect: Callable[[ChainOptions, Path], Chain] = open_chain
+    step: Callable[[str], None] = ignore
+    note: Callable[[str], None] = ignore
 
 
 @dataclass(frozen=True)
@@ -39,14 +88,16 @@ class Settled:
 
 
 class Settlement:
-    """Freezes a run's rounds, and settles them on the chain in the background.
+    """Freezes a run's rounds; a thread connects, deploys, records and claims.
 
-    Nothing here waits for the chain but `check` and `finish`, and those only so long.
+    Nothing here waits for the chain but `check` and `finish`, and those only so long. Whatever the chain
+    does, nothing is raised into the caller's thread: what delays the settlement is tried again, with
+    growing pauses.
 
     Args:
         folder: The run's ``chain`` folder.
         options: Of the chain.
-        journal: In that folder.
+        journal: In that folder, open for writing.
         hooks: Seams for tests.
     """
 
@@ -54,7 +105,20 @@ class Settlement:
         self.folder = folder
         self.options = options
         self.journal = journal
-        self._settler = Settler(journal, options, folder, hooks)
+        self.hooks = hooks
+        self._delay: ChainError | None = None
+        self._refusal: FedmetaError | None = None
+        self._done = False
+        self._waiting = 0
+        # Set when it is known whether the chain is there and takes transactions.
+        self._tried = threading.Event()
+        self._draining = threading.Event()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._until: float | None = None
+        self._failing_since: float | None = None
+        # A daemon: a node that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="fedmeta-settlement", daemon=True)
 
     @classmethod
     def open(
@@ -76,7 +140,7 @@ class Settlement:
         """
         hooks = hooks or Hooks()
         complete_restart(folder)
-        journal = Journal(folder / JOURNAL, hooks.step or ignore)
+        journal = Journal(folder / JOURNAL, hooks.step)
         try:
             _identify(journal, options, run, budget)
         except BaseException:
@@ -92,7 +156,7 @@ class Settlement:
     @property
     def problem(self) -> str | None:
         """What delays or ended the settlement, in one line; None if nothing does."""
-        error = self._settler.refusal or self._settler.delay
+        error = self._refusal or self._delay
         return str(error) if error else None
 
     def freeze(self, rounds: Sequence[FrozenRound]) -> None:
@@ -107,15 +171,15 @@ class Settlement:
         """
         cap = self.options.pot * UNITS
         for frozen in rounds:
-            if frozen.awarded > cap:
-                raise RunError(f"round {frozen.round} pays {frozen.awarded} units; its pot is {cap}")
+            if frozen.reward > cap:
+                raise RunError(f"round {frozen.round} pays {frozen.reward} units; its pot is {cap}")
         self.journal.freeze(rounds)
-        self._settler.wake()
+        self._wake.set()
 
     def stake(self, accounts: Sequence[str]) -> None:
         """Ask that the sponsor puts down a stake for each account, once; needs `staking.enabled`."""
         self.journal.stake(accounts)
-        self._settler.wake()
+        self._wake.set()
 
     def slash(self, account: str, evidence: bytes) -> None:
         """Ask that the committee takes its share of an account's stake, once in a campaign.
@@ -125,25 +189,25 @@ class Settlement:
             evidence: Hash of what shows the misbehaviour, 32 bytes, such as a round's evidence hash.
         """
         self.journal.accuse(account, evidence)
-        self._settler.wake()
+        self._wake.set()
 
     def start(self) -> None:
         """Start to settle in the background."""
-        self._settler.start()
+        self._thread.start()
 
     def check(self, seconds: float = 30.0) -> None:
-        """Wait until the settler has sent something, or found that it cannot now or ever.
+        """Wait until the thread has sent something, or found that it cannot now or ever.
 
         Raises:
             FedmetaError: If what it found can never work: the wrong chain, a chain that was reset, keys
                 that are missing. A chain that is merely away raises nothing.
             UsageError: If an account lacks funds, unless the chain is not `required`.
         """
-        self._settler.tried.wait(seconds)
-        if self._settler.refusal:
-            raise self._settler.refusal
-        if isinstance(self._settler.delay, PoorAccountError) and self.options.required:
-            raise UsageError(str(self._settler.delay))
+        self._tried.wait(seconds)
+        if self._refusal:
+            raise self._refusal
+        if isinstance(self._delay, PoorAccountError) and self.options.required:
+            raise UsageError(str(self._delay))
 
     def finish(self, seconds: float) -> Settled:
         """Record and claim what is left, for so long at most, and stop.
@@ -151,22 +215,27 @@ class Settlement:
         Returns:
             How far it came; a chain that is down is said there, and is no error.
         """
-        self._settler.finish(seconds)
+        self._until = time.monotonic() + seconds
+        self._draining.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        self._end()
         frozen, recorded = self.journal.frozen, self.journal.recorded
-        problem = None if self._settler.done else self.problem or "there was no time to settle it all"
+        problem = None if self._done else self.problem or "there was no time to settle it all"
         return Settled(
             frozen=frozen,
             recorded=recorded,
-            awarded=self.journal.awarded(frozen),
-            complete=self._settler.done,
-            waiting=self._settler.waiting,
+            awarded=self.journal.rewarded(frozen),
+            complete=self._done,
+            waiting=self._waiting,
             problem=problem,
-            refused=self._settler.refusal is not None,
+            refused=self._refusal is not None,
         )
 
     def close(self) -> None:
         """Stop, and close the journal. Twice is fine."""
-        self._settler.stop()
+        self._end()
         self.journal.close()
 
     def __enter__(self) -> "Settlement":
@@ -176,6 +245,168 @@ class Settlement:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _end(self) -> None:
+        """End the thread as soon as its present request is answered."""
+        for event in (self._stop, self._draining, self._wake):
+            event.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+
+    def _run(self) -> None:
+        pauses = _Pauses()
+        try:
+            while True:
+                try:
+                    self._settle()
+                    return
+                except ChainError as error:
+                    self._delayed(error)
+                    self._sleep(pauses.next(self._draining.is_set()))
+        except StoppedError:
+            return
+        except FedmetaError as error:
+            self._refusal = error
+            self.hooks.note(str(error))
+        except Exception as error:
+            # A thread's death would go unseen: the run's end has to tell of it.
+            if not self._stop.is_set():
+                self._refusal = FedmetaError(f"settlement broke: {type(error).__name__}: {error}")
+                self.hooks.note(str(self._refusal))
+        finally:
+            self._tried.set()
+
+    def _settle(self) -> None:
+        """Connect, and settle until it is time to stop or the node is away."""
+        with self.hooks.connect(self.options, self.folder) as chain:
+            work, pauses = _Work(chain, self.journal, self.options, self._sleep), _Pauses()
+            while not self._done:
+                try:
+                    self._step(work)
+                    pauses, self._delay, self._failing_since = _Pauses(), None, None
+                except ChainError as error:
+                    self._delayed(error)
+                    if isinstance(error, ChainDownError) and pauses.count >= FAILURES_BEFORE_RECONNECT:
+                        raise
+                    self._sleep(pauses.next(self._draining.is_set()))
+
+    def _step(self, work: "_Work") -> None:
+        """Do the next thing."""
+        began, draining = time.thread_time(), self._draining.is_set()
+        # Cleared before looking: what is frozen from here on wakes it again.
+        self._wake.clear()
+        recorded = work.record(draining)
+        self._tried.set()
+        if recorded and not draining:
+            # Python threads share one processor: training must get most of it.
+            self._stop.wait(min((time.thread_time() - began) * (1 / SHARE - 1), 0.5))
+            self._check()
+        elif not recorded and draining:
+            self._waiting = work.claim()
+            self._done = True
+        elif not recorded:
+            self._wake.wait(LOOK_EVERY)
+            self._check()
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep, unless it is time to stop.
+
+        Raises:
+            StoppedError: If it is.
+        """
+        if seconds > _LONG:
+            # A transaction was taken and its block is slow to come.
+            self._tried.set()
+        left = seconds if self._until is None else min(seconds, self._until - time.monotonic())
+        # Whoever waits for the end does not want to wait for a long pause first.
+        event = self._stop if self._draining.is_set() else self._draining
+        event.wait(max(0.0, left))
+        self._check()
+
+    def _check(self) -> None:
+        if self._stop.is_set() or (self._until is not None and time.monotonic() >= self._until):
+            raise StoppedError
+
+    def _delayed(self, error: ChainError) -> None:
+        self._tried.set()
+        now = time.monotonic()
+        if self._failing_since is None or not self._draining.is_set():
+            self._failing_since = now
+        if not isinstance(error, NotMinedError) and now - self._failing_since > GIVE_UP_AFTER:
+            self._stop.set()
+        if str(self._delay) != str(error):
+            self.hooks.note(str(error))
+        self._delay = error
+
+
+class _Work:
+    """What a settlement does on one connected chain.
+
+    Raises:
+        WrongCampaignError: If the chain is not the one of the journal.
+        UsageError: If keys are missing.
+    """
+
+    def __init__(
+        self, chain: Chain, journal: Journal, options: ChainOptions, wait: Callable[[float], None]
+    ) -> None:
+        bind(journal, chain)
+        self._journal = journal
+        self._options = options
+        self._keys = open_keys(options, chain.chain_id)
+        self._transactor = Transactor(chain, journal, wait)
+        self._recording: Recording | None = None
+        self._staked: list[Stake] = []
+        self._looked = 0.0
+
+    def record(self, draining: bool) -> bool:
+        """Record the next rounds; return whether there were any."""
+        try:
+            recording = self._deployed()
+            self._stake(recording)
+            recorded = recording.step(draining)
+        except NoCodeError:
+            # The chain went back to before the deployment.
+            self._recording = None
+            raise
+        if time.monotonic() - self._looked > _LOOK_FOR_FINAL_EVERY:
+            self._looked = time.monotonic()
+            note_final(self._transactor)
+        return recorded
+
+    def claim(self) -> int:
+        """Claim for everybody, if that is what the config says; return the units that have to wait."""
+        return Claims(self._deployed()).claim().waiting if self._options.claim == "end" else 0
+
+    def _deployed(self) -> Recording:
+        """Return what records on the campaign's ledger, which is deployed by then."""
+        if self._recording is None:
+            deployed = Deployment(self._transactor, self._keys, self._options).ensure()
+            batch = self._options.batch
+            self._recording = Recording(deployed, self._transactor, self._keys, batch)
+            # What was staked is looked at again: the deployment may be another one.
+            self._staked = []
+        return self._recording
+
+    def _stake(self, recording: Recording) -> None:
+        stakes, deployed = self._journal.stakes(), recording.deployed
+        if deployed.registry is not None and stakes != self._staked:
+            Stakes(recording, deployed.token, deployed.registry).settle(stakes)
+            self._staked = stakes
+
+
+class _Pauses:
+    """Pauses between attempts, each twice as long as the one before, up to a limit."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def next(self, at_end: bool) -> float:
+        """Return the next one, in seconds; shorter ones where somebody waits for the end."""
+        longest = LONGEST_PAUSE_AT_END if at_end else LONGEST_PAUSE
+        pause = min(FIRST_PAUSE * 2.0 ** min(self.count, 20), longest)
+        self.count += 1
+        return pause
 
 
 def _identify(journal: Journal, options: ChainOptions, run: bytes, budget: int) -> None:

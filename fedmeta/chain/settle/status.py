@@ -10,11 +10,11 @@ from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.attached import attach, clients_of
+from fedmeta.chain.settle.campaign import JOURNAL
 from fedmeta.chain.settle.claims import Proof, proofs
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Totals
-from fedmeta.chain.settle.terms import JOURNAL
 from fedmeta.errors import FedmetaError, UsageError
 
 StakeStep = Literal["join", "leave", "withdraw"]

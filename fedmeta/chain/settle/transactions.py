@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from web3.exceptions import TransactionNotFound
+from web3.exceptions import BlockNotFound, TransactionNotFound
 
 from fedmeta.chain.chain import Chain
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
@@ -262,3 +262,32 @@ class Transactor:
 
     def _nonce(self, sender: str) -> int:
         return self.chain.eth.get_transaction_count(sender, "pending")  # type: ignore[arg-type]
+
+
+FINAL_AFTER = 64
+"""Blocks on top of a transaction after which it counts as final where a node names no final block."""
+
+
+def note_final(transactor: Transactor) -> None:
+    """Mark what is too deep to be taken back, and send back to ``sent`` what was taken back."""
+    chain, journal = transactor.chain, transactor.journal
+    mined = [t for t in journal.pending() if t.state == "mined" and t.block_number is not None]
+    if not mined:
+        return
+    deepest = _final_block(chain)
+    for transaction in mined:
+        receipt = chain.receipt(transaction.hash)
+        if receipt is None:
+            journal.mark(transaction, "sent")
+        elif bytes(receipt["blockHash"]) != transaction.block_hash:
+            journal.mined(transaction, bytes(receipt["blockHash"]), receipt["blockNumber"])
+        elif receipt["blockNumber"] <= deepest:
+            journal.mark(transaction, "final")
+
+
+def _final_block(chain: Chain) -> int:
+    newest = chain.eth.block_number
+    try:
+        return min(chain.eth.get_block("finalized")["number"], newest)
+    except (RpcError, BlockNotFound):
+        return newest - FINAL_AFTER

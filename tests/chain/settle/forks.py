@@ -12,8 +12,7 @@ from pathlib import Path
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.settlement import Settlement
-from fedmeta.chain.settle.settler import Hooks
+from fedmeta.chain.settle.settlement import Hooks, Settlement
 from tests.chain.settle.faults import FaultyChain
 from tests.chain.settle.rounds import POT, synthetic_rounds
 
@@ -126,7 +125,7 @@ def _child(run: Run) -> None:
 
 def _serve() -> None:
     # What is imported late is imported now, so that a fork has it.
-    for module in ("settle.session", "providers.embedded", "rpc", "nodes.node"):
+    for module in ("settle.settlement", "providers.embedded", "rpc", "nodes.node"):
         import_module(f"fedmeta.chain.{module}")
     for line in sys.stdin:
         run = Run(**json.loads(line))

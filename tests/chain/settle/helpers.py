@@ -13,8 +13,7 @@ from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.recording import sign_by
 from fedmeta.chain.settle.rounds import Content, FrozenRound
-from fedmeta.chain.settle.settlement import Settled, Settlement
-from fedmeta.chain.settle.settler import Hooks
+from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement
 from fedmeta.chain.signing import Signer
 from fedmeta.chain.typed_data import Veto, ledger_domain, record_digest, veto_digest
 from tests.chain.settle.rounds import POT

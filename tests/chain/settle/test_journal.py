@@ -296,7 +296,7 @@ def test_a_journal_of_the_first_format_is_read_as_it_was_written(old, kind):
         record(2, 2, total=2**63 - 1, mined=True),
     ]
     assert journal.transactions("fund") == [Transaction(b"\x11", "fund", "0xs", 7, b"\x22", "sent")]
-    assert journal.rounds(1, 1)[0].awarded == synthetic_round(1).awarded
+    assert journal.rounds(1, 1)[0].reward == synthetic_round(1).reward
     journal.close()
 
 

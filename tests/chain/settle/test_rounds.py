@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedmeta.chain.settle.rounds import HEAD_BYTES, awards, contributions_in, decode, encode
+from fedmeta.chain.settle.rounds import HEAD_BYTES, contributions_in, decode, encode, rewards
 from fedmeta.errors import RunError
 from tests.chain.settle.rounds import synthetic_round
 
@@ -72,18 +72,18 @@ def test_bytes_that_are_no_round_are_refused(data):
         decode(data)
 
 
-def test_awards_are_those_of_the_contributions():
+def test_rewards_are_those_of_the_contributions():
     expected = [(bytes.fromhex(c.account[2:]), c.reward) for c in ROUND.contributions]
-    assert list(awards(encode(ROUND))) == expected
+    assert list(rewards(encode(ROUND))) == expected
 
 
 def test_rewards_of_any_size_that_the_ledger_holds_come_back():
     most = 2**128 - 1
-    for rewards in ([most, 0], [2**63, 1], [2**63 - 1, 2**64 + 1]):
-        pairs = zip(ROUND.contributions[:2], rewards, strict=True)
+    for each in ([most, 0], [2**63, 1], [2**63 - 1, 2**64 + 1]):
+        pairs = zip(ROUND.contributions[:2], each, strict=True)
         wide = replace(ROUND, contributions=tuple(replace(c, reward=r) for c, r in pairs))
         assert same(decode(encode(wide)), wide)
-        assert [units for _, units in awards(encode(wide))] == rewards
+        assert [units for _, units in rewards(encode(wide))] == each
         assert contributions_in(encode(wide)[:HEAD_BYTES]) == 2
     with pytest.raises(ValueError, match=r"client 0: .* 2\^128 units"):
         encode(replace(ROUND, contributions=(replace(FIRST, reward=most + 1),)))
@@ -97,6 +97,6 @@ def test_a_round_of_smaller_rewards_has_the_bytes_that_it_always_had():
     assert encode(replace(ROUND, contributions=(one,))) == head + row
 
 
-def test_awards_of_what_is_no_round_are_refused():
+def test_rewards_of_what_is_no_round_are_refused():
     with pytest.raises(RunError, match="not a frozen round"):
-        list(awards(b"fedmeta round 9\n" + encode(ROUND)[16:]))
+        list(rewards(b"fedmeta round 9\n" + encode(ROUND)[16:]))

@@ -11,11 +11,10 @@ from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.nodes.node import start_node
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.attached import attach, attached, claim
+from fedmeta.chain.settle.campaign import new_campaign
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.rounds import Content
-from fedmeta.chain.settle.settlement import Settlement
-from fedmeta.chain.settle.settler import Hooks
-from fedmeta.chain.settle.terms import new_campaign
+from fedmeta.chain.settle.settlement import Hooks, Settlement
 from fedmeta.errors import RunError, UsageError
 from tests.chain.settle.faults import FaultyChain, PassedOn
 from tests.chain.settle.helpers import (
@@ -45,7 +44,7 @@ def options(anvil):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("fedmeta.chain.settle.settler.GIVE_UP_AFTER", 1.0)
+    monkeypatch.setattr("fedmeta.chain.settle.settlement.GIVE_UP_AFTER", 1.0)
 
 
 def journal_of(folder):
@@ -280,7 +279,7 @@ class TestReorganisation:
             require_paid(folder, options, ROUNDS)
 
     def test_it_is_noticed_while_the_run_goes_on(self, folder, options, monkeypatch):
-        monkeypatch.setattr("fedmeta.chain.settle.settler.LOOK_EVERY", 0.05)
+        monkeypatch.setattr("fedmeta.chain.settle.settlement.LOOK_EVERY", 0.05)
         with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
             settlement.start()
             settlement.freeze(ROUNDS)
@@ -337,7 +336,7 @@ class TestOthersRecords:
 
 def next_content(recording, frozen):
     """What a record of one more round would say; the round need not be frozen."""
-    total = recording.totals(frozen.round - 1).total + frozen.awarded
+    total = recording.totals(frozen.round - 1).total + frozen.reward
     root = b"\x01" * 32
     return Content(frozen.round, frozen.round, root, root, frozen.model, frozen.evidence, total)
 
