@@ -121,7 +121,7 @@ class Earned:
             if key not in known:
                 rng = stream(self.config.seed, "incentives", "order", round_)
                 known[key] = score(options, games[options.absent], rng)
-            payroll.pay(dict(zip(players.clients, known[key], strict=True)))
+            payroll.reward(dict(zip(players.clients, known[key], strict=True)))
 
 
 def kinds(config: Config) -> dict[str, list[int]]:
@@ -140,8 +140,8 @@ def ratios(config: Config, columns: Mapping[str, Mapping[str, str]]) -> dict[str
     honest = kinds(config)["honest"]
     result = {}
     for name, payroll in payrolls.items():
-        mean = np.mean([payroll.paid.get(client, 0) for client in honest])
-        result[name] = {c: float(payroll.paid.get(c, 0) / mean) for c in range(config.cohort)}
+        mean = np.mean([payroll.rewards.get(client, 0) for client in honest])
+        result[name] = {c: float(payroll.rewards.get(c, 0) / mean) for c in range(config.cohort)}
     return result
 
 

@@ -132,10 +132,11 @@ def play(seed: int, rounds: int) -> dict[Cell, float]:
                     payroll = payrolls.setdefault(
                         (column, participant, trick), RewardAccumulator(options, POT)
                     )
-                    payroll.pay(dict(zip(players.clients, scores, strict=True)))
+                    payroll.reward(dict(zip(players.clients, scores, strict=True)))
         server.step(number, codec.split(drawn.whole.mean(0)))
     return {
-        cell: sum(units for client, units in payroll.paid.items() if client < 0) / (POT * config.rounds)
+        cell: sum(units for client, units in payroll.rewards.items() if client < 0)
+        / (POT * config.rounds)
         for cell, payroll in payrolls.items()
     }
 

@@ -23,10 +23,10 @@ class RunScorer:
     def __init__(self, config: Config, learner: Learner) -> None:
         options = config.incentives
         self.wants_vectors = options.needs_vectors
-        self.appraiser = ContributionScorer(
+        self.contributions = ContributionScorer(
             options, learner.algorithm, learner.family, learner.dtype, config.seed
         )
-        self.payroll = RewardAccumulator(options, config.chain.pot * UNITS)
+        self.rewards = RewardAccumulator(options, config.chain.pot * UNITS)
 
     def award(self, round_: int, admitted: Sequence[Update], preview: Preview) -> Mapping[int, Award]:
         """Return what each admitted client of a round gets, by partition id."""
@@ -36,15 +36,17 @@ class RunScorer:
             np.stack([update.vector for update in admitted]),
             tuple(update.norm for update in admitted),
         )
-        scores = dict(zip(players.clients, self.appraiser.scores(round_, players, preview), strict=True))
-        rewards = self.payroll.pay(scores)
+        scores = dict(
+            zip(players.clients, self.contributions.scores(round_, players, preview), strict=True)
+        )
+        rewards = self.rewards.reward(scores)
         return {client: Award(scores[client], rewards[client]) for client in players.clients}
 
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take over the finished rounds of a run, as rows of ``clients.jsonl``."""
         for _, clients in groupby(rows, key=lambda row: row["round"]):
-            awarded = [row for row in clients if row["score"] is not None]
-            self.payroll.replay(
-                {row["client"]: row["score"] for row in awarded},
-                {row["client"]: row["reward"] for row in awarded},
+            scored = [row for row in clients if row["score"] is not None]
+            self.rewards.replay(
+                {row["client"]: row["score"] for row in scored},
+                {row["client"]: row["reward"] for row in scored},
             )

@@ -1,7 +1,12 @@
 """What an update was worth, and what it is paid: contribution scoring and reward allocation."""
 
+from fedmeta.incentives.contribution_scorer import (
+    ContributionScorer,
+    HeldOutUtility,
+    Preview,
+    held_out_tasks,
+)
 from fedmeta.incentives.game import Coalition, Game, Players, Utility
-from fedmeta.incentives.held_out import ContributionScorer, HeldOutUtility, Preview, held_out_tasks
 from fedmeta.incentives.rewards import RewardAccumulator, allocate
 from fedmeta.incentives.rules import IncentiveOptions, IncentiveRule, score
 from fedmeta.incentives.rules.shapley import ShapleyOptions, exact_shapley, gtg_shapley

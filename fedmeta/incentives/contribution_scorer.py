@@ -65,7 +65,7 @@ class HeldOutUtility:
     mean, though they dilute the round's own.
 
     Nobody (S empty) is the server's step along zero, not the old state: with momentum or weight decay
-    the state moves without anybody's help, which is nobody's merit.
+    the state moves without anybody's help, which nobody brought about.
 
     Attributes:
         algorithm: How to adapt.

@@ -7,27 +7,33 @@ from typing import Any
 
 from fedmeta.incentives.rules import IncentiveOptions
 
-MERIT = 10**12
-"""Merit that the clients of a round share: fixed point, so that sums stay exact and short."""
+ROUND_SCORE = 10**12
+"""Cumulative score that the clients of a round share: fixed point, so that sums stay exact and short."""
 
 
 class RewardAccumulator:
-    """Pays each round's pot, by that round's scores alone or by all of them.
+    """Shares each round's pot, by that round's scores alone or by all of them.
+
+    On the way from an update to tokens each thing has one word: a *score* is what an update was worth in
+    its round, the *cumulative score* of a client is the sum of its shares of the rounds' scores, a
+    *reward* is what it gets of a round's pot, and a *claim* takes all its rewards from the ledger.
 
     Paying each round's positive scores (``settle = "round"``) pays luck: a free-rider whose scores
     are noise about zero is paid in every second round and never pays back. With ``settle = "run"`` a
-    round adds to each client's merit its share ``score_i / sum |score_j|``, negative ones too, and a
-    client is due what its part of all positive merit says of all pots so far, less what it was paid:
-    ``due_i = (paid + pot) * merit_i+ / sum merit_j+ - paid_i``. The round's pot is shared by the
-    positive dues. So an early mistake is made good later, in both directions, and nobody lives on past
-    merit: who stops adding stops being due. Who adds nothing in a round (a score of 0) is paid nothing
-    in it, whatever its due, and a round to which nobody added anything keeps its pot.
+    round adds its share ``score_i / sum |score_j|``, negative ones too, to each client's cumulative
+    score ``c_i``, and a client is owed what its part of all positive ones says of all pots so far, less
+    its rewards: ``owed_i = (rewards + pot) * c_i+ / sum c_j+ - rewards_i``. The round's pot is shared by
+    what is owed, where that is positive. So an early mistake is made good later, in both directions, and
+    nobody lives on past scores: who stops adding stops being owed. Who adds nothing in a round (a score
+    of 0) is paid nothing in it, whatever it is owed, and a round to which nobody added anything keeps its
+    pot.
 
     The sum over rounds is the federated Shapley value's (Wang, Rausch, Zhang, Jia, Song 2020,
     arXiv:2009.06192, by the linearity of Shapley values), each round normalised to weigh as much as its
     pot does. Luck is paid for the highest point of a random walk: if a client's shares have a negative
-    mean, ``variance / (2 |mean|)`` of merit at most in expectation (Kingman 1962, "Some Inequalities for
-    the Queue GI/G/1"), however long the run, while an honest client's merit grows with the rounds.
+    mean, ``variance / (2 |mean|)`` of cumulative score at most in expectation (Kingman 1962, "Some
+    Inequalities for the Queue GI/G/1"), however long the run, while an honest client's grows with the
+    rounds.
 
     Args:
         options: Rule of settlement, and the cap.
@@ -37,52 +43,52 @@ class RewardAccumulator:
     def __init__(self, options: IncentiveOptions, pot: int) -> None:
         self.options = options
         self.pot = pot
-        self.merit: dict[int, int] = {}
-        self.paid: dict[int, int] = {}
+        self.cumulative: dict[int, int] = {}
+        self.rewards: dict[int, int] = {}
         self._positive = 0
         self._total = 0
 
-    def pay(self, scores: Mapping[int, float]) -> dict[int, int]:
+    def reward(self, scores: Mapping[int, float]) -> dict[int, int]:
         """Return the units that each client of a round gets, and remember them.
 
         Args:
             scores: By partition id, of the admitted clients of the next round.
         """
         clients = sorted(scores)
-        self._add_merit(scores)
+        self._add_scores(scores)
         if self.options.settle == "round":
-            dues: list[Fraction] = [Fraction(scores[client]) for client in clients]
+            owed: list[Fraction] = [Fraction(scores[client]) for client in clients]
         else:
-            dues = [self._due(client) if scores[client] else Fraction(0) for client in clients]
-        units = allocate(dues, self.pot, self.options.cap)
+            owed = [self._owed(client) if scores[client] else Fraction(0) for client in clients]
+        units = allocate(owed, self.pot, self.options.cap)
         rewards = dict(zip(clients, units, strict=True))
-        self._add_pay(rewards)
+        self._add_rewards(rewards)
         return rewards
 
     def replay(self, scores: Mapping[int, float], rewards: Mapping[int, int]) -> None:
         """Take over a finished round, in the order of rounds, when a run is resumed."""
-        self._add_merit(scores)
-        self._add_pay(rewards)
+        self._add_scores(scores)
+        self._add_rewards(rewards)
 
-    def _due(self, client: int) -> Fraction:
-        merit = max(self.merit[client], 0)
-        if not merit:
+    def _owed(self, client: int) -> Fraction:
+        score = max(self.cumulative[client], 0)
+        if not score:
             return Fraction(0)
-        entitled = Fraction((self._total + self.pot) * merit, self._positive)
-        return max(entitled - self.paid.get(client, 0), Fraction(0))
+        entitled = Fraction((self._total + self.pot) * score, self._positive)
+        return max(entitled - self.rewards.get(client, 0), Fraction(0))
 
-    def _add_merit(self, scores: Mapping[int, float]) -> None:
+    def _add_scores(self, scores: Mapping[int, float]) -> None:
         exact = {client: Fraction(score) for client, score in scores.items()}
         size = sum(map(abs, exact.values()), Fraction(0))
         for client, score in exact.items():
-            before = self.merit.get(client, 0)
-            after = before + (int(MERIT * score / size) if size else 0)
-            self.merit[client] = after
+            before = self.cumulative.get(client, 0)
+            after = before + (int(ROUND_SCORE * score / size) if size else 0)
+            self.cumulative[client] = after
             self._positive += max(after, 0) - max(before, 0)
 
-    def _add_pay(self, rewards: Mapping[int, int]) -> None:
+    def _add_rewards(self, rewards: Mapping[int, int]) -> None:
         for client, units in rewards.items():
-            self.paid[client] = self.paid.get(client, 0) + units
+            self.rewards[client] = self.rewards.get(client, 0) + units
             self._total += units
 
 

@@ -34,39 +34,39 @@ def test_round_by_round_each_pot_follows_that_rounds_scores_alone(
     for scores in rounds:
         order = sorted(scores)
         expected = dict(zip(order, allocate([scores[c] for c in order], POT), strict=True))
-        assert paying.pay(scores) == expected
+        assert paying.reward(scores) == expected
 
 
 @pytest.mark.parametrize("settle", ["run", "round"])
 def test_the_first_round_is_paid_by_its_scores(settle: Settle) -> None:
-    assert payroll(settle).pay({4: 3.0, 2: 1.0, 9: -1.0}) == {2: 250, 4: 750, 9: 0}
+    assert payroll(settle).reward({4: 3.0, 2: 1.0, 9: -1.0}) == {2: 250, 4: 750, 9: 0}
 
 
 def test_what_luck_gave_is_taken_into_account_later() -> None:
     paying = payroll()
     # Round 1: 7 is lucky. Shares of the round: 1/2 and 1/2.
-    assert paying.pay({1: 1.0, 7: 1.0}) == {1: 500, 7: 500}
+    assert paying.reward({1: 1.0, 7: 1.0}) == {1: 500, 7: 500}
     # Round 2: shares 3/4 and -1/4; merits 5/4 and 1/4. Of two pots 1 is due 5/6, that is 1667, less
     # the 500 that it has; 7 is due 1/6, that is 333, and has more than that.
-    assert paying.pay({1: 3.0, 7: -1.0}) == {1: 1000, 7: 0}
+    assert paying.reward({1: 3.0, 7: -1.0}) == {1: 1000, 7: 0}
     # Round 3: shares 2/3 and 1/3; merits 23/12 and 7/12. Of three pots 1 is due 2300 less 1500, and 7
     # is due 700 less 500.
-    assert paying.pay({1: 2.0, 7: 1.0}) == {1: 800, 7: 200}
+    assert paying.reward({1: 2.0, 7: 1.0}) == {1: 800, 7: 200}
 
 
 def test_who_is_scored_alike_in_every_round_is_paid_alike_in_every_round() -> None:
     paying = payroll()
     for _ in range(50):
-        assert paying.pay({0: 2.0, 1: 1.0, 2: -1.0, 3: 1.0}) == {0: 500, 1: 250, 2: 0, 3: 250}
+        assert paying.reward({0: 2.0, 1: 1.0, 2: -1.0, 3: 1.0}) == {0: 500, 1: 250, 2: 0, 3: 250}
 
 
 def test_rounds_weigh_alike_however_much_they_gained() -> None:
     # A run gains much at first and little later, but each round has the same pot.
     early, late = payroll(), payroll()
     for size in (1.0, 1e-3, 1e-6):
-        early.pay({0: size, 1: 2 * size})
-        late.pay({0: 1.0, 1: 2.0})
-    assert early.paid == late.paid
+        early.reward({0: size, 1: 2 * size})
+        late.reward({0: 1.0, 1: 2.0})
+    assert early.rewards == late.rewards
 
 
 def simulate(settle: Settle, length: int = 400) -> dict[str, float]:
@@ -76,9 +76,9 @@ def simulate(settle: Settle, length: int = 400) -> dict[str, float]:
     for _ in range(length):
         honest = rng.normal(1.0, 1.0, 10)
         scores = dict(enumerate(honest.tolist()))
-        paying.pay(scores | {10: rng.normal(0.0, 0.3), 11: rng.normal(-0.1, 0.3)})
-    mean = np.mean([paying.paid[client] for client in range(10)])
-    return {"noise": paying.paid[10] / mean, "worse": paying.paid[11] / mean}
+        paying.reward(scores | {10: rng.normal(0.0, 0.3), 11: rng.normal(-0.1, 0.3)})
+    mean = np.mean([paying.rewards[client] for client in range(10)])
+    return {"noise": paying.rewards[10] / mean, "worse": paying.rewards[11] / mean}
 
 
 def test_noise_about_zero_is_paid_by_each_round_and_hardly_by_the_run() -> None:
@@ -91,23 +91,23 @@ def test_noise_about_zero_is_paid_by_each_round_and_hardly_by_the_run() -> None:
 def test_past_merit_is_not_paid_twice() -> None:
     paying = payroll()
     for _ in range(100):
-        paying.pay({0: 1.0, 1: 1.0, 2: 1.0})
-    before = dict(paying.paid)
+        paying.reward({0: 1.0, 1: 1.0, 2: 1.0})
+    before = dict(paying.rewards)
     for _ in range(100):
         # Client 0 has made a name for itself and stops working.
-        paying.pay({0: 0.0, 1: 1.0, 2: 1.0})
-    assert paying.paid[0] == before[0]
-    assert paying.paid[1] - before[1] == pytest.approx(50 * POT, rel=0.001)
+        paying.reward({0: 0.0, 1: 1.0, 2: 1.0})
+    assert paying.rewards[0] == before[0]
+    assert paying.rewards[1] - before[1] == pytest.approx(50 * POT, rel=0.001)
 
 
 def test_who_comes_late_is_paid_like_everybody_from_then_on() -> None:
     paying = payroll()
     for _ in range(100):
-        paying.pay({0: 1.0, 1: 1.0})
+        paying.reward({0: 1.0, 1: 1.0})
     for _ in range(100):
-        paying.pay({0: 1.0, 1: 1.0, 2: 2.0})
-    assert paying.paid[2] == pytest.approx(50 * POT, rel=0.001)
-    assert paying.paid[0] == pytest.approx(75 * POT, rel=0.001)
+        paying.reward({0: 1.0, 1: 1.0, 2: 2.0})
+    assert paying.rewards[2] == pytest.approx(50 * POT, rel=0.001)
+    assert paying.rewards[0] == pytest.approx(75 * POT, rel=0.001)
 
 
 def test_who_is_not_asked_in_a_round_is_paid_what_it_is_due_when_it_is() -> None:
@@ -119,8 +119,8 @@ def test_who_is_not_asked_in_a_round_is_paid_what_it_is_due_when_it_is() -> None
         cohort = rng.choice(5, 3, replace=False)
         size = np.abs(merit[cohort]).sum()
         asked[cohort] += merit[cohort] / size
-        paying.pay({int(c): float(merit[c]) for c in cohort})
-    earned = np.array([paying.paid[c] for c in range(5)]) / sum(paying.paid.values())
+        paying.reward({int(c): float(merit[c]) for c in cohort})
+    earned = np.array([paying.rewards[c] for c in range(5)]) / sum(paying.rewards.values())
     np.testing.assert_allclose(earned, np.maximum(asked, 0) / np.maximum(asked, 0).sum(), atol=0.005)
 
 
@@ -130,7 +130,7 @@ def test_a_round_is_paid_one_pot_at_most_and_nothing_is_taken_back(
 ) -> None:
     paying = payroll(cap=cap)
     for scores in rounds:
-        rewards = paying.pay(scores)
+        rewards = paying.reward(scores)
         assert rewards.keys() == scores.keys()
         assert min(rewards.values()) >= 0
         assert sum(rewards.values()) <= POT
@@ -147,14 +147,14 @@ def test_the_whole_pot_is_paid_wherever_all_add_something_and_somebody_has_merit
 ) -> None:
     paying = payroll()
     for scores in rounds:
-        rewards = paying.pay(dict(enumerate(scores)))
-        assert sum(rewards.values()) == (POT if max(paying.merit.values()) > 0 else 0)
+        rewards = paying.reward(dict(enumerate(scores)))
+        assert sum(rewards.values()) == (POT if max(paying.cumulative.values()) > 0 else 0)
 
 
 def test_a_cap_holds_in_every_round_and_what_is_due_stays_due() -> None:
     paying = payroll(cap=0.4)
-    assert paying.pay({0: 3.0, 1: 1.0}) == {0: 400, 1: 250}
-    assert paying.pay({0: 3.0, 1: 1.0})[0] == 400
+    assert paying.reward({0: 3.0, 1: 1.0}) == {0: 400, 1: 250}
+    assert paying.reward({0: 3.0, 1: 1.0})[0] == 400
 
 
 @given(rounds, st.data())
@@ -162,13 +162,13 @@ def test_a_resumed_run_pays_to_the_unit_what_it_would_have_paid(
     rounds: list[dict[int, float]], data: st.DataObject
 ) -> None:
     whole = payroll()
-    logged = [(scores, whole.pay(scores)) for scores in rounds]
+    logged = [(scores, whole.reward(scores)) for scores in rounds]
     kill = data.draw(st.integers(0, len(rounds)))
     resumed = payroll()
     for scores, rewards in logged[:kill]:
         resumed.replay(from_json(scores), rewards)
-    assert [resumed.pay(scores) for scores, _ in logged[kill:]] == [pay for _, pay in logged[kill:]]
-    assert (resumed.merit, resumed.paid) == (whole.merit, whole.paid)
+    assert [resumed.reward(scores) for scores, _ in logged[kill:]] == [pay for _, pay in logged[kill:]]
+    assert (resumed.cumulative, resumed.rewards) == (whole.cumulative, whole.rewards)
 
 
 def from_json(scores: Mapping[int, float]) -> dict[int, float]:
@@ -178,29 +178,29 @@ def from_json(scores: Mapping[int, float]) -> dict[int, float]:
 
 def test_a_round_in_which_all_score_zero_changes_nobodys_merit() -> None:
     paying = payroll()
-    paying.pay({0: 1.0, 1: 1.0})
-    before = dict(paying.merit)
-    paying.pay({0: 0.0, 1: 0.0})
-    assert paying.merit == before
+    paying.reward({0: 1.0, 1: 1.0})
+    before = dict(paying.cumulative)
+    paying.reward({0: 0.0, 1: 0.0})
+    assert paying.cumulative == before
 
 
 @pytest.mark.parametrize("settle", ["run", "round"])
 def test_a_round_to_which_nobody_added_anything_keeps_its_pot(settle: Settle) -> None:
     paying = payroll(settle)
     for _ in range(3):
-        paying.pay({0: 1.0, 1: 3.0})
-    assert paying.pay({0: 0.0, 1: -0.0}) == {0: 0, 1: 0}
-    assert paying.pay({0: 1.0, 1: 3.0}) == {0: 250, 1: 750}
+        paying.reward({0: 1.0, 1: 3.0})
+    assert paying.reward({0: 0.0, 1: -0.0}) == {0: 0, 1: 0}
+    assert paying.reward({0: 1.0, 1: 3.0}) == {0: 250, 1: 750}
 
 
 def test_past_merit_pays_nobody_for_a_round_of_nothing() -> None:
     paying = payroll()
     # Both merit 1/2 and are paid up.
-    assert paying.pay({0: 1.0, 1: 1.0}) == {0: 500, 1: 500}
+    assert paying.reward({0: 1.0, 1: 1.0}) == {0: 500, 1: 500}
     # 1 merits 3/2 of 2 now. Of two pots 0 is due 500, which it has; the same again for the next.
-    assert paying.pay({0: 0.0, 1: 1.0}) == {0: 0, 1: 1000}
+    assert paying.reward({0: 0.0, 1: 1.0}) == {0: 0, 1: 1000}
     # Merits 1/2 and 3/2: with the pot that comes, 0 would be due 750 less 500, and adds nothing for it.
-    assert paying.pay({0: 0.0, 1: -0.0, 2: 1e-3}) == {0: 0, 1: 0, 2: 1000}
+    assert paying.reward({0: 0.0, 1: -0.0, 2: 1e-3}) == {0: 0, 1: 0, 2: 1000}
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0, -2.0, 5e-324]), min_size=3, max_size=3), max_size=9))
@@ -209,7 +209,7 @@ def test_a_score_of_zero_earns_nothing_in_its_round_and_the_pot_is_paid_or_kept(
 ) -> None:
     paying = payroll()
     for scores in rounds:
-        rewards = paying.pay(dict(enumerate(scores)))
+        rewards = paying.reward(dict(enumerate(scores)))
         assert all(not units for client, units in rewards.items() if not scores[client])
         assert sum(rewards.values()) in (0, POT)
 
@@ -218,7 +218,7 @@ def test_ten_thousand_clients_are_paid_in_a_moment() -> None:
     rng = np.random.default_rng(0)
     paying = payroll()
     for _ in range(2):
-        rewards = paying.pay(dict(enumerate(rng.normal(size=10_000).tolist())))
+        rewards = paying.reward(dict(enumerate(rng.normal(size=10_000).tolist())))
         assert sum(rewards.values()) == POT
 
 

@@ -40,7 +40,7 @@ class Proof:
         ledger: Address of the ledger.
         first_round: Of the record that it is claimed under.
         account: Who is paid.
-        cumulative: Token units awarded since the campaign's start; what was claimed before is not paid.
+        cumulative: Reward since the campaign's start, token units; what was claimed before is not paid.
         proof: Merkle proof, 0x text of 32 bytes each.
     """
 
@@ -52,7 +52,7 @@ class Proof:
 
 
 def proofs(journal: JournalView) -> dict[str, Proof]:
-    """Return the proof of each account that was awarded anything by the newest record on the chain."""
+    """Return the proof of each account with a reward in the newest record on the chain."""
     records = [record for record in journal.records() if record.mined]
     campaign = journal.campaign
     if not records or campaign is None or campaign.ledger is None:
@@ -70,7 +70,7 @@ def proofs(journal: JournalView) -> dict[str, Proof]:
 
 
 @dataclass(frozen=True)
-class _Due:
+class _Claim:
     account: str
     cumulative: int
     units: int
@@ -80,7 +80,7 @@ class Claims:
     """Claims under the records of one journal.
 
     Args:
-        recording: Knows the ledger, the journal and who was awarded what.
+        recording: Knows the ledger, the journal and whose rewards are what.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -88,10 +88,10 @@ class Claims:
         self.ledger = recording.ledger
 
     def claim(self, accounts: Sequence[str] | None = None) -> Claimed:
-        """Pay out what is due, to some accounts or to all; safe to repeat.
+        """Claim for some accounts, or for all; safe to repeat.
 
         Args:
-            accounts: Addresses; None: all that were awarded anything.
+            accounts: Addresses; None: all that have a reward.
 
         Raises:
             ChainError: See `Transactor.perform`; call again later.
@@ -100,15 +100,15 @@ class Claims:
         if record is None:
             return Claimed(0, 0, waiting)
         totals = self.recording.totals(record.last)
-        awarded = totals.by_account()
-        chosen = awarded if accounts is None else _only(awarded, accounts)
-        due = list(self._due(chosen))
-        if due:
+        rewards = totals.by_account()
+        chosen = rewards if accounts is None else _only(rewards, accounts)
+        claims = list(self._open(chosen))
+        if claims:
             tree = totals.tree()
-            proofs = {d.account: tree.proof(reward_leaf(d.account, d.cumulative)) for d in due}
-            for batch in chunks(due, IN_ONE_TRANSACTION):
+            proofs = {d.account: tree.proof(reward_leaf(d.account, d.cumulative)) for d in claims}
+            for batch in chunks(claims, IN_ONE_TRANSACTION):
                 self._pay(record, batch, proofs)
-        return Claimed(len(due), sum(d.units for d in due), waiting)
+        return Claimed(len(claims), sum(one.units for one in claims), waiting)
 
     def single(self, account: str) -> Action:
         """Return a claim for one account as it would send it itself, under the newest record."""
@@ -130,28 +130,28 @@ class Claims:
                 return record, total - record.total
         return None, total
 
-    def _due(self, awarded: Mapping[str, int]) -> Iterator[_Due]:
-        claimed = self.ledger.each("claimed", list(awarded))
-        for account, cumulative in awarded.items():
+    def _open(self, rewards: Mapping[str, int]) -> Iterator[_Claim]:
+        claimed = self.ledger.each("claimed", list(rewards))
+        for account, cumulative in rewards.items():
             if cumulative > claimed[account]:
-                yield _Due(account, cumulative, cumulative - claimed[account])
+                yield _Claim(account, cumulative, cumulative - claimed[account])
 
     def _pay(
-        self, record: SignedRecord, batch: Sequence[_Due], proofs: Mapping[str, list[bytes]]
+        self, record: SignedRecord, batch: Sequence[_Claim], proofs: Mapping[str, list[bytes]]
     ) -> None:
-        claims = [(due.account, due.cumulative, proofs[due.account]) for due in batch]
+        claims = [(one.account, one.cumulative, proofs[one.account]) for one in batch]
         data = self.ledger.data("claimMany", record.first, claims)
         key = f"claim {keccak(data).hex()[:32]}"
         action = Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS * len(batch))
 
         def done() -> bool:
-            claimed = self.ledger.each("claimed", [due.account for due in batch])
-            return all(claimed[due.account] >= due.cumulative for due in batch)
+            claimed = self.ledger.each("claimed", [one.account for one in batch])
+            return all(claimed[one.account] >= one.cumulative for one in batch)
 
         recording = self.recording
         recording.transactor.perform(action, recording.keys.sponsor, done)
 
 
-def _only(awarded: Mapping[str, int], accounts: Sequence[str]) -> dict[str, int]:
+def _only(rewards: Mapping[str, int], accounts: Sequence[str]) -> dict[str, int]:
     wanted = {account.lower() for account in accounts}
-    return {account: units for account, units in awarded.items() if account.lower() in wanted}
+    return {account: units for account, units in rewards.items() if account.lower() in wanted}
