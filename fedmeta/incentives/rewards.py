@@ -25,8 +25,8 @@ class RewardAccumulator:
     its rewards: ``owed_i = (rewards + pot) * c_i+ / sum c_j+ - rewards_i``. The round's pot is shared by
     what is owed, where that is positive. So an early mistake is made good later, in both directions, and
     nobody lives on past scores: who stops adding stops being owed. Who adds nothing in a round (a score
-    of 0) is paid nothing in it, whatever it is owed, and a round to which nobody added anything keeps its
-    pot.
+    of 0) is paid nothing in it, whatever it is owed, and a round to which nobody added anything keeps
+    its pot.
 
     The sum over rounds is the federated Shapley value's (Wang, Rausch, Zhang, Jia, Song 2020,
     arXiv:2009.06192, by the linearity of Shapley values), each round normalised to weigh as much as its
