@@ -7,6 +7,7 @@ from typing import Any
 
 from fedmeta.experiment import Config
 from fedmeta.federation.behaviours import BEHAVIOURS
+from fedmeta.federation.postprocessors import POSTPROCESSORS
 from fedmeta.learning import ALGORITHMS, MODELS
 from fedmeta.options import declared
 from fedmeta.registry import Registry
@@ -67,6 +68,7 @@ TABLES = {
 }
 PARTS: dict[str, tuple[str, Registry[Any]]] = {
     "[behaviours]": ("a behaviour, `kind`, beside `kind` and `clients`", BEHAVIOURS),
+    "[postprocessors]": ("a postprocessor, `kind`, beside `kind` and `stage`", POSTPROCESSORS),
     "data": ("the task family, `task`", FAMILIES),
     "learner": ("the algorithm, `algorithm`", ALGORITHMS),
     "network": ("the model, `model`", MODELS),

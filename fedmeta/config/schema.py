@@ -123,6 +123,7 @@ class Config(Options):
         gate: What a reply must satisfy.
         aggregation: How admitted updates become one.
         mods: Flower mods around the training of every client, by dotted path, the outermost first.
+        postprocessors: What is done to updates, in order: tables of kind, stage and options.
         behaviours: Clients that do not do their part: tables of kind, clients and options.
         faults: What goes wrong by plan.
         evaluation: Of held-out clients.
@@ -166,6 +167,7 @@ class Config(Options):
     gate: GateOptions = GateOptions()
     aggregation: AggregationOptions = AggregationOptions()
     mods: Annotated[tuple[str, ...], Key(training="federated")] = Field((), strict=False)
+    postprocessors: list[dict[str, Any]] = Field(default_factory=list)
     behaviours: Annotated[list[dict[str, Any]], Key(training="federated")] = Field(default_factory=list)
     faults: Annotated[FaultOptions, Key(resume=True, training="federated", code=False)] = FaultOptions()
     evaluation: Annotated[EvaluationOptions, Key(arm="none", code=False)] = EvaluationOptions()

@@ -19,6 +19,7 @@ from fedmeta.federation.faults import read_faults
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
+from fedmeta.federation.postprocessors import POSTPROCESSORS, read_postprocessors
 from fedmeta.incentives.rule_trial import try_rule
 from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING
 from fedmeta.learning import (
@@ -70,6 +71,7 @@ def resolve(config: Config) -> Config:
             "network": _set(setup.network),
             "learner": _set(setup.learner),
             "behaviours": [assignment.table for assignment in assignments(config)],
+            "postprocessors": [one.table for one in read_postprocessors(config.postprocessors)],
             "quorum": config.quorum or (config.cohort + 1) // 2,
             "incentives": config.incentives.model_copy(update={"rule": rule}),
         }
@@ -87,8 +89,9 @@ def concise(config: Config) -> Config:
     tables: dict[str, Any] = {
         key: _concise(registry, name, getattr(config, key)) for key, (registry, name) in chosen.items()
     }
-    parts = config.behaviours
-    tables["behaviours"] = [_concise(BEHAVIOURS, part.get("kind"), part) for part in parts]
+    for key, registry in (("behaviours", BEHAVIOURS), ("postprocessors", POSTPROCESSORS)):
+        parts = getattr(config, key)
+        tables[key] = [_concise(registry, part.get("kind"), part) for part in parts]
     return config.model_copy(update=tables)
 
 
@@ -127,6 +130,7 @@ def workload(config: Config) -> Workload:
         evaluation_tasks=config.evaluation.tasks,
         evaluation_steps=config.evaluation.steps,
         track_tasks=config.evaluation.track_tasks,
+        postprocessors=config.postprocessors,
     )
 
 
@@ -193,6 +197,7 @@ def check(config: Config, trial: bool = True) -> Learner:
         )
     require_fits(config.server, template)
     measures_entry(learner.algorithm.objective)
+    learner.postprocessing("task")
     if trial:
         try_parts(config, learner)
     if on_machines and not learner.has_data and config.incentives.needs_held_out:

@@ -10,6 +10,7 @@ import torch
 from fedmeta.errors import MissingDataError
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, quantities
 from fedmeta.federation.failures import Failure, failure_of
+from fedmeta.federation.postprocessors import Postprocessing, Stage
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import Algorithm, LocalWork, Tensors, build_algorithm, expand_state
 from fedmeta.tasks import (
@@ -115,7 +116,8 @@ class Learner:
 
         Names, shapes and dtypes are the same for all clients.
         """
-        return self._typed(dict(sorted(self.algorithm.init_client(0).items())))
+        own = dict(sorted(self.algorithm.init_client(0).items()))
+        return self._typed(own | self._at_client.init)
 
     @cached_property
     def added_keys(self) -> frozenset[str]:
@@ -123,11 +125,24 @@ class Learner:
         rules = {key: self.algorithm.key_rule(key) for key in self.template}
         return frozenset(key for key, rule in rules.items() if rule.step == "add")
 
+    @cached_property
+    def _at_task(self) -> Postprocessing:
+        return self.postprocessing("task")
+
+    @cached_property
+    def _at_client(self) -> Postprocessing:
+        return self.postprocessing("client")
+
+    def postprocessing(self, stage: Stage) -> Postprocessing:
+        """Return what is done to the updates of a stage."""
+        return Postprocessing(self.workload.postprocessors, stage, self.template, self.added_keys)
+
     def init_clients(self, clients: Sequence[int]) -> Tensors:
         """Return what some clients remember before their first round, ``[C, ...]``."""
         if not self.memory_template:
             return {}
-        own = [self._typed(self.algorithm.init_client(client)) for client in clients]
+        begun = (self.algorithm.init_client(client) | self._at_client.init for client in clients)
+        own = [self._typed(one) for one in begun]
         return {key: torch.stack([one[key] for one in own]) for key in self.memory_template}
 
     def _typed(self, tensors: Tensors) -> Tensors:
@@ -303,15 +318,26 @@ class Learner:
             tasks: The tasks of a round, client by client.
         """
         workload = self.workload
+        state, memory = start
         work = LocalWork(
             clients,
             tasks,
             workload.local_steps,
             workload.local_lr,
-            self.algorithm.task_updates,
+            self._task_updates if self._at_task else self.algorithm.task_updates,
             workload.proximal_mu,
             workload.seed,
             round_,
         )
-        update, memory, metrics = self.algorithm.local_update(*start, work)
-        return update, memory, {name: metrics[name] for name in self.training_measures}
+        own = {key: value for key, value in memory.items() if key not in self._at_client.init}
+        update, own, metrics = self.algorithm.local_update(state, own, work)
+        if self._at_client:
+            done = {key: memory[key] for key in self._at_client.init}
+            update, done = self._at_client(update, done)
+            own = own | done
+        return update, own, {name: metrics[name] for name in self.training_measures}
+
+    def _task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Compute what each task asks the state to change, postprocessed."""
+        updates, metrics = self.algorithm.task_updates(state, tasks)
+        return self._at_task(updates, {})[0], metrics

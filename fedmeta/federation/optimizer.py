@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from fedmeta.errors import ConfigError
+from fedmeta.federation.postprocessors import Postprocessing
 from fedmeta.learning import Tensors
 from fedmeta.options import Options, nearest
 
@@ -48,6 +49,11 @@ class ServerOptions(Options):
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(_why_not(self, error)) from None
         return self
+
+
+def _rows(tensors: Tensors) -> Tensors:
+    """Give tensors the axis of a stack of one."""
+    return {key: value[None] for key, value in tensors.items()}
 
 
 def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -112,6 +118,7 @@ class ServerOptimizer:
         state: The state to start from; it is copied.
         rounds: Length of the schedule.
         added: Tensors that the optimizer leaves alone: an update of them is a change, which is added.
+        postprocessing: What is done to each pseudo-gradient before the step; None: nothing.
 
     Raises:
         ConfigError: If the optimizer does not take tensors of these shapes.
@@ -123,8 +130,11 @@ class ServerOptimizer:
         state: Tensors,
         rounds: int,
         added: Collection[str] = (),
+        postprocessing: Postprocessing | None = None,
     ) -> None:
         self.options = options
+        self._postprocessing = postprocessing
+        self._remembered = _rows(postprocessing.init) if postprocessing else {}
         self.rounds = rounds
         self.added = sorted(added)
         # One order, whichever way a state came: sums over tensors depend on it in their last bit, and a
@@ -146,6 +156,9 @@ class ServerOptimizer:
 
     def step(self, round_: int, pseudo_gradient: Tensors) -> None:
         """Descend an aggregated pseudo-gradient, clipped, at the rate of `round_`; add what is added."""
+        if self._postprocessing:
+            rows, self._remembered = self._postprocessing(_rows(pseudo_gradient), self._remembered)
+            pseudo_gradient = {key: value[0] for key, value in rows.items()}
         scale = self._clip_factor(pseudo_gradient)
         for key in self._keys:
             gradient = pseudo_gradient[key].to(self._state[key].dtype)
@@ -182,7 +195,7 @@ class ServerOptimizer:
 
     def export(self) -> Tensors:
         """Return the optimizer's own state as flat tensors, for a checkpoint."""
-        flat: Tensors = {}
+        flat = {key: value.clone() for key, value in self._remembered.items()}
         for key in self._keys:
             for name, value in self._optimizer.state.get(self._state[key], {}).items():
                 if isinstance(value, torch.Tensor):
@@ -203,7 +216,9 @@ class ServerOptimizer:
             self._take(flat)
             if flat:
                 # What a checkpoint holds shows in a step; one that leads nowhere is taken aside.
-                aside = ServerOptimizer(self.options, self._state, self.rounds, self.added)
+                aside = ServerOptimizer(
+                    self.options, self._state, self.rounds, self.added, self._postprocessing
+                )
                 aside._take(flat)
                 aside.step(1, {key: torch.zeros_like(value) for key, value in self._state.items()})
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
@@ -214,6 +229,9 @@ class ServerOptimizer:
 
     def _take(self, flat: Mapping[str, torch.Tensor]) -> None:
         for path, value in flat.items():
+            if path in self._remembered:
+                self._remembered[path] = value.detach().clone()
+                continue
             key, _, name = path.rpartition("/")
             if key not in self._keys:
                 raise ConfigError(

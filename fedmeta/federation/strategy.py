@@ -96,7 +96,9 @@ class MetaStrategy(Strategy):
             remembering,
         )
         initial = start.state if start else learner.template
-        self._optimizer = ServerOptimizer(plan.server, initial, plan.rounds, learner.added_keys)
+        self._optimizer = ServerOptimizer(
+            plan.server, initial, plan.rounds, learner.added_keys, learner.postprocessing("server")
+        )
         self._lr = workload.local_lr
         self._user = UserStrategy(plan.aggregation, plan.asked) if plan.aggregation.is_strategy else None
         if start:

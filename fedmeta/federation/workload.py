@@ -1,6 +1,6 @@
 """`Workload`: a picklable description of the clients' work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ class Workload:
         evaluation_tasks: Tasks that each held-out client is evaluated on.
         evaluation_steps: Adaptation steps after which it is, increasing.
         track_tasks: Tasks that each test client is looked at on within a run.
+        postprocessors: What is done to updates, in order: tables of kind, stage and options.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Workload:
     evaluation_steps: tuple[int, ...] = (0, 1, 3, 5, 10)
     track_tasks: int = 20
     proximal_mu: float = 0.0
+    postprocessors: Sequence[Mapping[str, Any]] = ()
 
     @property
     def tasks_per_round(self) -> int:

@@ -14,6 +14,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment import RunFolder, load_config, run
 from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
+from fedmeta.federation.postprocessors import read_postprocessors
 from fedmeta.learning import Algorithm, LearnerSetup, LocalWork, Tensors, build_algorithm, build_model
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
@@ -112,6 +113,21 @@ def test_with_own_heads_clients_know_their_own_images_better(tmp_path: Path) -> 
         run("fedper.toml", settings, out=tmp_path / name[:6])
         seen[name] = RunFolder.open(tmp_path / name[:6]).metrics()[-1]["accuracy"]
     assert seen["fedper:FedPer"] > seen["fedavg"] + 0.1
+
+
+def test_the_largest_tenth_is_sent_and_the_rest_comes_later() -> None:
+    """Two rows of ten: 9 of (0..9) goes first; then twice 8, as it was left out once, and so on."""
+    part = read_postprocessors([{"kind": "top_tenth:TopTenth"}])[0].part
+    values = torch.stack([torch.arange(10.0), -torch.arange(10.0).flip(0)])
+    state = {key: value[None].expand(2, 10) for key, value in part.init({"w": torch.zeros(10)}).items()}
+    sent, total = [], torch.zeros(2, 10)
+    for _ in range(3):
+        update, state = part.apply({"w": values}, state)
+        sent.append(update["w"])
+        total = total + values
+        torch.testing.assert_close(sum(sent) + state["w"], total)
+        assert [int(row.count_nonzero()) for row in update["w"]] == [1, 1]
+    assert [float(update[0].max()) for update in sent] == [9.0, 16.0, 21.0]
 
 
 def test_a_client_has_one_pendulum() -> None:

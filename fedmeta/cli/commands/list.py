@@ -113,6 +113,7 @@ def _keys() -> list[dict[str, Any]]:
 def _parts() -> list[dict[str, Any]]:
     from fedmeta.federation.aggregation import AGGREGATION_RULES
     from fedmeta.federation.behaviours import BEHAVIOURS
+    from fedmeta.federation.postprocessors import POSTPROCESSORS
     from fedmeta.incentives.rules import INCENTIVE_RULES
     from fedmeta.learning import ALGORITHMS, MODELS
     from fedmeta.registry import Registry
@@ -127,6 +128,7 @@ def _parts() -> list[dict[str, Any]]:
         "training": WAYS,
         "aggregation.rule": AGGREGATION_RULES,
         "behaviours.kind": BEHAVIOURS,
+        "postprocessors.kind": POSTPROCESSORS,
         "incentives.rule": INCENTIVE_RULES,
     }
     return [

@@ -33,8 +33,10 @@ class Centralized(Way):
         super().__init__(setup)
         self._pooled = PooledLearner(self.learner, self.plan.cohort)
         initial = self.start.state if self.start else self.learner.template
-        added = self.learner.added_keys
-        self._optimizer = ServerOptimizer(self.plan.server, initial, self.plan.rounds, added)
+        added, postprocessing = self.learner.added_keys, self.learner.postprocessing("server")
+        self._optimizer = ServerOptimizer(
+            self.plan.server, initial, self.plan.rounds, added, postprocessing
+        )
         if self.start:
             self._optimizer.restore(self.start.optimizer)
 

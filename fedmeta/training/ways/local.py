@@ -1,6 +1,6 @@
 """Local training: every client alone, with a model and optimizer of its own."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -139,17 +139,17 @@ def build_models(learner: Learner, clients: int, plan: Plan, start: Snapshot | N
         start: Where an earlier run stood; None: at the beginning.
     """
     state = expand_state(learner.template, clients)
-    everybody = plan.cohort == clients and plan.server.clip_norm is None
+    by_element = plan.server.clip_norm is None and not learner.postprocessing("server")
+    everybody = plan.cohort == clients and by_element
     kind = _Together if everybody and plan.server.optimizer in BY_ELEMENT else _Apart
-    memory = start.optimizer if start else {}
-    return kind(start.state if start else state, memory, plan, learner.added_keys)
+    return kind(start.state if start else state, start.optimizer if start else {}, plan, learner)
 
 
 class _Together:
     """One optimizer over the stacked states: the same steps, where all clients train in every round."""
 
-    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, added: Collection[str]) -> None:
-        self._optimizer = ServerOptimizer(plan.server, state, plan.rounds, added)
+    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, learner: Learner) -> None:
+        self._optimizer = ServerOptimizer(plan.server, state, plan.rounds, learner.added_keys)
         self._optimizer.restore(optimizer)
 
     @property
@@ -169,10 +169,11 @@ class _Together:
 class _Apart:
     """An optimizer for each client, which stands still while its client is not asked."""
 
-    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, added: Collection[str]) -> None:
+    def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, learner: Learner) -> None:
         clients = len(next(iter(state.values())))
         states = [{key: value[c] for key, value in state.items()} for c in range(clients)]
-        self._own = [ServerOptimizer(plan.server, one, plan.rounds, added) for one in states]
+        more = learner.added_keys, learner.postprocessing("server")
+        self._own = [ServerOptimizer(plan.server, one, plan.rounds, *more) for one in states]
         for client, own in enumerate(self._own):
             mine = f"{client}/"
             own.restore({k.removeprefix(mine): v for k, v in optimizer.items() if k.startswith(mine)})

@@ -1,0 +1,165 @@
+"""Postprocessors: what is done to updates before they go on, by task, at the client or at the server."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from fedmeta.errors import ConfigError
+from fedmeta.learning import Tensors
+from fedmeta.options import Options, parse_options
+from fedmeta.registry import Registry
+
+Stage = Literal["task", "client", "server"]
+
+
+class Postprocessor(ABC):
+    """Changes pseudo-gradients, a stack of them at once, and may remember something for each.
+
+    The stack's axis is that of tasks, of clients, or of the one server: no row may depend on another.
+    What an algorithm adds to the state as it is (see `fedmeta.learning.KeyRule`) is not among them.
+
+    Args:
+        options: Its own options.
+    """
+
+    Options: ClassVar[type[Options]]
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def init(self, template: Tensors) -> Tensors:  # noqa: ARG002 (for those that remember)
+        """Return what it remembers of a client, or at the server, before the first round; {}: nothing.
+
+        Args:
+            template: One pseudo-gradient, without the axis.
+        """
+        return {}
+
+    @abstractmethod
+    def apply(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        """Return the changed updates, and what is remembered from now on.
+
+        Args:
+            updates: Pseudo-gradients, ``[N, ...]`` by key.
+            state: What is remembered of each, ``[N, ...]``: keys of `init`.
+        """
+
+
+POSTPROCESSORS: Registry[type[Postprocessor]] = Registry(
+    "postprocessor", "fedmeta.federation.postprocessors", separator="-"
+)
+
+
+class Head(Options):
+    """What every ``[[postprocessors]]`` table has beside its kind's own options.
+
+    Attributes:
+        kind: The postprocessor: a name or a dotted path.
+        stage: Whose updates it changes: those of each ``task``, the one that a ``client`` sends, or the
+            one that the ``server`` steps along.
+    """
+
+    kind: str
+    stage: Stage = "client"
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A postprocessor and its place.
+
+    Attributes:
+        head: Its kind and stage.
+        part: The postprocessor.
+        place: Its place in the config's list.
+    """
+
+    head: Head
+    part: Postprocessor
+    place: int
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The config's table, with all defaults filled in."""
+        own: dict[str, Any] = self.part.options.model_dump(mode="json", exclude_none=True)
+        return self.head.model_dump(mode="json") | own
+
+
+def read_postprocessors(tables: Sequence[Mapping[str, Any]]) -> list[Assigned]:
+    """Read the ``[[postprocessors]]`` tables of a config.
+
+    Raises:
+        ConfigError: For an unknown kind, stage or option.
+    """
+    return [_read(table, place) for place, table in enumerate(tables)]
+
+
+def _read(table: Mapping[str, Any], place: int) -> Assigned:
+    where, heads = f"postprocessors.{place}", Head.model_fields
+    head = parse_options(Head, {key: v for key, v in table.items() if key in heads}, where)
+    kind = POSTPROCESSORS.get(head.kind)
+    if not (isinstance(kind, type) and issubclass(kind, Postprocessor)):
+        raise ConfigError(f"{where}.kind: '{head.kind}' is not a Postprocessor")
+    own = {key: value for key, value in table.items() if key not in heads}
+    return Assigned(head, kind(parse_options(kind.Options, own, where)), place)
+
+
+class Postprocessing:
+    """The postprocessors of one stage, in the config's order.
+
+    Args:
+        tables: Those of the config, of all stages.
+        stage: The stage.
+        template: A state, or a pseudo-gradient of it.
+        added: Tensors that are left alone.
+
+    Attributes:
+        init: What they remember before the first round, without the axis of the stack.
+
+    Raises:
+        ConfigError: For a bad table, or one that would remember tasks.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Mapping[str, Any]],
+        stage: Stage,
+        template: Tensors,
+        added: frozenset[str] = frozenset(),
+    ) -> None:
+        self._parts = [one for one in read_postprocessors(tables) if one.head.stage == stage]
+        self._keys = [
+            key for key, value in template.items() if value.is_floating_point() and key not in added
+        ]
+        seen = {key: template[key] for key in self._keys}
+        self.init: Tensors = {}
+        for one in self._parts:
+            mine = one.part.init(seen)
+            self.init |= {f"{_prefix(one)}{key}": value for key, value in mine.items()}
+        if self.init and stage == "task":
+            raise ConfigError(
+                f"postprocessors.{self._parts[0].place}: a task has no round after its own, so that "
+                f"'{self._parts[0].head.kind}' cannot remember it: set stage = 'client' or 'server'"
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    @torch.no_grad()
+    def __call__(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        """Return the changed updates, ``[N, ...]``, and what is remembered from now on, ``[N, ...]``."""
+        changed, after = dict(updates), dict(state)
+        for one in self._parts:
+            start = _prefix(one)
+            own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+            new, own = one.part.apply({key: changed[key] for key in self._keys}, own)
+            changed |= new
+            after |= {start + key: value for key, value in own.items()}
+        return changed, after
+
+
+def _prefix(one: Assigned) -> str:
+    # No parameter is named so, nor anything that an algorithm remembers.
+    return f"@postprocessor.{one.place}."
