@@ -170,7 +170,7 @@ class AdmissionGate:
             if type(value) is not float:
                 raise RefusedError(RefusalCode.METRIC_TYPE, key=name, value=show(value))
             if not math.isfinite(value):
-                raise RefusedError(RefusalCode.METRIC_NOT_FINITE, key=name, value=str(value))
+                raise RefusedError(RefusalCode.METRIC_DIVERGED, key=name, value=str(value))
             low, high = measure.bounds(_ROUNDING)
             if not low <= value <= high:
                 low, high = measure.bounds()

@@ -68,7 +68,7 @@ class RefusalCode(StrEnum):
         Fault.CLIENT,
         "metric '{key}' is {value:.6g}, not within {low:.6g} and {high:.6g}",
     )
-    METRIC_NOT_FINITE = "metric_not_finite", Fault.CHANCE, "metric '{key}' is {value}"
+    METRIC_DIVERGED = "metric_diverged", Fault.CHANCE, "metric '{key}' is {value}"
     EXTRA_METRIC = "extra_metric", Fault.CLIENT, "unexpected metric {key}"
     MISSING_KEY = "missing_key", Fault.CLIENT, "'{key}' is missing"
     EXTRA_KEY = "extra_key", Fault.CLIENT, "unexpected key '{key}'"
@@ -108,6 +108,8 @@ class RefusalCode(StrEnum):
         "'{name}-sum' is not that of {tasks} values from {low:.6g} to {high:.6g}",
     )
 
+    METRIC_NOT_FINITE = "metric_not_finite", Fault.CLIENT, "metric '{key}' is {value}"
+    """What logs have in place of `METRIC_DIVERGED` where stake was still lost for it: they audit."""
     OTHER = "other", Fault.CLIENT, "another reason"
     """A reason of a log without codes that begins as none of those that were written."""
     UNKNOWN = "unknown", Fault.CHANCE, "a reason of a later version"
@@ -124,7 +126,14 @@ _OUTCOMES: Mapping[RefusalCode, Outcome] = {
     RefusalCode.LATE: "late",
     RefusalCode.SURPLUS: "surplus",
 }
-_DIVERGED = frozenset({RefusalCode.NAN, RefusalCode.INFINITE, RefusalCode.METRIC_NOT_FINITE})
+_DIVERGED = frozenset(
+    {
+        RefusalCode.NAN,
+        RefusalCode.INFINITE,
+        RefusalCode.METRIC_DIVERGED,
+        RefusalCode.METRIC_NOT_FINITE,
+    }
+)
 
 
 @dataclass(frozen=True)

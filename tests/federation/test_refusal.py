@@ -78,7 +78,8 @@ def test_a_copy_keeps_its_norm_and_a_norm_that_is_infinite_is_none() -> None:
         ("infinite", "chance"),
         ("surplus", "nobody"),
         ("norm", "client"),
-        ("metric_not_finite", "chance"),
+        ("metric_diverged", "chance"),
+        ("metric_not_finite", "client"),
         ("wrong_signature", "client"),
         ("unreadable", "client"),
     ],
@@ -92,7 +93,7 @@ def test_what_may_befall_an_honest_client_is_not_its_fault(code: str, fault: str
     [
         (RefusalCode.NAN, {"key": "w"}),
         (RefusalCode.INFINITE, {"key": "head.bias"}),
-        (RefusalCode.METRIC_NOT_FINITE, {"key": "loss", "value": "inf"}),
+        (RefusalCode.METRIC_DIVERGED, {"key": "loss", "value": "inf"}),
     ],
 )
 def test_who_diverged_is_not_at_fault_and_loses_no_stake(code: RefusalCode, details: Any) -> None:
