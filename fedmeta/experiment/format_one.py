@@ -33,6 +33,7 @@ _BEFORE_CODES = re.compile(
             RefusalCode.NO_TASK_COUNT: "metric '[^']*' is missing",
             RefusalCode.METRIC_TYPE: "metric '[^']*' is .*, not a number",
             RefusalCode.METRIC_RANGE: "metric '[^']*' is .*, not within ",
+            RefusalCode.METRIC_DIVERGED: "metric '[^']*' diverged: ",
             RefusalCode.METRIC_NOT_FINITE: "metric '[^']*' is ",
             RefusalCode.MISSING_RECORD: "'[^']*' is missing or no ",
             RefusalCode.MISSING_KEY: "'[^']*' is missing",

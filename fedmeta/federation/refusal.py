@@ -68,7 +68,7 @@ class RefusalCode(StrEnum):
         Fault.CLIENT,
         "metric '{key}' is {value:.6g}, not within {low:.6g} and {high:.6g}",
     )
-    METRIC_DIVERGED = "metric_diverged", Fault.CHANCE, "metric '{key}' is {value}"
+    METRIC_DIVERGED = "metric_diverged", Fault.CHANCE, "metric '{key}' diverged: {value}"
     EXTRA_METRIC = "extra_metric", Fault.CLIENT, "unexpected metric {key}"
     MISSING_KEY = "missing_key", Fault.CLIENT, "'{key}' is missing"
     EXTRA_KEY = "extra_key", Fault.CLIENT, "unexpected key '{key}'"

@@ -51,6 +51,7 @@ OLD: list[tuple[str, str, bool]] = [
     ("task count nan is no whole number", "task_count_type", True),
     ("metric 'num-tasks' is missing", "no_task_count", True),
     ("metric 'loss' is nan", "metric_not_finite", True),
+    ("metric 'loss' diverged: nan", "metric_diverged", False),
     ("metric 'loss' is None, not a number", "metric_type", True),
     ("metric 'accuracy' is 7, not within 0 and 1", "metric_range", True),
     ("unexpected metric 'secret'", "extra_metric", True),

@@ -132,7 +132,7 @@ CASES: list[tuple[str, str, Spoil, str]] = [
         lambda b: b["metrics"].pop("num-tasks"),
         "metric 'num-tasks' is missing",
     ),
-    ("loss NaN", "metric_diverged", put("metrics", "loss", math.nan), "metric 'loss' is nan"),
+    ("loss NaN", "metric_diverged", put("metrics", "loss", math.nan), "metric 'loss' diverged: nan"),
     (
         "no loss",
         "metric_type",
