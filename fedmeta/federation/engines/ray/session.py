@@ -102,9 +102,9 @@ def contexts_from(states: ClientStates) -> Iterator[None]:
     if flowers is None:
         raise RunError(f"this flwr is not laid out as expected (no {_STORES})")
 
-    def register(nodes: Mapping[int, int], *args: Any, **more: Any) -> dict[int, "_Contexts"]:
-        stores = flowers(nodes, *args, **more)
-        return {node: _Contexts(store, nodes[node], states) for node, store in stores.items()}
+    def register(nodes_mapping: Mapping[int, int], **more: Any) -> dict[int, "_Contexts"]:
+        stores = flowers(nodes_mapping=nodes_mapping, **more)
+        return {node: _Contexts(one, nodes_mapping[node], states) for node, one in stores.items()}
 
     setattr(vce_api, _STORES, register)
     try:
