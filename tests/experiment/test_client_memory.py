@@ -59,7 +59,7 @@ def killed_and_resumed(name: str, rounds: int, folder: Path) -> Path:
     """Run, kill between two checkpoints, and resume."""
     path = folder / "killed"
     process = start("run", name, "--out", str(path), cwd=folder)
-    wait_until(lambda: rounds_of(path) >= 4)
+    wait_until(lambda: rounds_of(path) >= 4, seconds=500)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert RunFolder.open(path).checkpoints.rounds()[0] < rounds
@@ -116,7 +116,7 @@ def test_nodes_remember_on_their_disks_though_they_and_the_server_are_killed(
         name = write(tmp_path, rounds=6, **on(federation))
         path = tmp_path / "killed"
         process = start("run", name, "--out", str(path), cwd=tmp_path)
-        wait_until(lambda: rounds_of(path) >= 4)
+        wait_until(lambda: rounds_of(path) >= 4, seconds=500)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert RunFolder.open(path).checkpoints.rounds()[0] == 3
