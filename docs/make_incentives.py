@@ -127,7 +127,7 @@ class Earned:
 def kinds(config: Config) -> dict[str, list[int]]:
     """Clients by kind; those without a part are honest."""
     found = {
-        assignment.part.kind: list(assignment.part.clients)
+        assignment.head.kind: list(assignment.head.clients)
         for assignment in planning.assignments(config)
     }
     cast = {client for clients in found.values() for client in clients}

@@ -19,7 +19,7 @@ from fedmeta.federation.faults import read_faults
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
-from fedmeta.federation.postprocessors import POSTPROCESSORS, read_postprocessors
+from fedmeta.federation.postprocessors import POSTPROCESSORS, STAGES, read_postprocessors
 from fedmeta.incentives.rule_trial import try_rule
 from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING
 from fedmeta.learning import (
@@ -197,7 +197,8 @@ def check(config: Config, trial: bool = True) -> Learner:
         )
     require_fits(config.server, template)
     measures_entry(learner.algorithm.objective)
-    learner.postprocessing("task")
+    for stage in STAGES:
+        learner.postprocessing(stage).try_out(template)
     if trial:
         try_parts(config, learner)
     if on_machines and not learner.has_data and config.incentives.needs_held_out:

@@ -1,5 +1,6 @@
 """Postprocessors: clipping by hand, stages in order, and what is remembered at a client and a server."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ import pytest
 import torch
 
 from fedmeta.errors import ConfigError
+from fedmeta.experiment import Config
+from fedmeta.experiment.planning import check, resolve
 from fedmeta.federation import Learner, Plan, ServerOptions, Workload
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.optimizer import ServerOptimizer
 from fedmeta.federation.postprocessors import Postprocessing, Postprocessor, read_postprocessors
 from fedmeta.learning import Tensors
 from fedmeta.training import simulate
+from tests.experiment.helpers import TINY
 from tests.federation.helpers import PLAN, SINUSOID, NoOptions, algorithm, assert_same
 
 HERE = "tests.federation.test_postprocessors"
@@ -164,6 +168,39 @@ def test_a_wrong_table_is_refused_in_one_line(table: dict[str, Any], line: str) 
         read_postprocessors([table])
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+class Failing(Postprocessor):
+    Options = NoOptions
+
+    def apply(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        raise RuntimeError("no such thing")
+
+
+class Forgetful(Counting):
+    def apply(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        return updates, {}
+
+
+class Summing(Postprocessor):
+    Options = NoOptions
+
+    def apply(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        return {key: value.sum(0) for key, value in updates.items()}, state
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("Failing", "cannot be applied (RuntimeError: no such thing)"),
+        ("Forgetful", "and what init did"),
+        ("Summing", "must return the tensors that it was given"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["client", "server"])
+def test_one_that_would_end_a_run_is_refused_before(name: str, stage: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        check(resolve(Config(**TINY, postprocessors=[own(name, stage)])))
 
 
 def test_a_task_cannot_be_remembered() -> None:

@@ -20,8 +20,8 @@ from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import new_context
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.workload import Workload
-from fedmeta.options import Options, parse_options
-from fedmeta.registry import Registry
+from fedmeta.options import Options
+from fedmeta.registry import Registry, read_part
 from fedmeta.tasks import Population, stream
 
 Vector = NDArray[np.float64]
@@ -128,7 +128,7 @@ def noise_like(vector: Vector, rng: np.random.Generator) -> Vector:
     return noise * length
 
 
-class Part(Options):
+class BehaviourHead(Options):
     """What every ``[[behaviours]]`` table has beside its kind's own options.
 
     Attributes:
@@ -145,19 +145,19 @@ class BehaviourAssignment:
     """Who behaves how.
 
     Attributes:
-        part: The kind, and the clients.
+        head: The kind, and the clients.
         behaviour: Class of the behaviour.
         options: Its own options.
     """
 
-    part: Part
+    head: BehaviourHead
     behaviour: type[Behaviour]
     options: Options
 
     @property
     def table(self) -> dict[str, Any]:
         """The config's table, with all defaults filled in."""
-        return self.part.model_dump(mode="json") | self.options.model_dump(mode="json")
+        return self.head.model_dump(mode="json") | self.options.model_dump(mode="json")
 
 
 def read_behaviours(
@@ -169,10 +169,15 @@ def read_behaviours(
         ConfigError: For an unknown kind or option, for a client that does not train or has two
             parts, or that copies itself or another copier.
     """
-    assignments = [_read(table, f"behaviours.{place}") for place, table in enumerate(tables)]
+    assignments = [
+        BehaviourAssignment(
+            *read_part(table, f"behaviours.{place}", BEHAVIOURS, BehaviourHead, Behaviour)
+        )
+        for place, table in enumerate(tables)
+    ]
     parts: dict[int, BehaviourAssignment] = {}
     for place, assignment in enumerate(assignments):
-        for client in assignment.part.clients:
+        for client in assignment.head.clients:
             _check_trains(client, f"behaviours.{place}.clients", population)
             if client in parts:
                 raise ConfigError(f"behaviours.{place}.clients: client {client} has a part already")
@@ -185,16 +190,6 @@ def read_behaviours(
         if victim in parts and hasattr(parts[victim].options, "of"):
             raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
     return assignments
-
-
-def _read(table: Mapping[str, Any], where: str) -> BehaviourAssignment:
-    heads = Part.model_fields
-    part = parse_options(Part, {key: v for key, v in table.items() if key in heads}, where)
-    kind = BEHAVIOURS.get(part.kind)
-    if not (isinstance(kind, type) and issubclass(kind, Behaviour)):
-        raise ConfigError(f"{where}.kind: '{part.kind}' is no Behaviour")
-    own = {key: value for key, value in table.items() if key not in heads}
-    return BehaviourAssignment(part, kind, parse_options(kind.Options, own, where))
 
 
 def _check_trains(client: int, where: str, population: Population) -> None:
@@ -215,7 +210,7 @@ def mods_for(tables: Sequence[Mapping[str, Any]], workload: Workload) -> dict[in
     mods: dict[int, list[Mod]] = {}
     for assignment in read_behaviours(tables, workload.population):
         behaviour = assignment.behaviour(assignment.options, stage)
-        mods |= {client: [_playing(behaviour)] for client in assignment.part.clients}
+        mods |= {client: [_playing(behaviour)] for client in assignment.head.clients}
         if behaviour.victim is not None:
             mods.setdefault(behaviour.victim, [])
     stage.mods = mods

@@ -9,10 +9,11 @@ import torch
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning import Tensors
-from fedmeta.options import Options, parse_options
-from fedmeta.registry import Registry
+from fedmeta.options import Options
+from fedmeta.registry import Registry, read_part
 
 Stage = Literal["task", "client", "server"]
+STAGES: tuple[Stage, ...] = ("task", "client", "server")
 
 
 class Postprocessor(ABC):
@@ -53,7 +54,7 @@ POSTPROCESSORS: Registry[type[Postprocessor]] = Registry(
 )
 
 
-class Head(Options):
+class PostprocessorHead(Options):
     """What every ``[[postprocessors]]`` table has beside its kind's own options.
 
     Attributes:
@@ -76,7 +77,7 @@ class Assigned:
         place: Its place in the config's list.
     """
 
-    head: Head
+    head: PostprocessorHead
     part: Postprocessor
     place: int
 
@@ -97,13 +98,9 @@ def read_postprocessors(tables: Sequence[Mapping[str, Any]]) -> list[Assigned]:
 
 
 def _read(table: Mapping[str, Any], place: int) -> Assigned:
-    where, heads = f"postprocessors.{place}", Head.model_fields
-    head = parse_options(Head, {key: v for key, v in table.items() if key in heads}, where)
-    kind = POSTPROCESSORS.get(head.kind)
-    if not (isinstance(kind, type) and issubclass(kind, Postprocessor)):
-        raise ConfigError(f"{where}.kind: '{head.kind}' is not a Postprocessor")
-    own = {key: value for key, value in table.items() if key not in heads}
-    return Assigned(head, kind(parse_options(kind.Options, own, where)), place)
+    where = f"postprocessors.{place}"
+    head, kind, own = read_part(table, where, POSTPROCESSORS, PostprocessorHead, Postprocessor)
+    return Assigned(head, kind(own), place)
 
 
 class Postprocessing:
@@ -144,13 +141,45 @@ class Postprocessing:
                 f"'{self._parts[0].head.kind}' cannot remember it: set stage = 'client' or 'server'"
             )
 
+    def try_out(self, template: Tensors) -> None:
+        """Apply each of them to two made-up updates, twice over.
+
+        Args:
+            template: A state.
+
+        Raises:
+            ConfigError: If one fails, or returns other names, shapes or dtypes.
+        """
+        updates = {
+            key: torch.ones_like(template[key]).expand(2, *template[key].shape) for key in template
+        }
+        state = {key: torch.stack([value, value]) for key, value in self.init.items()}
+        for _ in range(2):
+            try:
+                changed, after = self(updates, state)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise ConfigError(
+                    f"postprocessors: {self._names} cannot be applied ({reason})"
+                ) from None
+            if _forms(changed) != _forms(updates) or _forms(after) != _forms(state):
+                raise ConfigError(
+                    f"postprocessors: {self._names} must return the tensors that it was given, and what "
+                    "init did, each with its axis"
+                )
+            state = after
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(f"'{one.head.kind}'" for one in self._parts)
+
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     @torch.no_grad()
     def __call__(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
         """Return the changed updates, ``[N, ...]``, and what is remembered from now on, ``[N, ...]``."""
-        changed, after = dict(updates), dict(state)
+        changed, after = dict(updates), Tensors()
         for one in self._parts:
             start = _prefix(one)
             own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
@@ -158,6 +187,10 @@ class Postprocessing:
             changed |= new
             after |= {start + key: value for key, value in own.items()}
         return changed, after
+
+
+def _forms(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {key: (value.shape, value.dtype) for key, value in tensors.items()}
 
 
 def _prefix(one: Assigned) -> str:

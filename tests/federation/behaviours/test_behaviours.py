@@ -234,7 +234,10 @@ MISTAKES: list[tuple[list[dict[str, Any]], str]] = [
     ([part("copy", of=CHEAT)], "behaviours.0.of: client 5 is a copier itself"),
     ([part("copy", of=-1)], "behaviours.0.of: client -1 is not one of the 12 that train"),
     ([part("sybil", owner=12)], "behaviours.0.owner: client 12 is not one of the 12 that train"),
-    ([part("fedmeta.options.Options")], "behaviours.0.kind: 'fedmeta.options.Options' is no Behaviour"),
+    (
+        [part("fedmeta.options.Options")],
+        "behaviours.0.kind: 'fedmeta.options.Options' is not a Behaviour",
+    ),
 ]
 
 
