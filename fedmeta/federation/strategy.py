@@ -73,12 +73,6 @@ class MetaStrategy(Strategy):
         workload = learner.workload
         self.population = workload.population
         require_fitting(learner, plan)
-        if plan.asked > self.population.train:
-            more = f" + oversample = {plan.oversample}" if plan.oversample else ""
-            raise ConfigError(
-                f"cohort = {plan.cohort}{more} is larger than the population of "
-                f"{self.population.train} training clients"
-            )
         self.plan = plan
         self.seed = workload.seed
         self.codec = Codec(learner.template)
@@ -289,11 +283,18 @@ class MetaStrategy(Strategy):
 
 
 def require_fitting(learner: Learner, plan: Plan) -> None:
-    """Refuse a Flower strategy for an algorithm that needs more of a server than an average of weights.
+    """Refuse a plan that asks for more than there is.
 
     Raises:
-        ConfigError: If clients remember something, or parts of the state are added.
+        ConfigError: If the cohort is larger than the population; or a Flower strategy is to aggregate
+            while clients remember something, or parts of the state are not averaged over tasks.
     """
+    train = learner.workload.population.train
+    if plan.asked > train:
+        more = f" + oversample = {plan.oversample}" if plan.oversample else ""
+        raise ConfigError(
+            f"cohort = {plan.cohort}{more} is larger than the population of {train} training clients"
+        )
     if not plan.aggregation.is_strategy:
         return
     name = learner.workload.learner.algorithm
