@@ -12,9 +12,8 @@ from fedmeta.chain.settle.campaign import bind, campaign_id
 from fedmeta.chain.settle.claims import Claims
 from fedmeta.chain.settle.deployment import Deployment
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign
+from fedmeta.chain.settle.journal_rows import Campaign, Contribution, FrozenRound
 from fedmeta.chain.settle.recording import Recording
-from fedmeta.chain.settle.rounds import Contribution, FrozenRound
 from fedmeta.chain.settle.terms import UNITS
 from fedmeta.chain.settle.transactions import Transactor
 

@@ -68,6 +68,18 @@ class RevertedError(ChainError):
         self.data = data
 
 
+class NotMinedError(ChainError):
+    """A transaction waits for a block; there is nothing to do but to wait as well."""
+
+
+class PoorAccountError(ChainError):
+    """An account has too little of what it is to spend; somebody has to send it some."""
+
+
+class WrongCampaignError(UsageError):
+    """What is on the chain is not the campaign that was asked for; nothing was changed."""
+
+
 NO_EXTRA = "the chain needs its extra: pip install 'fedmeta[chain]'"
 
 # Any one of them may be there for another reason.

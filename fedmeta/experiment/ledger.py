@@ -21,7 +21,7 @@ from fedmeta.chain.settle.addresses import Addresses, read_addresses
 from fedmeta.chain.settle.campaign import JOURNAL, new_campaign
 from fedmeta.chain.settle.deploying import deploy_to_file, journal_beside
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.rounds import Contribution, FrozenRound
+from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
 from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement
 from fedmeta.chain.settle.store import DamagedJournalError
 from fedmeta.config import Config, identity, to_toml

@@ -294,7 +294,7 @@ def test_a_damaged_journal_is_started_over_from_the_logs(undisturbed: Result, tm
     shutil.copytree(undisturbed.run, tmp_path / "run")
     journal = tmp_path / "run" / "chain" / "journal.sqlite"
     with closing(sqlite3.connect(journal)) as db:
-        db.execute("UPDATE rounds SET content = zeroblob(length(content)) WHERE round = 3")
+        db.execute("UPDATE contributions SET update_hash = zeroblob(32) WHERE round = 3")
         db.commit()
     again = resume(tmp_path / "run", new_campaign=True)
     assert again.chain is not None

@@ -11,7 +11,7 @@ from fedmeta.chain.audit.token_checks import TokenChecks
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.attached import attach, clients_of
+from fedmeta.chain.settle.attached import attach
 from fedmeta.chain.settle.campaign import JOURNAL
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.errors import FedmetaError
@@ -60,7 +60,7 @@ def _chain(run_folder: Path, options: ChainOptions, journal: JournalView) -> lis
             assert campaign is not None
             records = RecordChecks(journal)
             ledger = ChainChecks(deployed, campaign, records)
-            tokens = TokenChecks(deployed, campaign, records, clients_of(journal))
+            tokens = TokenChecks(deployed, campaign, records, journal.clients())
             return [
                 look("contracts", ledger.contracts),
                 look("records on the chain", ledger.recorded),

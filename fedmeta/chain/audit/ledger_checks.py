@@ -8,9 +8,8 @@ from web3.types import EventData
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord
+from fedmeta.chain.settle.journal_rows import Campaign, Content
 from fedmeta.chain.settle.recording import recorded_content
-from fedmeta.chain.settle.rounds import Content, Totals, content_of
 from fedmeta.chain.settle.terms import Terms, difference, read_terms
 from fedmeta.chain.signing import SIGNATURE_LENGTH, recover
 from fedmeta.chain.typed_data import ledger_domain, record_digest
@@ -26,15 +25,6 @@ class RecordChecks:
     def __init__(self, journal: JournalView) -> None:
         self.journal = journal
         self.frozen = journal.frozen
-        self._totals = Totals()
-
-    def totals(self, last: int) -> Totals:
-        """Return what each account was awarded up to a round."""
-        if self._totals.round > last:
-            self._totals = Totals()
-        if self._totals.round < last:
-            self._totals.add(self.journal.contents(self._totals.round + 1, last))
-        return self._totals
 
     def content(self, first: int, last: int) -> Content:
         """Return what a record of rounds `first` to `last` has to say.
@@ -46,27 +36,21 @@ class RecordChecks:
             raise DisagreementError(
                 f"there is a record of rounds {first} to {last}, and {self.frozen} were frozen"
             )
-        return content_of(self.journal.contents(first, last), self.totals(last))
+        return self.journal.content(first, last)
 
     def journaled(self) -> str:
         """Each record in the journal says what its rounds say, and enough members signed it."""
         records, campaign = self.journal.records(), self.journal.campaign
         for record in records:
             where = f"rounds {record.first} to {record.last}"
-            stated = {name: getattr(record, name) for name in Content.__dataclass_fields__}
-            differs = Content(**stated).differs(self.content(record.first, record.last))
+            differs = record.differs(self.content(record.first, record.last))
             if differs:
                 raise DisagreementError(f"{where}: in the journal's record and its rounds {differs}")
             if campaign and campaign.terms and record.signatures:
-                _check_journaled(where, record, campaign)
+                domain = ledger_domain(campaign.chain_id or 0, record.ledger)
+                digest = record_digest(domain, record.to_sign(campaign.campaign, record.epoch))
+                require_signed(where, digest, record.signatures, Terms.from_json(campaign.terms))
         return counted(len(records), "record")
-
-
-def _check_journaled(where: str, record: SignedRecord, campaign: Campaign) -> None:
-    stated = {name: getattr(record, name) for name in Content.__dataclass_fields__}
-    to_sign = Content(**stated).to_sign(campaign.campaign, record.epoch)
-    digest = record_digest(ledger_domain(campaign.chain_id or 0, record.ledger), to_sign)
-    require_signed(where, digest, record.signatures, Terms.from_json(campaign.terms or "{}"))
 
 
 def require_signed(where: str, digest: bytes, signatures: bytes, terms: Terms) -> None:

@@ -1,18 +1,17 @@
 """The run's files against the journal: what was frozen is what was logged, signed and saved."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fedmeta.chain.audit.files import LoggedRound, RunFiles, model_hash
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.rounds import Contribution, FrozenRound
+from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
 from fedmeta.chain.signing import recover
 from fedmeta.chain.typed_data import update_digest
 
 _LOG, _JOURNAL = "clients.jsonl", "the journal"
-_AT_ONCE = 200
 
 
 class RunChecks:
@@ -39,7 +38,7 @@ class RunChecks:
     def rounds(self) -> str:
         """What was frozen is what stands in the logs, to the byte."""
         number = 0
-        for frozen in self._frozen():
+        for frozen in self.journal.rounds():
             logged = self.files.rounds.get(frozen.round)
             if logged is None:
                 raise DisagreementError(f"round {frozen.round} is frozen and not in {_LOG}")
@@ -52,10 +51,6 @@ class RunChecks:
         self._all_frozen()
         return f"{counted(self.frozen, 'round')}, {counted(number, 'contribution')}, as frozen"
 
-    def _frozen(self) -> Iterator[FrozenRound]:
-        for first in range(1, self.frozen + 1, _AT_ONCE):
-            yield from self.journal.rounds(first, min(first + _AT_ONCE - 1, self.frozen))
-
     def _all_frozen(self) -> None:
         logged = max(self.files.rounds, default=0)
         if logged > self.frozen and self.files.info.get("status") == "finished":
@@ -66,7 +61,7 @@ class RunChecks:
     def signatures(self) -> str:
         """Each update was signed by the account that is paid for it, and a client has one account."""
         number, accounts = 0, dict[int, str]()
-        for frozen in self._frozen():
+        for frozen in self.journal.rounds():
             for c in frozen.contributions:
                 where = f"round {frozen.round}, client {c.client}"
                 known = accounts.setdefault(c.client, c.account)

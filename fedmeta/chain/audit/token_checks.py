@@ -45,7 +45,7 @@ class TokenChecks:
     def _awarded(self) -> dict[str, int]:
         """What each account was awarded by what is on the chain."""
         last = int(self.ledger.call("nextRound")) - 1
-        return self.records.totals(min(last, self.records.frozen)).by_account()
+        return self.records.journal.rewards(min(last, self.records.frozen))
 
     @cached_property
     def _claimed(self) -> dict[str, int]:

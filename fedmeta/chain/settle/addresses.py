@@ -6,13 +6,10 @@ from pathlib import Path
 
 from fedmeta.chain.chain import Chain
 from fedmeta.chain.contracts import Contract, load_artifact
+from fedmeta.chain.errors import WrongCampaignError
 from fedmeta.chain.settle.terms import Terms, read_terms
 from fedmeta.errors import UsageError
 from fedmeta.files import read_json
-
-
-class WrongCampaignError(UsageError):
-    """What is on the chain is not the campaign that was asked for; nothing was changed."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Literal
 
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.contracts import Contract, load_artifact
+from fedmeta.chain.errors import WrongCampaignError
 from fedmeta.chain.keys import Keys, open_client_keys, open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.addresses import WrongCampaignError
 from fedmeta.chain.settle.campaign import JOURNAL, check_chain
 from fedmeta.chain.settle.claims import Claimed, Claims, Proof, proofs
 from fedmeta.chain.settle.deployment import Deployed
@@ -21,10 +21,8 @@ from fedmeta.chain.settle.terms import Terms
 from fedmeta.chain.settle.transactions import Transactor
 from fedmeta.chain.signing import Signer
 from fedmeta.errors import UsageError
-from fedmeta.options import nearest
 
 StakeStep = Literal["join", "leave", "withdraw"]
-_AT_ONCE = 200
 
 
 def attach(journal: JournalView, chain: Chain) -> Deployed:
@@ -100,7 +98,7 @@ def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claime
         UsageError: If nobody of that name contributed.
     """
     with attached(folder, options) as recording:
-        accounts = None if who is None else [account_of(recording.journal, who)]
+        accounts = None if who is None else [recording.journal.account(who)]
         return Claims(recording).claim(accounts)
 
 
@@ -115,7 +113,7 @@ def prove(folder: Path, who: str) -> Proof:
         UsageError: If nobody of that name contributed, or no record on the chain awards it anything.
     """
     with closing(JournalView(folder / JOURNAL)) as journal:
-        account = account_of(journal, who)
+        account = journal.account(who)
         found = proofs(journal).get(account)
     if found is None:
         raise UsageError(f"{account}: no record on the chain awards it anything")
@@ -142,7 +140,7 @@ def stake(folder: Path, options: ChainOptions, step: StakeStep, who: str, signer
         if registry is None:
             raise UsageError(f"{journal.path}: this campaign has no stakes (chain.staking.enabled)")
         account = who if who.startswith("0x") else ""
-        account = account or (signer.address if signer and not who else account_of(journal, who))
+        account = account or (signer.address if signer and not who else journal.account(who))
         stakes = Stakes(recording, recording.deployed.token, registry, signer)
         if step == "join":
             stakes.join(account)
@@ -160,33 +158,10 @@ def _client(recording: Recording, options: ChainOptions, account: str) -> Signer
         UsageError: If it is not a client of this simulation.
     """
     journal = recording.journal
-    campaign, client = journal.campaign, clients_of(journal).get(account)
+    campaign, client = journal.campaign, journal.clients().get(account)
     if campaign is not None and client is not None:
         chain_id = recording.transactor.chain.chain_id
         signer = open_client_keys(options, chain_id, campaign.run).signer(client)
         if signer.address == account:
             return signer
     raise UsageError(f"{account} is not a client of this simulation: it leaves with its own --key")
-
-
-def account_of(journal: JournalView, who: str) -> str:
-    """Return the account that `who` names: an address, or a client's number.
-
-    Raises:
-        UsageError: If it contributed to no frozen round.
-    """
-    clients = clients_of(journal)
-    for account, client in clients.items():
-        if who.lower() == account.lower() or who == str(client):
-            return account
-    numbers = [str(client) for client in clients.values()]
-    raise UsageError(f"nobody called '{who}' has contributed: {nearest(who, [*numbers, *clients])}")
-
-
-def clients_of(journal: JournalView) -> dict[str, int]:
-    """Return the client behind each account that contributed to a frozen round."""
-    found: dict[str, int] = {}
-    for first in range(1, journal.frozen + 1, _AT_ONCE):
-        for frozen in journal.rounds(first, min(first + _AT_ONCE - 1, journal.frozen)):
-            found |= {c.account: c.client for c in frozen.contributions}
-    return found

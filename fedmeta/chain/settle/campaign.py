@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 from fedmeta.chain.chain import Chain, require_rules
+from fedmeta.chain.errors import WrongCampaignError
 from fedmeta.chain.hashing import keccak
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.addresses import WrongCampaignError
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.store import DamagedJournalError
@@ -15,7 +15,6 @@ from fedmeta.chain.settle.terms import UNITS
 from fedmeta.errors import UsageError
 
 JOURNAL = "journal.sqlite"
-_AT_ONCE = 200
 
 
 def campaign_id(run: bytes, counter: int = 0) -> bytes:
@@ -99,8 +98,8 @@ def _copy_rounds(folder: Path, copied: Journal) -> None:
     except DamagedJournalError:
         return
     try:
-        for first in range(1, old.frozen + 1, _AT_ONCE):
-            copied.freeze(old.rounds(first, min(first + _AT_ONCE - 1, old.frozen)))
+        for frozen in old.rounds():
+            copied.freeze([frozen])
         _copy_stakes(old, copied)
     except DamagedJournalError:
         # What was copied is good; the rest comes from the run's logs.

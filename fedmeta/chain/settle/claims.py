@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from fedmeta.chain.contracts import chunks
 from fedmeta.chain.hashing import from_address, keccak, to_address
-from fedmeta.chain.merkle import reward_leaf
+from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import SignedRecord
 from fedmeta.chain.settle.recording import Recording
-from fedmeta.chain.settle.rounds import Totals
 from fedmeta.chain.settle.transactions import Action
 
 IN_ONE_TRANSACTION = 100
@@ -58,15 +57,14 @@ def proofs(journal: JournalView) -> dict[str, Proof]:
     if not records or campaign is None or campaign.ledger is None:
         return {}
     newest, ledger = records[-1], campaign.ledger
-    totals = Totals()
-    totals.add(journal.contents(1, newest.last))
-    tree = totals.tree()
+    rewards = journal.rewards(newest.last)
+    tree = rewards_tree(rewards.items())
 
     def proof(account: str, units: int) -> Proof:
         path = tree.proof(reward_leaf(account, units))
         return Proof(ledger, newest.first, account, units, tuple(f"0x{node.hex()}" for node in path))
 
-    return {account: proof(account, units) for account, units in totals.by_account().items()}
+    return {account: proof(account, units) for account, units in rewards.items()}
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,11 @@ class Claims:
         record, waiting = self._newest_claimable()
         if record is None:
             return Claimed(0, 0, waiting)
-        totals = self.recording.totals(record.last)
-        rewards = totals.by_account()
+        rewards = self.recording.journal.rewards(record.last)
         chosen = rewards if accounts is None else _only(rewards, accounts)
         claims = list(self._open(chosen))
         if claims:
-            tree = totals.tree()
+            tree = rewards_tree(rewards.items())
             proofs = {d.account: tree.proof(reward_leaf(d.account, d.cumulative)) for d in claims}
             for batch in chunks(claims, IN_ONE_TRANSACTION):
                 self._pay(record, batch, proofs)
@@ -113,9 +110,9 @@ class Claims:
     def single(self, account: str) -> Action:
         """Return a claim for one account as it would send it itself, under the newest record."""
         record = self.recording.journal.records()[-1]
-        totals = self.recording.totals(record.last)
-        cumulative = totals.by_account()[to_address(from_address(account))]
-        proof = totals.tree().proof(reward_leaf(account, cumulative))
+        rewards = self.recording.journal.rewards(record.last)
+        cumulative = rewards[to_address(from_address(account))]
+        proof = rewards_tree(rewards.items()).proof(reward_leaf(account, cumulative))
         data = self.ledger.data("claim", record.first, account, cumulative, proof)
         key = f"claim {keccak(data).hex()[:32]}"
         return Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS)

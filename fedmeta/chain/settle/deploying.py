@@ -4,18 +4,14 @@ from pathlib import Path
 
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.contracts import Contract, load_artifact
+from fedmeta.chain.errors import PoorAccountError, WrongCampaignError
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.addresses import (
-    Addresses,
-    WrongCampaignError,
-    check_deployed,
-    read_addresses,
-)
+from fedmeta.chain.settle.addresses import Addresses, check_deployed, read_addresses
 from fedmeta.chain.settle.campaign import bind, campaign_id
 from fedmeta.chain.settle.deployment import Deployed, Deployment, expected_terms
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError
+from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.terms import UNITS, difference
 from fedmeta.chain.settle.transactions import Transactor
 from fedmeta.errors import UsageError

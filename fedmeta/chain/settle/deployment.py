@@ -11,12 +11,13 @@ from web3.utils import get_create_address
 
 from fedmeta.chain.chain import Chain
 from fedmeta.chain.contracts import Contract, NoCodeError, load_artifact
+from fedmeta.chain.errors import PoorAccountError, WrongCampaignError
 from fedmeta.chain.hashing import keccak
 from fedmeta.chain.keys import Keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.addresses import WrongCampaignError, check_deployed, read_addresses
+from fedmeta.chain.settle.addresses import check_deployed, read_addresses
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign, PoorAccountError
+from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.terms import UNITS, Terms, ascending, difference, read_terms
 from fedmeta.chain.settle.transactions import Action, Transactor
 

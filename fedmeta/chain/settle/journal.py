@@ -7,64 +7,43 @@ record over some of the rounds is *signed* by the committee, its transaction *jo
 change; for the rest the chain alone decides what is true, and the journal follows it.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
 
-from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord, Stake, State, Transaction
-from fedmeta.chain.settle.rounds import (
-    HEAD_BYTES,
-    FrozenRound,
-    contributions_in,
-    decode,
-    encode,
-    rewards,
+from fedmeta.chain.merkle import contributions_tree, rewards_tree
+from fedmeta.chain.settle.journal_format import (
+    SCHEMA,
+    Row,
+    account_text,
+    contribution,
+    digest,
+    insert_round,
+    marks,
+    names,
+    read,
+    rows_of,
+    written,
 )
-from fedmeta.chain.settle.store import Reader, Schema, StepHook, Store, damaged, ignore
-from fedmeta.errors import RunError
+from fedmeta.chain.settle.journal_rows import (
+    Campaign,
+    Content,
+    FrozenRound,
+    SignedRecord,
+    Stake,
+    State,
+    Transaction,
+    range_evidence,
+)
+from fedmeta.chain.settle.store import Reader, StepHook, Store, damaged, ignore
+from fedmeta.errors import RunError, UsageError
+from fedmeta.options import nearest
 
-RowT = TypeVar("RowT", Campaign, SignedRecord)
-
-# SQLite's integers end at 2^63, and a campaign's amounts at 2^128: they are decimal text.
-_AMOUNTS = frozenset({"round_cap", "budget", "total"})
-_CAMPAIGN = """
-CREATE TABLE campaign (
-    only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
-    campaign BLOB NOT NULL, run BLOB NOT NULL, round_cap TEXT NOT NULL, budget TEXT NOT NULL,
-    chain_id INTEGER, genesis BLOB, terms TEXT, token TEXT, ledger TEXT, registry TEXT, code BLOB,
-    block INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0
-);
-"""
-_RECORDS = """
-CREATE TABLE records (
-    first INTEGER PRIMARY KEY, last INTEGER NOT NULL,
-    rewards_root BLOB NOT NULL, contributions_root BLOB NOT NULL, model BLOB NOT NULL,
-    evidence BLOB NOT NULL, total TEXT NOT NULL,
-    ledger TEXT NOT NULL, epoch INTEGER NOT NULL, signatures BLOB NOT NULL, mined INTEGER NOT NULL
-);
-"""
-_OTHERS = """
-CREATE TABLE rounds (round INTEGER PRIMARY KEY, digest BLOB NOT NULL, content BLOB NOT NULL);
-CREATE TABLE transactions (
-    hash BLOB PRIMARY KEY, action TEXT NOT NULL, sender TEXT NOT NULL, nonce INTEGER NOT NULL,
-    raw BLOB NOT NULL, state TEXT NOT NULL, block_hash BLOB, block_number INTEGER
-);
-CREATE TABLE stakes (account TEXT PRIMARY KEY, evidence BLOB);
-CREATE INDEX transactions_by_action ON transactions (action);
-"""
-# Format 1 kept amounts as integers; copied into a column of text they become text.
-_FROM_1 = f"""
-ALTER TABLE campaign RENAME TO campaign_1;
-ALTER TABLE records RENAME TO records_1;
-{_CAMPAIGN} {_RECORDS}
-INSERT INTO campaign SELECT * FROM campaign_1;
-INSERT INTO records SELECT * FROM records_1;
-DROP TABLE campaign_1;
-DROP TABLE records_1;
-"""
-_SCHEMA = Schema(2, _CAMPAIGN + _RECORDS + _OTHERS, {1: _FROM_1})
+_AT_ONCE = 200
+"""Rounds that are read at once."""
+_RANGE = "WHERE round BETWEEN ? AND ?"
 
 
 class JournalView:
@@ -75,7 +54,13 @@ class JournalView:
     """
 
     def __init__(self, path: Path) -> None:
-        self._store: Store | Reader = Reader(path, _SCHEMA)
+        self._open(Reader(path, SCHEMA))
+
+    def _open(self, store: Store | Reader) -> None:
+        self._store: Store | Reader = store
+        # What the rounds up to `_added` award: they are read, and their digests checked, once.
+        self._added = 0
+        self._units: Counter[bytes] = Counter()
 
     @property
     def path(self) -> Path:
@@ -89,51 +74,105 @@ class JournalView:
     @property
     def campaign(self) -> Campaign | None:
         """Whose journal it is; None in a new file."""
-        rows = self._store.rows(f"SELECT {_names(Campaign)} FROM campaign")
-        return _read(Campaign, rows[0]) if rows else None
+        rows = self._store.rows(f"SELECT {names(Campaign)} FROM campaign")
+        return read(Campaign, rows[0]) if rows else None
 
     @property
     def frozen(self) -> int:
         """The last frozen round; 0 if there is none."""
         return int(self._store.rows("SELECT coalesce(max(round), 0) FROM rounds")[0][0])
 
-    def contents(self, first: int, last: int) -> list[bytes]:
-        """Return the byte forms of rounds `first` to `last`.
+    def rounds(self, first: int = 1, last: int | None = None) -> Iterator[FrozenRound]:
+        """Yield rounds `first` to `last`; None: to the last frozen one.
 
         Raises:
             DamagedJournalError: If one is missing, or is not what was frozen.
         """
-        query = "SELECT round, digest, content FROM rounds WHERE round BETWEEN ? AND ? ORDER BY round"
-        found = self._store.rows(query, (first, last))
-        if [row[0] for row in found] != list(range(first, last + 1)):
-            raise damaged(self.path, f"not all of rounds {first} to {last} are there")
-        for round_, digest, content in found:
-            if hashlib.sha256(content).digest() != digest:
-                raise damaged(self.path, f"round {round_} is not what was frozen")
-        return [content for _, _, content in found]
+        last = self.frozen if last is None else last
+        for head, rows in self._rounds(first, last):
+            yield FrozenRound(*head, tuple(map(contribution, rows)))
 
-    def rounds(self, first: int, last: int) -> list[FrozenRound]:
-        """Return rounds `first` to `last`; see `contents`."""
-        return [decode(content) for content in self.contents(first, last)]
+    def _rounds(self, first: int, last: int) -> Iterator[tuple[tuple[int, bytes, bytes], list[Row]]]:
+        """Yield each round's number, model and evidence, and its contributions' rows; see `rounds`."""
+        for start in range(first, last + 1, _AT_ONCE):
+            end = min(start + _AT_ONCE - 1, last)
+            heads = self._store.rows(f"SELECT * FROM rounds {_RANGE} ORDER BY round", (start, end))
+            if [row[0] for row in heads] != list(range(start, end + 1)):
+                raise damaged(self.path, f"not all of rounds {start} to {end} are there")
+            found = self._store.rows(
+                f"SELECT * FROM contributions {_RANGE} ORDER BY round, client", (start, end)
+            )
+            rows = {number: [row[1:] for row in some] for number, some in groupby(found, lambda r: r[0])}
+            for round_, model, evidence, stored in heads:
+                head, mine = (round_, model, evidence), rows.get(round_, [])
+                if digest(head, mine) != stored:
+                    raise damaged(self.path, f"round {round_} is not what was frozen")
+                yield head, mine
+
+    def rewards(self, last: int) -> dict[str, int]:
+        """Return the units of each account that the rounds up to `last` award any, sorted by account.
+
+        Raises:
+            DamagedJournalError: As `rounds`.
+        """
+        if last < self._added:
+            self._added, self._units = 0, Counter()
+        for (round_, *_), rows in self._rounds(self._added + 1, last):
+            for _, account, *_, reward in rows:
+                self._units[account] += int(reward)
+            self._added = round_
+        return {account_text(account): units for account, units in sorted(self._units.items()) if units}
 
     def rewarded(self, last: int) -> int:
         """Return the token units that the rounds up to `last` award."""
-        rows = self._store.rows("SELECT content FROM rounds WHERE round <= ?", (last,))
-        return sum(units for (content,) in rows for _, units in rewards(content))
+        return sum(int(reward) for _, rows in self._rounds(1, last) for *_, reward in rows)
+
+    def content(self, first: int, last: int) -> Content:
+        """Return what a record of rounds `first` to `last` says; they must be frozen."""
+        rewards, rounds = self.rewards(last), list(self.rounds(first, last))
+        pairs = ((r.round, c) for r in rounds for c in r.contributions)
+        leaves = ((c.account, round_, c.tasks, c.update, c.reward) for round_, c in pairs)
+        return Content(
+            first,
+            last,
+            rewards_root=rewards_tree(rewards.items()).root,
+            contributions_root=contributions_tree(leaves).root,
+            model=rounds[-1].model,
+            evidence=range_evidence(r.evidence for r in rounds),
+            total=sum(rewards.values()),
+        )
 
     def last_within(self, first: int, contributions: int) -> int:
         """Return the last round such that those from `first` on have that many contributions together.
 
         At least `first` itself, however many it has.
         """
-        query = "SELECT round, substr(content, 1, ?) FROM rounds WHERE round >= ? ORDER BY round"
-        last, found = first, 0
-        for round_, head in self._store.rows(query, (HEAD_BYTES, first)):
-            found += contributions_in(head)
-            if found > contributions:
-                break
-            last = round_
-        return last
+        query = """
+            SELECT coalesce(max(round), 0) FROM (
+                SELECT rounds.round, sum(count(client)) OVER (ORDER BY rounds.round) AS found
+                FROM rounds LEFT JOIN contributions USING (round)
+                WHERE rounds.round >= ? GROUP BY rounds.round
+            ) WHERE found <= ?
+        """
+        return max(first, int(self._store.rows(query, (first, contributions))[0][0]))
+
+    def clients(self) -> dict[str, int]:
+        """Return the client behind each account that contributed to a frozen round."""
+        query = "SELECT account, client, max(round) FROM contributions GROUP BY account"
+        return {account_text(account): client for account, client, _ in self._store.rows(query)}
+
+    def account(self, who: str) -> str:
+        """Return the account that `who` names: an address, or a client's number.
+
+        Raises:
+            UsageError: If it contributed to no frozen round.
+        """
+        clients = self.clients()
+        for account, client in clients.items():
+            if who.lower() == account.lower() or who == str(client):
+                return account
+        known = [*map(str, clients.values()), *clients]
+        raise UsageError(f"nobody called '{who}' has contributed: {nearest(who, known)}")
 
     def records(self) -> list[SignedRecord]:
         """Return all records, by rising range."""
@@ -144,8 +183,8 @@ class JournalView:
         return next(iter(self._records("WHERE first = ?", first)), None)
 
     def _records(self, which: str, *values: object) -> list[SignedRecord]:
-        rows = self._store.rows(f"SELECT {_names(SignedRecord)} FROM records {which}", values)
-        return [replace(_read(SignedRecord, row), mined=bool(row[-1])) for row in rows]
+        rows = self._store.rows(f"SELECT {names(SignedRecord)} FROM records {which}", values)
+        return [replace(read(SignedRecord, row), mined=bool(row[-1])) for row in rows]
 
     @property
     def recorded(self) -> int:
@@ -154,24 +193,19 @@ class JournalView:
 
     def transactions(self, action: str) -> list[Transaction]:
         """Return what was signed for an action, in the order of signing."""
-        query = f"SELECT {_names(Transaction)} FROM transactions WHERE action = ? ORDER BY rowid"
-        return [Transaction(*row) for row in self._store.rows(query, (action,))]
+        return self._transactions("action = ?", action)
 
     def pending(self) -> list[Transaction]:
         """Return the transactions that are neither final nor given up, in the order of signing."""
-        query = (
-            f"SELECT {_names(Transaction)} FROM transactions "
-            "WHERE state IN ('journaled', 'sent', 'mined') ORDER BY rowid"
-        )
-        return [Transaction(*row) for row in self._store.rows(query)]
+        return self._transactions("state IN ('journaled', 'sent', 'mined')")
 
     def landed(self) -> list[Transaction]:
         """Return the transactions that are in a block, in the order of signing."""
-        query = (
-            f"SELECT {_names(Transaction)} FROM transactions "
-            "WHERE state IN ('mined', 'final') ORDER BY rowid"
-        )
-        return [Transaction(*row) for row in self._store.rows(query)]
+        return self._transactions("state IN ('mined', 'final')")
+
+    def _transactions(self, which: str, *values: object) -> list[Transaction]:
+        query = f"SELECT {names(Transaction)} FROM transactions WHERE {which} ORDER BY rowid"
+        return [Transaction(*row) for row in self._store.rows(query, values)]
 
     def stakes(self) -> list[Stake]:
         """Return the stakes that are to be put down, in the order in which they were asked for."""
@@ -189,19 +223,19 @@ class Journal(JournalView):
     _store: Store
 
     def __init__(self, path: Path, hook: StepHook = ignore) -> None:
-        self._store = Store(path, _SCHEMA, hook)
+        self._open(Store(path, SCHEMA, hook))
 
     def found(self, campaign: Campaign) -> None:
         """Write down whose journal this is."""
         with self._store.step("campaign") as db:
-            query = f"INSERT INTO campaign (only_one, {_names(Campaign)}) VALUES (1, {_marks(Campaign)})"
-            db.execute(query, _written(vars(campaign)))
+            query = f"INSERT INTO campaign (only_one, {names(Campaign)}) VALUES (1, {marks(Campaign)})"
+            db.execute(query, written(vars(campaign)))
 
     def note(self, step: str, **values: object) -> None:
         """Set some of the campaign's fields in one step named `step`."""
         with self._store.step(step) as db:
             assignments = ", ".join(f"{name} = ?" for name in values)
-            db.execute(f"UPDATE campaign SET {assignments}", _written(values))
+            db.execute(f"UPDATE campaign SET {assignments}", written(values))
 
     def freeze(self, rounds: Sequence[FrozenRound]) -> None:
         """Freeze rounds, all of them or none; those that are frozen with equal content stay as they are.
@@ -210,23 +244,24 @@ class Journal(JournalView):
             RunError: If a frozen round would change, or a round would be left out.
             ValueError: If a round is malformed.
         """
-        contents = [(frozen.round, encode(frozen)) for frozen in rounds]
+        for frozen in rounds:
+            frozen.check()
         with self._store.step("freeze") as db:
             last = self.frozen
-            for round_, content in contents:
-                if round_ <= last:
-                    self._same(round_, content)
-                elif round_ != last + 1:
-                    raise RunError(f"round {round_} cannot be frozen: round {last + 1} comes next")
+            for frozen in rounds:
+                if frozen.round <= last:
+                    self._require_same(frozen)
+                elif frozen.round != last + 1:
+                    raise RunError(f"round {frozen.round} cannot be frozen: round {last + 1} comes next")
                 else:
-                    values = (round_, hashlib.sha256(content).digest(), content)
-                    db.execute("INSERT INTO rounds (round, digest, content) VALUES (?, ?, ?)", values)
-                    last = round_
+                    insert_round(db, frozen)
+                    last = frozen.round
 
-    def _same(self, round_: int, content: bytes) -> None:
-        if self.contents(round_, round_) != [content]:
+    def _require_same(self, frozen: FrozenRound) -> None:
+        given = (frozen.round, frozen.model, frozen.evidence), rows_of(frozen)
+        if list(self._rounds(frozen.round, frozen.round)) != [given]:
             raise RunError(
-                f"round {round_} was frozen with other results, and a frozen round cannot change: "
+                f"round {frozen.round} was frozen with other results, and a frozen round cannot change: "
                 "go on with the run that froze it, or start over with --new-campaign"
             )
 
@@ -241,15 +276,14 @@ class Journal(JournalView):
     def _put(self, step: str, record: SignedRecord) -> None:
         with self._store.step(step) as db:
             db.execute("DELETE FROM records WHERE first <= ? AND last >= ?", (record.last, record.first))
-            query = f"INSERT INTO records ({_names(SignedRecord)}) VALUES ({_marks(SignedRecord)})"
-            db.execute(query, _written(vars(record)))
+            query = f"INSERT INTO records ({names(SignedRecord)}) VALUES ({marks(SignedRecord)})"
+            db.execute(query, written(vars(record)))
 
     def add(self, transaction: Transaction) -> None:
         """Write down a signed transaction before it is sent."""
         with self._store.step("transaction") as db:
-            names, marks = _names(Transaction), _marks(Transaction)
-            query = f"INSERT OR IGNORE INTO transactions ({names}) VALUES ({marks})"
-            db.execute(query, tuple(vars(transaction).values()))
+            query = f"INSERT OR IGNORE INTO transactions ({names(Transaction)})"
+            db.execute(f"{query} VALUES ({marks(Transaction)})", tuple(vars(transaction).values()))
 
     def mark(self, transaction: Transaction, state: State) -> None:
         """Write down how far a transaction came."""
@@ -278,24 +312,3 @@ class Journal(JournalView):
         """Follow the chain: it holds the records up to `round_`, and none after it."""
         with self._store.step("recorded") as db:
             db.execute("UPDATE records SET mined = (last <= ?)", (round_,))
-
-
-def _written(values: Mapping[str, object]) -> tuple[object, ...]:
-    return tuple(str(value) if name in _AMOUNTS else value for name, value in values.items())
-
-
-def _read(kind: type[RowT], row: Sequence[Any]) -> RowT:
-    fields = zip(kind.__dataclass_fields__, row, strict=True)
-    try:
-        values: list[Any] = [int(value) if name in _AMOUNTS else value for name, value in fields]
-    except (ValueError, TypeError):
-        raise RunError("the journal is damaged: it holds an amount that is no number") from None
-    return kind(*values)
-
-
-def _names(kind: type[Any]) -> str:
-    return ", ".join(kind.__dataclass_fields__)
-
-
-def _marks(kind: type[Any]) -> str:
-    return ", ".join("?" for _ in kind.__dataclass_fields__)

@@ -1,19 +1,16 @@
-"""Journal row types."""
+"""Journal row types: campaign, frozen rounds, records over ranges of them, transactions, stakes."""
 
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Literal
 
-from fedmeta.chain.errors import ChainError
+from fedmeta.chain.typed_data import Record
 
-State = Literal["journaled", "sent", "mined", "final", "reverted", "dropped"]
-
-
-class NotMinedError(ChainError):
-    """A transaction waits for a block; there is nothing to do but to wait as well."""
-
-
-class PoorAccountError(ChainError):
-    """An account has too little of what it is to spend; somebody has to send it some."""
+_MOST = 2**63
+"""SQLite's integers end here; rewards end at 2^128."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +46,86 @@ class Campaign:
     epoch: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one client gave to a round, and what it is awarded for it.
+
+    Attributes:
+        client: Partition id.
+        account: Its address, 0x text.
+        tasks: Training tasks behind the update.
+        update: SHA-256 of the update's arrays.
+        signature: The client's over the update, 65 bytes.
+        score: What the update was worth; None if it was not scored.
+        reward: Token units (10^-6 of a token).
+    """
+
+    client: int
+    account: str
+    tasks: int
+    update: bytes
+    signature: bytes
+    score: float | None
+    reward: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRound:
+    """A finished round.
+
+    Attributes:
+        round: Counted from 1.
+        model: Hash of the state after the round, 32 bytes.
+        evidence: SHA-256 of the round's lines of ``clients.jsonl``.
+        contributions: Of the admitted clients alone, by client id.
+    """
+
+    round: int
+    model: bytes
+    evidence: bytes
+    contributions: tuple[Contribution, ...]
+
+    @property
+    def reward(self) -> int:
+        """Token units that the round pays."""
+        return sum(c.reward for c in self.contributions)
+
+    def check(self) -> None:
+        """Refuse a round that cannot be frozen.
+
+        Raises:
+            ValueError: Naming the round, the client and the field.
+        """
+        where = f"round {self.round}"
+        if not 1 <= self.round < _MOST:
+            raise ValueError(f"{where}: rounds count from 1")
+        if len(self.model) != 32 or len(self.evidence) != 32:
+            raise ValueError(f"{where}: model and evidence hashes have 32 bytes")
+        clients = [c.client for c in self.contributions]
+        if any(a >= b for a, b in pairwise(clients)):
+            raise ValueError(f"{where}: contributions go by rising client id, one each")
+        if len({c.account.lower() for c in self.contributions}) != len(clients):
+            raise ValueError(f"{where}: two contributions of one account")
+        for c in self.contributions:
+            if len(c.update) != 32 or len(c.signature) != 65:
+                raise ValueError(f"{where}, client {c.client}: an update has 32 bytes, its signature 65")
+            if not (0 <= c.client < _MOST and 0 <= c.tasks < _MOST and 0 <= c.reward < 2**128):
+                raise ValueError(f"{where}, client {c.client}: negative tasks or reward, or 2^128 units")
+            if c.score is not None and not math.isfinite(c.score):
+                raise ValueError(f"{where}, client {c.client}: the score is not finite")
+
+
 @dataclass(frozen=True)
-class SignedRecord:
-    """A record over a range of rounds, as the committee signed it for one ledger.
+class Content:
+    """What a record says of rounds `first` to `last`, whoever signs it.
 
     Attributes:
         first: First round; `last` is the last one, inclusive.
-        rewards_root: Root over what each account was awarded up to `last`.
-        contributions_root: Root over the contributions of the range.
+        rewards_root: Root over (account, units awarded up to `last`), without accounts that have none.
+        contributions_root: Root over (account, round, tasks, update, units) of the range.
         model: Hash of the state after `last`.
-        evidence: Over the evidence of the range's rounds.
-        total: Units awarded up to `last`.
-        ledger: Address that the signatures are for; empty, with no signatures, if others recorded it.
-        epoch: Number of vetoes that the signatures are for.
-        signatures: 65 bytes each, by rising address of the signer.
-        mined: Whether the chain was seen to hold it.
+        evidence: See `range_evidence`.
+        total: Units awarded to all accounts up to `last`.
     """
 
     first: int
@@ -73,10 +135,41 @@ class SignedRecord:
     model: bytes
     evidence: bytes
     total: int
+
+    def stated(self) -> tuple[object, ...]:
+        """Return the fields in the order of the contract's struct."""
+        return tuple(getattr(self, field.name) for field in fields(Content))
+
+    def to_sign(self, campaign: bytes, epoch: int) -> Record:
+        """Return what the committee of `campaign` signs after `epoch` vetoes."""
+        return Record(campaign, epoch, *self.stated())  # type: ignore[arg-type]
+
+    def differs(self, other: "Content") -> str | None:
+        """Return the first field in which two records differ, with both values; None if they agree."""
+        for field, mine, theirs in zip(fields(Content), self.stated(), other.stated(), strict=True):
+            if mine != theirs:
+                return f"{field.name.replace('_', ' ')} {_shown(mine)} and {_shown(theirs)}"
+        return None
+
+
+@dataclass(frozen=True)
+class SignedRecord(Content):
+    """A record as the committee signed it for one ledger.
+
+    Attributes:
+        ledger: Address that the signatures are for; empty, with no signatures, if others recorded it.
+        epoch: Number of vetoes that the signatures are for.
+        signatures: 65 bytes each, by rising address of the signer.
+        mined: Whether the chain was seen to hold it.
+    """
+
     ledger: str
     epoch: int
     signatures: bytes
     mined: bool = False
+
+
+State = Literal["journaled", "sent", "mined", "final", "reverted", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +208,15 @@ class Stake:
 
     account: str
     evidence: bytes | None = None
+
+
+def range_evidence(evidence: Iterable[bytes]) -> bytes:
+    """Return the evidence hash of a record: SHA-256 over its rounds' evidence hashes, one after another.
+
+    A record of one round follows the same rule, so that nobody has to know how rounds were batched.
+    """
+    return hashlib.sha256(b"".join(evidence)).digest()
+
+
+def _shown(value: object) -> str:
+    return f"0x{value.hex()}" if isinstance(value, bytes) else str(value)

@@ -7,14 +7,12 @@ to say what the journal's rounds say, and otherwise nothing more is done.
 
 from web3.types import EventData
 
-from fedmeta.chain.errors import ChainError
+from fedmeta.chain.errors import ChainError, WrongCampaignError
 from fedmeta.chain.hashing import from_address
 from fedmeta.chain.keys import Keys
-from fedmeta.chain.settle.addresses import WrongCampaignError
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord
-from fedmeta.chain.settle.rounds import Content, Totals, content_of
+from fedmeta.chain.settle.journal_rows import Campaign, Content, SignedRecord
 from fedmeta.chain.settle.transactions import Action, Transactor
 from fedmeta.chain.signing import Signer
 from fedmeta.chain.typed_data import ledger_domain, record_digest
@@ -56,7 +54,6 @@ class Recording:
         self.journal: Journal = transactor.journal
         self.keys = keys
         self.batch = batch
-        self._totals = Totals()
         chain = transactor.chain
         self._domain = ledger_domain(chain.chain_id, deployed.ledger.address)
 
@@ -117,16 +114,7 @@ class Recording:
 
     def _record(self, first: int, last: int, epoch: int) -> None:
         signed = self._signed(first, last, epoch)
-        fields = (
-            signed.first,
-            signed.last,
-            signed.rewards_root,
-            signed.contributions_root,
-            signed.model,
-            signed.evidence,
-            signed.total,
-        )
-        data = self.ledger.data("record", fields, signed.signatures)
+        data = self.ledger.data("record", signed.stated(), signed.signatures)
         key = f"record {first} to {last}, epoch {epoch}, {self.ledger.address}"
         action = Action(key, self.ledger.address, data, record_gas(self.terms.threshold))
 
@@ -141,7 +129,7 @@ class Recording:
         signed = self.journal.record(first)
         if signed and (signed.ledger, signed.epoch) == (self.ledger.address, epoch):
             return signed
-        content = self.content(first, last)
+        content = self.journal.content(first, last)
         digest = record_digest(self._domain, content.to_sign(self._campaign().campaign, epoch))
         signatures = sign_by(self.keys.committee, self.terms.threshold, digest)
         record = SignedRecord(
@@ -149,20 +137,6 @@ class Recording:
         )
         self.journal.sign(record)
         return record
-
-    def content(self, first: int, last: int) -> Content:
-        """Return what a record of rounds `first` to `last` says."""
-        contents = self.journal.contents(first, last)
-        self.totals(first - 1).add(contents)
-        return content_of(contents, self._totals)
-
-    def totals(self, last: int) -> Totals:
-        """Return what each account was awarded up to round `last`."""
-        if self._totals.round > last:
-            self._totals = Totals()
-        if self._totals.round < last:
-            self._totals.add(self.journal.contents(self._totals.round + 1, last))
-        return self._totals
 
     def _adopt(self, first: int, last: int) -> None:
         """Take over records that the chain holds and the journal did not see mined."""
@@ -189,7 +163,7 @@ class Recording:
                 f"the ledger {self.ledger.address} has a record of {rounds} and this run has "
                 f"{self.journal.frozen} frozen rounds: it belongs to another run; use --new-campaign"
             )
-        difference = found.differs(self.content(found.first, found.last))
+        difference = found.differs(self.journal.content(found.first, found.last))
         if difference:
             raise WrongCampaignError(
                 f"the ledger {self.ledger.address} has a record of {rounds} that is not this run's "
@@ -203,7 +177,9 @@ class Recording:
             found = recorded_content(event)
             if int(event["args"]["epoch"]) >= epoch or found.first < next_round:
                 continue
-            if found.last <= self.journal.frozen and found == self.content(found.first, found.last):
+            if found.last <= self.journal.frozen and found == self.journal.content(
+                found.first, found.last
+            ):
                 raise VetoedError(
                     f"the committee vetoed the record of rounds {found.first} to {found.last}: "
                     "nothing more is recorded; --new-campaign starts over"

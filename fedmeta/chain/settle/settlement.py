@@ -9,7 +9,7 @@ from types import TracebackType
 
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.contracts import NoCodeError
-from fedmeta.chain.errors import ChainDownError, ChainError
+from fedmeta.chain.errors import ChainDownError, ChainError, NotMinedError, PoorAccountError
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.campaign import (
@@ -22,9 +22,8 @@ from fedmeta.chain.settle.campaign import (
 from fedmeta.chain.settle.claims import Claims
 from fedmeta.chain.settle.deployment import Deployment
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign, NotMinedError, PoorAccountError, Stake
+from fedmeta.chain.settle.journal_rows import Campaign, FrozenRound, Stake
 from fedmeta.chain.settle.recording import Recording
-from fedmeta.chain.settle.rounds import FrozenRound
 from fedmeta.chain.settle.staking import Stakes
 from fedmeta.chain.settle.store import ignore
 from fedmeta.chain.settle.terms import UNITS

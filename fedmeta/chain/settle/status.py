@@ -4,21 +4,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.attached import attach, clients_of
+from fedmeta.chain.settle.attached import attach
 from fedmeta.chain.settle.campaign import JOURNAL
 from fedmeta.chain.settle.claims import Proof, proofs
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.rounds import Totals
 from fedmeta.errors import FedmetaError, UsageError
-
-StakeStep = Literal["join", "leave", "withdraw"]
-_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -218,20 +213,14 @@ def _from_journal(journal: JournalView) -> Status:
 
 
 def _participants(journal: JournalView, frozen: int, recorded: int) -> tuple[Participant, ...]:
-    at_record, at_end = _awarded(journal, recorded), _awarded(journal, frozen)
-    clients, known = sorted(clients_of(journal).items(), key=lambda pair: pair[1]), proofs(journal)
+    at_record, at_end, known = journal.rewards(recorded), journal.rewards(frozen), proofs(journal)
+    clients = sorted(journal.clients().items(), key=lambda pair: pair[1])
     return tuple(
         Participant(
             client, account, at_end.get(account, 0), at_record.get(account, 0), proof=known.get(account)
         )
         for account, client in clients
     )
-
-
-def _awarded(journal: JournalView, last: int) -> Mapping[str, int]:
-    totals = Totals()
-    totals.add(journal.contents(1, last))
-    return totals.by_account()
 
 
 def _with_chain(found: Status, deployed: Deployed, since: int) -> Status:

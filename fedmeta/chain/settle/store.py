@@ -36,13 +36,33 @@ class Schema:
     Attributes:
         version: Of the tables; a file of a version that is not known here is refused.
         tables: SQL that makes them in a new file.
-        upgrades: SQL that brings a file of an older version to this one, by that version. Whoever only
-            reads such a file reads it as it is.
+        upgrades: Bring a file of an older version to this one, by that version; a `ValueError` says what
+            is wrong with it. For whoever only reads such a file, a copy in the memory is upgraded.
     """
 
     version: int
     tables: str
-    upgrades: Mapping[int, str]
+    upgrades: Mapping[int, Callable[[sqlite3.Connection], None]]
+
+    def apply(self, db: sqlite3.Connection, path: Path) -> None:
+        """Make the tables of a new file, or upgrade those of an older one, in one transaction.
+
+        Raises:
+            DamagedJournalError: If what an older one holds is not what was written there.
+        """
+        found = _version(db)
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if found:
+                self.upgrades[found](db)
+            else:
+                # executescript would commit before it begins.
+                for statement in self.tables.split(";"):
+                    db.execute(statement)
+        except ValueError as error:
+            raise damaged(path, str(error)) from None
+        db.execute(f"PRAGMA user_version = {self.version}")
+        db.execute("COMMIT")
 
 
 class Store:
@@ -67,17 +87,16 @@ class Store:
             self._db = _connect(path)
             with self._clear():
                 _check(self._db, path, schema)
-                found = _version(self._db)
-                if found != schema.version:
-                    self._change(schema.upgrades[found] if found else schema.tables, schema.version)
+                if _version(self._db) != schema.version:
+                    schema.apply(self._db, path)
+                    self._sync_folder()
         except BaseException:
+            if hasattr(self, "_db"):
+                self._db.close()
             self._lock.release()
             raise
 
-    def _change(self, tables: str, version: int) -> None:
-        # One transaction: a crash leaves no file with half of its tables.
-        script = f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {version}; COMMIT;"
-        self._db.executescript(script)
+    def _sync_folder(self) -> None:
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -135,6 +154,9 @@ class Reader:
         with explained(path):
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
             _check(self._db, path, schema)
+            if 0 < _version(self._db) < schema.version:
+                self._db = _copied(self._db)
+                schema.apply(self._db, path)
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return what a query finds."""
@@ -223,6 +245,13 @@ def _require_kinds(db: sqlite3.Connection, path: Path) -> None:
             wrong = f'SELECT 1 FROM "{quoted}" WHERE typeof("{name}") NOT IN (?, \'null\') LIMIT 1'
             if db.execute(wrong, (kind,)).fetchone():
                 raise damaged(path, f"a {one_line(column[1], 60)} in {one_line(table, 60)} is no {kind}")
+
+
+def _copied(db: sqlite3.Connection) -> sqlite3.Connection:
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    db.backup(copy)
+    db.close()
+    return copy
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -16,9 +16,9 @@ from typing import Any
 from web3.exceptions import BlockNotFound, TransactionNotFound
 
 from fedmeta.chain.chain import Chain
-from fedmeta.chain.errors import ChainError, RevertedError, RpcError
+from fedmeta.chain.errors import ChainError, NotMinedError, PoorAccountError, RevertedError, RpcError
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import NotMinedError, PoorAccountError, Transaction
+from fedmeta.chain.settle.journal_rows import Transaction
 from fedmeta.chain.signing import Signer, offered_fees
 
 Wait = Callable[[float], None]

@@ -17,7 +17,7 @@ from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.options import ChainOptions, StakingOptions
 from fedmeta.chain.settle.attached import attach, attached
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.rounds import decode, encode
+from fedmeta.chain.settle.journal_format import digest, rows_of
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.errors import UsageError
 from tests.chain.audit.runs import BUDGET, make_run, save_checkpoint, state, state_hash
@@ -244,24 +244,20 @@ class TestJournal:
 
     def test_a_changed_round(self, run, options, rounds):
         """By somebody who knows that there is a digest, and changes it as well."""
-        with sqlite3.connect(run / "chain" / "journal.sqlite") as db:
-            (content,) = db.execute("SELECT content FROM rounds WHERE round = 2").fetchone()
-        db.close()
-        frozen = decode(content)
-        c = frozen.contributions[1]
-        richer = replace(c, reward=c.reward + 5)
-        changed = encode(
-            replace(frozen, contributions=(frozen.contributions[0], richer, *frozen.contributions[2:]))
-        )
-        digest = hashlib.sha256(changed).digest()
-        self.change(run, "UPDATE rounds SET content = ?, digest = ? WHERE round = 2", changed, digest)
+        frozen, c = rounds[1], rounds[1].contributions[1]
+        richer = (frozen.contributions[0], replace(c, reward=c.reward + 5), *frozen.contributions[2:])
+        rows = rows_of(replace(frozen, contributions=richer))
+        changed = digest((2, frozen.model, frozen.evidence), rows)
+        query = "UPDATE contributions SET reward = ? WHERE round = 2 AND client = 1"
+        self.change(run, query, str(c.reward + 5))
+        self.change(run, "UPDATE rounds SET digest = ? WHERE round = 2", changed)
         assert failure(run, options) == (
             "rounds in the logs",
             f"{client(1)}: reward is {c.reward} in clients.jsonl and {c.reward + 5} in the journal",
         )
 
     def test_a_changed_byte_of_a_round(self, run, options, rounds):
-        self.change(run, "UPDATE rounds SET content = zeroblob(9) WHERE round = 2")
+        self.change(run, "UPDATE contributions SET tasks = tasks + 1 WHERE round = 2 AND client = 0")
         what, detail = failure(run, options)
         assert what == "rounds in the logs"
         assert "the journal is damaged (round 2 is not what was frozen)" in detail
@@ -336,7 +332,7 @@ class TestChain:
         with Settlement.open(run / "chain", never, run_id(run / "chain"), BUDGET) as settlement:
             settlement.freeze(rounds)
         with attached(run / "chain", options) as recording:
-            content = recording.content(5, 5)
+            content = recording.journal.content(5, 5)
             tree = rewards_tree([(thief, content.total), (account(1), 1)])
             false = replace(content, rewards_root=tree.root)
             record_as_committee(recording.deployed, keys_of(run / "chain", options), false)
@@ -367,8 +363,8 @@ class TestChain:
             settlement.freeze(rounds)
         lucky = rounds[0].contributions[2].account
         with attached(run / "chain", options) as recording:
-            content = recording.content(5, 5)
-            awarded = recording.totals(5).by_account()
+            content = recording.journal.content(5, 5)
+            awarded = recording.journal.rewards(5)
             more = awarded | {lucky: awarded[lucky] + 1}
             tree = rewards_tree(more.items())
             keys = keys_of(run / "chain", options)

@@ -11,8 +11,8 @@ from fedmeta.chain.contracts import Contract
 from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.deployment import Deployed
+from fedmeta.chain.settle.journal_rows import Content, FrozenRound
 from fedmeta.chain.settle.recording import sign_by
-from fedmeta.chain.settle.rounds import Content, FrozenRound
 from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement
 from fedmeta.chain.signing import Signer
 from fedmeta.chain.typed_data import Veto, ledger_domain, record_digest, veto_digest
@@ -74,7 +74,7 @@ def record_as_committee(deployed: Deployed, keys: Keys, content: Content, epoch:
     domain = ledger_domain(ledger.chain.chain_id, ledger.address)
     digest = record_digest(domain, content.to_sign(campaign, epoch))
     signatures = sign_by(keys.committee, deployed.terms.threshold, digest)
-    data = ledger.data("record", tuple(vars(content).values()), signatures)
+    data = ledger.data("record", content.stated(), signatures)
     assert send(ledger.chain, keys.sponsor, ledger.address, data)["status"] == "0x1"
 
 

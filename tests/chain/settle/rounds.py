@@ -3,7 +3,7 @@
 import hashlib
 import random
 
-from fedmeta.chain.settle.rounds import Contribution, FrozenRound
+from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
 
 POT = 1_000_000
 

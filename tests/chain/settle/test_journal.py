@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from fedmeta.chain.merkle import EMPTY_ROOT, contributions_tree, rewards_tree
 from fedmeta.chain.settle.journal import Journal, JournalView
-from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord, Transaction
-from fedmeta.chain.settle.rounds import encode
+from fedmeta.chain.settle.journal_rows import Campaign, Content, SignedRecord, Transaction
 from fedmeta.errors import RunError, UsageError
 from tests import processes
-from tests.chain.settle.rounds import synthetic_round, synthetic_rounds
+from tests.chain.settle.rounds import account, synthetic_round, synthetic_rounds
 
 CAMPAIGN = Campaign(b"c" * 32, b"r" * 32, round_cap=10**6, budget=10**8)
 
@@ -37,6 +37,11 @@ def journal(path):
     journal.close()
 
 
+def same(a, b):
+    """Equal, but for how the letters of an address are written."""
+    return str(a).lower() == str(b).lower()
+
+
 def reopened(journal):
     journal.close()
     return JournalView(journal.path)
@@ -48,7 +53,8 @@ def test_what_was_frozen_is_there_after_reopening(journal):
     journal.freeze(rounds[3:])
     view = reopened(journal)
     assert view.frozen == 4
-    assert view.contents(1, 4) == [encode(r) for r in rounds]
+    assert same(list(view.rounds()), rounds)
+    assert same(list(view.rounds(2, 3)), rounds[1:3])
     assert view.campaign == CAMPAIGN
 
 
@@ -78,7 +84,7 @@ def test_a_frozen_round_never_changes(journal):
     with pytest.raises(RunError, match="round 2 was frozen with other results"):
         journal.freeze([other, synthetic_round(3)])
     assert journal.frozen == 2, "all or none"
-    assert journal.contents(2, 2) == [encode(synthetic_round(2))]
+    assert same(list(journal.rounds(2, 2)), [synthetic_round(2)])
 
 
 def test_no_round_is_left_out(journal):
@@ -202,7 +208,7 @@ def test_a_round_whose_bytes_rotted_is_named(journal):
     assert data.count(update) == 1
     journal.path.write_bytes(data.replace(update, update[:-1] + b"!"))
     with pytest.raises(RunError, match="round 2 is not what was frozen"):
-        JournalView(journal.path).contents(1, 2)
+        list(JournalView(journal.path).rounds(1, 2))
 
 
 def test_a_killed_step_leaves_all_of_it_or_nothing(path):
@@ -235,86 +241,89 @@ def test_amounts_of_any_size_come_back(path, units):
     assert view.records() == [record(1, 2, total=units)]
 
 
-FORMAT_1 = """
-CREATE TABLE campaign (
-    only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
-    campaign BLOB NOT NULL, run BLOB NOT NULL, round_cap INTEGER NOT NULL, budget INTEGER NOT NULL,
-    chain_id INTEGER, genesis BLOB, terms TEXT, token TEXT, ledger TEXT, registry TEXT, code BLOB,
-    block INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE rounds (round INTEGER PRIMARY KEY, digest BLOB NOT NULL, content BLOB NOT NULL);
-CREATE TABLE records (
-    first INTEGER PRIMARY KEY, last INTEGER NOT NULL,
-    rewards_root BLOB NOT NULL, contributions_root BLOB NOT NULL, model BLOB NOT NULL,
-    evidence BLOB NOT NULL, total INTEGER NOT NULL,
-    ledger TEXT NOT NULL, epoch INTEGER NOT NULL, signatures BLOB NOT NULL, mined INTEGER NOT NULL
-);
-CREATE TABLE transactions (
-    hash BLOB PRIMARY KEY, action TEXT NOT NULL, sender TEXT NOT NULL, nonce INTEGER NOT NULL,
-    raw BLOB NOT NULL, state TEXT NOT NULL, block_hash BLOB, block_number INTEGER
-);
-CREATE TABLE stakes (account TEXT PRIMARY KEY, evidence BLOB);
-CREATE INDEX transactions_by_action ON transactions (action);
-PRAGMA user_version = 1;
-"""
+ONE, TWO = synthetic_round(1), synthetic_round(2)
 
 
 @pytest.fixture
-def old(path):
-    """A journal of format 1, with a campaign, a round, two records and a transaction."""
-    path.parent.mkdir()
-    content = encode(synthetic_round(1))
-    with closing(sqlite3.connect(path)) as db:
-        db.executescript(FORMAT_1)
-        db.execute(
-            "INSERT INTO campaign VALUES (1, ?, ?, 1000000, 9223372036854775807, "
-            "31337, x'aa', '{}', '0x1', '0x2', NULL, x'bb', 7, 1)",
-            (b"c" * 32, b"r" * 32),
-        )
-        db.execute("INSERT INTO rounds VALUES (1, ?, ?)", (hashlib.sha256(content).digest(), content))
-        for first, total in ((1, 5), (2, 2**63 - 1)):
-            db.execute(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, '0x1', 0, x'73', 1)",
-                (first, first, *[b"x" * 32] * 4, total),
-            )
-        db.execute(
-            "INSERT INTO transactions VALUES (x'11', 'fund', '0xs', 7, x'22', 'sent', NULL, NULL)"
-        )
+def frozen(journal):
+    """A journal with rounds 1 to 7."""
+    journal.freeze(synthetic_rounds(7))
+    return journal
+
+
+def test_rewards_add_up_over_rounds(frozen):
+    expected = {account(c): ONE.contributions[c].reward + TWO.contributions[c].reward for c in range(4)}
+    assert {a.lower(): units for a, units in frozen.rewards(2).items()} == expected
+    assert frozen.rewards(3) == frozen.rewards(2), "round 3 was skipped"
+    assert (frozen.rewarded(2), frozen.rewarded(7)) == (2_000_000, 6_000_000), "a pot a round"
+
+
+def test_rewards_of_an_earlier_round_are_not_those_of_a_later_one(frozen):
+    first, last = frozen.rewards(1), frozen.rewards(7)
+    assert sum(last.values()) == 6_000_000
+    assert frozen.rewards(1) == first
+    assert frozen.rewards(7) == last
+
+
+def test_an_account_that_earned_nothing_has_no_leaf(journal):
+    nothing = replace(ONE.contributions[0], reward=0)
+    journal.freeze([replace(ONE, contributions=(nothing, *ONE.contributions[1:]))])
+    assert {a.lower() for a in journal.rewards(1)} == {account(1), account(2), account(3)}
+
+
+def test_a_record_has_the_trees_of_its_rounds_and_the_hashes_of_its_last(frozen):
+    rewards = [(account(c), ONE.contributions[c].reward + TWO.contributions[c].reward) for c in range(4)]
+    leaves = [(c.account, 2, c.tasks, c.update, c.reward) for c in TWO.contributions]
+    evidence = hashlib.sha256(TWO.evidence).digest()
+    roots = rewards_tree(rewards).root, contributions_tree(leaves).root
+    assert frozen.content(2, 2) == Content(2, 2, *roots, TWO.model, evidence, 2_000_000)
+
+
+def test_the_evidence_of_a_range_is_the_hash_of_its_rounds_evidence_in_order(frozen):
+    assert frozen.content(1, 2).evidence == hashlib.sha256(ONE.evidence + TWO.evidence).digest()
+
+
+def test_rounds_that_pay_nobody_have_empty_trees(journal):
+    journal.freeze([replace(ONE, contributions=())])
+    found = journal.content(1, 1)
+    assert (found.rewards_root, found.contributions_root, found.total) == (EMPTY_ROOT, EMPTY_ROOT, 0)
+
+
+@pytest.mark.parametrize(("most", "last"), [(0, 2), (7, 3), (8, 4), (11, 4), (12, 5), (99, 7)])
+def test_a_range_ends_before_it_has_too_many_contributions(frozen, most, last):
+    """Four a round, none in round 3; the first round counts however many it has."""
+    assert frozen.last_within(2, most) == last
+
+
+def test_a_client_is_known_by_its_newest_account(journal):
+    journal.freeze([ONE, replace(TWO, contributions=(replace(TWO.contributions[0], client=9),))])
+    assert {a.lower(): client for a, client in journal.clients().items()} == {
+        account(0): 9,
+        account(1): 1,
+        account(2): 2,
+        account(3): 3,
+    }
+    assert journal.account("9").lower() == account(0)
+    assert journal.account(account(2).upper().replace("X", "x")).lower() == account(2)
+    with pytest.raises(UsageError, match="nobody called '0' has contributed"):
+        journal.account("0")
+
+
+def test_more_rounds_than_are_read_at_once_come_in_order(journal):
+    rounds = synthetic_rounds(451, clients=2)
+    journal.freeze(rounds)
+    assert [r.round for r in journal.rounds()] == list(range(1, 452))
+    assert same(list(journal.rounds(199, 402)), rounds[198:402])
+    assert sum(journal.rewards(451).values()) == sum(r.reward for r in rounds)
+
+
+def test_a_row_that_is_missing_is_found(frozen):
+    frozen.close()
+    with closing(sqlite3.connect(frozen.path)) as db:
+        db.execute("DELETE FROM contributions WHERE round = 4 AND client = 1")
         db.commit()
-    return path
-
-
-@pytest.mark.parametrize("kind", [JournalView, Journal])
-def test_a_journal_of_the_first_format_is_read_as_it_was_written(old, kind):
-    journal = kind(old)
-    expected = Campaign(
-        b"c" * 32, b"r" * 32, 10**6, 2**63 - 1, 31337, b"\xaa", "{}", "0x1", "0x2", None, b"\xbb", 7, 1
-    )
-    assert journal.campaign == expected
-    assert journal.records() == [
-        record(1, 1, total=5, mined=True),
-        record(2, 2, total=2**63 - 1, mined=True),
-    ]
-    assert journal.transactions("fund") == [Transaction(b"\x11", "fund", "0xs", 7, b"\x22", "sent")]
-    assert journal.rounds(1, 1)[0].reward == synthetic_round(1).reward
-    journal.close()
-
-
-def test_only_who_writes_a_journal_of_the_first_format_brings_it_to_the_next(old):
-    before = old.read_bytes()
-    JournalView(old).close()
-    assert old.read_bytes() == before
-    journal = Journal(old)
-    journal.note("budget", budget=2**100)
-    view = reopened(journal)
-    assert view.campaign.budget == 2**100
-    assert view.records()[1].total == 2**63 - 1
-
-
-def test_a_journal_of_a_format_to_come_is_refused(journal):
-    journal.close()
-    with closing(sqlite3.connect(journal.path)) as db:
-        db.execute("PRAGMA user_version = 3")
-    for kind in (Journal, JournalView):
-        with pytest.raises(UsageError, match="a journal of format 3, and this fedmeta reads 2"):
-            kind(journal.path)
+    with closing(JournalView(frozen.path)) as view:
+        assert len(list(view.rounds(1, 3))) == 3
+        for read in (lambda: view.rewards(5), lambda: view.content(5, 5), lambda: list(view.rounds(4))):
+            with pytest.raises(RunError, match="round 4 is not what was frozen"):
+                read()

@@ -6,13 +6,12 @@ from itertools import pairwise
 import pytest
 
 from fedmeta.chain.chain import open_chain
-from fedmeta.chain.errors import ChainError, RevertedError, RpcError
+from fedmeta.chain.errors import ChainError, NotMinedError, PoorAccountError, RevertedError, RpcError
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.nodes.node import start_node
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle import transactions
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import NotMinedError, PoorAccountError
 from fedmeta.chain.settle.transactions import Action, Transactor
 from fedmeta.chain.signing import offered_fees
 from tests.chain.settle.helpers import send
