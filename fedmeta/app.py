@@ -29,7 +29,8 @@ from fedmeta.federation.engines.timeouts import TimeoutGrid
 from fedmeta.federation.signing import Signing
 from fedmeta.files import parse_toml
 from fedmeta.learning import keep_freed_memory
-from fedmeta.options import nearest
+from fedmeta.learning.device import choose_device
+from fedmeta.options import nearest, parse_options
 from fedmeta.registry import own_parts_only
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
 EXPERIMENT, OUT, SET = "experiment", "out", "set"
 """Keys of the run config beside those of a config: `fedmeta run EXPERIMENT --out OUT -s SET`."""
 DATA, ACCOUNT, ALLOW_CODE, MAX_SECONDS = "data", "account", "allow-code", "max-seconds"
-MEMORY = "memory"
+MEMORY, DEVICE = "memory", "device"
 """Keys of a node's config, which its owner writes: the folder that holds its data, as ``FEDMETA_DATA``
 names one; the encrypted key that it signs with; whether it runs code that a server names; how long it
-works on one message; and the folder for what it remembers of its work from round to round."""
+works on one message; the folder for what it remembers of its work from round to round; and the device
+that it computes on, whatever the run's config says."""
 WORK_SECONDS = 3600.0
 """How long it does unless its owner says otherwise."""
 _NO_CODE = (
@@ -115,8 +117,17 @@ def _side(context: Context) -> ClientSide:
         os.environ["FEDMETA_DATA"] = str(data)
     allowed = context.node_config.get(ALLOW_CODE) is True
     with nullcontext() if allowed else own_parts_only(_NO_CODE):
-        side = _built(to_toml(config_of(context.run_config)), os.environ.get("FEDMETA_DATA"))
+        config = _on_device(config_of(context.run_config), context)
+        side = _built(to_toml(config), os.environ.get("FEDMETA_DATA"))
     return replace(side, signatures=_signer(context))
+
+
+def _on_device(config: Config, context: Context) -> Config:
+    """Return the config with the device that the node's owner chose; `auto` is decided on the node."""
+    if (device := context.node_config.get(DEVICE)) is None:
+        return config
+    own = parse_options(Config, {**config.model_dump(), "workers": "auto", DEVICE: device})
+    return own.model_copy(update={DEVICE: choose_device(own.device)})
 
 
 def _limit(context: Context) -> float:

@@ -13,7 +13,9 @@ class LoadedRun(Learned):
         return run_snippet(self.path)
 
 
-def load(run: Path | str, best: bool = False, *, trust_code: bool = False) -> LoadedRun:
+def load(
+    run: Path | str, best: bool = False, *, trust_code: bool = False, device: str = "cpu"
+) -> LoadedRun:
     """Load what a run has learned.
 
     Args:
@@ -22,6 +24,7 @@ def load(run: Path | str, best: bool = False, *, trust_code: bool = False) -> Lo
             instead of the newest.
         trust_code: Run the code that the run's config names (a model of its own), although the folder
             was not made here or was changed since.
+        device: Where it adapts and predicts: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
 
     Returns:
         The model: ``load(run).adapt(support_x, support_y).predict(x)``; see `Learned`.
@@ -32,4 +35,4 @@ def load(run: Path | str, best: bool = False, *, trust_code: bool = False) -> Lo
         DataError: If the run is of a version that did not write down the shape of its tasks, and its
             data is missing.
     """
-    return LoadedRun.open(run, best, trust_code=trust_code)
+    return LoadedRun.open(run, best, trust_code=trust_code, device=device)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, settings_of
@@ -251,6 +252,27 @@ def test_a_question_of_another_length_is_not_signed(nonce: bytes, tmp_path: Path
 def test_a_bound_that_is_none_is_refused_in_one_line(seconds: object) -> None:
     reply = ask({PARTITION: 0, "max-seconds": seconds}, {"config": to_toml(resolve(Config(**TINY)))})
     assert "max-seconds = " in str(reply.error.reason)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "answer"),
+    [
+        ("cpu", "cuda", "device: there is no CUDA device here"),
+        ("cuda", None, "device: there is no CUDA device here"),
+        ("cpu", "gpu", "device: input should be 'auto', 'cpu' or 'cuda' (got 'gpu')"),
+        ("cuda", "cpu", ""),
+        ("cuda", "auto", ""),
+    ],
+)
+def test_a_node_computes_on_its_owners_device(
+    asked: str, device: str | None, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = to_toml(resolve(Config(**TINY)).model_copy(update={"device": asked}))
+    node = {PARTITION: 0} | ({} if device is None else {"device": device})
+    reply = ask(node, {"config": config})
+    assert reply.has_error() is bool(answer)
+    assert not answer or answer in str(reply.error.reason)
 
 
 def test_who_tries_another_way_after_an_error_is_cut_short_as_well() -> None:

@@ -53,7 +53,7 @@ class Execution:
 
     Attributes:
         out: Its folder; None: ``runs/compare-<experiment>``.
-        jobs: Runs at once; None: as many as there are cores, or fewer if memory is short.
+        jobs: Runs at once; None: as many as there are cores, or fewer if memory is short; one on a GPU.
         listener: Watches it.
         check: Whether a model, algorithm or task family of yours is tried on a tiny batch first.
     """
@@ -222,8 +222,10 @@ def _carry_out(board: ComparisonStatus, execution: Execution) -> Comparison:
     # The longest first: a long run that begins last would keep one core busy and the others idle.
     todo = sorted((job for job in board.jobs if job.status == "waiting"), key=lambda job: -job.cost)
     board.write()
+    # Runs on a GPU would only wait for each other.
+    usual = 1 if any(job.config.device == "cuda" for job in todo) else default_jobs()
     try:
-        with Pool(min(len(todo), execution.jobs or default_jobs()), board.folder / LOG) as pool:
+        with Pool(min(len(todo), execution.jobs or usual), board.folder / LOG) as pool:
             for place, message in pool.run([_order(job, board) for job in todo]):
                 _note_down(board, todo[place], message, listener)
     except BaseException:

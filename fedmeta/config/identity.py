@@ -72,7 +72,7 @@ def later_settings(config: BaseModel) -> dict[str, Any]:
     Of ``rounds``, ``faults`` and ``timeout`` it depends on the config whether they do; others count
     where they are set.
     """
-    found: dict[str, Any] = {"engine": value_at(config, "engine")}
+    found: dict[str, Any] = {key: value_at(config, key) for key in ("engine", "device")}
     for key in (key for key, decides in _LATER.items() if decides(config)):
         found[key] = to_jsonable_python(value_at(config, key), exclude_none=True)
     for one in declared(type(config)):

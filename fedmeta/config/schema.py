@@ -111,7 +111,9 @@ class Config(Options):
         dtype: Of state and updates.
         engine: Where clients run: ``vector``, in this process; ``ray``, Flower's simulation engine;
             ``deployment``, SuperNodes of a SuperLink.
-        workers: Processes that compute chunks.
+        workers: Processes that compute chunks; on a GPU it is one.
+        device: Where tasks are computed: ``cpu``; ``cuda``, a GPU; ``auto``, a GPU if there is one and
+            clients are computed in this process, decided when the run is made.
         compile: Compile the task updates (needs a C++ compiler).
         tracking: Where metrics go besides the run's folder; each needs its extra.
         seed: Of everything random.
@@ -154,6 +156,9 @@ class Config(Options):
         "vector"
     )
     workers: Annotated[int | Literal["auto"], Key(resume=True, decides="nothing")] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Key(resume=True, decides="place", arm="none")] = (
+        "cpu"
+    )
     compile: bool = False
     tracking: Annotated[
         Literal["none", "tensorboard", "mlflow"], Key(resume=True, decides="nothing")
@@ -229,6 +234,22 @@ class Config(Options):
         if self.engine != "vector" and "move" in self.faults.kinds:
             raise ValueError(
                 f"faults: 'move' needs engine = 'vector': on '{self.engine}' a node's id is Flower's"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_has_the_device(self) -> "Config":
+        if self.device != "cuda":
+            return self
+        if self.engine == "ray":
+            raise ValueError(
+                "device = 'cuda' needs engine = 'vector' or 'deployment': Ray has several workers, and "
+                "one process has the GPU to itself"
+            )
+        if isinstance(self.workers, int) and self.workers > 1:
+            raise ValueError(
+                f"workers = {self.workers}: with device = 'cuda' one process has the GPU to itself: set "
+                "workers to 1 or 'auto'"
             )
         return self
 

@@ -226,7 +226,7 @@ def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
         known = key.split(".")[0] in Config.model_fields
         why = "would change what the finished rounds mean" if known else nearest(key, may)
         raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {', '.join(may)})")
-    changed = parse_options(Config, merge(config.model_dump(), settings))
+    changed = planning.with_device(parse_options(Config, merge(config.model_dump(), settings)))
     if changed.rounds < config.rounds:
         raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")
     return changed

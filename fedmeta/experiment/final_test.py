@@ -12,7 +12,7 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.planning import model_per_client
 from fedmeta.federation import Learner, StepResult, merge
 from fedmeta.files import to_json, write_atomically
-from fedmeta.learning import Tensors, expand_state
+from fedmeta.learning import CPU, Tensors, expand_state, place
 from fedmeta.tasks import MASK, Examples, Objective, TaskBatch, stream
 from fedmeta.tasks.objectives.regression import Regression
 from fedmeta.training import Way, model_for
@@ -91,7 +91,7 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
 
 def _example(learner: Learner, state: Tensors, client: int) -> Tensors:
     rng = stream(learner.workload.seed, "example", client)
-    task = learner.family.sample(client, 1, rng).to(learner.dtype)
+    task = learner.family.sample(client, 1, rng).to(learner.dtype, learner.device)
     found = {
         f"{half}_{key}": _real(examples, examples[key])
         for half, examples in (("support", task.support), ("query", task.query))
@@ -99,7 +99,7 @@ def _example(learner: Learner, state: Tensors, client: int) -> Tensors:
     }
     grid = _grid(learner, task)
     steps = sorted({0, learner.workload.evaluation_steps[-1]})
-    rows = expand_state(state, 1)
+    rows = expand_state(place(state, learner.device), 1)
     path = learner.algorithm.trajectory(rows, task.support, steps)
     for step, adapted in path:
         with torch.no_grad():
@@ -108,7 +108,8 @@ def _example(learner: Learner, state: Tensors, client: int) -> Tensors:
                     said = _real(asked, learner.algorithm.predict(rows, adapted, asked))
                     for when in ["before"] * (step == 0) + ["after"] * (step == steps[-1]):
                         found[name + when] = _readable(learner, said)
-    return found | ({"grid_x": grid["x"][0]} if grid is not None else {})
+    found |= {"grid_x": grid["x"][0]} if grid is not None else {}
+    return place(found, CPU)
 
 
 def _kind(objective: Objective) -> str | None:
@@ -129,7 +130,7 @@ def _grid(learner: Learner, task: TaskBatch) -> Examples | None:
         return None
     seen = task.all_examples["x"]
     points = torch.linspace(float(seen.min()), float(seen.max()), GRID, dtype=seen.dtype)
-    return {"x": points.view(1, -1, 1)}
+    return {"x": points.view(1, -1, 1).to(seen.device)}
 
 
 def _readable(learner: Learner, prediction: Tensor) -> Tensor:

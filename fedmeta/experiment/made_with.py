@@ -133,7 +133,7 @@ def difference(made: Sequence[Entry], wanted: Made) -> str | None:
 
 def _compared(entry: Entry) -> dict[str, Any]:
     """Return an entry without what is at its default: another version has keys that this one has not."""
-    settings = dict(entry.get("settings") or {})
+    settings = {"device": "cpu", **(entry.get("settings") or {})}
     if isinstance(settings.get("faults"), dict):
         settings["faults"] = set_in(FaultOptions, settings["faults"])
     return {**entry, "settings": settings} if "settings" in entry else dict(entry)

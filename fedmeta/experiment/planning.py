@@ -31,7 +31,8 @@ from fedmeta.learning import (
     expand_state,
     resolve_setup,
 )
-from fedmeta.learning.algorithm_trial import try_updates
+from fedmeta.learning.algorithm_trial import try_on_device, try_updates
+from fedmeta.learning.device import choose_device
 from fedmeta.learning.model_trial import try_model
 from fedmeta.options import parse_options
 from fedmeta.registry import Registry
@@ -65,7 +66,7 @@ def resolve(config: Config) -> Config:
         # A ledger without awards would record rounds and pay nobody; tasks are what was surely given.
         rule = "tasks"
     data = parse_options(family_kind(config.task).Options, config.data, "data")
-    return config.model_copy(
+    return with_device(config).model_copy(
         update={
             "data": _set(data.model_dump(mode="json")),
             "network": _set(setup.network),
@@ -76,6 +77,12 @@ def resolve(config: Config) -> Config:
             "incentives": config.incentives.model_copy(update={"rule": rule}),
         }
     )
+
+
+def with_device(config: Config) -> Config:
+    """Return a config whose device is that which ``auto`` stands for on this machine."""
+    here = config.engine == "vector" and config.workers in ("auto", 1)
+    return config.model_copy(update={"device": choose_device(config.device, here)})
 
 
 def concise(config: Config) -> Config:
@@ -131,6 +138,7 @@ def workload(config: Config) -> Workload:
         evaluation_steps=config.evaluation.steps,
         track_tasks=config.evaluation.track_tasks,
         postprocessors=config.postprocessors,
+        device=config.device,
     )
 
 
@@ -182,13 +190,14 @@ def check(config: Config, trial: bool = True) -> Learner:
     if problem := config.problem_of_rule():
         raise ConfigError(problem)
     on_machines = config.engine == "deployment" and config.training == "federated"
+    here = workload(config)
     with one_thread():
         # The run trains with this learner: its initial state must not depend on the threads here.
-        learner = (
-            Learner.build_for_server(workload(config))
-            if on_machines
-            else Learner.build(workload(config))
-        )
+        if on_machines:
+            # The nodes' device is no matter of the server's machine.
+            learner = Learner.build_for_server(replace(here, device="cpu"))
+        else:
+            learner = Learner.build(here)
         template = learner.template
     if config.rounds and not template:
         raise ConfigError(
@@ -280,6 +289,8 @@ def try_parts(config: Config, learner: Learner) -> None:
             x = algorithm.objective.inputs(tasks.support)
             try_model(algorithm.model, x, learner.dtype, algorithm.second_order, model)
         try_updates(algorithm, tasks, learner.dtype, f"{name} with {model}")
+        if learner.device.type != "cpu":
+            try_on_device(algorithm, tasks, learner.dtype, learner.device, f"{name} with {model}")
 
 
 def _tasks(learner: Learner, config: Config) -> TaskBatch | None:

@@ -24,7 +24,7 @@ class RunScorer:
         options = config.incentives
         self.wants_vectors = options.needs_vectors
         self.contributions = ContributionScorer(
-            options, learner.algorithm, learner.family, learner.dtype, config.seed
+            options, learner.algorithm, learner.family, learner.dtype, config.seed, learner.device
         )
         self.rewards = RewardAccumulator(options, config.chain.pot * UNITS)
 

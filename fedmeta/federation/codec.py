@@ -79,7 +79,7 @@ class Codec:
 
     def encode(self, tensors: Mapping[str, Tensor]) -> ArrayRecord:
         """Serialize tensors, in the template's order."""
-        return self.encode_arrays({k: v.detach().numpy() for k, v in tensors.items()})
+        return self.encode_arrays({k: v.detach().cpu().numpy() for k, v in tensors.items()})
 
     def encode_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
         """Serialize arrays, in the template's order."""
@@ -147,7 +147,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> bytes:
     """
     digest = hashlib.sha256()
     for key in sorted(tensors):
-        array = tensors[key].detach().contiguous().numpy()
+        array = tensors[key].detach().cpu().contiguous().numpy()
         digest.update(_title(key, array.dtype, array.shape))
         digest.update(array.reshape(-1).data)
     return digest.digest()

@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from fedmeta.federation.records import INDUCTIVE, Estimate, RoundRecord, StepResult
-from fedmeta.learning import Algorithm, Tensors, expand_state
+from fedmeta.learning import CPU, Algorithm, Tensors, chunk_tasks, expand_state, place
 from fedmeta.tasks import Measure, Population, Split, TaskBatch
 from fedmeta.tasks.objective import LOSS, main_of
 
@@ -53,7 +53,11 @@ def quantities(algorithm: Algorithm) -> dict[str, Measure]:
 
 
 def evaluate_tasks(
-    algorithm: Algorithm, state: Tensors, tasks: TaskBatch, steps: Sequence[int]
+    algorithm: Algorithm,
+    state: Tensors,
+    tasks: TaskBatch,
+    steps: Sequence[int],
+    device: torch.device = CPU,
 ) -> EvaluationSums:
     """Adapt to each task's support set and measure its query set after each of `steps`.
 
@@ -62,26 +66,32 @@ def evaluate_tasks(
         state: The meta-learned state, without a task axis.
         tasks: The tasks; they are computed in chunks that suit the model.
         steps: Increasing numbers of adaptation steps.
+        device: Where they are computed; state and tasks may be elsewhere.
     """
-    return evaluate_each(algorithm, expand_state(state, len(tasks)), tasks, steps)
+    states = expand_state(place(state, device), len(tasks))
+    return evaluate_each(algorithm, states, tasks, steps, device)
 
 
 def evaluate_each(
-    algorithm: Algorithm, states: Tensors, tasks: TaskBatch, steps: Sequence[int]
+    algorithm: Algorithm,
+    states: Tensors,
+    tasks: TaskBatch,
+    steps: Sequence[int],
+    device: torch.device = CPU,
 ) -> EvaluationSums:
     """As `evaluate_tasks`, each task from its own row of `states`, ``[T, ...]``."""
     names = (*quantities(algorithm), "diverged")
     values: dict[str, list[list[Tensor]]] = {name: [[] for _ in steps] for name in names}
-    size = max(1, algorithm.model.chunk_tasks)
+    size = chunk_tasks(algorithm.model, device)
     for first in range(0, len(tasks), size):
-        chunk = tasks[first : first + size]
-        rows = {key: value[first : first + size] for key, value in states.items()}
+        chunk = tasks[first : first + size].to(device=device)
+        rows = place({key: value[first : first + size] for key, value in states.items()}, device)
         path = algorithm.trajectory(rows, chunk.support, steps)
         for index, (_, adapted) in enumerate(path):
             with torch.no_grad():
                 for name, value in _measure(algorithm, rows, adapted, chunk).items():
                     values[name][index].append(value.double())
-    joined = {name: [torch.cat(chunks) for chunks in values[name]] for name in names}
+    joined = {name: [torch.cat(chunks).cpu() for chunks in values[name]] for name in names}
     diverged = [int(value.sum()) for value in joined.pop("diverged")]
     return EvaluationSums(
         len(tasks),

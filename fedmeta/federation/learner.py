@@ -8,11 +8,21 @@ from functools import cached_property
 import torch
 
 from fedmeta.errors import MissingDataError
-from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, quantities
+from fedmeta.federation.evaluation import EvaluationSums, evaluate_each, evaluate_tasks, quantities
 from fedmeta.federation.failures import Failure, failure_of
 from fedmeta.federation.postprocessors import Postprocessing, Stage
 from fedmeta.federation.workload import Workload
-from fedmeta.learning import Algorithm, LocalWork, Tensors, build_algorithm, expand_state
+from fedmeta.learning import (
+    CPU,
+    Algorithm,
+    LocalWork,
+    Tensors,
+    build_algorithm,
+    chunk_tasks,
+    expand_state,
+    place,
+    use_device,
+)
 from fedmeta.tasks import (
     Measure,
     RemoteFamily,
@@ -53,10 +63,16 @@ class CohortUpdate:
 class Learner:
     """The clients' side of a workload: private data and local work, without any state of its own.
 
+    What it is given and what it returns is on the CPU; it moves a chunk's state and tasks to the
+    workload's device, and what came of them back.
+
     Args:
         workload: The values it was built from.
         family: The clients' data.
         algorithm: How they learn.
+
+    Raises:
+        ConfigError: If the workload's device is not here.
     """
 
     def __init__(self, workload: Workload, family: TaskFamily, algorithm: Algorithm) -> None:
@@ -64,6 +80,7 @@ class Learner:
         self.family = family
         self.algorithm = algorithm
         self.dtype: torch.dtype = getattr(torch, workload.dtype)
+        self.device = use_device(workload.device)
 
     @staticmethod
     def build(workload: Workload) -> "Learner":
@@ -169,8 +186,9 @@ class Learner:
 
     @property
     def chunk_clients(self) -> int:
-        """How many clients are stacked at once; a matter of the model, never of the machine."""
-        return max(1, self.algorithm.model.chunk_tasks // self.workload.tasks_per_client)
+        """How many clients are stacked at once; a matter of the model, never of the machine's size."""
+        tasks = chunk_tasks(self.algorithm.model, self.device)
+        return max(1, tasks // self.workload.tasks_per_client)
 
     def sample(self, round_: int, client: int) -> TaskBatch:
         """Draw a client's tasks of one round, those of its first local step first."""
@@ -191,12 +209,13 @@ class Learner:
             clients: Partition ids; C in number.
             memory: What each remembers, ``[C, ...]``; None: what it begins with.
         """
+        state = place(state, self.device)
         own = self.init_clients(clients) if memory is None else memory
-        place = {client: row for row, client in enumerate(clients)}
+        row_of = {client: row for row, client in enumerate(clients)}
 
         def starts(group: Sequence[int]) -> tuple[Tensors, Tensors]:
-            rows = [place[client] for client in group]
-            mine = own if len(rows) == len(place) else {key: value[rows] for key, value in own.items()}
+            rows = [row_of[client] for client in group]
+            mine = own if len(rows) == len(row_of) else {key: value[rows] for key, value in own.items()}
             return expand_state(state, len(group)), mine
 
         return self.train_from(starts, round_, clients)
@@ -220,8 +239,13 @@ class Learner:
             client: A held-out client.
             round_: The round that this is asked in; 0: after the last.
         """
-        tasks = self.evaluation_tasks(client, round_)
-        return evaluate_tasks(self.algorithm, state, tasks, self.workload.evaluation_steps)
+        tasks, steps = self.evaluation_tasks(client, round_), self.workload.evaluation_steps
+        return evaluate_tasks(self.algorithm, state, tasks, steps, self.device)
+
+    def evaluate_each(self, states: Tensors, client: int, round_: int = 0) -> EvaluationSums:
+        """As `evaluate`, each of the client's tasks from its own row of `states`, ``[T, ...]``."""
+        tasks, steps = self.evaluation_tasks(client, round_), self.workload.evaluation_steps
+        return evaluate_each(self.algorithm, states, tasks, steps, self.device)
 
     def evaluation_tasks(self, client: int, round_: int = 0) -> TaskBatch:
         """Draw the tasks that a held-out client is evaluated on, the same ones each time.
@@ -309,7 +333,7 @@ class Learner:
     def local_update(
         self, start: tuple[Tensors, Tensors], round_: int, clients: Sequence[int], tasks: TaskBatch
     ) -> tuple[Tensors, ...]:
-        """Let the algorithm do the local work of C clients; see `Algorithm.local_update`.
+        """Let the algorithm do the local work of C clients on the device; see `Algorithm.local_update`.
 
         Args:
             start: The server's state and what each client remembers, ``[C, ...]``.
@@ -318,10 +342,10 @@ class Learner:
             tasks: The tasks of a round, client by client.
         """
         workload = self.workload
-        state, memory = start
+        state, memory = (place(part, self.device) for part in start)
         work = LocalWork(
             clients,
-            tasks,
+            tasks.to(device=self.device),
             workload.local_steps,
             workload.local_lr,
             self._task_updates if self._at_task else self.algorithm.task_updates,
@@ -335,7 +359,8 @@ class Learner:
             done = {key: memory[key] for key in self._at_client.init}
             update, done = self._at_client(update, done)
             own = own | done
-        return update, own, {name: metrics[name] for name in self.training_measures}
+        measured = {name: metrics[name] for name in self.training_measures}
+        return place(update, CPU), place(own, CPU), place(measured, CPU)
 
     def _task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Compute what each task asks the state to change, postprocessed."""

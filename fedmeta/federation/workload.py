@@ -27,6 +27,7 @@ class Workload:
         evaluation_steps: Adaptation steps after which it is, increasing.
         track_tasks: Tasks that each test client is looked at on within a run.
         postprocessors: What is done to updates, in order: tables of kind, stage and options.
+        device: Where tasks are computed: ``cpu`` or ``cuda``.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Workload:
     track_tasks: int = 20
     proximal_mu: float = 0.0
     postprocessors: Sequence[Mapping[str, Any]] = ()
+    device: str = "cpu"
 
     @property
     def tasks_per_round(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedmeta.incentives.game import Coalition, Game, Players
 from fedmeta.incentives.rules import IncentiveOptions, score
-from fedmeta.learning import Algorithm, Tensors
+from fedmeta.learning import CPU, Algorithm, Tensors, chunk_tasks, place
 from fedmeta.tasks import TaskBatch, TaskFamily, stream
 
 Preview = Callable[[NDArray[np.float64]], Tensors]
@@ -73,6 +73,7 @@ class HeldOutUtility:
         preview: The server's step, which must not change the server.
         players: Whose updates there are.
         options: Steps of adaptation, and how the absent count.
+        device: Where models are adapted; `tasks` are there.
     """
 
     algorithm: Algorithm
@@ -80,10 +81,11 @@ class HeldOutUtility:
     preview: Preview
     players: Players
     options: IncentiveOptions
+    device: torch.device = CPU
 
     def __call__(self, coalitions: Sequence[Coalition]) -> list[float]:
         """Measure coalitions, as many in one stack as suit the model."""
-        size = max(1, self.algorithm.model.chunk_tasks // len(self.tasks))
+        size = max(1, chunk_tasks(self.algorithm.model, self.device) // len(self.tasks))
         losses: list[float] = []
         for first in range(0, len(coalitions), size):
             losses += self._losses(coalitions[first : first + size])
@@ -96,12 +98,13 @@ class HeldOutUtility:
             key: torch.stack([state[key] for state in states]).repeat_interleave(each, 0)
             for key in states[0]
         }
+        rows = place(rows, self.device)
         tasks = self.tasks if len(states) == 1 else TaskBatch.concat([self.tasks] * len(states))
         adapted = self.algorithm.adapt(rows, tasks.support, self.options.steps)
         with torch.no_grad():
             prediction = self.algorithm.predict(rows, adapted, tasks.query)
             losses = self.algorithm.objective.loss(prediction, tasks.query).double()
-        finite = losses.nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
+        finite = losses.cpu().nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
         means: list[float] = finite.view(len(states), each).mean(1).tolist()
         return means
 
@@ -128,6 +131,7 @@ class ContributionScorer:
         family: Where these come from: its validation clients stand for the server's own data.
         dtype: Of states and tasks.
         seed: The run's.
+        device: Where models are adapted.
     """
 
     options: IncentiveOptions
@@ -135,6 +139,7 @@ class ContributionScorer:
     family: TaskFamily
     dtype: torch.dtype
     seed: int
+    device: torch.device = CPU
 
     def scores(self, round_: int, players: Players, preview: Preview) -> list[float]:
         """Score the admitted updates of a round, in the order of `players`.
@@ -151,7 +156,8 @@ class ContributionScorer:
         """Set up a round's game; held-out tasks are drawn for rules that need them only."""
         if not self.options.needs_held_out:
             return Game(players)
-        tasks = held_out_tasks(self.family, self.options.tasks, self.seed, round_).to(self.dtype)
+        drawn = held_out_tasks(self.family, self.options.tasks, self.seed, round_)
+        tasks = drawn.to(self.dtype, self.device)
         measured = players.shortened(self.options.longest)
-        utility = HeldOutUtility(self.algorithm, tasks, preview, measured, self.options)
+        utility = HeldOutUtility(self.algorithm, tasks, preview, measured, self.options, self.device)
         return Game(players, utility, PRECISION * torch.finfo(self.dtype).eps)

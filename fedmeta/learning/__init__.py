@@ -2,11 +2,13 @@
 
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
 from fedmeta.learning.allocator import keep_freed_memory
+from fedmeta.learning.device import CPU, chunk_tasks, place, use_device
 from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
 from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
 
 __all__ = [
     "ALGORITHMS",
+    "CPU",
     "MODELS",
     "Algorithm",
     "KeyRule",
@@ -16,9 +18,12 @@ __all__ = [
     "Tensors",
     "build_algorithm",
     "build_model",
+    "chunk_tasks",
     "expand_state",
     "keep_freed_memory",
     "local_steps",
     "mean_metrics",
+    "place",
     "resolve_setup",
+    "use_device",
 ]

@@ -24,7 +24,8 @@ class Model(Protocol):
 
     Attributes:
         outputs: Size of the last axis of what `forward` returns.
-        chunk_tasks: How many tasks are computed fastest in one batch; the grid cuts cohorts by it.
+        chunk_tasks: How many tasks are computed fastest in one batch on a CPU; the grid cuts cohorts by
+            it. On a GPU it is 16 times as many, unless the model has ``cuda_chunk_tasks`` too.
         batch_norm: Whether `forward` uses batch statistics, so that transduction matters.
     """
 

@@ -7,6 +7,7 @@ import torch
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors, expand_state
+from fedmeta.learning.device import CPU, place
 from fedmeta.learning.local import LocalWork
 from fedmeta.learning.model_trial import in_dtype, no_random_numbers
 from fedmeta.tasks import TaskBatch, torch_generator
@@ -51,6 +52,39 @@ def try_updates(algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, name
         raise ConfigError(f"{name}: a task's update depends on the other tasks of its batch")
     _require_local_update(algorithm, state, tasks[:2], name)
     _require_precise(algorithm, tasks[:1], alone, name)
+
+
+def try_on_device(
+    algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, device: torch.device, name: str
+) -> None:
+    """Require that an algorithm and its model run on a device, with the results that they have here.
+
+    Args:
+        algorithm: The algorithm, not compiled.
+        tasks: Tasks on the CPU.
+        dtype: Of the run.
+        device: The run's.
+        name: What it is called in messages.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    state = expand_state(in_dtype(algorithm.init(torch_generator(0, "trial")), dtype), len(tasks))
+    here, _ = algorithm.task_updates(state, tasks)
+    try:
+        there, _ = algorithm.task_updates(place(state, device), tasks.to(device=device))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(
+            f"{name} cannot run on {device.type} ({reason}): hold tensors as buffers of the module, and "
+            "make new ones on the device of the input"
+        ) from None
+    if any(value.device.type != device.type for value in there.values()):
+        raise ConfigError(f"{name}: updates must be on the device of the state, {device.type}")
+    if (apart := _apart(place(there, CPU), here)) > ROUNDING:
+        raise ConfigError(
+            f"{name}: updates on {device.type} differ from the CPU's by {apart:.2g} of their size"
+        )
 
 
 def _require_local_update(algorithm: Algorithm, state: Tensors, tasks: TaskBatch, name: str) -> None:

@@ -17,7 +17,7 @@ from fedmeta.learning.local import KeyRule, LocalWork
 from fedmeta.tasks import Examples, TaskBatch
 
 Flat = Callable[..., list[Tensor]]
-Layout = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype], ...]
+Layout = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype, torch.device], ...]
 
 
 class CompiledAlgorithm(Algorithm):
@@ -49,7 +49,7 @@ class CompiledAlgorithm(Algorithm):
         """Return the algorithm's per-task pseudo-gradients and metrics; see there."""
         inputs = {**state, **{f"@{name}": tensor for name, tensor in tasks.tensors()}}
         values = list(inputs.values())
-        layout = tuple((key, v.shape, v.stride(), v.dtype) for key, v in inputs.items())
+        layout = tuple((key, v.shape, v.stride(), v.dtype, v.device) for key, v in inputs.items())
         if layout not in self._compiled:
             self._compiled[layout] = self._compile(list(state), values, tasks)
         function, metrics = self._compiled[layout]

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
+from fedmeta.learning.device import CPU
 from fedmeta.learning.module_parts import TaskBatchNorm, replace_parts
 from fedmeta.tasks import TaskSpec, torch_generator
 
@@ -69,7 +70,7 @@ class ModuleModel(Model):
         self.batch_norm = bool(self._norms)
         self._require_sound_parts()
         self._constants = _constants(self._module)
-        self._cast: dict[torch.dtype, Tensors] = {}
+        self._cast: dict[tuple[torch.dtype, torch.device], Tensors] = {}
         self.outputs = self._probe()
         if outputs is not None and self.outputs != outputs:
             raise ConfigError(f"{self.name} has {self.outputs} outputs but the task needs {outputs}")
@@ -98,7 +99,8 @@ class ModuleModel(Model):
             norm.stat_rows = stat_rows
         # unbind, and not indexing: the backward pass of an index fills a tensor as large as all tasks.
         weights = zip(*(value.unbind(0) for value in params.values()), strict=True)
-        constants = self._constants_as(next(iter(params.values())).dtype)
+        like = next(iter(params.values()))
+        constants = self._constants_as(like.dtype, like.device)
         versions = [value._version for value in constants.values()]
         with sdpa_kernel(SDPBackend.MATH):
             rows = [
@@ -140,22 +142,22 @@ class ModuleModel(Model):
 
     def to_state_dict(self, params: Mapping[str, Tensor]) -> Tensors:
         """Return the module's `state_dict` with the given weights, which have no task axis."""
-        dtype = next(iter(params.values())).dtype
-        known = {**self._constants_as(dtype), **params}
+        like = next(iter(params.values()))
+        known = {**self._constants_as(like.dtype, like.device), **params}
         # A tensor that is shared has several names in a state_dict, and one among the parameters.
         tensors = [*self._module.named_parameters(), *self._module.named_buffers()]
         name_of = {id(value): name for name, value in tensors}
         held = self._module.state_dict(keep_vars=True)
         return {key: known[name_of[id(value)]] for key, value in held.items()}
 
-    def _constants_as(self, dtype: torch.dtype) -> Tensors:
-        if dtype not in self._cast:
-            self._cast[dtype] = {
+    def _constants_as(self, dtype: torch.dtype, device: torch.device) -> Tensors:
+        if (dtype, device) not in self._cast:
+            self._cast[dtype, device] = {
                 # A copy of its own, which nobody else's writing can reach.
-                name: value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)
-                for name, value in self._constants.items()
+                name: v.detach().to(device, dtype if v.is_floating_point() else v.dtype, copy=True)
+                for name, v in self._constants.items()
             }
-        return self._cast[dtype]
+        return self._cast[dtype, device]
 
     def _inputs(self) -> Tensor:
         dtype = torch.int64 if self._spec.vocabulary else torch.float32
@@ -197,7 +199,7 @@ class ModuleModel(Model):
         try:
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), lent_seed(0):
                 # Whatever it writes to its constants here is forgotten.
-                constants = {k: v.clone() for k, v in self._constants_as(torch.float32).items()}
+                constants = {k: v.clone() for k, v in self._constants_as(torch.float32, CPU).items()}
                 result: Any = self.call({**constants, **params}, self._inputs())
         except Exception as error:
             raise ConfigError(f"{self.name} {self._cannot_read(error)}") from None

@@ -158,8 +158,8 @@ def _joined(halves: Sequence[Examples]) -> Examples:
 def _masked(examples: Examples) -> Examples:
     if MASK in examples:
         return examples
-    shape = next(iter(examples.values())).shape[:2]
-    return {**examples, MASK: torch.ones(shape, dtype=torch.bool)}
+    like = next(iter(examples.values()))
+    return {**examples, MASK: torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)}
 
 
 def padded(tasks: Sequence[Examples], size: int) -> Examples:
@@ -174,5 +174,6 @@ def padded(tasks: Sequence[Examples], size: int) -> Examples:
         made[key] = like.new_zeros(len(tasks), size, *like.shape[1:])
         for row, (task, count) in enumerate(zip(tasks, rows, strict=True)):
             made[key][row, :count] = task[key]
-    made[MASK] = torch.arange(size) < torch.tensor(rows).unsqueeze(1)
+    mask = torch.arange(size) < torch.tensor(rows).unsqueeze(1)
+    made[MASK] = mask.to(next(iter(made.values())).device)
     return made

@@ -4,7 +4,7 @@ import os
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,8 @@ from fedmeta.files import to_json
 
 if TYPE_CHECKING:
     from fedmeta.federation import DeploymentOptions
+
+Device = Literal["auto", "cpu", "cuda"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -173,6 +175,9 @@ def node_(  # noqa: PLR0913 (one parameter an option)
     max_seconds: Annotated[
         float | None, typer.Option(min=1.0, help="How long it works on one message; by default an hour.")
     ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="What it computes on; by default what the run's config says.")
+    ] = None,
 ) -> None:
     """Run the SuperNode of a folder that `join` made; Ctrl-C ends it.
 
@@ -207,6 +212,7 @@ def node_(  # noqa: PLR0913 (one parameter an option)
         allow_code=allow_code,
         max_seconds=max_seconds,
         memory=folder / "memory",
+        device=device,
     )
     command = node.command()
     os.execve(command[0], command, dict(pinned(folder)))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedmeta.errors import DivergedError, UsageError
 from fedmeta.files import to_json, write_atomically
-from fedmeta.learning import Algorithm, Tensors, expand_state
+from fedmeta.learning import CPU, Algorithm, Tensors, expand_state, place
 from fedmeta.learning.export import Network, to_plain
 from fedmeta.learning.inner import SUPPORT_X
 from fedmeta.tasks import Objective, TaskSpec
@@ -36,6 +36,7 @@ class Learner:
         state: The meta-learned state, without a task axis.
         dtype: Of real inputs.
         about: Where it comes from, for the metadata of files.
+        device: Where it is computed; `state` is there.
     """
 
     algorithm: Algorithm
@@ -43,6 +44,7 @@ class Learner:
     state: Tensors
     dtype: torch.dtype
     about: dict[str, Any]
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,13 @@ class Adapted:
         inputs = to_inputs(spec, self.learner.dtype, x, "x")
         size = len(inputs) if self.transductive else CHUNK
         chunks = [inputs[first : first + size] for first in range(0, len(inputs), size)]
-        said = torch.cat([self._forward(chunk) for chunk in chunks])
+        said = torch.cat([self._forward(chunk.to(self.learner.device)) for chunk in chunks])
         if not bool(said.isfinite().all()):
             raise DivergedError(f"the model diverged in {self.steps} adaptation steps: take fewer")
         if self.learner.algorithm.objective.labels:
             # Outputs beyond the classes stand for none, and get no chance.
             said = said[..., : len(self.classes) if self.classes else None].softmax(-1)
-        return said if isinstance(x, Tensor) else said.numpy()
+        return said.to(x.device) if isinstance(x, Tensor) else said.cpu().numpy()
 
     def _forward(self, inputs: Tensor) -> Tensor:
         state = expand_state(self.learner.state, 1)
@@ -111,10 +113,10 @@ class Adapted:
         Raises:
             UsageError: If the file cannot be written.
         """
-        own = self.weights
+        own = place(self.weights, CPU)
         weights = {key: own.get(key, value) for key, value in self._initial().items()}
         support = self.values.get(SUPPORT_X)
-        seen = None if support is None else support[0]
+        seen = None if support is None else support[0].cpu()
         tensors = to_plain(self.learner.network, weights, seen).tensors
         tensors |= {key: value.contiguous() for key, value in own.items() if key not in weights}
         write_file(path, tensors, self.learner.about | {"classes": self.classes, "steps": self.steps})
@@ -126,7 +128,7 @@ class Adapted:
 def model_weights(learner: Learner) -> Tensors:
     """Return the part of the meta-learned state that is the network's weights."""
     keys = learner.algorithm.model.init(torch.Generator()).keys()
-    return {key: learner.state[key] for key in keys}
+    return {key: learner.state[key].cpu() for key in keys}
 
 
 def write_file(path: Path | str, tensors: Tensors, about: dict[str, Any]) -> None:

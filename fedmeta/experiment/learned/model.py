@@ -27,7 +27,16 @@ from fedmeta.experiment.learned.adapted import (
 from fedmeta.experiment.planning import model_per_client
 from fedmeta.experiment.rows import MetricsRow
 from fedmeta.federation import Snapshot
-from fedmeta.learning import ALGORITHMS, Model, Tensors, build_algorithm, expand_state
+from fedmeta.learning import (
+    ALGORITHMS,
+    Model,
+    Tensors,
+    build_algorithm,
+    expand_state,
+    place,
+    use_device,
+)
+from fedmeta.learning.device import choose_device
 from fedmeta.learning.export import Network, Plain, to_plain
 from fedmeta.learning.module import ModuleModel
 from fedmeta.learning.setup import algorithm_kind
@@ -41,34 +50,52 @@ class Learned:
         folder: The run's folder.
         snapshot: The checkpoint to take.
         notes: What was found on the way, such as damaged checkpoints, a line each.
+        device: Where it adapts and predicts: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
 
     Raises:
         UsageError: If the checkpoint does not fit the run's config, or holds a model per client.
-        ConfigError: If the run's own parts (a dotted path) cannot be imported.
+        ConfigError: If the run's own parts (a dotted path) cannot be imported, or there is no such
+            device.
         DataError: If the run is of a version that did not write down the shape of its tasks, and its
             data is missing.
     """
 
-    def __init__(self, folder: RunFolder, snapshot: Snapshot, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        snapshot: Snapshot,
+        notes: tuple[str, ...] = (),
+        device: str = "cpu",
+    ) -> None:
         self.folder = folder
         self.config: Config = folder.config
         self.round = snapshot.round
         self.state: Tensors = snapshot.state
         self.constants: Tensors = snapshot.constants
         self.notes = notes
+        self.device = use_device(choose_device(device))
         if model_per_client(self.config):
             raise UsageError(f"{folder.path} has a model per client and none in common to adapt")
         self.spec = _spec(folder, self.config)
         self._learner = self._build()
 
     @classmethod
-    def open(cls, path: Path | str, best: bool = False, *, trust_code: bool = False) -> Self:
+    def open(
+        cls,
+        path: Path | str,
+        best: bool = False,
+        *,
+        trust_code: bool = False,
+        device: str = "cpu",
+    ) -> Self:
         """Load a run's newest good checkpoint, whether the run has finished or not.
 
         Args:
             path: The run's folder.
             best: Take the one with the best score (see `fedmeta.experiment.recorder.score`) instead.
             trust_code: Run the code that the config names, although the folder was not made here.
+            device: Where to adapt and predict: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+                Arrays and tensors may be anywhere.
 
         Raises:
             UsageError: If there is no such run, no checkpoint of it can be used, or the folder was not
@@ -77,7 +104,7 @@ class Learned:
         folder = RunFolder.open(Path(path))
         require_code(folder.path, folder.config, trust_code)
         snapshot, notes = _checkpoint(folder, best)
-        return cls(folder, snapshot, tuple(notes))
+        return cls(folder, snapshot, tuple(notes), device)
 
     @property
     def path(self) -> Path:
@@ -132,8 +159,8 @@ class Learned:
         algorithm = self._learner.algorithm
         targets = to_targets(algorithm.objective, self._learner.dtype, support_y, len(x))
         targets = self._numbered(targets)
-        state = expand_state(self.state, 1)
-        support = {"x": x.unsqueeze(0), "y": targets.y.unsqueeze(0)}
+        state = expand_state(self._learner.state, 1)
+        support = place({"x": x.unsqueeze(0), "y": targets.y.unsqueeze(0)}, self.device)
         values = algorithm.adapt(state, support, steps)
         if not all(bool(value.isfinite().all()) for value in values.values()):
             raise DivergedError(f"the weights diverged in {steps} adaptation steps: take fewer")
@@ -177,7 +204,7 @@ class Learned:
         outputs = algorithm_kind(config.algorithm).model_outputs(self.spec)
         network = Network(config.model, config.network, self.spec, outputs, algorithm.model)
         about = {"run": self.path.name, "round": self.round, "algorithm": config.algorithm}
-        return Learner(algorithm, network, self.state, dtype, about)
+        return Learner(algorithm, network, place(self.state, self.device), dtype, about, self.device)
 
     def _restore_constants(self, model: Model) -> None:
         """Give a module the frozen parameters and buffers of the checkpoint; older ones have none."""

@@ -18,7 +18,6 @@ from fedmeta.federation import (
     Snapshot,
 )
 from fedmeta.federation.cohort import sample_cohort
-from fedmeta.federation.evaluation import evaluate_each
 from fedmeta.federation.failures import report
 from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import Split
@@ -80,10 +79,10 @@ class Local(Way):
         the price of evaluating one model.
         """
         learner, models = self.learner, len(next(iter(state.values())))
-        tasks = learner.evaluation_tasks(client, round_)
-        owners = (torch.arange(len(tasks)) + model_for(client, models)) % models
+        tasks = learner.evaluation_count(client, round_)
+        owners = (torch.arange(tasks) + model_for(client, models)) % models
         rows = {key: value[owners] for key, value in state.items()}
-        return evaluate_each(learner.algorithm, rows, tasks, learner.workload.evaluation_steps)
+        return learner.evaluate_each(rows, client, round_)
 
     @override
     def test(self, state: Tensors, split: Split) -> Mapping[int, EvaluationSums]:

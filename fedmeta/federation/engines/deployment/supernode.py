@@ -32,6 +32,7 @@ class SuperNode:
         allow_code: Whether it runs code that a server names by a dotted path, if it is installed here.
         max_seconds: How long it works on one message; None: the default.
         memory: Folder for what it remembers of its work; None: it is gone when the node stops.
+        device: What it computes on: ``auto``, ``cpu`` or ``cuda``; None: as the run's config says.
     """
 
     superlink: str
@@ -44,6 +45,7 @@ class SuperNode:
     allow_code: bool = False
     max_seconds: float | None = None
     memory: Path | None = None
+    device: str | None = None
 
     def command(self) -> list[str]:
         """Return the command line of Flower's program."""
@@ -56,6 +58,7 @@ class SuperNode:
             config += f' {name}="{path.resolve()}"' if path else ""
         config += " allow-code=true" if self.allow_code else ""
         config += f" max-seconds={self.max_seconds}" if self.max_seconds else ""
+        config += f' device="{self.device}"' if self.device else ""
         listen = ["--host", HOST, "--port", str(self.port)]
         names = [program("flower-supernode"), *trust, "--superlink", self.superlink]
         return [*names, *listen, "--node-config", config]

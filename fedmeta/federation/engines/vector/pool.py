@@ -267,9 +267,12 @@ def build_executor(learner: Learner, workers: Workers, rounds: int) -> Executor:
 
     Args:
         learner: The clients' side.
-        workers: Processes: 1 is this one, more are workers beside it, ``auto`` decides by measuring.
+        workers: Processes: 1 is this one, more are workers beside it, ``auto`` decides by measuring. One
+            process has a GPU to itself.
         rounds: Length of the run, for ``auto``.
     """
+    if learner.device.type == "cuda":
+        return InProcess(learner)
     if workers == "auto":
         return Auto(learner, rounds)
     return ProcessPool(learner, workers) if workers > 1 else InProcess(learner)

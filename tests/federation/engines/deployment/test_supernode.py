@@ -22,13 +22,15 @@ def test_its_owners_settings_are_the_programs_arguments(tmp_path: Path) -> None:
         account=tmp_path / "my account.json",
         data=tmp_path / "data",
         max_seconds=60.0,
+        device="cuda",
     )
     command = node.command()
     given = dict(zip(command[1::2], command[2::2], strict=True))
     assert given["--root-certificates"] == "ca.crt"
     assert given["--auth-supernode-private-key"] == str(tmp_path / "node")
     assert given["--node-config"] == (
-        f'partition-id=3 account="{tmp_path}/my account.json" data="{tmp_path}/data" max-seconds=60.0'
+        f'partition-id=3 account="{tmp_path}/my account.json" data="{tmp_path}/data" max-seconds=60.0 '
+        'device="cuda"'
     )
     assert "--insecure" not in command
 
