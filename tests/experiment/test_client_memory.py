@@ -1,21 +1,29 @@
 """What clients remember, on every engine: a run that is killed and resumed is the undisturbed one."""
 
 import contextlib
+import os
 import signal
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from flwr.app import Message
 from safetensors.torch import load_file
 
 from fedmeta.config import to_toml
-from fedmeta.experiment import Config, RunFolder
+from fedmeta.experiment import Config, RunFolder, run
 from fedmeta.federation.engines.deployment.local import Layout, free_port, run_local
+from fedmeta.federation.gate import AdmissionGate
+from fedmeta.learning.algorithms.scaffold import CONTROL
 from tests.experiment.deployed import DIGITS, on, rounds_of, wait_until
 from tests.experiment.helpers import fedmeta, start
+from tests.federation.helpers import flat
 
 MEMORY: dict[str, Any] = DIGITS | {
     "algorithm": "scaffold",
@@ -173,3 +181,72 @@ def test_a_file_that_does_not_fit_its_checkpoint_is_not_used(tmp_path: Path) -> 
     assert again.returncode == 0, again.stderr
     assert_same(state(tmp_path / "run"), state(tmp_path / "whole"))
     assert of_run(tmp_path / "run") == of_run(tmp_path / "whole")
+
+
+def opened(path: Path, **changes: Any) -> list[tuple[int, int, Message]]:
+    """Run, and return each training reply with its client and round."""
+    found: list[tuple[int, int, Message]] = []
+    check = AdmissionGate.check
+
+    def looked_at(gate: AdmissionGate, client: int, round_: int, replies: Sequence[Message]) -> Any:
+        found.extend((client, round_, reply) for reply in replies)
+        return check(gate, client, round_, replies)
+
+    with patch.object(AdmissionGate, "check", looked_at):
+        run(Config(**MEMORY | {"rounds": 5} | changes), out=path)
+    return found
+
+
+def require_nothing_private(
+    replies: Sequence[tuple[int, int, Message]], held: dict[tuple[int, int], bytes]
+) -> None:
+    """A control variate after a client's first round is a sum of what it sent, and in no message."""
+    assert len(replies) == 10
+    secrets = 0
+    for client, round_, reply in replies:
+        assert set(reply.content) == {"arrays", "metrics", "config"}
+        assert set(reply.content.array_records["arrays"]) == set(shared_keys())
+        assert set(reply.content.config_records["config"]) == {"round"}
+        sent = b"".join(flat(reply.content))
+        earlier = [r for c, r, _ in replies if c == client and r < round_]
+        if earlier and (client, round_) in held:
+            secrets += 1
+            assert any(held[client, round_][-40:])
+            assert held[client, round_][-40:] not in sent
+    assert secrets
+
+
+def shared_keys() -> list[str]:
+    weights = ["head.bias", "head.weight", "hidden0.bias", "hidden0.weight"]
+    return [*weights, *(CONTROL + key for key in weights)]
+
+
+def require_a_run_keeps_its_secrets(path: Path, engine: str) -> None:
+    replies = opened(path, engine=engine)
+    require_nothing_private(replies, memories(path / "checkpoints" / "clients.sqlite"))
+
+
+def test_no_reply_holds_what_a_client_remembers(tmp_path: Path) -> None:
+    require_a_run_keeps_its_secrets(tmp_path / "run", "vector")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_reply_of_ray_holds_what_a_client_remembers(tmp_path: Path) -> None:
+    # Ray leaves its first process to the end of the process that started it.
+    child = f"from {__name__} import *; require_a_run_keeps_its_secrets(Path('run'), 'ray')"
+    command = [sys.executable, "-c", child]
+    paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_reply_of_a_node_holds_what_it_remembers(nodes: Callable[[], Any], tmp_path: Path) -> None:
+    with nodes() as federation:
+        replies = opened(tmp_path / "run", **on(federation))
+    held = {key: value for file in on_nodes(tmp_path).values() for key, value in file.items()}
+    require_nothing_private(replies, held)
