@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import fedmeta
+from tests import processes
+from tests.experiment.helpers import TINY
 
 HEAVY = {"torch", "flwr", "numpy", "pydantic", "sklearn", "typer", "rich"}
 
@@ -51,3 +53,18 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         fedmeta.rum  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'rum'"):
         from fedmeta import rum  # noqa: F401
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD", "Adagrad"])
+def test_a_run_imports_neither_pytorchs_compiler_nor_scikit_learn(
+    optimizer: str, tmp_path: Path
+) -> None:
+    # Each takes longer than a small run.
+    small = TINY | {"task": "digits", "rounds": 1, "server.optimizer": optimizer}
+    script = (
+        "import sys, fedmeta\n"
+        f"fedmeta.run('quickstart', {small}, out='run')\n"
+        "print(sorted({'torch._dynamo', 'sklearn'} & set(sys.modules)))"
+    )
+    shown = processes.run([sys.executable, "-c", script], cwd=tmp_path)
+    assert shown.stdout == "[]\n", shown.stderr

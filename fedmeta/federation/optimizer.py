@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -39,9 +40,6 @@ class ServerOptions(Options):
 
     @model_validator(mode="after")
     def _fits(self) -> "ServerOptions":
-        if self.optimizer == "Adam" and not self.options:
-            # The default is known to work, and a first optimizer costs a second of torch's imports.
-            return self
         trial = torch.zeros(2, 2)
         trial.grad = torch.zeros(2, 2)
         try:
@@ -68,8 +66,17 @@ def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     return kinds[name]
 
 
+@cache
+def _eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Return `kind` without its hooks for `torch.compile`: they import the compiler, for seconds."""
+    own = {
+        name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "step")
+    }
+    return type(kind.__name__, (kind,), own | {"step": torch.no_grad()(own["step"])})
+
+
 def _build(options: ServerOptions, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
-    kind: Any = _optimizer_class(options.optimizer)
+    kind: Any = _eager(_optimizer_class(options.optimizer))  # type: ignore[arg-type]
     # As a group: a state without weights has nothing to move, which a bare list would not allow.
     built: torch.optim.Optimizer = kind([{"params": parameters}], lr=options.lr, **options.options)
     return built
@@ -93,9 +100,7 @@ def require_fits(options: ServerOptions, state: Tensors) -> None:
     Raises:
         ConfigError: If it does not.
     """
-    if options.optimizer != "Adam":
-        # Adam takes any, and a first optimizer costs a second of torch's imports.
-        ServerOptimizer(options, state, 1)
+    ServerOptimizer(options, state, 1)
 
 
 def learning_rate(options: ServerOptions, round_: int, rounds: int) -> float:
