@@ -14,6 +14,11 @@ settings.register_profile("fedmeta", deadline=None)
 settings.load_profile("fedmeta")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.add_cleanup(processes.start_server())
+
+
 def pytest_collection_finish() -> None:
     """Let worker processes be forks, in all tests that do not say otherwise."""
     if launching := sys.modules.get("fedmeta.federation.engines.vector.jobs"):

@@ -21,9 +21,10 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 DEVNULL, PIPE = subprocess.DEVNULL, subprocess.PIPE
@@ -35,8 +36,8 @@ _AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 """Variables that an interpreter reads once, as it starts."""
 _LATER = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONIOENCODING")
 """Of these, the ones that a fork can follow; the server is unbuffered, and so is every fork."""
-_AHEAD = ("sklearn.datasets", "torch._dynamo")
-"""What fedmeta and torch import only once they need it."""
+_AHEAD = ("tests.chain.settle.forks",)
+"""What forks are asked to run, beside fedmeta."""
 _NOT_AHEAD = ("fedmeta.__main__", "fedmeta.app", "fedmeta.bench", "fedmeta.federation.engines.ray")
 """What runs at its import, and Ray."""
 
@@ -66,7 +67,6 @@ class Popen(subprocess.Popen[Any]):
         standard = [pipes[0], pipes[3], pipes[5]]
         files = {number: number if file == -1 else file for number, file in enumerate(standard)}
         files |= {file: file for file in passed}
-        self._report, theirs = socket.socketpair()
         request = {
             "how": command[0],
             "what": command[1],
@@ -78,8 +78,7 @@ class Popen(subprocess.Popen[Any]):
             "file_bytes": self._file_bytes,
             "session": session,
         }
-        with theirs:
-            _server().ask(request, [theirs.fileno(), *files.values()])
+        self._report = _ask(request, list(files.values()))
         pid = _number(self._report)
         assert pid, "the server that forks has ended"
         self.pid = pid
@@ -127,84 +126,96 @@ def _number(pipe: socket.socket) -> int | None:
     return struct.unpack("i", data)[0] if len(data) == 4 else None
 
 
-class _Server:
-    """The process that forks, as the tests see it."""
-
-    def __init__(self) -> None:
-        self._pipe, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.processes", str(theirs.fileno())],
-                cwd=_ROOT,
-                env=_ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        atexit.register(self.close)
-
-    def ask(self, request: dict[str, Any], files: list[int]) -> None:
-        data = json.dumps(request).encode()
-        socket.send_fds(self._pipe, [struct.pack("i", len(data))], files)
-        self._pipe.sendall(data)
-
-    def close(self) -> None:
-        self._pipe.close()
-        self._process.wait()
+_ADDRESS = "FEDMETA_TEST_FORKS"
+"""Environment variable with the socket of the server that forks, which all pytest workers share."""
 
 
-_started: list[_Server] = []
+def start_server() -> Callable[[], None]:
+    """Start the server that forks for this process and those that it starts; return what ends it."""
+    folder = TemporaryDirectory(prefix="fedmeta-forks-")
+    os.environ[_ADDRESS] = str(Path(folder.name, "socket"))
+    listening = socket.socket(socket.AF_UNIX)
+    with listening:
+        listening.bind(os.environ[_ADDRESS])
+        listening.listen(64)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.processes", str(listening.fileno())],
+            cwd=_ROOT,
+            env=_ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
+            pass_fds=[listening.fileno()],
+        )
+
+    def end() -> None:
+        # It ends with its stdin.
+        process.communicate()
+        folder.cleanup()
+
+    return end
 
 
-def _server() -> _Server:
-    if not _started:
-        _started.append(_Server())
-    return _started[0]
+def _ask(request: dict[str, Any], files: list[int]) -> socket.socket:
+    """Ask for a fork; return where its number will be told, and how it ended."""
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(os.environ[_ADDRESS])
+    data = json.dumps(request).encode()
+    socket.send_fds(server, [struct.pack("i", len(data))], files)
+    server.sendall(data)
+    return server
 
 
-def _serve(pipe: socket.socket) -> dict[str, Any] | None:
+def _serve(listening: socket.socket, stdin: int) -> dict[str, Any] | None:
     """Fork at each request; return it in the fork, and None in the server once the tests have ended."""
     awake, alarm = os.pipe()
     os.set_blocking(alarm, False)
     signal.set_wakeup_fd(alarm)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    gc.freeze()
-    reports: dict[int, int] = {}
+    reports: dict[int, socket.socket] = {}
     while True:
-        if awake in select.select([pipe, awake], [], [])[0]:
+        ready = select.select([listening, awake, stdin], [], [])[0]
+        if awake in ready:
             os.read(awake, 4096)
             _tell_ends(reports)
-            continue
-        head, files, _, _ = socket.recv_fds(pipe, 4, 16)
-        if len(head) < 4:
+        elif stdin in ready:
             return None
-        request: dict[str, Any] = json.loads(pipe.recv(struct.unpack("i", head)[0], socket.MSG_WAITALL))
-        report, *files = files
-        child = os.fork()
-        if child == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            pipe.close()
-            for file in (awake, alarm, report, *reports.values()):
+        else:
+            report = listening.accept()[0]
+            if "fedmeta" not in sys.modules:
+                _import_all()
+                gc.freeze()
+            request, files = _receive(report)
+            child = os.fork()
+            if child == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for place in (listening, report, *reports.values()):
+                    place.close()
+                for file in (awake, alarm):
+                    os.close(file)
+                _place(files, request["files"])
+                return request
+            for file in files:
                 os.close(file)
-            _place(files, request["files"])
-            return request
-        for file in files:
-            os.close(file)
-        reports[child] = report
-        os.write(report, struct.pack("i", child))
+            reports[child] = report
+            report.sendall(struct.pack("i", child))
 
 
-def _tell_ends(reports: dict[int, int]) -> None:
+def _receive(report: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Return a request and its open files."""
+    head, files, _, _ = socket.recv_fds(report, 4, 16)
+    data = report.recv(struct.unpack("i", head)[0], socket.MSG_WAITALL)
+    return json.loads(data), files
+
+
+def _tell_ends(reports: dict[int, socket.socket]) -> None:
     """Tell of each child that has ended how it did."""
     while reports:
         child, status = os.waitpid(-1, os.WNOHANG)
         if not child:
             return
-        report = reports.pop(child)
         # Whoever started it may have gone.
-        with suppress(OSError):
-            os.write(report, struct.pack("i", status))
-        os.close(report)
+        with reports.pop(child) as report, suppress(OSError):
+            report.sendall(struct.pack("i", status))
 
 
 def _place(files: list[int], numbers: list[int]) -> None:
@@ -277,9 +288,9 @@ def _import_all() -> None:
 if __name__ == "__main__":
     # An editable install, and what else a site adds, lies behind the folder and the variable.
     everyones = sys.path[1 + len(_search_path()) :]
-    requests = socket.socket(fileno=int(sys.argv[1]))
     # Ignored where the tests run in the background of a shell.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _import_all()
-    if (wanted := _serve(requests)) is not None:
+    with socket.socket(fileno=int(sys.argv[1])) as listening:
+        wanted = _serve(listening, sys.stdin.fileno())
+    if wanted is not None:
         _run(wanted, everyones)

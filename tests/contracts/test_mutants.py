@@ -1,24 +1,11 @@
 """An invariant is worth what it catches: planted bugs, one at a time, and the assertion that fails."""
 
 import json
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.contracts.workshop import CONTRACTS, forge, workshop
-
-MUTANTS = tomllib.loads((CONTRACTS / "mutants.toml").read_text())["mutant"]
-ALWAYS = ("a claim is not written down", "a slashed stake stays on the books")
-"""Tried each time, together, as each is a bug of another contract; one at a time they take minutes."""
-
-
-def plant(mutant: dict, source: Path) -> None:
-    text = source.read_text()
-    for find, replace in [(mutant["find"], mutant["replace"]), *mutant.get("also", [])]:
-        assert text.count(find) == 1, f"{find!r} is in {source.name} {text.count(find)} times"
-        text = text.replace(find, replace)
-    source.write_text(text)
+from tests.contracts.workshop import ALWAYS, CONTRACTS, MUTANTS, forge, planted
 
 
 def failures(output: str) -> list[str]:
@@ -29,14 +16,8 @@ def failures(output: str) -> list[str]:
     return [result["reason"].partition(":")[0] for result in results if result["status"] != "Success"]
 
 
-def caught(mutants: list[dict], folder: Path) -> list[str]:
-    """Return the assertions that fail where these bugs are planted."""
-    contracts = workshop(folder)
-    for mutant in mutants:
-        plant(mutant, contracts / "src" / mutant["file"])
-    for unit in (contracts / "test").glob("*.t.sol"):
-        # Not run, and half of what there is to compile.
-        unit.unlink()
+def caught(contracts: Path) -> list[str]:
+    """Return the assertions that fail in a workshop of planted bugs."""
     invariants = ("--match-path", "test/invariants/*", "--match-test", "^invariant_", "--json")
     # A shorter walk to the same failure would be of use to a reader only.
     done = forge(
@@ -46,16 +27,19 @@ def caught(mutants: list[dict], folder: Path) -> list[str]:
     return sorted(failures(done.stdout))
 
 
-def test_two_planted_bugs_are_caught_by_the_invariants_that_they_break(tmp_path: Path) -> None:
-    mutants = [mutant for mutant in MUTANTS if mutant["name"] in ALWAYS]
-    assert len({mutant["file"] for mutant in mutants}) == 2
-    assert caught(mutants, tmp_path) == sorted(name for one in mutants for name in one["caught_by"])
+def test_two_planted_bugs_are_caught_by_the_invariants_that_they_break(broken: Path) -> None:
+    assert len({mutant["file"] for mutant in ALWAYS}) == 2
+    assert caught(broken) == sorted(name for mutant in ALWAYS for name in mutant["caught_by"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", [pytest.param(mutant, id=mutant["name"]) for mutant in MUTANTS])
 def test_a_planted_bug_is_caught_by_the_invariant_it_breaks(mutant: dict, tmp_path: Path) -> None:
-    assert caught([mutant], tmp_path) == sorted(mutant["caught_by"])
+    contracts = planted([mutant], tmp_path)
+    for unit in (contracts / "test").glob("*.t.sol"):
+        # Not run, and half of what there is to compile.
+        unit.unlink()
+    assert caught(contracts) == sorted(mutant["caught_by"])
 
 
 def test_every_assertion_of_the_invariants_catches_a_bug() -> None:

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 CONTRACTS = REPOSITORY / "contracts"
 ARTIFACTS = REPOSITORY / "fedmeta" / "chain" / "artifacts"
+MUTANTS = tomllib.loads((CONTRACTS / "mutants.toml").read_text())["mutant"]
+_TOGETHER = ("a claim is not written down", "a slashed stake stays on the books")
+ALWAYS = [mutant for mutant in MUTANTS if mutant["name"] in _TOGETHER]
+"""Tried each time, together, as each is a bug of another contract; one at a time they take minutes."""
 
 
 def workshop(folder: Path) -> Path:
@@ -23,6 +28,19 @@ def workshop(folder: Path) -> Path:
         shutil.copy(CONTRACTS / part, contracts / part)
     (contracts / "node_modules").symlink_to(CONTRACTS / "node_modules")
     shutil.copytree(ARTIFACTS, folder / "fedmeta" / "chain" / "artifacts")
+    return contracts
+
+
+def planted(mutants: list[dict], folder: Path) -> Path:
+    """Make a workshop whose sources have these bugs."""
+    contracts = workshop(folder)
+    for mutant in mutants:
+        source = contracts / "src" / mutant["file"]
+        text = source.read_text()
+        for find, replace in [(mutant["find"], mutant["replace"]), *mutant.get("also", [])]:
+            assert text.count(find) == 1, f"{find!r} is in {source.name} {text.count(find)} times"
+            text = text.replace(find, replace)
+        source.write_text(text)
     return contracts
 
 

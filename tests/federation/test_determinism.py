@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
@@ -187,19 +188,24 @@ def test_nobody_is_waited_for_past_the_deadline() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_no_process_is_left_behind_however_the_run_ends(error: type[BaseException]) -> None:
-    # The server that forks workers stays.
-    processes.run([sys.executable, "-c", ""])
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+def test_no_process_is_left_behind_however_the_run_ends(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[Any]] = []
+
+    class Noted(processes.Popen):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            started.append(self)
 
     def observe(record: RoundRecord, snapshot: Snapshot) -> None:
-        started = {child.pid for child in psutil.Process().children(recursive=True)} - before
-        assert len(started) == 2
+        assert [psutil.pid_exists(process.pid) for process in started] == [True, True]
         raise error
 
+    monkeypatch.setattr(processes, "Popen", Noted)
     with pytest.raises(error):
         simulate(WORKLOAD, PLAN, observer=observe, workers=2)
-    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+    assert not any(psutil.pid_exists(process.pid) for process in started)
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from fedmeta.chain.nodes.node import start_node
-from tests.chain.settle.forks import ForkServer
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +19,3 @@ def ganache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Ganache that the tests of a session share."""
     with start_node("ganache", tmp_path_factory.mktemp("ganache")) as node:
         yield node.url
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[ForkServer]:
-    """Starts synthetic runs in processes that may die."""
-    server = ForkServer()
-    yield server
-    server.close()

@@ -1,4 +1,4 @@
-"""Synthetic runs in processes that die: a server that has imported everything forks one for each."""
+"""Synthetic runs in processes that die."""
 
 import json
 import os
@@ -7,15 +7,16 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.settlement import Hooks, Settlement
+from tests import processes
 from tests.chain.settle.faults import FaultyChain
 from tests.chain.settle.rounds import POT, synthetic_rounds
 
+ROOT = Path(__file__).resolve().parents[3]
 COMPLETE = 0
 INCOMPLETE = 3
 
@@ -86,71 +87,17 @@ def drive(run: Run) -> int:
     return COMPLETE if settled.complete else INCOMPLETE
 
 
-class ForkServer:
-    """Runs `Run`s, each in a process of its own, at the price of a fork."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chain.settle.forks"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
-
-    def run(self, run: Run) -> int:
-        """Return the exit status: negative if a signal ended it."""
-        self._in.write(json.dumps(asdict(run)) + "\n")
-        self._in.flush()
-        return int(self._out.readline())
-
-    def close(self) -> None:
-        self._in.close()
-        self._process.wait()
-        self._out.close()
+def execute(run: Run) -> int:
+    """Drive a run in a process of its own; return the exit status: negative if a signal ended it."""
+    code = f"from {__name__} import main; main()"
+    with processes.Popen([sys.executable, "-c", code, json.dumps(asdict(run))], cwd=ROOT) as process:
+        try:
+            return process.wait(run.kill_after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
 
 
-def _child(run: Run) -> None:
-    status = 70
-    try:
-        status = drive(run)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _serve() -> None:
-    # What is imported late is imported now, so that a fork has it.
-    for module in ("settle.settlement", "providers.embedded", "rpc", "nodes.node"):
-        import_module(f"fedmeta.chain.{module}")
-    for line in sys.stdin:
-        run = Run(**json.loads(line))
-        child = os.fork()
-        if child == 0:
-            _child(run)
-        if run.kill_after is not None:
-            _kill_after(child, run.kill_after)
-        else:
-            _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
-
-
-def _kill_after(child: int, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            print(os.waitstatus_to_exitcode(status), flush=True)
-            return
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()
+def main() -> None:
+    """Drive the run of the command line."""
+    sys.exit(drive(Run(**json.loads(sys.argv[1]))))

@@ -17,7 +17,7 @@ from fedmeta.chain.contracts import Contract
 from fedmeta.chain.settle.attached import attach
 from fedmeta.chain.settle.deployment import created_address
 from fedmeta.chain.settle.journal import JournalView
-from tests.chain.settle.forks import COMPLETE, ForkServer, Run
+from tests.chain.settle.forks import COMPLETE, Run, execute
 from tests.chain.settle.rounds import POT, synthetic_rounds
 
 KILLED = -signal.SIGKILL
@@ -81,15 +81,15 @@ def tokens_of(journal: JournalView) -> set[str]:
     return {created_address(*row) for row in journal._store.rows(query)}
 
 
-def finish(forks: ForkServer, run: Run) -> None:
-    assert forks.run(replace(run, kill_at=None, kill_on=None, kill_after=None, seed=None)) == COMPLETE
+def finish(run: Run) -> None:
+    assert execute(replace(run, kill_at=None, kill_on=None, kill_after=None, seed=None)) == COMPLETE
 
 
-def killed_at_random(forks: ForkServer, run: Run, moments: int, mean_life: float) -> int:
+def killed_at_random(run: Run, moments: int, mean_life: float) -> int:
     """Kill a run at random moments until it is through; return how often it died."""
     generator, kills = random.Random(run.seed), 0
     while kills < moments:
-        status = forks.run(replace(run, kill_after=generator.expovariate(1 / mean_life)))
+        status = execute(replace(run, kill_after=generator.expovariate(1 / mean_life)))
         if status == COMPLETE:
             break
         assert status == KILLED
@@ -97,14 +97,14 @@ def killed_at_random(forks: ForkServer, run: Run, moments: int, mean_life: float
     return kills
 
 
-def test_an_undisturbed_run_pays_what_the_rounds_award(forks, run):
-    finish(forks, run)
+def test_an_undisturbed_run_pays_what_the_rounds_award(run):
+    finish(run)
     require_paid_once(run)
 
 
-def test_nothing_is_paid_twice_by_running_again(forks, run):
-    finish(forks, run)
-    finish(forks, run)
+def test_nothing_is_paid_twice_by_running_again(run):
+    finish(run)
+    finish(run)
     require_paid_once(run)
 
 
@@ -116,65 +116,65 @@ STEPS = [
 
 
 @mostly_on("anvil")
-def test_a_kill_before_and_after_every_kind_of_step(forks, run, tmp_path):
+def test_a_kill_before_and_after_every_kind_of_step(run, tmp_path):
     for event in [f"{when} {step}" for step in STEPS for when in ("before", "after")]:
         folder = str(tmp_path / event / "chain")
         this = replace(run, folder=folder, run=os.urandom(32).hex(), rounds=3)
-        assert forks.run(replace(this, kill_on=event)) == KILLED, event
-        finish(forks, this)
+        assert execute(replace(this, kill_on=event)) == KILLED, event
+        finish(this)
         require_paid_once(this)
 
 
 @mostly_on("anvil")
-def test_a_run_that_dies_again_and_again_comes_to_its_end(forks, run):
+def test_a_run_that_dies_again_and_again_comes_to_its_end(run):
     # A killed step comes first in the next process: one or two events on, it is killed again.
     for kills in range(200):
-        if forks.run(replace(run, kill_at=1 + kills % 2)) != KILLED:
+        if execute(replace(run, kill_at=1 + kills % 2)) != KILLED:
             break
     assert 50 < kills < 199
     require_paid_once(run)
 
 
 @pytest.mark.parametrize("reorgs", [False, True])
-def test_kills_at_random_moments_among_faults(forks, run, chain, reorgs):
+def test_kills_at_random_moments_among_faults(run, chain, reorgs):
     run = replace(run, seed=1, reorgs=REORGS[chain] if reorgs else None)
-    killed_at_random(forks, run, 5, MEAN_LIFE[chain])
-    finish(forks, run)
+    killed_at_random(run, 5, MEAN_LIFE[chain])
+    finish(run)
     require_paid_once(run)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("chain", ["embedded", "anvil"], indirect=True)
-def test_200_kills_at_random_moments_among_faults(forks, run, chain, tmp_path):
+def test_200_kills_at_random_moments_among_faults(run, chain, tmp_path):
     kills, seed = 0, 0
     while kills < 200:
         seed += 1
         this = replace(run, run=os.urandom(32).hex(), folder=str(tmp_path / f"run-{seed}" / "chain"))
         faulty = replace(this, seed=seed, reorgs=REORGS[chain] if seed % 2 else None)
-        kills += killed_at_random(forks, faulty, 200 - kills, MEAN_LIFE[chain])
-        finish(forks, this)
+        kills += killed_at_random(faulty, 200 - kills, MEAN_LIFE[chain])
+        finish(this)
         require_paid_once(this)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", ["embedded", "anvil"], indirect=True)
-def test_every_single_step_killed_in_a_run_of_its_own(forks, run, tmp_path):
+def test_every_single_step_killed_in_a_run_of_its_own(run, tmp_path):
     event, status = 0, KILLED
     while status == KILLED:
         event += 1
         folder = str(tmp_path / f"run-{event}" / "chain")
         this = replace(run, folder=folder, run=os.urandom(32).hex(), rounds=3)
-        status = forks.run(replace(this, kill_at=event))
-        finish(forks, this)
+        status = execute(replace(this, kill_at=event))
+        finish(this)
         require_paid_once(this)
     assert status == COMPLETE
     assert event > 70
 
 
 @pytest.mark.parametrize("own", ["anvil", pytest.param("ganache", marks=pytest.mark.slow)])
-def test_a_node_of_ours_that_dies_with_the_run(forks, own, tmp_path):
+def test_a_node_of_ours_that_dies_with_the_run(own, tmp_path):
     run = Run(str(tmp_path / "chain"), own, os.urandom(32).hex(), seed=4)
-    killed_at_random(forks, run, 4, 0.8)
-    finish(forks, run)
+    killed_at_random(run, 4, 0.8)
+    finish(run)
     require_paid_once(run)
