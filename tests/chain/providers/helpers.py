@@ -1,11 +1,16 @@
 """What the tests of the chains share: signed transactions, and waiting for them."""
 
 import time
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fedmeta.chain import Chain, ChainOptions
 from fedmeta.chain.contracts import load_artifact
 from fedmeta.chain.keys import development_keys
+from fedmeta.chain.nodes.node import Node, start_node
+from fedmeta.chain.providers.anvil import Anvil
 from fedmeta.chain.signing import Signer
 
 SPONSOR, *OTHERS = (Signer(key) for key in development_keys(6))
@@ -16,6 +21,22 @@ SUPPLY = 10**12
 
 def options(provider: str) -> ChainOptions:
     return ChainOptions(provider=provider)
+
+
+def start_shared_anvil(folder: Path) -> Node:
+    """Start an Anvil for many tests: its state, which grows, is not written to disk every second."""
+    saving = Anvil.arguments
+
+    def unsaved(*args: Any) -> list[str]:
+        found = saving(*args)
+        for option in ("--state", "--state-interval"):
+            place = found.index(option)
+            del found[place : place + 2]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Anvil, "arguments", staticmethod(unsaved))
+        return start_node("anvil", folder)
 
 
 def sign(nonce: int, signer: Signer = SPONSOR, **fields: Any) -> tuple[str, str]:

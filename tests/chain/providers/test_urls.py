@@ -23,7 +23,7 @@ from fedmeta.chain.errors import ChainDownError, NoNodeError, RpcError
 from fedmeta.chain.nodes.node import Node, start_node
 from fedmeta.chain.providers.anvil import Anvil
 from fedmeta.errors import UsageError
-from tests.chain.providers.helpers import NOBODY, balance, deploy_token, send, sign
+from tests.chain.providers.helpers import NOBODY, balance, deploy_token, send, sign, start_shared_anvil
 
 Answer = tuple[int, bytes]
 Refusal = tuple[int, dict[str, str], bytes]
@@ -31,7 +31,7 @@ Refusal = tuple[int, dict[str, str], bytes]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with start_node("anvil", tmp_path_factory.mktemp("anvil")) as started:
+    with start_shared_anvil(tmp_path_factory.mktemp("anvil")) as started:
         yield started
 
 

@@ -8,12 +8,12 @@ import pytest
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainError, NotMinedError, PoorAccountError, RevertedError, RpcError
 from fedmeta.chain.keys import open_keys
-from fedmeta.chain.nodes.node import start_node
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle import transactions
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.transactions import Action, Transactor
 from fedmeta.chain.signing import offered_fees
+from tests.chain.providers.helpers import start_shared_anvil
 from tests.chain.settle.helpers import send
 from tests.chain.settle.rounds import account
 
@@ -27,7 +27,7 @@ def set_base_fee(chain, wei):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    with start_node("anvil", tmp_path_factory.mktemp("node")) as node:
+    with start_shared_anvil(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
