@@ -1,5 +1,6 @@
 """What several rooms' tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,12 +16,17 @@ settings.load_profile("fedmeta")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # No test cuts the power, and nothing that is imported is garbage.
+    os.fsync = lambda _: None
+    gc.disable()
     if not hasattr(config, "workerinput"):
         config.add_cleanup(processes.start_server())
 
 
 def pytest_collection_finish() -> None:
     """Let worker processes be forks, in all tests that do not say otherwise."""
+    gc.freeze()
+    gc.enable()
     if launching := sys.modules.get("fedmeta.federation.engines.vector.jobs"):
         launching.subprocess = processes  # type: ignore[attr-defined]
 

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
@@ -60,9 +61,18 @@ def test_who_joins_again_keeps_its_keys(files: NodeFiles) -> None:
 
 
 def test_a_password_encrypts_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encrypt, work = Account.encrypt, []
+
+    def quickly(*args: Any, iterations: int, **more: Any) -> Any:
+        work.append(iterations)
+        return encrypt(*args, iterations=2, **more)
+
+    monkeypatch.setattr(Account, "encrypt", quickly)
     monkeypatch.setenv("FEDMETA_KEYSTORE_PASSWORD", "an unusual password")
     made = NodeFiles(tmp_path)
     address = join(made, "our-study", 0).account
+    # The work factor of Geth.
+    assert work == [262_144]
     assert open_account(made.account).address == address
     monkeypatch.delenv("FEDMETA_KEYSTORE_PASSWORD")
     with pytest.raises(UsageError, match="wrong password"):
