@@ -73,12 +73,12 @@ class _NamedMeasure(Scale):
 _NAMED = TypeAdapter(list[_NamedMeasure])
 
 
-def scale_of(compared: Mapping[str, Any]) -> Measure:
+def scale_of(measure: str, scale: object) -> Measure:
     """Return what the values of a comparison's measure mean, as its ``compare.json`` has it."""
     try:
-        read = Scale.model_validate(compared.get("scale"))
+        read = Scale.model_validate(scale)
     except ValidationError:
-        return _FIRST.get(str(compared.get("measure")), Measure())
+        return _FIRST.get(measure, Measure())
     return Measure(read.higher_is_better, read.low, read.high)
 
 

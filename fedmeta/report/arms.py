@@ -1,40 +1,36 @@
 """Charts and tables of a comparison's arms."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from fedmeta.comparison.record import ArmRecord, AtStep, CompareRecord, CurvePoint, Over
 from fedmeta.experiment.rows import scale_of
-from fedmeta.report.charts import Chart, Mark, Series, bounds_of
-from fedmeta.report.measured import MOST_STEPS, banded, interval_of, step_names
-from fedmeta.report.read import CompareFiles, number
+from fedmeta.report.charts import Chart, Mark, Series, band, bounds_of
+from fedmeta.report.measured import MOST_STEPS, step_names
 from fedmeta.report.tables import Bytes, Cell, Interval, Table
-
-Arm = dict[str, Any]
 
 
 class Arms:
     """What a ``compare.json`` says of its arms, drawn.
 
     Args:
-        files: Of the comparison, without a problem.
+        record: What it says.
+        path: The comparison's folder.
         beside: Folder of the page, from which links to the runs lead; None: the comparison's.
     """
 
-    def __init__(self, files: CompareFiles, beside: Path | None = None) -> None:
-        self.data, self.path = files.data, files.path
-        self.beside = beside or files.path
-        self.all: list[Arm] = files.data["arms"]
-        self.measure: str = files.data["measure"]
-        self.scale = scale_of(files.data)
-        target = files.data.get("target")
-        self.target: dict[str, Any] = target if isinstance(target, dict) else {}
-        self.step = int(self.target.get("step", max(files.data["steps"], default=0)))
-        self.first = str(self.all[0]["name"]) if self.all else ""
-        self.seeds: list[int] = files.data["seeds"]
-        # Files of earlier versions, which had intervals over seeds alone, do not say so.
-        self.paired = "client" if files.data.get("interval") == "clients" else "seed"
+    def __init__(self, record: CompareRecord, path: Path, beside: Path | None = None) -> None:
+        self.record, self.path = record, path
+        self.beside = beside or path
+        self.all = record.arms
+        self.measure = record.measure
+        self.scale = scale_of(record.measure, record.scale)
+        self.target = record.target
+        self.step = self.target.step if self.target else max(record.steps, default=0)
+        self.first = self.all[0].name if self.all else ""
+        self.paired = "client" if record.interval == "clients" else "seed"
 
     @property
     def intervals(self) -> str:
@@ -43,10 +39,10 @@ class Arms:
             return "Of one seed; 95% intervals are over its test clients (Student's t)."
         return "Means over seeds, with 95% intervals over seeds (Student's t)."
 
-    def series(self, arm: Arm, x: Sequence[float], mark: Mark = "line") -> Series:
+    def series(self, arm: ArmRecord, x: Sequence[float], mark: Mark = "line") -> Series:
         """Return a series without values in the arm's colour and line."""
-        place = self.all.index(arm)
-        return Series(arm["name"], x, [], mark=mark, colour=place, dash=place)
+        place = next(place for place, one in enumerate(self.all) if one is arm)
+        return Series(arm.name, x, [], mark=mark, colour=place, dash=place)
 
     def folder_of(self, run: str) -> Path | None:
         """Return the folder of a run; None if it is not beside the comparison or in it.
@@ -58,7 +54,8 @@ class Arms:
 
     def finals(self) -> Table:
         """Return the results by arm and adaptation step."""
-        return self._by_step("arms", f"{self.measure.capitalize()} by arm", "final", "")
+        title = f"{self.measure.capitalize()} by arm"
+        return self._by_step("arms", title, lambda arm: arm.final, "")
 
     def differences(self) -> Table:
         """Return the paired differences to the first arm by adaptation step."""
@@ -66,17 +63,20 @@ class Arms:
             f"Paired by {self.paired}: each arm minus {self.first} with the same {self.paired}, then "
             f"the mean over {self.paired}s."
         )
-        return self._by_step("differences", f"Difference to {self.first}", "difference", note)
+        title = f"Difference to {self.first}"
+        return self._by_step("differences", title, lambda arm: arm.difference, note)
 
-    def _by_step(self, key: str, title: str, field: str, note: str) -> Table:
-        steps = sorted({at["step"] for arm in self.all for at in arm.get(field) or []})
+    def _by_step(
+        self, key: str, title: str, field: Callable[[ArmRecord], Sequence[AtStep] | None], note: str
+    ) -> Table:
+        steps = sorted({at.step for arm in self.all for at in field(arm) or ()})
         if len(steps) > MOST_STEPS:
             steps = [*steps[: MOST_STEPS - 1], steps[-1]]
         rows: list[list[Cell]] = []
         for arm in self.all:
-            if arm.get(field):
-                at = {one["step"]: one for one in reversed(arm[field])}
-                rows.append([arm["name"], *(interval(at.get(step)) for step in steps)])
+            if found := field(arm):
+                at = {one.step: interval(one) for one in reversed(found)}
+                rows.append([arm.name, *(at.get(step) for step in steps)])
         columns = ["arm", *step_names(steps)]
         return Table(key, title, columns, rows, note)
 
@@ -84,15 +84,14 @@ class Arms:
         """Return each run's result after the last step, with its own intervals and what diverged."""
         rows: list[list[Cell]] = []
         for arm in self.all:
-            at = at_step(arm.get("final"), self.step) or {}
-            for place, seed in enumerate(self.seeds if "tasks_ci95" in at else ()):
-                mean, clients, tasks, diverged = (
-                    _at_place(at.get(key), place)
-                    for key in ("values", "clients_ci95", "tasks_ci95", "diverged")
-                )
-                answered = _at_place(arm.get("clients"), place)
+            at = at_step(arm.final, self.step)
+            for place, seed in enumerate(self.record.seeds if at and at.tasks_ci95 else ()):
+                assert at is not None
+                mean = _at_place(at.values, place)
+                clients, tasks = _at_place(at.clients_ci95, place), _at_place(at.tasks_ci95, place)
+                answered, diverged = _at_place(arm.clients, place), _at_place(at.diverged, place)
                 both = (Interval(mean, clients), Interval(mean, tasks))
-                rows.append([str(arm["name"]), seed, *both, answered, diverged])
+                rows.append([arm.name, seed, *both, answered, diverged])
         columns = ["arm", "seed", "± over clients", "± over tasks", "clients", "tasks that diverged"]
         title = f"{self.measure.capitalize()} of each run after {self.step} steps"
         return Table("within", title, columns, rows, WITHIN_NOTE)
@@ -100,7 +99,7 @@ class Arms:
     def settings(self) -> Table:
         """Return what each arm is, and how it stands."""
         rows: list[list[Cell]] = [
-            [arm["name"], arm.get("what", ""), _assignments(arm), arm["status"], arm.get("error") or ""]
+            [arm.name, arm.what, ", ".join(_pairs(arm.settings)), arm.status, arm.error or ""]
             for arm in self.all
         ]
         columns = ["arm", "what it is", "settings", "status", "error"]
@@ -108,11 +107,11 @@ class Arms:
 
     def forest(self) -> Chart:
         """Return the paired differences to the first arm as a forest plot."""
-        arms = [arm for arm in self.all if at_step(arm.get("difference"), self.step)]
+        arms = [arm for arm in self.all if at_step(arm.difference, self.step)]
         series = []
         for place, arm in enumerate(arms):
-            at = at_step(arm["difference"], self.step) or {}
-            series.append(banded(self.series(arm, [place], "points"), [at], "mean"))
+            at = at_step(arm.difference, self.step)
+            series.append(_banded(self.series(arm, [place], "points"), [at] if at else []))
         return Chart(
             key="forest",
             title=f"Difference to {self.first} after {self.step} steps",
@@ -121,7 +120,7 @@ class Arms:
             series=series,
             note=f"Paired by {self.paired}; bars are 95% intervals over {self.paired}s. An interval "
             "that holds zero leaves open which arm is better.",
-            labels=[arm["name"] for arm in arms],
+            labels=[arm.name for arm in arms],
             flip=True,
             line=0.0,
             line_name="no difference",
@@ -137,11 +136,12 @@ class Arms:
         """
         series = []
         for arm in self.all:
-            rows = [row for row in arm.get("curve") or [] if number(row, field) is not None]
+            known = [(getattr(row, field), row) for row in arm.curve or ()]
+            known = [(x, row) for x, row in known if x is not None]
             # An arm that sends nothing has no place on an axis of bytes.
-            if rows and rows[-1][field]:
-                one = self.series(arm, [row[field] / unit for row in rows])
-                series.append(banded(one, rows, "mean"))
+            if known and known[-1][0]:
+                one = self.series(arm, [x / unit for x, _ in known])
+                series.append(_banded(one, [row for _, row in known]))
         return Chart(
             key=f"curve-{field}",
             title=f"{self.measure.capitalize()} against {label}",
@@ -150,7 +150,7 @@ class Arms:
             bounds=bounds_of(self.scale),
             series=series,
             note=f"Looks at the test clients. {self.intervals}",
-            line=self.target.get("value"),
+            line=self.target.value if self.target else None,
             line_name="target" if self.target else "",
         )
 
@@ -158,9 +158,9 @@ class Arms:
         """Return each arm's results by adaptation step."""
         series = []
         for arm in self.all:
-            if rows := arm.get("final"):
-                one = self.series(arm, [row["step"] for row in rows], "line+points")
-                series.append(banded(one, rows, "mean"))
+            if arm.final:
+                one = self.series(arm, [at.step for at in arm.final], "line+points")
+                series.append(_banded(one, arm.final))
         return Chart(
             key="adaptation",
             title=f"{self.measure.capitalize()} by adaptation step",
@@ -189,57 +189,51 @@ WITHIN_NOTE = (
 )
 
 
-def _at_place(values: object, place: int) -> float | None:
-    found = values[place] if isinstance(values, list) and place < len(values) else None
-    return number({"": found}, "")
+ValueT = TypeVar("ValueT")
 
 
-def _to_target(arm: Arm) -> dict[str, Any]:
-    return arm.get("to_target") or {}
+def _at_place(values: Sequence[ValueT | None], place: int) -> ValueT | None:
+    return values[place] if place < len(values) else None
 
 
-_COSTS: dict[str, Callable[[Arm], Cell]] = {
-    "arm": lambda arm: str(arm["name"]),
-    "rounds": lambda arm: number(arm, "rounds"),
-    "tasks": lambda arm: number(arm, "tasks"),
-    "inner steps": lambda arm: number(arm, "inner_steps"),
-    "local steps": lambda arm: number(arm, "local_steps"),
-    "wall time in s": lambda arm: over(arm.get("wall_seconds")),
-    "sent to clients": lambda arm: Bytes(number(arm, "bytes_down")),
-    "sent by clients": lambda arm: Bytes(number(arm, "bytes_up")),
-    "seeds that reached the target": lambda arm: number(_to_target(arm), "reached"),
-    "rounds to target": lambda arm: over(_to_target(arm).get("rounds")),
-    "MB to target": lambda arm: over(_to_target(arm).get("bytes"), 1e6),
+def _banded(series: Series, rows: Sequence[AtStep | CurvePoint]) -> Series:
+    """Return a series with means as its values and their intervals as a band around them."""
+    return band(series, [row.mean for row in rows], [row.ci95 for row in rows])
+
+
+_COSTS: dict[str, Callable[[ArmRecord], Cell]] = {
+    "arm": lambda arm: arm.name,
+    "rounds": lambda arm: arm.rounds,
+    "tasks": lambda arm: arm.tasks,
+    "inner steps": lambda arm: arm.inner_steps,
+    "local steps": lambda arm: arm.local_steps,
+    "wall time in s": lambda arm: _over(arm.wall_seconds),
+    "sent to clients": lambda arm: Bytes(arm.bytes_down),
+    "sent by clients": lambda arm: Bytes(arm.bytes_up),
+    "seeds that reached the target": lambda arm: arm.to_target.reached if arm.to_target else None,
+    "rounds to target": lambda arm: _over(arm.to_target.rounds if arm.to_target else None),
+    "MB to target": lambda arm: _over(arm.to_target.bytes if arm.to_target else None, 1e6),
 }
 
 
-def at_step(rows: object, step: int) -> dict[str, Any] | None:
+def at_step(rows: Sequence[AtStep] | None, step: int) -> AtStep | None:
     """Return the entry of an adaptation step; None if there is none."""
-    for row in rows if isinstance(rows, list) else ():
-        if row["step"] == step:
-            return dict(row)
-    return None
+    return next((row for row in rows or () if row.step == step), None)
 
 
-def interval(at: dict[str, Any] | None) -> Interval | None:
-    """Return an entry's mean and interval."""
-    return interval_of(at, "mean") if at else None
+def interval(at: AtStep) -> Interval:
+    """Return a result's mean and interval."""
+    return Interval(at.mean, at.ci95)
 
 
-def over(value: object, unit: float = 1.0) -> Interval | None:
+def _over(value: Over | None, unit: float = 1.0) -> Interval | None:
     """Return a mean over seeds with its interval, in another unit; None if there is none."""
-    if not isinstance(value, dict) or (mean := number(value, "mean")) is None:
+    if value is None or value.mean is None:
         return None
-    half = number(value, "ci95")
-    return Interval(mean / unit, None if half is None else half / unit)
+    return Interval(value.mean / unit, None if value.ci95 is None else value.ci95 / unit)
 
 
-def _assignments(arm: Arm) -> str:
-    settings = arm.get("settings")
-    return ", ".join(_pairs(settings)) if isinstance(settings, dict) else ""
-
-
-def _pairs(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield settings as they are given on the command line."""
     for key, value in settings.items():
         if isinstance(value, dict):

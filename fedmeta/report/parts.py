@@ -1,8 +1,8 @@
 """All that a report says of one run, or of one comparison."""
 
 from pathlib import Path
-from typing import Any
 
+from fedmeta.comparison.record import CompareRecord
 from fedmeta.report.arms import Arms, at_step, interval
 from fedmeta.report.measured import main_measure, said_mean
 from fedmeta.report.page import Part
@@ -73,33 +73,33 @@ def compare_part(files: CompareFiles, key: str, beside: Path) -> Part:
         key: The part's place in the page.
         beside: Folder of the page, from which links to the runs lead.
     """
-    if files.problem:
-        return Part(files.name, "comparison", files.status, problem=files.problem, key=key)
-    arms = Arms(files, beside)
+    if files.record is None:
+        return Part(files.name, "comparison", files.status, problem=files.problem or "", key=key)
+    arms = Arms(files.record, files.path, beside)
     return Part(
         name=files.name,
         kind="comparison",
         status=files.status,
-        said=_said_comparison(files.data),
-        failure="; ".join(f"{arm['name']}: {arm['error']}" for arm in arms.all if arm.get("error")),
+        said=_said_comparison(files.record),
+        failure="; ".join(f"{arm.name}: {arm.error}" for arm in arms.all if arm.error),
         results=_arms_headline(arms),
         sections=sections_of_comparison(arms),
         key=key,
     )
 
 
-def _said_comparison(data: dict[str, Any]) -> str:
-    arms = ", ".join(arm["name"] for arm in data["arms"])
-    seeds = data["seeds"]
+def _said_comparison(record: CompareRecord) -> str:
+    arms = ", ".join(arm.name for arm in record.arms)
+    seeds = record.seeds
     count = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''} ({', '.join(map(str, seeds))})"
-    return f"{data['experiment']}: {arms}; {count} each."
+    return f"{record.experiment}: {arms}; {count} each."
 
 
 def _arms_headline(arms: Arms) -> list[tuple[str, str]]:
     """Return each arm's result after the last adaptation step."""
     found = []
     for arm in arms.all:
-        at = at_step(arm.get("final"), arms.step)
-        name = f"{arm['name']}, {arms.measure} after {arms.step} steps"
-        found.append((name, shown(interval(at)) if at else str(arm["status"])))
+        at = at_step(arm.final, arms.step)
+        name = f"{arm.name}, {arms.measure} after {arms.step} steps"
+        found.append((name, shown(interval(at)) if at else arm.status))
     return found

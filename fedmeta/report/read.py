@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fedmeta.comparison.record import COMPARE, problem_of_compare
+from fedmeta.comparison.record import COMPARE, ArmRecord, CompareRecord, RunRecord, parse
 from fedmeta.config import Config
 from fedmeta.config.seals import made_here
 from fedmeta.config.trust import require_no_links
-from fedmeta.errors import UsageError
+from fedmeta.errors import DataError, UsageError
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.rows import (
     CLIENTS,
@@ -90,14 +90,14 @@ class CompareFiles:
         name: Its name.
         status: ``running``, ``finished``, ``failed``, ``interrupted``, ``killed`` or ``unreadable``.
         problem: What is damaged or of another version, in one line; None if all could be read.
-        data: What ``compare.json`` says; empty if there is a problem.
+        record: What ``compare.json`` says; None if there is a problem.
     """
 
     path: Path
     name: str
     status: str
     problem: str | None
-    data: dict[str, Any]
+    record: CompareRecord | None
 
 
 def is_run(path: Path) -> bool:
@@ -194,21 +194,27 @@ class TestReader:
 def read_compare(path: Path) -> CompareFiles:
     """Read a comparison's folder; damage is no error, and `CompareFiles.problem` names it."""
     data, problem = _object(path / COMPARE)
-    problem = problem or problem_of_compare(data)
     if problem:
-        return CompareFiles(path, path.name, "unreadable", problem, {})
-    status = RunFolder(path).standing(data["status"])
-    return CompareFiles(path, path.name, status, None, _killed(data) if status == "killed" else data)
+        return CompareFiles(path, path.name, "unreadable", problem, None)
+    try:
+        record = parse(data)
+    except DataError as error:
+        return CompareFiles(path, path.name, "unreadable", str(error), None)
+    status = RunFolder(path).standing(record.status)
+    return CompareFiles(path, path.name, status, None, _killed(record) if status == "killed" else record)
 
 
-def _killed(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a killed comparison's entries; nobody could say of what was running that it was killed."""
+OneT = TypeVar("OneT", CompareRecord, ArmRecord, RunRecord)
 
-    def known(entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {**entry, "status": "killed" if entry["status"] == "running" else entry["status"]}
 
-    arms = [known(arm) | {"runs": [known(run) for run in arm.get("runs", [])]} for arm in data["arms"]]
-    return known(data) | {"arms": arms}
+def _killed(record: CompareRecord) -> CompareRecord:
+    """Return a killed comparison's record; nobody could say of what was running that it was killed."""
+
+    def known(one: OneT, **more: Any) -> OneT:
+        status = "killed" if one.status == "running" else one.status
+        return one.model_copy(update={"status": status, **more})
+
+    return known(record, arms=[known(arm, runs=[known(run) for run in arm.runs]) for arm in record.arms])
 
 
 def number(row: Mapping[str, Any], key: str) -> float | None:

@@ -38,9 +38,9 @@ def compare_snippet(path: Path) -> str:
         path: The comparison's folder, in whatever state it is.
     """
     files = read_compare(path)
-    if files.problem:
-        return f"<p><strong>{escape(files.name)}</strong><br><em>{escape(files.problem)}</em></p>"
-    arms = Arms(files)
+    if files.record is None:
+        return f"<p><strong>{escape(files.name)}</strong><br><em>{escape(str(files.problem))}</em></p>"
+    arms = Arms(files.record, files.path)
     charts = [chart for chart in (arms.curve("round", "rounds"), arms.adaptation()) if not chart.empty]
     drawn = "".join(f"{draw(replace(chart, log_y=False))}{_legend(chart)}" for chart in charts)
     tables = "".join(_shown(table) for table in (arms.finals(), arms.differences()) if table.rows)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedmeta.comparison.record import ArmRecord
 from fedmeta.report.charts import Chart, Series
 from fedmeta.report.measured import banded, interval_of, main_measure, step_names, unit
 from fedmeta.report.parts import compare_part
@@ -31,7 +32,7 @@ def comparison_view(entry: Entry, index: Index) -> dict[str, Any]:
     return summary(entry) | {
         "said": part.said,
         "results": [one for one in part.results if one[1] != "–"],
-        "arms": [_arm(arm, entry.path, index) for arm in files.data.get("arms", [])],
+        "arms": [_arm(arm, entry.path, index) for arm in files.record.arms] if files.record else [],
         "sections": [section_view(one) for one in part.sections if one.key not in _LEFT_OUT],
         "report": report_view(entry),
     }
@@ -39,24 +40,21 @@ def comparison_view(entry: Entry, index: Index) -> dict[str, Any]:
 
 def _served(files: CompareFiles, index: Index) -> CompareFiles:
     """Return the same comparison with those runs alone that may be read."""
+    if files.record is None:
+        return files
     arms = [
-        arm | {"runs": [run for run in arm.get("runs", []) if index.id_of(files.path / run["run"])]}
-        for arm in files.data.get("arms", [])
+        arm.model_copy(update={"runs": [run for run in arm.runs if index.id_of(files.path / run.run)]})
+        for arm in files.record.arms
     ]
-    return replace(files, data=files.data | {"arms": arms}) if files.data else files
+    return replace(files, record=files.record.model_copy(update={"arms": arms}))
 
 
-def _arm(arm: dict[str, Any], folder: Path, index: Index) -> dict[str, Any]:
+def _arm(arm: ArmRecord, folder: Path, index: Index) -> dict[str, Any]:
     runs = [
-        {
-            "id": index.id_of(folder / run["run"]),
-            "seed": run["seed"],
-            "status": run["status"],
-            "error": run.get("error"),
-        }
-        for run in arm.get("runs", [])
+        {"id": index.id_of(folder / run.run), "seed": run.seed, "status": run.status, "error": run.error}
+        for run in arm.runs
     ]
-    kept = {key: arm.get(key) for key in ("name", "what", "status", "error")}
+    kept = {"name": arm.name, "what": arm.what, "status": arm.status, "error": arm.error}
     return kept | {"runs": runs}
 
 

@@ -100,13 +100,14 @@ def _final(head: RunFiles) -> Row | None:
 
 def _comparison(entry: Entry) -> Row:
     found = read_compare(entry.path)
-    data = found.data
+    record = found.record
+    about = record.model_extra or {} if record else {}
     return _row(entry, found.status, found.problem) | {
-        "experiment": _text(data.get("experiment")),
-        "arms": [one_line(arm["name"], 100) for arm in data.get("arms", [])[:100]],
-        "seeds": data.get("seeds", [])[:100],
-        "started": _text(data.get("started")),
-        "seconds": number(data, "wall_seconds"),
+        "experiment": one_line(record.experiment) if record else None,
+        "arms": [one_line(arm.name, 100) for arm in record.arms[:100]] if record else [],
+        "seeds": record.seeds[:100] if record else [],
+        "started": _text(about.get("started")),
+        "seconds": number(about, "wall_seconds"),
     }
 
 

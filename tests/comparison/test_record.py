@@ -2,14 +2,15 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedmeta.comparison.compare import Execution, compare
-from fedmeta.comparison.record import COMPARE, later_version, problem_of_compare, write, written
-from fedmeta.errors import UsageError
+from fedmeta.comparison.record import COMPARE, later_version, parse, write, written
+from fedmeta.errors import DataError, UsageError
 from fedmeta.experiment import Config
 from fedmeta.report.read import read_compare
 from tests.experiment.helpers import TINY
@@ -28,7 +29,35 @@ def test_what_is_written_is_read_and_can_be_drawn(tmp_path: Path) -> None:
     data = write(tmp_path, LITTLE | {"wall_seconds": math.inf})
     assert data == written(tmp_path) == json.loads((tmp_path / COMPARE).read_text())
     assert (data["kind"], data["version"], data["wall_seconds"]) == ("compare", 1, None)
-    assert problem_of_compare(data) is None
+    assert parse(data).experiment == "run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"mean": 1e300}, "arms.0.final.0.mean: Input should be less than"),
+        ({"mean": "high"}, "arms.0.final.0.mean: Input should be a valid number"),
+        ({"values": [0.5, True]}, "arms.0.final.0.values.1"),
+        ({"diverged": [0.5]}, "arms.0.final.0.diverged.0: Input should be a valid integer"),
+    ],
+)
+def test_what_could_not_be_drawn_is_named_with_its_place(changes: dict[str, Any], where: str) -> None:
+    arm = {"name": "a", "status": "finished", "final": [{"step": 0, "mean": 0.5} | changes]}
+    with pytest.raises(DataError, match=re.escape(f"compare.json: {where}")):
+        parse(LITTLE | {"kind": "compare", "version": 1, "arms": [arm]})
+
+
+def test_a_record_has_what_the_file_says_and_ignores_what_it_does_not_know() -> None:
+    reach = {"reached": 1, "rounds": {"mean": 4, "values": [4, None]}, "in_lightyears": 3}
+    arm = {"name": "a", "status": "finished", "to_target": reach, "bytes_up": 2**40}
+    about = {"command": "fedmeta compare run", "wall_seconds": 60.0}
+    record = parse(LITTLE | about | {"kind": "compare", "version": 1, "arms": [arm]})
+    assert record.model_extra == about
+    [read] = record.arms
+    assert (read.bytes_up, read.final, read.runs) == (2**40, None, [])
+    assert read.to_target is not None
+    assert read.to_target.rounds is not None
+    assert (read.to_target.rounds.values, read.to_target.bytes) == ([4, None], None)
 
 
 @pytest.mark.parametrize(

@@ -91,14 +91,15 @@ def _comparisons(parent: Path) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(parent.glob(f"*/{COMPARE}")):
         found = read_compare(path.parent)
+        record = found.record
         rows.append(
             {
                 "comparison": str(path.parent),
-                "experiment": _plain(found.data.get("experiment", "?")),
+                "experiment": record.experiment if record else "?",
                 "status": found.status,
-                "arms": ",".join(arm["name"] for arm in found.data.get("arms", [])) or "?",
-                "seeds": len(found.data.get("seeds", [])),
-                "seconds": _plain(found.data.get("wall_seconds", "")),
+                "arms": (",".join(arm.name for arm in record.arms) if record else "") or "?",
+                "seeds": len(record.seeds) if record else 0,
+                "seconds": _plain((record.model_extra or {}).get("wall_seconds", "")) if record else "",
             }
         )
     return rows

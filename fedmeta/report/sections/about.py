@@ -23,8 +23,8 @@ class About(ReportSection):
     @staticmethod
     @override
     def of_comparison(arms: Arms) -> Section:
-        data = arms.data
-        facts = described(data, ("Seeds", ", ".join(map(str, data["seeds"]))), arms.path)
+        seeds = ("Seeds", ", ".join(map(str, arms.record.seeds)))
+        facts = described(dict(arms.record), seeds, arms.path)
         return Section(key="what", title="What was compared", facts=facts)
 
 

@@ -40,8 +40,8 @@ class Communication(ReportSection):
     def of_comparison(arms: Arms) -> Section:
         chart, text = arms.curve("bytes", "megabytes sent, both ways", 1e6), ""
         if arms.target:
-            where = f"{arms.measure} {shown(arms.target['value'])} after {arms.step} steps"
-            text = f"The target is {where}: {arms.target.get('why') or 'as set'}."
+            where = f"{arms.measure} {shown(arms.target.value)} after {arms.step} steps"
+            text = f"The target is {where}: {arms.target.why or 'as set'}."
         return Section(
             key="costs",
             title="Costs and communication",

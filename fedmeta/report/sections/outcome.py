@@ -15,8 +15,8 @@ class Outcome(ReportSection):
     @staticmethod
     @override
     def of_comparison(arms: Arms) -> Section:
-        failed = [arm for arm in arms.all if arm["status"] == "failed"]
-        lines = (f"{arm['name']} failed: {arm.get('error') or 'no reason given'}." for arm in failed)
+        failed = [arm for arm in arms.all if arm.status == "failed"]
+        lines = (f"{arm.name} failed: {arm.error or 'no reason given'}." for arm in failed)
         forest = arms.forest()
         tables = [arms.finals(), arms.differences(), arms.within(), arms.settings()]
         return Section(

@@ -21,14 +21,12 @@ class Runs(ReportSection):
     def of_comparison(arms: Arms) -> Section:
         rows: list[list[Cell]] = []
         for arm in arms.all:
-            for run in arm.get("runs", []):
-                path = arms.folder_of(run["run"])
-                link: Cell = str(run["run"])
+            for run in arm.runs:
+                path = arms.folder_of(run.run)
+                link: Cell = run.run
                 if path:
-                    link = Link(str(run["run"]), f"{quote(os.path.relpath(path, arms.beside))}/")
-                again = "yes" if run.get("reused") else ""
-                rows.append(
-                    [arm["name"], run["seed"], run["status"], again, run.get("error") or "", link]
-                )
+                    link = Link(run.run, f"{quote(os.path.relpath(path, arms.beside))}/")
+                again = "yes" if run.reused else ""
+                rows.append([arm.name, run.seed, run.status, again, run.error or "", link])
         columns = ["arm", "seed", "status", "reused", "error", "folder"]
         return Section("runs", "Runs", tables=[Table("runs", "The runs of each arm", columns, rows)])

@@ -8,8 +8,9 @@ from math import ceil
 import numpy as np
 from typing_extensions import override
 
+from fedmeta.comparison.record import ArmRecord
 from fedmeta.experiment.rows import TestedRow
-from fedmeta.report.arms import Arm, Arms
+from fedmeta.report.arms import Arms
 from fedmeta.report.charts import LIMIT, Chart, Series, bounds_of
 from fedmeta.report.measured import MOST_STEPS, banded, interval_over_tasks, main_measure, step_names
 from fedmeta.report.page import Figure, Section
@@ -44,16 +45,16 @@ class Spread(ReportSection):
         reader = TestReader()
         for place, arm in enumerate(arms.all):
             if seeds := _clients_of(arm, arms, reader):
-                rows.append([arm["name"], *_mean_spread(seeds, arms.scale)])
+                rows.append([arm.name, *_mean_spread(seeds, arms.scale)])
                 values = sorted(value for seed in seeds for value in seed)
                 xs = [place - 0.25 + 0.5 * (i + 0.5) / len(values) for i in range(len(values))]
                 known = [value if math.isfinite(value) else None for value in values]
-                series.append(Series(arm["name"], xs, known, mark="points", colour=place))
+                series.append(Series(arm.name, xs, known, mark="points", colour=place))
         if not rows:
             return None
         title = f"{arms.measure.capitalize()} of each test client after {arms.step} steps"
         note = "Each point is a test client of one seed; within an arm they are sorted."
-        labels = [arm["name"] for arm in arms.all]
+        labels = [arm.name for arm in arms.all]
         chart = Chart("clients", title, "arm", arms.measure, series, note, labels=labels)
         columns = [
             "arm",
@@ -76,11 +77,11 @@ class Spread(ReportSection):
         )
 
 
-def _clients_of(arm: Arm, arms: Arms, reader: TestReader) -> list[list[float]]:
+def _clients_of(arm: ArmRecord, arms: Arms, reader: TestReader) -> list[list[float]]:
     """Return the test clients' results of each seed of an arm that has them."""
     found = []
-    for run in arm.get("runs", []):
-        path = arms.folder_of(run["run"])
+    for run in arm.runs:
+        path = arms.folder_of(run.run)
         by_step = results(reader.read(path), arms.measure, arms.scale) if path else {}
         values = by_step.get(arms.step) or by_step.get(max(by_step, default=0))
         if values:
