@@ -23,7 +23,7 @@ from fedmeta.comparison.run_reuse import essence
 from fedmeta.config import Config
 from fedmeta.experiment import load_config, parse_settings, planning
 from fedmeta.federation import Federation, Learner, merge
-from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.federation.engines.vector import open_vector
 from fedmeta.learning import Tensors
 from fedmeta.learning.algorithms import FedAvg
 from fedmeta.learning.setup import algorithm_kind

@@ -16,7 +16,7 @@ from fedmeta.federation.engines.client_app import ClientSide, build_side
 from fedmeta.federation.engines.deployment import require_superlink
 from fedmeta.federation.engines.deployment.session import open_deployment
 from fedmeta.federation.engines.node_directory import Directory, ignore
-from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.federation.engines.vector import open_vector
 from fedmeta.federation.faults import FaultPlan, with_faults
 from fedmeta.federation.signing import Checking, Seats
 

@@ -20,8 +20,7 @@ from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
 from fedmeta.federation.postprocessors import POSTPROCESSORS, STAGES, read_postprocessors
-from fedmeta.incentives.rule_trial import try_rule
-from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING
+from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING, try_rule
 from fedmeta.learning import (
     ALGORITHMS,
     MODELS,

@@ -17,8 +17,8 @@ from fedmeta.federation import (
     merge,
 )
 from fedmeta.federation.client_states import ClientStates
+from fedmeta.federation.engines.vector import open_vector
 from fedmeta.federation.engines.vector.jobs import Workers, one_thread
-from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.federation.faults import FaultPlan, with_faults
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Split

@@ -16,7 +16,7 @@ from fedmeta.federation import (
     Snapshot,
 )
 from fedmeta.federation.cohort import sample_cohort
-from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.federation.engines.vector import open_vector
 from fedmeta.federation.evaluation import evaluate_tasks
 from fedmeta.learning import expand_state
 from fedmeta.training import WAYS, TrainingSetup, simulate

@@ -8,7 +8,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedmeta.federation import Federation, Learner, MetaStrategy, Plan
 from fedmeta.federation.cohort import requests
-from fedmeta.federation.engines.vector.session import open_vector
+from fedmeta.federation.engines.vector import open_vector
 from fedmeta.federation.faults import FaultOptions, FaultPlan, SimulatedDelivery, read_faults
 from tests.federation.helpers import SINUSOID, train
 

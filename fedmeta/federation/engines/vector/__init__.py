@@ -1,1 +1,44 @@
 """The in-process engine: a Flower grid that computes a cohort in stacked batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from flwr.clientapp.typing import Mod
+
+from fedmeta.federation.client_states import ClientStates
+from fedmeta.federation.engines.vector.grid import VectorGrid
+from fedmeta.federation.engines.vector.jobs import Workers, one_thread
+from fedmeta.federation.engines.vector.pool import build_executor
+from fedmeta.federation.faults import FaultPlan, mods_in
+from fedmeta.federation.flower import as_server
+from fedmeta.federation.learner import Learner
+from fedmeta.federation.signing import Signatures
+from fedmeta.learning import keep_freed_memory
+
+
+@contextmanager
+def open_vector(  # noqa: PLR0913 (all but one are optional)
+    learner: Learner,
+    workers: Workers = 1,
+    rounds: int = 1,
+    mods: Mapping[int, Sequence[Mod]] | None = None,
+    signatures: Signatures | None = None,
+    faults: FaultPlan | None = None,
+    states: ClientStates | None = None,
+) -> Iterator[VectorGrid]:
+    """Open a `VectorGrid`, and what computes it; workers end with the block, however it ends.
+
+    Args:
+        learner: The clients' side of the workload.
+        workers: Processes that compute; ``auto`` measures first.
+        rounds: Length of the run, for ``auto``.
+        mods: Flower mods by client.
+        signatures: Signs in the name of each client; None: replies are not signed.
+        faults: What clients do wrong; see `with_faults` for what befalls their replies.
+        states: What clients remember; None: it is in memory, and gone with the block.
+    """
+    keep_freed_memory()
+    with one_thread(), as_server(), build_executor(learner, workers, rounds) as executor:
+        in_round = mods_in(faults, learner) if faults else None
+        moving = faults is not None
+        yield VectorGrid(learner, executor, mods, signatures, in_round, moving, states)

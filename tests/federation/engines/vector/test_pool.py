@@ -10,9 +10,8 @@ import pytest
 
 from fedmeta.federation import EvaluationSums, Federation, Learner, Plan, RoundRecord, Workload
 from fedmeta.federation.engines.vector import jobs as launch
-from fedmeta.federation.engines.vector import pool
+from fedmeta.federation.engines.vector import open_vector, pool
 from fedmeta.federation.engines.vector.pool import Worker
-from fedmeta.federation.engines.vector.session import open_vector
 from fedmeta.learning import Tensors
 from fedmeta.tasks import Population
 from fedmeta.training import simulate
