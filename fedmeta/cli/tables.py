@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from fedmeta.experiment import Result
-from fedmeta.experiment.client_totals import COUNTS, UNITS, Participant
+from fedmeta.experiment.client_totals import COUNTS, UNITS, ClientTotals
 
 if TYPE_CHECKING:
-    from fedmeta.chain.settle.status import Participant as Account
-    from fedmeta.chain.settle.status import Status
+    from fedmeta.chain.settle.status import Participant, Status
     from fedmeta.federation import StepResult
 
 SHOWN_PARTICIPANTS = 30
 SHOWN_REASONS = 5
 
 
-def earnings_table(participants: Sequence[Participant], on_chain: bool) -> Table:
+def earnings_table(participants: Sequence[ClientTotals], on_chain: bool) -> Table:
     """Return who contributed, what it was worth and what it earns; the highest paid come first."""
     total = sum(one.earned for one in participants) / UNITS
     table = Table(
@@ -63,7 +62,7 @@ def status_lines(status: "Status") -> Iterator[str]:
         yield f"nothing is known from the chain: {status.problem}"
 
 
-def participants_table(participants: "Sequence[Account]") -> Table:
+def participants_table(participants: "Sequence[Participant]") -> Table:
     """Return what each participant was awarded and has claimed."""
     table = Table()
     table.add_column("client", justify="right")

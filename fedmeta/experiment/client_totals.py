@@ -162,7 +162,7 @@ UNITS = 10**6
 
 
 @dataclass(frozen=True)
-class Participant:
+class ClientTotals:
     """One client's part in a whole run.
 
     Attributes:
@@ -216,13 +216,13 @@ class _Tally:
         self.earned += row.get("reward") or 0
 
 
-def participants(rows: Iterable[ClientRow]) -> tuple[Participant, ...]:
+def participants(rows: Iterable[ClientRow]) -> tuple[ClientTotals, ...]:
     """Add up the rows of ``clients.jsonl``, by client; those who earned most come first."""
     tallies: dict[int, _Tally] = {}
     for row in rows:
         tallies.setdefault(row["client"], _Tally()).add(row)
     found = [
-        Participant(
+        ClientTotals(
             client=client,
             account=tally.account,
             rounds=tally.rounds,

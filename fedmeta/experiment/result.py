@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.config import Config
-from fedmeta.experiment.client_totals import Participant
+from fedmeta.experiment.client_totals import ClientTotals
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.recorder import RoundListener
 from fedmeta.federation import StepResult
@@ -65,7 +65,7 @@ class Result:
     tasks: int
     wall_seconds: float
     final: tuple[StepResult, ...]
-    participants: tuple[Participant, ...] = ()
+    participants: tuple[ClientTotals, ...] = ()
     chain: dict[str, Any] | None = None
     replies: dict[str, Any] | None = None
 

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 import fedmeta
 from fedmeta.experiment import RunFolder, load_config
-from fedmeta.experiment.client_totals import Participant, participants
+from fedmeta.experiment.client_totals import ClientTotals, participants
 from fedmeta.incentives import (
     Game,
     IncentiveOptions,
@@ -54,7 +54,7 @@ def test_estimated_values_of_eight_clients_rank_as_exact_ones(absent: str) -> No
     assert np.median(by_round) > 0.9
 
 
-def earnings(folder: Path, settings: dict[str, int]) -> dict[int, Participant]:
+def earnings(folder: Path, settings: dict[str, int]) -> dict[int, ClientTotals]:
     fedmeta.run("incentives", settings, out=folder)
     return {one.client: one for one in participants(RunFolder.open(folder).clients())}
 
@@ -64,7 +64,7 @@ def clients_of(kind: str) -> list[int]:
     return [client for table in tables if table["kind"] == kind for client in table["clients"]]
 
 
-def assert_cheats_earn_little(earned: dict[int, Participant], rounds: int) -> None:
+def assert_cheats_earn_little(earned: dict[int, ClientTotals], rounds: int) -> None:
     cast = {client for table in load_config("incentives").behaviours for client in table["clients"]}
     honest = np.mean([one.earned for client, one in earned.items() if client not in cast])
     for kind in ("zero-update", "noise", "poison"):
