@@ -16,10 +16,13 @@ settings.load_profile("fedmeta")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # No test cuts the power, and nothing that is imported is garbage.
+    # No test cuts the power.
     os.fsync = lambda _: None
-    gc.disable()
-    if not hasattr(config, "workerinput"):
+    worker = hasattr(config, "workerinput")
+    if worker or not config.getoption("numprocesses", None):
+        # Until all tests are collected: nothing that is imported is garbage.
+        gc.disable()
+    if not worker:
         config.add_cleanup(processes.start_server())
 
 
