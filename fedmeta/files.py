@@ -200,7 +200,13 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return what a TOML file holds; raises as `read_file` and `parse_toml` do."""
-    return parse_toml(read_file(path, MOST_TOML).decode("utf-8").replace("\r\n", "\n"))
+    data = read_file(path, MOST_TOML)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8 text") from None
+    return parse_toml(text.replace("\r\n", "\n"))
 
 
 def reason(error: Exception) -> str:

@@ -117,13 +117,28 @@ def _options_of(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return a hint that names the choice closest to `word`, or lists them all if none is close."""
+MOST_LISTED = 12
+"""Choices that a message lists; of more it lists none."""
+
+
+def nearest(word: str, choices: Iterable[str], prefix: str = "", more: str = "") -> str:
+    """Return a hint that names the choice closest to `word`, or lists them if none is close.
+
+    Args:
+        word: What was given.
+        choices: What may be.
+        prefix: Comes before the closest choice, such as the table of a key.
+        more: Said instead of a list of more than `MOST_LISTED` choices; empty: the list is cut short.
+    """
     known = sorted(choices)
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
-        return f"did you mean '{close[0]}'?"
-    return "choose from: " + ", ".join(known) if known else "there is nothing to choose from"
+        return f"did you mean '{prefix}{close[0]}'?"
+    if not known:
+        return "there is nothing to choose from"
+    if len(known) <= MOST_LISTED:
+        return "choose from: " + ", ".join(known)
+    return more or f"choose from: {', '.join(known[:MOST_LISTED])} and {len(known) - MOST_LISTED} more"
 
 
 def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = "") -> OptionsT:
@@ -144,11 +159,16 @@ def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = 
 
 
 def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> str:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # A key that is missing may be the one that is misspelt.
+    unknown = (one for one in found if one["type"] == "extra_forbidden")
+    first = next(unknown, found[0]) if found[0]["type"] == "missing" else found[0]
     full = [_shortened(str(part)) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        key = ".".join([where, *full] if where else full)
-        return f"unknown key '{key}': {nearest(full[-1], _fields_at(kind, full[:-1]))}"
+        path = [where, *full] if where else full
+        return (
+            f"unknown key '{'.'.join(path)}': {_like(kind, full, ''.join(f'{t}.' for t in path[:-1]))}"
+        )
     path = _to_field(kind, full)
     key = ".".join([where, *path] if where else path)
     if first["type"] == "missing":
@@ -158,6 +178,20 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) ->
     # A whole group's value says less than the reason does.
     got = "" if isinstance(first["input"], Mapping) else f" (got {_shortened(repr(first['input']))})"
     return f"{key}: {reason}{got}" if key else reason
+
+
+def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
+    """Return a hint for a key that an options class does not have."""
+    word = path[-1]
+    elsewhere = [one.path for one in declared(kind) if one.path.rpartition(".")[2] == word]
+    if len(path) == 1 and elsewhere:
+        return "did you mean " + " or ".join(f"'{other}'" for other in elsewhere) + "?"
+    # What is in a table without a class of its own is checked by the part that it belongs to.
+    open_ = [name for name, field in kind.model_fields.items() if field.annotation == dict[str, Any]]
+    parts = ", ".join(f"'{name}.{word}'" for name in open_)
+    more = f"an option of a part is set in its table ({parts}); " if open_ and len(path) == 1 else ""
+    more += "`fedmeta list keys` shows all keys"
+    return nearest(word, _fields_at(kind, path[:-1]), tables, more)
 
 
 def _shortened(text: str) -> str:

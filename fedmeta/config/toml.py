@@ -62,9 +62,22 @@ def load_config(
         values = read_toml(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {reason(error)}") from None
-    config = parse_options(Config, (merged or merge)(values, settings or {}))
+    config = _checked(path, values, (merged or merge)(values, settings or {}))
     require_named(path, values, config, settings or {})
     return config
+
+
+def _checked(path: Path, values: Mapping[str, Any], merged: Mapping[str, Any]) -> Config:
+    """Parse an experiment's values and settings; what is wrong in its own file is said with the file."""
+    try:
+        return parse_options(Config, merged)
+    except ConfigError as error:
+        try:
+            parse_options(Config, values)
+        except ConfigError as own:
+            if str(own) == str(error):
+                raise ConfigError(f"{path}: {error}") from None
+        raise
 
 
 def read_fault_file(path: Path) -> dict[str, Any]:

@@ -154,6 +154,11 @@ def resume(  # noqa: PLR0913 (all but one are optional)
             raise UsageError(f"{folder.path} has no chain: there is no campaign to start over")
         if config != before:
             folder.replace_config(config)
+        elif folder.status == "finished" and not new_campaign:
+            listener.note(
+                f"the run has finished (round {config.rounds} of {config.rounds}) and is tested again; "
+                "`-s rounds=N` with a larger N trains it further"
+            )
         if config.rounds > before.rounds and config.server.schedule != "constant":
             listener.note(
                 f"the {config.server.schedule} schedule is as long as the run: "

@@ -145,6 +145,11 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
         # A full disk stops this as well; the checkpoints before it are whole.
         with suppress(OSError, RunError):
             parts.recorder.checkpoint()
+        if isinstance(error, KeyboardInterrupt):
+            listener.note(
+                f"stopped after round {len(folder.metrics())} of {config.rounds}: "
+                f"`fedmeta resume {folder.path}` resumes the run"
+            )
         if isinstance(error, DivergedError):
             raise DivergedError(f"{error}; {_last_good(folder)}") from None
         if isinstance(error, LearnersFailedError):

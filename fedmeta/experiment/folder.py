@@ -78,9 +78,8 @@ class RunFolder:
         Raises:
             UsageError: If something is there already, or the place cannot be written.
         """
-        taken = f"{path} exists already: choose another --out, or go on with `fedmeta resume {path}`"
         if path.exists():
-            raise UsageError(taken)
+            raise UsageError(_taken(path))
         # Nobody can have put anything under a name that is drawn now.
         new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
@@ -97,7 +96,7 @@ class RunFolder:
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
             if path.exists():
-                raise UsageError(taken) from None
+                raise UsageError(_taken(path)) from None
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)
 
@@ -252,3 +251,12 @@ class RunFolder:
             OSError: If it cannot be written.
         """
         write_atomically(self.path / TEST.name, TEST.write(tested_rows(results)))
+
+
+def _taken(path: Path) -> str:
+    """Return why no run can be made at a place, and what can be done with what is there."""
+    if (path / "config.toml").exists():
+        return f"{path} is a run: choose another --out, or resume it by `fedmeta resume {path}`"
+    if (path / "compare.json").exists():
+        return f"{path} is a comparison: choose another --out (`fedmeta compare` goes on with it)"
+    return f"{path} exists already: choose another --out"

@@ -112,6 +112,8 @@ class ClassImages:
             fitting = (
                 f"data.{prefix}shots = {fewer_shots} and data.{prefix}queries = {fewer_queries} fit, or "
             )
+            if not self.smallest:
+                raise ConfigError(f"{who} has no image of one of its classes; use fewer clients")
             raise ConfigError(
                 f"data.{prefix}shots + data.{prefix}queries = {shots} + {queries}, but "
                 f"{who} has a class of {self.smallest} images; "

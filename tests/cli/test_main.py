@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one-line errors, JSON on stdout alone."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fedmeta.chain import errors
+from fedmeta.cli.commands import doctor
 from fedmeta.cli.main import main
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
@@ -164,7 +167,11 @@ def test_resume_extends_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["run", "./tiny.toml", "-s", "task=digit"], "unknown task 'digit': did you mean 'digits'?"),
         (["run", "quickstart", "-s", "data.ways=11"], "data.ways = 11, but there are 10 digits"),
         (["run", "quickstart", "-s", "data.queries=60"], "data.shots + data.queries"),
-        (["run", "./tiny.toml", "--out", "."], "exists already"),
+        (["run", "./tiny.toml", "--out", "."], ". exists already: choose another --out"),
+        (["run", "./tiny.toml", "--seed", "0", "--seed", "1"], "--seed is given 2 times, and a run has"),
+        (["list", "runs", "--runs", "nowhere"], "--runs: there is no folder 'nowhere'"),
+        (["list", "comparisons", "--runs", "tiny.toml"], "--runs: there is no folder 'tiny.toml'"),
+        (["run", "quickstart", "-s", "clients=100000"], "client 0 has no image of one of its classes"),
         (["run", "./tiny.toml", "--out", "tiny.toml/run"], "cannot write to"),
         (["run", "./none.toml"], "no experiment file"),
         (["run"], "Missing argument"),
@@ -183,6 +190,53 @@ def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing_behind(
     assert err.count("\n") == 1, err
     assert message in err
     assert [path.name for path in here.iterdir()] == ["tiny.toml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'algorithm = "maml"\n', "missing key 'task'"),
+        (b'task = "digits"\nalgoritm = "maml"\n', "unknown key 'algoritm': did you mean 'algorithm'?"),
+        (b'task = "digits"\nrounds = "3"\n', "missing key 'algorithm'"),
+        (b'task = "digits"\n\n# caf\xe9\n', "line 3 is not UTF-8 text"),
+        (b"task = \xff\xfe\n", "line 1 is not UTF-8 text"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_the_file(
+    here: Path, capsys: pytest.CaptureFixture[str], text: bytes, message: str
+) -> None:
+    (here / "own.toml").write_bytes(text)
+    assert call("run", "./own.toml") == 2
+    assert capsys.readouterr().err == f"fedmeta: own.toml: {message}\n"
+
+
+def test_what_is_typed_is_said_without_the_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "./tiny.toml", "-s", "rounds=-1") == 2
+    assert capsys.readouterr().err.startswith("fedmeta: rounds: ")
+
+
+def test_a_place_that_is_taken_is_called_what_it_is(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "compared").mkdir()
+    (here / "compared" / "compare.json").write_text("{}")
+    assert call("run", "./tiny.toml", "-s", "rounds=1", "--out", "r") == 0
+    capsys.readouterr()
+    for place, said in {
+        "r": "r is a run: choose another --out, or resume it by `fedmeta resume r`",
+        "compared": "compared is a comparison: choose another --out",
+    }.items():
+        assert call("run", "./tiny.toml", "--out", place) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_resume_says_that_a_run_is_finished(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "./tiny.toml", "-s", "rounds=1", "--out", "r") == 0
+    assert "has finished" not in capsys.readouterr().err
+    assert call("resume", "r") == 0
+    assert "the run has finished (round 1 of 1) and is tested again" in capsys.readouterr().err
+    assert call("resume", "r", "-s", "rounds=2") == 0
+    assert "has finished" not in capsys.readouterr().err
 
 
 def test_a_truncated_data_file_is_named_with_how_to_fetch_it_again(
@@ -218,8 +272,11 @@ def test_ctrl_c_leaves_a_readable_run_and_exit_130(here: Path, request_to_end: s
     process.send_signal(request_to_end)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err == "fedmeta: interrupted\n"
     folder = RunFolder.open(here / "r")
+    stopped = (
+        f"stopped after round {len(folder.metrics())} of 100000: `fedmeta resume r` resumes the run"
+    )
+    assert err == f"fedmeta: {stopped}\nfedmeta: interrupted\n"
     assert folder.info["status"] == "interrupted"
     rounds = [row["round"] for row in folder.metrics()]
     assert rounds == list(range(1, len(rounds) + 1))
@@ -261,6 +318,26 @@ def test_doctor_finds_this_machine_fit(here: Path, capsys: pytest.CaptureFixture
     assert call("doctor", "--json") == 0
     states = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)["checks"]}
     assert states["versions"] == states["flower"] == states["runs"] == "ok"
+    assert states.keys() >= {"gpu", "ray", "chain", "anvil", "ganache"}
+
+
+def test_doctor_names_the_cure_of_what_is_missing(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = {"PIL", "ray", "web3"}
+    found = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> object:
+        return None if name in missing else found(name, package)
+
+    for module in (importlib.util, doctor, errors):
+        monkeypatch.setattr(module, "find_spec", find_spec)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert call("doctor", "--json") == 0
+    rows = {row["check"]: row for row in json.loads(capsys.readouterr().out)["checks"]}
+    for check, extra in {"images": "data", "ray": "ray", "chain": "chain", "anvil": "chain"}.items():
+        assert rows[check]["state"] == "optional"
+        assert f"pip install 'fedmeta[{extra}]'" in rows[check]["detail"]
 
 
 def test_data_list_says_where_each_set_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,12 +19,15 @@ def test_the_algorithms_and_models_of_the_config_exist() -> None:
         ({"algorithm": "mmal"}, "unknown algorithm 'mmal': did you mean 'maml'"),
         ({"algorithm": "collections:OrderedDict"}, "no subclass of fedmeta.learning.Algorithm"),
         ({"model": "conv5"}, "unknown model 'conv5': did you mean 'conv4'"),
-        ({"learner": {"iner_lr": 0.1}}, "unknown key 'learner.iner_lr': did you mean 'inner_lr'"),
+        (
+            {"learner": {"iner_lr": 0.1}},
+            "unknown key 'learner.iner_lr': did you mean 'learner.inner_lr'",
+        ),
         ({"learner": {"inner_lr": -0.1}}, r"learner.inner_lr: .*greater than 0 \(got -0.1\)"),
         ({"learner": {"inner_lr": 0}}, "learner.inner_lr: .*greater than 0"),
         ({"learner": {"inner_steps": 0}}, "learner.inner_steps: .*greater than or equal to 1"),
         ({"network": {"hidden": [8, 0]}}, "network.hidden.1: .*greater than 0"),
-        ({"network": {"hiden": [8]}}, "unknown key 'network.hiden': did you mean 'hidden'"),
+        ({"network": {"hiden": [8]}}, "unknown key 'network.hiden': did you mean 'network.hidden'"),
     ],
 )
 def test_a_wrong_choice_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:

@@ -75,6 +75,8 @@ def test_what_a_client_cannot_fill_is_refused_by_key() -> None:
         ragged().check("client 2", (3, 20, 1), "test_")
     with pytest.raises(ConfigError, match=r"1 \+ 1, but c has a class of 1 images; use fewer clients"):
         ClassImages([np.arange(1)] * 2).check("c", (2, 1, 1))
+    with pytest.raises(ConfigError, match=r"^c has no image of one of its classes; use fewer clients$"):
+        ClassImages([np.arange(3), np.arange(0)]).check("c", (2, 1, 1))
     with pytest.raises(ConfigError, match=r"has 0 classes"):
         ClassImages([]).check("client 0", (2, 1, 1))
 

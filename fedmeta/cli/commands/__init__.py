@@ -22,7 +22,7 @@ Experiment = Annotated[
 RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart-001.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random; as -s seed=N.")]
+Seed = Annotated[list[int] | None, typer.Option(metavar="N", help="Random seed; the same as -s seed=N.")]
 Faults = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="What goes wrong: a TOML file with the keys of [faults]."),

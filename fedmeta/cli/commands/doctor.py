@@ -4,6 +4,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from fedmeta.files import to_json
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: versions, cores, folders, data, compiler, and that Flower is a known one.
+    """Check this machine: versions, folders, data, compiler, GPU, Ray, chains, and that Flower is known.
 
     Exits 1 if something that every run needs is missing; what only some runs need is 'optional'.
     """
@@ -84,6 +87,8 @@ def _data() -> str:
 
 
 def _images() -> str:
+    if find_spec("PIL") is None:
+        raise RuntimeError("Pillow is not installed: pip install 'fedmeta[data]'")
     import PIL
 
     return f"pillow {PIL.__version__} reads Omniglot"
@@ -96,6 +101,41 @@ def _compiler() -> str:
     return f"{compiler} for compile = true"
 
 
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device: device = 'cuda' is not available")
+    return f"{torch.cuda.get_device_name()} for device = 'cuda'"
+
+
+def _ray() -> str:
+    from fedmeta.federation import require_ray
+
+    require_ray()
+    return f"ray {version('ray')} for engine = 'ray'"
+
+
+def _chain() -> str:
+    from fedmeta.chain.errors import NO_EXTRA, has_extra
+
+    if not has_extra():
+        raise RuntimeError(NO_EXTRA)
+    return f"web3 {version('web3')}, py-evm {version('py-evm')} for chain.provider = 'embedded'"
+
+
+def _node(provider: str) -> str:
+    from fedmeta.chain.errors import NO_EXTRA, has_extra
+
+    if not has_extra():
+        raise RuntimeError(NO_EXTRA)
+    from fedmeta.chain.providers import PROVIDERS
+
+    part: Any = PROVIDERS.get(provider)
+    found: list[str] = part.find()
+    return f"{found[-1]} for chain.provider = '{provider}'"
+
+
 _CHECKS: list[tuple[str, bool, Callable[[], str]]] = [
     ("versions", True, _versions),
     ("flower", True, _flower),
@@ -105,4 +145,9 @@ _CHECKS: list[tuple[str, bool, Callable[[], str]]] = [
     ("data", False, _data),
     ("images", False, _images),
     ("compiler", False, _compiler),
+    ("gpu", False, _gpu),
+    ("ray", False, _ray),
+    ("chain", False, _chain),
+    ("anvil", False, partial(_node, "anvil")),
+    ("ganache", False, partial(_node, "ganache")),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.cli.commands import Json
+from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
 
 _WIDEST = 1000
@@ -24,7 +25,7 @@ class Kind(StrEnum):
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.experiments,
-    runs: Annotated[Path, typer.Option(help="Where runs are.")] = Path("runs"),
+    runs: Annotated[Path | None, typer.Option(help="Where runs are.", show_default="runs")] = None,
     as_json: Json = False,
 ) -> None:
     """List the experiments that come with fedmeta, runs, comparisons, the config's keys, or its parts.
@@ -32,10 +33,13 @@ def list_(
     Parts are what a config can name: task families, algorithms, models, ways to train, rules and
     behaviours, each with the options of its own: keys of [data], [learner], [network] and so on.
     """
+    if runs is not None and not runs.is_dir():
+        raise UsageError(f"--runs: there is no folder '{runs}'")
+    parent = runs or Path("runs")
     rows = {
         Kind.experiments: _experiments,
-        Kind.runs: lambda: _runs(runs),
-        Kind.comparisons: lambda: _comparisons(runs),
+        Kind.runs: lambda: _runs(parent),
+        Kind.comparisons: lambda: _comparisons(parent),
         Kind.keys: _keys,
         Kind.parts: _parts,
     }[kind]()

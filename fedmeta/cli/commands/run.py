@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fedmeta.cli.commands import Debug, Experiment, Faults, Json, NoCheck, Out, Seed, Settings
+from fedmeta.errors import UsageError
 from fedmeta.files import to_json
 
 if TYPE_CHECKING:
@@ -37,8 +38,12 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     from fedmeta.cli.run_display import Display
 
     changes = changes_of(settings, faults)
-    if seed is not None:
-        changes["seed"] = seed
+    if seed and len(seed) > 1:
+        raise UsageError(
+            f"--seed is given {len(seed)} times, and a run has one; see `fedmeta compare --seeds N`"
+        )
+    if seed:
+        changes["seed"] = seed[0]
     with Display(as_json, debug) as display:
         result = experiments.run(
             experiment, changes, out=out, listener=display.listener, check=not no_check

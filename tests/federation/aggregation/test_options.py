@@ -44,7 +44,10 @@ def test_what_a_key_means_is_read_from_the_rule_s_file() -> None:
         ),
         ({"rule": "bulyan"}, "rule 'bulyan' withstands nobody with malicious = 0: set at least 1"),
         ({"rule": "median", "options": {"a": 1}}, "options has no effect .* a Flower strategy$"),
-        ({"rule": "median", "trimm": 0.1}, "unknown key 'aggregation.trimm': did you mean 'trim'"),
+        (
+            {"rule": "median", "trimm": 0.1},
+            "unknown key 'aggregation.trimm': did you mean 'aggregation.trim'",
+        ),
     ],
 )
 def test_a_key_without_effect_is_refused_with_whose_it_is(

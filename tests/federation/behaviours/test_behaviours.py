@@ -222,7 +222,10 @@ def test_noisy_inputs_have_the_deviation_asked_for_and_labels_stay() -> None:
 
 MISTAKES: list[tuple[list[dict[str, Any]], str]] = [
     ([{"kind": "posion", "clients": [1]}], "unknown behaviour 'posion': did you mean 'poison'?"),
-    ([part("poison", facto=2.0)], "unknown key 'behaviours.0.facto': did you mean 'factor'?"),
+    (
+        [part("poison", facto=2.0)],
+        "unknown key 'behaviours.0.facto': did you mean 'behaviours.0.factor'?",
+    ),
     ([part("poison", factor=-1.0)], "behaviours.0.factor: input should be greater than 0 (got -1.0)"),
     ([part("copy")], "missing key 'behaviours.0.of'"),
     ([{"kind": "noise"}], "missing key 'behaviours.0.clients'"),

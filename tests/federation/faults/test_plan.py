@@ -77,7 +77,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"clients": [10]}, "faults.entries.0.clients: client 10 is not one of the 10 that train"),
     ({"rounds": [0]}, "faults.entries.0.rounds: round 0 is not within 1 and 100"),
     ({"rounds": [101]}, "faults.entries.0.rounds: round 101 is not within 1 and 100"),
-    ({"secnds": 3.0}, "unknown key 'faults.entries.0.secnds': did you mean 'seconds'?"),
+    ({"secnds": 3.0}, "unknown key 'faults.entries.0.secnds': did you mean 'faults.entries.0.seconds'?"),
     ({"seconds": 3.0}, "faults.entries.0.seconds: only 'late' has seconds, not 'nan'"),
     ({"away": 3}, "faults.entries.0.away: only 'vanish' and 'move' have it, not 'nan'"),
     ({"rounds": [1, 1]}, "faults.entries.0: client 1 has a fault in round 1 already: 'nan'"),

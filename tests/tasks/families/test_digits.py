@@ -121,7 +121,7 @@ def test_two_builds_draw_the_same_tasks_and_another_seed_draws_others() -> None:
             r"data.shots \+ data.queries = 1 \+ 6, but client .* has a class of [56] images",
         ),
         ({"test_queries": 9}, r"data.test_shots \+ data.test_queries = 1 \+ 9"),
-        ({"way": 3}, "unknown key 'data.way': did you mean 'ways'"),
+        ({"way": 3}, "unknown key 'data.way': did you mean 'data.ways'"),
     ],
 )
 def test_what_a_client_cannot_serve_is_refused_in_one_line(

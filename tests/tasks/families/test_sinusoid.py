@@ -85,7 +85,7 @@ def test_sampling_is_a_pure_function_of_seed_client_and_stream() -> None:
     [
         ({"shots": 0}, "data.shots"),
         ({"heterogeneity": 1.5}, "data.heterogeneity"),
-        ({"shot": 3}, "unknown key 'data.shot': did you mean 'shots'?"),
+        ({"shot": 3}, "unknown key 'data.shot': did you mean 'data.shots'?"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(options: dict[str, Any], message: str) -> None:
