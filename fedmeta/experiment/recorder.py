@@ -144,6 +144,12 @@ class Recorder:
                 continue
 
     def _disk_error(self, error: OSError, round_: int) -> RunError:
+        for place in (self.folder.path, self.folder.checkpoints.folder):
+            if not place.is_dir():
+                return RunError(
+                    f"round {round_}: the folder {place} is gone, which was there when the run began: "
+                    "put it back and resume the run, or start another"
+                )
         good = self.folder.checkpoints.rounds()
         kept = f"the checkpoint of round {good[0]} is safe" if good else "no round was finished"
         cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)

@@ -123,8 +123,8 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"enabled": 5}, "unknown key 'enabled': did you mean 'chain.staking.enabled'?"),
         (
             {"beta1": 5},
-            "unknown key 'beta1': an option of a part is set in its table ('data.beta1', 'network.beta1', "
-            "'learner.beta1'); `fedmeta list keys` shows all keys",
+            "unknown key 'beta1': an option of a part is set in its table ('data.beta1', "
+            "'network.beta1', 'learner.beta1'); `fedmeta list keys` shows all keys",
         ),
         ({"server.zzz": 5}, "unknown key 'server.zzz': choose from: clip_norm, lr, optimizer"),
         ({"gate.zzz": 5}, "unknown key 'gate.zzz': choose from: "),

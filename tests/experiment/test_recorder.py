@@ -1,12 +1,16 @@
 """Which round is the best: what diverged or did not answer never makes one."""
 
 import math
+import re
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedmeta.experiment import Config
+from fedmeta.errors import RunError
+from fedmeta.experiment import Config, Listener, run
 from fedmeta.experiment.recorder import score
 from fedmeta.federation import EvaluationSums, RoundRecord, merge
 from fedmeta.tasks import Measure
@@ -33,6 +37,15 @@ def graded(right: float, diverged: int = 0) -> EvaluationSums:
 
 
 CONFIG = Config(**TINY)
+
+
+@pytest.mark.parametrize("gone", [".", "checkpoints"])
+def test_a_folder_that_is_removed_under_a_run_is_named(gone: str, tmp_path: Path) -> None:
+    def remove(_: RoundRecord) -> None:
+        shutil.rmtree(tmp_path / "run" / gone, ignore_errors=True)
+
+    with pytest.raises(RunError, match=f"the folder {re.escape(str(tmp_path / 'run' / gone))} is gone"):
+        run(CONFIG, out=tmp_path / "run", listener=Listener(round=remove))
 
 
 def test_the_score_is_minus_the_loss_and_in_classification_the_accuracy() -> None:
