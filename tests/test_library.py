@@ -55,6 +55,17 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         from fedmeta import rum  # noqa: F401
 
 
+@pytest.mark.parametrize("library", ["scipy", "sklearn", "matplotlib", "mlflow", "torch._dynamo"])
+def test_what_takes_long_to_import_is_imported_by_the_function_that_needs_it(library: str) -> None:
+    found = []
+    for path in Path(fedmeta.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            found += [str(path) for name in names if f"{name}.".startswith(f"{library}.")]
+    assert found == []
+
+
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD", "Adagrad"])
 def test_a_run_imports_neither_pytorchs_compiler_nor_scikit_learn(
     optimizer: str, tmp_path: Path

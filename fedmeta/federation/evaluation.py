@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from fedmeta.federation.records import INDUCTIVE, Estimate, RoundRecord, StepResult
@@ -232,6 +231,9 @@ def clustered_half_width(residuals: Sequence[float]) -> float | None:
     count = len(residuals)
     if count < 2:
         return None
+    # Imported late: it takes a third of a second, and what computes for clients never needs it.
+    from scipy.special import stdtrit
+
     total = math.fsum(r * r for r in residuals)
     return float(stdtrit(count - 1, UPPER)) * math.sqrt(total * count / (count - 1))
 
