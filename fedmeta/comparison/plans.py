@@ -90,11 +90,10 @@ def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> tuple[Config
     for part, table in TABLES.items():
         loose = {key.removeprefix(f"{table}.") for key in arm.loose if is_within(key, [table])}
         left_out += leave_out(values, part, loose.__contains__) if loose else []
-    if "rounds" not in arm.settings:
-        values["rounds"] = _rounds(base, parse_options(Config, values))
     wanted = parse_options(Config, values)
-    track = max(1, wanted.rounds // base.compare.points)
-    values = merge(values, {"evaluation.track": track, "workers": 1})
+    rounds = wanted.rounds if "rounds" in arm.settings else _rounds(base, wanted)
+    track = max(1, rounds // base.compare.points)
+    values = merge(values, {"rounds": rounds, "evaluation.track": track, "workers": 1})
     resolved = planning.resolve(parse_options(Config, values))
     for key in _differences(base, resolved, arm.own_network):
         raise ConfigError(
