@@ -104,7 +104,7 @@ def open_file(path: Path, most: int | None = None, follow: bool = True) -> io.Bu
         follow: Whether it may be a symbolic link.
 
     Raises:
-        OSError: If it cannot be opened, is no regular file, or is too large.
+        OSError: If it cannot be opened, is not a regular file, or is too large.
     """
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     try:
@@ -132,7 +132,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a log with their ends; a last one that is still being written is left out.
 
     Raises:
-        OSError: If it cannot be opened, or is no regular file.
+        OSError: If it cannot be opened, or is not a regular file.
         ValueError: If a line is longer than any that is written.
     """
     with open_file(path) as file:

@@ -249,7 +249,7 @@ class Registry(Generic[PartT]):
 
 
 def _named_after(stem: str, source: str) -> str | None:
-    """Return the class or function that has the name of its module; None: the module is no part."""
+    """Return the class or function that has the name of its module; None: the module is not a part."""
     for line in re.finditer(r"^(?:class|def) ([A-Za-z]\w*)", source, re.MULTILINE):
         if line[1].replace("_", "").lower() == stem.replace("_", ""):
             return line[1]

@@ -101,7 +101,7 @@ def _degraded(error: UnicodeError) -> tuple[str, int]:
 
 
 class SafeConsole(Console):
-    """Shows text as it is: what stands in it is no markup, and moves no cursor.
+    """Shows text as it is: nothing in it is markup or moves the cursor.
 
     Args:
         stderr: Where to, instead of stdout.

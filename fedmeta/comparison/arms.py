@@ -226,7 +226,7 @@ def parse_arms(texts: Iterable[str]) -> dict[str, Settings]:
         Settings of ``compare.arms`` by arm.
 
     Raises:
-        ConfigError: If a text is no such thing.
+        ConfigError: If a text is not such a thing.
     """
     arms: dict[str, Settings] = {}
     for text in texts:

@@ -164,7 +164,7 @@ def _opened(folder: Path, name: str) -> Iterator[None]:
     """Make the comparison's folder, or take an existing one, for this process alone."""
     require_no_links(folder)
     if folder.exists() and not (folder / COMPARE).is_file() and _holds_more_than_a_lock(folder):
-        raise UsageError(f"{folder} exists and is no comparison: choose another --out")
+        raise UsageError(f"{folder} exists and is not a comparison: choose another --out")
     before = written(folder)
     if later := later_version(before):
         raise UsageError(f"{folder / COMPARE}: {later}, or choose another --out")

@@ -126,8 +126,8 @@ def _rounds(base: Config, arm: Config) -> int:
     below = base.rounds // unit * unit
     near = " or ".join(str(rounds) for rounds in (below, below + unit) if rounds)
     raise ConfigError(
-        f"{tasks} training tasks are no whole number of rounds of {each}: set the experiment's rounds "
-        f"to {near} (now {base.rounds}), or the arm's own"
+        f"{tasks} training tasks are not a whole number of rounds of {each}: set the experiment's "
+        f"rounds to {near} (now {base.rounds}), or the arm's own"
     )
 
 

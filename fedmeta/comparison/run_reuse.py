@@ -162,7 +162,7 @@ def damage(folder: RunFolder, config: Config) -> str | None:
     except (KeyError, TypeError):
         return "metrics.jsonl or run.json lacks fields"
     except (ValueError, OverflowError):
-        return "metrics.jsonl holds a loss that is no number"
+        return "metrics.jsonl holds a loss that is not a number"
     if not complete:
         return "metrics.jsonl does not hold every round"
     return None if tested else "run.json does not hold every result"

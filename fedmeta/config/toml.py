@@ -133,7 +133,7 @@ def merge(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     A table replaces the whole one that was there; keys below it may be set after it.
 
     Raises:
-        ConfigError: If a dotted key goes through something that is no table, or a table would undo an
+        ConfigError: If a dotted key goes through something that is not a table, or a table would undo an
             earlier setting of a key below it.
     """
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}

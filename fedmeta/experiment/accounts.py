@@ -115,7 +115,7 @@ class RosterSeats:
         try:
             signer = recover(presence_digest(self.run, node, client, nonce), proof)
         except (ValueError, OverflowError):
-            return f"{claims} with a proof that is no signature"
+            return f"{claims} with a proof that is not a signature"
         return None if signer == account else f"{claims} of {account} with a proof by {signer}"
 
     def refused(self, node: int, why: str) -> None:

@@ -225,7 +225,8 @@ def misfit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
         wanted: Tensors of the same names, shapes and kinds; their values do not matter.
     """
     for name in sorted(wanted.keys() ^ found.keys()):
-        return f"'{one_line(name, 100)}' {'is missing' if name in wanted else 'is no part of the model'}"
+        problem = "is missing" if name in wanted else "is not a part of the model"
+        return f"'{one_line(name, 100)}' {problem}"
     for name, value in found.items():
         like = wanted[name]
         if value.shape != like.shape:

@@ -40,7 +40,7 @@ def measures_entry(objective: Objective) -> list[dict[str, Any]]:
         if name in taken or not _MEASURE.fullmatch(name) or name.endswith(_ENDINGS):
             raise ConfigError(
                 f"objective '{objective.spec.objective}': a measure cannot be called '{name}': a run's "
-                "files have another column of that name, or it is no name such as 'ndcg@5'"
+                "files have another column of that name, or it is not a name such as 'ndcg@5'"
             )
     named = {**objective.measures, LOSS: objective.all_measures[LOSS]}
     return [{"name": name, **asdict(measure)} for name, measure in named.items()]
@@ -200,7 +200,7 @@ class LogFile(Generic[Row]):
 
     Attributes:
         name: Of the file.
-        key: The count that tells rows apart; what has none is no row.
+        key: The count that tells rows apart; what has none is not a row.
         columns: What every row of a run has, and of which type.
         adapt: Brings a row of an earlier format to this one's.
         most: Values that it may have to be read whole; None: any number, as one's own run may be long.

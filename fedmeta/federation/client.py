@@ -103,7 +103,7 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
     """Return the state's arrays and the round that a request carries.
 
     Raises:
-        ValueError: If it is no request of ours.
+        ValueError: If it is not a request of ours.
     """
     arrays, config = message.content.get(ARRAYS), message.content.get(CONFIG)
     round_ = config.get(ROUND) if isinstance(config, ConfigRecord) else None
@@ -116,7 +116,7 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
 
 
 def sign_reply(reply: RecordDict, client: int, codec: Codec, signatures: Signing) -> None:
-    """Sign a training reply; what is no update at all stays unsigned, and the gate says what it is."""
+    """Sign a training reply; what is not an update stays unsigned, and the gate says what it is."""
     arrays, metrics, config = reply.get(ARRAYS), reply.get(METRICS), reply.get(CONFIG)
     if not (isinstance(arrays, ArrayRecord) and isinstance(metrics, MetricRecord)):
         return

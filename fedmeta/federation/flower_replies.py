@@ -59,7 +59,7 @@ def read_arrays(record: ArrayRecord, template: Tensors) -> Arrays:
         if values.shape != tuple(template[key].shape):
             raise WrongStateError(f"'{key}' has shape {values.shape}, not {tuple(template[key].shape)}")
         if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
-            raise WrongStateError(f"'{key}' holds values that are no finite numbers")
+            raise WrongStateError(f"'{key}' holds values that are not finite")
     return arrays
 
 
@@ -106,7 +106,7 @@ class StockReplies:
         leave that out, and would average anything else.
 
         Raises:
-            ValueError: If it is no such request, or its arrays are not those of the model.
+            ValueError: If it is not such a request, or its arrays are not those of the model.
         """
         learner, round_, key, record = self._read(message)
         if learner.memory_template:
@@ -167,7 +167,7 @@ def with_proximal(learner: Learner, config: Mapping[str, Any]) -> Learner:
     """Return a learner with the proximal term that FedProx asks for in its config.
 
     Raises:
-        ValueError: If it is no number of at least 0.
+        ValueError: If it is not a number of at least 0.
     """
     mu = config.get(PROXIMAL, 0.0)
     if isinstance(mu, bool) or not isinstance(mu, int | float) or not 0 <= mu < math.inf:

@@ -46,7 +46,7 @@ def build_strategy(options: AggregationOptions) -> Strategy:
     """Build the strategy that a dotted path leads to: a class, or a function that returns one.
 
     Raises:
-        ConfigError: If it cannot be imported, is no strategy, or does not take the options.
+        ConfigError: If it cannot be imported, is not a strategy, or does not take the options.
     """
     where = f"aggregation.rule: '{options.rule}'"
     make = import_dotted(options.rule, "aggregation.rule")

@@ -24,7 +24,7 @@ class Checking(Protocol):
         ...
 
     def check(self, client: int, round_: int, tasks: int, update: bytes, signature: bytes) -> bool:
-        """Tell whether `client` has signed just these values; False for whatever is no signature."""
+        """Tell whether `client` has signed just these values; False for what is not a signature."""
         ...
 
 

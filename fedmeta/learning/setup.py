@@ -95,11 +95,11 @@ def algorithm_kind(name: str) -> type[Algorithm]:
     """Return the algorithm class called `name`.
 
     Raises:
-        ConfigError: If there is none, or it is no `Algorithm`.
+        ConfigError: If there is none, or it is not an `Algorithm`.
     """
     kind = ALGORITHMS.get(name)
     if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
-        raise ConfigError(f"algorithm '{name}' is no subclass of fedmeta.learning.Algorithm")
+        raise ConfigError(f"algorithm '{name}' is not a subclass of fedmeta.learning.Algorithm")
     if "support_x" in signature(kind.adapt).parameters:
         raise ConfigError(
             f"algorithm '{name}' is written for an earlier version: adapt and trajectory take a dict of "

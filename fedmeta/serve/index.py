@@ -158,7 +158,7 @@ class Index:
                 stamp.append((0, 0, 0))
                 continue
             if not (stat.S_ISREG(found.st_mode) or (name == "chain" and stat.S_ISDIR(found.st_mode))):
-                problem = f"{name} is no file"
+                problem = f"{name} is not a file"
             stamp.append((found.st_mtime_ns, found.st_size, found.st_ino))
         return tuple(stamp), problem
 

@@ -154,13 +154,13 @@ def family_kind(task: str) -> type[TaskFamily]:
     """Return the task family called `task`, a name or dotted path.
 
     Raises:
-        ConfigError: If there is none, or it is no task family.
+        ConfigError: If there is none, or it is not a task family.
     """
     family = FAMILIES.get(task)
     options = getattr(family, "Options", None)
     if not (isinstance(options, type) and issubclass(options, Options) and hasattr(family, "sample")):
         raise ConfigError(
-            f"task '{task}' is no task family: it needs Options and sample(), see TaskFamily"
+            f"task '{task}' is not a task family: it needs Options and sample(), see TaskFamily"
         )
     return family
 

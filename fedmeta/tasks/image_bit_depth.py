@@ -42,7 +42,7 @@ def reach_of(file: Path, image: Decoded) -> Reach:
     """Measure a deep image.
 
     Raises:
-        UnreadableError: If its samples are no brightness: not finite, negative, or beyond 16 bits.
+        UnreadableError: If its samples are not brightness: not finite, negative, or beyond 16 bits.
     """
     samples, alpha = image.samples, image.alpha
     if not np.isfinite(samples).all():

@@ -154,7 +154,7 @@ def read_images(
             all the files together, see `tops`.
 
     Raises:
-        DataError: If a file is no whole image, or blank, or Pillow is missing; the first is named.
+        DataError: If a file is not a whole image, or is blank, or Pillow is missing; the first is named.
         UsageError: If the input has no room for an image, or as many edges are light as dark.
     """
     size = _size(input_shape)
@@ -200,7 +200,7 @@ def _size(input_shape: Sequence[int]) -> tuple[int, int, int]:
         return 1, shape[0], shape[1]
     if len(shape) == 3 and shape[0] in (1, 3):
         return shape[0], shape[1], shape[2]
-    raise UsageError(f"inputs of the shape {list(shape)} are no grey or RGB images")
+    raise UsageError(f"inputs of the shape {list(shape)} are not grey or RGB images")
 
 
 def _read_all(

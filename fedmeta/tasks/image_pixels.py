@@ -138,7 +138,7 @@ def decode(file: Path | BytesIO) -> Decoded:
     """Read one image file, or what one would hold.
 
     Raises:
-        UnreadableError: If it is no whole image of the `FORMATS`, or too large.
+        UnreadableError: If it is not a whole image of the `FORMATS`, or too large.
         DataError: If Pillow is missing.
     """
     with _opened(file) as image:

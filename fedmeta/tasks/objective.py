@@ -194,11 +194,11 @@ def build_objective(spec: TaskSpec) -> Objective:
     """Return the objective of tasks of the shape `spec`.
 
     Raises:
-        ConfigError: If there is none of that name, or it is no `Objective`.
+        ConfigError: If there is none of that name, or it is not an `Objective`.
     """
     kind = OBJECTIVES.get(spec.objective)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
-        raise ConfigError(f"objective '{spec.objective}' is no subclass of fedmeta.tasks.Objective")
+        raise ConfigError(f"objective '{spec.objective}' is not a subclass of fedmeta.tasks.Objective")
     return kind(spec)
 
 

@@ -159,7 +159,7 @@ def test_resume_extends_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
             ],
             "Linear' has 2 outputs but the task needs 1",
         ),
-        (["run", "./tiny.toml", "-s", "task=collections:OrderedDict"], "is no task family"),
+        (["run", "./tiny.toml", "-s", "task=collections:OrderedDict"], "is not a task family"),
         (
             ["run", "./tiny.toml", "-s", "algorithm=mmal"],
             "unknown algorithm 'mmal': did you mean 'maml'?",

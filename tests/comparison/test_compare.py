@@ -300,7 +300,7 @@ def test_a_folder_of_something_else_is_left_alone(
     made: tuple[Comparison, Watch], tmp_path: Path
 ) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="exists and is no comparison: choose another --out"):
+    with pytest.raises(UsageError, match="exists and is not a comparison: choose another --out"):
         compared(tmp_path)
     result, _ = made
     with pytest.raises(UsageError, match="is a comparison of 'run': choose another --out"):

@@ -103,7 +103,7 @@ def with_loss(text: str) -> Damage:
         (lambda run: RunFolder(run).update_info({"final": None}), "finished", "lacks fields"),
         (lambda run: (run / "metrics.jsonl").write_text("{}\n"), "finished", "line 1 is damaged"),
         (with_loss("null"), "finished", "lacks fields"),
-        (with_loss('"low"'), "finished", "a loss that is no number"),
+        (with_loss('"low"'), "finished", "a loss that is not a number"),
         (with_loss("1" * 400), "finished", "metrics.jsonl: line 1 is damaged"),
         (spoil("config.toml"), "finished", "config.toml"),
         (spoil("run.json"), "finished", "run.json is damaged"),

@@ -97,8 +97,8 @@ GOOD = {"w": torch.ones(3, 2), "steps": torch.tensor(4)}
         ({"w": torch.full((3, 2), torch.nan)}, "'w' holds numbers that are not finite"),
         ({"w": torch.tensor([[1.0, torch.inf]] * 3)}, "'w' holds numbers that are not finite"),
         ({"steps": torch.tensor(4.0)}, "'steps' is of float32, not int64"),
-        ({"more": torch.ones(1)}, "'more' is no part of the model"),
-        ({"\x1b[2J": torch.ones(1)}, r"'\\x1b\[2J' is no part of the model"),
+        ({"more": torch.ones(1)}, "'more' is not a part of the model"),
+        ({"\x1b[2J": torch.ones(1)}, r"'\\x1b\[2J' is not a part of the model"),
     ],
 )
 def test_what_does_not_look_like_the_model_is_told(change: dict[str, torch.Tensor], said: str) -> None:

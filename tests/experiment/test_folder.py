@@ -114,7 +114,7 @@ FORGED: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "holds numbers that are not finite": lambda t: t[WEIGHT].fill_(torch.nan),
     "is of float64, not float32": lambda t: t.update({WEIGHT: t[WEIGHT].double()}),
     "is missing": lambda t: t.pop(WEIGHT),
-    "is no part of the model": lambda t: t.update({"state.more": torch.ones(2)}),
+    "is not a part of the model": lambda t: t.update({"state.more": torch.ones(2)}),
     "has the shape": lambda t: t.update({WEIGHT: t[WEIGHT][None]}),
 }
 

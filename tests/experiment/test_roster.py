@@ -89,8 +89,8 @@ Proof = Callable[[Path], object]
         (100, 0, lambda k: signer(k, 3).prove(100, 0, NONCE), "with a proof by 0x"),
         (100, 0, lambda k: None, "without a proof"),
         (100, 0, lambda k: "text", "without a proof"),
-        (100, 0, lambda k: bytes(65), "a proof that is no signature"),
-        (100, 0, lambda k: b"", "a proof that is no signature"),
+        (100, 0, lambda k: bytes(65), "a proof that is not a signature"),
+        (100, 0, lambda k: b"", "a proof that is not a signature"),
         # Proofs of another question, node, partition or run.
         (100, 0, lambda k: signer(k, 0).prove(100, 0, OTHER_NONCE), "with a proof by 0x"),
         (100, 0, lambda k: signer(k, 0).prove(101, 0, NONCE), "with a proof by 0x"),

@@ -17,7 +17,7 @@ def test_the_algorithms_and_models_of_the_config_exist() -> None:
     ("changes", "message"),
     [
         ({"algorithm": "mmal"}, "unknown algorithm 'mmal': did you mean 'maml'"),
-        ({"algorithm": "collections:OrderedDict"}, "no subclass of fedmeta.learning.Algorithm"),
+        ({"algorithm": "collections:OrderedDict"}, "not a subclass of fedmeta.learning.Algorithm"),
         ({"model": "conv5"}, "unknown model 'conv5': did you mean 'conv4'"),
         (
             {"learner": {"iner_lr": 0.1}},

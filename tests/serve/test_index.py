@@ -50,7 +50,7 @@ def test_a_link_within_the_folder_may_be_read(own: Path) -> None:
 def test_a_pipe_in_the_place_of_a_file_blocks_nothing(own: Path) -> None:
     (own / "one" / "run.lock").unlink()
     os.mkfifo(own / "one" / "run.lock")
-    assert Index(own).entries()["one"].problem == "run.lock is no file"
+    assert Index(own).entries()["one"].problem == "run.lock is not a file"
 
 
 def test_links_that_go_round_in_a_circle_are_passed_over(own: Path) -> None:

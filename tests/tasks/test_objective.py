@@ -131,7 +131,7 @@ def test_an_objective_is_named_by_its_file_its_path_or_as_its_class() -> None:
     ("name", "message"),
     [
         ("clasification", "unknown objective 'clasification'.*classification"),
-        ("torch.nn:Linear", "'torch.nn:Linear' is no subclass of fedmeta.tasks.Objective"),
+        ("torch.nn:Linear", "'torch.nn:Linear' is not a subclass of fedmeta.tasks.Objective"),
         ("tests.tasks.test_objective:Weights", "no 'Weights' there"),
     ],
 )

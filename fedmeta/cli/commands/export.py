@@ -49,4 +49,4 @@ def export(
     if code:
         typer.echo(code, nl=False)
     else:
-        sys.stderr.write("fedmeta: the model is no torch.nn network: its tensors keep their own names\n")
+        sys.stderr.write("fedmeta: the model is not a torch.nn network: its tensors keep their names\n")

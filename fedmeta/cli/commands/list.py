@@ -84,7 +84,7 @@ def _runs(parent: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: object) -> object:
-    # Of a run of anybody: a list or a table is no name and no number.
+    # Of a run of anybody: a list or a table is neither a name nor a number.
     return value if isinstance(value, str | int | float) else "?"
 
 

@@ -107,7 +107,7 @@ class Adapted:
 
         For `conv4` the file has the support set's statistics as the running ones of its batch norms, so
         that a plain network in evaluation mode predicts what `predict` does without transduction. What
-        is no weight (a protonet's ``prototypes``) keeps its name. The metadata's ``about`` is a JSON
+        is not a weight (a protonet's ``prototypes``) keeps its name. The metadata's ``about`` is a JSON
         object with the run, its round and algorithm, the classes and the steps.
 
         Raises:
@@ -250,4 +250,4 @@ def _tensor(x: Array, name: str) -> Tensor:
         # A copy: an array that came with negative strides or is not writable makes no tensor.
         return torch.from_numpy(values.copy())
     except (TypeError, ValueError):
-        raise UsageError(f"{name} is no array of numbers, or its rows differ in length") from None
+        raise UsageError(f"{name} is not an array of numbers, or its rows differ in length") from None

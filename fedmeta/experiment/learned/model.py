@@ -169,8 +169,8 @@ class Learned:
     def export(self, path: Path | str | None = None) -> Plain:
         """Return the meta-learned weights as a `state_dict` of a plain `torch.nn` network.
 
-        What else the state holds, such as Meta-SGD's learning rates, is no weight and left out; see
-        `beside_weights`.
+        What else the state holds, such as Meta-SGD's learning rates, is not a weight and is left out;
+        see `beside_weights`.
 
         Args:
             path: Where to write the tensors to, as safetensors; None: nowhere.
@@ -185,7 +185,7 @@ class Learned:
 
     @property
     def beside_weights(self) -> list[str]:
-        """Names in the state that are no weights of the network."""
+        """Names in the state that are not weights of the network."""
         return sorted(self.state.keys() - model_weights(self._learner).keys())
 
     def _build(self) -> Learner:

@@ -74,7 +74,7 @@ def find_head(model: Model, spec: TaskSpec) -> dict[str, int]:
         ``[in, out]`` as in fedmeta's models, or the first one of ``[out, in]`` as in `torch.nn`.
 
     Raises:
-        ConfigError: If the layer that was declared last is no head whose number of outputs can change.
+        ConfigError: If the last declared layer is not a head whose number of outputs can change.
     """
     params = model.init(torch_generator(0, "head"))
     layer = _layer_of(list(params)[-1])

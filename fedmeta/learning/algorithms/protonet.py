@@ -24,7 +24,7 @@ class ProtoNet(Algorithm):
     Algorithm 1. A task may have any number of ways at test. The state is the embedding's weights.
 
     Raises:
-        ConfigError: If tasks are no classification with one label per example.
+        ConfigError: If tasks are not classification with one label per example.
     """
 
     class Options(options.Options):
@@ -96,7 +96,7 @@ class ProtoNet(Algorithm):
 
 
 def memberships(support: Examples, ways: int) -> Tensor:
-    """Return ``[T, S, ways]``, 1 where an example has the label and is no padding, else 0."""
+    """Return ``[T, S, ways]``, 1 where an example has the label and is not padding, else 0."""
     members = F.one_hot(support["y"], ways)
     return members * support[MASK].unsqueeze(-1) if MASK in support else members
 

@@ -121,7 +121,7 @@ def _text(path: Path) -> Finding:
     notes += [f"speakers that may be one: {', '.join(map(repr, group))}" for group in alike]
     if play.left_out:
         first = play.left_out[0].splitlines()[0][:40]
-        notes.append(f"{len(play.left_out)} blocks are no speech and belong to nobody, as {first!r}")
+        notes.append(f"{len(play.left_out)} blocks are not speech and belong to nobody, as {first!r}")
     characters = {speaker: sum(map(len, said)) for speaker, said in play.said.items()}
     speeches = Counter({speaker: len(said) for speaker, said in play.said.items()})
     facts = {

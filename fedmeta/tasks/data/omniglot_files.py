@@ -161,7 +161,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     with archive.open(name) as member:
         data = member.read(_MOST_DRAWING + 1)
     if len(data) > _MOST_DRAWING:
-        raise ValueError(f"{name} is no drawing: larger than {_MOST_DRAWING} bytes")
+        raise ValueError(f"{name} is not a drawing: larger than {_MOST_DRAWING} bytes")
     return data
 
 

@@ -103,9 +103,9 @@ def read_text(path: Path) -> TextFile:
             f"decoded ({error.reason}); save it as UTF-8"
         ) from None
     if "\0" in raw:
-        raise DataError(f"{path} holds zero bytes: it is no text, or of an encoding that is not read")
+        raise DataError(f"{path} holds zero bytes: it is not text, or its encoding is not supported")
     if _has_long_run_of_marks(raw):
-        raise DataError(f"{path} holds {_MOST_MARKS} accents on one letter: it is no text")
+        raise DataError(f"{path} holds {_MOST_MARKS} accents on one letter: it is not text")
     return _seen(raw, encoding, bool(mark))
 
 

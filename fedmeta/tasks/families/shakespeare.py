@@ -193,7 +193,7 @@ class Play:
     Attributes:
         said: The speeches of each speaker, in the order of the text.
         file: The text that they are of.
-        left_out: Blocks that are no speech, which nobody owns.
+        left_out: Blocks that are not speech, which nobody owns.
     """
 
     said: dict[str, list[str]]

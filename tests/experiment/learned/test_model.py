@@ -164,7 +164,7 @@ def test_more_steps_fit_the_support_better(runs: Path) -> None:
         (torch.full((2, 1, 8, 8), float("nan")), [0, 1], {}, "not finite"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), [0, 1], {}, "holds bytes"),
         (torch.zeros(0, 1, 8, 8), [], {}, "no example"),
-        ([["a"]], [0], {}, "no array of numbers"),
+        ([["a"]], [0], {}, "not an array of numbers"),
         ([[1.0], [1.0, 2.0]], [0, 1], {}, "rows differ in length"),
         (torch.rand(2, 1, 8, 8), [0, 1], {"steps": -1}, "steps must be 0 or more"),
     ],

@@ -84,7 +84,7 @@ def test_a_text_is_told_by_its_speakers(tmp_path: Path) -> None:
         "lines end in 10 CR LF",
         "invisible characters left out: 1 zero width space",
         "speakers that may be one: 'Ann', 'ANN'",
-        "1 blocks are no speech and belong to nobody, as 'Exeunt'",
+        "1 blocks are not speech and belong to nobody, as 'Exeunt'",
     )
 
 

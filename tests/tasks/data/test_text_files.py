@@ -45,7 +45,7 @@ def test_the_bytes_tell_the_encoding(
         ("über\nschön\ntür".encode().replace("ö".encode(), b"\xc3"), "not UTF-8 as it seems: line 2"),
         (b"\xff\xfea\0b", "not UTF-16-LE as it seems: line 1"),
         (b"caf\xe9\n\x81\n", "not Windows-1252 as it seems: line 2"),
-        (b"GIF89a\0\0\1\0\0", "zero bytes: it is no text"),
+        (b"GIF89a\0\0\1\0\0", "zero bytes: it is not text"),
     ],
 )
 def test_what_cannot_be_decoded_is_one_line(tmp_path: Path, data: bytes, message: str) -> None:

@@ -55,8 +55,8 @@ class VectorGrid(RunGrid):
     """Answers training and evaluation requests in chunks of clients, in the order of partition ids.
 
     A chunk's size depends on the model alone, so results are the same bytes for any number of workers.
-    Only a chunk's updates are in memory at a time. Whatever is no plain request (a query, a client with
-    mods) goes through the real ClientApp, one client at a time.
+    Only a chunk's updates are in memory at a time. Whatever is not a plain request (a query, a client
+    with mods) goes through the real ClientApp, one client at a time.
 
     Args:
         learner: The clients' side of the workload.
