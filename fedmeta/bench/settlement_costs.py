@@ -129,5 +129,5 @@ class _Campaign:
     def gas(self) -> int:
         """Gas of the newest transaction."""
         newest = self.journal.pending()[-1]
-        receipt = self.chain.receipt(newest.hash)
-        return int(receipt["gasUsed"]) if receipt else 0
+        (receipt,) = self.chain.receipts([newest.hash])
+        return receipt.gas if receipt else 0

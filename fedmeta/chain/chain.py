@@ -5,13 +5,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hexbytes import HexBytes
 from web3 import Web3
-from web3.exceptions import TransactionNotFound
 from web3.middleware import AttributeDictMiddleware, ExtraDataToPOAMiddleware
 from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint
@@ -21,11 +20,31 @@ from fedmeta.chain.options import DEFAULT_CHAIN_ID, ChainOptions, expand
 from fedmeta.chain.providers import PROVIDERS
 from fedmeta.chain.rpc import Call, NodeErrors, provider_at, to_error
 from fedmeta.errors import UsageError
+from fedmeta.files import one_line
 
+_AT_ONCE = 200
+"""Receipts that are asked for in one round trip."""
 _LONGEST_EXTRA = 2 + 2 * 32
 """Characters of a block's extra data; proof of authority has its signatures there."""
 # What nodes say of an instruction that their rules do not have, each in words of its own.
 _UNKNOWN_CODE = re.compile("op_?code|not ?activated|invalid_?operation|bad ?instruction", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a mined transaction.
+
+    Attributes:
+        succeeded: Whether no contract refused it.
+        block: Hash of its block, 32 bytes.
+        number: Of its block.
+        gas: That it used.
+    """
+
+    succeeded: bool
+    block: bytes
+    number: int
+    gas: int
 
 
 class Chain(Web3):
@@ -94,11 +113,14 @@ class Chain(Web3):
             for reply in ask(list(calls))
         ]
 
-    def receipt(self, transaction: bytes) -> Mapping[str, Any] | None:
-        """Return the receipt of a transaction, or None if it is not mined."""
-        with suppress(TransactionNotFound):
-            return self.eth.get_transaction_receipt(HexBytes(transaction))
-        return None
+    def receipts(self, transactions: Sequence[bytes]) -> list[Receipt | None]:
+        """Return what became of transactions, given by their hashes; None of one that is not mined.
+
+        Read here: web3's formatters take 8 times as long as the rest of it.
+        """
+        calls = [("eth_getTransactionReceipt", (f"0x{one.hex()}",)) for one in transactions]
+        parts = (calls[at : at + _AT_ONCE] for at in range(0, len(calls), _AT_ONCE))
+        return [_read_receipt(answer) for part in parts for answer in self.batch(part)]
 
     def is_past(self, moment: int) -> bool:
         """Tell whether the chain's time has come to `moment`, in seconds since 1970.
@@ -125,6 +147,23 @@ class Chain(Web3):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _read_receipt(answer: Any) -> Receipt | None:
+    """Return the receipt that a node gave, or None if there is none yet.
+
+    Raises:
+        ChainError: If that is what it gave, or it gave something else.
+    """
+    if answer is None:
+        return None
+    if isinstance(answer, ChainError):
+        raise answer
+    try:
+        number, gas, status = (int(answer[name], 16) for name in ("blockNumber", "gasUsed", "status"))
+        return Receipt(status == 1, bytes.fromhex(answer["blockHash"][2:]), number, gas)
+    except (TypeError, ValueError, LookupError):
+        raise RpcError(0, f"not a receipt: {one_line(answer, 200)}") from None
 
 
 def open_chain(

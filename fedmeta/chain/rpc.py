@@ -66,6 +66,26 @@ class OwnProvider(Protocol):
         ...
 
 
+class _Session(requests.Session):
+    """requests' session for posts to one URL with the same headers.
+
+    They are prepared once: to prepare them anew takes a quarter of the time of a call to a node nearby.
+    """
+
+    _ready: requests.PreparedRequest | None = None
+
+    def post(self, url: Any, data: Any = None, *_: Any, **settings: Any) -> requests.Response:
+        """Send one POST request."""
+        headers = settings.pop("headers", None)
+        if self._ready is None:
+            self._ready = self.prepare_request(requests.Request("POST", url, headers=headers))
+            self._fixed = self.merge_environment_settings(url, {}, False, None, None)
+        prepared = self._ready.copy()
+        prepared.prepare_cookies(self.cookies)
+        prepared.prepare_body(data, None)
+        return self.send(prepared, **{**self._fixed, **settings})
+
+
 class Http(HTTPProvider):
     """web3's `HTTPProvider` with our time limits.
 
@@ -80,7 +100,7 @@ class Http(HTTPProvider):
     def __init__(self, url: str, name: str | None = None) -> None:
         self.where = shown(url)
         self.name = name or self.where
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         parts = urlsplit(url)
         proxy, host = getproxies().get(parts.scheme), parts.hostname or ""

@@ -1,16 +1,14 @@
 """Findings of an audit, line by line, and the gas that a run cost."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.campaign import JOURNAL
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.journal_rows import Transaction
 from fedmeta.errors import FedmetaError
 
 
@@ -91,9 +89,6 @@ def verdict(findings: Iterable[Finding]) -> bool | None:
     return True if failure is None else failure.ok
 
 
-_AT_ONCE = 200
-
-
 @dataclass(frozen=True)
 class Spent:
     """Gas of one transaction.
@@ -127,15 +122,6 @@ def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
     finally:
         journal.close()
     with open_chain(options, folder) as chain:
-        spent: list[Spent] = []
-        for first in range(0, len(landed), _AT_ONCE):
-            some = landed[first : first + _AT_ONCE]
-            calls = [("eth_getTransactionReceipt", ("0x" + one.hash.hex(),)) for one in some]
-            answers = zip(some, chain.batch(calls), strict=True)
-            spent += [_spent(one, receipt) for one, receipt in answers if isinstance(receipt, Mapping)]
-        return spent
-
-
-def _spent(transaction: Transaction, receipt: Mapping[str, Any]) -> Spent:
-    block, gas = (int(receipt[name], 16) for name in ("blockNumber", "gasUsed"))
-    return Spent(transaction.action, block, gas)
+        receipts = chain.receipts([one.hash for one in landed])
+    found = zip(landed, receipts, strict=True)
+    return [Spent(one.action, receipt.number, receipt.gas) for one, receipt in found if receipt]

@@ -15,7 +15,7 @@ from typing import Any
 
 from web3.exceptions import BlockNotFound, TransactionNotFound
 
-from fedmeta.chain.chain import Chain
+from fedmeta.chain.chain import Chain, Receipt
 from fedmeta.chain.errors import ChainError, NotMinedError, PoorAccountError, RevertedError, RpcError
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Transaction
@@ -108,7 +108,7 @@ class Transactor:
 
     def _follow(self, transaction: Transaction) -> bool:
         """Bring the journal up to date about a transaction; return whether it was mined and worked."""
-        receipt = self.chain.receipt(transaction.hash)
+        receipt = self._receipt(transaction)
         if receipt is None:
             # A reorganisation took it back. What is final stays so: an old receipt may be forgotten.
             if transaction.state in ("mined", "reverted"):
@@ -116,14 +116,13 @@ class Transactor:
             return False
         return self._note(transaction, receipt)
 
-    def _note(self, transaction: Transaction, receipt: Mapping[str, Any]) -> bool:
-        if receipt["status"] == 0:
+    def _note(self, transaction: Transaction, receipt: Receipt) -> bool:
+        if not receipt.succeeded:
             if transaction.state != "reverted":
                 self.journal.mark(transaction, "reverted")
             return False
-        block = bytes(receipt["blockHash"])
-        if transaction.state not in ("mined", "final") or transaction.block_hash != block:
-            self.journal.mined(transaction, block, receipt["blockNumber"])
+        if transaction.state not in ("mined", "final") or transaction.block_hash != receipt.block:
+            self.journal.mined(transaction, receipt.block, receipt.number)
         return True
 
     def _usable(self, key: str) -> Transaction | None:
@@ -237,8 +236,8 @@ class Transactor:
             RevertedError: If it was mined and the contract refused.
         """
         pause, end = 0.001, time.monotonic() + PATIENCE
-        while (receipt := self.chain.receipt(transaction.hash)) is None:
-            if not self._known(transaction) and self.chain.receipt(transaction.hash) is None:
+        while (receipt := self._receipt(transaction)) is None:
+            if not self._known(transaction) and self._receipt(transaction) is None:
                 return False
             if pause > 0.2 and self._nonce(transaction.sender) < transaction.nonce:
                 return False
@@ -252,6 +251,9 @@ class Transactor:
         # Ask the contract again why: a receipt does not say.
         self.chain.eth.call(action.call(transaction.sender))  # type: ignore[arg-type]
         raise ChainError(f"{action.key}: it was refused, and would not be now")
+
+    def _receipt(self, transaction: Transaction) -> Receipt | None:
+        return self.chain.receipts([transaction.hash])[0]
 
     def _known(self, transaction: Transaction) -> bool:
         """Tell whether the node has a transaction, mined or not."""
@@ -274,14 +276,13 @@ def note_final(transactor: Transactor) -> None:
     mined = [t for t in journal.pending() if t.state == "mined" and t.block_number is not None]
     if not mined:
         return
-    deepest = _final_block(chain)
-    for transaction in mined:
-        receipt = chain.receipt(transaction.hash)
+    deepest, receipts = _final_block(chain), chain.receipts([one.hash for one in mined])
+    for transaction, receipt in zip(mined, receipts, strict=True):
         if receipt is None:
             journal.mark(transaction, "sent")
-        elif bytes(receipt["blockHash"]) != transaction.block_hash:
-            journal.mined(transaction, bytes(receipt["blockHash"]), receipt["blockNumber"])
-        elif receipt["blockNumber"] <= deepest:
+        elif receipt.block != transaction.block_hash:
+            journal.mined(transaction, receipt.block, receipt.number)
+        elif receipt.number <= deepest:
             journal.mark(transaction, "final")
 
 

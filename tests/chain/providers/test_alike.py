@@ -1,9 +1,11 @@
 """The embedded chain, Anvil and Ganache answer alike: one set of tests over all three."""
 
 import pytest
+from hexbytes import HexBytes
 from web3.exceptions import TransactionNotFound
 
 from fedmeta.chain import Chain
+from fedmeta.chain.chain import Receipt
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
 from tests.chain.providers.helpers import (
     NOBODY,
@@ -219,6 +221,34 @@ class TestTime:
         assert number(again["blockNumber"]) == number(before["number"]) + 2
         assert again["blockHash"] != lost["blockHash"]
         assert receipt(chain, signed[1])["blockHash"] == again["blockHash"]
+
+
+class TestReceipts:
+    def test_those_of_mined_transactions_say_what_web3_says(self, chain: Chain, token: str) -> None:
+        data = TOKEN.encode("transfer", NOBODY, SUPPLY * 2)
+        gift = sign(next_nonce(chain), to=NOBODY, value=3)
+        send(chain, gift)
+        refused = sign(next_nonce(chain), to=token, data=data)
+        send(chain, refused)
+        hashes = [bytes.fromhex(one[1][2:]) for one in (gift, refused)]
+        found = chain.receipts([*hashes, b"\x07" * 32])
+        assert found[2] is None
+        for one, digest, succeeded in zip(found, hashes, (True, False), strict=False):
+            expected = chain.eth.get_transaction_receipt(HexBytes(digest))
+            assert one == Receipt(
+                succeeded, expected["blockHash"], expected["blockNumber"], expected["gasUsed"]
+            )
+            assert expected["status"] == succeeded
+
+    def test_more_than_are_asked_for_at_once_come_in_order(self, chain: Chain) -> None:
+        signed = sign(next_nonce(chain), to=NOBODY, value=3)
+        send(chain, signed)
+        digest = bytes.fromhex(signed[1][2:])
+        unknown = [number.to_bytes(32) for number in range(300)]
+        found = chain.receipts([*unknown, digest])
+        assert found[:300] == [None] * 300
+        assert found[300] is not None
+        assert found[300].gas == 21_000
 
 
 class TestWeb3:

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import requests
+from web3.types import RPCEndpoint
 
 from fedmeta.chain import ChainOptions, rpc
 from fedmeta.chain.chain import Chain, open_chain
@@ -84,6 +85,38 @@ def test_a_node_is_used_by_its_url(node: Node, scheme: str, tmp_path: Path) -> N
     assert not (tmp_path / "unused").exists()
     with open_chain(ChainOptions(provider=url), tmp_path) as chain:
         assert chain.chain_id == 31337
+
+
+def test_each_post_has_the_headers_of_the_first_and_the_cookies_of_the_answers() -> None:
+    """A load balancer keeps a client at one of its nodes by a cookie."""
+    seen: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(dict(self.headers) | {"connection": str(self.client_address)})
+            content = json.dumps({"jsonrpc": "2.0", "id": 0, "result": len(body)}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Set-Cookie", f"node={len(seen)}; Path=/")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with serving(Handler) as url:
+        provider = rpc.Http(url.replace("//", "//user:pass@"))
+        lengths = [provider.make_request(RPCEndpoint("m" * n), [])["result"] for n in (1, 20, 3)]
+        provider.close()
+    assert lengths[1] - lengths[0] == 19, "each has a body of its own"
+    assert [one.get("Cookie") for one in seen] == [None, "node=1", "node=2"]
+    credentials = "Basic " + base64.b64encode(b"user:pass").decode()
+    assert [one["Authorization"] for one in seen] == [credentials] * 3
+    assert {one["Content-Type"] for one in seen} == {"application/json"}
+    assert len({one["connection"] for one in seen}) == 1, "one connection is kept"
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
