@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedmeta.chain.hashing import *  # noqa: F403
     from fedmeta.chain.keys import *  # noqa: F403
     from fedmeta.chain.merkle import *  # noqa: F403
-    from fedmeta.chain.nodes.node import *  # noqa: F403
+    from fedmeta.chain.node import *  # noqa: F403
     from fedmeta.chain.providers.embedded import Embedded
     from fedmeta.chain.signing import *  # noqa: F403
     from fedmeta.chain.typed_data import *  # noqa: F403
@@ -35,7 +35,7 @@ _NAMES = {
     "hashing": ("keccak",),
     "keys": ("ClientKeys", "Keys", "development_keys", "open_client_keys", "open_keys"),
     "merkle": ("MerkleTree", "contributions_tree", "rewards_tree"),
-    "nodes.node": ("Node", "banner", "start_node"),
+    "node": ("Node", "banner", "start_node"),
     "signing": ("Signer", "recover"),
     "typed_data": (
         "Record",

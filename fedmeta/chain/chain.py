@@ -15,10 +15,12 @@ from web3.middleware import AttributeDictMiddleware, ExtraDataToPOAMiddleware
 from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint
 
+from fedmeta.chain.contracts import chunks
 from fedmeta.chain.errors import ChainDownError, ChainError, NoNodeError, RevertedError, RpcError
 from fedmeta.chain.options import DEFAULT_CHAIN_ID, ChainOptions, expand
 from fedmeta.chain.providers import PROVIDERS
-from fedmeta.chain.rpc import Call, NodeErrors, provider_at, to_error
+from fedmeta.chain.rpc import Call, NodeErrors, to_error
+from fedmeta.chain.urls import provider_at
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line
 
@@ -47,6 +49,12 @@ class Receipt:
     gas: int
 
 
+class _Attributes(AttributeDictMiddleware):
+    def wrap_make_batch_request(self, make_batch_request: Any) -> Any:
+        # What `Chain.batch` returns is as it comes.
+        return make_batch_request
+
+
 class Chain(Web3):
     """A `Web3` whose errors are `ChainError`s; calls may come from several threads.
 
@@ -69,7 +77,7 @@ class Chain(Web3):
     def __init__(self, provider: JSONBaseProvider) -> None:
         self._own: Any = provider
         provider.global_ccip_read_enabled = False
-        middleware = [AttributeDictMiddleware, NodeErrors]
+        middleware = [_Attributes, NodeErrors]
         super().__init__(provider, [(one, one.__name__) for one in middleware])
         self.name: str = getattr(provider, "name", str(provider))
         blocks = [("eth_getBlockByNumber", (number, False)) for number in ("0x0", "latest")]
@@ -119,8 +127,8 @@ class Chain(Web3):
         Read here: web3's formatters take 8 times as long as the rest of it.
         """
         calls = [("eth_getTransactionReceipt", (f"0x{one.hex()}",)) for one in transactions]
-        parts = (calls[at : at + _AT_ONCE] for at in range(0, len(calls), _AT_ONCE))
-        return [_read_receipt(answer) for part in parts for answer in self.batch(part)]
+        answers = [answer for some in chunks(calls, _AT_ONCE) for answer in self.batch(some)]
+        return [_read_receipt(answer) for answer in answers]
 
     def is_past(self, moment: int) -> bool:
         """Tell whether the chain's time has come to `moment`, in seconds since 1970.

@@ -1,5 +1,7 @@
 """Keccak-256, and addresses as text and bytes."""
 
+import os
+
 try:
     from sha3 import keccak_256  # type: ignore[import-untyped]
 except ModuleNotFoundError:
@@ -11,6 +13,8 @@ except ModuleNotFoundError:
         return _pycryptodome.new(digest_bits=256, data=data).digest()
 
 else:
+    # eth-account and py-evm hash by eth-hash, which would choose the slower one.
+    os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
     def keccak(data: bytes) -> bytes:
         """Return the Keccak-256 hash of `data`, 32 bytes."""

@@ -17,13 +17,13 @@ from fedmeta.chain import (
 )
 from fedmeta.chain.chain import require_rules
 from fedmeta.chain.options import expand
-from fedmeta.chain.settle.addresses import Addresses, read_addresses
 from fedmeta.chain.settle.campaign import JOURNAL, new_campaign
 from fedmeta.chain.settle.deploying import deploy_to_file, journal_beside
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
 from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement
 from fedmeta.chain.settle.store import DamagedJournalError
+from fedmeta.chain.settle.terms import Addresses, read_addresses
 from fedmeta.config import Config, identity, to_toml
 from fedmeta.errors import UsageError
 from fedmeta.experiment import planning

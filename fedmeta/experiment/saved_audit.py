@@ -11,7 +11,8 @@ from fedmeta.errors import FedmetaError
 from fedmeta.files import to_json, write_atomically
 
 if TYPE_CHECKING:
-    from fedmeta.chain.audit.findings import Finding, Spent
+    from fedmeta.chain.audit.findings import Finding
+    from fedmeta.chain.settle.status import Spent
 
 
 AUDIT = "audit.json"
@@ -29,7 +30,7 @@ def audit(chain_folder: Path, options: ChainOptions) -> "list[Finding]":
         UsageError: If there is no run, or it has no ledger.
     """
     from fedmeta.chain.audit import audit as check
-    from fedmeta.chain.audit.findings import gas_spent
+    from fedmeta.chain.settle.status import gas_spent
 
     findings = check(chain_folder.parent, options)
     try:

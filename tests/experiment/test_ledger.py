@@ -21,13 +21,13 @@ import tomli_w
 from fedmeta.chain import start_node
 from fedmeta.chain.audit import audit
 from fedmeta.chain.chain import open_chain
-from fedmeta.chain.nodes.node import NodeKind
+from fedmeta.chain.node import NodeKind
 from fedmeta.chain.options import MOST_TOKENS
-from fedmeta.chain.settle.addresses import Addresses
-from fedmeta.chain.settle.attached import claim
+from fedmeta.chain.settle.claims import claim
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.status import status
+from fedmeta.chain.settle.terms import Addresses
 from fedmeta.errors import FedmetaError, UsageError
 from fedmeta.experiment import Config, RunFolder, ledger, load_config, resume, run
 from fedmeta.experiment.ledger import deploy
@@ -131,7 +131,7 @@ def test_a_chain_that_is_down_delays_payment_and_nothing_else(
 def test_rules_that_are_too_old_are_said_before_the_run(
     required: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedmeta.chain.nodes.node.HARDFORK", "paris")
+    monkeypatch.setattr("fedmeta.chain.node.HARDFORK", "paris")
     with (
         anvil(tmp_path / "anvil", free_port()) as url,
         pytest.raises(UsageError, match="has rules from before Shanghai"),

@@ -1,6 +1,75 @@
-"""Works out again, from a run's files and the chain alone, all that the ledger says."""
+"""`fedmeta chain audit`: works out again, from a run's files and the chain, all that the ledger says."""
 
-from fedmeta.chain.audit.audit import audit
-from fedmeta.chain.audit.findings import Finding
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedmeta.chain.audit.files import RunChecks, RunFiles
+from fedmeta.chain.audit.findings import Finding, look
+from fedmeta.chain.audit.ledger import ChainChecks, RecordChecks
+from fedmeta.chain.audit.tokens import TokenChecks
+from fedmeta.chain.chain import open_chain
+from fedmeta.chain.errors import ChainDownError
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.campaign import JOURNAL
+from fedmeta.chain.settle.deployment import attach
+from fedmeta.chain.settle.journal import JournalView
+from fedmeta.errors import FedmetaError
 
 __all__ = ["Finding", "audit"]
+
+
+def audit(run_folder: Path, options: ChainOptions) -> list[Finding]:
+    """Work out a run's ledger again, from the run's files and the chain.
+
+    Args:
+        run_folder: The run's folder.
+        options: Of its chain.
+
+    Returns:
+        What was looked at, in order; the first one that is not ok is the first thing that differs.
+
+    Raises:
+        UsageError: If there is no run, or it has no ledger.
+    """
+    files = RunFiles(run_folder)
+    path = run_folder / "chain" / JOURNAL
+    try:
+        journal = JournalView(path)
+    except FedmetaError as error:
+        if error.exit_code == 2:
+            raise
+        return [Finding(False, "journal", str(error))]
+    try:
+        return [*_files(files, journal), *_chain(run_folder, options, journal)]
+    finally:
+        journal.close()
+
+
+def _files(files: RunFiles, journal: JournalView) -> Iterator[Finding]:
+    checks = RunChecks(files, journal)
+    yield look("run", checks.identity)
+    yield look("rounds in the logs", checks.rounds)
+    yield look("clients' signatures", checks.signatures)
+    yield look("checkpoints", checks.checkpoints)
+    yield look("records in the journal", RecordChecks(journal).journaled)
+
+
+def _chain(run_folder: Path, options: ChainOptions, journal: JournalView) -> list[Finding]:
+    try:
+        with open_chain(options, run_folder / "chain") as chain:
+            deployed, records = attach(journal, chain), RecordChecks(journal)
+            ledger, tokens = ChainChecks(deployed, records), TokenChecks(deployed, records)
+            return [
+                look("contracts", ledger.contracts),
+                look("records on the chain", ledger.recorded),
+                look("committee's signatures", ledger.endorsed),
+                look("awards", tokens.awards),
+                look("claims", tokens.claims),
+                look("tokens", tokens.tokens),
+                look("escrow", tokens.escrow),
+                look("stakes", tokens.stakes),
+            ]
+    except ChainDownError as error:
+        return [Finding(None, "chain", str(error))]
+    except FedmetaError as error:
+        return [Finding(False, "chain", str(error))]

@@ -1,14 +1,9 @@
-"""Findings of an audit, line by line, and the gas that a run cost."""
+"""Findings of an audit, line by line."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
-from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.campaign import JOURNAL
-from fedmeta.chain.settle.journal import JournalView
 from fedmeta.errors import FedmetaError
 
 
@@ -87,41 +82,3 @@ def verdict(findings: Iterable[Finding]) -> bool | None:
     """Return whether all agrees; None if nothing differs and not everything could be looked at."""
     failure = first_failure(findings)
     return True if failure is None else failure.ok
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Gas of one transaction.
-
-    Attributes:
-        action: What it was for, as the journal says it.
-        block: Where it was mined.
-        gas: Units of gas that it used.
-    """
-
-    action: str
-    block: int
-    gas: int
-
-
-def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
-    """Ask the chain what each mined transaction of a run used, in the order of signing.
-
-    Args:
-        folder: The run's ``chain`` folder.
-        options: Of the chain.
-
-    Raises:
-        UsageError: If there is no journal.
-        RunError: If it is damaged.
-        ChainError: If the node is away.
-    """
-    journal = JournalView(folder / JOURNAL)
-    try:
-        landed = journal.landed()
-    finally:
-        journal.close()
-    with open_chain(options, folder) as chain:
-        receipts = chain.receipts([one.hash for one in landed])
-    found = zip(landed, receipts, strict=True)
-    return [Spent(one.action, receipt.number, receipt.gas) for one, receipt in found if receipt]

@@ -5,17 +5,8 @@ need, and eth-tester around that gives blocks random fields, so that no chain co
 the same hashes; with both a transaction takes three times as long.
 """
 
-import os
 import time
 from dataclasses import dataclass
-
-# The C module hashes seven times as fast as the one that eth-hash would choose, and py-evm hashes a lot.
-try:
-    import sha3  # type: ignore[import-untyped]  # noqa: F401
-except ModuleNotFoundError:
-    pass
-else:
-    os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
 import rlp  # type: ignore[import-untyped]
 from eth.abc import BlockHeaderAPI, ComputationAPI, SignedTransactionAPI, StateAPI

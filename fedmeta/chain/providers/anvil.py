@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 from fedmeta.chain.keys import BALANCE, MNEMONIC
-from fedmeta.chain.nodes.folder import ANVIL_STATE, Identity
-from fedmeta.chain.nodes.node import OwnNode
-from fedmeta.chain.nodes.process import program_folders
+from fedmeta.chain.node import OwnNode
+from fedmeta.chain.node_process import ANVIL_STATE, Identity, program_folders
 from fedmeta.errors import UsageError
 
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}

@@ -14,7 +14,7 @@ from fedmeta.chain.evm.methods import Methods
 from fedmeta.chain.evm.store import Store
 from fedmeta.chain.hashing import from_address
 from fedmeta.chain.keys import BALANCE, development_keys
-from fedmeta.chain.nodes.folder import FolderLock
+from fedmeta.chain.locks import FileLock
 from fedmeta.chain.options import DEFAULT_CHAIN_ID, MOST_MEMBERS
 from fedmeta.chain.signing import Signer
 from fedmeta.errors import UsageError
@@ -47,7 +47,7 @@ class Embedded(JSONBaseProvider):
         del port
         folder = Path(folder)
         self._guard = threading.Lock()
-        self._lock = FolderLock(folder)
+        self._lock = FileLock(folder / "lock", f"the chain in {folder}")
         try:
             self._store = Store(folder / FILE)
         except BaseException:

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 from fedmeta.chain.keys import BALANCE, MNEMONIC
-from fedmeta.chain.nodes.folder import Identity
-from fedmeta.chain.nodes.node import OwnNode
-from fedmeta.chain.nodes.process import program_folders
+from fedmeta.chain.node import OwnNode
+from fedmeta.chain.node_process import Identity, program_folders
 from fedmeta.errors import UsageError
 
 

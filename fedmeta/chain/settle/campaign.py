@@ -22,6 +22,32 @@ def campaign_id(run: bytes, counter: int = 0) -> bytes:
     return keccak(run + counter.to_bytes(32, "big"))
 
 
+def identify(journal: Journal, options: ChainOptions, run: bytes, budget: int) -> None:
+    """Make a new journal this run's, and refuse another run's.
+
+    Raises:
+        UsageError: If it is another's, or its campaign's budget is too small now.
+    """
+    found, cap = journal.campaign, options.pot * UNITS
+    if found is None:
+        counter = counter_of(journal.path.parent)
+        journal.found(Campaign(campaign_id(run, counter), run, cap, budget))
+        return
+    if found.run != run:
+        raise UsageError(f"{journal.path} is the journal of another run")
+    if found.round_cap != cap:
+        raise UsageError(
+            f"chain.pot: the campaign pays {found.round_cap / UNITS:g} tokens a round, not {options.pot}"
+        )
+    if budget > found.budget and found.terms is not None:
+        raise UsageError(
+            f"chain.budget: the campaign was deployed with {found.budget / UNITS:g} tokens and needs "
+            f"{budget / UNITS:g} now: keep the rounds, or start over with --new-campaign"
+        )
+    if found.terms is None and budget != found.budget:
+        journal.note("budget", budget=budget)
+
+
 def bind(journal: Journal, chain: Chain) -> None:
     """Tie a journal to the chain that it is used with first, and to no other ever after.
 

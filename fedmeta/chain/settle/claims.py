@@ -1,15 +1,20 @@
-"""Claims what participants have earned, in batches; only they are paid, whoever sends it."""
+"""Claims what participants were awarded, in batches; only they are paid, whoever sends it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedmeta.chain.contracts import chunks
 from fedmeta.chain.hashing import from_address, keccak, to_address
 from fedmeta.chain.merkle import reward_leaf, rewards_tree
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.campaign import JOURNAL
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import SignedRecord
-from fedmeta.chain.settle.recording import Recording
+from fedmeta.chain.settle.recording import Recording, attached
 from fedmeta.chain.settle.transactions import Action
+from fedmeta.errors import UsageError
 
 IN_ONE_TRANSACTION = 100
 _BASE_GAS = 60_000
@@ -53,10 +58,10 @@ class Proof:
 def proofs(journal: JournalView) -> dict[str, Proof]:
     """Return the proof of each account with a reward in the newest record on the chain."""
     records = [record for record in journal.records() if record.mined]
-    campaign = journal.campaign
-    if not records or campaign is None or campaign.ledger is None:
+    ledger = journal.founded.ledger
+    if not records or ledger is None:
         return {}
-    newest, ledger = records[-1], campaign.ledger
+    newest = records[-1]
     rewards = journal.rewards(newest.last)
     tree = rewards_tree(rewards.items())
 
@@ -152,3 +157,37 @@ class Claims:
 def _only(rewards: Mapping[str, int], accounts: Sequence[str]) -> dict[str, int]:
     wanted = {account.lower() for account in accounts}
     return {account: units for account, units in rewards.items() if account.lower() in wanted}
+
+
+def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claimed:
+    """Claim what participants of a run were awarded; see `attached` for errors.
+
+    Args:
+        folder: The run's ``chain`` folder.
+        options: Of the chain.
+        who: An address or a client's number; None: everybody.
+
+    Raises:
+        UsageError: If nobody of that name contributed.
+    """
+    with attached(folder, options) as recording:
+        accounts = None if who is None else [recording.journal.account(who)]
+        return Claims(recording).claim(accounts)
+
+
+def prove(folder: Path, who: str) -> Proof:
+    """Return what an account needs to claim for itself, from the run's journal alone.
+
+    Args:
+        folder: The run's ``chain`` folder.
+        who: An address or a client's number.
+
+    Raises:
+        UsageError: If nobody of that name contributed, or no record on the chain awards it anything.
+    """
+    with closing(JournalView(folder / JOURNAL)) as journal:
+        account = journal.account(who)
+        found = proofs(journal).get(account)
+    if found is None:
+        raise UsageError(f"{account}: no record on the chain awards it anything")
+    return found

@@ -7,12 +7,17 @@ from fedmeta.chain.contracts import Contract, load_artifact
 from fedmeta.chain.errors import PoorAccountError, WrongCampaignError
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.addresses import Addresses, check_deployed, read_addresses
 from fedmeta.chain.settle.campaign import bind, campaign_id
-from fedmeta.chain.settle.deployment import Deployed, Deployment, expected_terms
+from fedmeta.chain.settle.deployment import Deployment
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
-from fedmeta.chain.settle.terms import UNITS, difference
+from fedmeta.chain.settle.terms import (
+    UNITS,
+    Addresses,
+    check_deployed,
+    expected_terms,
+    read_addresses,
+)
 from fedmeta.chain.settle.transactions import Transactor
 from fedmeta.errors import UsageError
 from fedmeta.files import write_atomically
@@ -41,15 +46,14 @@ def deploy_to_file(
             another version's contracts, or a campaign with other terms.
         ChainError: If the node fails on the way; run it again.
     """
+    campaign = Campaign(campaign_id(run), run, options.pot * UNITS, budget)
     with open_chain(options, folder) as chain:
         if path.exists():
-            return _check(
-                path, options, chain, Campaign(campaign_id(run), run, _cap(options), budget)
-            ), False
+            return _check(path, options, chain, campaign), False
         beside = journal_beside(path)
         journal = Journal(beside)
         try:
-            _identify(journal, Campaign(campaign_id(run), run, _cap(options), budget))
+            _identify(journal, campaign)
             addresses = _deploy(journal, options, chain)
             _write(path, addresses)
         except PoorAccountError as error:
@@ -66,19 +70,11 @@ def journal_beside(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-def _cap(options: ChainOptions) -> int:
-    return options.pot * UNITS
-
-
 def _identify(journal: Journal, campaign: Campaign) -> None:
     found = journal.campaign
     if found is None:
         journal.found(campaign)
-    elif (found.campaign, found.round_cap, found.budget) != (
-        campaign.campaign,
-        campaign.round_cap,
-        campaign.budget,
-    ):
+    elif campaign != Campaign(found.campaign, found.run, found.round_cap, found.budget):
         raise WrongCampaignError(
             f"{journal.path} is a deployment of other settings that was cut short: "
             "finish it with them, or remove the file"
@@ -87,18 +83,9 @@ def _identify(journal: Journal, campaign: Campaign) -> None:
 
 def _deploy(journal: Journal, options: ChainOptions, chain: Chain) -> Addresses:
     bind(journal, chain)
-    campaign = journal.campaign
-    assert campaign is not None
     keys = open_keys(options, chain.chain_id)
     deployed = Deployment(Transactor(chain, journal), keys, options).ensure()
-    campaign = journal.campaign
-    assert campaign is not None
-    return _addresses(campaign, deployed, chain)
-
-
-def _addresses(campaign: Campaign, deployed: Deployed, chain: Chain) -> Addresses:
-    contracts = [deployed.token, deployed.ledger]
-    contracts += [deployed.registry] if deployed.registry else []
+    campaign = journal.founded
     return Addresses(
         chain_id=chain.chain_id,
         genesis=f"0x{chain.genesis.hex()}",
@@ -108,19 +95,15 @@ def _addresses(campaign: Campaign, deployed: Deployed, chain: Chain) -> Addresse
         ledger=deployed.ledger.address,
         registry=deployed.registry.address if deployed.registry else None,
         block=campaign.block,
-        code={c.artifact.name: f"0x{c.artifact.code_hash.hex()}" for c in contracts},
+        code={c.artifact.name: f"0x{c.artifact.code_hash.hex()}" for c in deployed.contracts},
     )
 
 
 def _check(path: Path, options: ChainOptions, chain: Chain, campaign: Campaign) -> Addresses:
     """Return what a file says, if it is the campaign that is asked for."""
     addresses = read_addresses(path)
-    addresses.check_chain(path, chain)
-    found = check_deployed(path, addresses, chain)
-    keys = open_keys(options, chain.chain_id)
-    wrong = difference(found, expected_terms(options, keys, campaign, found.deadline))
-    if wrong:
-        raise WrongCampaignError(f"{path} is about a campaign with other terms: {wrong}")
+    expected = expected_terms(options, open_keys(options, chain.chain_id), campaign)
+    check_deployed(path, addresses, chain, expected)
     if bool(addresses.registry) != options.staking.enabled:
         has = "a registry of stakes" if addresses.registry else "no registry of stakes"
         raise WrongCampaignError(f"{path} is about a campaign with {has}")

@@ -15,14 +15,24 @@ from fedmeta.chain.errors import PoorAccountError, WrongCampaignError
 from fedmeta.chain.hashing import keccak
 from fedmeta.chain.keys import Keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.addresses import check_deployed, read_addresses
-from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign
-from fedmeta.chain.settle.terms import UNITS, Terms, ascending, difference, read_terms
+from fedmeta.chain.settle.campaign import check_chain
+from fedmeta.chain.settle.journal import Journal, JournalView
+from fedmeta.chain.settle.terms import (
+    UNITS,
+    Terms,
+    check_deployed,
+    difference,
+    expected_terms,
+    read_addresses,
+    read_terms,
+)
 from fedmeta.chain.settle.transactions import Action, Transactor
+from fedmeta.errors import UsageError
 
 LEAST_SUPPLY = 10**9 * UNITS
 _CALL_GAS = 150_000
+_COLUMNS = {"FedToken": "token", "RewardLedger": "ledger", "ParticipantRegistry": "registry"}
+"""Where a campaign's journal has each contract's address."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,38 @@ class Deployed:
     ledger: Contract
     registry: Contract | None
     terms: Terms
+
+    @property
+    def contracts(self) -> list[Contract]:
+        """All of them."""
+        return [one for one in (self.token, self.ledger, self.registry) if one is not None]
+
+
+def attach(journal: JournalView, chain: Chain) -> Deployed:
+    """Return the contracts of a journal's campaign, which must be on the chain.
+
+    Raises:
+        WrongCampaignError: If it is another chain, or there are no such contracts on it.
+        UsageError: If the campaign was never deployed.
+    """
+    campaign = journal.campaign
+    if campaign is None or not campaign.ledger or not campaign.token or not campaign.terms:
+        raise UsageError(f"{journal.path}: nothing of this campaign is on a chain yet")
+    check_chain(journal.path, campaign, chain)
+
+    def contract(name: str, address: str) -> Contract:
+        found = Contract(chain, load_artifact(name), address)
+        if not found.exists:
+            raise WrongCampaignError(
+                f"there is no {name} of this version of fedmeta at {address} on chain {chain.chain_id}"
+            )
+        return found
+
+    token, ledger = contract("FedToken", campaign.token), contract("RewardLedger", campaign.ledger)
+    if campaign.code != ledger.artifact.code_hash:
+        raise WrongCampaignError("the campaign's ledger was deployed by another version of fedmeta")
+    registry = contract("ParticipantRegistry", campaign.registry) if campaign.registry else None
+    return Deployed(token, ledger, registry, Terms.from_json(campaign.terms))
 
 
 class Deployment:
@@ -67,7 +109,7 @@ class Deployment:
             ChainError: See `Transactor.perform`; call again later.
         """
         code = load_artifact("RewardLedger").code_hash
-        if self._campaign.code not in (None, code):
+        if self.journal.founded.code not in (None, code):
             raise WrongCampaignError(
                 "the campaign's ledger was deployed by another version of fedmeta: go on with that one, "
                 "or start over with --new-campaign"
@@ -81,16 +123,9 @@ class Deployment:
         self._fund(deployed)
         return deployed
 
-    @property
-    def _campaign(self) -> Campaign:
-        campaign = self.journal.campaign
-        if campaign is None:
-            raise ValueError("a journal without a campaign")
-        return campaign
-
     def _terms(self) -> Terms:
         """Return the terms, which stay the same however often the deployment is tried."""
-        campaign = self._campaign
+        campaign = self.journal.founded
         block = self.chain.eth.get_block("latest")
         number = block["number"]
         if campaign.terms is None and self.options.addresses:
@@ -104,8 +139,7 @@ class Deployment:
             # The chain went back behind the deployment.
             self.journal.note("block", block=number)
         terms = Terms.from_json(campaign.terms)
-        wrong = difference(terms, expected_terms(self.options, self.keys, campaign, terms.deadline))
-        if wrong:
+        if wrong := difference(terms, expected_terms(self.options, self.keys, campaign)):
             raise WrongCampaignError(f"the campaign in {self.journal.path} has other terms: {wrong}")
         return terms
 
@@ -117,12 +151,8 @@ class Deployment:
         """
         path = Path(self.options.addresses)
         addresses = read_addresses(path)
-        addresses.check_chain(path, self.chain)
-        terms = check_deployed(path, addresses, self.chain)
-        campaign = self._campaign
-        wrong = difference(terms, expected_terms(self.options, self.keys, campaign, terms.deadline))
-        if wrong:
-            raise WrongCampaignError(f"the campaign in {path} has other terms: {wrong}")
+        expected = expected_terms(self.options, self.keys, self.journal.founded)
+        terms = check_deployed(path, addresses, self.chain, expected)
         self.journal.note(
             "terms",
             terms=terms.to_json(),
@@ -135,7 +165,7 @@ class Deployment:
         return terms
 
     def _token(self) -> Contract:
-        campaign = self._campaign
+        campaign = self.journal.founded
         # Its name makes it this campaign's: the same transaction is never another campaign's token.
         name = f"fedmeta {campaign.campaign.hex()[:16]}"
         supply = max(LEAST_SUPPLY, 2 * campaign.budget)
@@ -143,14 +173,14 @@ class Deployment:
         def is_ours(token: Contract) -> bool:
             return token.many("name", "totalSupply") == [name, supply]
 
-        return self._created("FedToken", (name, "FED", supply), campaign.token, is_ours)
+        return self._created("FedToken", (name, "FED", supply), is_ours)
 
     def _ledger(self, terms: Terms, token: str) -> Contract:
         def is_ours(ledger: Contract) -> bool:
             found_token, found = read_terms(ledger)
             return found_token.lower() == token.lower() and difference(found, terms) is None
 
-        return self._created("RewardLedger", (terms.struct(token),), self._campaign.ledger, is_ours)
+        return self._created("RewardLedger", (terms.struct(token),), is_ours)
 
     def _registry(self, ledger: str) -> Contract:
         staking = self.options.staking
@@ -163,17 +193,13 @@ class Deployment:
             return [str(found[0]).lower(), *found[1:]] == expected
 
         arguments = (ledger, stake, most, staking.unbonding)
-        return self._created("ParticipantRegistry", arguments, self._campaign.registry, is_ours)
+        return self._created("ParticipantRegistry", arguments, is_ours)
 
     def _created(
-        self,
-        name: str,
-        arguments: tuple[object, ...],
-        known: str | None,
-        is_ours: Callable[[Contract], bool],
+        self, name: str, arguments: tuple[object, ...], is_ours: Callable[[Contract], bool]
     ) -> Contract:
         """Return a contract, created unless the chain holds it where we once created it."""
-        artifact = load_artifact(name)
+        artifact, known = load_artifact(name), getattr(self.journal.founded, _COLUMNS[name])
         creation = artifact.creation(*arguments)
         key = f"deploy {name} {keccak(creation).hex()[:16]}"
 
@@ -198,7 +224,7 @@ class Deployment:
         return found
 
     def _write_down(self, deployed: Deployed) -> None:
-        campaign = self._campaign
+        campaign = self.journal.founded
         found = {
             "token": deployed.token.address,
             "ledger": deployed.ledger.address,
@@ -216,7 +242,7 @@ class Deployment:
         """
         ledger, token = deployed.ledger, deployed.token
         # The first funding awards a unit to nobody, which must not be missing at the end.
-        budget = self._campaign.budget + int(ledger.call("DUST"))
+        budget = self.journal.founded.budget + int(ledger.call("DUST"))
         sponsor = self.keys.sponsor
 
         def missing() -> int:
@@ -251,17 +277,3 @@ class Deployment:
 def created_address(sender: str, nonce: int) -> str:
     """Return the address of the contract that a transaction of `sender` with that nonce creates."""
     return get_create_address(HexAddress(HexStr(sender)), Nonce(nonce))
-
-
-def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadline: int) -> Terms:
-    """Return the terms that a config and its keys ask for."""
-    return Terms(
-        campaign=campaign.campaign.hex(),
-        sponsor=keys.sponsor.address,
-        committee=ascending([member.address for member in keys.committee]),
-        threshold=options.threshold,
-        round_cap=campaign.round_cap,
-        lifetime_cap=campaign.budget,
-        deadline=deadline,
-        challenge_delay=options.challenge_delay,
-    )

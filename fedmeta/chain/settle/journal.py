@@ -78,6 +78,14 @@ class JournalView:
         return read(Campaign, rows[0]) if rows else None
 
     @property
+    def founded(self) -> Campaign:
+        """Whose journal it is; a `UsageError` if it is empty."""
+        campaign = self.campaign
+        if campaign is None:
+            raise UsageError(f"{self.path} is empty: its run never began")
+        return campaign
+
+    @property
     def frozen(self) -> int:
         """The last frozen round; 0 if there is none."""
         return int(self._store.rows("SELECT coalesce(max(round), 0) FROM rounds")[0][0])
@@ -123,7 +131,7 @@ class JournalView:
             self._added = round_
         return {account_text(account): units for account, units in sorted(self._units.items()) if units}
 
-    def rewarded(self, last: int) -> int:
+    def awarded(self, last: int) -> int:
         """Return the token units that the rounds up to `last` award."""
         return sum(int(reward) for _, rows in self._rounds(1, last) for *_, reward in rows)
 

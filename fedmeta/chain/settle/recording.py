@@ -5,17 +5,24 @@ sent again. Ahead of it: something was mined whose receipt was lost, or was sent
 to say what the journal's rounds say, and otherwise nothing more is done.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from web3.types import EventData
 
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainError, WrongCampaignError
-from fedmeta.chain.hashing import from_address
-from fedmeta.chain.keys import Keys
-from fedmeta.chain.settle.deployment import Deployed
+from fedmeta.chain.keys import Keys, open_keys
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.campaign import JOURNAL
+from fedmeta.chain.settle.deployment import Deployed, attach
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign, Content, SignedRecord
+from fedmeta.chain.settle.journal_rows import Content, SignedRecord
 from fedmeta.chain.settle.transactions import Action, Transactor
 from fedmeta.chain.signing import Signer
 from fedmeta.chain.typed_data import ledger_domain, record_digest
+from fedmeta.errors import UsageError
 
 FAR_BEHIND = 64
 """More records than this waiting are posted as one."""
@@ -81,7 +88,7 @@ class Recording:
     def follow(self) -> tuple[int, int]:
         """Bring the journal to where the chain is; return the ledger's next round and epoch."""
         next_round, epoch = self.ledger.many("nextRound", "epoch")
-        campaign = self._campaign()
+        campaign = self.journal.founded
         if epoch != campaign.epoch:
             self._refuse_vetoed(next_round, epoch)
             self.journal.note("epoch", epoch=epoch)
@@ -91,12 +98,6 @@ class Recording:
         elif next_round > recorded + 1:
             self._adopt(recorded + 1, next_round - 1)
         return next_round, epoch
-
-    def _campaign(self) -> Campaign:
-        campaign = self.journal.campaign
-        if campaign is None:
-            raise ValueError("a journal without a campaign")
-        return campaign
 
     def _last(self, next_round: int, draining: bool) -> int | None:
         """Return the last round of the next record; None if nothing is to be recorded yet."""
@@ -130,7 +131,7 @@ class Recording:
         if signed and (signed.ledger, signed.epoch) == (self.ledger.address, epoch):
             return signed
         content = self.journal.content(first, last)
-        digest = record_digest(self._domain, content.to_sign(self._campaign().campaign, epoch))
+        digest = record_digest(self._domain, content.to_sign(self.journal.founded.campaign, epoch))
         signatures = sign_by(self.keys.committee, self.terms.threshold, digest)
         record = SignedRecord(
             **vars(content), ledger=self.ledger.address, epoch=epoch, signatures=signatures
@@ -140,7 +141,7 @@ class Recording:
 
     def _adopt(self, first: int, last: int) -> None:
         """Take over records that the chain holds and the journal did not see mined."""
-        events = self.ledger.events("Recorded", self._campaign().block)
+        events = self.ledger.events("Recorded", self.journal.founded.block)
         # A vetoed record's event stays in the log; the newest of a first round is the one that counts.
         newest = {int(event["args"]["firstRound"]): event for event in events}
         while first <= last:
@@ -173,7 +174,7 @@ class Recording:
 
     def _refuse_vetoed(self, next_round: int, epoch: int) -> None:
         """Raise if a record was vetoed that says what the journal says; others' are none of ours."""
-        for event in self.ledger.events("Recorded", self._campaign().block):
+        for event in self.ledger.events("Recorded", self.journal.founded.block):
             found = recorded_content(event)
             if int(event["args"]["epoch"]) >= epoch or found.first < next_round:
                 continue
@@ -186,21 +187,47 @@ class Recording:
                 )
 
 
+@contextmanager
+def attached(folder: Path, options: ChainOptions, signer: Signer | None = None) -> Iterator[Recording]:
+    """Open a run's journal and its chain, to send something for it while no run is in progress.
+
+    Args:
+        folder: The run's ``chain`` folder.
+        options: Of the chain.
+        signer: Who sends it; None: the sponsor.
+
+    Raises:
+        UsageError: If there is no campaign on the chain, a run is in progress, or keys are missing.
+        ChainError: If the node is away.
+    """
+    if not (folder / JOURNAL).is_file():
+        raise UsageError(f"there is no journal in '{folder}'")
+    journal = Journal(folder / JOURNAL)
+    try:
+        with open_chain(options, folder) as chain:
+            deployed = attach(journal, chain)
+            keys = Keys(signer, (), False) if signer else open_keys(options, chain.chain_id)
+            recording = Recording(deployed, Transactor(chain, journal), keys, options.batch)
+            recording.follow()
+            yield recording
+    finally:
+        journal.close()
+
+
 def sign_by(committee: tuple[Signer, ...], threshold: int, digest: bytes) -> bytes:
-    """Return the signatures of `threshold` members, in the order in which the contracts want them."""
-    signers = sorted(committee, key=lambda member: from_address(member.address))[:threshold]
-    return b"".join(member.sign(digest) for member in signers)
+    """Return the signatures of the first `threshold` members; see `Keys.committee` for their order."""
+    return b"".join(member.sign(digest) for member in committee[:threshold])
 
 
 def recorded_content(event: EventData) -> Content:
     """Return what a `Recorded` event says."""
     values = event["args"]
     return Content(
-        first=int(values["firstRound"]),
-        last=int(values["lastRound"]),
-        rewards_root=bytes(values["rewardsRoot"]),
-        contributions_root=bytes(values["contributionsRoot"]),
-        model=bytes(values["modelHash"]),
-        evidence=bytes(values["evidenceHash"]),
-        total=int(values["total"]),
+        first=values["firstRound"],
+        last=values["lastRound"],
+        rewards_root=values["rewardsRoot"],
+        contributions_root=values["contributionsRoot"],
+        model=values["modelHash"],
+        evidence=values["evidenceHash"],
+        total=values["total"],
     )

@@ -12,17 +12,11 @@ from fedmeta.chain.contracts import NoCodeError
 from fedmeta.chain.errors import ChainDownError, ChainError, NotMinedError, PoorAccountError
 from fedmeta.chain.keys import open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.campaign import (
-    JOURNAL,
-    bind,
-    campaign_id,
-    complete_restart,
-    counter_of,
-)
+from fedmeta.chain.settle.campaign import JOURNAL, bind, complete_restart, identify
 from fedmeta.chain.settle.claims import Claims
 from fedmeta.chain.settle.deployment import Deployment
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import Campaign, FrozenRound, Stake
+from fedmeta.chain.settle.journal_rows import FrozenRound, Stake
 from fedmeta.chain.settle.recording import Recording
 from fedmeta.chain.settle.staking import Stakes
 from fedmeta.chain.settle.store import ignore
@@ -141,7 +135,7 @@ class Settlement:
         complete_restart(folder)
         journal = Journal(folder / JOURNAL, hooks.step)
         try:
-            _identify(journal, options, run, budget)
+            identify(journal, options, run, budget)
         except BaseException:
             journal.close()
             raise
@@ -225,7 +219,7 @@ class Settlement:
         return Settled(
             frozen=frozen,
             recorded=recorded,
-            awarded=self.journal.rewarded(frozen),
+            awarded=self.journal.awarded(frozen),
             complete=self._done,
             waiting=self._waiting,
             problem=problem,
@@ -406,29 +400,3 @@ class _Pauses:
         pause = min(FIRST_PAUSE * 2.0 ** min(self.count, 20), longest)
         self.count += 1
         return pause
-
-
-def _identify(journal: Journal, options: ChainOptions, run: bytes, budget: int) -> None:
-    """Make a new journal this run's, and refuse another run's.
-
-    Raises:
-        UsageError: If it is another's, or its campaign's budget is too small now.
-    """
-    found, cap = journal.campaign, options.pot * UNITS
-    if found is None:
-        counter = counter_of(journal.path.parent)
-        journal.found(Campaign(campaign_id(run, counter), run, cap, budget))
-        return
-    if found.run != run:
-        raise UsageError(f"{journal.path} is the journal of another run")
-    if found.round_cap != cap:
-        raise UsageError(
-            f"chain.pot: the campaign pays {found.round_cap / UNITS:g} tokens a round, not {options.pot}"
-        )
-    if budget > found.budget and found.terms is not None:
-        raise UsageError(
-            f"chain.budget: the campaign was deployed with {found.budget / UNITS:g} tokens and needs "
-            f"{budget / UNITS:g} now: keep the rounds, or start over with --new-campaign"
-        )
-    if found.terms is None and budget != found.budget:
-        journal.note("budget", budget=budget)

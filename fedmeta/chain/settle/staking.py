@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Literal
 
 from fedmeta.chain.contracts import Contract
+from fedmeta.chain.keys import open_client_keys
+from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.journal_rows import Stake
-from fedmeta.chain.settle.recording import Recording, record_gas, sign_by
+from fedmeta.chain.settle.recording import Recording, attached, record_gas, sign_by
 from fedmeta.chain.settle.transactions import Action
 from fedmeta.chain.signing import Signer
 from fedmeta.chain.typed_data import Slash, registry_domain, slash_digest
+from fedmeta.errors import UsageError
 
 _APPROVE_GAS = 100_000
 _JOIN_GAS = 200_000
@@ -102,7 +107,7 @@ class Stakes:
             return any(
                 event["args"]["account"].lower() == account.lower()
                 and bytes(event["args"]["evidenceHash"]) == evidence
-                for event in self.registry.events("Slashed", self._since())
+                for event in self.registry.events("Slashed", self.recording.journal.founded.block)
             )
 
         if done():
@@ -154,12 +159,8 @@ class Stakes:
         if not done():
             self._send(f"withdraw {account}", "withdraw", (account,), done)
 
-    def _since(self) -> int:
-        campaign = self.recording.journal.campaign
-        return campaign.block if campaign else 0
-
     def _joined(self) -> set[str]:
-        events = self.registry.events("Joined", self._since())
+        events = self.registry.events("Joined", self.recording.journal.founded.block)
         return {str(event["args"]["account"]).lower() for event in events}
 
     def _has_joined(self, account: str) -> bool:
@@ -190,3 +191,52 @@ class Stakes:
         data = self.registry.data(function, *arguments)
         action = Action(key, self.registry.address, data, gas)
         return self.recording.transactor.perform(action, self.payer, done)
+
+
+StakeStep = Literal["join", "leave", "withdraw"]
+
+
+def stake(folder: Path, options: ChainOptions, step: StakeStep, who: str, signer: Signer | None) -> str:
+    """Join, leave or withdraw by stake, and return the account; errors as of `attached`.
+
+    Args:
+        folder: The run's ``chain`` folder.
+        options: Of the chain.
+        step: What to do.
+        who: The account: an address, or a client's number; empty: the signer's.
+        signer: Whose key signs and pays; None: the sponsor, and for a simulation's client who leaves the
+            client itself.
+
+    Raises:
+        UsageError: If the campaign has no registry, or the account is not known.
+        RevertedError: If the contract refuses, such as a stake whose unbonding delay still runs.
+    """
+    with attached(folder, options, signer) as recording:
+        registry, journal = recording.deployed.registry, recording.journal
+        if registry is None:
+            raise UsageError(f"{journal.path}: this campaign has no stakes (chain.staking.enabled)")
+        account = who if who.startswith("0x") else ""
+        account = account or (signer.address if signer and not who else journal.account(who))
+        stakes = Stakes(recording, recording.deployed.token, registry, signer)
+        if step == "join":
+            stakes.join(account)
+        elif step == "withdraw":
+            stakes.withdraw(account)
+        else:
+            stakes.leave(signer or _client(recording, options, account))
+        return account
+
+
+def _client(recording: Recording, options: ChainOptions, account: str) -> Signer:
+    """Return the signer of a simulation's client.
+
+    Raises:
+        UsageError: If it is not a client of this simulation.
+    """
+    client = recording.journal.clients().get(account)
+    if client is not None:
+        chain_id, run = recording.transactor.chain.chain_id, recording.journal.founded.run
+        signer = open_client_keys(options, chain_id, run).signer(client)
+        if signer.address == account:
+            return signer
+    raise UsageError(f"{account} is not a client of this simulation: it leaves with its own --key")

@@ -1,4 +1,4 @@
-"""How a deployed campaign stands: what is recorded, awarded, paid and at stake, and its events."""
+"""How a deployed campaign stands: what is recorded, awarded, paid and at stake, its events and gas."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -8,12 +8,11 @@ from pathlib import Path
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.attached import attach
 from fedmeta.chain.settle.campaign import JOURNAL
 from fedmeta.chain.settle.claims import Proof, proofs
-from fedmeta.chain.settle.deployment import Deployed
+from fedmeta.chain.settle.deployment import Deployed, attach
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.errors import FedmetaError, UsageError
+from fedmeta.errors import FedmetaError
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,8 @@ class Happened:
 def events(folder: Path, options: ChainOptions) -> "list[Happened]":
     """Return all events of a campaign's contracts, decoded, oldest first; errors as of `attached`."""
     with closing(JournalView(folder / JOURNAL)) as journal, open_chain(options, folder) as chain:
-        deployed, campaign = attach(journal, chain), journal.campaign
-        since = campaign.block if campaign else 0
-        contracts = [deployed.token, deployed.ledger, deployed.registry]
-        found = [_happened(one, since) for one in contracts if one is not None]
+        contracts, since = attach(journal, chain).contracts, journal.founded.block
+        found = [_happened(one, since) for one in contracts]
     return sorted((event for some in found for event in some), key=lambda e: (e.block, e.place))
 
 
@@ -182,8 +179,7 @@ def status(folder: Path, options: ChainOptions) -> Status:
         found = _from_journal(journal)
         try:
             with open_chain(options, folder) as chain:
-                campaign, deployed = journal.campaign, attach(journal, chain)
-                return _with_chain(found, deployed, campaign.block if campaign else 0)
+                return _with_chain(found, attach(journal, chain), journal.founded.block)
         except FedmetaError as error:
             return replace(found, problem=str(error))
     finally:
@@ -191,9 +187,7 @@ def status(folder: Path, options: ChainOptions) -> Status:
 
 
 def _from_journal(journal: JournalView) -> Status:
-    campaign = journal.campaign
-    if campaign is None:
-        raise UsageError(f"{journal.path} is empty: its run never began")
+    campaign = journal.founded
     frozen, recorded = journal.frozen, journal.recorded
     return Status(
         campaign=f"0x{campaign.campaign.hex()}",
@@ -213,7 +207,7 @@ def _from_journal(journal: JournalView) -> Status:
 
 
 def _participants(journal: JournalView, frozen: int, recorded: int) -> tuple[Participant, ...]:
-    at_record, at_end, known = journal.rewards(recorded), journal.rewards(frozen), proofs(journal)
+    at_record, known, at_end = journal.rewards(recorded), proofs(journal), journal.rewards(frozen)
     clients = sorted(journal.clients().items(), key=lambda pair: pair[1])
     return tuple(
         Participant(
@@ -257,3 +251,41 @@ def _stakes(
             slashes[values["account"]].append(part)
     members = deployed.registry.each("members", accounts)
     return {account: members[account][0] for account in accounts}, slashes
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Gas of one transaction.
+
+    Attributes:
+        action: What it was for, as the journal says it.
+        block: Where it was mined.
+        gas: Units of gas that it used.
+    """
+
+    action: str
+    block: int
+    gas: int
+
+
+def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
+    """Ask the chain what each mined transaction of a run used, in the order of signing.
+
+    Args:
+        folder: The run's ``chain`` folder.
+        options: Of the chain.
+
+    Raises:
+        UsageError: If there is no journal.
+        RunError: If it is damaged.
+        ChainError: If the node is away.
+    """
+    journal = JournalView(folder / JOURNAL)
+    try:
+        landed = journal.landed()
+    finally:
+        journal.close()
+    with open_chain(options, folder) as chain:
+        receipts = chain.receipts([one.hash for one in landed])
+    found = zip(landed, receipts, strict=True)
+    return [Spent(one.action, receipt.number, receipt.gas) for one, receipt in found if receipt]

@@ -1,6 +1,5 @@
 """A small SQLite file that one process writes, every step of it durable before the next begins."""
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -11,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedmeta.chain.locks import FileLock
 from fedmeta.errors import RunError, UsageError
-from fedmeta.files import one_line, open_new, open_own
+from fedmeta.files import one_line, open_new
 
 StepHook = Callable[[str], None]
 # Virtual tables, and columns that are worked out when they are read.
 _COMPUTED = re.compile(r"\b(?:VIRTUAL|GENERATED|AS)\b", re.IGNORECASE)
-_OPEN: set[Path] = set()
-_OPEN_LOCK = threading.Lock()
 
 
 class DamagedJournalError(RunError):
@@ -82,7 +80,8 @@ class Store:
         self.path = path
         self._hook = hook
         self._guard = threading.RLock()
-        self._lock = _Lock(path)
+        _require_own(path)
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"), f"the journal '{path}'")
         try:
             self._db = _connect(path)
             with self._clear():
@@ -166,39 +165,6 @@ class Reader:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-
-class _Lock:
-    """Keeps other processes, and other openings in this one, away; it ends with the process.
-
-    A POSIX record lock and not `flock`: a child that was forked does not inherit it, so that an orphan
-    never keeps a journal locked.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.resolve()
-        held = UsageError(f"the journal '{path}' is in use by another process: wait or stop it")
-        with _OPEN_LOCK:
-            if self._path in _OPEN:
-                raise UsageError(f"the journal '{path}' is open already in this process")
-            try:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _require_own(path)
-                self._file = open_own(path.with_name(f"{path.name}.lock"), os.O_RDWR, 0o600)
-            except OSError as error:
-                raise UsageError(f"cannot write to {path.parent}: {error.strerror}") from None
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(self._file)
-                raise held from None
-            _OPEN.add(self._path)
-
-    def release(self) -> None:
-        with _OPEN_LOCK:
-            if self._path in _OPEN:
-                _OPEN.discard(self._path)
-                os.close(self._file)
 
 
 def _require_own(path: Path) -> None:

@@ -1,11 +1,18 @@
-"""What a campaign's contracts are made with."""
+"""What a campaign's contracts are made with, and the file that says where they are."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from fedmeta.chain.contracts import Contract
+from fedmeta.chain.chain import Chain
+from fedmeta.chain.contracts import Contract, load_artifact
+from fedmeta.chain.errors import WrongCampaignError
 from fedmeta.chain.hashing import from_address
+from fedmeta.chain.keys import Keys
+from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.settle.journal_rows import Campaign
+from fedmeta.errors import UsageError
+from fedmeta.files import read_json
 
 UNITS = 10**6
 """Token units in a whole token."""
@@ -72,9 +79,18 @@ class Terms:
         )
 
 
-def ascending(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Return addresses in the order in which the contracts want members and signatures."""
-    return tuple(sorted(addresses, key=from_address))
+def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadline: int = 0) -> Terms:
+    """Return the terms that a config and its keys ask for."""
+    return Terms(
+        campaign=campaign.campaign.hex(),
+        sponsor=keys.sponsor.address,
+        committee=tuple(sorted((member.address for member in keys.committee), key=from_address)),
+        threshold=options.threshold,
+        round_cap=campaign.round_cap,
+        lifetime_cap=campaign.budget,
+        deadline=deadline,
+        challenge_delay=options.challenge_delay,
+    )
 
 
 def read_terms(ledger: Contract) -> tuple[str, Terms]:
@@ -107,3 +123,102 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, int) and name.endswith("_cap"):
         return f"{value / UNITS:g} tokens"
     return ", ".join(value) if isinstance(value, (tuple, list)) else str(value)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a campaign is; hashes and addresses are 0x text.
+
+    Attributes:
+        chain_id: Of the chain.
+        genesis: Hash of its block 0.
+        run_id: Of the run that the campaign is for.
+        campaign: Id of the campaign.
+        token: Address of the token.
+        ledger: Address of the ledger.
+        registry: Address of the registry; None without staking.
+        block: Nothing of the campaign was mined before it.
+        code: Hash of each contract's code by name.
+    """
+
+    chain_id: int
+    genesis: str
+    run_id: str
+    campaign: str
+    token: str
+    ledger: str
+    registry: str | None = None
+    block: int = 0
+    code: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> bytes:
+        """The run's id, 32 bytes."""
+        return bytes.fromhex(self.run_id.removeprefix("0x"))
+
+    def contracts(self) -> dict[str, str]:
+        """Return the address of each contract by name."""
+        found = {"FedToken": self.token, "RewardLedger": self.ledger}
+        return found | ({"ParticipantRegistry": self.registry} if self.registry else {})
+
+    def to_json(self) -> bytes:
+        """Return the file's content."""
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+    def check_chain(self, path: Path, chain: Chain) -> None:
+        """Refuse a chain that is not the one the file is about.
+
+        Raises:
+            WrongCampaignError: Naming both.
+        """
+        if chain.chain_id != self.chain_id:
+            raise WrongCampaignError(f"{path} is about chain {self.chain_id}, not {chain.chain_id}")
+        genesis = f"0x{chain.genesis.hex()}"
+        if genesis != self.genesis:
+            raise WrongCampaignError(
+                f"{path} is about another chain with id {self.chain_id} (genesis {self.genesis[:10]}, "
+                f"here {genesis[:10]}): the chain was reset; deploy to another file"
+            )
+
+
+def read_addresses(path: Path) -> Addresses:
+    """Read an addresses file.
+
+    Raises:
+        UsageError: If it is missing, or is no such file.
+    """
+    try:
+        addresses = Addresses(**read_json(path))
+        if len(addresses.run) != 32:
+            raise ValueError
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError):
+        raise UsageError(f"{path}: not a file that `fedmeta chain deploy` wrote") from None
+    return addresses
+
+
+def check_deployed(path: Path, addresses: Addresses, chain: Chain, expected: Terms) -> Terms:
+    """Return the terms of the ledger that a file names, once all its contracts are found to be ours.
+
+    Raises:
+        WrongCampaignError: If it is another chain, a contract is missing, has other code or belongs to
+            another campaign, or the terms are not the expected ones.
+    """
+    addresses.check_chain(path, chain)
+    for name, address in addresses.contracts().items():
+        if not Contract(chain, load_artifact(name), address).exists:
+            raise WrongCampaignError(
+                f"{path}: at {address} there is no {name} of this version of fedmeta"
+            )
+    ledger = Contract(chain, load_artifact("RewardLedger"), addresses.ledger)
+    token, terms = read_terms(ledger)
+    if token.lower() != addresses.token.lower():
+        raise WrongCampaignError(f"{path}: the ledger pays in {token}, not in {addresses.token}")
+    if f"0x{terms.campaign}" != addresses.campaign:
+        raise WrongCampaignError(
+            f"{path}: the ledger is of campaign 0x{terms.campaign}, not {addresses.campaign}"
+        )
+    if wrong := difference(terms, expected):
+        raise WrongCampaignError(f"the campaign in {path} has other terms: {wrong}")
+    return terms

@@ -146,7 +146,7 @@ def claim(
 ) -> None:
     """Claim what participants have earned, for one or for all; only they are paid."""
     _require_extra()
-    from fedmeta.chain.settle.attached import claim as claim_for
+    from fedmeta.chain.settle.claims import claim as claim_for
     from fedmeta.experiment.client_totals import UNITS
 
     claimed = _with_chain(
@@ -199,7 +199,7 @@ def proof(
     It comes from the run's journal; no node is asked.
     """
     _require_extra()
-    from fedmeta.chain.settle.attached import prove
+    from fedmeta.chain.settle.claims import prove
     from fedmeta.experiment import RunFolder
 
     found = prove(RunFolder.open(run_folder).path / "chain", who)
@@ -279,7 +279,7 @@ def stake(  # noqa: PLR0913 (options of a command)
       fedmeta chain stake leave runs/mine --who 7
     """
     _require_extra()
-    from fedmeta.chain.settle.attached import stake as change
+    from fedmeta.chain.settle.staking import stake as change
     from fedmeta.errors import UsageError
     from fedmeta.experiment.node_keys import open_account
 

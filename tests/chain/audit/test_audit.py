@@ -15,9 +15,10 @@ from fedmeta.chain.chain import open_chain
 from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.options import ChainOptions, StakingOptions
-from fedmeta.chain.settle.attached import attach, attached
+from fedmeta.chain.settle.deployment import attach
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_format import digest, rows_of
+from fedmeta.chain.settle.recording import attached
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.errors import UsageError
 from tests.chain.audit.runs import BUDGET, make_run, save_checkpoint, state, state_hash

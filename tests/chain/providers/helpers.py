@@ -9,7 +9,7 @@ import pytest
 from fedmeta.chain import Chain, ChainOptions
 from fedmeta.chain.contracts import load_artifact
 from fedmeta.chain.keys import development_keys
-from fedmeta.chain.nodes.node import Node, start_node
+from fedmeta.chain.node import Node, start_node
 from fedmeta.chain.providers.anvil import Anvil
 from fedmeta.chain.signing import Signer
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fedmeta.chain import node_process as binaries
 from fedmeta.chain.chain import open_chain, require_rules
-from fedmeta.chain.nodes import process as binaries
-from fedmeta.chain.nodes.folder import FolderLock
-from fedmeta.chain.nodes.node import NodeKind, banner, start_node
-from fedmeta.chain.nodes.process import NodeProcess
+from fedmeta.chain.locks import FileLock
+from fedmeta.chain.node import NodeKind, banner, start_node
+from fedmeta.chain.node_process import NodeProcess
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.providers.anvil import Anvil
 from fedmeta.chain.providers.ganache import Ganache
@@ -128,7 +128,7 @@ def binaries_of(path: Path) -> list[str]:
 def test_rules_from_before_shanghai_are_refused_in_one_line(
     kind: NodeKind, rules: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedmeta.chain.nodes.node.HARDFORK", rules)
+    monkeypatch.setattr("fedmeta.chain.node.HARDFORK", rules)
     with (
         start_node(kind, tmp_path) as node,
         open_chain(ChainOptions(provider=node.url), tmp_path) as chain,
@@ -157,7 +157,7 @@ def test_a_node_reads_no_settings_of_its_folder(name: str, tmp_path: Path) -> No
 def test_a_chains_folder_is_the_users_alone_whatever_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        FolderLock(tmp_path / "chain").release()
+        FileLock(tmp_path / "chain" / "lock", "the chain").release()
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "chain").stat().st_mode) == 0o700

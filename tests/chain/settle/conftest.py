@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fedmeta.chain.nodes.node import start_node
+from fedmeta.chain.node import start_node
 from tests.chain.providers.helpers import start_shared_anvil
 
 

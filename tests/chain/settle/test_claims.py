@@ -3,7 +3,8 @@ import pytest
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle import claims
-from fedmeta.chain.settle.attached import attach, claim
+from fedmeta.chain.settle.claims import claim
+from fedmeta.chain.settle.deployment import attach
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.errors import UsageError
 from tests.chain.settle.helpers import earned, held, settle

@@ -10,14 +10,13 @@ from eth_utils import keccak, to_checksum_address
 
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.errors import ChainDownError
-from fedmeta.chain.nodes.node import start_node
+from fedmeta.chain.node import start_node
 from fedmeta.chain.options import ChainOptions, StakingOptions
 from fedmeta.chain.settle import deploying
-from fedmeta.chain.settle.addresses import Addresses, read_addresses
-from fedmeta.chain.settle.attached import attach
 from fedmeta.chain.settle.deploying import deploy_to_file
-from fedmeta.chain.settle.deployment import created_address
+from fedmeta.chain.settle.deployment import attach, created_address
 from fedmeta.chain.settle.journal import Journal, JournalView
+from fedmeta.chain.settle.terms import Addresses, read_addresses
 from fedmeta.errors import UsageError
 from tests.chain.settle.helpers import earned, held, run_id, settle
 from tests.chain.settle.rounds import POT, synthetic_rounds

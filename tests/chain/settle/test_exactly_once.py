@@ -14,8 +14,7 @@ import pytest
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
-from fedmeta.chain.settle.attached import attach
-from fedmeta.chain.settle.deployment import created_address
+from fedmeta.chain.settle.deployment import attach, created_address
 from fedmeta.chain.settle.journal import JournalView
 from tests.chain.settle.forks import COMPLETE, Run, execute
 from tests.chain.settle.rounds import POT, synthetic_rounds

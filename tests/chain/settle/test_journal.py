@@ -138,7 +138,7 @@ def test_one_process_at_a_time(journal):
         Journal(journal.path)
     code = "import sys, pathlib, fedmeta.chain.settle.journal as j; j.Journal(pathlib.Path(sys.argv[1]))"
     other = processes.run([sys.executable, "-c", code, str(journal.path)])
-    assert "in use by another process" in other.stderr.splitlines()[-1]
+    assert "is open in another process (pid" in other.stderr.splitlines()[-1]
     journal.close()
     Journal(journal.path).close()
 
@@ -255,7 +255,7 @@ def test_rewards_add_up_over_rounds(frozen):
     expected = {account(c): ONE.contributions[c].reward + TWO.contributions[c].reward for c in range(4)}
     assert {a.lower(): units for a, units in frozen.rewards(2).items()} == expected
     assert frozen.rewards(3) == frozen.rewards(2), "round 3 was skipped"
-    assert (frozen.rewarded(2), frozen.rewarded(7)) == (2_000_000, 6_000_000), "a pot a round"
+    assert (frozen.awarded(2), frozen.awarded(7)) == (2_000_000, 6_000_000), "a pot a round"
 
 
 def test_rewards_of_an_earlier_round_are_not_those_of_a_later_one(frozen):

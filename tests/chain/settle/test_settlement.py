@@ -8,12 +8,14 @@ import pytest
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
-from fedmeta.chain.nodes.node import start_node
+from fedmeta.chain.node import start_node
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.attached import attach, attached, claim
 from fedmeta.chain.settle.campaign import new_campaign
+from fedmeta.chain.settle.claims import claim
+from fedmeta.chain.settle.deployment import attach
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Content
+from fedmeta.chain.settle.recording import attached
 from fedmeta.chain.settle.settlement import Hooks, Settlement
 from fedmeta.errors import RunError, UsageError
 from tests.chain.settle.faults import FaultyChain, PassedOn
@@ -416,7 +418,7 @@ class TestNewCampaign:
 
 def test_closing_does_not_wait_for_a_node_that_hangs(folder, tmp_path, monkeypatch):
     # Longer than a test may last.
-    monkeypatch.setattr("fedmeta.chain.rpc.ANSWER_SECONDS", 3600)
+    monkeypatch.setattr("fedmeta.chain.urls.ANSWER_SECONDS", 3600)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = ChainOptions(provider=f"http://127.0.0.1:{silent.getsockname()[1]}", pot=1)
         with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:

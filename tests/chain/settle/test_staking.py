@@ -3,8 +3,9 @@ import pytest
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import RevertedError
 from fedmeta.chain.options import ChainOptions, StakingOptions
-from fedmeta.chain.settle.attached import attach, attached
+from fedmeta.chain.settle.deployment import attach
 from fedmeta.chain.settle.journal import JournalView
+from fedmeta.chain.settle.recording import attached
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.chain.settle.staking import Stakes
 from fedmeta.chain.settle.terms import UNITS

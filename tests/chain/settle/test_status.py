@@ -1,7 +1,7 @@
 import socket
 
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.attached import claim
+from fedmeta.chain.settle.claims import claim
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.chain.settle.status import status
 from tests.chain.settle.helpers import earned, run_id, settle

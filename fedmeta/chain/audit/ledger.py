@@ -8,7 +8,7 @@ from web3.types import EventData
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.journal_rows import Campaign, Content
+from fedmeta.chain.settle.journal_rows import Content
 from fedmeta.chain.settle.recording import recorded_content
 from fedmeta.chain.settle.terms import Terms, difference, read_terms
 from fedmeta.chain.signing import SIGNATURE_LENGTH, recover
@@ -77,14 +77,13 @@ class ChainChecks:
 
     Args:
         deployed: The campaign's contracts.
-        campaign: From the journal.
         records: Work out what each record has to say.
     """
 
-    def __init__(self, deployed: Deployed, campaign: Campaign, records: RecordChecks) -> None:
+    def __init__(self, deployed: Deployed, records: RecordChecks) -> None:
         self.deployed = deployed
         self.ledger = deployed.ledger
-        self.campaign = campaign
+        self.campaign = records.journal.founded
         self.records = records
 
     def contracts(self) -> str:

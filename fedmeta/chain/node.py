@@ -9,20 +9,21 @@ from typing import Any
 from fedmeta.chain.chain import Chain
 from fedmeta.chain.errors import ChainDownError, ChainError
 from fedmeta.chain.keys import BALANCE, MNEMONIC, development_keys
-from fedmeta.chain.nodes.folder import (
+from fedmeta.chain.locks import FileLock
+from fedmeta.chain.node_process import (
     ANVIL_STATE,
-    FolderLock,
     Identity,
     NodeKind,
+    NodeProcess,
     identify,
     mend,
     new_identity,
+    stop_orphan,
 )
-from fedmeta.chain.nodes.process import NodeProcess, stop_orphan
 from fedmeta.chain.options import DEFAULT_CHAIN_ID
 from fedmeta.chain.providers import PROVIDERS
-from fedmeta.chain.rpc import Http
 from fedmeta.chain.signing import Signer
+from fedmeta.chain.urls import Http
 from fedmeta.errors import RunError, UsageError
 
 # The newest rules that all three chains know, and what the contracts are compiled for.
@@ -45,14 +46,14 @@ class Node:
         pid: Its process.
     """
 
-    def __init__(self, identity: Identity, port: int, process: NodeProcess, lock: FolderLock) -> None:
+    def __init__(self, identity: Identity, port: int, process: NodeProcess, lock: FileLock) -> None:
         self.kind = identity.kind
         self.url = f"http://127.0.0.1:{port}"
         self.chain_id = identity.chain_id
         self.accounts = tuple(
             (Signer(key).address, "0x" + key.hex()) for key in development_keys(identity.accounts)
         )
-        self.folder = lock.folder
+        self.folder = process.folder
         self.pid = process.pid
         self._process = process
         self._lock = lock
@@ -99,15 +100,16 @@ def start_node(
     binary = part.find()
     if port is not None and _in_use(port):
         raise UsageError(f"port {port} is in use: choose another")
-    lock = FolderLock(folder)
+    folder = folder.absolute()
+    lock = FileLock(folder / "lock", f"the chain in {folder}")
     try:
-        stop_orphan(lock.folder)
-        identity = identify(lock.folder, new_identity(kind, chain_id, accounts))
-        mend(lock.folder / ANVIL_STATE)
+        stop_orphan(folder)
+        identity = identify(folder, new_identity(kind, chain_id, accounts))
+        mend(folder / ANVIL_STATE)
         for _ in range(_TRIES):
             chosen = port or _free_port()
-            arguments = part.arguments(identity, chosen, lock.folder, HARDFORK)
-            process = NodeProcess([*binary, *arguments], lock.folder)
+            arguments = part.arguments(identity, chosen, folder, HARDFORK)
+            process = NodeProcess([*binary, *arguments], folder)
             try:
                 if _answers(process, chosen, identity):
                     return Node(identity, chosen, process, lock)
@@ -118,7 +120,7 @@ def start_node(
             process.stop()
             if port is not None or "address" not in reason.lower():
                 break
-        raise RunError(f"{kind} does not start: {reason} (see {lock.folder / 'node.log'})")
+        raise RunError(f"{kind} does not start: {reason} (see {folder / 'node.log'})")
     except BaseException:
         lock.release()
         raise

@@ -1,16 +1,20 @@
-"""Starts and ends a node's process."""
+"""A node's process, and what makes the chain in its folder this one and no other."""
 
 import contextlib
 import json
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from fedmeta.errors import RunError
-from fedmeta.files import open_own, read_json, write_atomically
+from fedmeta.errors import RunError, UsageError
+from fedmeta.files import open_own, read_file, read_json, write_atomically
 
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.01
@@ -32,6 +36,7 @@ class NodeProcess:
     """
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self.folder = folder
         self._note = folder / "node.json"
         self._log = folder / "node.log"
         try:
@@ -144,10 +149,87 @@ def _is_node(pid: int, folder: Path) -> bool:
 NODE_MODULES = "FEDMETA_NODE_MODULES"
 """Environment variable: a node_modules folder to look in first."""
 
-_CHECKOUT = Path(__file__).parents[3] / "contracts" / "node_modules"
+_CHECKOUT = Path(__file__).parents[2] / "contracts" / "node_modules"
 
 
 def program_folders() -> list[Path]:
     """Return the folders of npm packages in which a node's program may be."""
     named = os.environ.get(NODE_MODULES)
     return [*([Path(named)] if named else []), _CHECKOUT]
+
+
+NodeKind = Literal["anvil", "ganache"]
+
+ANVIL_STATE = "anvil.json"
+_IDENTITY = "chain.json"
+_LEAST_GAS = 60_000_000
+_MOST_STATE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a chain this one; written once, when its folder is made.
+
+    Attributes:
+        kind: anvil or ganache.
+        chain_id: Its chain id.
+        accounts: Funded accounts.
+        gas_limit: Of a block. Partly random: a node's genesis block holds nothing else that could tell
+            apart two chains that were started within one second.
+        timestamp: Of Anvil's genesis block. With it a chain that was lost before Anvil saved it for the
+            first time is the same again, rolled back to its start.
+    """
+
+    kind: NodeKind
+    chain_id: int
+    accounts: int
+    gas_limit: int
+    timestamp: int
+
+
+def new_identity(kind: NodeKind, chain_id: int, accounts: int) -> Identity:
+    """Return the identity of a chain that does not exist yet."""
+    gas_limit = _LEAST_GAS + secrets.randbelow(2**24)
+    return Identity(kind, chain_id, accounts, gas_limit, int(time.time()))
+
+
+def identify(folder: Path, new: Identity) -> Identity:
+    """Return the identity of the chain in `folder`, which is `new` if there is none yet.
+
+    Raises:
+        UsageError: If it is another chain than wanted.
+    """
+    path = folder / _IDENTITY
+    if not path.exists():
+        write_atomically(path, json.dumps(vars(new)).encode())
+        return new
+    try:
+        found = Identity(**read_json(path))
+    except (OSError, ValueError, TypeError):
+        raise UsageError(f"{path} is damaged: remove {folder} to start a new chain") from None
+    if (found.kind, found.chain_id) != (new.kind, new.chain_id):
+        raise UsageError(
+            f"{folder} holds a chain of {found.kind} with chain id {found.chain_id}, "
+            f"not of {new.kind} with {new.chain_id}"
+        )
+    return found
+
+
+def mend(state: Path) -> None:
+    """Put back the last good copy of Anvil's state if it was killed while it wrote the file.
+
+    The chain then lacks what came after that copy, as after a reorganisation.
+    """
+    copy = state.with_suffix(".copy")
+    try:
+        json.loads(read_file(state, _MOST_STATE))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError):
+        if not copy.exists():
+            raise UsageError(f"{state} is damaged: remove {state.parent} to start a new chain") from None
+        shutil.copyfile(copy, state)
+    else:
+        unfinished = state.with_suffix(".part")
+        shutil.copyfile(state, unfinished)
+        unfinished.replace(copy)

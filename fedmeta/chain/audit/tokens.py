@@ -6,9 +6,8 @@ from functools import cached_property
 from web3.types import EventData
 
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
-from fedmeta.chain.audit.ledger_checks import RecordChecks
+from fedmeta.chain.audit.ledger import RecordChecks
 from fedmeta.chain.settle.deployment import Deployed
-from fedmeta.chain.settle.journal_rows import Campaign
 
 _NOBODY = "0x" + 40 * "0"
 
@@ -18,24 +17,16 @@ class TokenChecks:
 
     Args:
         deployed: The campaign's contracts.
-        campaign: From the journal.
         records: Say who was awarded what.
-        clients: The client behind each participant's account.
     """
 
-    def __init__(
-        self,
-        deployed: Deployed,
-        campaign: Campaign,
-        records: RecordChecks,
-        clients: dict[str, int],
-    ) -> None:
+    def __init__(self, deployed: Deployed, records: RecordChecks) -> None:
         self.deployed = deployed
         self.ledger = deployed.ledger
         self.token = deployed.token
-        self.campaign = campaign
         self.records = records
-        self.clients = clients
+        self.campaign = records.journal.founded
+        self.clients = records.journal.clients()
 
     @cached_property
     def _transfers(self) -> list[EventData]:

@@ -1,0 +1,57 @@
+"""A lock on a file for as long as a process lives."""
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+from fedmeta.errors import UsageError
+from fedmeta.files import open_own
+
+_HELD: set[Path] = set()
+_GUARD = threading.Lock()
+
+
+class FileLock:
+    """Holds a lock until it is released or the process ends, however it ends.
+
+    A POSIX record lock and not `flock`: a forked child does not have it, so that none that outlives us
+    keeps it. Such a lock does not exclude its own process, hence the set of those held.
+
+    Args:
+        path: The file that is locked; it and its folder are made if missing.
+        what: What it guards, as messages say it.
+
+    Raises:
+        UsageError: If it is held already, or cannot be made.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path.resolve()
+        with _GUARD:
+            if self._path in _HELD:
+                raise UsageError(f"{what} is open already in this process")
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._file = open_own(path, os.O_RDWR, 0o600)
+            except OSError as error:
+                raise UsageError(f"cannot write to {path.parent}: {error.strerror}") from None
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(self._file, 20).decode(errors="replace").strip() or "unknown"
+                os.close(self._file)
+                raise UsageError(
+                    f"{what} is open in another process (pid {holder}): wait or stop it"
+                ) from None
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
+            _HELD.add(self._path)
+
+    def release(self) -> None:
+        """Let go of it; twice is fine."""
+        with _GUARD:
+            if self._file >= 0:
+                _HELD.discard(self._path)
+                os.close(self._file)
+                self._file = -1
