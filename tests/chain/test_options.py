@@ -26,7 +26,7 @@ from fedmeta.options import parse_options
         ({"provider": "embedded", "chain_id": 5}, "31337 or 1337"),
         ({"port": 70_000}, "chain.port"),
         ({"claim": "sometimes"}, "chain.claim"),
-        ({"budgett": 1}, "did you mean 'budget'?"),
+        ({"budgett": 1}, "did you mean 'chain.budget'?"),
         ({"staking": {"slash_share": 2.0}}, "chain.staking.slash_share"),
     ],
 )
