@@ -1,6 +1,6 @@
 """Reads and writes configs as TOML, and applies settings by dotted key."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,9 @@ def read_fault_file(path: Path) -> dict[str, Any]:
     return dict(table) if isinstance(table, Mapping) else values
 
 
-def to_toml(config: Config) -> str:
-    """Write a config as TOML that `load_config` reads back as an equal one."""
-    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+def to_toml(config: Config, without: Collection[str] = ()) -> str:
+    """Write a config as TOML that `load_config` reads back as an equal one, but for keys left out."""
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json", exclude=set(without))))
 
 
 def from_toml(text: str) -> Config:

@@ -146,10 +146,12 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
         with suppress(OSError, RunError):
             parts.recorder.checkpoint()
         if isinstance(error, KeyboardInterrupt):
-            listener.note(
-                f"stopped after round {len(folder.metrics())} of {config.rounds}: "
-                f"`fedmeta resume {folder.path}` resumes the run"
-            )
+            # The folder may be gone; that is not what ended the run.
+            with suppress(OSError, FedmetaError):
+                listener.note(
+                    f"stopped after round {len(folder.metrics())} of {config.rounds}: "
+                    f"`fedmeta resume {folder.path}` resumes the run"
+                )
         if isinstance(error, DivergedError):
             raise DivergedError(f"{error}; {_last_good(folder)}") from None
         if isinstance(error, LearnersFailedError):

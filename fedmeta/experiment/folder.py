@@ -258,5 +258,5 @@ def _taken(path: Path) -> str:
     if (path / "config.toml").exists():
         return f"{path} is a run: choose another --out, or resume it by `fedmeta resume {path}`"
     if (path / "compare.json").exists():
-        return f"{path} is a comparison: choose another --out (`fedmeta compare` goes on with it)"
+        return f"{path} is a comparison: choose another --out (`fedmeta compare` resumes it)"
     return f"{path} exists already: choose another --out"

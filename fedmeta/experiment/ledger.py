@@ -61,14 +61,16 @@ def run_id(config: Config) -> bytes:
 
 
 def former_run_id(config: Config) -> bytes:
-    """Return the id that a config had before: of its whole text, so of every key that there is.
+    """Return the id that a config had before: of its whole text, so of every key that there was.
 
-    For what was begun then, and does not say its id. A key that came later gives another one.
+    For what was begun then, and does not say its id. An option of a part that came later gives another
+    one, and so does a key that came later and is set.
     """
     elsewhere = {"workers": "auto", "tracking": "none", "engine": "vector", "ray": RayOptions()}
     elsewhere["deployment"] = DeploymentOptions()
     what = config.model_copy(update=elsewhere | {"chain": ChainOptions(pot=config.chain.pot)})
-    return hashlib.sha256(b"fedmeta run\n" + to_toml(what).encode()).digest()
+    later = {"device"} if config.postprocessors else {"device", "postprocessors"}
+    return hashlib.sha256(b"fedmeta run\n" + to_toml(what, later).encode()).digest()
 
 
 def _deployed_for(config: Config, file: Path) -> bytes:

@@ -75,10 +75,10 @@ def try_on_device(
         there, _ = algorithm.task_updates(place(state, device), tasks.to(device=device))
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(
-            f"{name} cannot run on {device.type} ({reason}): hold tensors as buffers of the module, and "
-            "make new ones on the device of the input"
-        ) from None
+        cure = "or choose device = 'cpu'"
+        if "two devices" in reason or "same device" in reason:
+            cure = "hold tensors as buffers, and make new ones on the device of the input, " + cure
+        raise ConfigError(f"{name} cannot run on {device.type} ({reason}): {cure}") from None
     if any(value.device.type != device.type for value in there.values()):
         raise ConfigError(f"{name}: updates must be on the device of the state, {device.type}")
     if (apart := _apart(place(there, CPU), here)) > ROUNDING:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
+from fedmeta.options import nearest
 
 CPU = torch.device("cpu")
 LARGER_CHUNKS = 16
@@ -33,11 +34,15 @@ def use_device(name: str) -> torch.device:
 
     Of several CUDA devices it is the first one that ``CUDA_VISIBLE_DEVICES`` lets PyTorch see.
 
+    For ``cuda`` the settings are those of the whole process.
+
     Raises:
         ConfigError: If there is no such device here.
     """
+    if name == "cpu":
+        return CPU
     if name != "cuda":
-        return torch.device(name)
+        raise ConfigError(f"device: unknown device '{name}': {nearest(name, ('auto', 'cpu', 'cuda'))}")
     if not torch.cuda.is_available():
         built = torch.version.cuda
         why = f"is built for CUDA {built}, and finds no device" if built else "is built without CUDA"

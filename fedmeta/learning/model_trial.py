@@ -255,7 +255,7 @@ def no_random_numbers(name: str, model: Model | None = None) -> Iterator[None]:
 def _global_generators() -> list[Any]:
     _, words, *place = np.random.get_state(legacy=True)
     # Bytes and tuples compare by value.
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda._initialized else []
     return [
         *(state.numpy().tobytes() for state in gpus),
         torch.get_rng_state().numpy().tobytes(),

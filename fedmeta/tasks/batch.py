@@ -42,13 +42,15 @@ class TaskBatch:
     def __init__(self, *halves: Examples | Tensor, **named: Examples | Tensor) -> None:
         """Take both halves, or the four tensors ``support_x, support_y, query_x, query_y``."""
         names = _FOUR if len(halves) + len(named) == len(_FOUR) else _TWO
-        sides: dict[str, Any] = {**dict(zip(names, halves, strict=False)), **named}
-        if sides.keys() != set(names) or len(halves) > len(names):
+        sides: Sequence[Any] = halves
+        if named and len(halves) + len(named) == len(names) and set(names[len(halves) :]) == set(named):
+            sides = (*halves, *(named[name] for name in names[len(halves) :]))
+        if len(sides) != len(names):
             raise TypeError(f"TaskBatch takes {', '.join(_TWO)}, or {', '.join(_FOUR)}")
-        for half in _TWO:
-            four = names is _FOUR
-            own = {"x": sides[f"{half}_x"], "y": sides[f"{half}_y"]} if four else sides[half]
-            object.__setattr__(self, half, own)
+        if names is _FOUR:
+            sides = {"x": sides[0], "y": sides[1]}, {"x": sides[2], "y": sides[3]}
+        object.__setattr__(self, "support", sides[0])
+        object.__setattr__(self, "query", sides[1])
 
     @property
     def support_x(self) -> Tensor:
@@ -106,15 +108,14 @@ class TaskBatch:
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
+        # Of every client in every round; most batches are as they should be.
         where = None if device is None else torch.device(device)
-        if all(
-            (value.dtype == dtype or dtype is None or not value.is_floating_point())
-            and (where is None or value.device == where)
-            for half in (self.support, self.query)
-            for value in half.values()
-        ):
-            return self
-        return self.map(moved)
+        for value in (*self.support.values(), *self.query.values()):
+            if where is not None and value.device != where:
+                return self.map(moved)
+            if dtype is not None and value.dtype != dtype and value.is_floating_point():
+                return self.map(moved)
+        return self
 
     @property
     def all_examples(self) -> Examples:

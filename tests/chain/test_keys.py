@@ -68,6 +68,14 @@ class TestSigner:
             {"maxFeePerGas": 3, "maxPriorityFeePerGas": 2, "data": b"\x01\x02" * 40, "to": ANVIL[1]},
             {"maxFeePerGas": 10**11, "maxPriorityFeePerGas": 0, "value": 10**18, "to": ANVIL[1]},
             {"maxFeePerGas": 10**11, "maxPriorityFeePerGas": 1, "data": b"\x60" * 300},
+            {"maxFeePerGas": 9, "maxPriorityFeePerGas": 1, "data": "0x6000", "to": ANVIL[1]},
+            {"maxFeePerGas": 9, "maxPriorityFeePerGas": 1, "type": 2, "data": b"\x60", "to": ANVIL[1]},
+            {
+                "maxFeePerGas": 9,
+                "maxPriorityFeePerGas": 1,
+                "to": ANVIL[1],
+                "accessList": [{"address": ANVIL[1], "storageKeys": ["0x" + "01" * 32]}],
+            },
             {"gasPrice": 10**9, "to": ANVIL[1], "data": b"\x00"},
             {"gasPrice": 10**9, "data": b"\x60" * 300},
         ],
@@ -77,6 +85,11 @@ class TestSigner:
         expected = Account.sign_transaction(transaction, SECRETS[0])
         raw, digest = Signer(SECRETS[0]).sign_transaction(transaction)
         assert (raw, digest) == (expected.raw_transaction, expected.hash)
+
+    def test_a_field_that_no_transaction_has_is_refused_as_by_eth_account(self) -> None:
+        fields = {"chainId": 1, "nonce": 0, "gas": 21_000, "maxFeePerGas": 9, "maxPriorityFeePerGas": 1}
+        with pytest.raises(TypeError):
+            Signer(SECRETS[0]).sign_transaction({**fields, "tip": 3})
 
     @pytest.mark.parametrize("secret", [b"", bytes(31), bytes(32), b"\xff" * 32])
     def test_what_is_no_private_key_is_refused(self, secret: bytes) -> None:

@@ -50,6 +50,12 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "digits, Shapley values": DIGITS | {"incentives": {"rule": "shapley", "tasks": 4}},
     "digits, prototypes": DIGITS | {"algorithm": "protonet"},
+    "digits, pooled Conv4": DIGITS
+    | {
+        "model": "conv4",
+        "network": {"width": 4, "pooling": "max"},
+        "data": {"ways": 3, "shots": 1, "queries": 2, "layout": "image"},
+    },
     "a robust rule": {"cohort": 6, "aggregation": {"rule": "trimmed-mean"}},
 }
 LARGE: dict[str, dict[str, Any]] = {

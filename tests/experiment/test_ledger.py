@@ -44,6 +44,16 @@ def config(provider: str, **chain: object) -> Config:
     return Config(**WHOLE | {"chain": {"provider": provider, **chain}})  # type: ignore[arg-type]
 
 
+def test_the_id_of_before_is_what_it_was_then() -> None:
+    """As the last version computed that gave it; keys that came since count only where they are set."""
+    values = {key: value for key, value in TINY.items() if key not in ("tasks_per_client", "evaluation")}
+    made = resolve(Config(**values | {"chain": {"provider": "embedded"}}))
+    then = "5cc3403b4d0489252890cb73e6f61837f86a43b39752e50c3f8ea5da86ff7d87"
+    assert ledger.former_run_id(made).hex() == then
+    moved = made.model_copy(update={"device": "cuda", "workers": 3, "engine": "ray"})
+    assert ledger.former_run_id(moved).hex() == then
+
+
 def paid(path: Path) -> dict[int, int | None]:
     """Units that each client holds by the chain's word."""
     found = status(path / "chain", RunFolder.open(path).config.chain)

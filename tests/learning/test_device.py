@@ -166,6 +166,27 @@ def test_cuda_where_there_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -
     assert choose_device("auto") == "cpu"
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:0", "meta", ""])
+def test_a_device_that_we_do_not_know_is_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^device: unknown device '{name}': "):
+        use_device(name)
+
+
+class Unlucky(MAML):
+    """There is no room for it on the device."""
+
+    @override
+    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        if tasks.support_x.is_meta:
+            raise RuntimeError("out of memory")
+        return super().task_updates(state, tasks)
+
+
+def test_another_failure_on_the_device_is_told_as_it_is() -> None:
+    with pytest.raises(ConfigError, match=r"\(RuntimeError: out of memory\): or choose device = 'cpu'$"):
+        tried(Buffered, f"{__name__}:Unlucky")
+
+
 def test_auto_is_a_gpu_where_there_is_one_and_clients_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == "cuda"

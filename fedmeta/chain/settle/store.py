@@ -48,9 +48,13 @@ class Schema:
         Raises:
             DamagedJournalError: If what an older one holds is not what was written there.
         """
-        found = _version(db)
         db.execute("BEGIN IMMEDIATE")
+        found = _version(db)
         try:
+            # Another process may have brought it there since it was looked at.
+            if found == self.version:
+                db.execute("ROLLBACK")
+                return
             if found:
                 self.upgrades[found](db)
             else:

@@ -25,7 +25,7 @@ RunPath = Annotated[
 Seed = Annotated[list[int] | None, typer.Option(metavar="N", help="Random seed; the same as -s seed=N.")]
 Faults = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="What goes wrong: a TOML file with the keys of [faults]."),
+    typer.Option(metavar="FILE", help="Faults to inject: a TOML file with the keys of [faults]."),
 ]
 NoCheck = Annotated[
     bool,

@@ -21,7 +21,7 @@ Variations = Annotated[
 Seeds = Annotated[int, typer.Option(help="Runs of each arm: seeds from the config's on.")]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder; by default runs/compare-NAME. An existing one is gone on with."),
+    typer.Option(help="Folder; by default runs/compare-NAME. An existing comparison is resumed."),
 ]
 Jobs = Annotated[int | None, typer.Option(help="Runs at once; by default what cores and memory allow.")]
 

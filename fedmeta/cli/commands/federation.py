@@ -201,6 +201,10 @@ def node_(  # noqa: PLR0913 (one parameter an option)
     open_account(files.account)
     if data is not None and not data.is_dir():
         raise UsageError(f"--data: there is no folder '{data}'")
+    if device is not None:
+        from fedmeta.learning.device import choose_device, use_device
+
+        use_device(choose_device(device))
     node = SuperNode(
         superlink=superlink,
         partition=registration.partition,

@@ -9,7 +9,7 @@ import pytest
 
 from fedmeta.chain.hashing import to_address
 from fedmeta.chain.settle.journal import Journal, JournalView
-from fedmeta.chain.settle.journal_format import digest, rows_of
+from fedmeta.chain.settle.journal_format import SCHEMA, digest, rows_of
 from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord, Transaction
 from fedmeta.chain.settle.store import DamagedJournalError
 from tests.chain.settle import old_journals
@@ -168,3 +168,14 @@ def test_a_journal_of_a_format_to_come_is_refused(path):
     for kind in (Journal, JournalView):
         with pytest.raises(Exception, match="a journal of format 4, and this fedmeta reads 3"):
             kind(path)
+
+
+def test_a_file_that_was_upgraded_since_it_was_looked_at_stays_as_it_is(path):
+    """Another process may do so between the look and the upgrade."""
+    with closing(Journal(path)) as journal:
+        journal.freeze([ROUND])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        SCHEMA.apply(db, path)
+        assert not db.in_transaction
+    with closing(Journal(path)) as journal:
+        assert same(list(journal.rounds()), [ROUND])
