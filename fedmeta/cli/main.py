@@ -86,7 +86,7 @@ def _complain_unexpected(error: Exception, arguments: list[str]) -> None:
     """Tell of a mistake of ours, or of a user's part, that nobody foresaw."""
     notes = getattr(error, "__notes__", [])
     if DEBUG in arguments or not notes:
-        # The note says where the traceback has been written down; without one this is the only place.
+        # The note says where the traceback was logged; without one this is the only place.
         traceback.print_exception(error)
     _complain("; ".join([f"unexpected {type(error).__name__}: {error}", *notes]), arguments)
 

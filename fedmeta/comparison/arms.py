@@ -54,7 +54,7 @@ def choose(
 
     Args:
         config: The resolved config of the experiment.
-        names: Which arms, the first one being what others are held against; None: all that there are.
+        names: Which arms, the first one being what others are compared with; None: all that there are.
         settings: What replaced values of the experiment, by dotted key.
 
     Raises:

@@ -100,7 +100,7 @@ def compare(
     Args:
         experiment: A name or TOML path, or a config.
         settings: Values by dotted key that replace the config's.
-        arms: Names of arms, the first being what others are held against; None: all that there are.
+        arms: Names of arms, the first being what others are compared with; None: all that there are.
         seeds: How many, from the config's ``seed`` on.
         execution: Where and how.
 

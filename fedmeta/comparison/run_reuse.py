@@ -121,7 +121,7 @@ class Finder:
         return damage(folder, config) or difference(entries(folder.info), self.made(config))
 
     def _begun_trouble(self, folder: RunFolder, config: Config) -> str | None:
-        """Return why a run that was cut short cannot be gone on with; None if it can."""
+        """Return why a run that was cut short cannot be resumed; None if it can."""
         if problem := stranger(folder.path, config) or begun_damage(folder):
             return problem
         # Without a checkpoint nothing is kept, so it does not matter what that was made with.
@@ -169,7 +169,7 @@ def damage(folder: RunFolder, config: Config) -> str | None:
 
 
 def begun_damage(folder: RunFolder) -> str | None:
-    """Return why a run that was cut short cannot be gone on with; None if it can."""
+    """Return why a run that was cut short cannot be resumed; None if it can."""
     if folder.status == "unreadable":
         return "run.json is damaged"
     try:

@@ -37,7 +37,7 @@ class Order:
         path: Its folder.
         config: Its resolved config, as plain values.
         made: What it must be made with: what the comparison found when it began.
-        begun: Whether the folder is there and is gone on with.
+        begun: Whether the folder is there and is resumed.
         experiment: The name that the run bears.
         command: How the comparison was started, as ``sys.argv``.
     """

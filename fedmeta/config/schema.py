@@ -116,7 +116,7 @@ class Config(Options):
             clients are computed in this process, decided when the run is made.
         compile: Compile the task updates (needs a C++ compiler).
         tracking: Where metrics go besides the run's folder; each needs its extra.
-        seed: Of everything random.
+        seed: Random seed.
         checkpoint_every: Rounds between checkpoints.
         data: Options of the task family.
         network: Options of the model.
@@ -126,7 +126,7 @@ class Config(Options):
         aggregation: How admitted updates become one.
         mods: Flower mods around the training of every client, by dotted path, the outermost first.
         postprocessors: What is done to updates, in order: tables of kind, stage and options.
-        behaviours: Clients that do not do their part: tables of kind, clients and options.
+        behaviours: Misbehaving clients: tables of kind, clients and options.
         faults: What goes wrong by plan.
         evaluation: Of held-out clients.
         incentives: What updates are worth.

@@ -105,7 +105,7 @@ def require_named(
 
 
 def stranger(folder: Path, config: Config) -> str | None:
-    """Return why a run may not be gone on with unasked; None if it may."""
+    """Return why a run may not be resumed unasked; None if it may."""
     if link := link_out_of(folder):
         return f"{link} is a link that leads out of the folder"
     named = [*code_in(config.model_dump()), *hosts_in(config)]

@@ -181,7 +181,9 @@ def _look_at_changes(folder: RunFolder, now: Made, listener: Listener, accepted:
         if before and before.get(package) != version:
             listener.note(f"{package} was {before.get(package)} and is {version} now")
     if not made:
-        listener.note("the run does not say with what code and data it was made: it goes on with these")
+        listener.note(
+            "the run does not say with what code and data it was made: it continues with these"
+        )
         return
     changed = ", ".join(user_changes(made[-1], now.entry()))
     if changed and not accepted:

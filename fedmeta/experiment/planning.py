@@ -117,7 +117,7 @@ def population(config: Config) -> Population:
 
 
 def assignments(config: Config) -> list[BehaviourAssignment]:
-    """Return who does not do their part, and how."""
+    """Return which clients misbehave, and how."""
     return read_behaviours(config.behaviours, population(config))
 
 

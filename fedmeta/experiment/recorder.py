@@ -178,7 +178,7 @@ def score(record: RoundRecord, config: Config) -> float | None:
 
 ERRORS = "errors.log"
 MOST_KINDS = 50
-"""Kinds of failures that are written down; those of others are counted."""
+"""Kinds of failures that are logged; those of others are counted."""
 KEPT_BYTES = 150_000
 """What is kept of the file of an earlier process."""
 
@@ -260,7 +260,7 @@ def _end_of(path: Path) -> bytes:
 def error_log(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
     """Keep a run's ``errors.log`` while the block lasts; yield its path.
 
-    An error of ours that nobody expected is written down as well, and a note on it says where.
+    An error of ours that nobody expected is logged as well, and a note on it says where.
     """
     log = ErrorLog(folder / ERRORS, tell)
     try:

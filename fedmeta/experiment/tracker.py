@@ -1,7 +1,7 @@
 """Experiment tracking for those who have it: a run's metrics to TensorBoard or MLflow as well.
 
 A tracker is beside the run and never in its way: it works in a thread of its own, a run waits for it
-for a bounded while at its end alone, and where it fails the run goes on without it.
+for a bounded while at its end alone, and where it fails the run continues without it.
 """
 
 import logging
@@ -98,7 +98,9 @@ class Tracker:
 
     def _tell(self) -> None:
         if self._problem is not None:
-            self._note(f"tracking by {self._name} stopped ({self._problem}); the run goes on without it")
+            self._note(
+                f"tracking by {self._name} stopped ({self._problem}); the run continues without it"
+            )
             self._problem, self._note = None, _no_note
 
     def _work(self) -> None:

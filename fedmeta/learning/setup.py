@@ -78,7 +78,7 @@ class LearnerSetup:
 
 
 def resolve_setup(setup: LearnerSetup) -> LearnerSetup:
-    """Check the options of `setup` and fill in the defaults, so that a config can be written down whole.
+    """Check the options of `setup` and fill in the defaults, so that a config can be saved whole.
 
     Raises:
         ConfigError: For an unknown algorithm, model or option, or a bad value.

@@ -12,14 +12,14 @@ from fedmeta.report.tables import Table, table_of
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, and the same as a table for those who do not see it; None: the section has one."""
+    """A picture, and its data as a table for those who do not see it; None: the section has one."""
 
     chart: Chart | Heatmap
     table: Table | None = None
 
 
 def figures_of(charts: Iterable[Chart]) -> list[Figure]:
-    """Return charts, each with the same as a table."""
+    """Return charts, each with its data as a table."""
     return [Figure(chart, table_of(chart)) for chart in charts]
 
 

@@ -298,7 +298,7 @@ def test_a_store_that_hangs_is_left_after_a_while(monkeypatch: pytest.MonkeyPatc
         slow.round({"round": round_, "loss": 1.0})
     slow.close("finished")
     assert notes == [
-        "tracking by slow stopped (it did not finish within 0.05 s); the run goes on without it"
+        "tracking by slow stopped (it did not finish within 0.05 s); the run continues without it"
     ]
     store.go.set()
 

@@ -10,7 +10,7 @@ from fedmeta.files import to_json
 
 Arms = Annotated[
     str | None,
-    typer.Option(help="Arms by name, with commas; the others are held against the first one."),
+    typer.Option(help="Arms by name, with commas; the others are compared with the first."),
 ]
 Variations = Annotated[
     list[str] | None,

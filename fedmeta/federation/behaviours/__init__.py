@@ -180,7 +180,7 @@ def read_behaviours(
         for client in assignment.head.clients:
             _check_trains(client, f"behaviours.{place}.clients", population)
             if client in parts:
-                raise ConfigError(f"behaviours.{place}.clients: client {client} has a part already")
+                raise ConfigError(f"behaviours.{place}.clients: client {client} already has a behaviour")
             parts[client] = assignment
     for place, assignment in enumerate(assignments):
         for key in ("of", "owner"):

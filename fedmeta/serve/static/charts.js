@@ -10,7 +10,7 @@ function frame(chart) {
   const picture = make("div", { class: "chart", role: "img", "aria-label": chart.title });
   const title = make("h3", {}, chart.title);
   const note = make("p", { class: "note" });
-  const table = make("details", {}, make("summary", {}, "The same as a table"), make("div"));
+  const table = make("details", {}, make("summary", {}, "Show data"), make("div"));
   const figure = make("figure", { "data-key": chart.key }, title, picture, make("figcaption", {}, note, table));
   widths.observe(picture);
   // What nobody opens need not be made.

@@ -233,7 +233,7 @@ MISTAKES: list[tuple[list[dict[str, Any]], str]] = [
         [part("noise"), {"kind": "noise", "clients": [12]}],
         "behaviours.1.clients: client 12 is not one of the 12 that train",
     ),
-    ([part("noise"), part("poison")], "behaviours.1.clients: client 5 has a part already"),
+    ([part("noise"), part("poison")], "behaviours.1.clients: client 5 already has a behaviour"),
     ([part("copy", of=CHEAT)], "behaviours.0.of: client 5 is a copier itself"),
     ([part("copy", of=-1)], "behaviours.0.of: client -1 is not one of the 12 that train"),
     ([part("sybil", owner=12)], "behaviours.0.owner: client 12 is not one of the 12 that train"),

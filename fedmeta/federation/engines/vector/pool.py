@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 JOBS_AHEAD = 2
 """Jobs that wait at each worker, so that it need not wait; what it computed ahead stays with it."""
 STARTUP_SECONDS = 120.0
-"""How long a worker may take to import and load its data before the run goes on without it."""
+"""How long a worker may take to import and load its data before the run continues without it."""
 JOB_SECONDS = 600.0
 """How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
 
