@@ -251,7 +251,7 @@ def test_a_run_whose_process_is_gone_was_killed(config: Config, tmp_path: Path) 
 
 def test_an_existing_folder_is_not_written_to(config: Config, finished: Path) -> None:
     before = contents(finished)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="is a run: choose another --out, or resume it"):
         run(config, out=finished)
     assert contents(finished) == before
 
