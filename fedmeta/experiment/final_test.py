@@ -14,7 +14,6 @@ from fedmeta.federation import Learner, StepResult, merge
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import CPU, Tensors, expand_state, place
 from fedmeta.tasks import MASK, Examples, Objective, TaskBatch, stream
-from fedmeta.tasks.objectives.regression import Regression
 from fedmeta.training import Way, model_for
 
 
@@ -116,7 +115,7 @@ def _kind(objective: Objective) -> str | None:
     """Return as what the report draws tasks; None: not at all."""
     if objective.labels:
         return "classification"
-    return "regression" if isinstance(objective, Regression) else None
+    return "regression" if objective.numbers else None
 
 
 def _real(examples: Examples, values: Tensor) -> Tensor:

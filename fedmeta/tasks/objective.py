@@ -85,6 +85,8 @@ class Objective(ABC):
     one, by which models are compared; without any, that is the loss."""
     labels: ClassVar[bool] = False
     """Whether targets ``y`` are labels, and predictions their logits."""
+    numbers: ClassVar[bool] = False
+    """Whether targets ``y`` are ``spec.outputs`` real numbers an example, and predictions likewise."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec

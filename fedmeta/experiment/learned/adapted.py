@@ -18,7 +18,6 @@ from fedmeta.learning import CPU, Algorithm, Tensors, expand_state, place
 from fedmeta.learning.export import Network, to_plain
 from fedmeta.learning.inner import SUPPORT_X
 from fedmeta.tasks import Objective, TaskSpec
-from fedmeta.tasks.objectives.regression import Regression
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
 
@@ -204,10 +203,10 @@ def to_targets(objective: Objective, dtype: torch.dtype, y: Array, examples: int
     spec = objective.spec
     if not objective.labels:
         values = _tensor(y, "support_y").to(dtype)
-        wanted = examples * spec.outputs if isinstance(objective, Regression) else values.numel()
+        wanted = examples * spec.outputs if objective.numbers else values.numel()
         if values.numel() != wanted or not bool(values.isfinite().all()):
             raise UsageError(f"support_y must be {spec.outputs} finite numbers an example")
-        return Targets(values.reshape(examples, -1) if isinstance(objective, Regression) else values)
+        return Targets(values.reshape(examples, -1) if objective.numbers else values)
     if spec.vocabulary:
         tokens = _tensor(y, "support_y")
         if tokens.shape[1:] not in {torch.Size([]), torch.Size(spec.input_shape)}:

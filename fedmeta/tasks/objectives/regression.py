@@ -14,6 +14,8 @@ class Regression(Objective):
     Targets ``y`` and predictions are ``[T, B, outputs]``; the mean is over all but the task axis.
     """
 
+    numbers = True
+
     @override
     def loss(self, prediction: Tensor, examples: Examples) -> Tensor:
         """Return the mean squared error of each task."""
