@@ -95,14 +95,18 @@ def computed(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(folder).items() if name != "clients.sqlite"}
 
 
+def require_same_on_both(folder: Path, changes: dict[str, Any]) -> None:
+    run(folder / "here", **changes)
+    with SecondDevice() as there:
+        run(folder / "there", **changes, device="cuda")
+    assert there.computed > 100
+    assert computed(folder / "there") == computed(folder / "here")
+
+
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("name", list(RUNS))
 def test_a_run_on_another_device_computes_there_and_is_the_same(name: str, tmp_path: Path) -> None:
-    run(tmp_path / "here", **RUNS[name])
-    with SecondDevice() as there:
-        run(tmp_path / "there", **RUNS[name], device="cuda")
-    assert there.computed > 100
-    assert computed(tmp_path / "there") == computed(tmp_path / "here")
+    require_same_on_both(tmp_path, RUNS[name])
     drawn = [(tmp_path / side / "examples.safetensors").read_bytes() for side in ("here", "there")]
     assert drawn[0] == drawn[1]
     final = [json.loads((tmp_path / s / "run.json").read_text())["final"] for s in ("here", "there")]
@@ -114,11 +118,7 @@ def test_a_run_on_another_device_computes_there_and_is_the_same(name: str, tmp_p
 @pytest.mark.skipif("FEDMETA_DATA" not in os.environ, reason="FEDMETA_DATA is not set")
 @pytest.mark.parametrize("name", list(LARGE))
 def test_real_data_go_to_another_device(name: str, tmp_path: Path) -> None:
-    run(tmp_path / "here", **LARGE[name])
-    with SecondDevice() as there:
-        run(tmp_path / "there", **LARGE[name], device="cuda")
-    assert there.computed > 100
-    assert computed(tmp_path / "there") == computed(tmp_path / "here")
+    require_same_on_both(tmp_path, LARGE[name])
 
 
 @pytest.mark.usefixtures("elsewhere")
