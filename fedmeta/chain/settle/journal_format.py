@@ -109,7 +109,7 @@ def read(kind: type[RowT], row: Sequence[Any]) -> RowT:
     try:
         values: list[Any] = [int(value) if name in AMOUNTS else value for name, value in fields]
     except (ValueError, TypeError):
-        raise RunError("the journal is damaged: it holds an amount that is no number") from None
+        raise RunError("the journal is damaged: it holds an amount that is not a number") from None
     return kind(*values)
 
 

@@ -110,7 +110,7 @@ class FrozenRound:
             if len(c.update) != 32 or len(c.signature) != 65:
                 raise ValueError(f"{where}, client {c.client}: an update has 32 bytes, its signature 65")
             if not (0 <= c.client < _MOST and 0 <= c.tasks < _MOST and 0 <= c.reward < 2**128):
-                raise ValueError(f"{where}, client {c.client}: negative tasks or reward, or 2^128 units")
+                raise ValueError(f"{where}, client {c.client}: tasks or reward are out of range")
             if c.score is not None and not math.isfinite(c.score):
                 raise ValueError(f"{where}, client {c.client}: the score is not finite")
 
