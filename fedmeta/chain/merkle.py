@@ -58,30 +58,38 @@ def build_tree(leaves: Iterable[bytes]) -> MerkleTree:
     return MerkleTree(tuple(nodes), places)
 
 
-def reward_leaf(account: str, amount: int) -> bytes:
+Account = str | bytes
+"""An address: ``0x`` and 40 hexadecimal digits, or its 20 bytes."""
+
+
+def _word(account: Account) -> bytes:
+    return _PADDING + (from_address(account) if isinstance(account, str) else account)
+
+
+def reward_leaf(account: Account, amount: int) -> bytes:
     """Return the leaf of what an account was awarded in all, in token units.
 
     Raises:
         ValueError: For a malformed address.
         OverflowError: For an amount that is negative or has more than 256 bits.
     """
-    return keccak(keccak(_PADDING + from_address(account) + amount.to_bytes(32)))
+    return keccak(keccak(_word(account) + amount.to_bytes(32)))
 
 
-def contribution_leaf(account: str, round_: int, tasks: int, update: bytes, reward: int) -> bytes:
+def contribution_leaf(account: Account, round_: int, tasks: int, update: bytes, reward: int) -> bytes:
     """Return the leaf of one client's contribution to one round; see `reward_leaf` for errors."""
     if len(update) != 32:
         raise ValueError(f"an update's digest has 32 bytes, not {len(update)}")
     words = round_.to_bytes(8).rjust(32, b"\0") + tasks.to_bytes(8).rjust(32, b"\0")
-    return keccak(keccak(_PADDING + from_address(account) + words + update + reward.to_bytes(32)))
+    return keccak(keccak(_word(account) + words + update + reward.to_bytes(32)))
 
 
-def rewards_tree(rewards: Iterable[tuple[str, int]]) -> MerkleTree:
+def rewards_tree(rewards: Iterable[tuple[Account, int]]) -> MerkleTree:
     """Return the tree over (account, cumulative units); values ``["address", "uint256"]``."""
     return build_tree(reward_leaf(account, amount) for account, amount in rewards)
 
 
-def contributions_tree(contributions: Iterable[tuple[str, int, int, bytes, int]]) -> MerkleTree:
+def contributions_tree(contributions: Iterable[tuple[Account, int, int, bytes, int]]) -> MerkleTree:
     """Return the tree over (account, round, tasks, update digest, units).
 
     Values ``["address", "uint64", "uint64", "bytes32", "uint256"]``.

@@ -7,7 +7,7 @@ record over some of the rounds is *signed* by the committee, its transaction *jo
 change; for the rest the chain alone decides what is true, and the journal follows it.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -19,8 +19,8 @@ from fedmeta.chain.settle.journal_format import (
     Row,
     account_text,
     contribution,
-    digest,
     insert_round,
+    is_digest,
     marks,
     names,
     read,
@@ -113,9 +113,21 @@ class JournalView:
             rows = {number: [row[1:] for row in some] for number, some in groupby(found, lambda r: r[0])}
             for round_, model, evidence, stored in heads:
                 head, mine = (round_, model, evidence), rows.get(round_, [])
-                if digest(head, mine) != stored:
+                if not is_digest(stored, head, mine):
                     raise damaged(self.path, f"round {round_} is not what was frozen")
                 yield head, mine
+
+    def _counted(self, first: int, last: int) -> Iterator[tuple[tuple[int, bytes, bytes], list[Row]]]:
+        """Yield rounds `first` to `last` as `_rounds` does; add the rewards of those not yet added."""
+        if last < self._added:
+            self._added, self._units = 0, Counter()
+        for head, rows in self._rounds(min(first, self._added + 1), last):
+            if head[0] > self._added:
+                for _, account, *_, reward in rows:
+                    self._units[account] += int(reward)
+                self._added = head[0]
+            if head[0] >= first:
+                yield head, rows
 
     def rewards(self, last: int) -> dict[str, int]:
         """Return the units of each account that the rounds up to `last` award any, sorted by account.
@@ -123,13 +135,11 @@ class JournalView:
         Raises:
             DamagedJournalError: As `rounds`.
         """
-        if last < self._added:
-            self._added, self._units = 0, Counter()
-        for (round_, *_), rows in self._rounds(self._added + 1, last):
-            for _, account, *_, reward in rows:
-                self._units[account] += int(reward)
-            self._added = round_
-        return {account_text(account): units for account, units in sorted(self._units.items()) if units}
+        return {account_text(account): units for account, units in self._rewards(last)}
+
+    def _rewards(self, last: int) -> list[tuple[bytes, int]]:
+        deque(self._counted(last + 1, last), maxlen=0)
+        return [pair for pair in sorted(self._units.items()) if pair[1]]
 
     def awarded(self, last: int) -> int:
         """Return the token units that the rounds up to `last` award."""
@@ -137,17 +147,21 @@ class JournalView:
 
     def content(self, first: int, last: int) -> Content:
         """Return what a record of rounds `first` to `last` says; they must be frozen."""
-        rewards, rounds = self.rewards(last), list(self.rounds(first, last))
-        pairs = ((r.round, c) for r in rounds for c in r.contributions)
-        leaves = ((c.account, round_, c.tasks, c.update, c.reward) for round_, c in pairs)
+        rounds = list(self._counted(first, last))
+        rewards = self._rewards(last)
+        leaves = (
+            (account, head[0], tasks, update, int(reward))
+            for head, rows in rounds
+            for _, account, tasks, update, _, _, reward in rows
+        )
         return Content(
             first,
             last,
-            rewards_root=rewards_tree(rewards.items()).root,
+            rewards_root=rewards_tree(rewards).root,
             contributions_root=contributions_tree(leaves).root,
-            model=rounds[-1].model,
-            evidence=range_evidence(r.evidence for r in rounds),
-            total=sum(rewards.values()),
+            model=rounds[-1][0][1],
+            evidence=range_evidence(evidence for (_, _, evidence), _ in rounds),
+            total=sum(units for _, units in rewards),
         )
 
     def last_within(self, first: int, contributions: int) -> int:

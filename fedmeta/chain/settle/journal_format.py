@@ -94,8 +94,28 @@ def account_text(account: bytes) -> str:
 
 
 def digest(head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bytes:
-    """Return SHA-256 over a round's number, model, evidence and rows, as Python writes them."""
-    return hashlib.sha256(repr((head, list(rows))).encode()).digest()
+    """Return SHA-256 over a round's number, model, evidence and rows.
+
+    Each row is a line of its numbers and of the lengths of its byte strings, then those: a quarter of
+    the time of the row's `repr`.
+    """
+    parts = [repr(head).encode()]
+    for client, account, tasks, update, signature, score, reward in rows:
+        sizes = f"{len(account)} {len(update)} {len(signature)}"
+        parts.append(f"\n{client!r} {tasks!r} {score!r} {reward!r} {sizes}\n".encode())
+        parts += account, update, signature
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def is_digest(stored: bytes, head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bool:
+    """Return whether a round's stored digest is that of its rows, by today's rule or the first."""
+    try:
+        if digest(head, rows) == stored:
+            return True
+    except TypeError:
+        # A byte string has rotted into something else.
+        return False
+    return hashlib.sha256(repr((head, list(rows))).encode()).digest() == stored
 
 
 def written(values: Mapping[str, object]) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Rounds come back from their rows, and journals of earlier formats are upgraded whole or not at all."""
 
+import hashlib
 import shutil
 import sqlite3
 from contextlib import closing
@@ -9,7 +10,7 @@ import pytest
 
 from fedmeta.chain.hashing import to_address
 from fedmeta.chain.settle.journal import Journal, JournalView
-from fedmeta.chain.settle.journal_format import SCHEMA, digest, rows_of
+from fedmeta.chain.settle.journal_format import SCHEMA, digest, is_digest, rows_of
 from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord, Transaction
 from fedmeta.chain.settle.store import DamagedJournalError
 from tests.chain.settle import old_journals
@@ -83,6 +84,35 @@ def test_every_field_is_part_of_the_digest(change):
 def test_the_case_of_an_address_is_not_part_of_the_digest():
     upper = changed(account="0x" + FIRST.account[2:].upper())
     assert digest(HEAD, rows_of(upper)) == digest(HEAD, rows_of(ROUND))
+
+
+def test_a_digest_over_the_whole_rows_as_python_writes_them_is_still_read(path):
+    """So the first journals of this format have it."""
+    with closing(Journal(path)) as journal:
+        journal.freeze([ROUND])
+    written = hashlib.sha256(repr((HEAD, rows_of(ROUND))).encode()).digest()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE rounds SET digest = ?", (written,))
+    with closing(JournalView(path)) as journal:
+        assert same(list(journal.rounds()), [ROUND])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("account", None),
+        ("signature", "text"),
+        ("update_hash", 7),
+        ("update_hash", b"u" * 33),
+        ("tasks", "1"),
+    ],
+)
+def test_a_rotten_value_of_any_type_does_not_fit_the_digest(column, value):
+    place = ("client", "account", "tasks", "update_hash", "signature", "score", "reward").index(column)
+    rows = rows_of(ROUND)
+    rotten = [(*rows[0][:place], value, *rows[0][place + 1 :]), *rows[1:]]
+    assert is_digest(digest(HEAD, rows), HEAD, rows)
+    assert not is_digest(digest(HEAD, rows), HEAD, rotten)
 
 
 def record(round_, total):
