@@ -18,7 +18,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmeta.config import from_toml, to_toml
-from fedmeta.errors import ConfigError
+from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, planning, run
 from fedmeta.experiment.open_federation import clients_side
 from fedmeta.experiment.swap import load
@@ -26,6 +26,7 @@ from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
 from fedmeta.federation.engines.deployment.grid_sharing import lend
 from fedmeta.federation.engines.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
 from fedmeta.federation.engines.timeouts import TimeoutGrid
+from fedmeta.federation.flower import is_simulation
 from fedmeta.federation.signing import Signing
 from fedmeta.files import parse_toml
 from fedmeta.learning import keep_freed_memory
@@ -64,8 +65,23 @@ def _serve(grid: Grid, context: Context) -> None:
         return
     out = str(given.get(OUT) or "") or None
     name = str(given[EXPERIMENT])
-    config_of(given)  # what clients would refuse is refused before they are asked
+    # What clients would refuse is refused before they are asked.
+    require_nodes(grid, config_of(given).clients)
     run(name, settings_of(given), out=out, listener=_progress(), grid=TimeoutGrid(grid))
+
+
+def require_nodes(grid: Grid, clients: int) -> None:
+    """Check that Flower's simulation has a node for each client: it never gets more than it began with.
+
+    Raises:
+        UsageError: If it has fewer.
+    """
+    nodes = len(list(grid.get_node_ids())) if is_simulation(grid) else clients
+    if nodes < clients:
+        raise UsageError(
+            f"Flower simulates {nodes} SuperNodes, and the experiment has {clients} clients: "
+            f'flwr run . --federation-config "num-supernodes={clients}"'
+        )
 
 
 def settings_of(given: RunConfig) -> dict[str, Any]:
@@ -99,8 +115,9 @@ def config_of(given: RunConfig) -> Config:
     Raises:
         ConfigError: If it is wrong, or that of another fedmeta.
     """
-    own, theirs = version("fedmeta"), given.get(VERSION_KEY, "")
-    if theirs not in ("", own):
+    theirs = given.get(VERSION_KEY, "")
+    # Where only the app was sent, as to Flower's simulation, no fedmeta is installed that has a version.
+    if theirs and theirs != (own := version("fedmeta")):
         raise ConfigError(f"this node has fedmeta {own}, and the server {theirs}")
     if text := given.get(CONFIG_KEY):
         return from_toml(str(text))

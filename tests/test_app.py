@@ -1,21 +1,27 @@
 """The run config of the Flower app: the same config in every process, and keys that do not go stale."""
 
+import io
 import json
 import time
 import tomllib
 import typing
+import zipfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.cli.build import build_fab_from_disk
+from flwr.serverapp import Grid
+from flwr.superlink.grid import InMemoryGrid
 
-from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, settings_of
+from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, require_nodes, settings_of
 from fedmeta.chain import recover
 from fedmeta.chain.typed_data import presence_digest
 from fedmeta.config import to_toml
-from fedmeta.errors import ConfigError
+from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, load_config, run
 from fedmeta.experiment.node_keys import NodeFiles, join
 from fedmeta.experiment.planning import resolve, workload
@@ -312,6 +318,28 @@ def test_a_node_says_that_a_message_took_too_long() -> None:
         stamp(message, "1")
         reply = client_app(message, Context(1, 5, node, RecordDict(), config))  # type: ignore[arg-type]
     assert "this node works on a message for 1 s at most" in str(reply.error.reason)
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+def test_the_app_that_flower_packs_holds_every_module_of_fedmeta() -> None:
+    root = Path(__file__).parents[1]
+    packed = set(zipfile.ZipFile(io.BytesIO(build_fab_from_disk(root))).namelist())
+    modules = {str(path.relative_to(root)) for path in (root / "fedmeta").rglob("*.py")}
+    assert len(modules) > 100
+    assert modules - packed == set(), "Flower leaves out names such as x_test.py and test_x.py"
+    assert "simulations/quickstart.toml" in packed
+
+
+def test_a_simulation_with_too_few_nodes_is_refused_at_once() -> None:
+    grid = InMemoryGrid.__new__(InMemoryGrid)
+    grid.get_node_ids = lambda: range(2)  # type: ignore[method-assign]
+    require_nodes(grid, 2)
+    with pytest.raises(UsageError, match=r'simulates 2 SuperNodes.* 7 clients: .*"num-supernodes=7"'):
+        require_nodes(grid, 7)
+
+
+def test_nodes_of_real_machines_may_join_later() -> None:
+    require_nodes(cast("Grid", SimpleNamespace(get_node_ids=list)), 7)
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ from fedmeta.experiment.client_totals import (
     traceback_hint,
     why_untrained,
 )
-from fedmeta.experiment.final_test import final_test, write_examples
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.held_out import final_test, write_examples
 from fedmeta.experiment.open_federation import open_federation
 from fedmeta.experiment.planning import build_way, initial_state
 from fedmeta.experiment.recorder import Recorder, error_log

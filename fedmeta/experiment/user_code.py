@@ -27,7 +27,7 @@ Code = dict[str, str | None]
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
 _INSTALLED = {"site-packages", "dist-packages"}
 _OWN_ROOMS = ("tasks", "learning", "federation", "training", "incentives")
-_OWN_FILES = ("experiment/planning.py", "experiment/final_test.py", "experiment/scorer.py")
+_OWN_FILES = ("experiment/planning.py", "experiment/held_out.py", "experiment/scorer.py")
 
 _first_read: dict[str, tuple[ModuleSpec | None, str]] = {}
 """What was read of an imported module when this process first looked; a reload makes a new spec."""

@@ -18,6 +18,7 @@ try:
     from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
     from flwr.supercore.run import Run as Run
     from flwr.supercore.task_identity import TaskIdentity
+    from flwr.superlink.grid import InMemoryGrid
 except ImportError as error:
     raise FedmetaError(
         f"flwr {flwr.__version__} is not laid out as expected ({error}); install '{SUPPORTED}'"
@@ -27,6 +28,11 @@ NUMPY_STYPE = "numpy.ndarray"
 _RUN = 1
 
 RecordT = TypeVar("RecordT", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+
+
+def is_simulation(grid: Grid) -> bool:
+    """Return whether a grid is that of Flower's simulation, whose nodes are all there from the start."""
+    return isinstance(grid, InMemoryGrid)
 
 
 def new_run() -> Run:

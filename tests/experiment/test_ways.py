@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment import Config, Listener, RunFolder, load_config, resume, run
-from fedmeta.experiment.final_test import EXAMPLES
+from fedmeta.experiment.held_out import EXAMPLES
 from fedmeta.federation import Learner
 from fedmeta.federation.engines.vector.pool import Worker
 from tests.experiment.helpers import TINY, contents

@@ -160,10 +160,7 @@ class Directory(PolledGrid):
         self._hear()
 
     def _tell_of_missing(self, connected: int) -> None:
-        """Warn while there are fewer nodes than clients, until once there are as many.
-
-        By default Flower's simulation has two, and no others come however long they are waited for.
-        """
+        """Warn while there are fewer nodes than clients, until once there are as many."""
         self._began = min(self._began, self._looked)
         missing = self._clients - connected
         if self._missing is None or missing <= 0:
@@ -171,11 +168,8 @@ class Directory(PolledGrid):
         elif self._looked - self._began >= SHORT_SECONDS and self._missing != missing:
             self._missing = missing
             log.warning(
-                "%d of %d nodes are connected, waiting for the others; in Flower's simulation say how "
-                'many there are: flwr run . --federation-config "num-supernodes=%d"; on real machines '
-                "start more SuperNodes",
+                "%d of %d nodes are connected, waiting for the others: start more SuperNodes",
                 connected,
-                self._clients,
                 self._clients,
             )
 
