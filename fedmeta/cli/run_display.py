@@ -1,7 +1,8 @@
 """Live progress and result table of a run."""
 
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,17 @@ from rich.text import Text
 
 from fedmeta.cli.streams import Screen
 from fedmeta.cli.tables import earnings_table, final_table, reasons_table, replies_line, settled_line
+from fedmeta.config import experiment_names
 from fedmeta.errors import UntrainedError
 from fedmeta.experiment import Config, Listener, Result, RunFolder
 from fedmeta.experiment.result import ignore
+from fedmeta.tasks import family_kind
 
 if TYPE_CHECKING:
     from fedmeta.federation import RoundRecord
 
 PLAIN_LINE_SECONDS = 5.0
+_NEXT_WIDTH = 56
 
 
 class _TimeLeft(ProgressColumn):
@@ -52,6 +56,7 @@ class Display(Screen):
             self._traceback if debug else ignore,
         )
         self._folder: RunFolder | None = None
+        self._task = ""
         self._rounds = 0
         self._done_before = 0
         self._tasks = 0
@@ -61,6 +66,7 @@ class Display(Screen):
 
     def _started(self, folder: RunFolder, config: Config, done: int) -> None:
         self._folder, self._rounds, self._done_before = folder, config.rounds, done
+        self._task = config.task
         self._began = time.monotonic()
         held_out = config.validation_clients + config.test_clients
         where = f", going on after round {done}" if done else ""
@@ -135,6 +141,22 @@ class Display(Screen):
         self.console.print(
             f"{result.tasks} training tasks in {result.wall_seconds:.1f} s; the run is in {result.run}"
         )
+        for command, what in self._next(result):
+            self.console.print(f"next: {command:{_NEXT_WIDTH}} {what}", soft_wrap=True)
+
+    def _next(self, result: Result) -> Iterator[tuple[str, str]]:
+        """Yield commands that show or use the run, with what each does."""
+        run, folder = shlex.quote(str(result.run)), shlex.quote(str(result.run.parent))
+        shipped = result.experiment in experiment_names()
+        experiment = result.experiment if shipped else shlex.quote(str(result.run / "config.toml"))
+        yield f"fedmeta report {run}", "curves, clients and example tasks, in one HTML file"
+        yield (
+            "fedmeta serve" + ("" if folder == "runs" else f" {folder}"),
+            "all runs in the browser, live",
+        )
+        yield f"fedmeta compare {experiment}", "the same test tasks by other methods, 3 seeds"
+        if hasattr(family_kind(self._task), "image_style"):
+            yield f"fedmeta adapt {run} --support DIR --query DIR", "label images of your own"
 
 
 def _quality(record: "RoundRecord") -> str:
@@ -142,6 +164,10 @@ def _quality(record: "RoundRecord") -> str:
         return "skipped: too few replies admitted"
     main, measures = record.main, record.measures
     if main == "loss":
-        return f"loss {record.loss_before:.3f} -> {record.loss:.3f}"
-    before, after = measures[f"{main}_before"], measures[main]
-    return f"loss {record.loss:.3f}, {main} {before:.3f} -> {after:.3f}"
+        return f"loss {_change(record.loss_before, record.loss)}"
+    return f"loss {record.loss:.3f}, {main} {_change(measures[f'{main}_before'], measures[main])}"
+
+
+def _change(before: float, after: float) -> str:
+    """Return both values; one of them where adaptation has no steps, so that both are the same."""
+    return f"{after:.3f}" if before == after else f"{before:.3f} -> {after:.3f}"

@@ -133,13 +133,20 @@ def final_table(result: Result) -> Table:
     columns = _columns(result.final)
     for name in columns:
         table.add_column(name, justify="right")
-    for step in result.final:
-        when = "before" if step.step == 0 else str(step.step)
-        table.add_row(when, *(cell(step) for cell in columns.values()))
+    rows = [(_when(step), *(cell(step) for cell in columns.values())) for step in result.final]
+    if len(rows) > 1 and len({cells[1:] for cells in rows}) == 1:
+        # An algorithm that adapts in one go, such as by class means, has no steps to compare.
+        rows = [("any", *rows[0][1:])]
+    for row in rows:
+        table.add_row(*row)
     if first.clients < first.clients_asked:
         table.caption = f"only {first.clients} of the {first.clients_asked} held-out clients answered"
         table.caption_justify = "left"
     return table
+
+
+def _when(step: "StepResult") -> str:
+    return "before" if step.step == 0 else str(step.step)
 
 
 def _columns(final: Sequence["StepResult"]) -> dict[str, Callable[["StepResult"], str]]:

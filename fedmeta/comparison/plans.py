@@ -95,7 +95,8 @@ def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> tuple[Config
     track = max(1, rounds // base.compare.points)
     values = merge(values, {"rounds": rounds, "evaluation.track": track, "workers": 1})
     resolved = planning.resolve(parse_options(Config, values))
-    for key in _differences(base, resolved, arm.own_network):
+    # What trains nothing shows how far another network gets without.
+    for key in _differences(base, resolved, arm.own_network or not resolved.rounds):
         raise ConfigError(
             f"{key} differs from the experiment's: all arms must have the same model, test tasks "
             "and evaluation to be comparable"

@@ -153,3 +153,23 @@ class Redeclared(Sinusoid):
 def test_arms_may_split_a_family_of_ones_own_that_calls_its_options_as_ours() -> None:
     split = plans(["federated-iid", "federated"], task=f"{__name__}:Redeclared")
     assert [plan.configs[0].data["partition"] for plan in split] == ["iid", "natural"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"network": {"hidden": []}},
+        {"network": {"hidden": [4, 4]}, "algorithm": "fomaml"},
+        {"network": {"activation": "tanh"}, "algorithm": "protonet"},
+    ],
+)
+def test_only_an_arm_that_trains_nothing_may_have_another_network(table: dict[str, Any]) -> None:
+    network = varied(table | {"rounds": 0}, DIGITS).network
+    assert {key: network[key] for key in table["network"]} == table["network"]
+    with pytest.raises(ConfigError, match=r"^arm 'varied': network differs from the experiment's"):
+        varied(table, DIGITS)
+
+
+def test_an_arm_that_trains_nothing_is_tested_on_the_same_tasks() -> None:
+    with pytest.raises(ConfigError, match=r"data\.ways differs from the experiment's"):
+        varied({"rounds": 0, "data": {"ways": 2}}, DIGITS)

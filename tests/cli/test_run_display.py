@@ -1,0 +1,97 @@
+"""What the end of a run says to people."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fedmeta.config import to_toml
+from fedmeta.experiment import Config
+from fedmeta.experiment.planning import resolve
+from tests.cli.test_main import call
+from tests.experiment.helpers import TINY
+
+PROTOTYPES = TINY | {
+    "task": "digits",
+    "algorithm": "protonet",
+    "rounds": 2,
+    "data": {"ways": 3, "shots": 1, "queries": 2},
+}
+
+
+def write(folder: Path, name: str, config: dict[str, object]) -> None:
+    (folder / name).write_text(to_toml(resolve(Config(**config))))
+
+
+def next_commands(printed: str) -> list[list[str]]:
+    lines = [line for line in printed.splitlines() if line.startswith("next: ")]
+    return [shlex.split(line.removeprefix("next: ").split("   ")[0]) for line in lines]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "waves.toml", TINY | {"rounds": 1})
+    write(tmp_path, "quick.toml", PROTOTYPES)
+    return tmp_path
+
+
+def test_a_run_ends_with_commands_that_name_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "./quick.toml") == 0
+    commands = next_commands(capsys.readouterr().out)
+    assert commands == [
+        ["fedmeta", "report", "runs/quick-001"],
+        ["fedmeta", "serve"],
+        ["fedmeta", "compare", "runs/quick-001/config.toml"],
+        [*("fedmeta", "adapt", "runs/quick-001"), *("--support", "DIR", "--query", "DIR")],
+    ]
+    assert call(*commands[0][1:]) == 0
+    assert (here / "runs" / "quick-001" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("place", ["my runs/one", "elsewhere/it's"])
+def test_a_folder_of_any_name_is_quoted_and_served(
+    here: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    assert call("run", "./waves.toml", "--out", place) == 0
+    report, serve, compare = next_commands(capsys.readouterr().out)
+    assert report == ["fedmeta", "report", place]
+    assert serve == ["fedmeta", "serve", str(Path(place).parent)]
+    assert compare == ["fedmeta", "compare", f"{place}/config.toml"]
+
+
+def test_a_shipped_experiment_is_compared_by_its_name(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["rounds=1", "clients=3", "test_clients=1", "cohort=2", "evaluation.tasks=2"]
+    settings = [part for setting in small for part in ("-s", setting)]
+    assert call("run", "sinusoid-maml", *settings) == 0
+    assert next_commands(capsys.readouterr().out)[2] == ["fedmeta", "compare", "sinusoid-maml"]
+
+
+def test_json_has_no_next_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "./waves.toml", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["status"] == "finished"
+    assert "next:" not in err
+
+
+def test_adaptation_without_steps_is_one_row_and_one_accuracy_a_round(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", "./quick.toml") == 0
+    prototypes = capsys.readouterr().out
+    assert call("run", "./quick.toml", "-s", "algorithm=maml", "--out", "r") == 0
+    maml = capsys.readouterr().out
+
+    def rows(printed: str) -> list[str]:
+        return [line.split()[1] for line in printed.splitlines() if "±" in line]
+
+    assert rows(prototypes) == ["any"]
+    assert rows(maml) == ["before", "1", "3"]
+    rounds = [
+        [line for line in printed.splitlines() if line.startswith("round 2/2")]
+        for printed in (prototypes, maml)
+    ]
+    assert [" -> " in line for (line,) in rounds] == [False, True]
