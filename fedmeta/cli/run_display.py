@@ -15,7 +15,6 @@ from fedmeta.config import experiment_names
 from fedmeta.errors import UntrainedError
 from fedmeta.experiment import Config, Listener, Result, RunFolder
 from fedmeta.experiment.result import ignore
-from fedmeta.tasks import family_kind
 
 if TYPE_CHECKING:
     from fedmeta.federation import RoundRecord
@@ -146,6 +145,8 @@ class Display(Screen):
 
     def _next(self, result: Result) -> Iterator[tuple[str, str]]:
         """Yield commands that show or use the run, with what each does."""
+        from fedmeta.tasks import family_kind
+
         run, folder = shlex.quote(str(result.run)), shlex.quote(str(result.run.parent))
         shipped = result.experiment in experiment_names()
         experiment = result.experiment if shipped else shlex.quote(str(result.run / "config.toml"))
