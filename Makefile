@@ -7,22 +7,30 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nodes browser demo test test-all lint bench clean
+.PHONY: help setup tools nodes browser demo test test-all lint bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.ready ## make the virtual environment with pinned dependencies
+setup: $(VENV)/.ready ## make the virtual environment: what runs and the demo need
 
 # Every file that pip installs is known by its hash, but for PyTorch and its CUDA libraries, whose builds
 # differ between indexes: torch has its version alone. No package is built with tools fetched on the way.
 $(VENV)/.ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "fedmeta needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Installing fedmeta, PyTorch and 111 other packages into $(VENV): 1.4 GB, or 6 GB if PyTorch comes with CUDA."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements.lock
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+tools: $(VENV)/.tools ## add what tests and developers need: Ray, MLflow, TensorBoard, pytest, mypy, ruff
+
+$(VENV)/.tools: requirements-dev.lock $(VENV)/.ready
+	@echo "Installing 84 more packages for the tests into $(VENV): 0.9 GB."
+	$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements-dev.lock
 	@touch $@
 
 nodes: contracts/node_modules/.ready ## install Anvil, Ganache and the Solidity compiler under contracts/
@@ -39,13 +47,13 @@ browser: ## see to a Chromium for the tests of pages
 demo: setup ## run federated meta-learning on real data; the clients are paid on a chain in the process
 	$(BIN)/fedmeta run quickstart -s chain.provider=embedded
 
-test: setup nodes browser ## the tests, but for the slow ones
+test: tools nodes browser ## the tests, but for the slow ones
 	$(PYTEST)
 
-test-all: setup nodes browser ## all tests, the slow ones too
+test-all: tools nodes browser ## all tests, the slow ones too
 	$(PYTEST) -m ''
 
-lint: setup ## style, types and the arrows between the rooms
+lint: tools ## style, types and the arrows between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
