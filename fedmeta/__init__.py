@@ -11,15 +11,13 @@ if TYPE_CHECKING:
         CompareListener,
         Comparison,
         Execution,
-        compare,
     )
     from fedmeta.errors import ConfigError, DataError, FedmetaError, RunError, UsageError
     from fedmeta.experiment import Config, RunFolder, load_config
-    from fedmeta.experiment.api import resume, run
     from fedmeta.experiment.result import Listener, Result
     from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload
     from fedmeta.learning import Algorithm, LearnerSetup, Model, build_algorithm, expand_state
-    from fedmeta.notebook import load
+    from fedmeta.notebook import compare, load, resume, run
     from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family
     from fedmeta.training import evaluate, simulate
 
@@ -28,12 +26,11 @@ else:
     _NAMES = {
         "errors": ("ConfigError", "DataError", "FedmetaError", "RunError", "UsageError"),
         "experiment": ("Config", "RunFolder", "load_config"),
-        "comparison.compare": ("CompareListener", "Comparison", "Execution", "compare"),
+        "comparison.compare": ("CompareListener", "Comparison", "Execution"),
         "experiment.result": ("Listener", "Result"),
-        "experiment.api": ("resume", "run"),
         "federation": ("Plan", "RoundRecord", "Snapshot", "StepResult", "Workload"),
         "learning": ("Algorithm", "LearnerSetup", "Model", "build_algorithm", "expand_state"),
-        "notebook": ("load",),
+        "notebook": ("compare", "load", "resume", "run"),
         "training": ("evaluate", "simulate"),
         "tasks": ("Population", "TaskBatch", "TaskFamily", "TaskSpec", "build_family"),
     }

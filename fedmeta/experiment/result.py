@@ -1,16 +1,27 @@
 """What a caller sees of a run: its progress, and what it came to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmeta.config import Config
+from fedmeta.errors import UsageError
 from fedmeta.experiment.client_totals import ClientTotals
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.recorder import RoundListener
 from fedmeta.federation import StepResult
 from fedmeta.files import finite
+from fedmeta.options import nearest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_LOGS: dict[str, Callable[[RunFolder], Sequence[Any]]] = {
+    "metrics": RunFolder.metrics,
+    "clients": RunFolder.clients,
+    "test": RunFolder.test,
+}
 
 
 def ignore(*_: object) -> None:
@@ -68,6 +79,26 @@ class Result:
     participants: tuple[ClientTotals, ...] = ()
     chain: dict[str, Any] | None = None
     replies: dict[str, Any] | None = None
+
+    def frame(self, log: str = "final") -> "DataFrame":
+        """Return a part of the run as a pandas frame.
+
+        Args:
+            log: ``final``, held-out results, a row per adaptation step; ``metrics``, a row per round;
+                ``clients``, a row per client and round; ``test``, a row per test client and step.
+
+        Raises:
+            UsageError: If pandas is not installed, or there is no such log.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise UsageError("a frame needs pandas: pip install pandas") from None
+        if log == "final":
+            return pandas.DataFrame([step.to_json() for step in self.final]).set_index("step")
+        if log not in _LOGS:
+            raise UsageError(f"no log '{log}': {nearest(log, ['final', *_LOGS])}")
+        return pandas.DataFrame(_LOGS[log](RunFolder.open(self.run)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values; a number that is not finite is None."""
