@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import spearmanr
 
+from fedmeta.config import parts
 from fedmeta.experiment import Config, load_config, planning
 from fedmeta.federation import Award, Learner, Preview, Rewards, Update
 from fedmeta.incentives import (
@@ -127,8 +128,7 @@ class Earned:
 def kinds(config: Config) -> dict[str, list[int]]:
     """Clients by kind; those without a part are honest."""
     found = {
-        assignment.head.kind: list(assignment.head.clients)
-        for assignment in planning.assignments(config)
+        assignment.head.kind: list(assignment.head.clients) for assignment in parts.assignments(config)
     }
     cast = {client for clients in found.values() for client in clients}
     return {"honest": [c for c in range(config.cohort) if c not in cast], **found}

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
@@ -15,10 +15,9 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from fedmeta.errors import ConfigError
-from fedmeta.options import Options, nearest, parse_options
+from fedmeta.options import Options, nearest
 
 PartT = TypeVar("PartT")
-HeadT = TypeVar("HeadT", bound=Options)
 
 _MARKS = ("run.json", "compare.json")
 """Files that a folder of a run or a comparison holds."""
@@ -90,39 +89,6 @@ def name_of(part: type) -> str:
             f"define it at the top of a module of its own, not in {part.__module__}"
         )
     return path
-
-
-def read_part(
-    table: Mapping[str, Any],
-    where: str,
-    registry: "Registry[Any]",
-    head: type[HeadT],
-    base: type,
-) -> tuple[HeadT, Any, Any]:
-    """Read a table that names a part by its ``kind``, beside keys of its head and the part's options.
-
-    Args:
-        table: As read from TOML.
-        where: Its place in the config, such as ``behaviours.0``; used in messages.
-        registry: Holds the parts.
-        head: What every such table has, `kind` among it.
-        base: What a part must be a subclass of; it has `Options`.
-
-    Returns:
-        The head, the part's class and its options.
-
-    Raises:
-        ConfigError: For an unknown kind or key, or a bad value.
-    """
-    keys = head.model_fields
-    shared = parse_options(head, {key: v for key, v in table.items() if key in keys}, where)
-    name = str(shared.kind)  # type: ignore[attr-defined]
-    kind = registry.get(name)
-    if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ConfigError(f"{where}.kind: '{name}' is not a {base.__name__}")
-    own: Any = kind
-    options = parse_options(own.Options, {k: v for k, v in table.items() if k not in keys}, where)
-    return shared, own, options
 
 
 def run_folder_of(path: Path) -> Path | None:
@@ -228,6 +194,20 @@ class Registry(Generic[PartT]):
         else:
             raise ConfigError(f"unknown {self.what} '{name}': {nearest(name, self)}")
         return part
+
+    def options(self, name: str) -> type[Options] | None:
+        """Return the options class of a part; None if it declares none. fedmeta's are not imported.
+
+        Raises:
+            ConfigError: As `get`.
+        """
+        module, attribute = self._parts.get(name, ("", ""))
+        if module and module not in sys.modules:
+            from fedmeta.part_options import read_options
+
+            return read_options(module, attribute)
+        found = getattr(self.get(name), "Options", None)
+        return found if isinstance(found, type) and issubclass(found, Options) else None
 
     def __contains__(self, name: object) -> bool:
         return name in self._parts

@@ -25,7 +25,8 @@ class Ramp(Sinusoid):
         self.spec = replace(self.spec, objective="absolute_error")
 """,
     "tasks/objectives/absolute_error.py": """
-from fedmeta.tasks.objective import Measure, mean_of_examples
+from fedmeta.tasks.measure import Measure
+from fedmeta.tasks.objective import mean_of_examples
 from fedmeta.tasks.objectives.regression import Regression
 
 class AbsoluteError(Regression):

@@ -1,39 +1,48 @@
 """Speed, measured against a rival in the same process run; the cases by name."""
 
-from fedmeta.bench import chain, clients, engines, grid_overhead, maml
-from fedmeta.bench.result import Case, Goal, Result
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from fedmeta.errors import UsageError
+from fedmeta.lazy import lazy_names
 from fedmeta.options import nearest
+
+if TYPE_CHECKING:
+    from fedmeta.bench.result import Case, Goal, Result
+else:
+    __getattr__, __dir__ = lazy_names(__name__, {"result": "Case Goal Result"})
 
 __all__ = ["ALL", "CASES", "Case", "Goal", "Result", "find_cases"]
 
 ALL = "all"
 """Stands for every case."""
 
-CASES: dict[str, Case] = {
-    case.name: case
-    for case in (
-        maml.EAGER,
-        maml.COMPILED,
-        maml.CONV4,
-        grid_overhead.CASE,
-        clients.REGISTERED,
-        clients.ASKED,
-        engines.CASE,
-        chain.COST,
-        chain.ROUND,
-    )
+CASES = {
+    "maml-sinusoid": "maml.EAGER",
+    "maml-sinusoid-compiled": "maml.COMPILED",
+    "maml-conv4": "maml.CONV4",
+    "grid-overhead": "grid_overhead.CASE",
+    "population": "clients.REGISTERED",
+    "clients": "clients.ASKED",
+    "engines": "engines.CASE",
+    "chain-cost": "chain.COST",
+    "chain-round": "chain.ROUND",
 }
+"""Where each case is, by name."""
 
 
-def find_cases(name: str) -> list[Case]:
+def find_cases(name: str) -> "list[Case]":
     """Return the case called `name`, or every case for ``all``.
 
     Raises:
         UsageError: If there is none.
     """
-    if name == ALL:
-        return list(CASES.values())
-    if name not in CASES:
+    if name not in (*CASES, ALL):
         raise UsageError(f"unknown case '{name}': {nearest(name, [*CASES, ALL])}")
-    return [CASES[name]]
+    return [_case(one) for one in (CASES if name == ALL else (name,))]
+
+
+def _case(name: str) -> "Case":
+    module, _, attribute = CASES[name].partition(".")
+    case: Case = getattr(import_module(f"{__name__}.{module}"), attribute)
+    return case

@@ -146,18 +146,6 @@ def _is_node(pid: int, folder: Path) -> bool:
     return str(folder) in command
 
 
-NODE_MODULES = "FEDMETA_NODE_MODULES"
-"""Environment variable: a node_modules folder to look in first."""
-
-_CHECKOUT = Path(__file__).parents[2] / "contracts" / "node_modules"
-
-
-def program_folders() -> list[Path]:
-    """Return the folders of npm packages in which a node's program may be."""
-    named = os.environ.get(NODE_MODULES)
-    return [*([Path(named)] if named else []), _CHECKOUT]
-
-
 NodeKind = Literal["anvil", "ganache"]
 
 ANVIL_STATE = "anvil.json"

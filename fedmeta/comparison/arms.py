@@ -7,11 +7,9 @@ from typing import Any
 from fedmeta.config import Config, parse_settings
 from fedmeta.config.identity import in_use, is_within
 from fedmeta.errors import ConfigError
-from fedmeta.experiment import planning
-from fedmeta.experiment.swap import TABLES
-from fedmeta.learning.setup import algorithm_kind
-from fedmeta.options import nearest
-from fedmeta.tasks import family_kind
+from fedmeta.experiment.swap import TABLES, swapped
+from fedmeta.options import nearest, parse_options
+from fedmeta.parts import FAMILIES
 
 LOCAL_STEPS = 5
 """Local steps of the ``fedavg`` arm."""
@@ -66,6 +64,36 @@ def choose(
     if names is None:
         arms, notes = _all(config, known, own)
         return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], notes
+    _require_known(names, known)
+    arms = [_arm(config, name, own.get(name, {})) for name in names]
+    return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], []
+
+
+def require_arms(config: Config, names: Sequence[str] | None, settings: Settings) -> None:
+    """Refuse unknown arms, and arms of the user's that no config could have; nothing is built for it.
+
+    Args:
+        config: The config of the experiment.
+        names: As for `choose`.
+        settings: Likewise.
+
+    Raises:
+        ConfigError: Naming the arm.
+    """
+    own = config.compare.arms
+    if names is not None:
+        _require_known(names, [*BUILT_IN, *(name for name in own if name not in BUILT_IN)])
+    for name in own:
+        changes = flatten(own[name])
+        wanted = name not in BUILT_IN and (names is None or name in names)
+        if wanted and not _loose(name, changes, settings):
+            try:
+                parse_options(Config, swapped(config.model_dump() | {"compare": {}}, changes)[0])
+            except ConfigError as error:
+                raise ConfigError(f"arm '{name}': {error}") from None
+
+
+def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
     if not names:
         raise ConfigError("there is no arm to compare: " + nearest("", known))
     for place, name in enumerate(names):
@@ -73,8 +101,6 @@ def choose(
             raise ConfigError(f"unknown arm '{name}': {nearest(name, known)}")
         if name in names[:place]:
             raise ConfigError(f"arm '{name}' is named twice")
-    arms = [_arm(config, name, own.get(name, {})) for name in names]
-    return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], []
 
 
 def _loose(name: str, own: Settings, given: Settings) -> frozenset[str]:
@@ -115,7 +141,7 @@ def _centralized(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG0
 
 
 def _federated_iid(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    if "partition" not in family_kind(config.task).Options.model_fields:
+    if not _takes(config, "partition"):
         raise ConfigError(f"arm 'federated-iid': task '{config.task}' has no data.partition")
     return {"data.partition": "iid"} | _federation(config)
 
@@ -155,6 +181,9 @@ def _untrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    from fedmeta.experiment import planning
+    from fedmeta.learning.setup import algorithm_kind
+
     spec = planning.check(config, trial=False).family.spec
     if spec.vocabulary:
         raise ConfigError("arm 'linear': a linear layer cannot read tokens")
@@ -164,6 +193,8 @@ def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+    from fedmeta.experiment import planning
+
     algorithm = planning.check(config, trial=False).algorithm
     if not algorithm.objective.labels or algorithm.spec.vocabulary:
         raise ConfigError("arm 'prototypes': it needs classification with one label per example")
@@ -174,8 +205,12 @@ def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG00
 
 def _shared_labels(config: Config) -> dict[str, Any]:
     """Return what gives a label one meaning in all tasks, where the family draws them task by task."""
-    labels = "labels" in family_kind(config.task).Options.model_fields
-    return {"data.labels": "global"} if labels else {}
+    return {"data.labels": "global"} if _takes(config, "labels") else {}
+
+
+def _takes(config: Config, key: str) -> bool:
+    options = FAMILIES.options(config.task)
+    return options is not None and key in options.model_fields
 
 
 def _federation(config: Config) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from fedmeta.config import Config
+from fedmeta.config import Config, parts
 from fedmeta.config.identity import counted
 from fedmeta.config.trust import link_out_of, stranger
 from fedmeta.errors import UsageError
-from fedmeta.experiment import planning
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.made_with import (
     Made,
@@ -42,7 +41,7 @@ def essence(config: Config) -> str:
 
     Given the same code and data, of which `fedmeta.experiment.made_with` keeps account.
     """
-    return json.dumps(counted(planning.concise(config), place=True), sort_keys=True)
+    return json.dumps(counted(parts.concise(config), place=True), sort_keys=True)
 
 
 class Finder:

@@ -7,20 +7,15 @@ from pydantic import Field, field_validator, model_validator
 
 from fedmeta.chain.options import MOST_TOKENS, ChainOptions
 from fedmeta.config.identity import in_use
-from fedmeta.federation import (
-    AggregationOptions,
-    DeploymentOptions,
-    FaultOptions,
-    GateOptions,
-    RayOptions,
-    ServerOptions,
-)
+from fedmeta.federation.aggregation import AggregationOptions
+from fedmeta.federation.engines.deployment import DeploymentOptions
+from fedmeta.federation.engines.ray import RayOptions
+from fedmeta.federation.faults.plan import FaultOptions
+from fedmeta.federation.options import GateOptions, ServerOptions
 from fedmeta.incentives.rules import INCENTIVE_RULES, IncentiveOptions
 from fedmeta.options import Key, Options, declared, nearest
-from fedmeta.registry import Registry, name_of
-
-WAYS: Registry[Any] = Registry("training", "fedmeta.training.ways")
-"""The ways to train; here for their names alone, which need nothing to be imported."""
+from fedmeta.parts import WAYS
+from fedmeta.registry import name_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import tomli_w
 
+from fedmeta.config.identity import is_within, resumable
 from fedmeta.config.schema import Config
 from fedmeta.config.trust import require_named
 from fedmeta.errors import ConfigError
@@ -153,6 +154,23 @@ def merge(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
             here[table] = here = dict(inner)
         here[last] = value
     return merged
+
+
+def resumed(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return the config of a run with what changes when it is resumed.
+
+    Raises:
+        ConfigError: If a key may not change then, or has a bad value.
+    """
+    may = resumable(Config)
+    for key in (key for key in settings if not is_within(key, may)):
+        known = key.split(".")[0] in Config.model_fields
+        why = "would change what the finished rounds mean" if known else nearest(key, may)
+        raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {', '.join(may)})")
+    changed = parse_options(Config, merge(config.model_dump(), settings))
+    if changed.rounds < config.rounds:
+        raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")
+    return changed
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:

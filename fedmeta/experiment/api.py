@@ -8,9 +8,9 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from fedmeta.config import Config, merge, seals, trust
-from fedmeta.config.identity import is_within, resumable
-from fedmeta.errors import ConfigError, UsageError
+from fedmeta.config import Config, parts, seals, trust
+from fedmeta.config.toml import resumed
+from fedmeta.errors import UsageError
 from fedmeta.experiment import planning
 from fedmeta.experiment.execute import execute
 from fedmeta.experiment.folder import RunFolder
@@ -32,7 +32,6 @@ from fedmeta.experiment.rows import MEASURES, measures_entry
 from fedmeta.experiment.swap import load
 from fedmeta.federation import Learner
 from fedmeta.federation.flower_strategy import require_resumable
-from fedmeta.options import nearest, parse_options
 
 
 def run(  # noqa: PLR0913 (all but one are optional)
@@ -136,15 +135,15 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         RunError: If the run could not go on.
     """
     folder, listener = RunFolder.open(Path(path)), listener or Listener()
-    asked = _changed(folder.config, settings or {})
+    asked = planning.with_device(resumed(folder.config, settings or {}))
     trust.require_code(folder.path, asked, trust_code)
     trust.require_hosts(folder.path, asked, settings or {})
     with folder.locked():
         before = folder.config
-        config = _changed(before, settings or {})
+        config = planning.with_device(resumed(before, settings or {}))
         learner = planning.check(config, check)
         require_engine(config)
-        planning.faults(config)
+        parts.faults(config)
         _require_memory(folder, config)
         made = made_with(config, data_of(config, learner.family))
         _look_at_changes(folder, made, listener, accept_changes)
@@ -225,15 +224,3 @@ def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> No
     if new_campaign:
         start_over(folder, config)
     RunLedger(folder, config, lambda _: None).__exit__()
-
-
-def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
-    may = resumable(Config)
-    for key in (key for key in settings if not is_within(key, may)):
-        known = key.split(".")[0] in Config.model_fields
-        why = "would change what the finished rounds mean" if known else nearest(key, may)
-        raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {', '.join(may)})")
-    changed = planning.with_device(parse_options(Config, merge(config.model_dump(), settings)))
-    if changed.rounds < config.rounds:
-        raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")
-    return changed

@@ -6,13 +6,13 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmeta.config import Config, seals, to_toml
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import UsageError
-from fedmeta.experiment.checkpoint import CheckpointStore
 from fedmeta.experiment.rows import (
     CLIENTS,
     FORMAT,
@@ -25,7 +25,6 @@ from fedmeta.experiment.rows import (
     later_format,
     tested_rows,
 )
-from fedmeta.federation import StepResult
 from fedmeta.files import (
     MOST_INFO,
     one_line,
@@ -38,6 +37,10 @@ from fedmeta.files import (
     write_atomically,
 )
 from fedmeta.options import nearest, parse_options
+
+if TYPE_CHECKING:
+    from fedmeta.experiment.checkpoint import CheckpointStore
+    from fedmeta.federation.records import StepResult
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "status": str,
@@ -64,7 +67,13 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = CheckpointStore(path / "checkpoints")
+
+    @cached_property
+    def checkpoints(self) -> "CheckpointStore":
+        """The state after each of the last rounds; alone of the folder's files it takes torch."""
+        from fedmeta.experiment.checkpoint import CheckpointStore
+
+        return CheckpointStore(self.path / "checkpoints")
 
     @classmethod
     def create(cls, path: Path, config: Config, info: Mapping[str, Any]) -> "RunFolder":
@@ -244,7 +253,7 @@ class RunFolder:
         if why := later_format(self.info):
             raise UsageError(f"{self.path}: {why}")
 
-    def write_test(self, results: Mapping[int, Sequence[StepResult]]) -> None:
+    def write_test(self, results: Mapping[int, Sequence["StepResult"]]) -> None:
         """Write ``test.jsonl``.
 
         Raises:

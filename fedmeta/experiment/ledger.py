@@ -24,7 +24,7 @@ from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
 from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement
 from fedmeta.chain.settle.store import DamagedJournalError
 from fedmeta.chain.settle.terms import Addresses, read_addresses
-from fedmeta.config import Config, identity, to_toml
+from fedmeta.config import Config, identity, parts, to_toml
 from fedmeta.errors import UsageError
 from fedmeta.experiment import planning
 from fedmeta.experiment.accounts import RosterSignatures, open_signatures, require_same_accounts
@@ -57,7 +57,7 @@ def new_run_id(config: Config) -> bytes:
 
 def run_id(config: Config) -> bytes:
     """Return the id of a config: of what its runs compute and pay, not of where."""
-    return identity.run_id(planning.concise(config))
+    return identity.run_id(parts.concise(config))
 
 
 def former_run_id(config: Config) -> bytes:
@@ -172,7 +172,7 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         self._rounds = FinishedRounds(folder.path, self._look)
         self._conduct = SlashingPolicy(options.staking.slash_after)
         self._staking = options.staking.enabled
-        self._participants = range(planning.population(config).train)
+        self._participants = range(parts.population(config).train)
         self._slashed: list[tuple[str, bytes]] = []
         self.settlement = Settlement.open(
             folder.path / "chain", options, run, budget_units(config), Hooks(note=self._say)

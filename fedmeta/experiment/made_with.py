@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedmeta.config import Config
+from fedmeta.config import Config, parts
 from fedmeta.config.identity import later_settings, set_in
-from fedmeta.experiment import planning
 from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest, file_of
-from fedmeta.federation import FaultOptions
-from fedmeta.tasks import TaskFamily, build_family, data_digest
+from fedmeta.federation.faults.plan import FaultOptions
+
+if TYPE_CHECKING:
+    from fedmeta.tasks import TaskFamily
 
 MADE = "made"
 """Key of ``run.json``."""
@@ -49,7 +50,7 @@ class Made:
         return {FROM: first, **asdict(self)}
 
 
-def data_of(config: Config, family: TaskFamily | None = None) -> str | None:
+def data_of(config: Config, family: "TaskFamily | None" = None) -> str | None:
     """Return the digest of the data that a run of a config would read now (see `data_digest`).
 
     Args:
@@ -60,9 +61,11 @@ def data_of(config: Config, family: TaskFamily | None = None) -> str | None:
         ConfigError: If the options do not fit the data.
         DataError: If the data cannot be read.
     """
-    clients = planning.population(config)
+    from fedmeta.tasks import build_family, data_digest
 
-    def build() -> TaskFamily:
+    clients = parts.population(config)
+
+    def build() -> "TaskFamily":
         return family or build_family(config.task, config.data, clients, config.seed)
 
     return data_digest(config.task, config.data, clients, build)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from fedmeta.config import Config, to_toml
+from fedmeta.config import Config, parts, to_toml
 from fedmeta.experiment import planning
 from fedmeta.federation import Federation, Learner, Signatures, VectorGrid, require_ray
 from fedmeta.federation.client_states import ClientStates
@@ -40,7 +40,7 @@ def require_engine(config: Config) -> None:
 
 def clients_side(config: Config) -> Callable[[], ClientSide]:
     """Return what builds the clients' side of a run in another process; it is picklable, and small."""
-    faults = planning.faults(config) if config.faults.any else None
+    faults = parts.faults(config) if config.faults.any else None
     return partial(build_side, planning.workload(config), config.behaviours, faults, config.mods)
 
 
@@ -65,7 +65,7 @@ def open_federation(  # noqa: PLR0913 (three are optional)
         states: What clients remember, for algorithms that let them.
         refused: Called with a line about each node that was refused.
     """
-    faults = planning.faults(config) if config.faults.any else None
+    faults = parts.faults(config) if config.faults.any else None
     # A run that is not federated asks its clients once: in the test.
     rounds = max(1, config.rounds - first_round + 1) if config.training == "federated" else 1
     opened: AbstractContextManager[VectorGrid | Directory]

@@ -8,19 +8,19 @@ import torch
 from flwr.clientapp.typing import Mod
 
 from fedmeta.config import Config
-from fedmeta.config.identity import set_in
+from fedmeta.config.parts import assignments, faults, population
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.rows import measures_entry
 from fedmeta.experiment.tracker import require_extra
-from fedmeta.federation import FaultPlan, Federation, Learner, Plan, Rewards, Snapshot, Workload
-from fedmeta.federation.behaviours import BEHAVIOURS, BehaviourAssignment, mods_for, read_behaviours
+from fedmeta.federation import Federation, Learner, Plan, Rewards, Snapshot, Workload
+from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.engines.vector.jobs import one_thread
-from fedmeta.federation.faults import read_faults
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import load_mods, user_mods
 from fedmeta.federation.optimizer import require_fits
-from fedmeta.federation.postprocessors import POSTPROCESSORS, STAGES, read_postprocessors
-from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING, try_rule
+from fedmeta.federation.part_tables import STAGES, read_postprocessors
+from fedmeta.incentives.rule_trial import try_rule
+from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING
 from fedmeta.learning import (
     ALGORITHMS,
     MODELS,
@@ -34,12 +34,10 @@ from fedmeta.learning.algorithm_trial import try_on_device, try_updates
 from fedmeta.learning.device import choose_device
 from fedmeta.learning.model_trial import try_model
 from fedmeta.options import parse_options
-from fedmeta.registry import Registry
 from fedmeta.tasks import (
     FAMILIES,
     Examples,
     Objective,
-    Population,
     TaskBatch,
     family_kind,
     stream,
@@ -71,7 +69,7 @@ def resolve(config: Config) -> Config:
             "network": _set(setup.network),
             "learner": _set(setup.learner),
             "behaviours": [assignment.table for assignment in assignments(config)],
-            "postprocessors": [one.table for one in read_postprocessors(config.postprocessors)],
+            "postprocessors": [_set(one.table) for one in read_postprocessors(config.postprocessors)],
             "quorum": config.quorum or (config.cohort + 1) // 2,
             "incentives": config.incentives.model_copy(update={"rule": rule}),
         }
@@ -84,41 +82,9 @@ def with_device(config: Config) -> Config:
     return config.model_copy(update={"device": choose_device(config.device, here)})
 
 
-def concise(config: Config) -> Config:
-    """Return a config without the options of its parts that `resolve` fills in: those at their defaults.
-
-    So an option that a part of fedmeta's gets in another version makes no other run of a config. A
-    user's own part is left as it is: it is not imported for this.
-    """
-    chosen = {"data": (FAMILIES, config.task), "network": (MODELS, config.model)}
-    chosen["learner"] = (ALGORITHMS, config.algorithm)
-    tables: dict[str, Any] = {
-        key: _concise(registry, name, getattr(config, key)) for key, (registry, name) in chosen.items()
-    }
-    for key, registry in (("behaviours", BEHAVIOURS), ("postprocessors", POSTPROCESSORS)):
-        parts = getattr(config, key)
-        tables[key] = [_concise(registry, part.get("kind"), part) for part in parts]
-    return config.model_copy(update=tables)
-
-
-def _concise(registry: Registry[Any], name: object, table: Mapping[str, Any]) -> dict[str, Any]:
-    return set_in(registry.get(str(name)).Options, table) if name in registry else dict(table)
-
-
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:
     # TOML has no null, so what may be absent is left out.
     return {key: value for key, value in options.items() if value is not None}
-
-
-def population(config: Config) -> Population:
-    """Return the clients of a config by split."""
-    held_out = config.validation_clients + config.test_clients
-    return Population(config.clients - held_out, config.validation_clients, config.test_clients)
-
-
-def assignments(config: Config) -> list[BehaviourAssignment]:
-    """Return which clients misbehave, and how."""
-    return read_behaviours(config.behaviours, population(config))
 
 
 def workload(config: Config) -> Workload:
@@ -166,11 +132,6 @@ def mods(config: Config) -> dict[int, list[Mod]]:
     outer = user_mods(config.mods, config.local_lr)
     training = population(config).clients("train")
     return {client: [*outer, *playing.get(client, ())] for client in training}
-
-
-def faults(config: Config) -> FaultPlan:
-    """Return what goes wrong in a run."""
-    return read_faults(config.faults, population(config), config.rounds, config.seed)
 
 
 def check(config: Config, trial: bool = True) -> Learner:

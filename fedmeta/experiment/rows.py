@@ -4,18 +4,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, cast
 
 from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
 
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment.format_one import code_of_reason
-from fedmeta.federation import ClientRecord, RoundRecord, StepResult
-from fedmeta.federation.records import INDUCTIVE
+from fedmeta.federation.records import INDUCTIVE, ClientRecord, RoundRecord, StepResult
 from fedmeta.federation.refusal import Fault, RefusalCode, kind_of
 from fedmeta.files import finite, from_later, parse_json, read_lines, to_json
-from fedmeta.tasks import Measure, Objective
-from fedmeta.tasks.objective import LOSS
+from fedmeta.tasks.measure import LOSS, Measure
+
+if TYPE_CHECKING:
+    from fedmeta.tasks import Objective
 
 FORMAT = 2
 """Of the logs that this version writes. Format 1, in which refusals have no codes, is read as well."""
@@ -29,7 +30,7 @@ _MOST_MEASURES = 20
 _MEASURE = re.compile(r"[A-Za-z][\w@.+-]{0,39}")
 
 
-def measures_entry(objective: Objective) -> list[dict[str, Any]]:
+def measures_entry(objective: "Objective") -> list[dict[str, Any]]:
     """Return what ``run.json`` says of a run's measures, the main one first.
 
     Raises:

@@ -1,21 +1,19 @@
 """Swapping a part of an experiment by one word: options that only the old part had are left out."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ValidationError
 
 from fedmeta.config import Config, load_config, merge
+from fedmeta.config.parts import require_parts
 from fedmeta.errors import ConfigError
-from fedmeta.federation.aggregation import AGGREGATION_RULES, AggregationOptions
-from fedmeta.learning import MODELS
-from fedmeta.learning.setup import algorithm_kind
-from fedmeta.options import parse_options
+from fedmeta.federation.aggregation import AggregationOptions
+from fedmeta.federation.options import optimizer_arguments
+from fedmeta.options import Options, parse_options
+from fedmeta.parts import AGGREGATION_RULES, ALGORITHMS, FAMILIES, MODELS
 from fedmeta.registry import name_of
-from fedmeta.tasks import family_kind
 
 Accepts = Callable[[str, Any], bool]
 """Whether a part takes an option with a value."""
@@ -55,7 +53,7 @@ def load(
         The config, and the options of the experiment that are left out.
 
     Raises:
-        ConfigError: As `load_config`.
+        ConfigError: As `load_config` and `require_parts`.
     """
     left_out: list[LeftOut] = []
 
@@ -65,8 +63,11 @@ def load(
         return found
 
     if isinstance(experiment, Config):
-        return parse_options(Config, merged(experiment.model_dump(), settings or {})), left_out
-    return load_config(experiment, settings, merged), left_out
+        config = parse_options(Config, merged(experiment.model_dump(), settings or {}))
+    else:
+        config = load_config(experiment, settings, merged)
+    require_parts(config)
+    return config, left_out
 
 
 def swapped(
@@ -132,14 +133,20 @@ def _declared(kind: type[BaseModel]) -> Accepts:
     return accepts
 
 
+def _part(options: type[Options] | None) -> Accepts:
+    # A part of a user's own that declares no options is refused, with its options, where it is built.
+    return _declared(options) if options else lambda *_: True
+
+
 def _model(name: str) -> Accepts:
     # The arguments of a torch.nn.Module are not declared: none of another model's is passed to it.
-    options = getattr(MODELS.get(name), "Options", None)
+    options = MODELS.options(name)
     return _declared(options) if options else lambda *_: False
 
 
 def _rule(name: str) -> Accepts:
-    own = AGGREGATION_RULES.get(name).Options.model_fields if name in AGGREGATION_RULES else {}
+    options = AGGREGATION_RULES.options(name) if name in AGGREGATION_RULES else None
+    own = options.model_fields if options else {}
     usual = {
         key: field.get_default(call_default_factory=True)
         for key, field in AggregationOptions.model_fields.items()
@@ -148,14 +155,13 @@ def _rule(name: str) -> Accepts:
 
 
 def _optimizer(name: str) -> Accepts:
-    kind = getattr(torch.optim, name, None)
-    known = inspect.signature(kind).parameters if kind else {}
+    known = optimizer_arguments(name)
     return lambda key, _: key in known
 
 
 _ACCEPTS: dict[str, Callable[[str], Accepts]] = {
-    "task": lambda name: _declared(family_kind(name).Options),
-    "algorithm": lambda name: _declared(algorithm_kind(name).Options),
+    "task": lambda name: _part(FAMILIES.options(name)),
+    "algorithm": lambda name: _part(ALGORITHMS.options(name)),
     "model": _model,
     "aggregation.rule": _rule,
     "server.optimizer": _optimizer,

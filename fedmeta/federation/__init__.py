@@ -1,36 +1,68 @@
 """Who learns and how updates travel: Flower client, server, strategy, grid and admission gate."""
 
-from fedmeta.federation.aggregation import AggregationOptions
-from fedmeta.federation.client import build_client_app
-from fedmeta.federation.codec import tensors_digest
-from fedmeta.federation.engines.deployment import DeploymentOptions
-from fedmeta.federation.engines.ray import RayOptions, require_ray
-from fedmeta.federation.engines.vector.grid import VectorGrid
-from fedmeta.federation.evaluation import (
-    EvaluationSums,
-    clustered_half_width,
-    counting_missing,
-    merge,
-)
-from fedmeta.federation.faults import FaultOptions, FaultPlan
-from fedmeta.federation.federation import Federation
-from fedmeta.federation.flower import check_flower
-from fedmeta.federation.gate import AdmissionGate, GateOptions, Update
-from fedmeta.federation.learner import Learner
-from fedmeta.federation.optimizer import ServerOptimizer, ServerOptions
-from fedmeta.federation.records import (
-    Award,
-    ClientRecord,
-    RoundRecord,
-    SignedUpdate,
-    Snapshot,
-    StepResult,
-)
-from fedmeta.federation.round_plan import Plan
-from fedmeta.federation.scoring import Preview, Rewards, Scorer
-from fedmeta.federation.signing import Signatures
-from fedmeta.federation.strategy import MetaStrategy
-from fedmeta.federation.workload import Workload
+from typing import TYPE_CHECKING
+
+from fedmeta.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fedmeta.federation.aggregation import AggregationOptions
+    from fedmeta.federation.client import build_client_app
+    from fedmeta.federation.codec import tensors_digest
+    from fedmeta.federation.engines.deployment import DeploymentOptions
+    from fedmeta.federation.engines.ray import RayOptions, require_ray
+    from fedmeta.federation.engines.vector.grid import VectorGrid
+    from fedmeta.federation.evaluation import (
+        EvaluationSums,
+        clustered_half_width,
+        counting_missing,
+        merge,
+    )
+    from fedmeta.federation.faults import FaultOptions, FaultPlan
+    from fedmeta.federation.federation import Federation
+    from fedmeta.federation.flower import check_flower
+    from fedmeta.federation.gate import AdmissionGate, Update
+    from fedmeta.federation.learner import Learner
+    from fedmeta.federation.optimizer import ServerOptimizer
+    from fedmeta.federation.options import GateOptions, ServerOptions
+    from fedmeta.federation.records import (
+        Award,
+        ClientRecord,
+        RoundRecord,
+        SignedUpdate,
+        Snapshot,
+        StepResult,
+    )
+    from fedmeta.federation.round_plan import Plan
+    from fedmeta.federation.scoring import Preview, Rewards, Scorer
+    from fedmeta.federation.signing import Signatures
+    from fedmeta.federation.strategy import MetaStrategy
+    from fedmeta.federation.workload import Workload
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "aggregation": "AggregationOptions",
+            "client": "build_client_app",
+            "codec": "tensors_digest",
+            "engines.deployment": "DeploymentOptions",
+            "engines.ray": "RayOptions require_ray",
+            "engines.vector.grid": "VectorGrid",
+            "evaluation": "EvaluationSums clustered_half_width counting_missing merge",
+            "faults": "FaultOptions FaultPlan",
+            "federation": "Federation",
+            "flower": "check_flower",
+            "gate": "AdmissionGate Update",
+            "learner": "Learner",
+            "optimizer": "ServerOptimizer",
+            "options": "GateOptions ServerOptions",
+            "records": "Award ClientRecord RoundRecord SignedUpdate Snapshot StepResult",
+            "round_plan": "Plan",
+            "scoring": "Preview Rewards Scorer",
+            "signing": "Signatures",
+            "strategy": "MetaStrategy",
+            "workload": "Workload",
+        },
+    )
 
 __all__ = [
     "AdmissionGate",

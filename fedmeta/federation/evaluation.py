@@ -10,7 +10,7 @@ from torch import Tensor
 from fedmeta.federation.records import INDUCTIVE, Estimate, RoundRecord, StepResult
 from fedmeta.learning import CPU, Algorithm, Tensors, chunk_tasks, expand_state, place
 from fedmeta.tasks import Measure, Population, Split, TaskBatch
-from fedmeta.tasks.objective import LOSS, main_of
+from fedmeta.tasks.measure import LOSS, main_of
 
 Z95 = 1.96
 UPPER = 0.975

@@ -8,30 +8,17 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import Field
 
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
 from fedmeta.federation.client_memory import FORGOT
 from fedmeta.federation.codec import Codec
+from fedmeta.federation.options import GateOptions
 from fedmeta.federation.records import SignedUpdate
 from fedmeta.federation.refusal import Refusal, RefusalCode, RefusedError
 from fedmeta.federation.signing import SIGNATURE, Checking
-from fedmeta.options import Options
 from fedmeta.tasks import Measure
 
 _PARTS = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CONFIG: ConfigRecord}
-
-
-class GateOptions(Options):
-    """Bounds on a reply.
-
-    Attributes:
-        max_norm: Largest Euclidean norm of a client's pseudo-gradient.
-        max_tasks: Largest task count that a client may claim; None: what it was asked to do.
-    """
-
-    max_norm: float = Field(default=1000.0, gt=0)
-    max_tasks: int | None = Field(default=None, ge=1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 from fedmeta.errors import MissingDataError
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_each, evaluate_tasks, quantities
 from fedmeta.federation.failures import Failure, failure_of
-from fedmeta.federation.postprocessors import Postprocessing, Stage
+from fedmeta.federation.part_tables import Stage
+from fedmeta.federation.postprocessors import Postprocessing
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import (
     CPU,

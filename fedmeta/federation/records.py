@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmeta.federation.refusal import Outcome, Refusal
-from fedmeta.learning import Tensors
-from fedmeta.tasks.objective import LOSS, Measure, main_of
+from fedmeta.tasks.measure import LOSS, Measure, main_of
+
+if TYPE_CHECKING:
+    from fedmeta.learning import Tensors
 
 INDUCTIVE = "inductive_"
 """Begins the name of the main measure without transduction."""
@@ -278,6 +280,6 @@ class Snapshot:
     """
 
     round: int
-    state: Tensors
-    optimizer: Tensors
-    constants: Tensors = field(default_factory=dict)
+    state: "Tensors"
+    optimizer: "Tensors"
+    constants: "Tensors" = field(default_factory=dict)

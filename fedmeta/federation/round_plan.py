@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation.aggregation import AggregationOptions
-from fedmeta.federation.gate import GateOptions
-from fedmeta.federation.optimizer import ServerOptions
+from fedmeta.federation.options import GateOptions, ServerOptions
 from fedmeta.tasks import Split
 
 

@@ -30,7 +30,8 @@ from fedmeta.federation.flower_strategy import StrategyAggregator, UserStrategy
 from fedmeta.federation.flower_strategy_state import why_not_resumable
 from fedmeta.federation.gate import AdmissionGate, Update
 from fedmeta.federation.learner import Learner
-from fedmeta.federation.optimizer import ServerOptimizer, ServerOptions, learning_rate
+from fedmeta.federation.optimizer import ServerOptimizer, learning_rate
+from fedmeta.federation.options import ServerOptions
 from fedmeta.federation.records import RoundRecord, Snapshot
 from fedmeta.federation.round_plan import Plan
 from fedmeta.federation.scoring import Rewards

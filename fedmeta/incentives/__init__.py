@@ -1,15 +1,31 @@
 """What an update was worth, and what it is paid: contribution scoring and reward allocation."""
 
-from fedmeta.incentives.contribution_scorer import (
-    ContributionScorer,
-    HeldOutUtility,
-    Preview,
-    held_out_tasks,
-)
-from fedmeta.incentives.game import Coalition, Game, Players, Utility
-from fedmeta.incentives.rewards import RewardAccumulator, allocate
-from fedmeta.incentives.rules import IncentiveOptions, IncentiveRule, score
-from fedmeta.incentives.rules.shapley import ShapleyOptions, exact_shapley, gtg_shapley
+from typing import TYPE_CHECKING
+
+from fedmeta.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fedmeta.incentives.contribution_scorer import (
+        ContributionScorer,
+        HeldOutUtility,
+        Preview,
+        held_out_tasks,
+    )
+    from fedmeta.incentives.game import Coalition, Game, Players, Utility
+    from fedmeta.incentives.rewards import RewardAccumulator, allocate
+    from fedmeta.incentives.rules import IncentiveOptions, IncentiveRule, score
+    from fedmeta.incentives.rules.shapley import ShapleyOptions, exact_shapley, gtg_shapley
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "contribution_scorer": "ContributionScorer HeldOutUtility Preview held_out_tasks",
+            "game": "Coalition Game Players Utility",
+            "rewards": "RewardAccumulator allocate",
+            "rules": "IncentiveOptions IncentiveRule score",
+            "rules.shapley": "ShapleyOptions exact_shapley gtg_shapley",
+        },
+    )
 
 __all__ = [
     "Coalition",

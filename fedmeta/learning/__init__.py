@@ -1,10 +1,26 @@
 """How to learn from tasks: models and meta-learning algorithms as functions of tensors."""
 
-from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
-from fedmeta.learning.allocator import keep_freed_memory
-from fedmeta.learning.device import CPU, chunk_tasks, place, use_device
-from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
-from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
+from typing import TYPE_CHECKING
+
+from fedmeta.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
+    from fedmeta.learning.allocator import keep_freed_memory
+    from fedmeta.learning.device import CPU, chunk_tasks, place, use_device
+    from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
+    from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "algorithm": "ALGORITHMS MODELS Algorithm Model Tensors expand_state",
+            "allocator": "keep_freed_memory",
+            "device": "CPU chunk_tasks place use_device",
+            "local": "KeyRule LocalWork local_steps mean_metrics",
+            "setup": "LearnerSetup build_algorithm build_model resolve_setup",
+        },
+    )
 
 __all__ = [
     "ALGORITHMS",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from fedmeta import parts
 from fedmeta.learning.local import KeyRule, LocalWork, local_steps
 from fedmeta.learning.local import Tensors as Tensors
 from fedmeta.options import Options
@@ -67,7 +68,7 @@ class ModelBuilder(Protocol):
         ...
 
 
-MODELS: Registry[Any] = Registry("model", "fedmeta.learning.models")
+MODELS: Registry[Any] = parts.MODELS
 """Holds a `ModelBuilder` per name; a dotted path may also lead to a `torch.nn.Module` class."""
 
 
@@ -211,7 +212,7 @@ class Algorithm(ABC):
         return None if transductive else adapted.get(SUPPORT_X)
 
 
-ALGORITHMS: Registry[type[Algorithm]] = Registry("algorithm", "fedmeta.learning.algorithms")
+ALGORITHMS: Registry[type[Algorithm]] = parts.ALGORITHMS
 
 
 def expand_state(state: Mapping[str, Tensor], tasks: int) -> Tensors:

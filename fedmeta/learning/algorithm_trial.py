@@ -11,7 +11,7 @@ from fedmeta.learning.device import CPU, place
 from fedmeta.learning.local import LocalWork
 from fedmeta.learning.model_trial import in_dtype, no_random_numbers
 from fedmeta.tasks import TaskBatch, torch_generator
-from fedmeta.tasks.objective import LOSS
+from fedmeta.tasks.measure import LOSS
 
 ROUNDING = 0.05
 """Share by which an update in float32 may differ from the one in float64."""

@@ -10,7 +10,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.options import nearest
 
-CPU = torch.device("cpu")
+CPU: torch.device = torch.device("cpu")
 LARGER_CHUNKS = 16
 """By how much a chunk of tasks is larger on a GPU than what suits a CPU's caches."""
 

@@ -8,7 +8,7 @@ from fedmeta.federation.records import INDUCTIVE
 from fedmeta.report.charts import Series, band
 from fedmeta.report.read import RunFiles, number
 from fedmeta.report.tables import Cell, Interval, Table, shown
-from fedmeta.tasks.objective import LOSS
+from fedmeta.tasks.measure import LOSS
 
 Row = Mapping[str, Any]
 

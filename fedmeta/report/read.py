@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedmeta.comparison.record import COMPARE, ArmRecord, CompareRecord, RunRecord, parse
 from fedmeta.config import Config
@@ -28,8 +28,10 @@ from fedmeta.experiment.rows import (
 )
 from fedmeta.files import MOST_INFO, MOST_JSON, one_line, read_json, read_lines, reason
 from fedmeta.options import nearest
-from fedmeta.report.client_log import ClientLog
-from fedmeta.tasks import Measure
+from fedmeta.tasks.measure import Measure
+
+if TYPE_CHECKING:
+    from fedmeta.report.client_log import ClientLog
 
 _TOO_LARGE = 1e300
 OWN = 10
@@ -42,6 +44,13 @@ _BYTES_OF_A_VALUE = 8
 _MOST_OF_ALL = 2 * MOST_VALUES
 """Values that are read of the test logs of all runs of a comparison."""
 _RUN_FILES = ("config.toml", "run.json", "metrics.jsonl")
+
+
+def _no_clients() -> "ClientLog":
+    # It takes NumPy, which the list of comparisons does without.
+    from fedmeta.report.client_log import ClientLog
+
+    return ClientLog()
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class RunFiles:
     config: Config | None
     info: dict[str, Any]
     metrics: list[MetricsRow] = field(default_factory=list)
-    clients: ClientLog = field(default_factory=ClientLog)
+    clients: "ClientLog" = field(default_factory=_no_clients)
     test: list[TestedRow] = field(default_factory=list)
 
     @property
@@ -126,6 +135,21 @@ def require_folder(path: Path) -> Path:
     raise UsageError(f"no run or comparison at '{path}'{hint}")
 
 
+def require_runs(root: Path) -> Path:
+    """Return the folder of runs.
+
+    Raises:
+        UsageError: If it is none, or is itself a run or a comparison.
+    """
+    if not root.is_dir():
+        raise UsageError(f"no folder of runs at '{root}': make a run first, as `fedmeta run quickstart`")
+    if is_run(root) or is_compare(root):
+        raise UsageError(
+            f"'{root}' is itself a run: serve the folder above it, '{root.absolute().parent}'"
+        )
+    return root
+
+
 def _folders(parent: Path) -> list[Path]:
     try:
         return [one for one in parent.iterdir() if one.is_dir()]
@@ -154,7 +178,7 @@ def read_run(path: Path) -> RunFiles:
     if later_format(head.info):
         return head
     metrics, bad_metrics = _rows(path, METRICS, limit_of(path, MOST_VALUES))
-    clients = ClientLog()
+    clients = _no_clients()
     bad_clients = _read(path, CLIENTS, clients.add, limit_of(path, MOST_PARSED))
     test, bad_test = list[TestedRow](), None
     if (path / TEST.name).exists():

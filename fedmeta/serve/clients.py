@@ -12,7 +12,7 @@ from fedmeta.experiment.rows import CLIENTS, ClientRow, kind, later_format, meas
 from fedmeta.report.read import MOST_PARSED, number
 from fedmeta.report.sections.refusals import example
 from fedmeta.serve.log import Log
-from fedmeta.tasks.objective import LOSS
+from fedmeta.tasks.measure import LOSS
 
 _LATEST = 200
 MOST_CLIENTS = 10_000

@@ -15,7 +15,7 @@ from fedmeta.report.tables import Cell, Table
 from fedmeta.serve.index import Entry, Index
 from fedmeta.serve.runs import chart_view, report_view, section_view, table_view
 from fedmeta.serve.summary import summary
-from fedmeta.tasks.objective import LOSS
+from fedmeta.tasks.measure import LOSS
 
 _LEFT_OUT = ("runs",)
 

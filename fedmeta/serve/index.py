@@ -163,21 +163,6 @@ class Index:
         return tuple(stamp), problem
 
 
-def require_runs(root: Path) -> Path:
-    """Return the folder of runs.
-
-    Raises:
-        UsageError: If it is none, or is itself a run or a comparison.
-    """
-    if not root.is_dir():
-        raise UsageError(f"no folder of runs at '{root}': make a run first, as `fedmeta run quickstart`")
-    if is_run(root) or is_compare(root):
-        raise UsageError(
-            f"'{root}' is itself a run: serve the folder above it, '{root.absolute().parent}'"
-        )
-    return root
-
-
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()

@@ -10,9 +10,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedmeta.errors import UsageError
+from fedmeta.report.read import require_runs
 from fedmeta.serve.app import Site, make_app
 from fedmeta.serve.guard import Guard
-from fedmeta.serve.index import require_runs
 
 _FREE_TRIES = 100
 _GRACE_SECONDS = 2

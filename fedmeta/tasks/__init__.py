@@ -1,25 +1,48 @@
 """Where tasks come from: data sets, task families, and how data is split over clients."""
 
-from fedmeta.tasks.batch import MASK, Examples, TaskBatch, padded
-from fedmeta.tasks.families.digits import Digits
-from fedmeta.tasks.families.mnist import MNIST
-from fedmeta.tasks.families.omniglot import Omniglot
-from fedmeta.tasks.families.shakespeare import Shakespeare
-from fedmeta.tasks.families.sinusoid import Sinusoid
-from fedmeta.tasks.family import (
-    FAMILIES,
-    Population,
-    RemoteFamily,
-    Split,
-    TaskFamily,
-    TaskSpec,
-    build_family,
-    data_digest,
-    family_kind,
-    shape_of_tasks,
-)
-from fedmeta.tasks.objective import OBJECTIVES, Measure, Objective, build_objective, mean_of_examples
-from fedmeta.tasks.seeding import stream, torch_generator
+from typing import TYPE_CHECKING
+
+from fedmeta.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fedmeta.tasks.batch import MASK, Examples, TaskBatch, padded
+    from fedmeta.tasks.families.digits import Digits
+    from fedmeta.tasks.families.mnist import MNIST
+    from fedmeta.tasks.families.omniglot import Omniglot
+    from fedmeta.tasks.families.shakespeare import Shakespeare
+    from fedmeta.tasks.families.sinusoid import Sinusoid
+    from fedmeta.tasks.family import (
+        FAMILIES,
+        RemoteFamily,
+        TaskFamily,
+        TaskSpec,
+        build_family,
+        data_digest,
+        family_kind,
+        shape_of_tasks,
+    )
+    from fedmeta.tasks.measure import Measure
+    from fedmeta.tasks.objective import OBJECTIVES, Objective, build_objective, mean_of_examples
+    from fedmeta.tasks.population import Population, Split
+    from fedmeta.tasks.seeding import stream, torch_generator
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "batch": "MASK Examples TaskBatch padded",
+            "families.digits": "Digits",
+            "families.mnist": "MNIST",
+            "families.omniglot": "Omniglot",
+            "families.shakespeare": "Shakespeare",
+            "families.sinusoid": "Sinusoid",
+            "family": "FAMILIES RemoteFamily TaskFamily TaskSpec build_family data_digest family_kind "
+            "shape_of_tasks",
+            "measure": "Measure",
+            "objective": "OBJECTIVES Objective build_objective mean_of_examples",
+            "population": "Population Split",
+            "seeding": "stream torch_generator",
+        },
+    )
 
 __all__ = [
     "FAMILIES",

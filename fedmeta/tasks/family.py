@@ -3,21 +3,21 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 
+from fedmeta import parts
 from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.options import Options, parse_options
 from fedmeta.registry import Registry, name_of
 from fedmeta.tasks.batch import TaskBatch
+from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
 PROBED_CLIENTS = 32
 """Clients whose tasks stand for the data of a family that cannot digest them itself."""
-
-Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -48,39 +48,6 @@ class TaskSpec:
             object.__setattr__(self, "objective", name_of(self.objective))
 
 
-@dataclass(frozen=True)
-class Population:
-    """How many clients there are, and which of them are kept out of training.
-
-    Client ids are partition ids: training clients come first, then validation, then test clients.
-    """
-
-    train: int
-    validation: int = 0
-    test: int = 0
-
-    def __post_init__(self) -> None:
-        if self.train < 1:
-            raise ConfigError(
-                f"no training client is left: {self.validation} validation and {self.test} test "
-                f"clients out of {len(self)}; raise 'clients' or hold fewer out"
-            )
-
-    def __len__(self) -> int:
-        return self.train + self.validation + self.test
-
-    def clients(self, split: Split) -> range:
-        """Return the ids of the clients of `split`."""
-        first = {"train": 0, "validation": self.train, "test": self.train + self.validation}[split]
-        return range(first, first + getattr(self, split))
-
-    def split_of(self, client: int) -> Split:
-        """Return the split that `client` belongs to."""
-        if client < self.train:
-            return "train"
-        return "validation" if client < self.train + self.validation else "test"
-
-
 class TaskFamily(Protocol):
     """Where tasks come from: private data of every client, and how to draw tasks from it.
 
@@ -99,7 +66,7 @@ class TaskFamily(Protocol):
         ...
 
 
-FAMILIES: Registry[type[TaskFamily]] = Registry("task", "fedmeta.tasks.families")
+FAMILIES: Registry[type[TaskFamily]] = parts.FAMILIES
 
 
 class RemoteFamily:

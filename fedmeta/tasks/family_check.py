@@ -12,8 +12,9 @@ from torch import Tensor
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Options
 from fedmeta.tasks.batch import MASK, Examples, TaskBatch
-from fedmeta.tasks.family import Population, TaskFamily, TaskSpec
+from fedmeta.tasks.family import TaskFamily, TaskSpec
 from fedmeta.tasks.objective import Objective, build_objective, dtype_name, within
+from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
 log = logging.getLogger(__name__)

@@ -1,49 +1,20 @@
 """Objectives: what a family's tasks ask for, how a prediction is judged, and what is differentiated."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from fedmeta import parts
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.registry import Registry
 from fedmeta.tasks.batch import MASK, Examples
 from fedmeta.tasks.family import TaskSpec
+from fedmeta.tasks.measure import LOSS, Measure, main_of
 
 Tensors = dict[str, Tensor]
-
-LOSS = "loss"
-"""Name of the loss among the measures; every objective has it, and less of it is better."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What a measure's values mean.
-
-    Attributes:
-        higher_is_better: Which way is better.
-        low: Least value that it can have; None: any.
-        high: Largest one.
-    """
-
-    higher_is_better: bool = False
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def worst(self) -> float | None:
-        """What a task that diverged counts as; None: there is no worst, and such a mean is infinite."""
-        return self.low if self.higher_is_better else self.high
-
-    def bounds(self, rounding: float = 0.0) -> tuple[float, float]:
-        """Return the least and the largest value, widened by a share of each."""
-        low = -math.inf if self.low is None else self.low - rounding * abs(self.low)
-        high = math.inf if self.high is None else self.high + rounding * abs(self.high)
-        return low, high
 
 
 class Gradient(NamedTuple):
@@ -184,12 +155,7 @@ class Objective(ABC):
         }
 
 
-def main_of(names: Iterable[str]) -> str:
-    """Return the main one of measures by name: the first beside the loss, and else that."""
-    return next((name for name in names if name != LOSS), LOSS)
-
-
-OBJECTIVES: Registry[type[Objective]] = Registry("objective", "fedmeta.tasks.objectives")
+OBJECTIVES: Registry[type[Objective]] = parts.OBJECTIVES
 
 
 def build_objective(spec: TaskSpec) -> Objective:

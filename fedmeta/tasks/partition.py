@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Key, Options
-from fedmeta.tasks.family import Split
+from fedmeta.tasks.population import Split
 
 Indices = NDArray[np.int64]
 Scheme = Literal["natural", "iid", "dirichlet"]

@@ -12,9 +12,10 @@ from fedmeta.errors import ConfigError
 from fedmeta.options import Options
 from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
-from fedmeta.tasks.family import Population, TaskSpec
+from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, task_shares
+from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
 CLASSES = 10

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from fedmeta.federation import AdmissionGate, GateOptions
 from fedmeta.federation.codec import CodecError
-from fedmeta.federation.gate import AdmissionGate, GateOptions
 from fedmeta.federation.records import ClientRecord
 from fedmeta.federation.refusal import Fault, Refusal, RefusalCode, kind_of
 from fedmeta.federation.round_plan import Plan

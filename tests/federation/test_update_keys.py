@@ -5,11 +5,11 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
+from fedmeta.federation import AdmissionGate, GateOptions, Update
 from fedmeta.federation.aggregation import AggregationOptions
 from fedmeta.federation.client import ReplyWriter
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.gate import AdmissionGate, GateOptions, Update
 from fedmeta.federation.learner import CohortUpdate
 from fedmeta.federation.refusal import Refusal
 from fedmeta.federation.update_keys import UpdateKeys

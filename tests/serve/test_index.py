@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedmeta.errors import UsageError
-from fedmeta.serve.index import Index, UnknownError, require_runs
+from fedmeta.report.read import require_runs
+from fedmeta.serve.index import Index, UnknownError
 from tests.serve.serving import copy
 
 

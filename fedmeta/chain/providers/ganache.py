@@ -1,39 +1,17 @@
 """Ganache, started by us on 127.0.0.1."""
 
-import shutil
-import sys
 from pathlib import Path
 
 from fedmeta.chain.keys import BALANCE, MNEMONIC
 from fedmeta.chain.node import OwnNode
-from fedmeta.chain.node_process import Identity, program_folders
-from fedmeta.errors import UsageError
+from fedmeta.chain.node_process import Identity
+from fedmeta.chain.programs import find_ganache
 
 
 class Ganache(OwnNode):
     """A Ganache of ours as a web3 provider; see `OwnNode`."""
 
-    @staticmethod
-    def find() -> list[str]:
-        """Return the command that starts it.
-
-        Raises:
-            UsageError: If there is no Ganache or no Node.js.
-        """
-        scripts = [folder / "ganache" / "dist" / "node" / "cli.js" for folder in program_folders()]
-        installed = shutil.which("ganache")
-        scripts += [Path(installed).resolve()] if installed else []
-        script = next((script for script in scripts if script.is_file()), None)
-        if script is None:
-            raise UsageError(
-                "there is no Ganache: run `make nodes` in a checkout, or `npm install -g ganache@7.9.2`"
-            )
-        # A virtual environment that is not activated may have Node.js beside its Python.
-        beside = Path(sys.executable).parent / "node"
-        node = shutil.which("node") or (str(beside) if beside.is_file() else None)
-        if node is None:
-            raise UsageError("Ganache needs Node.js, and there is none: install it, or run `make nodes`")
-        return [node, str(script)]
+    find = staticmethod(find_ganache)
 
     @staticmethod
     def arguments(identity: Identity, port: int, folder: Path, hardfork: str) -> list[str]:

@@ -60,6 +60,9 @@ def adapt(  # noqa: PLR0913 (one for each option)
 
       fedmeta adapt runs/omniglot-20way-1shot-protonet-001 --support letters --query unknown
     """
+    from fedmeta.experiment.folder import RunFolder
+
+    RunFolder.open(run_folder)  # what is refused is refused before torch is imported
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 

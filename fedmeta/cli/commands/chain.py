@@ -94,15 +94,16 @@ def deploy(
 
       fedmeta chain deploy quickstart --url http://127.0.0.1:8545
     """
-    from fedmeta import experiment as experiments
+    from fedmeta.config import load_config, parse_settings
 
     _require_extra()
-    from fedmeta.experiment.ledger import deploy as deploy_contracts
-
-    changes = experiments.parse_settings(settings or [])
+    changes = parse_settings(settings or [])
     if url is not None:
         changes["chain.provider"] = url
-    addresses, fresh = deploy_contracts(experiments.load_config(experiment, changes), to)
+    config = load_config(experiment, changes)
+    from fedmeta.experiment.ledger import deploy as deploy_contracts
+
+    addresses, fresh = deploy_contracts(config, to)
     if as_json:
         typer.echo(to_json({"fresh": fresh, "file": str(to)} | asdict(addresses)))
         return
@@ -118,7 +119,7 @@ def status(run_folder: RunPath, provider: Provider = None, as_json: Json = False
 
     With --json also each account's balance, stake, slashes and Merkle proof.
     """
-    _require_extra()
+    _require_run(run_folder)
     from fedmeta.chain.settle.status import status as look
     from fedmeta.cli.tables import participants_table, status_lines
 
@@ -145,7 +146,7 @@ def claim(
     as_json: Json = False,
 ) -> None:
     """Claim what participants have earned, for one or for all; only they are paid."""
-    _require_extra()
+    _require_run(run_folder)
     from fedmeta.chain.settle.claims import claim as claim_for
     from fedmeta.experiment.client_totals import UNITS
 
@@ -170,7 +171,7 @@ def audit(run_folder: RunPath, provider: Provider = None, as_json: Json = False)
     nothing differs and the node is away, so that not everything could be looked at. What was found stays
     in the run's chain/audit.json, where `fedmeta report` reads it.
     """
-    _require_extra()
+    _require_run(run_folder)
     from fedmeta.chain.audit.findings import first_failure, verdict
     from fedmeta.experiment.saved_audit import audit as check
 
@@ -198,7 +199,7 @@ def proof(
 
     It comes from the run's journal; no node is asked.
     """
-    _require_extra()
+    _require_run(run_folder)
     from fedmeta.chain.settle.claims import prove
     from fedmeta.experiment import RunFolder
 
@@ -237,7 +238,7 @@ def abi(
 @app.command("events")
 def events(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
     """Show what happened on a run's contracts, event by event, decoded."""
-    _require_extra()
+    _require_run(run_folder)
     from fedmeta.chain.settle.status import events as look
 
     found = _with_chain(run_folder, look, provider)
@@ -278,7 +279,7 @@ def stake(  # noqa: PLR0913 (options of a command)
 
       fedmeta chain stake leave runs/mine --who 7
     """
-    _require_extra()
+    _require_run(run_folder)
     from fedmeta.chain.settle.staking import stake as change
     from fedmeta.errors import UsageError
     from fedmeta.experiment.node_keys import open_account
@@ -299,6 +300,14 @@ def _require_extra() -> None:
     require_extra()
 
 
+def _require_run(run_folder: Path) -> None:
+    """Refuse a folder that is no run before web3 is imported, which takes a second."""
+    from fedmeta.experiment.folder import RunFolder
+
+    RunFolder.open(run_folder)
+    _require_extra()
+
+
 def _with_chain(
     path: Path,
     look: "Callable[[Path, ChainOptions], FoundT]",
@@ -311,7 +320,7 @@ def _with_chain(
         UsageError: If there is no such run, and as `chain_options`.
     """
     from fedmeta.config.trust import chain_options
-    from fedmeta.experiment import RunFolder
+    from fedmeta.experiment.folder import RunFolder
 
     folder = RunFolder.open(path)
     return look(folder.path / "chain", chain_options(path, folder.config, provider, keystore))

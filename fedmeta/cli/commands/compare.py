@@ -52,11 +52,9 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
 
       fedmeta compare quickstart --arms federated --arm first-order:algorithm=fomaml -s rounds=300
     """
-    from fedmeta.cli.comparison_display import ComparisonDisplay
-    from fedmeta.comparison.arms import parse_arms
-    from fedmeta.comparison.compare import Execution
-    from fedmeta.comparison.compare import compare as run_comparison
-    from fedmeta.experiment import parse_settings
+    from fedmeta.comparison.arms import parse_arms, require_arms
+    from fedmeta.config import parse_settings
+    from fedmeta.experiment.swap import load
 
     variations = parse_arms(arm or [])
     # An arm that changes nothing is one too; its empty table comes before what -s says of it.
@@ -67,6 +65,12 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     names = None if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
     if names is not None:
         names += [name for name in variations if name not in names]
+    # What is refused is refused before torch is imported, which takes seconds.
+    require_arms(load(experiment, changes)[0], names, changes)
+    from fedmeta.cli.comparison_display import ComparisonDisplay
+    from fedmeta.comparison.compare import Execution
+    from fedmeta.comparison.compare import compare as run_comparison
+
     with ComparisonDisplay(as_json, debug) as display:
         execution = Execution(out, jobs, display.listener, check=not no_check)
         result = run_comparison(experiment, changes, arms=names, seeds=seeds, execution=execution)

@@ -1,14 +1,16 @@
 """`fedmeta doctor`: whether this machine can run what fedmeta offers."""
 
 import os
+import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,13 +18,19 @@ from fedmeta.cli.commands import Json
 from fedmeta.files import to_json
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also import PyTorch and Flower and try them, for some seconds."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check this machine: versions, folders, data, compiler, GPU, Ray, chains, and that Flower is known.
 
     Exits 1 if something that every run needs is missing; what only some runs need is 'optional'.
     """
     checks: list[dict[str, Any]] = []
-    for name, needed, check in _CHECKS:
+    for name, needed, check in (*_CHECKS, *(_DEEP if deep else ())):
         try:
             state, detail = "ok", check()
         except Exception as error:
@@ -39,7 +47,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _versions() -> str:
-    from fedmeta.experiment import versions
+    from fedmeta.experiment.made_with import versions
 
     found = versions()
     missing = [package for package, version in found.items() if version is None]
@@ -49,15 +57,19 @@ def _versions() -> str:
 
 
 def _flower() -> str:
-    from fedmeta.federation import check_flower
-
-    return f"flwr {check_flower()}: messages can be made in process"
+    found = version("flwr")
+    wanted = next(one for one in requires("fedmeta") or () if re.match(r"flwr[<>=]", one))
+    series = tuple(map(int, found.split(".")[:2]))
+    for sign, major, minor in re.findall(r"(>=|<)(\d+)\.(\d+)", wanted):
+        if (series >= (int(major), int(minor))) != (sign == ">="):
+            raise RuntimeError(f"flwr {found} is not supported: pip install '{wanted}'")
+    return f"flwr {found} is supported ({wanted})"
 
 
 def _machine() -> str:
-    import torch
-
-    return f"{len(os.sched_getaffinity(0))} cores, torch uses {torch.get_num_threads()} threads"
+    cores = f"{len(os.sched_getaffinity(0))} cores"
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return f"{cores}, OMP_NUM_THREADS = {threads}" if threads else cores
 
 
 def _temporary() -> str:
@@ -102,15 +114,22 @@ def _compiler() -> str:
 
 
 def _gpu() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
+    torch = version("torch")
+    if torch.endswith("+cpu"):
+        raise RuntimeError(f"torch {torch} is built without CUDA: device = 'cuda' is not available")
+    query = shutil.which("nvidia-smi") or ""
+    if not query:
+        raise RuntimeError("no NVIDIA driver: device = 'cuda' is not available")
+    names = subprocess.run(
+        [query, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+    ).stdout.splitlines()
+    if not names:
         raise RuntimeError("no CUDA device: device = 'cuda' is not available")
-    return f"{torch.cuda.get_device_name()} for device = 'cuda'"
+    return f"{names[0]} for device = 'cuda'"
 
 
 def _ray() -> str:
-    from fedmeta.federation import require_ray
+    from fedmeta.federation.engines.ray import require_ray
 
     require_ray()
     return f"ray {version('ray')} for engine = 'ray'"
@@ -129,11 +148,25 @@ def _node(provider: str) -> str:
 
     if not has_extra():
         raise RuntimeError(NO_EXTRA)
-    from fedmeta.chain.providers import PROVIDERS
+    from fedmeta.chain.programs import find_anvil, find_ganache
 
-    part: Any = PROVIDERS.get(provider)
-    found: list[str] = part.find()
+    found = {"anvil": find_anvil, "ganache": find_ganache}[provider]()
     return f"{found[-1]} for chain.provider = '{provider}'"
+
+
+def _messages() -> str:
+    from fedmeta.federation import check_flower
+
+    return f"flwr {check_flower()}: messages can be made in process"
+
+
+def _tensors() -> str:
+    import torch
+
+    threads = f"torch {torch.__version__} uses {torch.get_num_threads()} threads"
+    if not torch.cuda.is_available():
+        return f"{threads} and no CUDA device"
+    return f"{threads} and {torch.cuda.get_device_name()}"
 
 
 _CHECKS: list[tuple[str, bool, Callable[[], str]]] = [
@@ -151,3 +184,8 @@ _CHECKS: list[tuple[str, bool, Callable[[], str]]] = [
     ("anvil", False, partial(_node, "anvil")),
     ("ganache", False, partial(_node, "ganache")),
 ]
+_DEEP: list[tuple[str, bool, Callable[[], str]]] = [
+    ("messages", True, _messages),
+    ("tensors", True, _tensors),
+]
+"""Checks that import what they try."""

@@ -28,6 +28,9 @@ def export(
 
       fedmeta export runs/quickstart-001 --out model.safetensors > load_model.py
     """
+    from fedmeta.experiment.folder import RunFolder
+
+    RunFolder.open(run_folder)  # what is refused is refused before torch is imported
     from fedmeta.experiment.learned.model import Learned
     from fedmeta.learning.export import FILE
 

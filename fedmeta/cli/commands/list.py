@@ -2,13 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedmeta.cli.commands import Json
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
+
+if TYPE_CHECKING:
+    from fedmeta.options import Options
 
 _WIDEST = 1000
 
@@ -58,13 +61,13 @@ def list_(
 
 
 def _experiments() -> list[dict[str, Any]]:
-    from fedmeta.experiment import experiment_names, load_config
+    from fedmeta.config import experiment_names, load_config
 
     return [{"name": name, "description": load_config(name).description} for name in experiment_names()]
 
 
 def _runs(parent: Path) -> list[dict[str, Any]]:
-    from fedmeta.experiment import RunFolder
+    from fedmeta.experiment.folder import RunFolder
 
     rows = []
     # The runs of a comparison lie in its folder, one level down.
@@ -110,42 +113,34 @@ def _comparisons(parent: Path) -> list[dict[str, Any]]:
 
 
 def _keys() -> list[dict[str, Any]]:
-    from fedmeta.experiment import describe_keys
+    from fedmeta.config import describe_keys
 
     return [{"key": key, "default": default, "meaning": text} for key, default, text in describe_keys()]
 
 
 def _parts() -> list[dict[str, Any]]:
-    from fedmeta.federation.aggregation import AGGREGATION_RULES
-    from fedmeta.federation.behaviours import BEHAVIOURS
-    from fedmeta.federation.postprocessors import POSTPROCESSORS
-    from fedmeta.incentives.rules import INCENTIVE_RULES
-    from fedmeta.learning import ALGORITHMS, MODELS
-    from fedmeta.registry import Registry
-    from fedmeta.tasks import FAMILIES, OBJECTIVES
-    from fedmeta.training import WAYS
+    from fedmeta import parts
 
-    kinds: dict[str, Registry[Any]] = {
-        "task": FAMILIES,
-        "objective": OBJECTIVES,
-        "algorithm": ALGORITHMS,
-        "model": MODELS,
-        "training": WAYS,
-        "aggregation.rule": AGGREGATION_RULES,
-        "behaviours.kind": BEHAVIOURS,
-        "postprocessors.kind": POSTPROCESSORS,
-        "incentives.rule": INCENTIVE_RULES,
+    kinds = {
+        "task": parts.FAMILIES,
+        "objective": parts.OBJECTIVES,
+        "algorithm": parts.ALGORITHMS,
+        "model": parts.MODELS,
+        "training": parts.WAYS,
+        "aggregation.rule": parts.AGGREGATION_RULES,
+        "behaviours.kind": parts.BEHAVIOURS,
+        "postprocessors.kind": parts.POSTPROCESSORS,
+        "incentives.rule": parts.INCENTIVE_RULES,
     }
     return [
-        {"part": kind, "name": name, "options": _options(registry.get(name))}
+        {"part": kind, "name": name, "options": _shown(registry.options(name))}
         for kind, registry in kinds.items()
         for name in registry
     ]
 
 
-def _options(part: Any) -> str:
-    own = getattr(part, "Options", None)
+def _shown(options: "type[Options] | None") -> str:
     return ", ".join(
         name if field.is_required() else f"{name}={field.get_default(call_default_factory=True)}"
-        for name, field in (own.model_fields if own else {}).items()
+        for name, field in (options.model_fields if options else {}).items()
     )

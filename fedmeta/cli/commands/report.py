@@ -43,6 +43,10 @@ def report(
 
       fedmeta report runs/a runs/b --out both.html
     """
+    from fedmeta.report.read import require_folder
+
+    for one in folders:
+        require_folder(one)  # what is refused is refused before the report's libraries are imported
     from fedmeta.report.writing import write_report
 
     written = write_report(folders, out, png, csv)

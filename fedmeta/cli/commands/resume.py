@@ -34,10 +34,15 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
     those that the run was made with, it is refused, unless you accept that. A folder that was not made
     here runs no code of its own without --trust-code, and connects to what you name with -s alone.
     """
+    from fedmeta.config.toml import resumed
+    from fedmeta.experiment.folder import RunFolder
+
+    changes = changes_of(settings, faults)
+    # What is refused is refused before torch is imported, which takes seconds.
+    resumed(RunFolder.open(run_folder).config, changes)
     from fedmeta import experiment as experiments
     from fedmeta.cli.run_display import Display
 
-    changes = changes_of(settings, faults)
     with Display(as_json, debug) as display:
         result = experiments.resume(
             run_folder,

@@ -34,8 +34,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
 
       fedmeta run quickstart --faults faults.toml -s oversample=4
     """
-    from fedmeta import experiment as experiments
-    from fedmeta.cli.run_display import Display
+    from fedmeta.experiment.swap import load
 
     changes = changes_of(settings, faults)
     if seed and len(seed) > 1:
@@ -44,6 +43,10 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
         )
     if seed:
         changes["seed"] = seed[0]
+    load(experiment, changes)  # what is refused is refused before torch is imported, which takes seconds
+    from fedmeta import experiment as experiments
+    from fedmeta.cli.run_display import Display
+
     with Display(as_json, debug) as display:
         result = experiments.run(
             experiment, changes, out=out, listener=display.listener, check=not no_check
@@ -53,10 +56,10 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
 
 def changes_of(settings: list[str] | None, faults: Path | None) -> dict[str, Any]:
     """Return the values that the command line sets; a setting goes before the file of faults."""
-    from fedmeta import experiment as experiments
+    from fedmeta.config import parse_settings, read_fault_file
 
-    named = {"faults": experiments.read_fault_file(faults)} if faults else {}
-    return named | experiments.parse_settings(settings or [])
+    named = {"faults": read_fault_file(faults)} if faults else {}
+    return named | parse_settings(settings or [])
 
 
 def finish(result: "Result", display: "Display", as_json: bool) -> None:

@@ -27,6 +27,9 @@ def serve(
 
       fedmeta serve runs --port 9000
     """
+    from fedmeta.report.read import require_runs
+
+    require_runs(runs)
     from fedmeta.serve.server import serve as serve_runs
 
     def ready(address: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fedmeta.config import Config
+from fedmeta.config import Config, parts
 from fedmeta.config.trust import require_code
 from fedmeta.errors import DivergedError, UsageError
 from fedmeta.experiment import planning
@@ -298,4 +298,4 @@ def _spec(folder: RunFolder, config: Config) -> TaskSpec:
     told = shape_of_tasks(config.task, config.data)
     if told is not None:
         return told
-    return build_family(config.task, config.data, planning.population(config), config.seed).spec
+    return build_family(config.task, config.data, parts.population(config), config.seed).spec

@@ -1,23 +1,30 @@
 """Aggregation rules: how admitted updates become one. Each is one module, a class named as its file."""
 
+from __future__ import annotations
+
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from typing_extensions import override
 
 import fedmeta.options
+from fedmeta import parts
 from fedmeta.errors import ConfigError
-from fedmeta.federation.gate import Update
 from fedmeta.options import Options, nearest
 from fedmeta.registry import Registry
 
-Vectors = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fedmeta.federation.gate import Update
+
+# A config has the keys of all rules, and is read without NumPy and torch: rules import them where
+# they compute.
+Vectors: TypeAlias = "NDArray[np.float64]"
 
 _BLOCK = 1024
 """Coordinates that are worked on at once: those of some dozen updates fit a core's cache."""
@@ -33,6 +40,8 @@ def by_coordinate(rows: Sequence[Vectors], rule: Callable[[Vectors], Vectors]) -
     Returns:
         The result, ``[D]``. It does not depend on the order of the updates.
     """
+    import numpy as np
+
     result = np.empty(rows[0].size)
     for block in _blocks(rows[0].size):
         # NumPy sorts short runs that lie together in memory much faster than columns.
@@ -51,6 +60,9 @@ def squared_distances(rows: Sequence[Vectors]) -> Vectors:
     They are sums of squared differences: equal updates are at distance 0, and those that lie close to
     each other but far from 0 do not cancel, as in ``|x|^2 + |y|^2 - 2xy``.
     """
+    import numpy as np
+    import torch
+
     count, size = len(rows), rows[0].size
     sums = torch.zeros(count * (count - 1) // 2, dtype=torch.float64)
     for block in _blocks(size):
@@ -66,6 +78,8 @@ def krum_scores(distances: Vectors, malicious: int) -> Vectors:
 
     Where that formula leaves none, the nearest one counts; Bulyan comes to this as its set shrinks.
     """
+    import numpy as np
+
     count = len(distances)
     others = np.sort(distances[~np.eye(count, dtype=bool)].reshape(count, count - 1), axis=1)
     scores: Vectors = others[:, : max(1, count - malicious - 2)].sum(axis=1)
@@ -74,9 +88,7 @@ def krum_scores(distances: Vectors, malicious: int) -> Vectors:
 
 log = logging.getLogger(__name__)
 
-AGGREGATION_RULES: Registry[type["AggregationRule"]] = Registry(
-    "rule", "fedmeta.federation.aggregation", separator="-"
-)
+AGGREGATION_RULES: Registry[type[AggregationRule]] = parts.AGGREGATION_RULES
 
 
 class Aggregator(Protocol):
@@ -207,7 +219,7 @@ class AggregationOptions(_OfRules, _Rule):
         return "." in self.rule or ":" in self.rule
 
     @model_validator(mode="after")
-    def _keys_have_an_effect(self) -> "AggregationOptions":
+    def _keys_have_an_effect(self) -> AggregationOptions:
         if not self.is_strategy and self.rule not in AGGREGATION_RULES:
             raise ValueError(f"unknown rule '{self.rule}': {nearest(self.rule, AGGREGATION_RULES)}")
         keys = {name: AGGREGATION_RULES.get(name).Options.model_fields for name in AGGREGATION_RULES}

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from typing_extensions import override
 
 from fedmeta.federation.aggregation import Vectors, by_coordinate, krum_scores, squared_distances
@@ -23,6 +22,8 @@ class Bulyan(KrumRule):
 
     @override
     def combine(self, vectors: Sequence[Vectors], tasks: Sequence[int]) -> Vectors:
+        import numpy as np
+
         malicious = self.options.malicious
         distances = squared_distances(vectors)
         left, selected = list(range(len(vectors))), []
@@ -37,6 +38,8 @@ class Bulyan(KrumRule):
 
 def _mean_about_median(ordered: Vectors, count: int) -> Vectors:
     """Return the mean of the `count` values closest to the median, by coordinate."""
+    import numpy as np
+
     middle = ordered[(len(ordered) - 1) // 2]
     # Those values are neighbours in rising order: the first window that no step to the right betters.
     below, above = middle - ordered[:-count], ordered[count:] - middle

@@ -1,14 +1,15 @@
 """The mean over tasks."""
 
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
+
 from typing_extensions import override
 
-from fedmeta.federation.aggregation import AggregationRule
-from fedmeta.federation.gate import Update
+from fedmeta.federation.aggregation import AggregationRule, Vectors
+
+if TYPE_CHECKING:
+    from fedmeta.federation.gate import Update
 
 
 class Mean(AggregationRule):
@@ -21,6 +22,8 @@ class Mean(AggregationRule):
 
     @override
     def __init__(self, *args: Any, **options: Any) -> None:
+        import torch
+
         super().__init__(*args, **options)
         self._sum = torch.zeros(self.size, dtype=torch.float64)
         self._tasks = 0
@@ -29,12 +32,14 @@ class Mean(AggregationRule):
     def add(self, update: Update) -> None:
         self.add_vector(update.vector, update.tasks)
 
-    def add_vector(self, vector: NDArray[np.float64], tasks: int) -> None:
+    def add_vector(self, vector: Vectors, tasks: int) -> None:
         """Add an update ``[D]``, weighted by its tasks."""
+        import torch
+
         self._sum.add_(torch.from_numpy(vector), alpha=tasks)
         self._tasks += tasks
 
     @override
-    def result(self) -> NDArray[np.float64]:
-        mean: NDArray[np.float64] = (self._sum / self._tasks).numpy()
+    def result(self) -> Vectors:
+        mean: Vectors = (self._sum / self._tasks).numpy()
         return mean

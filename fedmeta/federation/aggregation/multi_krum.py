@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
@@ -93,6 +92,8 @@ def mean_of_closest(
     vectors: Sequence[Vectors], tasks: Sequence[int], malicious: int, kept: int
 ) -> Vectors:
     """Return the mean over tasks of the `kept` updates with the lowest scores."""
+    import numpy as np
+
     scores = krum_scores(squared_distances(vectors), malicious)
     best = np.argsort(scores, kind="stable")[:kept]
     mean = Mean(options.Options(), 0, vectors[0].size)

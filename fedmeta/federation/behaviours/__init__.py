@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -13,16 +12,17 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from fedmeta.errors import ConfigError
+from fedmeta import parts
 from fedmeta.federation.client import ARRAYS, PARTITION, build_client_app, read_request
 from fedmeta.federation.client_states import put_versions, versions_in
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import new_context
 from fedmeta.federation.learner import Learner
+from fedmeta.federation.part_tables import read_behaviours
 from fedmeta.federation.workload import Workload
 from fedmeta.options import Options
-from fedmeta.registry import Registry, read_part
-from fedmeta.tasks import Population, stream
+from fedmeta.registry import Registry
+from fedmeta.tasks import stream
 
 Vector = NDArray[np.float64]
 
@@ -116,9 +116,7 @@ class OtherLearner(Behaviour):
         return self._app(message, context)
 
 
-BEHAVIOURS: Registry[type[Behaviour]] = Registry(
-    "behaviour", "fedmeta.federation.behaviours", separator="-"
-)
+BEHAVIOURS: Registry[type[Behaviour]] = parts.BEHAVIOURS
 
 
 def noise_like(vector: Vector, rng: np.random.Generator) -> Vector:
@@ -126,75 +124,6 @@ def noise_like(vector: Vector, rng: np.random.Generator) -> Vector:
     noise = rng.standard_normal(vector.shape)
     length = float(np.sqrt(np.square(vector).sum()) / np.sqrt(np.square(noise).sum()))
     return noise * length
-
-
-class BehaviourHead(Options):
-    """What every ``[[behaviours]]`` table has beside its kind's own options.
-
-    Attributes:
-        kind: The behaviour: a name or a dotted path.
-        clients: Partition ids of the training clients that behave so.
-    """
-
-    kind: str
-    clients: list[int]
-
-
-@dataclass(frozen=True)
-class BehaviourAssignment:
-    """Who behaves how.
-
-    Attributes:
-        head: The kind, and the clients.
-        behaviour: Class of the behaviour.
-        options: Its own options.
-    """
-
-    head: BehaviourHead
-    behaviour: type[Behaviour]
-    options: Options
-
-    @property
-    def table(self) -> dict[str, Any]:
-        """The config's table, with all defaults filled in."""
-        return self.head.model_dump(mode="json") | self.options.model_dump(mode="json")
-
-
-def read_behaviours(
-    tables: Sequence[Mapping[str, Any]], population: Population
-) -> list[BehaviourAssignment]:
-    """Read the ``[[behaviours]]`` tables of a config.
-
-    Raises:
-        ConfigError: For an unknown kind or option, for a client that does not train or has two
-            parts, or that copies itself or another copier.
-    """
-    assignments = [
-        BehaviourAssignment(
-            *read_part(table, f"behaviours.{place}", BEHAVIOURS, BehaviourHead, Behaviour)
-        )
-        for place, table in enumerate(tables)
-    ]
-    parts: dict[int, BehaviourAssignment] = {}
-    for place, assignment in enumerate(assignments):
-        for client in assignment.head.clients:
-            _check_trains(client, f"behaviours.{place}.clients", population)
-            if client in parts:
-                raise ConfigError(f"behaviours.{place}.clients: client {client} already has a behaviour")
-            parts[client] = assignment
-    for place, assignment in enumerate(assignments):
-        for key in ("of", "owner"):
-            if (other := getattr(assignment.options, key, None)) is not None:
-                _check_trains(other, f"behaviours.{place}.{key}", population)
-        victim = getattr(assignment.options, "of", None)
-        if victim in parts and hasattr(parts[victim].options, "of"):
-            raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
-    return assignments
-
-
-def _check_trains(client: int, where: str, population: Population) -> None:
-    if not 0 <= client < population.train:
-        raise ConfigError(f"{where}: client {client} is not one of the {population.train} that train")
 
 
 def mods_for(tables: Sequence[Mapping[str, Any]], workload: Workload) -> dict[int, list[Mod]]:
@@ -209,7 +138,7 @@ def mods_for(tables: Sequence[Mapping[str, Any]], workload: Workload) -> dict[in
     stage = BehaviourContext(workload)
     mods: dict[int, list[Mod]] = {}
     for assignment in read_behaviours(tables, workload.population):
-        behaviour = assignment.behaviour(assignment.options, stage)
+        behaviour = BEHAVIOURS.get(assignment.head.kind)(assignment.options, stage)
         mods |= {client: [_playing(behaviour)] for client in assignment.head.clients}
         if behaviour.victim is not None:
             mods.setdefault(behaviour.victim, [])

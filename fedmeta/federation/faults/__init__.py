@@ -1,8 +1,22 @@
 """What goes wrong with clients and on the way to them, by plan: which client, which round, what."""
 
-from fedmeta.federation.faults.delivery import FaultyDelivery, SimulatedDelivery, with_faults
-from fedmeta.federation.faults.mods import fault_mod, mods_in
-from fedmeta.federation.faults.plan import KINDS, Fault, FaultOptions, FaultPlan, read_faults
+from typing import TYPE_CHECKING
+
+from fedmeta.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from fedmeta.federation.faults.delivery import FaultyDelivery, SimulatedDelivery, with_faults
+    from fedmeta.federation.faults.mods import fault_mod, mods_in
+    from fedmeta.federation.faults.plan import KINDS, Fault, FaultOptions, FaultPlan, read_faults
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "delivery": "FaultyDelivery SimulatedDelivery with_faults",
+            "mods": "fault_mod mods_in",
+            "plan": "KINDS Fault FaultOptions FaultPlan read_faults",
+        },
+    )
 
 __all__ = [
     "KINDS",

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options, nearest, parse_options
-from fedmeta.tasks import Population, stream
+
+if TYPE_CHECKING:
+    from fedmeta.tasks import Population
 
 KINDS = {
     "crash-before": "raises before it trains",
@@ -175,6 +177,8 @@ class FaultPlan:
         return named or (self._draw(round_, client) if self._rates else None)
 
     def _draw(self, round_: int, client: int) -> Fault | None:
+        from fedmeta.tasks import stream
+
         rng = stream(self.seed, "fault", round_, client)
         left = rng.random()
         for kind, rate in self._rates:
@@ -184,7 +188,7 @@ class FaultPlan:
         return None
 
 
-def read_faults(options: FaultOptions, population: Population, rounds: int, seed: int) -> FaultPlan:
+def read_faults(options: FaultOptions, population: "Population", rounds: int, seed: int) -> FaultPlan:
     """Read the ``[faults]`` table of a config.
 
     Args:

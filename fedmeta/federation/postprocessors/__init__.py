@@ -3,17 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
+from fedmeta import parts
 from fedmeta.errors import ConfigError
+from fedmeta.federation.part_tables import PostprocessorHead, Stage, read_postprocessors
 from fedmeta.learning import Tensors
 from fedmeta.options import Options
-from fedmeta.registry import Registry, read_part
-
-Stage = Literal["task", "client", "server"]
-STAGES: tuple[Stage, ...] = ("task", "client", "server")
+from fedmeta.registry import Registry
 
 
 class Postprocessor(ABC):
@@ -49,22 +48,7 @@ class Postprocessor(ABC):
         """
 
 
-POSTPROCESSORS: Registry[type[Postprocessor]] = Registry(
-    "postprocessor", "fedmeta.federation.postprocessors", separator="-"
-)
-
-
-class PostprocessorHead(Options):
-    """What every ``[[postprocessors]]`` table has beside its kind's own options.
-
-    Attributes:
-        kind: The postprocessor: a name or a dotted path.
-        stage: Whose updates it changes: those of each ``task``, the one that a ``client`` sends, or the
-            one that the ``server`` steps along.
-    """
-
-    kind: str
-    stage: Stage = "client"
+POSTPROCESSORS: Registry[type[Postprocessor]] = parts.POSTPROCESSORS
 
 
 @dataclass(frozen=True)
@@ -81,26 +65,13 @@ class Assigned:
     part: Postprocessor
     place: int
 
-    @property
-    def table(self) -> dict[str, Any]:
-        """The config's table, with all defaults filled in."""
-        own: dict[str, Any] = self.part.options.model_dump(mode="json", exclude_none=True)
-        return self.head.model_dump(mode="json") | own
 
-
-def read_postprocessors(tables: Sequence[Mapping[str, Any]]) -> list[Assigned]:
-    """Read the ``[[postprocessors]]`` tables of a config.
-
-    Raises:
-        ConfigError: For an unknown kind, stage or option.
-    """
-    return [_read(table, place) for place, table in enumerate(tables)]
-
-
-def _read(table: Mapping[str, Any], place: int) -> Assigned:
-    where = f"postprocessors.{place}"
-    head, kind, own = read_part(table, where, POSTPROCESSORS, PostprocessorHead, Postprocessor)
-    return Assigned(head, kind(own), place)
+def _build(tables: Sequence[Mapping[str, Any]], stage: Stage) -> list[Assigned]:
+    return [
+        Assigned(one.head, POSTPROCESSORS.get(one.head.kind)(one.options), place)
+        for place, one in enumerate(read_postprocessors(tables))
+        if one.head.stage == stage
+    ]
 
 
 class Postprocessing:
@@ -126,7 +97,7 @@ class Postprocessing:
         template: Tensors,
         added: frozenset[str] = frozenset(),
     ) -> None:
-        self._parts = [one for one in read_postprocessors(tables) if one.head.stage == stage]
+        self._parts = _build(tables, stage)
         self._keys = [
             key for key, value in template.items() if value.is_floating_point() and key not in added
         ]

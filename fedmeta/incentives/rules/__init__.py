@@ -1,23 +1,28 @@
 """How a round's updates are scored: the interface of incentive rules, and ``[incentives]``."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from inspect import isabstract
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, create_model, field_validator
 
 import fedmeta.options
+from fedmeta import parts
 from fedmeta.errors import ConfigError, FedmetaError, RunError
-from fedmeta.incentives.game import Coalition, Game, Players
 from fedmeta.options import Key, Options, nearest
 from fedmeta.registry import Registry
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedmeta.incentives.game import Game
+
 NOTHING = "none"
 """The rule by which nobody is paid."""
-INCENTIVE_RULES: Registry[Any] = Registry("incentives.rule", "fedmeta.incentives.rules", separator="-")
+INCENTIVE_RULES: Registry[Any] = parts.INCENTIVE_RULES
 """Subclasses of `IncentiveRule`."""
 
 
@@ -36,7 +41,7 @@ class IncentiveRule(ABC):
     needs_held_out: ClassVar[bool] = False
     """Whether the rule measures models on held-out tasks, those of the validation clients."""
 
-    def __init__(self, options: "IncentiveOptions") -> None:
+    def __init__(self, options: IncentiveOptions) -> None:
         self.options = options
         self.own = getattr(options, type(self).__module__.rpartition(".")[2], None) or self.Options()
 
@@ -173,46 +178,3 @@ def _scores(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> 
     if not all(map(math.isfinite, scores)):
         raise RunError(f"{where} returned a score that is not finite: {scores}")
     return scores
-
-
-MOST_CLIENTS = 8
-
-
-def try_rule(options: IncentiveOptions, cohort: int, size: int) -> None:
-    """Require finite scores, one for each client, that are a function of the round alone.
-
-    Args:
-        options: Names the rule.
-        cohort: Clients of a round.
-        size: Values in an update, D.
-
-    Raises:
-        ConfigError: If the rule fails or does not return them.
-    """
-    count = min(cohort, MOST_CLIENTS)
-    updates = np.random.default_rng(0).standard_normal((count, size if options.needs_vectors else 0))
-    norms = tuple(map(float, range(1, count + 1)))
-    if options.needs_vectors:
-        norms = tuple(np.linalg.norm(updates, axis=1).tolist())
-    players = Players(tuple(range(count)), tuple(range(1, count + 1)), updates, norms)
-    kept, name = updates.copy(), f"incentives.rule '{options.rule}'"
-    try:
-        once, again = (_trial_scores(options, players) for _ in range(2))
-    except RunError as error:
-        raise ConfigError(str(error)) from None
-    if not np.array_equal(updates, kept):
-        raise ConfigError(f"{name} changes the updates in place; work on a copy")
-    if once != again:
-        raise ConfigError(
-            f"{name} returns other scores for the same round: draw random numbers from rng alone"
-        )
-
-
-def _trial_scores(options: IncentiveOptions, players: Players) -> list[float]:
-    game = Game(players, _worths if options.needs_held_out else None)
-    return score(options, game, np.random.default_rng(0))
-
-
-def _worths(coalitions: Sequence[Coalition]) -> list[float]:
-    """Return as the worth of each coalition one for each of its players."""
-    return [float(len(coalition)) for coalition in coalitions]

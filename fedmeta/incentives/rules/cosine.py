@@ -1,12 +1,17 @@
 """Agreement with the others' updates, by cosine."""
 
-import numpy as np
-import torch
-from torch.linalg import vector_norm
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from typing_extensions import override
 
-from fedmeta.incentives.game import Game
 from fedmeta.incentives.rules import IncentiveRule
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedmeta.incentives.game import Game
 
 
 class Cosine(IncentiveRule):
@@ -24,6 +29,9 @@ class Cosine(IncentiveRule):
 
     @override
     def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
+        import torch
+        from torch.linalg import vector_norm
+
         vectors = torch.from_numpy(game.players.updates)
         weighted = vectors * torch.tensor(game.players.tasks, dtype=torch.float64)[:, None]
         others = weighted.sum(0) - weighted

@@ -1,17 +1,23 @@
 """Shapley values: exact for few players, GTG-Shapley for more."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from fedmeta.incentives.game import Game
 from fedmeta.incentives.rules import IncentiveRule
 from fedmeta.options import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fedmeta.incentives.game import Game
 
 WINDOW = 10
 """Permutations over which GTG-Shapley looks for change, as in the authors' code."""
@@ -89,6 +95,8 @@ def gtg_shapley(game: Game, options: ShapleyOptions, rng: np.random.Generator) -
     2022, "Sampling Permutations for Shapley Value Estimation", JMLR 23(43)). And whether values have
     settled is judged by their mean size, not each by its own, as a free-rider's own is about nothing.
     """
+    import numpy as np
+
     count = len(game.players)
     nobody, everybody = game.values([(), game.everybody])
     if abs(everybody - nobody) <= options.negligible:
@@ -108,6 +116,8 @@ def guided_turns(count: int, limit: int, rng: np.random.Generator) -> Iterator[N
 
     Where there are more players than the `limit` of permutations, only as many come first.
     """
+    import numpy as np
+
     while True:
         firsts = rng.permutation(count)[:limit]
         turn = np.empty((len(firsts), count), dtype=np.int64)
@@ -123,6 +133,8 @@ def marginals(game: Game, turn: NDArray[np.int64], truncation: float) -> NDArray
 
     All permutations advance together, so that their coalitions can be measured in one stack.
     """
+    import numpy as np
+
     nobody, everybody = game.values([(), game.everybody])
     small = truncation * abs(everybody - nobody)
     before = np.full(len(turn), nobody)
@@ -139,6 +151,8 @@ def marginals(game: Game, turn: NDArray[np.int64], truncation: float) -> NDArray
 
 def _settled(records: list[NDArray[np.float64]], convergence: float) -> bool:
     """Whether the last few running means are within `convergence` of the newest one."""
+    import numpy as np
+
     if len(records) <= WINDOW:
         return False
     sums = np.cumsum(records, axis=0)

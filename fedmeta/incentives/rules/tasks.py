@@ -1,10 +1,17 @@
 """Payment by the number of tasks."""
 
-import numpy as np
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from typing_extensions import override
 
-from fedmeta.incentives.game import Game
 from fedmeta.incentives.rules import IncentiveRule
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedmeta.incentives.game import Game
 
 
 class Tasks(IncentiveRule):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmeta.options import Options
-from fedmeta.tasks.family import Population
 from fedmeta.tasks.image_files import ImageStyle
+from fedmeta.tasks.population import Population
 from fedmeta.tasks.turned_digits import TurnedDigits, TurnedDigitsOptions, spec_of
 
 LEVELS = 16.0

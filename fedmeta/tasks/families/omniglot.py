@@ -15,9 +15,10 @@ from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.data.omniglot_files import SIDE, Characters, read_characters
 from fedmeta.tasks.data.sources import digest_of, locate, source_named
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
-from fedmeta.tasks.family import Population, Split, TaskSpec
+from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, Receivers, Scheme, deal
+from fedmeta.tasks.population import Population, Split
 from fedmeta.tasks.seeding import stream
 
 Indices = NDArray[np.int64]

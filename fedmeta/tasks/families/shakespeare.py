@@ -21,8 +21,9 @@ from fedmeta.options import Key, Options
 from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.data.sources import how_to_fetch, locate, sha256_of, source_named
 from fedmeta.tasks.data.text_files import TextFile, read_text
-from fedmeta.tasks.family import Population, TaskSpec
+from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
+from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
 log = logging.getLogger(__name__)

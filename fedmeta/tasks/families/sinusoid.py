@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fedmeta.options import Key, Options
 from fedmeta.tasks.batch import TaskBatch
-from fedmeta.tasks.family import Population, TaskSpec
+from fedmeta.tasks.family import TaskSpec
+from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
 AMPLITUDE = (0.1, 5.0)

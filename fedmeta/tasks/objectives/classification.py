@@ -9,7 +9,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedmeta.tasks.batch import Examples
-from fedmeta.tasks.objective import Measure, Objective, Tensors, dtype_name, mean_of_examples, within
+from fedmeta.tasks.measure import Measure
+from fedmeta.tasks.objective import Objective, Tensors, dtype_name, mean_of_examples, within
 
 IGNORED = -100
 """What PyTorch's losses leave out (``ignore_index``)."""

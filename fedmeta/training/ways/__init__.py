@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from fedmeta import parts
 from fedmeta.errors import LearnersFailedError
 from fedmeta.federation import (
     EvaluationSums,
@@ -24,7 +25,7 @@ from fedmeta.learning import Tensors
 from fedmeta.registry import Registry
 from fedmeta.tasks import Split
 
-WAYS: Registry[type["Way"]] = Registry("training", "fedmeta.training.ways")
+WAYS: Registry[type["Way"]] = parts.WAYS
 """The ways to train by name; each is one file of `fedmeta.training.ways`."""
 
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from fedmeta.errors import ConfigError
 from fedmeta.federation import Learner, Plan, VectorGrid, Workload
-from fedmeta.federation.behaviours import mods_for, read_behaviours
+from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.behaviours.noisy_data import NoisyFamily
 from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
+from fedmeta.federation.part_tables import read_behaviours
 from fedmeta.federation.strategy import MetaStrategy
 from fedmeta.learning import LearnerSetup
 from fedmeta.tasks import Population, stream

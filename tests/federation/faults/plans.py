@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from flwr.app import Message
 
+from fedmeta.config import parts
 from fedmeta.errors import DivergedError, UntrainedError
 from fedmeta.experiment import Config, Listener, RunFolder, planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError
@@ -120,7 +121,7 @@ def check(seed: int, folder: Path) -> RunFolder:
         AssertionError: If something does not hold.
     """
     drawn = draw(seed)
-    faults = planning.faults(drawn.config)
+    faults = parts.faults(drawn.config)
     whole, diverged = _run(drawn.config, folder / "whole")
     check_log(whole, drawn.config, faults, diverged)
     check_finite(whole)

@@ -4,8 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fedmeta.config import to_toml
-from fedmeta.experiment import RunFolder, planning
+from fedmeta.config import parts, to_toml
+from fedmeta.experiment import RunFolder
 from tests.federation.faults.plans import check, draw
 
 
@@ -19,7 +19,7 @@ def main(seed: int) -> None:
         finally:
             whole = Path(folder) / "whole"
             if whole.exists():
-                faults = planning.faults(config)
+                faults = parts.faults(config)
                 for row in RunFolder(whole).clients():
                     fault = faults.due(row["round"], row["client"])
                     met = f"{fault.kind:12}" if fault else "-" * 12

@@ -1,0 +1,147 @@
+"""Reads the tables of a config that name parts: ``[[behaviours]]`` and ``[[postprocessors]]``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from fedmeta.errors import ConfigError
+from fedmeta.options import Options, parse_options
+from fedmeta.parts import BEHAVIOURS, POSTPROCESSORS
+from fedmeta.registry import Registry
+
+if TYPE_CHECKING:
+    from fedmeta.tasks.population import Population
+
+Stage = Literal["task", "client", "server"]
+STAGES: tuple[Stage, ...] = ("task", "client", "server")
+
+
+class PartHead(Options):
+    """What every table that names a part has.
+
+    Attributes:
+        kind: The part: a name or a dotted path.
+    """
+
+    kind: str
+
+
+class BehaviourHead(PartHead):
+    """What every ``[[behaviours]]`` table has beside its kind's own options.
+
+    Attributes:
+        kind: The behaviour: a name or a dotted path.
+        clients: Partition ids of the training clients that behave so.
+    """
+
+    clients: list[int]
+
+
+class PostprocessorHead(PartHead):
+    """What every ``[[postprocessors]]`` table has beside its kind's own options.
+
+    Attributes:
+        kind: The postprocessor: a name or a dotted path.
+        stage: Whose updates it changes: those of each ``task``, the one that a ``client`` sends, or the
+            one that the ``server`` steps along.
+    """
+
+    stage: Stage = "client"
+
+
+HeadT = TypeVar("HeadT", bound=PartHead)
+
+
+@dataclass(frozen=True)
+class PartTable(Generic[HeadT]):
+    """A table that names a part.
+
+    Attributes:
+        head: What all tables of its list have.
+        options: The part's own.
+    """
+
+    head: HeadT
+    options: Options
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The config's table, with all defaults filled in."""
+        return self.head.model_dump(mode="json") | self.options.model_dump(mode="json")
+
+
+def read_postprocessors(tables: Sequence[Mapping[str, Any]]) -> list[PartTable[PostprocessorHead]]:
+    """Read the ``[[postprocessors]]`` tables of a config.
+
+    Raises:
+        ConfigError: For an unknown kind, stage or option.
+    """
+    base = "fedmeta.federation.postprocessors:Postprocessor"
+    return [
+        _read(table, f"postprocessors.{place}", PostprocessorHead, (POSTPROCESSORS, base))
+        for place, table in enumerate(tables)
+    ]
+
+
+def read_behaviours(
+    tables: Sequence[Mapping[str, Any]], population: "Population"
+) -> list[PartTable[BehaviourHead]]:
+    """Read the ``[[behaviours]]`` tables of a config.
+
+    Raises:
+        ConfigError: For an unknown kind or option, for a client that does not train or has two
+            parts, or that copies itself or another copier.
+    """
+    base = "fedmeta.federation.behaviours:Behaviour"
+    assignments = [
+        _read(table, f"behaviours.{place}", BehaviourHead, (BEHAVIOURS, base))
+        for place, table in enumerate(tables)
+    ]
+    parts: dict[int, PartTable[BehaviourHead]] = {}
+    for place, assignment in enumerate(assignments):
+        for client in assignment.head.clients:
+            _check_trains(client, f"behaviours.{place}.clients", population)
+            if client in parts:
+                raise ConfigError(f"behaviours.{place}.clients: client {client} already has a behaviour")
+            parts[client] = assignment
+    for place, assignment in enumerate(assignments):
+        for key in ("of", "owner"):
+            if (other := getattr(assignment.options, key, None)) is not None:
+                _check_trains(other, f"behaviours.{place}.{key}", population)
+        victim = getattr(assignment.options, "of", None)
+        if victim in parts and hasattr(parts[victim].options, "of"):
+            raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
+    return assignments
+
+
+def _check_trains(client: int, where: str, population: "Population") -> None:
+    if not 0 <= client < population.train:
+        raise ConfigError(f"{where}: client {client} is not one of the {population.train} that train")
+
+
+def _read(
+    table: Mapping[str, Any], where: str, head: type[HeadT], kinds: tuple[Registry[Any], str]
+) -> PartTable[HeadT]:
+    """Read a table that names a part by its ``kind``.
+
+    Args:
+        table: As read from TOML.
+        where: Its place in the config, such as ``behaviours.0``; used in messages.
+        head: The keys that all such tables have.
+        kinds: Holds the parts, and the dotted path of the class that one of a user's must inherit from.
+    """
+    keys = head.model_fields
+    shared = parse_options(head, {key: v for key, v in table.items() if key in keys}, where)
+    registry, base = kinds
+    if shared.kind not in registry:
+        _require_part(registry.get(shared.kind), f"{where}.kind: '{shared.kind}'", base)
+    options = registry.options(shared.kind) or Options
+    own = parse_options(options, {k: v for k, v in table.items() if k not in keys}, where)
+    return PartTable(shared, own)
+
+
+def _require_part(kind: object, what: str, base: str) -> None:
+    module, _, name = base.partition(":")
+    if not (isinstance(kind, type) and issubclass(kind, getattr(import_module(module), name))):
+        raise ConfigError(f"{what} is not a {name}")
