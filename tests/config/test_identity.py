@@ -13,8 +13,8 @@ from fedmeta.comparison.plans import plan_arms
 from fedmeta.comparison.run_reuse import essence
 from fedmeta.config import Config, describe_keys, merge
 from fedmeta.config.identity import later_settings, resumable
+from fedmeta.config.toml import resumed as changed_on_resume
 from fedmeta.errors import ConfigError
-from fedmeta.experiment.api import _changed as changed_on_resume
 from fedmeta.experiment.ledger import run_id
 from fedmeta.experiment.made_with import Made, difference, went_on
 from fedmeta.experiment.planning import resolve

@@ -12,10 +12,16 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment import run
 from fedmeta.federation import ServerOptimizer, ServerOptions
 from fedmeta.federation.optimizer import learning_rate, require_fits
+from fedmeta.federation.options import optimizer_arguments
 from fedmeta.learning import Tensors
 from fedmeta.options import parse_options
 from tests.federation.helpers import assert_same
 
+EVERY = sorted(
+    name
+    for name, kind in vars(torch.optim).items()
+    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"
+)
 ROUNDS = 10
 OPTIMIZERS = [
     ("SGD", {}),
@@ -144,8 +150,14 @@ def test_whole_numbers_in_a_state_are_carried_but_not_stepped() -> None:
 )
 def test_bad_options_are_one_line(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        parse_options(ServerOptions, values, "server")
+        require_fits(parse_options(ServerOptions, values, "server"), {"w": torch.zeros(2, 2)})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_arguments_that_are_read_from_its_source_are_an_optimizers(name: str) -> None:
+    arguments = set(inspect.signature(getattr(torch.optim, name)).parameters)
+    assert set(optimizer_arguments(name)) == arguments - {"params", "lr"}
 
 
 def test_an_optimizer_state_of_another_model_is_refused() -> None:
@@ -176,11 +188,6 @@ def test_a_preview_is_the_next_step_and_leaves_no_trace(name: str, options: dict
         assert previewed.state["w"].equal(plain.state["w"])
 
 
-EVERY = sorted(
-    name
-    for name, kind in vars(torch.optim).items()
-    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"
-)
 SHAPES = {"matrix": (3, 2), "bias": (3,), "rate": (), "filters": (2, 1, 3, 3)}
 
 
