@@ -13,6 +13,8 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.ready ## make the virtual environment: what runs and the demo need
+	@$(MAKE) -s --no-print-directory $(VENV)/.mnist \
+		|| echo "Set-up is done, but for the images of the demo: 'make demo' tries again to fetch them."
 
 # Every file that pip installs is known by its hash, but for PyTorch and its CUDA libraries, whose builds
 # differ between indexes: torch has its version alone. No package is built with tools fetched on the way.
@@ -44,8 +46,14 @@ contracts/node_modules/.ready: contracts/package.json contracts/package-lock.jso
 browser: ## see to a Chromium for the tests of pages
 	@sh tests/browser.sh
 
-demo: setup ## run federated meta-learning on real data; the clients are paid on a chain in the process
-	$(BIN)/fedmeta run quickstart -s chain.provider=embedded
+# They lie in the cache folder then, unless FEDMETA_DATA has them.
+$(VENV)/.mnist: $(VENV)/.ready
+	@echo "Fetching 5,000 MNIST images for the demo: 1.4 MB."
+	@$(BIN)/fedmeta data fetch mnist
+	@touch $@
+
+demo: $(VENV)/.mnist ## run federated meta-learning on real data; the clients are paid on a chain in the process
+	$(BIN)/fedmeta run mnist -s chain.provider=embedded
 
 test: tools nodes browser ## the tests, but for the slow ones
 	$(PYTEST)

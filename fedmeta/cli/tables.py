@@ -157,7 +157,8 @@ def _columns(final: Sequence["StepResult"]) -> dict[str, Callable[["StepResult"]
         "over tasks": lambda step: _half(step.tasks_ci95),
     }
     others = [name for name in final[0].measures if name not in (main, "loss")]
-    if inductive := final[0].inductive:
+    inductive = final[0].inductive
+    if inductive and any(step.measures[inductive] != step.measures[main] for step in final):
         columns["without transduction"] = lambda step: _with_half(
             step.measures[inductive].mean, step.measures[inductive].ci95
         )

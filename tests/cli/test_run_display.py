@@ -95,3 +95,13 @@ def test_adaptation_without_steps_is_one_row_and_one_accuracy_a_round(
         for printed in (prototypes, maml)
     ]
     assert [" -> " in line for (line,) in rounds] == [False, True]
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_a_column_without_transduction_is_there_where_it_differs(
+    here: Path, capsys: pytest.CaptureFixture[str], transductive: bool
+) -> None:
+    images = {"data": PROTOTYPES["data"] | {"layout": "image"}, "network": {"width": 2}}
+    write(here, "images.toml", PROTOTYPES | images | {"model": "conv4", "transductive": transductive})
+    assert call("run", "./images.toml") == 0
+    assert ("without transduction" in capsys.readouterr().out) == transductive

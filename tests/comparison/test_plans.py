@@ -1,5 +1,6 @@
 """From arms to configs: the budget, what is comparable, and what a mistake is answered with."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -7,10 +8,11 @@ import pytest
 from fedmeta.comparison.arms import choose
 from fedmeta.comparison.plans import ArmPlan, budget, plan_arms
 from fedmeta.errors import ConfigError
-from fedmeta.experiment import Config
+from fedmeta.experiment import Config, load_config
 from fedmeta.experiment.planning import resolve
 from fedmeta.tasks import Sinusoid
 from tests.comparison.helpers import DIGITS, TINY
+from tests.tasks.data.mnist_writing import write_mnist
 
 
 def plans(
@@ -173,3 +175,23 @@ def test_only_an_arm_that_trains_nothing_may_have_another_network(table: dict[st
 def test_an_arm_that_trains_nothing_is_tested_on_the_same_tasks() -> None:
     with pytest.raises(ConfigError, match=r"data\.ways differs from the experiment's"):
         varied({"rounds": 0, "data": {"ways": 2}}, DIGITS)
+
+
+def test_the_demos_baselines_train_on_nothing_and_are_tested_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDMETA_DATA", str(tmp_path))
+    write_mnist(tmp_path, each=150)
+    config = load_config("mnist")
+    names = ["federated", "prototypes", "untrained-linear", "untrained"]
+    made = plan_arms(config, choose(resolve(config), names)[0], [0])
+    first, *others = [plan.configs[0] for plan in made]
+    assert budget(first) == 300 * 24
+    for other in others:
+        assert budget(other) == 0
+        for key in ("task", "data", "clients", "test_clients", "transductive", "seed"):
+            assert getattr(other, key) == getattr(first, key)
+        assert other.evaluation.steps == first.evaluation.steps
+        assert other.evaluation.tasks == first.evaluation.tasks
+    # The head of a linear layer, no layer at all, and the experiment's own network.
+    assert [config.network.get("hidden") for config in others] == [[], [], None]
