@@ -1,7 +1,7 @@
 """A federated meta-learning simulator.
 
-The names below are the library; `fedmeta.run` is where to begin. They are imported when they are first
-used, so that ``import fedmeta`` costs nothing: torch and Flower alone take seconds.
+The names below are the library; start with `fedmeta.run`. They are imported on first use, so ``import
+fedmeta`` is fast: torch and Flower alone take seconds.
 """
 
 from typing import TYPE_CHECKING

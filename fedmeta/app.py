@@ -1,8 +1,9 @@
-"""The Flower app: what `flwr run .` starts, and what ``engine = "deployment"`` hands to a SuperLink.
+"""The Flower app, started by `flwr run .`, or sent to a SuperLink by ``engine = "deployment"``.
 
-Both apps read a run config. That of ``engine = "deployment"`` holds a resolved config, and the line on
-which the process that runs the rounds waits for its grid. That of `flwr run .` names an experiment and
-settings, as `fedmeta run` does; then the ServerApp runs the rounds itself.
+Both its ServerApp and its ClientApp read a run config. With ``engine = "deployment"`` it holds a
+resolved config, and the address at which the process that runs the rounds waits for its grid. With
+`flwr run .` it names an experiment and settings, as for `fedmeta run`; then the ServerApp itself runs
+the rounds.
 """
 
 import os
@@ -38,15 +39,14 @@ if TYPE_CHECKING:
     from fedmeta.federation import RoundRecord
 
 EXPERIMENT, OUT, SET = "experiment", "out", "set"
-"""Keys of the run config beside those of a config: `fedmeta run EXPERIMENT --out OUT -s SET`."""
+"""Keys of the run config besides those of a config: `fedmeta run EXPERIMENT --out OUT -s SET`."""
 DATA, ACCOUNT, ALLOW_CODE, MAX_SECONDS = "data", "account", "allow-code", "max-seconds"
 MEMORY, DEVICE = "memory", "device"
-"""Keys of a node's config, which its owner writes: the folder that holds its data, as ``FEDMETA_DATA``
-names one; the encrypted key that it signs with; whether it runs code that a server names; how long it
-works on one message; the folder for what it remembers of its work from round to round; and the device
-that it computes on, whatever the run's config says."""
+"""Keys of a node's config, set by its owner: the data folder, like ``FEDMETA_DATA``; the encrypted key
+for signing; whether to run code named by a server; the time limit per message; the folder for its memory
+between rounds; and its device, which overrides the run's config."""
 WORK_SECONDS = 3600.0
-"""How long it does unless its owner says otherwise."""
+"""Default time limit per message."""
 _NO_CODE = (
     "this node runs no code that a server names, unless its owner installs it and sets allow-code=true "
     "in the node's config"
@@ -65,16 +65,16 @@ def _serve(grid: Grid, context: Context) -> None:
         return
     out = str(given.get(OUT) or "") or None
     name = str(given[EXPERIMENT])
-    # What clients would refuse is refused before they are asked.
+    # Refuse early what clients would refuse.
     require_nodes(grid, config_of(given).clients)
     run(name, settings_of(given), out=out, listener=_progress(), grid=TimeoutGrid(grid))
 
 
 def require_nodes(grid: Grid, clients: int) -> None:
-    """Check that Flower's simulation has a node for each client: it never gets more than it began with.
+    """Check that Flower's simulation has a node for each client; it never gets more nodes.
 
     Raises:
-        UsageError: If it has fewer.
+        UsageError: If it has fewer nodes.
     """
     nodes = len(list(grid.get_node_ids())) if is_simulation(grid) else clients
     if nodes < clients:
@@ -85,10 +85,10 @@ def require_nodes(grid: Grid, clients: int) -> None:
 
 
 def settings_of(given: RunConfig) -> dict[str, Any]:
-    """Return the settings that a run config makes to its experiment; what is empty is not set.
+    """Return a run config's settings of its experiment; empty values are left out.
 
     Raises:
-        ConfigError: If ``set`` is not the inside of a TOML inline table.
+        ConfigError: If ``set`` is not the content of a TOML inline table.
     """
     own = {EXPERIMENT, OUT, SET, CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY}
     settings = {key: value for key, value in given.items() if key not in own and value != ""}
@@ -110,20 +110,20 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def config_of(given: RunConfig) -> Config:
-    """Return the resolved config that a run config stands for, the same in every process.
+    """Return the resolved config of a run config, the same in every process.
 
     Raises:
-        ConfigError: If it is wrong, or that of another fedmeta.
+        ConfigError: If it is invalid, or of another version of fedmeta.
     """
     theirs = given.get(VERSION_KEY, "")
-    # Where only the app was sent, as to Flower's simulation, no fedmeta is installed that has a version.
+    # Where only the app was sent, as in Flower's simulation, no fedmeta with a version is installed.
     if theirs and theirs != (own := version("fedmeta")):
         raise ConfigError(f"this node has fedmeta {own}, and the server {theirs}")
     if text := given.get(CONFIG_KEY):
         return from_toml(str(text))
     name = str(given[EXPERIMENT])
     if name not in experiment_names():
-        # A path would lead to another file on each machine.
+        # A path could be another file on each machine.
         raise ConfigError(f"no experiment '{name}' in simulations/: {nearest(name, experiment_names())}")
     return planning.resolve(load(name, settings_of(given))[0])
 
@@ -140,7 +140,7 @@ def _side(context: Context) -> ClientSide:
 
 
 def _on_device(config: Config, context: Context) -> Config:
-    """Return the config with the device that the node's owner chose; `auto` is decided on the node."""
+    """Return the config with the device chosen by the node's owner; `auto` is resolved on the node."""
     if (device := context.node_config.get(DEVICE)) is None:
         return config
     own = parse_options(Config, {**config.model_dump(), "workers": "auto", DEVICE: device})
@@ -160,7 +160,7 @@ def _memory(context: Context) -> Path | None:
 
 
 def _signer(context: Context) -> Signing | None:
-    """Return what signs for this node; None if the run is not signed, or the node has no account."""
+    """Return this node's signer; None if the run is not signed, or the node has no account."""
     run, account = context.run_config.get(RUN_KEY), context.node_config.get(ACCOUNT)
     if not run or account is None:
         return None
@@ -177,13 +177,13 @@ def _signer(context: Context) -> Signing | None:
 
 @lru_cache(maxsize=1)
 def _built(config: str, _: str | None) -> ClientSide:
-    """Build the clients' side of a config, with the data of that folder."""
+    """Build the clients' side of a config, with the data of a folder."""
     keep_freed_memory()
     return clients_side(from_toml(config))()
 
 
 def _progress() -> Listener:
-    """Tell of a run in the log that `flwr log` shows."""
+    """Return a listener that prints a run's progress, for `flwr log`."""
 
     def started(folder: RunFolder, config: Config, _: int) -> None:
         print(f"{config.algorithm} on {config.task}: {config.rounds} rounds -> {folder.path.resolve()}")

@@ -1,24 +1,24 @@
-"""Exceptions that a user may see: one line each, with what went wrong, where, and what to do."""
+"""Exceptions shown to users: one line each, with the problem, its place and the remedy."""
 
 
 class FedmetaError(Exception):
-    """Base of every error raised on purpose; `exit_code` is what the command line returns."""
+    """Base class of all deliberate errors; `exit_code` is the command line's exit status."""
 
     exit_code = 1
 
 
 class UsageError(FedmetaError):
-    """The request itself is wrong (a config, a path, a file): nothing was started or changed."""
+    """The request is invalid (a config, a path, a file): nothing was started or changed."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A configuration key or value is unknown, out of range or does not fit the others."""
+    """A configuration key or value is unknown, out of range or inconsistent with others."""
 
 
 class DataError(UsageError):
-    """A data file is missing, corrupt, or holds too little for what was asked."""
+    """A data file is missing, corrupt, or has too little data."""
 
 
 class MissingDataError(DataError):
@@ -26,16 +26,16 @@ class MissingDataError(DataError):
 
 
 class RunError(FedmetaError):
-    """A run that had started could not go on; finished rounds are kept."""
+    """A run failed after its start; finished rounds are kept."""
 
 
 class LearnersFailedError(RunError):
-    """Those without whom the run cannot go on raised; their tracebacks are in its ``errors.log``."""
+    """Clients that the run needs raised errors; their tracebacks are in its ``errors.log``."""
 
 
 class UntrainedError(RunError):
-    """A run is over and did not learn: no reply was admitted, or too few in most of its rounds."""
+    """A run ended without learning: no reply was admitted, or too few in most of its rounds."""
 
 
 class DivergedError(RunError):
-    """The meta-learned state, or every update to it, became non-finite."""
+    """The meta-learned state, or all updates of it, became non-finite."""

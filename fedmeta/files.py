@@ -1,8 +1,7 @@
-"""Files of anybody: read within limits, written whole; and JSON, TOML and text that do no harm.
+"""Safe file access: bounded reads, atomic writes, and harmless JSON, TOML and text.
 
-Whatever reads a file that may have come from somebody else opens it here. A file that cannot be used
-raises an `OSError` whose ``strerror`` says why, contents that cannot be parsed a `ValueError`; both are
-one short phrase.
+All code that reads files of untrusted origin uses this module. An unusable file raises an `OSError` with
+the reason in ``strerror``, malformed contents raise a `ValueError`; both messages are one short phrase.
 """
 
 import errno
@@ -22,15 +21,15 @@ from typing import Any, BinaryIO
 from pydantic_core import from_json
 
 MOST_JSON = 8 << 20
-"""Bytes of a JSON document: a hostile one takes up to 60 times that in memory."""
+"""Most bytes of a JSON document: a hostile one takes up to 60 times that in memory."""
 MOST_INFO = 1 << 20
-"""Bytes of a ``run.json``, which is read again and again."""
+"""Most bytes of a ``run.json``, which is read often."""
 MOST_TOML = 4 << 20
-"""Bytes of a config."""
+"""Most bytes of a config."""
 MOST_LINE = 1 << 20
-"""Bytes of a line of a log."""
+"""Most bytes of a line of a log."""
 MOST_TENSORS = 4 << 30
-"""Bytes of a file of tensors."""
+"""Most bytes of a tensor file."""
 
 _DEEPEST = 100
 _BRACKETS = re.compile(r"[\[\]{}]")
@@ -42,11 +41,11 @@ _ZEROS = b"0" * (_MOST_DIGITS + 1)
 _DIGITS_TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = re.compile(rf"(?<![0-9_])[0-9_]{{{_MOST_DIGITS + 1}}}")
 _KEY = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
-# tomllib takes time that grows with the square of a dotted key's length.
+# tomllib takes quadratic time in the length of a dotted key.
 _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{{_DEEPEST}}}")
 _TEMPORARY = ".fedmeta-{}.tmp"
-# C0 but for tab and line feed, DEL and C1; what turns the direction of writing; what ends a line or is
-# not seen at all. Joiners stay: words of some scripts need them.
+# C0 except tab and line feed, DEL and C1; characters that change the writing direction, end a line or
+# are invisible. Joiners are allowed: some scripts need them.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
@@ -54,7 +53,7 @@ _UNPRINTABLE = re.compile(
 
 
 def to_json(value: Any, **layout: Any) -> str:
-    """Return plain values as strict JSON (RFC 8259): a number that is not finite is null.
+    """Return plain values as strict JSON (RFC 8259); non-finite numbers become null.
 
     Args:
         value: Dicts, lists, tuples, strings and numbers.
@@ -67,7 +66,7 @@ def to_json(value: Any, **layout: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return plain values with None for each number that is not finite."""
+    """Return plain values with None for each non-finite number."""
     if isinstance(value, dict):
         return {key: finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -76,10 +75,10 @@ def finite(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    r"""Return text that changes nothing on a terminal but by its letters.
+    r"""Return text that is safe to print on a terminal.
 
-    Control characters other than tab and line feed, those that turn the direction of writing, and tags
-    that nobody sees are escaped, as ``\x1b`` or ``\u202e``.
+    Control characters except tab and line feed, direction marks, and invisible tags are escaped, as
+    ``\x1b`` or ``\u202e``.
     """
     return _UNPRINTABLE.sub(_escaped, text)
 
@@ -96,11 +95,11 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def open_file(path: Path, most: int | None = None, follow: bool = True) -> io.BufferedReader:
-    """Open a file to read it, if it is one: a pipe or a device could keep its reader forever.
+    """Open a regular file for reading; a pipe or a device could block forever.
 
     Args:
         path: The file.
-        most: Bytes that it may have; None: any number.
+        most: Largest size in bytes; None: no limit.
         follow: Whether it may be a symbolic link.
 
     Raises:
@@ -119,9 +118,9 @@ def open_file(path: Path, most: int | None = None, follow: bool = True) -> io.Bu
 
 
 def read_file(path: Path, most: int, follow: bool = True) -> bytes:
-    """Return what a file holds; see `open_file`."""
+    """Return the content of a file; see `open_file`."""
     with open_file(path, most, follow) as file:
-        # It may grow while it is read, and what the system itself shows as a file has no size.
+        # It may grow while it is read, and files of /proc report no size.
         data = file.read(most + 1)
     if len(data) > most:
         raise _too_large(path, most)
@@ -129,11 +128,11 @@ def read_file(path: Path, most: int, follow: bool = True) -> bytes:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a log with their ends; a last one that is still being written is left out.
+    """Yield the lines of a log including line ends; an incomplete last line is left out.
 
     Raises:
         OSError: If it cannot be opened, or is not a regular file.
-        ValueError: If a line is longer than any that is written.
+        ValueError: If a line is longer than `MOST_LINE`.
     """
     with open_file(path) as file:
         while (line := file.readline(MOST_LINE + 1)).endswith(b"\n"):
@@ -143,15 +142,15 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Return the values of a JSON text, which may have been written to break its reader.
+    """Parse a possibly hostile JSON text.
 
     Raises:
-        ValueError: If it is not JSON, nested too deeply, or has a whole number of too many digits.
+        ValueError: If it is not JSON, nested too deeply, or has an integer with too many digits.
     """
-    # Python's parser crashes on deep nesting where py-evm has raised the limit of recursion.
+    # Python's parser crashes on deep nesting after py-evm has raised the recursion limit.
     if len(data) > _DEEPEST and _depth(data) > _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} deep")
-    # Python's parser takes ten times as long to a log's line; what the fast one refuses is for it.
+    # Python's parser takes ten times as long for a log line; it is only used if the fast one fails.
     try:
         value = from_json(data)
     except ValueError:
@@ -162,15 +161,15 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def _has_many_digits(data: bytes | str) -> bool:
-    """Tell whether there are more digits in a row than a number may have, if only in a text."""
+    """Return whether there are more digits in a row than a number may have, even in a string."""
     if isinstance(data, str):
         return _LONG_NUMBER.search(data) is not None
-    # A log's line takes a hundredth of the time that a regular expression takes.
+    # For a log line this takes a hundredth of a regular expression's time.
     return _ZEROS in data.translate(_DIGITS_TO_ZEROS)
 
 
 def _require_short(value: object) -> None:
-    """Go through plain values, none of which is nested deeply, for a whole number of too many digits."""
+    """Refuse integers with too many digits in plain values, which are not nested deeply."""
     parts = value.values() if type(value) is dict else value if type(value) is list else (value,)
     for one in parts:
         if type(one) is int:
@@ -181,15 +180,15 @@ def _require_short(value: object) -> None:
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> Any:
-    """Return what a JSON file holds; raises as `read_file` and `parse_json` do."""
+    """Parse a JSON file; raises as `read_file` and `parse_json` do."""
     return parse_json(read_file(path, most))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the values of a TOML text, which may have been written to break its reader.
+    """Parse a possibly hostile TOML text.
 
     Raises:
-        ValueError: If it is not TOML, nested too deeply, or has a whole number of too many digits.
+        ValueError: If it is not TOML, nested too deeply, or has an integer with too many digits.
     """
     if _depth(text) > _DEEPEST or _LONG_KEY.search(text):
         raise ValueError(f"nested more than {_DEEPEST} deep")
@@ -199,7 +198,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return what a TOML file holds; raises as `read_file` and `parse_toml` do."""
+    """Parse a TOML file; raises as `read_file` and `parse_toml` do."""
     data = read_file(path, MOST_TOML)
     try:
         text = data.decode("utf-8")
@@ -220,7 +219,7 @@ def _text(data: bytes | str) -> str:
 
 
 def _depth(data: bytes | str) -> int:
-    """Return an upper bound of how deeply brackets are nested, at no cost where there are few."""
+    """Return an upper bound of the nesting depth of brackets; cheap where there are few."""
     if isinstance(data, str):
         opened, found = data.count("[") + data.count("{"), _BRACKETS.finditer(data)
         return opened if opened <= _DEEPEST else _deepest(one[0] in "[{" for one in found)
@@ -255,12 +254,12 @@ def _too_large(path: Path, most: int) -> OSError:
 
 
 def from_later(info: Mapping[str, Any], key: str, most: int) -> str | None:
-    """Return what a file is of, and what is read here, if a later version of fedmeta wrote it.
+    """Return a message if a later version of fedmeta wrote a file, else None.
 
     Args:
-        info: What says of which version or format it is, and what versions wrote it.
-        key: The name of that number.
-        most: The highest that is read.
+        info: Metadata with the file's version or format number, and the ``versions`` that wrote it.
+        key: The key of that number.
+        most: The highest supported number.
     """
     found, versions = info.get(key), info.get("versions")
     if type(found) is not int or found <= most:
@@ -270,30 +269,30 @@ def from_later(info: Mapping[str, Any], key: str, most: int) -> str | None:
 
 
 def open_new(path: Path, mode: int = 0o644) -> BinaryIO:
-    """Open a file that is not there yet to write it.
+    """Create a new file and open it for writing.
 
     Args:
         path: The file.
-        mode: Its permissions, as far as the umask leaves them; by default nobody else may change it,
-            since a roster, for one, says who is paid.
+        mode: Its permissions, subject to the umask; by default only its owner may write, since a roster,
+            for example, decides who is paid.
 
     Raises:
-        OSError: If there is anything at `path`, a symbolic link included, or it cannot be made.
+        OSError: If `path` exists, even as a symbolic link, or cannot be created.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, mode), "wb")
 
 
 def open_own(path: Path, flags: int, mode: int = 0o666) -> int:
-    """Open a file of one's own to write it, made if missing; return its number.
+    """Open our own file for writing, created if missing; return its file descriptor.
 
     Args:
         path: The file.
-        flags: Of `os.open`, besides those that keep out links, pipes and devices.
-        mode: Its permissions if it is made, as far as the umask leaves them.
+        flags: Flags of `os.open`, besides those that exclude links, pipes and devices.
+        mode: Permissions of a new file, subject to the umask.
 
     Raises:
-        OSError: If it cannot be opened, or is a symbolic link or no regular file.
+        OSError: If it cannot be opened, or is a symbolic link or not a regular file.
     """
     guards = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -313,12 +312,12 @@ def open_own(path: Path, flags: int, mode: int = 0o666) -> int:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a crash leaves either the old or the new file, whole.
+    """Replace the file `path` atomically: a crash leaves either the old or the new file, complete.
 
-    A symbolic link at `path` is replaced, and where it leads to is left alone.
+    A symbolic link at `path` is itself replaced; its target is not changed.
 
     Raises:
-        OSError: If the disk is full or not writable; the old file is untouched then.
+        OSError: If the disk is full or not writable; the old file is unchanged.
     """
     temporary = path.with_name(_TEMPORARY.format(secrets.token_hex(8)))
     try:
@@ -338,12 +337,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Tell whether a file is what `write_atomically` leaves in a process that is killed."""
+    """Return whether a file is a leftover of `write_atomically` in a killed process."""
     return path.match(_TEMPORARY.format("*"))
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed left unfinished in a folder that nobody writes to now."""
+    """Remove the leftovers of killed processes in a folder that no process is writing to."""
     for path in folder.iterdir():
         if is_unfinished(path):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`run`, `resume`, `compare` and `load`: in a notebook they show progress, and results as HTML."""
+"""`run`, `resume`, `compare` and `load`, which show progress and results as HTML in notebooks."""
 
 import sys
 import time
@@ -29,7 +29,7 @@ class Bar:
     """A progress bar in a notebook's output; replaced at most every `UPDATE_SECONDS`.
 
     Args:
-        display: IPython's: called with an object that shows itself as HTML, returns a handle to update.
+        display: IPython's `display`: shows an object as HTML and returns a handle to update it.
     """
 
     def __init__(self, display: Callable[..., Any]) -> None:
@@ -105,14 +105,14 @@ class _Html:
 
 
 def _shell() -> Any:
-    """Return IPython's shell if this process is the kernel of a notebook, else None."""
+    """Return IPython's shell if this process is a notebook's kernel, else None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell if hasattr(shell, "kernel") else None
 
 
 def _watched(function: Callable[P, R], watch: Callable[[dict[str, Any], Bar], None]) -> Callable[P, R]:
-    """Return a function that, in a notebook, shows its progress, and its result as HTML."""
+    """Wrap a function so that it shows its progress and its result as HTML in a notebook."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -145,7 +145,7 @@ compare = _watched(comparing.compare, _watch_comparison)
 
 
 class LoadedRun(Learned):
-    """A run's meta-learned model, which shows itself as a curve and a table in Jupyter."""
+    """A run's meta-learned model, displayed as a curve and a table in Jupyter."""
 
     def _repr_html_(self) -> str:
         return run_snippet(self.path)
@@ -154,23 +154,22 @@ class LoadedRun(Learned):
 def load(
     run: Path | str, best: bool = False, *, trust_code: bool = False, device: str = "cpu"
 ) -> LoadedRun:
-    """Load what a run has learned.
+    """Load the model that a run has learned.
 
     Args:
         run: The run's folder, such as ``runs/quickstart-001``; the run need not have finished.
-        best: Take the checkpoint that scored best, by the validation clients where there are any,
-            instead of the newest.
-        trust_code: Run the code that the run's config names (a model of its own), although the folder
-            was not made here or was changed since.
-        device: Where it adapts and predicts: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        best: Use the checkpoint with the best score, on validation clients if there are any, instead of
+            the newest.
+        trust_code: Run the code named in the run's config (such as its own model), although the folder
+            was not created on this machine or was changed since.
+        device: Device to adapt and predict on: ``cpu``, ``cuda``, or ``auto`` for a GPU if present.
 
     Returns:
         The model: ``load(run).adapt(support_x, support_y).predict(x)``; see `Learned`.
 
     Raises:
-        UsageError: If there is no such run, no checkpoint of it can be used, or the folder was not made
-            here and names code.
-        DataError: If the run is of a version that did not write down the shape of its tasks, and its
-            data is missing.
+        UsageError: If there is no such run or no usable checkpoint, or the folder was not created on
+            this machine and names code.
+        DataError: If the run's version did not record the shape of its tasks, and its data is missing.
     """
     return LoadedRun.open(run, best, trust_code=trust_code, device=device)

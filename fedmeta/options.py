@@ -1,4 +1,4 @@
-"""Validated options, and the one-line messages that refuse a wrong one."""
+"""Validated options, and one-line messages for invalid ones."""
 
 import inspect
 import re
@@ -15,11 +15,10 @@ from fedmeta.files import one_line
 
 
 class Options(BaseModel):
-    """Base of all option groups: immutable, closed to unknown keys, and strict about types.
+    """Base class of option groups: immutable, without unknown keys, and strictly typed.
 
-    A whole number is accepted where a real one is meant and nothing else is converted, so that
-    ``rounds = true`` is a mistake. A field of tuples, which TOML writes as lists, needs
-    ``Field(strict=False)``.
+    Only integers are converted, to floats, so ``rounds = true`` is an error. A field of tuples, which
+    are lists in TOML, needs ``Field(strict=False)``.
     """
 
     model_config = ConfigDict(
@@ -32,18 +31,18 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Key:
-    """What a config key may do, said beside it: ``workers: Annotated[int, Key(resume=True)] = 1``.
+    """Properties of a config key, in its annotation: ``workers: Annotated[int, Key(resume=True)] = 1``.
 
-    What is None is as for the table that the key is in; outermost, as in `USUAL`.
+    None inherits from the key's table, and at the top level from `USUAL`.
 
     Attributes:
         resume: Whether it may change when a run is resumed.
-        decides: ``result``: what a run computes and pays, so that it counts for the run's id;
-            ``place``: where and how that is done, so that it is another run but for its id; ``nothing``.
-        arm: Arms of a comparison that may differ in it: ``any``; ``none``; ``network``, those about
-            another network; ``training``, any where held-out clients have a key of their own,
-            ``test_`` and its name. ``refused``: an arm may not even set it.
-        training: The way to train that alone reads it; empty: all do.
+        decides: ``result``: what a run computes and pays, so it is part of the run's id; ``place``:
+            where and how, so it makes another run but not another id; ``nothing``.
+        arm: Arms of a comparison that may differ in it: ``any``; ``none``; ``network``, those with
+            another network; ``training``, any if held-out clients have their own key, named ``test_``
+            and its name. ``refused``: an arm must not even set it.
+        training: The only training way that reads it; empty: all do.
         code: Whether its text may be the dotted path of code.
     """
 
@@ -54,23 +53,23 @@ class Key:
     code: bool | None = None
 
     def within(self, table: "Key") -> "Key":
-        """Return it with what it leaves open as the table says."""
+        """Return the key with its None fields taken from the table."""
         mine = {field.name: getattr(self, field.name) for field in fields(self)}
         return Key(**{name: getattr(table, name) if mine[name] is None else mine[name] for name in mine})
 
 
 USUAL = Key(resume=False, decides="result", arm="any", training="", code=True)
-"""A key of which nothing is said."""
+"""Properties of a key without a `Key` annotation."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A key, or a table, as an options class declares it.
+    """A key, or a table, declared by an options class.
 
     Attributes:
         path: Its dotted path.
         field: Its type, default and checks.
-        key: What it may do; nothing is left open.
+        key: Its properties, without None fields.
         kind: The class.
     """
 
@@ -86,12 +85,12 @@ class Declared:
 
     @property
     def default(self) -> Any:
-        """Its default; `PydanticUndefined`, which equals nothing else, if it has none."""
+        """Its default; `PydanticUndefined` if it has none."""
         return self.field.get_default(call_default_factory=True)
 
     @property
     def meaning(self) -> str:
-        """What the class, or one that it inherits from, says of it; and what it may do."""
+        """Its description in the docstring of the class or a base class, and whether it may change."""
         name = self.path.rpartition(".")[2]
         said = next((docs[name] for docs in map(attribute_docs, self.kind.__mro__) if name in docs), "")
         return f"{said} May change on resume." if self.key.resume and said else said
@@ -102,8 +101,8 @@ def declared(kind: type[BaseModel], prefix: str = "", table: Key = USUAL) -> Ite
 
     Args:
         kind: The class.
-        prefix: What every path begins with.
-        table: What holds for keys that say nothing.
+        prefix: Prefix of all paths.
+        table: Properties of keys without their own.
     """
     for name, field in kind.model_fields.items():
         said = next((one for one in field.metadata if isinstance(one, Key)), Key()).within(table)
@@ -118,17 +117,17 @@ def _options_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 MOST_LISTED = 12
-"""Choices that a message lists; of more it lists none."""
+"""Most choices that a message lists in full."""
 
 
 def nearest(word: str, choices: Iterable[str], prefix: str = "", more: str = "") -> str:
     """Return a hint that names the choice closest to `word`, or lists them if none is close.
 
     Args:
-        word: What was given.
-        choices: What may be.
-        prefix: Comes before the closest choice, such as the table of a key.
-        more: Said instead of a list of more than `MOST_LISTED` choices; empty: the list is cut short.
+        word: The given word.
+        choices: The valid words.
+        prefix: Prefix of the closest choice, such as the table of a key.
+        more: Replaces a list of more than `MOST_LISTED` choices; empty: the list is cut short.
     """
     known = sorted(choices)
     close = get_close_matches(word, known, n=1, cutoff=0.5)
@@ -160,7 +159,7 @@ def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = 
 
 def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> str:
     found = error.errors(include_url=False)
-    # A key that is missing may be the one that is misspelt.
+    # A missing key may be a misspelt one.
     unknown = (one for one in found if one["type"] == "extra_forbidden")
     first = next(unknown, found[0]) if found[0]["type"] == "missing" else found[0]
     full = [_shortened(str(part)) for part in first["loc"]]
@@ -175,7 +174,7 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) ->
         return f"missing key '{key}'"
     reason = _PLAIN_WORDS.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     reason = reason[:1].lower() + reason[1:]
-    # A whole group's value says less than the reason does.
+    # The value of a whole group would not help.
     got = "" if isinstance(first["input"], Mapping) else f" (got {_shortened(repr(first['input']))})"
     return f"{key}: {reason}{got}" if key else reason
 
@@ -186,7 +185,7 @@ def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
     elsewhere = [one.path for one in declared(kind) if one.path.rpartition(".")[2] == word]
     if len(path) == 1 and elsewhere:
         return "did you mean " + " or ".join(f"'{other}'" for other in elsewhere) + "?"
-    # What is in a table without a class of its own is checked by the part that it belongs to.
+    # Tables without a class are checked by their part.
     open_ = [name for name, field in kind.model_fields.items() if field.annotation == dict[str, Any]]
     parts = ", ".join(f"'{name}.{word}'" for name in open_)
     more = f"an option of a part is set in its table ({parts}); " if open_ and len(path) == 1 else ""
@@ -211,7 +210,7 @@ _PLAIN_WORDS = {
 
 
 def _to_field(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Cut an error's location after the field and its list position: union members follow."""
+    """Cut an error's location after the field and its list position, where union members follow."""
     kept: list[str] = []
     for depth, part in enumerate(path):
         field = kind.model_fields.get(part)
@@ -224,7 +223,7 @@ def _to_field(kind: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the fields of the nested options class that `path` leads to."""
+    """Return the field names of the nested options class at `path`."""
     for part in path:
         field = kind.model_fields.get(part)
         nested = _options_of(field) if field else None
@@ -235,7 +234,7 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def attribute_docs(kind: type) -> dict[str, str]:
-    """Return what the ``Attributes:`` section of a class's docstring says of each attribute."""
+    """Return the descriptions of attributes in the ``Attributes:`` section of a class's docstring."""
     docs: dict[str, str] = {}
     _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
     for line in section.splitlines():

@@ -1,4 +1,4 @@
-"""Names for the parts that a config can choose, with dotted paths for a user's own."""
+"""Registries of the parts that a config names; users' own parts are named by dotted path."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from fedmeta.options import Options, nearest
 PartT = TypeVar("PartT")
 
 _MARKS = ("run.json", "compare.json")
-"""Files that a folder of a run or a comparison holds."""
+"""Files that mark the folder of a run or a comparison."""
 
 _by_package: dict[str, "Registry[Any]"] = {}
 _forbidden: ContextVar[str] = ContextVar("forbidden", default="")
@@ -28,10 +28,10 @@ _forbidden: ContextVar[str] = ContextVar("forbidden", default="")
 
 @contextmanager
 def own_parts_only(why: str) -> Iterator[None]:
-    """Import nothing by a dotted path in the block: who named it may not choose what code runs here.
+    """Forbid imports by dotted path in the block, so an untrusted config cannot choose code to run.
 
     Args:
-        why: What a message ends with.
+        why: The reason, at the end of messages.
     """
     token = _forbidden.set(why)
     try:
@@ -43,11 +43,11 @@ def own_parts_only(why: str) -> Iterator[None]:
 def import_dotted(path: str, what: str) -> Any:
     """Import ``package.module:Name`` (or ``package.module.Name``).
 
-    The module may lie in the current folder, which is looked at last, and never in the folder of a run
-    or a comparison: those are data, and come from anybody.
+    The module may be in the current folder, which is searched last, but not in the folder of a run or a
+    comparison: those are untrusted data.
 
     Raises:
-        ConfigError: If the module cannot be imported, holds no such name, lies in a run's folder, or may
+        ConfigError: If the module cannot be imported, has no such name, is in a run's folder, or must
             not be imported here (see `own_parts_only`).
     """
     if why := _forbidden.get():
@@ -59,7 +59,7 @@ def import_dotted(path: str, what: str) -> Any:
     except _CodeInRunFolderError as error:
         raise ConfigError(f"{what} '{path}' {error}") from None
     except Exception as error:
-        # A user's module may fail in any way while it is imported; all of them are the same mistake.
+        # A user's module may raise anything when imported.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(f"{what} '{path}' cannot be imported ({reason})") from None
     try:
@@ -70,12 +70,12 @@ def import_dotted(path: str, what: str) -> Any:
 
 
 def name_of(part: type) -> str:
-    """Return what a config calls a class: its name if it comes with fedmeta, else its dotted path.
+    """Return a class's name in configs: its short name if it is part of fedmeta, else its dotted path.
 
-    Worker processes and a resumed run import it by that.
+    Worker processes and resumed runs import it by this name.
 
     Raises:
-        ConfigError: If it cannot be imported so: it is of the main program, or within a function.
+        ConfigError: If it cannot be imported by name: it is defined in the main program or a function.
     """
     path = f"{part.__module__}:{part.__qualname__}"
     package, _, stem = part.__module__.rpartition(".")
@@ -85,14 +85,14 @@ def name_of(part: type) -> str:
             return name
     if part.__module__ == "__main__" or "." in part.__qualname__:
         raise ConfigError(
-            f"{part.__qualname__} cannot be imported again, by a worker process or to resume the run: "
-            f"define it at the top of a module of its own, not in {part.__module__}"
+            f"{part.__qualname__} cannot be imported by worker processes or a resumed run: "
+            f"define it at the top level of its own module, not in {part.__module__}"
         )
     return path
 
 
 def run_folder_of(path: Path) -> Path | None:
-    """Return the nearest folder of a run or a comparison that `path` is or lies in; None: in none."""
+    """Return the innermost run or comparison folder that contains `path`; None if there is none."""
     real = path.resolve()
     folders = (real, *real.parents)
     return next((one for one in folders if any(os.path.lexists(one / name) for name in _MARKS)), None)
@@ -100,9 +100,9 @@ def run_folder_of(path: Path) -> Path | None:
 
 @contextmanager
 def current_folder_on_path() -> Iterator[None]:
-    """Look for modules in the current folder as well, after all other places; a run's folder is none.
+    """Search the current folder for modules too, after all other places, unless it is a run's folder.
 
-    It stays where a module came from it: such a module may import another one of there at any time.
+    It stays on the path once a module was found there, which may later import others from it.
     """
     here = _current_folder()
     if here is None or here in sys.path or "" in sys.path:
@@ -136,7 +136,7 @@ class _CodeInRunFolderError(Exception):
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module, having looked where it and the packages around it lie before any of them runs."""
+    """Import a module, after checking the location of it and of each parent package before it runs."""
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         part = ".".join(parts[:end])
@@ -150,28 +150,28 @@ def _require_outside_runs(name: str) -> None:
     try:
         spec = find_spec(name)
     except (ImportError, ValueError):
-        return  # the import itself fails in the usual words
+        return  # the import itself raises the usual error
     if spec is None:
         return
     places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location else [])]
     for folder in (run_folder_of(Path(place)) for place in places if place):
         if folder:
             raise _CodeInRunFolderError(
-                f"is not imported: {name} lies in {folder}, the folder of a run or a comparison, from "
-                "which no code is taken; if you trust it, put it elsewhere"
+                f"is not imported: {name} is in {folder}, the folder of a run or a comparison, "
+                "which must not provide code; if you trust it, move it elsewhere"
             )
 
 
 class Registry(Generic[PartT]):
-    """Parts of one kind by name: each is a module of one package, and its file's stem is its name.
+    """Parts of one kind by name: one module of a package per part, with its file's stem as the name.
 
-    ``meta_sgd.py`` holds the part ``meta_sgd``, a class called ``MetaSGD``, or a function called
-    ``meta_sgd``. Names are read from the folder: no part is imported before it is asked for.
+    ``meta_sgd.py`` holds the part ``meta_sgd``: a class ``MetaSGD`` or a function ``meta_sgd``. Names
+    are read from the folder; parts are imported on demand.
 
     Args:
-        what: What the parts are called in messages, such as ``task``.
-        package: Where they are, such as ``fedmeta.tasks.families``.
-        separator: What stands in a name for an underscore of its file.
+        what: The parts' name in messages, such as ``task``.
+        package: Their package, such as ``fedmeta.tasks.families``.
+        separator: Replaces underscores of file names in part names.
     """
 
     def __init__(self, what: str, package: str, separator: str = "_") -> None:
@@ -229,7 +229,7 @@ class Registry(Generic[PartT]):
 
 
 def _named_after(stem: str, source: str) -> str | None:
-    """Return the class or function that has the name of its module; None: the module is not a part."""
+    """Return the class or function named like its module; None if the module is not a part."""
     for line in re.finditer(r"^(?:class|def) ([A-Za-z]\w*)", source, re.MULTILINE):
         if line[1].replace("_", "").lower() == stem.replace("_", ""):
             return line[1]

@@ -263,8 +263,8 @@ def test_a_bound_that_is_none_is_refused_in_one_line(seconds: object) -> None:
 @pytest.mark.parametrize(
     ("asked", "device", "answer"),
     [
-        ("cpu", "cuda", "device: there is no CUDA device here"),
-        ("cuda", None, "device: there is no CUDA device here"),
+        ("cpu", "cuda", "device: no CUDA device found"),
+        ("cuda", None, "device: no CUDA device found"),
         ("cpu", "gpu", "device: input should be 'auto', 'cpu' or 'cuda' (got 'gpu')"),
         ("cuda", "cpu", ""),
         ("cuda", "auto", ""),

@@ -84,7 +84,7 @@ def test_a_package_in_a_runs_folder_runs_none_of_its_files(mark: Path) -> None:
     write("theirs/pack/__init__.py", mark)
     write("theirs/pack/net.py", mark)
     Path("theirs/run.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"theirs lies in .*theirs, the folder"):
+    with pytest.raises(ConfigError, match=r"theirs is in .*theirs, the folder"):
         import_dotted("theirs.pack.net:Net", "model")
     assert not mark.exists()
 
@@ -95,7 +95,7 @@ def test_a_link_to_a_module_in_a_runs_folder_is_followed_before_it_is_judged(mar
     os.symlink("theirs/net.py", "shortcut.py")
     os.symlink("theirs", "alias")
     for path in ("shortcut:Net", "alias.net:Net"):
-        with pytest.raises(ConfigError, match="from which no code is taken"):
+        with pytest.raises(ConfigError, match="which must not provide code"):
             import_dotted(path, "model")
     assert not mark.exists()
 
@@ -109,7 +109,7 @@ def test_within_a_runs_folder_the_current_folder_is_none_to_look_in(
     with pytest.raises(ConfigError, match="No module named 'net'"):
         import_dotted("net:Net", "model")
     sys.path.insert(0, str(Path.cwd()))
-    with pytest.raises(ConfigError, match="from which no code is taken"):
+    with pytest.raises(ConfigError, match="which must not provide code"):
         import_dotted("net:Net", "model")
     assert not mark.exists()
 

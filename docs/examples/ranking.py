@@ -55,7 +55,7 @@ class Ranking(Objective):
         """Require a rating for each item."""
         items, ratings = examples["item"], examples["rating"]
         if ratings.shape != items.shape[:2]:
-            raise ValueError(f"{half}_rating has the shape {list(ratings.shape)}: one number an item")
+            raise ValueError(f"{half}_rating has shape {list(ratings.shape)}: one number an item")
         return {**examples, "rating": ratings if ratings.is_floating_point() else ratings.float()}
 
 

@@ -1,4 +1,4 @@
-"""Speed, measured against a rival in the same process run; the cases by name."""
+"""Benchmarks of speed against rivals timed in the same process; the cases by name."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ else:
 __all__ = ["ALL", "CASES", "Case", "Goal", "Result", "find_cases"]
 
 ALL = "all"
-"""Stands for every case."""
+"""Name that selects every case."""
 
 CASES = {
     "maml-sinusoid": "maml.EAGER",

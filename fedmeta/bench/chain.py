@@ -1,4 +1,4 @@
-"""What the chain costs: gas, settling a round of 10,000 participants, and time added to a round."""
+"""Costs of the chain: gas, time to settle a round of 10,000 participants, and time added to a round."""
 
 import statistics
 import tempfile
@@ -56,11 +56,11 @@ COST = Case(
 
 ROUNDS = 400
 WARM_UP = 100
-"""Rounds that are not counted: meanwhile web3 is imported and the contracts are deployed."""
+"""Rounds not counted, during which web3 is imported and the contracts are deployed."""
 
 
 def _round_ms(provider: str, out: Path) -> float:
-    """Run the quickstart for `ROUNDS` rounds; return milliseconds a round, settling included."""
+    """Run the quickstart for `ROUNDS` rounds; return milliseconds per round, including settlement."""
     settled_from: list[float] = []
     listener = Listener(settling=lambda _: settled_from.append(time.perf_counter()))
     settings = {"rounds": ROUNDS, "workers": 1, "test_clients": 6, "evaluation.tasks": 2}

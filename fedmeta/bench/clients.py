@@ -1,4 +1,4 @@
-"""Start, time of a round and memory, by the number of clients registered, and of those asked."""
+"""Startup time, round time and memory, by the number of registered clients and of sampled clients."""
 
 import json
 import math
@@ -30,13 +30,13 @@ _ENTRY = "from fedmeta.bench.clients import main; main()"
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one process took for a whole run.
+    """Time and memory of one process for a whole run.
 
     Attributes:
-        start_seconds: From before the process existed until its first round was done.
+        start_seconds: From before the process's start to the end of its first round.
         round_ms: Median of the later rounds.
-        peak_mib: Most memory that it ever held.
-        rss_mib: Memory held after each round, the first one first.
+        peak_mib: Peak memory.
+        rss_mib: Resident memory after each round, in order.
     """
 
     start_seconds: float
@@ -45,22 +45,22 @@ class Footprint:
     rss_mib: tuple[float, ...]
 
     def growth(self, early: int, late: int) -> float:
-        """Return how many times the memory after round `early` was held after round `late`."""
+        """Return the memory after round `late` divided by that after round `early`."""
         return self.rss_mib[late - 1] / self.rss_mib[early - 1]
 
 
 def measure_footprint(clients: int, cohort: int, rounds: int) -> Footprint:
-    """Run federated MAML on sinusoids in a process of its own, so that its memory is nobody else's.
+    """Run federated MAML on sinusoids in its own process, to measure its memory.
 
     Args:
-        clients: Registered.
-        cohort: Asked each round.
+        clients: Number of registered clients.
+        cohort: Clients per round.
         rounds: At least 2.
 
     Raises:
         RunError: If the process failed.
     """
-    # The child must find the same modules as this process does.
+    # The child must find the same modules as this process.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     began = time.perf_counter()
     with subprocess.Popen(
@@ -136,12 +136,12 @@ def _report(record: RoundRecord, snapshot: Snapshot) -> None:  # noqa: ARG001 (a
 
 
 def memory() -> tuple[int, int]:
-    """Return the bytes that this process holds in memory, and the most that it has ever held.
+    """Return this process's resident and peak memory in bytes.
 
-    Where there is no ``/proc``, both are the peak.
+    Without ``/proc`` both are the peak.
     """
     if _STATUS.exists():
-        # ru_maxrss would start from the parent's size, as it is kept through fork and exec.
+        # ru_maxrss would include the parent's size, as it survives fork and exec.
         lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
         return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -151,22 +151,22 @@ def memory() -> tuple[int, int]:
 
 COHORTS = (10, 100, 1_000, 10_000, 100_000)
 TIMED = 20_000
-"""Clients that answer while the clock runs, about; the first round, which warms up, is not timed."""
+"""About how many client replies are timed; the first round, a warm-up, is not."""
 FEWEST, MOST = 3, 20
-"""Rounds of a size, whatever that makes of `TIMED`."""
+"""Bounds of the number of rounds, whatever `TIMED` gives."""
 SLOPE_FROM = 1_000
-"""Below so many clients a round's fixed costs hide the slope."""
+"""With fewer clients a round's fixed costs hide the slope."""
 BAR = 40
 
 
 def slope(seconds: Mapping[int, float]) -> float:
-    """Return the power of the number of clients by which a round's seconds grow, by least squares."""
+    """Return the exponent with which a round's seconds grow in the number of clients (least squares)."""
     points = [(math.log(clients), math.log(value)) for clients, value in seconds.items()]
     return statistics.linear_regression(*zip(*points, strict=True)).slope
 
 
 def drawing(seconds: Mapping[int, float]) -> list[str]:
-    """Draw seconds a round against clients as bars, both on a logarithmic scale."""
+    """Draw seconds per round against clients as bars, both on a logarithmic scale."""
     low, high = min(seconds.values()) / 2, max(seconds.values())
     return [
         f"{clients:>9,} clients {'#' * round(BAR * math.log(value / low) / math.log(high / low)):{BAR}} "
@@ -176,7 +176,7 @@ def drawing(seconds: Mapping[int, float]) -> list[str]:
 
 
 def measure(cohorts: tuple[int, ...], runs: int) -> dict[int, list[Footprint]]:
-    """Run all clients of federations of several sizes, each in a process of its own."""
+    """Run federations of several sizes with all their clients, each in its own process."""
     rounds = {n: max(FEWEST, min(MOST, TIMED // n)) for n in cohorts}
     return {n: [measure_footprint(n, n, rounds[n]) for _ in range(runs)] for n in cohorts}
 

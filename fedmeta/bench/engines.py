@@ -22,7 +22,7 @@ ROUNDS = 20
 CLIENTS = 100
 VECTOR, RAY = "vector, one process", "Ray"
 AGREE = 1e-5
-"""How far apart a tensor of the two states may be in the end, relative to its largest value."""
+"""Largest difference allowed between the final states' tensors, relative to a tensor's largest value."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Race:
     """The same rounds on both engines, in turns.
 
     Attributes:
-        rounds: Milliseconds a round, by engine; a sample is all rounds of the plan.
-        start_seconds: What Ray took to start and to know its nodes; no sample counts it.
+        rounds: Milliseconds per round, by engine; a sample is all rounds of the plan.
+        start_seconds: Ray's startup time until its nodes are connected; not part of the samples.
     """
 
     rounds: Mapping[str, Timing]
@@ -39,17 +39,17 @@ class Race:
 
 
 def race(workload: Workload, plan: Plan, runs: int, workers: int) -> Race:
-    """Let both engines do the rounds of a plan, from the first one on, again and again and in turns.
+    """Time both engines on all rounds of a plan, repeatedly and in turns.
 
     Args:
-        workload: What clients do.
-        plan: What the server does.
-        runs: How many times each does all rounds; twice more before that, not counted.
-        workers: Ray's; the vector engine computes in this process alone.
+        workload: The clients' work.
+        plan: The server's plan.
+        runs: Timed repetitions per engine, after two that are not counted.
+        workers: Ray's workers; the vector engine uses only this process.
 
     Raises:
         UsageError: If Ray is not installed.
-        RunError: If a reply was not admitted, or the engines did not learn the same.
+        RunError: If a reply was not admitted, or the engines' results differ.
     """
     from fedmeta.federation.engines.ray.session import open_ray
 
@@ -80,7 +80,7 @@ def require_same(ours: Tensors, theirs: Tensors) -> None:
     """Check that two states agree.
 
     Raises:
-        RunError: If a tensor's largest difference is above `AGREE` of its largest value.
+        RunError: If a tensor differs by more than `AGREE` times its largest value.
     """
     for key, value in ours.items():
         apart = float((theirs[key] - value).abs().max() / value.abs().max())

@@ -1,4 +1,4 @@
-"""Overhead of a round beside learning: messages, serialization, gate and average."""
+"""Overhead of a round besides learning: messages, serialization, gate and average."""
 
 import io
 import time
@@ -25,12 +25,12 @@ Arrays = Sequence[NDArray[Any]]
 
 @dataclass(frozen=True)
 class Overhead:
-    """What rounds cost, and what reading and writing the same bytes did, in turns.
+    """Times of rounds, and of saving and loading the same bytes with NumPy, in turns.
 
     Attributes:
         rounds: A whole round.
         saved: `np.save` and `np.load` of every client's update, tensor by tensor.
-        update_bytes: Of one client's update.
+        update_bytes: Size of one client's update.
     """
 
     rounds: Timing
@@ -39,17 +39,17 @@ class Overhead:
 
 
 def flat_workload(clients: int, size: int = 112_500) -> Workload:
-    """Return clients that send one tensor, of 450 KB."""
+    """Return a workload whose updates are one tensor of 450 KB."""
     return _workload(clients, [1], f"{Flat.__module__}:{Flat.__name__}", {"size": size})
 
 
 def conv4_workload(clients: int) -> Workload:
-    """Return clients that send what Conv4-64 has: 112,005 numbers in 14 tensors, 448 KB."""
+    """Return a workload with Conv4-64's updates: 112,005 numbers in 14 tensors, 448 KB."""
     return _workload(clients, [28, 28], "conv4", {"width": 64})
 
 
 def mlp_workload(clients: int) -> Workload:
-    """Return clients that send what the sinusoid MLP has: 1,761 numbers in 6 tensors."""
+    """Return a workload with the sinusoid MLP's updates: 1,761 numbers in 6 tensors."""
     return _workload(clients, [1], "mlp", {"hidden": [40, 40]})
 
 
@@ -61,10 +61,10 @@ def _workload(clients: int, shape: list[int], model: str, network: dict[str, Any
 
 
 def measure_overhead(workload: Workload, runs: int) -> Overhead:
-    """Time whole rounds of all clients; after each, save and load what they sent with NumPy.
+    """Time whole rounds of all clients; after each, save and load the same bytes with NumPy.
 
-    A round lasts from the end of the observer's call to its next one: strategy, VectorGrid,
-    codec, gate, average, server step and snapshot. The first one is not counted.
+    A round lasts from the end of one observer call to the next call: strategy, VectorGrid, codec, gate,
+    average, server step and snapshot. The first round is not counted.
 
     Raises:
         RunError: If a reply was not admitted.
@@ -92,7 +92,7 @@ def measure_overhead(workload: Workload, runs: int) -> Overhead:
 
 
 def _save_and_load(arrays: Arrays, clients: int) -> float:
-    """Return the milliseconds that it takes to save and load the arrays once a client, in memory."""
+    """Return the milliseconds to save and load the arrays in memory once per client."""
     began = time.perf_counter()
     for _ in range(clients):
         for array in arrays:

@@ -1,4 +1,4 @@
-"""One MAML meta-gradient of ours against the rivals': many small tasks, and images."""
+"""One MAML meta-gradient of fedmeta against those of rivals: many small tasks, and images."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,12 +32,12 @@ RIVAL = "clone-and-loop"
 
 @dataclass(frozen=True)
 class Duel:
-    """One meta-gradient, ready to be computed by either side.
+    """One meta-gradient that both sides can compute.
 
     Attributes:
         algorithm: Our side.
-        state: The initial weights of both.
-        episode: The rival's side, with the tasks of both.
+        state: Initial weights of both sides.
+        episode: The rival's side, with the tasks of both sides.
     """
 
     algorithm: Algorithm
@@ -70,11 +70,11 @@ def make_duel(
     module: Callable[[Tensors], nn.Module],
     dtype: Dtype = "float32",
 ) -> Duel:
-    """Draw weights and tasks from fixed seeds and hand the same to both sides.
+    """Draw weights and tasks from fixed seeds, the same for both sides.
 
     Args:
         setup: Our learner: MAML with its inner loop, and the network.
-        family: Where the tasks come from.
+        family: Source of the tasks.
         tasks: Size of the meta-batch.
         module: Builds the rival's network from our state.
         dtype: Of weights and tasks.
@@ -95,7 +95,7 @@ def make_duel(
 
 
 def stacked_meta_gradient(algorithm: Algorithm, state: Tensors, tasks: TaskBatch) -> Tensors:
-    """Average the tasks' meta-gradients, in chunks of as many tasks as the grid would stack."""
+    """Return the mean of the tasks' meta-gradients, computed in the same chunks as on the grid."""
     size = algorithm.model.chunk_tasks
     total: dict[str, Tensor] = {}
     for first in range(0, len(tasks), size):
@@ -159,13 +159,13 @@ def setup(width: int = WIDTH) -> LearnerSetup:
 
 
 def conv4_duel(tasks: int = TASKS, width: int = WIDTH, dtype: Dtype = "float32") -> Duel:
-    """Prepare 5-way 1-shot tasks with one query image a class."""
+    """Prepare 5-way 1-shot tasks with one query image per class."""
     family = Noise(NoiseOptions(), Population(1), 0)
     return make_duel(setup(width), family, tasks, rivals.conv4, dtype)
 
 
 def time_workers(runs: int, cohort: int = TASKS, width: int = WIDTH) -> dict[str, Timing]:
-    """Time whole rounds, one task a client, computed in this process and in two workers."""
+    """Time whole rounds, one task per client, in this process and in two workers."""
     family = f"{Noise.__module__}:{Noise.__name__}"
     workload = Workload(family, {}, Population(cohort), setup(width), seed=0)
     plan = Plan(rounds=1, cohort=cohort)

@@ -19,14 +19,14 @@ def machine() -> str:
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure that a case is held to.
+    """A target for a figure of a case.
 
     Attributes:
-        what: What was measured, with its unit.
-        value: What came out.
-        bound: What was wanted.
-        sense: Whether `bound` is a least or a most.
-        spread: Lower and upper quartile of `value`, where it was measured several times.
+        what: The figure, with its unit.
+        value: The measured value.
+        bound: The target.
+        sense: Whether `bound` is a lower or an upper bound.
+        spread: Lower and upper quartile of `value`, if measured several times.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether the value is on the right side of the bound."""
+        """Whether the value meets the bound."""
         return self.value >= self.bound if self.sense == "at least" else self.value <= self.bound
 
     def to_json(self) -> dict[str, Any]:
@@ -53,22 +53,22 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """What a case came to.
+    """Result of a case.
 
     Attributes:
-        case: Its name.
+        case: The case's name.
         measures: What was measured, in one line.
-        ours_ms: Median milliseconds of our side.
-        rival_ms: Median milliseconds of the rival's; None: the case has no rival.
-        rival: What the rival is.
-        ratio_is: What `goals[0]`, the ratio, divides by what; None: no rival.
+        ours_ms: Our median in milliseconds.
+        rival_ms: The rival's median in milliseconds; None without a rival.
+        rival: The rival's name.
+        ratio_is: Direction of the ratio in `goals[0]`; None without a rival.
         threads: Threads of each side.
         runs: Samples of each side.
-        goals: What the case is held to; the first is about the ratio, if there is a rival.
-        others_ms: Median milliseconds of further rivals.
-        details: More figures, by a name that carries the unit.
-        drawing: Lines that show the figures to a person.
-        machine: Where it was measured, as far as it matters to a reader of ratios.
+        goals: The case's targets; with a rival, the first is the ratio.
+        others_ms: Medians of further rivals in milliseconds.
+        details: More figures, by name including the unit.
+        drawing: Lines of a text chart of the figures.
+        machine: Description of the machine.
     """
 
     case: str
@@ -88,7 +88,7 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """The two medians' ratio, in the direction of `ratio_is`."""
+        """Ratio of the two medians, in the direction of `ratio_is`."""
         return self.goals[0].value if self.ratio_is else None
 
     def to_json(self) -> dict[str, Any]:
@@ -112,13 +112,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Case:
-    """Something that can be measured.
+    """A benchmark case.
 
     Attributes:
-        name: What to call it on the command line.
+        name: Its name on the command line.
         measures: What it measures, in one line.
-        runs: Samples taken unless asked otherwise.
-        run: Measures this case with a number of samples.
+        runs: Default number of samples.
+        run: Measures this case with a given number of samples.
     """
 
     name: str
@@ -127,11 +127,11 @@ class Case:
     run: Callable[["Case", int], Result]
 
     def measure(self, runs: int | None = None) -> Result:
-        """Measure with `runs` samples of each side, or with as many as the case takes by itself."""
+        """Measure with `runs` samples of each side; None: the case's default."""
         return self.run(self, runs or self.runs)
 
 
 def ratio(top: Timing, bottom: Timing) -> tuple[float, tuple[float, float]]:
-    """Return the medians' ratio, and the quartiles of the ratios of neighbouring samples."""
+    """Return the ratio of the medians, and the quartiles of the ratios of paired samples."""
     pairs = [a / b for a, b in zip(top.samples, bottom.samples, strict=True)]
     return top.median / bottom.median, quartiles(pairs)

@@ -1,6 +1,6 @@
 """Rivals: MAML by cloning modules in a loop, and by other libraries, with their networks.
 
-Networks are built on the meta device, where a constructor draws no random numbers.
+Networks are built on the meta device, where constructors draw no random numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ class Episode:
         module: The network with the initial weights.
         loss: Mean loss of predictions and targets of one task.
         inner_lr: Step size of the inner steps.
-        inner_steps: How many there are.
+        inner_steps: Number of inner steps.
         tasks: The meta-batch.
     """
 
@@ -43,10 +43,10 @@ class Episode:
 
 
 def meta_gradient(episode: Episode) -> list[Tensor]:
-    """Return the meta-gradient averaged over the tasks, in the order of ``module.parameters()``.
+    """Return the meta-gradient averaged over the tasks, in order of ``module.parameters()``.
 
-    What learn2learn's MAML does (Arnold et al. 2020): clone the module so that gradients flow back to
-    the original, descend by replacing the clone's parameters, and differentiate the query loss.
+    As learn2learn's MAML (Arnold et al. 2020): clone the module so that gradients flow back to the
+    original, descend by replacing the clone's parameters, and differentiate the query loss.
     """
     initial = list(episode.module.parameters())
     total = [torch.zeros_like(parameter) for parameter in initial]
@@ -95,7 +95,7 @@ class MeanPixel(nn.Module):
 
 
 def mlp(state: Tensors) -> nn.Module:
-    """Build the module of an `MLP` state with ReLUs; its parameters are ours in the same order."""
+    """Build a module with ReLUs from an `MLP` state; its parameters are in the same order."""
     weights = [value for key, value in state.items() if key.endswith("weight")]
     biases = [value for key, value in state.items() if key.endswith("bias")]
     layers: list[nn.Module] = []
@@ -105,7 +105,7 @@ def mlp(state: Tensors) -> nn.Module:
 
 
 def conv4(state: Tensors) -> nn.Module:
-    """Build the module of a strided `Conv4` state for images of one channel ``[B, H, W]``."""
+    """Build a module from a strided `Conv4` state, for one-channel images ``[B, H, W]``."""
     layers: list[nn.Module] = [nn.Unflatten(1, (1, -1))]
     for block in range(4):
         kernels = convolution_kernels(state[f"conv{block}.weight"])
@@ -120,14 +120,14 @@ def conv4(state: Tensors) -> nn.Module:
 
 
 def as_module_parameter(key: str, value: Tensor) -> Tensor:
-    """Lay a tensor of our state, or of its gradient, out as the module's parameter is."""
+    """Convert a tensor of our state, or of its gradient, to the layout of the module's parameter."""
     if key.startswith("conv"):
         return convolution_kernels(value)
     return value.T.contiguous() if value.dim() == 2 else value.clone()
 
 
 def convolution_kernels(weight: Tensor) -> Tensor:
-    """Turn ``[9 * C, D]``, rows by kernel row, kernel column and channel, into ``[D, C, 3, 3]``."""
+    """Convert ``[9 * C, D]``, rows by kernel row, kernel column and channel, to ``[D, C, 3, 3]``."""
     return weight.view(3, 3, -1, weight.shape[1]).permute(3, 2, 0, 1).contiguous()
 
 
@@ -142,7 +142,7 @@ MetaGradient = Callable[[Episode], list[Tensor]]
 
 
 def installed() -> dict[str, MetaGradient]:
-    """Return those libraries' ways to compute a meta-gradient that can be imported here."""
+    """Return the meta-gradient functions of the installed libraries, by name."""
     known = {"higher": by_higher, "torchopt": by_torchopt}
     return {name: function for name, function in known.items() if find_spec(name)}
 
@@ -171,7 +171,7 @@ def by_torchopt(episode: Episode) -> list[Tensor]:
     """Compute the meta-gradient with TorchOpt's MetaSGD (Ren et al. 2023), as its tutorial does."""
     import torchopt
 
-    # TorchOpt replaces the parameters inside the module, so the initial ones are kept and put back.
+    # TorchOpt replaces the parameters in the module, so the initial ones are saved and restored.
     initial = list(episode.module.parameters())
     total = [torch.zeros_like(parameter) for parameter in initial]
     optimizer: Any = torchopt.MetaSGD(episode.module, lr=episode.inner_lr)

@@ -1,4 +1,4 @@
-"""Cheap tasks, models and federations whose rounds are run on demand."""
+"""Cheap tasks and models for benchmarks, and federations with rounds on demand."""
 
 import itertools
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from fedmeta.tasks import Examples, Population, TaskBatch, TaskSpec
 
 
 class NoOptions(Options):
-    """Of a part that has nothing to set."""
+    """Options of a part without options."""
 
 
 class NoiseOptions(Options):
@@ -35,7 +35,7 @@ class NoiseOptions(Options):
 
 
 class Noise:
-    """Classify images of pure noise, ``[size, size]``; made for timing, as there is nothing to learn."""
+    """Classification of noise images ``[size, size]``, for timing only."""
 
     Options: ClassVar[type[Options]] = NoiseOptions
 
@@ -59,14 +59,14 @@ class Noise:
 
 
 class NoDataOptions(Options):
-    """Options of `NoData`: the shape that the model believes its inputs and outputs to have."""
+    """Options of `NoData`: the input shape and the outputs of the model."""
 
     input_shape: tuple[PositiveInt, ...] = Field(strict=False)
     outputs: PositiveInt = 1
 
 
 class NoData:
-    """Regression tasks of a single number, the client's, whatever shape of input the model is for."""
+    """Regression tasks of a single number, the client's id, for any input shape."""
 
     Options: ClassVar[type[Options]] = NoDataOptions
 
@@ -89,7 +89,7 @@ class Flat(Model):
     """A model that is one long vector and computes nothing."""
 
     Options: ClassVar[type[Options]] = FlatOptions
-    # As Conv4, which is about as large as what this stands in for.
+    # As Conv4, which has about the same size.
     chunk_tasks = 8
     batch_norm = False
 
@@ -107,9 +107,9 @@ class Flat(Model):
 
 
 class NoLearning(Algorithm):
-    """Sends about a tenth of the model's weights as the update, without running the model.
+    """Returns about a tenth of the model's weights as the update, without running the model.
 
-    Not quite the same from any two clients: the gate refuses copies.
+    Updates of different clients differ slightly, as the gate refuses copies.
     """
 
     Options = NoOptions
@@ -126,7 +126,7 @@ class NoLearning(Algorithm):
         return updates, {"loss": zeros, "loss_before": zeros}
 
     def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:  # noqa: ARG002
-        """Return the state as it is."""
+        """Return the state unchanged."""
         return state
 
     def predict(
@@ -142,19 +142,19 @@ class NoLearning(Algorithm):
 
 
 def small_workload(clients: int) -> Workload:
-    """Return MAML on sinusoids: one task a client and round, an MLP of 1,761 numbers."""
+    """Return MAML on sinusoids: one task per client and round, an MLP of 1,761 numbers."""
     setup = LearnerSetup("maml", {"inner_lr": 0.01, "inner_steps": 1}, "mlp", {"hidden": [40, 40]})
     return Workload("sinusoid", {}, Population(clients), setup, seed=0)
 
 
 @contextmanager
 def federation(workload: Workload, plan: Plan, workers: int) -> Iterator["Rounds"]:
-    """Yield rounds in this process, or in workers beside it.
+    """Yield rounds computed in this process, or in worker processes.
 
     Args:
-        workload: What clients do.
-        plan: What the server does.
-        workers: Processes that compute; 1 is this one.
+        workload: The clients' work.
+        plan: The server's plan.
+        workers: Number of processes that compute; 1 means this process.
     """
     with one_thread(), as_server():
         learner = Learner.build(workload)
@@ -163,12 +163,12 @@ def federation(workload: Workload, plan: Plan, workers: int) -> Iterator["Rounds
 
 
 class Rounds:
-    """Whole rounds, one a call, on any grid: real messages, gate, aggregation, server step.
+    """Whole rounds, one per call, on any grid: real messages, gate, aggregation, server step.
 
     Args:
-        learner: Says what states and replies look like.
-        plan: What the server does.
-        grid: Where the clients are.
+        learner: Gives the shapes of states and replies.
+        plan: The server's plan.
+        grid: Grid of the clients.
     """
 
     def __init__(self, learner: Learner, plan: Plan, grid: Grid) -> None:
@@ -181,7 +181,7 @@ class Rounds:
 
     @property
     def state(self) -> Tensors:
-        """What was learned so far."""
+        """The current state."""
         return self.strategy.state
 
     def __call__(self) -> None:

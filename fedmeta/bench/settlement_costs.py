@@ -1,4 +1,4 @@
-"""Measures the gas of records and claims, and how long a large round takes to settle."""
+"""Measures the gas of records and claims, and the time to settle a large round."""
 
 import hashlib
 import time
@@ -23,18 +23,18 @@ _ROUNDS = 8
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured; gas of whole transactions, seconds of wall time.
+    """Measured costs: gas of whole transactions, seconds of wall time.
 
     Attributes:
-        participants: In a large round; a small one has `FEW`.
-        first_record_gas: Of the first record of a campaign, over a small round.
-        small_record_gas: Of a later one over a small round.
-        large_record_gas: Of one over a large round.
-        fresh_claim_gas: Of the first claim of an account that never held tokens.
-        warm_claim_gas: Of a later claim of the same account.
-        batched_claim_gas: Of one of the first claims among a hundred in a transaction.
+        participants: Participants of a large round; a small one has `FEW`.
+        first_record_gas: First record of a campaign, of a small round.
+        small_record_gas: Later record of a small round.
+        large_record_gas: Record of a large round.
+        fresh_claim_gas: First claim of an account that never held tokens.
+        warm_claim_gas: Later claim of the same account.
+        batched_claim_gas: One of a hundred first claims in a transaction.
         settle_seconds: From a frozen large round to its receipt: trees, signatures, transaction.
-        settle_processor_seconds: Of that, this process's processor time.
+        settle_processor_seconds: This process's processor time during `settle_seconds`.
     """
 
     participants: int
@@ -49,12 +49,12 @@ class Costs:
 
 
 def measure_costs(options: ChainOptions, folder: Path, participants: int = 10_000) -> Costs:
-    """Run a small campaign of large rounds on a chain and measure what it costs.
+    """Run a short campaign with large rounds on a chain, and measure its costs.
 
     Args:
-        options: Of the chain; three of five signatures unless they say otherwise.
-        folder: For the journal, and the state of a chain of ours; empty.
-        participants: In a large round.
+        options: Options of the chain; by default three of five signatures.
+        folder: Empty folder for the journal, and the state of a chain of ours.
+        participants: Participants of a large round.
     """
     run = hashlib.sha256(f"costs {time.time_ns()}".encode()).digest()
     with open_chain(options, folder) as chain:
@@ -82,7 +82,7 @@ class _Campaign:
         began = time.perf_counter(), time.process_time()
         large = self.record(participants)
         seconds = time.perf_counter() - began[0], time.process_time() - began[1]
-        # The last ones of the large round were in no small one and hold no tokens.
+        # The last participants of the large round were not in a small one and hold no tokens.
         fresh = self.claim(participants - 1)
         self.record(participants)
         return Costs(
@@ -116,18 +116,18 @@ class _Campaign:
         return "0x" + hashlib.sha256(self.run + client.to_bytes(8)).hexdigest()[:40]
 
     def claim(self, client: int) -> int:
-        """Claim for one client by a transaction of its own; return the gas."""
+        """Claim for one client in its own transaction; return the gas."""
         action = self.claims.single(self.account(client))
         self.recording.transactor.perform(action, self.recording.keys.sponsor, lambda: False)
         return self.gas()
 
     def claim_many(self, clients: range) -> int:
-        """Claim for clients in one transaction; return the gas of each."""
+        """Claim for clients in one transaction; return the gas per client."""
         self.claims.claim([self.account(client) for client in clients])
         return self.gas() // len(clients)
 
     def gas(self) -> int:
-        """Gas of the newest transaction."""
+        """Return the gas of the newest transaction."""
         newest = self.journal.pending()[-1]
         (receipt,) = self.chain.receipts([newest.hash])
         return receipt.gas if receipt else 0

@@ -1,4 +1,4 @@
-"""Fair timing of functions in one process, and the machine's rate of matrix products."""
+"""Fair timing of functions in one process, and the machine's matrix-product rate."""
 
 import math
 import statistics
@@ -14,22 +14,22 @@ from fedmeta.learning import keep_freed_memory
 
 Clock = Callable[[], float]
 SAMPLE_MS = 20.0
-"""A sample repeats its function until it lasts about this long, so that caches and clocks settle."""
+"""A sample repeats its function for about this long, so that caches and clocks settle."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one call took, sample by sample.
+    """Samples of the time of one call.
 
     Attributes:
-        samples: Milliseconds a call, in the order measured.
+        samples: Milliseconds per call, in the order measured.
     """
 
     samples: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle sample, in milliseconds."""
+        """Median of the samples, in milliseconds."""
         return statistics.median(self.samples)
 
     @property
@@ -53,19 +53,18 @@ def interleave(
     clock: Clock = time.perf_counter,
     sample_ms: float = SAMPLE_MS,
 ) -> dict[str, Timing]:
-    """Time functions in turns, A B A B, so that what disturbs the machine disturbs all of them.
+    """Time functions in turns, A B A B, so that disturbances of the machine affect all of them.
 
-    Each is called twice beforehand: once to warm up (or compile), once to see how many calls fill a
-    sample.
+    Each is first called twice: to warm up (or compile), and to find how many calls fill a sample.
 
     Args:
-        functions: What to time, by name, in the order of turns.
+        functions: Functions to time, by name, in order of turns.
         runs: Samples of each.
         clock: Returns seconds.
-        sample_ms: Least length of a sample, about.
+        sample_ms: Approximate minimum length of a sample.
 
     Returns:
-        Milliseconds a call, by name.
+        Milliseconds per call, by name.
     """
     calls: dict[str, int] = {}
     for name, function in functions.items():
@@ -88,7 +87,7 @@ def _seconds(function: Callable[[], object], calls: int, clock: Clock) -> float:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Compute as a run does: `threads` torch threads in the block, and freed memory kept."""
+    """Compute as in a run: with `threads` torch threads in the block, and freed memory kept."""
     keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -102,7 +101,7 @@ SIDE = 1024
 
 
 def gemm() -> Callable[[], object]:
-    """Return a float32 matrix product of `gemm_flops` operations, to be timed beside other things."""
+    """Return a function that computes a float32 matrix product of `gemm_flops` operations."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(SIDE, SIDE, generator=generator) for _ in range(2))
     product = torch.empty(SIDE, SIDE)
@@ -110,12 +109,12 @@ def gemm() -> Callable[[], object]:
 
 
 def gemm_flops() -> int:
-    """Operations of one `gemm`: a multiplication and an addition per triple of indices."""
+    """Return the operations of one `gemm`: a multiplication and an addition per triple of indices."""
     return 2 * SIDE**3
 
 
 def count_flops(function: Callable[[], object]) -> int:
-    """Count the operations of the matrix products and convolutions that `function` runs."""
+    """Return the operations of the matrix products and convolutions in `function`."""
     with FlopCounterMode(display=False) as counter:
         function()
     return int(counter.get_total_flops())

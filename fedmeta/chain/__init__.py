@@ -1,7 +1,7 @@
-"""Where it is written down: chains, contracts, keys, proofs, journal and settlement.
+"""The ledger: chains, contracts, keys, proofs, journal and settlement.
 
-The names below are the package's door. They are imported when they are first used, because web3 takes
-a second and is an optional extra; whoever has not installed it gets one line that says so.
+The names below are the package's public names. They are imported on first use, because web3 takes a
+second to import and is an optional extra; without it a one-line error says what to install.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""A chain as a `Web3`, and how one is opened from its options."""
+"""Opens a chain from its options, as a `Web3`."""
 
 import os
 import re
@@ -25,22 +25,22 @@ from fedmeta.errors import UsageError
 from fedmeta.files import one_line
 
 _AT_ONCE = 200
-"""Receipts that are asked for in one round trip."""
+"""Receipts requested in one round trip."""
 _LONGEST_EXTRA = 2 + 2 * 32
-"""Characters of a block's extra data; proof of authority has its signatures there."""
-# What nodes say of an instruction that their rules do not have, each in words of its own.
+"""Characters of a block's extra data; longer data means proof of authority, which signs there."""
+# Nodes' various messages for an unknown opcode.
 _UNKNOWN_CODE = re.compile("op_?code|not ?activated|invalid_?operation|bad ?instruction", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a mined transaction.
+    """Receipt of a mined transaction.
 
     Attributes:
-        succeeded: Whether no contract refused it.
+        succeeded: False if a contract reverted it.
         block: Hash of its block, 32 bytes.
-        number: Of its block.
-        gas: That it used.
+        number: Number of its block.
+        gas: Gas used.
     """
 
     succeeded: bool
@@ -51,27 +51,26 @@ class Receipt:
 
 class _Attributes(AttributeDictMiddleware):
     def wrap_make_batch_request(self, make_batch_request: Any) -> Any:
-        # What `Chain.batch` returns is as it comes.
+        # `Chain.batch` returns raw results.
         return make_batch_request
 
 
 class Chain(Web3):
-    """A `Web3` whose errors are `ChainError`s; calls may come from several threads.
+    """A `Web3` that raises `ChainError`s, safe to call from several threads.
 
-    It has no name service (ENS), follows no off-chain lookups, and knows proof of authority by its
-    blocks.
+    It has no name service (ENS) and no off-chain lookups; it detects proof of authority from blocks.
 
     Args:
-        provider: How to reach its node; `close` closes it.
+        provider: Connection to its node; `close` closes it.
 
     Attributes:
-        name: What messages call the node.
-        chain_id: As the node says.
-        genesis: Hash of block 0, 32 bytes: which chain of that id it is.
+        name: The node's name in messages.
+        chain_id: The chain id that the node reports.
+        genesis: Hash of block 0, 32 bytes; it tells chains of the same id apart.
 
     Raises:
         ChainDownError: If the node does not answer.
-        ChainError: If what answers is no Ethereum node.
+        ChainError: If it is not an Ethereum node.
     """
 
     def __init__(self, provider: JSONBaseProvider) -> None:
@@ -90,25 +89,25 @@ class Chain(Web3):
             self.genesis = bytes.fromhex(identity[1]["hash"][2:])
             extra = [str(block.get("extraData")) for block in identity[1:]]
         except (TypeError, ValueError, KeyError, AttributeError):
-            raise RpcError(0, f"{self.name} is no Ethereum node") from None
+            raise RpcError(0, f"{self.name} is not an Ethereum node") from None
         if max(map(len, extra)) > _LONGEST_EXTRA:
             self.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
 
     def request(self, method: str, params: Sequence[object] = ()) -> Any:
-        """Return the result of one JSON-RPC call as it comes (quantities and data are 0x text).
+        """Return the raw result of one JSON-RPC call (quantities and data are 0x text).
 
         Raises:
             ChainDownError: The node did not answer in time.
-            RevertedError: A contract refused; its custom error decoded.
-            RpcError: The node refused.
+            RevertedError: A contract reverted; holds its decoded custom error.
+            RpcError: The node refused the request.
         """
         return self.manager.request_blocking(RPCEndpoint(method), list(params))
 
     def batch(self, calls: Sequence[Call]) -> list[Any]:
-        """Return the results of several calls as they come, in one round trip.
+        """Return the raw results of several calls, in one round trip.
 
-        A call that failed has its `ChainError` in its place. Web3's own batches end at the first error,
-        and four views of a contract take 15 times as long: 11 ms to 0.7.
+        A failed call has its `ChainError` in its place. Web3's own batches end at the first error, and
+        take 15 times as long: 11 ms instead of 0.7 ms for four views of a contract.
 
         Raises:
             ChainDownError: The node did not answer in time.
@@ -122,19 +121,19 @@ class Chain(Web3):
         ]
 
     def receipts(self, transactions: Sequence[bytes]) -> list[Receipt | None]:
-        """Return what became of transactions, given by their hashes; None of one that is not mined.
+        """Return the receipts of transactions, given by hash; None for one that is not mined.
 
-        Read here: web3's formatters take 8 times as long as the rest of it.
+        Parsed here: web3's formatters take 8 times as long as the request.
         """
         calls = [("eth_getTransactionReceipt", (f"0x{one.hex()}",)) for one in transactions]
         answers = [answer for some in chunks(calls, _AT_ONCE) for answer in self.batch(some)]
         return [_read_receipt(answer) for answer in answers]
 
     def is_past(self, moment: int) -> bool:
-        """Tell whether the chain's time has come to `moment`, in seconds since 1970.
+        """Return whether the chain's time has reached `moment`, in seconds since 1970.
 
-        A chain for development makes a block when it is sent something, so that its time may stand
-        still: it is asked for a block if the clock says that it is late. Any other chain refuses.
+        A development chain makes blocks only when it receives transactions, so its time may stand still:
+        it is asked to mine a block if our clock has reached `moment`. Other chains refuse that.
         """
         if self._newest() < moment <= time.time():
             with suppress(RpcError):
@@ -145,7 +144,7 @@ class Chain(Web3):
         return self.eth.get_block("latest")["timestamp"]
 
     def close(self) -> None:
-        """Let go of the chain; if it is ours, stop it with its state saved. Twice is fine."""
+        """Close the connection; stop a chain of ours, with its state saved. May be called twice."""
         self._own.close()
 
     def __enter__(self) -> "Chain":
@@ -158,10 +157,10 @@ class Chain(Web3):
 
 
 def _read_receipt(answer: Any) -> Receipt | None:
-    """Return the receipt that a node gave, or None if there is none yet.
+    """Parse a node's receipt; None if there is none yet.
 
     Raises:
-        ChainError: If that is what it gave, or it gave something else.
+        ChainError: If the answer is an error or malformed.
     """
     if answer is None:
         return None
@@ -177,16 +176,16 @@ def _read_receipt(answer: Any) -> Receipt | None:
 def open_chain(
     options: ChainOptions, folder: Path, environment: Mapping[str, str] = os.environ
 ) -> Chain:
-    """Open the chain that `options.provider` names, starting it if it is ours.
+    """Open the chain `options.provider`; start it if it is ours.
 
     Args:
-        options: Of the chain.
-        folder: Where the state of a chain of ours is kept; made if missing. Unused for a URL.
-        environment: Where ``${FEDMETA_RPC_...}`` in a URL is looked up.
+        options: Options of the chain.
+        folder: State folder of a chain of ours; created if missing. Unused for a URL.
+        environment: Source of ``${FEDMETA_RPC_...}`` in a URL.
 
     Raises:
-        NoNodeError: If no node answers at the URL (`ChainDownError` and exit code 2 at once).
-        UsageError: Another chain id than `options.chain_id`, a folder or port in use, no binary.
+        NoNodeError: If no node answers at the URL (a `ChainDownError` with exit code 2).
+        UsageError: A chain id other than `options.chain_id`, a folder or port in use, no binary.
         RunError: If a node of ours does not start.
     """
     provider: Any
@@ -212,18 +211,18 @@ def open_chain(
 
 
 def require_rules(chain: Chain) -> None:
-    """Refuse a node whose rules are older than those that the contracts are compiled for.
+    """Refuse a node with an older hard fork than the contracts are compiled for.
 
-    It is asked to run code that begins with PUSH0, which came with Shanghai, and returns nothing.
+    The node runs code that begins with PUSH0, which Shanghai introduced, and returns nothing.
 
     Raises:
-        UsageError: If it does not know that instruction.
+        UsageError: If it does not know that opcode.
     """
     try:
         chain.eth.call({"data": "0x5f5ff3"})  # type: ignore[typeddict-item]
     except ChainError as error:
         if isinstance(error, RevertedError) or _UNKNOWN_CODE.search(str(error)):
             raise UsageError(
-                f"{chain.name} has rules from before Shanghai, and the contracts need Shanghai's or "
-                "later ones: start the node with them (Anvil: --hardfork shanghai), or use another"
+                f"{chain.name} has rules from before Shanghai, and the contracts need Shanghai or "
+                "later: start the node with it (Anvil: --hardfork shanghai), or use another node"
             ) from None

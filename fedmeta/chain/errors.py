@@ -1,4 +1,4 @@
-"""What can go wrong with a chain, normalised: the same errors whatever node or library is behind it."""
+"""Errors of a chain, the same for all nodes and libraries."""
 
 from importlib.util import find_spec
 
@@ -6,31 +6,31 @@ from fedmeta.errors import RunError, UsageError
 
 
 class ChainError(RunError):
-    """Base of what a chain may answer; `RunError`, because it happens while things run."""
+    """Base class of chain errors; a `RunError`, because they occur during a run."""
 
 
 class ChainDownError(ChainError):
-    """The node did not answer: nothing is known about the request, and it may be tried again later."""
+    """The node did not answer: the fate of the request is unknown; try again later."""
 
 
 class NoAnswerError(ChainDownError):
-    """Something answered, and not with JSON-RPC."""
+    """The answer is not JSON-RPC."""
 
 
 class BusyError(ChainDownError):
-    """The node was asked too often, or has too much to do: it did nothing.
+    """The node is rate-limiting or overloaded, and did nothing.
 
     Attributes:
-        after: Seconds that it asks us to wait; 0 if it does not say.
+        after: Seconds that it asks us to wait; 0 if not given.
     """
 
     def __init__(self, message: str, after: float = 0.0) -> None:
-        super().__init__(f"{message}: it is asked too often or has too much to do")
+        super().__init__(f"{message}: it is rate-limiting requests or overloaded")
         self.after = after
 
 
 class NoNodeError(ChainDownError, UsageError):
-    """There is no node where one was asked for: nothing was started or changed."""
+    """No node answers at the configured URL: nothing was started or changed."""
 
     exit_code = 2
 
@@ -40,7 +40,7 @@ class RpcError(ChainError):
 
     Attributes:
         code: The JSON-RPC error code, such as -32000.
-        message: What the node said, in one line.
+        message: The node's message, in one line.
     """
 
     def __init__(self, code: int, message: str) -> None:
@@ -50,11 +50,11 @@ class RpcError(ChainError):
 
 
 class RevertedError(ChainError):
-    """A contract refused a call or a transaction.
+    """A contract reverted a call or a transaction.
 
     Attributes:
         name: The custom error's name, ``Error`` (a ``require`` with text), ``Panic``, or ``""`` if the
-            data is unknown or there is none.
+            data is missing or unknown.
         arguments: The custom error's arguments in order: int, bool, bytes, str (addresses checksummed).
         data: The raw revert data.
     """
@@ -69,25 +69,25 @@ class RevertedError(ChainError):
 
 
 class NotMinedError(ChainError):
-    """A transaction waits for a block; there is nothing to do but to wait as well."""
+    """A transaction is not mined yet; wait."""
 
 
 class PoorAccountError(ChainError):
-    """An account has too little of what it is to spend; somebody has to send it some."""
+    """An account lacks the tokens or ether it has to spend; it must be funded."""
 
 
 class WrongCampaignError(UsageError):
-    """What is on the chain is not the campaign that was asked for; nothing was changed."""
+    """The chain holds another campaign than requested; nothing was changed."""
 
 
-NO_EXTRA = "the chain needs its extra: pip install 'fedmeta[chain]'"
+NO_EXTRA = "the chain needs an optional extra: pip install 'fedmeta[chain]'"
 
-# Any one of them may be there for another reason.
+# All are checked, as any one may be installed for another reason.
 _MODULES = ("coincurve", "eth", "eth_abi", "eth_account", "rlp", "web3")
 
 
 def has_extra() -> bool:
-    """Tell whether the extra `chain` is installed; nothing of it is imported."""
+    """Return whether the extra `chain` is installed, without importing it."""
     try:
         return all(find_spec(name) is not None for name in _MODULES)
     except ModuleNotFoundError:
@@ -95,10 +95,10 @@ def has_extra() -> bool:
 
 
 def require_extra() -> None:
-    """Refuse to go on without the extra `chain`; nothing of it is imported.
+    """Require the extra `chain`, without importing it.
 
     Raises:
-        UsageError: In one line that says what to install.
+        UsageError: If it is missing; the message says what to install.
     """
     if not has_extra():
         raise UsageError(NO_EXTRA)

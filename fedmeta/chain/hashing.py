@@ -5,7 +5,7 @@ import os
 try:
     from sha3 import keccak_256  # type: ignore[import-untyped]
 except ModuleNotFoundError:
-    # The C module has wheels for Linux only; without it this takes seven times as long.
+    # The C module has wheels for Linux only; this fallback takes seven times as long.
     from Crypto.Hash import keccak as _pycryptodome
 
     def keccak(data: bytes) -> bytes:
@@ -13,7 +13,7 @@ except ModuleNotFoundError:
         return _pycryptodome.new(digest_bits=256, data=data).digest()
 
 else:
-    # eth-account and py-evm hash by eth-hash, which would choose the slower one.
+    # eth-account and py-evm use eth-hash, which by default chooses the slower one.
     os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
     def keccak(data: bytes) -> bytes:
@@ -26,7 +26,7 @@ def to_address(raw: bytes) -> str:
     """Return 20 bytes as a checksummed address (EIP-55).
 
     Raises:
-        ValueError: If these are not 20 bytes.
+        ValueError: If `raw` does not have 20 bytes.
     """
     if len(raw) != 20:
         raise ValueError(f"an address has 20 bytes, not {len(raw)}")

@@ -1,6 +1,6 @@
-"""Who signs: the sponsor, the committee and the clients; development keys on local chains only.
+"""Keys of the sponsor, the committee and the clients; development keys on local chains only.
 
-Keys come from the environment or from a folder of encrypted key files, and go nowhere.
+Keys are read from the environment or a folder of encrypted key files, and never stored elsewhere.
 """
 
 import hmac
@@ -23,10 +23,10 @@ _SHORTEST_SECRET = 32
 
 
 class ClientKeys:
-    """One key for each client, derived from one secret and the run.
+    """One key per client, derived from a secret and the run's id.
 
     Args:
-        secret: Whoever has it can sign for every client.
+        secret: Its owner can sign for every client.
         run: The run's id, 32 bytes.
     """
 
@@ -46,7 +46,7 @@ class ClientKeys:
         """Return the client's key."""
         signer = self._signers.get(client)
         if signer is None:
-            # One hash in 2^128 is no key; that client would have none.
+            # One hash in 2^128 is not a valid key; this is ignored.
             signer = Signer(hmac.digest(self._secret, client.to_bytes(8), "sha256"))
             self._signers[client] = signer
         return signer
@@ -58,8 +58,8 @@ class Keys:
 
     Attributes:
         sponsor: Pays, deploys and sends all transactions.
-        committee: The members, whose keys sign records, by rising address as the contracts want them.
-        development: Whether they are the keys that everybody knows.
+        committee: The members, whose keys sign records, by ascending address as the contracts require.
+        development: Whether they are the public development keys.
     """
 
     sponsor: Signer
@@ -70,7 +70,7 @@ class Keys:
         """Refuse development keys on a chain that is not local.
 
         Raises:
-            UsageError: Naming the variables to set.
+            UsageError: Names the variables to set.
         """
         if self.development and chain_id not in LOCAL_CHAIN_IDS:
             raise UsageError(_not_local(f"chain {chain_id}"))
@@ -81,21 +81,21 @@ def open_keys(
     chain_id: int | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Keys:
-    """Return the keys of a run's sponsor and committee; those of clients are `open_client_keys`'.
+    """Return the keys of a run's sponsor and committee; for clients' see `open_client_keys`.
 
     Args:
-        options: Of the chain.
-        chain_id: Of the node, or None if it has not answered yet; then `Keys.check` must follow.
-        environment: Where FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS (separated by commas) and
-            FEDMETA_KEYSTORE_PASSWORD are looked up.
+        options: Options of the chain.
+        chain_id: The node's chain id, or None if it has not answered yet; then call `Keys.check` later.
+        environment: Source of FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS (separated by commas) and
+            FEDMETA_KEYSTORE_PASSWORD.
 
     Raises:
-        UsageError: If keys are missing, malformed or not fit for the chain.
+        UsageError: If keys are missing, malformed or not allowed on the chain.
     """
     source = _Source(options, chain_id, environment)
     keys = Keys(source.sponsor(), source.committee(), source.development)
     if keys.sponsor.address in {member.address for member in keys.committee}:
-        raise UsageError("the sponsor's key is a committee member's as well: use another")
+        raise UsageError("the sponsor and a committee member have the same key: use another")
     return keys
 
 
@@ -108,16 +108,16 @@ def open_client_keys(
     """Return the keys of a simulation's clients; see `open_keys`.
 
     Args:
-        options: Of the chain.
-        chain_id: Of the node, or None if it has not answered yet.
+        options: Options of the chain.
+        chain_id: The node's chain id, or None if it has not answered yet.
         run: The run's id, 32 bytes.
-        environment: Where FEDMETA_CLIENT_SECRET and FEDMETA_KEYSTORE_PASSWORD are looked up.
+        environment: Source of FEDMETA_CLIENT_SECRET and FEDMETA_KEYSTORE_PASSWORD.
     """
     return _Source(options, chain_id, environment).clients(run)
 
 
 class _Source:
-    """Where keys come from: the mnemonic, a keystore or the environment."""
+    """Source of the keys: the mnemonic, a keystore or the environment."""
 
     def __init__(
         self, options: ChainOptions, chain_id: int | None, environment: Mapping[str, str]
@@ -125,7 +125,7 @@ class _Source:
         self.options = options
         self.environment = environment
         given = any(environment.get(name) for name in (SPONSOR_KEY, COMMITTEE_KEYS, CLIENT_SECRET))
-        # The accounts of chains that we start are the mnemonic's: no other has funds there.
+        # On chains that we start only the mnemonic's accounts have funds.
         self.development = not (options.is_url and (options.keystore or given))
         if self.development:
             _require_local(options, options.chain_id if chain_id is None else chain_id)
@@ -164,7 +164,7 @@ class _Source:
         return Signer(read_key(self.options.keystore, name, self.environment))
 
     def _from_text(self, variable: str) -> list[Signer]:
-        """Return the keys in a variable; its value is never shown."""
+        """Return the keys in a variable; messages never show its value."""
         signers = []
         for part in self._variable(variable).split(","):
             try:
@@ -194,14 +194,14 @@ def _require_local(options: ChainOptions, chain_id: int | None) -> None:
 
 def _not_local(what: str) -> str:
     return (
-        f"{what} is not for the development keys, which everybody knows: set {SPONSOR_KEY}, "
+        f"{what} must not use the development keys, which are public: set {SPONSOR_KEY}, "
         f"{COMMITTEE_KEYS} and {CLIENT_SECRET}, or chain.keystore"
     )
 
 
 MNEMONIC = "test test test test test test test test test test test junk"
 BALANCE = 10_000 * 10**18
-"""Wei that each of them has on the chains that we start, as on Anvil."""
+"""Wei of each development account on the chains that we start, as on Anvil."""
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""A lock on a file for as long as a process lives."""
+"""A file lock that ends with its process."""
 
 import fcntl
 import os
@@ -13,24 +13,24 @@ _GUARD = threading.Lock()
 
 
 class FileLock:
-    """Holds a lock until it is released or the process ends, however it ends.
+    """Holds a lock until it is released or the process ends.
 
-    A POSIX record lock and not `flock`: a forked child does not have it, so that none that outlives us
-    keeps it. Such a lock does not exclude its own process, hence the set of those held.
+    A POSIX record lock and not `flock`: forked children do not inherit it, so none can keep it after us.
+    Such a lock does not exclude its own process, hence the set of held locks.
 
     Args:
-        path: The file that is locked; it and its folder are made if missing.
-        what: What it guards, as messages say it.
+        path: The file to lock; it and its folder are created if missing.
+        what: What it guards, for messages.
 
     Raises:
-        UsageError: If it is held already, or cannot be made.
+        UsageError: If it is already held, or cannot be created.
     """
 
     def __init__(self, path: Path, what: str) -> None:
         self._path = path.resolve()
         with _GUARD:
             if self._path in _HELD:
-                raise UsageError(f"{what} is open already in this process")
+                raise UsageError(f"{what} is already open in this process")
             try:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._file = open_own(path, os.O_RDWR, 0o600)
@@ -49,7 +49,7 @@ class FileLock:
             _HELD.add(self._path)
 
     def release(self) -> None:
-        """Let go of it; twice is fine."""
+        """Release the lock; may be called twice."""
         with _GUARD:
             if self._file >= 0:
                 _HELD.discard(self._path)

@@ -1,7 +1,7 @@
-"""Merkle trees, byte for byte those of OpenZeppelin's `StandardMerkleTree` (1.0.8).
+"""Merkle trees, identical to those of OpenZeppelin's `StandardMerkleTree` (1.0.8).
 
-A leaf is the double hash of its ABI-encoded values, so that no inner node can be passed off as one.
-Leaves are sorted by hash and pairs are hashed in sorted order, so that a proof needs no directions.
+A leaf is the double hash of its ABI-encoded values, so an inner node cannot pass for one. Leaves are
+sorted by hash and pairs are hashed in sorted order, so proofs need no directions.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ class MerkleTree:
     """A complete binary tree over sorted leaves.
 
     Attributes:
-        nodes: All hashes, the root first, the leaves last in falling order; none if there are no leaves.
+        nodes: All hashes: the root first, the leaves last in descending order; empty without leaves.
         places: Index of each leaf in `nodes`.
     """
 
@@ -28,11 +28,11 @@ class MerkleTree:
 
     @property
     def root(self) -> bytes:
-        """32 bytes; `EMPTY_ROOT`, of which nothing can be proven, if there are no leaves."""
+        """The root, 32 bytes; without leaves `EMPTY_ROOT`, under which nothing can be proven."""
         return self.nodes[0] if self.nodes else EMPTY_ROOT
 
     def proof(self, leaf: bytes) -> list[bytes]:
-        """Return the hashes that lead from `leaf` (see `reward_leaf`) to the root.
+        """Return the hashes on the path from `leaf` (see `reward_leaf`) to the root.
 
         Raises:
             KeyError: If the tree has no such leaf.
@@ -47,7 +47,7 @@ class MerkleTree:
 
 
 def build_tree(leaves: Iterable[bytes]) -> MerkleTree:
-    """Return the tree over leaves, which are 32 bytes each and may come in any order."""
+    """Return the tree over leaves of 32 bytes each, in any order."""
     last = sorted(leaves, reverse=True)
     count = len(last)
     nodes = [b""] * max(count - 1, 0) + last
@@ -67,7 +67,7 @@ def _word(account: Account) -> bytes:
 
 
 def reward_leaf(account: Account, amount: int) -> bytes:
-    """Return the leaf of what an account was awarded in all, in token units.
+    """Return the leaf of an account's total award, in token units.
 
     Raises:
         ValueError: For a malformed address.

@@ -1,4 +1,4 @@
-"""Anvil and Ganache, started by us on 127.0.0.1, with the accounts that everybody knows."""
+"""Starts Anvil and Ganache on 127.0.0.1, with the public development accounts."""
 
 import socket
 import time
@@ -26,7 +26,7 @@ from fedmeta.chain.signing import Signer
 from fedmeta.chain.urls import Http
 from fedmeta.errors import RunError, UsageError
 
-# The newest rules that all three chains know, and what the contracts are compiled for.
+# The newest hard fork that all three chains support; the contracts are compiled for it.
 HARDFORK = "shanghai"
 
 _START_SECONDS = 30.0
@@ -39,11 +39,11 @@ class Node:
 
     Attributes:
         kind: anvil or ganache.
-        url: Where it answers.
+        url: Its URL.
         chain_id: Its chain id.
         accounts: Funded development accounts: address and private key, as 0x text.
-        folder: Where its state is kept.
-        pid: Its process.
+        folder: Its state folder.
+        pid: Its process id.
     """
 
     def __init__(self, identity: Identity, port: int, process: NodeProcess, lock: FileLock) -> None:
@@ -59,12 +59,12 @@ class Node:
         self._lock = lock
 
     def stop(self) -> None:
-        """Stop it with its state saved; twice is fine."""
+        """Stop it with its state saved; may be called twice."""
         self._process.stop()
         self._lock.release()
 
     def wait(self) -> int:
-        """Wait until it ends by itself, and return its exit status."""
+        """Wait until it ends, and return its exit status."""
         return self._process.wait()
 
     def __enter__(self) -> "Node":
@@ -87,14 +87,14 @@ def start_node(
 
     Args:
         kind: anvil or ganache.
-        folder: Keeps the chain's state; made if missing.
-        port: None: a free one.
-        chain_id: Of a new chain, and what an old one must have.
-        accounts: How many accounts of a new chain have funds.
+        folder: State folder of the chain; created if missing.
+        port: None: a free port.
+        chain_id: Id of a new chain; an existing one must have it.
+        accounts: Number of funded accounts of a new chain.
 
     Raises:
         UsageError: No binary, a port or folder in use, or another chain in the folder.
-        RunError: If it was started and did not answer.
+        RunError: If it does not answer after its start.
     """
     part: Any = PROVIDERS.get(kind)
     binary = part.find()
@@ -127,19 +127,19 @@ def start_node(
 
 
 class OwnNode(Http):
-    """A node of ours as a web3 provider, which ends when it is closed: ``Web3(Anvil("folder"))``.
+    """A node of ours as a web3 provider, stopped by `close`: ``Web3(Anvil("folder"))``.
 
-    A provider of this kind says how to find the program (`find`) and with what to start it
-    (`arguments`); its class's name is the chain's.
+    Subclasses find the program (`find`) and give its arguments (`arguments`); the class name is the name
+    of the chain.
 
     Args:
-        folder: Keeps the chain's state; made if missing.
-        chain_id: Of a new chain, and what an old one must have.
-        port: None: a free one.
+        folder: State folder of the chain; created if missing.
+        chain_id: Id of a new chain; an existing one must have it.
+        port: None: a free port.
 
     Raises:
         UsageError: As `start_node`.
-        RunError: If it was started and did not answer.
+        RunError: If it does not answer after its start.
     """
 
     def __init__(
@@ -150,13 +150,13 @@ class OwnNode(Http):
         super().__init__(self.node.url, f"{kind} at {self.node.url}")
 
     def close(self) -> None:
-        """Close the connections, and stop the node with its state saved. Twice is fine."""
+        """Close the connections, and stop the node with its state saved. May be called twice."""
         super().close()
         self.node.stop()
 
 
 def banner(node: Node) -> str:
-    """Return what `fedmeta chain up` shows: accounts, keys, chain id, URL, and a warning."""
+    """Return the output of `fedmeta chain up`: accounts, keys, chain id, URL, and a warning."""
     funds = f"{BALANCE // 10**18:,} ETH"
     addresses = [f"({i}) {address} ({funds})" for i, (address, _) in enumerate(node.accounts)]
     keys = [f"({i}) {key}" for i, (_, key) in enumerate(node.accounts)]
@@ -168,7 +168,7 @@ def banner(node: Node) -> str:
     }
     lines = [
         f"{node.kind} for development only.",
-        "EVERYBODY KNOWS THESE KEYS: whatever is sent to these accounts on a real network is lost.",
+        "THESE KEYS ARE PUBLIC: anything sent to these accounts on a real network is lost.",
         "",
     ]
     for title, content in sections.items():
@@ -177,7 +177,7 @@ def banner(node: Node) -> str:
 
 
 def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:
-    """Wait until the node answers as the chain it should be; False if it ended or never does."""
+    """Wait until the node answers as the expected chain; False if it ends or does not in time."""
     end = time.monotonic() + _START_SECONDS
     provider = Http(f"http://127.0.0.1:{port}")
     try:
@@ -190,7 +190,7 @@ def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:
                 continue
             except ChainError:
                 return False
-            # Another node may have got the port in between.
+            # Another node may have taken the port meanwhile.
             found = chain.chain_id, genesis["gasLimit"]
             ours = found == (identity.chain_id, identity.gas_limit)
             if ours and identity.kind == "anvil":
@@ -202,7 +202,7 @@ def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:
 
 
 def _set_clock(chain: Chain) -> None:
-    """Let Anvil's clock go right: it would go on from where its state ends."""
+    """Set Anvil's clock to the current time: it would continue from its saved state."""
     now = int(time.time())
     if now > chain.eth.get_block("latest")["timestamp"]:
         chain.request("anvil_setTime", (now,))

@@ -1,4 +1,4 @@
-"""A node's process, and what makes the chain in its folder this one and no other."""
+"""A node's process, and the identity of the chain in its folder."""
 
 import contextlib
 import json
@@ -19,17 +19,17 @@ from fedmeta.files import open_own, read_file, read_json, write_atomically
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.01
 
-# Waits until the pipe to us is closed, which happens however we end, and stops the node then. Linux's
-# "signal on the parent's death" would come when the thread that started the node ends.
+# Waits until the pipe to us is closed, which happens however we end, then stops the node. Linux's
+# parent-death signal would be sent when the thread that started the node ends.
 _WATCHDOG = 'read _; kill -TERM "$1"'
 
 
 class NodeProcess:
-    """A node that was started with its folder locked.
+    """A node's process; its folder must be locked.
 
     Args:
-        command: What to run.
-        folder: Where it keeps its state, its errors (``node.log``) and its process id (``node.json``).
+        command: Command line of the node.
+        folder: Holds its state, its errors (``node.log``) and its process id (``node.json``).
 
     Raises:
         RunError: If it cannot be started.
@@ -41,13 +41,13 @@ class NodeProcess:
         self._log = folder / "node.log"
         try:
             with open(open_own(self._log, os.O_WRONLY | os.O_TRUNC), "wb") as log:
-                # In a session of its own, so that a Ctrl-C reaches us alone and we stop it in order.
+                # In its own session, so Ctrl-C reaches only us and we stop it cleanly.
                 self._process = subprocess.Popen(
                     command,
-                    # Anvil sets the variables of an .env file that lies in its current folder.
+                    # Anvil loads an .env file from its current folder.
                     cwd="/",
                     stdin=subprocess.DEVNULL,
-                    # Banners with private keys, and a line for each request.
+                    # Its output is a banner with private keys and a line per request.
                     stdout=subprocess.DEVNULL,
                     stderr=log,
                     start_new_session=True,
@@ -70,7 +70,7 @@ class NodeProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         return self._process.poll() is None
 
     def wait(self) -> int:
@@ -78,16 +78,16 @@ class NodeProcess:
         return self._process.wait()
 
     def last_words(self) -> str:
-        """Return the last line of its output that says anything."""
+        """Return the last line of its log with text, preferring errors."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line.strip() for line in lines if any(letter.isalnum() for letter in line)]
         errors = [line for line in told if "error" in line.lower()]
-        return (errors or told or ["it says nothing"])[-1][:200]
+        return (errors or told or ["no output"])[-1][:200]
 
     def stop(self) -> None:
-        """Stop it so that it saves its state; twice is fine."""
+        """Stop it so that it saves its state; may be called twice."""
         if self._watchdog.stdin is not None and not self._watchdog.stdin.closed:
-            # First: the process id must not be another's when the watchdog uses it.
+            # First, so the watchdog cannot signal a reused process id.
             self._watchdog.kill()
             self._watchdog.wait()
             self._watchdog.stdin.close()
@@ -102,9 +102,9 @@ class NodeProcess:
 
 
 def stop_orphan(folder: Path) -> None:
-    """Stop a node that an earlier process left in `folder`, and wait until it has saved its state.
+    """Stop a node that an earlier process left running in `folder`, and wait until its state is saved.
 
-    The folder must be locked. Usually the node is being stopped already, by its watchdog.
+    The folder must be locked. Usually its watchdog is already stopping the node.
 
     Raises:
         RunError: If it cannot be stopped.
@@ -116,7 +116,7 @@ def stop_orphan(folder: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError):
-        # Cut off while it was written: the node that it would have named has its watchdog.
+        # Truncated by a crash: the watchdog stops that node.
         note.unlink(missing_ok=True)
         return
     for sent, patience in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
@@ -133,7 +133,7 @@ def stop_orphan(folder: Path) -> None:
 
 
 def _is_node(pid: int, folder: Path) -> bool:
-    """Tell whether a process is the node of `folder`: its command names the folder."""
+    """Return whether a process is the node of `folder`: its command line names the folder."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except FileNotFoundError:
@@ -156,16 +156,16 @@ _MOST_STATE = 1 << 30
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes a chain this one; written once, when its folder is made.
+    """Identity of a chain; written once, when its folder is created.
 
     Attributes:
         kind: anvil or ganache.
         chain_id: Its chain id.
-        accounts: Funded accounts.
-        gas_limit: Of a block. Partly random: a node's genesis block holds nothing else that could tell
-            apart two chains that were started within one second.
-        timestamp: Of Anvil's genesis block. With it a chain that was lost before Anvil saved it for the
-            first time is the same again, rolled back to its start.
+        accounts: Number of funded accounts.
+        gas_limit: Of a block. Partly random: nothing else in the genesis block distinguishes two chains
+            started within one second.
+        timestamp: Of Anvil's genesis block. It makes a chain lost before Anvil's first save restart as
+            the same chain, from its genesis.
     """
 
     kind: NodeKind
@@ -176,16 +176,16 @@ class Identity:
 
 
 def new_identity(kind: NodeKind, chain_id: int, accounts: int) -> Identity:
-    """Return the identity of a chain that does not exist yet."""
+    """Return the identity of a new chain."""
     gas_limit = _LEAST_GAS + secrets.randbelow(2**24)
     return Identity(kind, chain_id, accounts, gas_limit, int(time.time()))
 
 
 def identify(folder: Path, new: Identity) -> Identity:
-    """Return the identity of the chain in `folder`, which is `new` if there is none yet.
+    """Return the identity of the chain in `folder`; if it has none, store `new`.
 
     Raises:
-        UsageError: If it is another chain than wanted.
+        UsageError: If it has another kind or chain id.
     """
     path = folder / _IDENTITY
     if not path.exists():
@@ -204,9 +204,9 @@ def identify(folder: Path, new: Identity) -> Identity:
 
 
 def mend(state: Path) -> None:
-    """Put back the last good copy of Anvil's state if it was killed while it wrote the file.
+    """Restore the last good copy of Anvil's state if Anvil was killed while writing it.
 
-    The chain then lacks what came after that copy, as after a reorganisation.
+    The chain then lacks the blocks after that copy, as after a reorganisation.
     """
     copy = state.with_suffix(".copy")
     try:

@@ -1,4 +1,4 @@
-"""The configuration of the ledger: where it is, who signs, and what a round pays."""
+"""Options of the ledger."""
 
 import re
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ URL_SCHEMES = ("http://", "https://", "ws://", "wss://", "ipc://")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_MEMBERS = 32
 MOST_TOKENS = (2**128 - 2) // 10**6
-"""That a campaign can hold: the ledger counts units of 10^-6 token in 128 bits, and one is nobody's."""
+"""Most tokens of a campaign: the ledger counts units of 10^-6 token in 128 bits, and keeps one."""
 
 
 class StakingOptions(Options):
-    """What participants put at stake.
+    """Participants' stakes.
 
     Attributes:
         enabled: Deploy the registry, and let every client join it with a stake.
-        stake: Whole tokens that a participant puts in.
-        unbonding: Seconds between leaving and the withdrawal of the stake.
+        stake: Whole tokens that each participant stakes.
+        unbonding: Seconds between leaving and withdrawing the stake.
         slash_after: Refused updates after which a participant is slashed.
-        slash_share: Share of the stake that it then loses.
+        slash_share: Share of the stake lost by slashing.
     """
 
     enabled: bool = False
@@ -43,22 +43,21 @@ class ChainOptions(Options):
 
     Attributes:
         provider: none, embedded, anvil, ganache, or the URL of a node (http, https, ws, wss, or ipc://
-            and its socket's path); environment variables whose names begin with FEDMETA_RPC_ may stand
-            in it as ${FEDMETA_RPC_...}.
-        chain_id: That the node must have; by default 31337 for the chains we start, any for a URL.
-        port: Of a node we start; by default a free one.
-        required: A node given by URL must answer before a run starts; false: it may come later.
-        addresses: File that `fedmeta chain deploy` wrote; by default the run deploys its own contracts.
-        pot: Whole tokens that a round pays; a campaign holds 2^128 - 2 units of 10^-6 token at most.
+            and the path of its socket); it may contain environment variables ${FEDMETA_RPC_...}.
+        chain_id: Chain id that the node must have; by default 31337 for chains we start, any for a URL.
+        port: Port of a node we start; by default a free one.
+        required: Whether a node given by URL must answer before a run starts; false: it may come later.
+        addresses: File written by `fedmeta chain deploy`; by default the run deploys its own contracts.
+        pot: Whole tokens that a round pays; a campaign holds at most 2^128 - 2 units of 10^-6 token.
         budget: Whole tokens put in escrow; 0: pot times rounds.
         committee: Members whose keys sign the records.
         threshold: Signatures that a record needs.
         challenge_delay: Seconds before a record becomes claimable.
-        deadline: Seconds from the deployment until the sponsor may take back what was not awarded.
+        deadline: Seconds after deployment when the sponsor may take back unawarded tokens.
         batch: Rounds that one record covers while the chain keeps up.
-        claim: end: for everybody, once the run is over; never: participants claim themselves.
+        claim: end: the run claims for all participants when it ends; never: they claim themselves.
         keystore: Folder of encrypted keys; the password is in FEDMETA_KEYSTORE_PASSWORD.
-        staking: What participants put at stake.
+        staking: Participants' stakes.
     """
 
     provider: Annotated[str, Key(resume=True, training="federated")] = "none"
@@ -79,12 +78,12 @@ class ChainOptions(Options):
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a ledger at all."""
+        """Whether there is a ledger."""
         return self.provider != "none"
 
     @property
     def is_url(self) -> bool:
-        """Whether the node is somebody else's to start and stop."""
+        """Whether the node is external: given by a URL, not started by us."""
         return self.provider.startswith(URL_SCHEMES)
 
     @field_validator("provider")
@@ -105,20 +104,20 @@ class ChainOptions(Options):
             raise ValueError("the URL has no host")
         if "@" in host and "${" not in host:
             raise ValueError(
-                "a URL's password would be written to the run folder: put ${FEDMETA_RPC_NAME} for it"
+                "a URL's password would be written to the run folder: use ${FEDMETA_RPC_NAME} instead"
             )
         return provider
 
     @model_validator(mode="after")
     def _local(self) -> "ChainOptions":
-        # Their keys are known to everybody: what they sign must be good nowhere else.
+        # Their keys are public: their signatures must not be valid on other chains.
         ours = self.enabled and not self.is_url
         if ours and self.chain_id not in (None, *LOCAL_CHAIN_IDS):
             ids = " or ".join(map(str, LOCAL_CHAIN_IDS))
-            raise ValueError(f"chain_id = {self.chain_id}: a chain that we start has {ids}")
+            raise ValueError(f"chain_id = {self.chain_id}: a chain started by fedmeta has {ids}")
         for key in ("keystore", "addresses"):
             if ours and getattr(self, key):
-                raise ValueError(f"{key}: a chain that we start has no use for it; it goes with a URL")
+                raise ValueError(f"{key}: only used with the URL of a node")
         return self
 
     @model_validator(mode="after")
@@ -129,27 +128,27 @@ class ChainOptions(Options):
 
 
 PREFIX = "FEDMETA_RPC_"
-"""What the name of an environment variable begins with that a URL may hold."""
+"""Prefix of the environment variables allowed in a URL."""
 
 _PLACE = re.compile(r"\$\{([^}]*)(\}?)")
 _NAME = re.compile(rf"{PREFIX}[A-Za-z0-9_]+", re.ASCII)
 
 
 def expand(url: str, environment: Mapping[str, str]) -> str:
-    """Put environment variables into a URL: ``https://example.org/v3/${FEDMETA_RPC_KEY}``.
+    """Substitute environment variables in a URL: ``https://example.org/v3/${FEDMETA_RPC_KEY}``.
 
-    So a key that a provider wants in the URL stays out of the configuration and of run folders. Only
-    names that begin with `PREFIX` are looked up: a config must not choose which secrets leave.
+    This keeps a key in the URL out of configurations and run folders. Only names that begin with
+    `PREFIX` are substituted, so a config cannot leak other secrets.
 
     Raises:
-        UsageError: If another variable is named, or one is not set.
+        UsageError: If a variable has another name, or is not set.
     """
 
     def value(match: re.Match[str]) -> str:
         name, closed = match[1], match[2]
         if not (closed and _NAME.fullmatch(name)):
             raise UsageError(
-                f"chain.provider: {match[0]!r} is not put into a URL: only variables whose names begin "
+                f"chain.provider: {match[0]!r} is not allowed in a URL: only variables that begin "
                 f"with {PREFIX} are, such as ${{{PREFIX}KEY}}"
             )
         found = environment.get(name)
@@ -161,10 +160,10 @@ def expand(url: str, environment: Mapping[str, str]) -> str:
 
 
 def shown(url: str) -> str:
-    """Return what messages may show of a URL: no path, query or password, which may be secret.
+    """Return a URL for messages, without path, query or password, which may be secret.
 
     Raises:
-        UsageError: If it has no host, or a port that is no number.
+        UsageError: If it has no host, or its port is not a number.
     """
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Finds the programs of nodes that fedmeta starts; it imports no web3."""
+"""Finds the programs of the nodes that fedmeta starts; does not import web3."""
 
 import os
 import platform
@@ -9,17 +9,17 @@ from pathlib import Path
 from fedmeta.errors import UsageError
 
 NODE_MODULES = "FEDMETA_NODE_MODULES"
-"""Environment variable: a node_modules folder to look in first."""
+"""Environment variable: a node_modules folder to search first."""
 
 _CHECKOUT = Path(__file__).parents[2] / "contracts" / "node_modules"
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 def find_anvil() -> list[str]:
-    """Return the command that starts Anvil: the native program, so that signals reach it.
+    """Return the command that starts Anvil: the native binary, so that signals reach it.
 
     Raises:
-        UsageError: If there is none.
+        UsageError: If it is not installed.
     """
     machine = _ARCHITECTURES.get(platform.machine().lower(), platform.machine())
     native = f"@foundry-rs/anvil-{sys.platform}-{machine}/bin/anvil"
@@ -30,7 +30,7 @@ def find_anvil() -> list[str]:
     if found and not _is_script(Path(found)):
         return [found]
     if found:
-        # npm's launcher: the program is in the package beside its own.
+        # npm's launcher script: the binary is in a sibling package.
         for parent in Path(found).resolve().parents:
             if parent.name == "node_modules" and (parent / native).is_file():
                 return [str(parent / native)]
@@ -51,7 +51,7 @@ def find_ganache() -> list[str]:
         raise UsageError(
             "there is no Ganache: run `make nodes` in a checkout, or `npm install -g ganache@7.9.2`"
         )
-    # A virtual environment that is not activated may have Node.js beside its Python.
+    # An inactive virtual environment may have Node.js next to its Python.
     beside = Path(sys.executable).parent / "node"
     node = shutil.which("node") or (str(beside) if beside.is_file() else None)
     if node is None:
@@ -60,7 +60,7 @@ def find_ganache() -> list[str]:
 
 
 def program_folders() -> list[Path]:
-    """Return the folders of npm packages in which a node's program may be."""
+    """Return the npm package folders to search for a node's program."""
     named = os.environ.get(NODE_MODULES)
     return [*([Path(named)] if named else []), _CHECKOUT]
 

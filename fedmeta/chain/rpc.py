@@ -1,4 +1,4 @@
-"""A web3 middleware by which what goes wrong with a node is one of `fedmeta.chain.errors`."""
+"""A web3 middleware that converts a node's failures to `fedmeta.chain.errors`."""
 
 import re
 import time
@@ -26,9 +26,9 @@ from fedmeta.chain.errors import (
 )
 
 BUSY_PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between the attempts to ask a node that is busy."""
+"""Seconds between attempts while a node is busy."""
 LONGEST_WAIT = 20.0
-"""Seconds that we wait at most, however long it asks us to."""
+"""Longest wait in seconds, whatever the node asks for."""
 
 _BUSY_STATUS = (429, 503)
 _BUSY = re.compile(r"rate.?limit|too many requests|requests? (limit|rate|per)|compute units", re.I)
@@ -38,10 +38,10 @@ Reply = dict[str, Any]
 
 
 class NodeErrors(Web3Middleware):
-    """Raises `ChainError`s for what goes wrong, and waits a little for a node that is busy.
+    """Raises `ChainError`s for failures, and retries while a node is busy.
 
-    A batch has the error in its place for each call that failed. A node that refuses batches is asked
-    one by one from then on.
+    A batch holds the error of each failed call in its place. After a node refuses a batch, its calls are
+    sent one by one.
     """
 
     _one_by_one = False
@@ -66,7 +66,7 @@ class NodeErrors(Web3Middleware):
         return ask
 
     def _answers(self, calls: Sequence[Call], ask: Callable[[list[Call]], list[Any]]) -> list[Reply]:
-        """Return the replies to `calls`; what a busy node turned away is asked for again a few times."""
+        """Return the replies to `calls`; retry those that a busy node rejected, a few times."""
         replies: dict[int, Reply] = {}
         left = list(range(len(calls)))
         for pause in (*BUSY_PAUSES, None):
@@ -85,7 +85,7 @@ class NodeErrors(Web3Middleware):
         return [replies[place] for place in range(len(calls))]
 
     def _batch(self, calls: list[Call], make_batch_request: Any) -> list[Any]:
-        """Return the replies to several calls: in several round trips if the node takes no batches."""
+        """Return the replies to several calls, one by one if the node takes no batches."""
         if len(calls) > 1 and not self._one_by_one:
             with suppress(NoAnswerError):
                 replies = self._told(partial(make_batch_request, calls))
@@ -110,7 +110,7 @@ class NodeErrors(Web3Middleware):
         return {"jsonrpc": "2.0", "id": 0, what: reply.get(what)}
 
     def _told(self, ask: Callable[[], Any]) -> Any:
-        """Return what `ask` does, its failures as ours."""
+        """Call `ask`, converting its errors."""
         try:
             return ask()
         except ChainError:
@@ -133,7 +133,7 @@ class NodeErrors(Web3Middleware):
 
 
 def _in_order(replies: Any, count: int) -> list[Any] | None:
-    """Return the replies in the order of their calls; None if there is not one to each."""
+    """Return the replies in the order of their calls; None if some are missing."""
     if not isinstance(replies, list) or len(replies) != count:
         return None
     by_id: dict[Any, Any] = {r.get("id"): r for r in replies if isinstance(r, Mapping)}
@@ -145,7 +145,7 @@ def _in_order(replies: Any, count: int) -> list[Any] | None:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 if none."""
+    """Return the seconds of a Retry-After header, given as a number or a date; 0 if none."""
     try:
         return Retry().parse_retry_after(retry_after or "0")
     except InvalidHeader:
@@ -153,7 +153,7 @@ def _seconds(retry_after: str | None) -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why there was no answer, without the objects and the URL in the libraries' messages."""
+    """Return why there was no answer, without the object dumps and URLs of the libraries' messages."""
     known = {
         "ConnectTimeout": f"no connection within {urls.CONNECT_SECONDS:g} s",
         "ReadTimeout": f"no answer within {urls.ANSWER_SECONDS:g} s",
@@ -183,12 +183,12 @@ def _is_busy(reply: Mapping[str, Any]) -> bool:
     error = reply.get("error")
     if not isinstance(error, Mapping):
         return False
-    # EIP-1474's "limit exceeded" is also what some nodes say of a range that is too long.
+    # EIP-1474's "limit exceeded" is ambiguous: some nodes use it for block ranges that are too long.
     return error.get("code") == _BUSY_STATUS[0] or bool(_BUSY.search(str(error.get("message"))))
 
 
 def to_error(error: Any) -> ChainError:
-    """Return our error for a JSON-RPC error of py-evm, Anvil, Ganache, Geth or their like."""
+    """Convert a JSON-RPC error of py-evm, Anvil, Ganache, Geth or another node."""
     if not isinstance(error, Mapping):
         return RpcError(0, str(error))
     code = error.get("code")
@@ -200,7 +200,7 @@ def to_error(error: Any) -> ChainError:
 
 
 def _revert_data(value: Any) -> bytes:
-    """Find the revert data: text (Anvil, Geth, Ganache), or in an object (Ganache, Hardhat)."""
+    """Extract the revert data: text (Anvil, Geth, Ganache), or in an object (Ganache, Hardhat)."""
     if isinstance(value, Mapping):
         return _revert_data(value.get("result") or value.get("data"))
     text = str(value or "").removeprefix("Reverted ")

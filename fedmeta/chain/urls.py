@@ -1,4 +1,4 @@
-"""web3's providers for a node's URL."""
+"""web3 providers for a node's URL."""
 
 import asyncio
 import os
@@ -26,23 +26,23 @@ _AT_ONCE = 100
 
 
 class OwnProvider(Protocol):
-    """A web3 provider that holds something to be let go of.
+    """A web3 provider with resources to release.
 
     Attributes:
-        name: What messages call the node; without anything secret.
+        name: The node's name in messages, without secrets.
     """
 
     name: str
 
     def close(self) -> None:
-        """Let go of the node; if it is ours, stop it with its state saved. Twice is fine."""
+        """Release the node; stop a node of ours, with its state saved. May be called twice."""
         ...
 
 
 class _Session(requests.Session):
-    """requests' session for posts to one URL with the same headers.
+    """A `requests` session for POST requests to one URL with fixed headers.
 
-    They are prepared once: to prepare them anew takes a fifth of the time of a call to a node nearby.
+    The request is prepared once: preparing takes a fifth of the time of a call to a nearby node.
     """
 
     _ready: requests.PreparedRequest | None = None
@@ -60,14 +60,13 @@ class _Session(requests.Session):
 
 
 class Http(HTTPProvider):
-    """web3's `HTTPProvider` with our time limits.
+    """web3's `HTTPProvider` with our timeouts, without retries and redirects.
 
-    Nothing is sent twice, no redirect is followed, and no file with passwords is looked at (requests
-    would take those of ``~/.netrc`` for whatever host a config names).
+    It ignores ``~/.netrc``, whose passwords requests would send to any host that a config names.
 
     Args:
-        url: Of the node; ``user:password@`` is sent as basic authentication.
-        name: What messages call it; by default the URL without what may be secret.
+        url: The node's URL; ``user:password@`` is sent as basic authentication.
+        name: The node's name in messages; by default the URL without secrets.
     """
 
     def __init__(self, url: str, name: str | None = None) -> None:
@@ -83,7 +82,7 @@ class Http(HTTPProvider):
         super().__init__(url, limits, self._session, exception_retry_configuration=None)
 
     def make_batch_request(self, batch_requests: list[tuple[RPCEndpoint, Any]]) -> Any:
-        """Return what the node answers to a batch; web3 would sort replies that lack ids as well."""
+        """Return the node's raw answer to a batch; web3 would fail to sort replies without ids."""
         body = self.encode_batch_rpc_request(batch_requests)
         post = self._request_session_manager.make_post_request
         return self.decode_rpc_response(post(self.endpoint_uri, body, **self.get_request_kwargs()))  # type: ignore[arg-type]
@@ -99,7 +98,7 @@ class Ipc(IPCProvider):
     def __init__(self, url: str) -> None:
         self.name, path = url, urlsplit(url).path
         if not os.path.exists(path):
-            # web3 would leave its own half of the socket open.
+            # web3 would leak its socket.
             raise NoNodeError(f"no node answers at {url}: there is no such socket")
         super().__init__(path, timeout=int(ANSWER_SECONDS))
 
@@ -114,17 +113,17 @@ class Ipc(IPCProvider):
 
 class _Listener(WebSocketProvider):
     def _raise_stray_errors_from_cache(self) -> None:
-        # web3 ends its listener at an error's reply; ours is told to whoever asked.
+        # web3's listener stops at an error reply; ours passes it on to the caller.
         pass
 
 
 class WebSocket(JSONBaseProvider):
-    """web3's `WebSocketProvider`, which is asynchronous alone, for code that is not.
+    """Synchronous wrapper of web3's `WebSocketProvider`.
 
-    It connects when first used, and again after the connection was lost.
+    It connects on first use, and again after a lost connection.
 
     Args:
-        url: Of the node.
+        url: The node's URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -140,7 +139,7 @@ class WebSocket(JSONBaseProvider):
         return self._ask([(method, params)])[0]
 
     def make_batch_request(self, batch_requests: list[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
-        """Return the replies to several requests, which are sent without waiting for one another."""
+        """Return the replies to several requests, sent concurrently."""
         return [reply for some in chunks(batch_requests, _AT_ONCE) for reply in self._ask(some)]
 
     def _ask(self, calls: Sequence[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
@@ -153,7 +152,7 @@ class WebSocket(JSONBaseProvider):
                 replies: list[RPCResponse] = self._run(answers())
                 return replies
             except BaseException:
-                # What comes in later would be taken for the answer to the next request.
+                # A late reply would be taken for the answer to the next request.
                 self._drop()
                 raise
 

@@ -15,27 +15,27 @@ LOCAL_STEPS = 5
 """Local steps of the ``fedavg`` arm."""
 
 PRETRAINED_LR = 1e-3
-"""Learning rate of the ``pretrained`` arm where that of the config is of no use."""
+"""Learning rate of the ``pretrained`` arm where the config's does not apply."""
 
 LINEAR = {"model": "mlp", "network": {"hidden": []}}
-"""A linear layer for a model; without a head, the identity."""
+"""A linear layer as the model; without a head, the identity."""
 
 OWN_NETWORK = frozenset({"linear", "prototypes"})
-"""Arms that are there to show another network than the experiment's."""
+"""Arms with another network than the experiment's, as their purpose."""
 
 Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison.
+    """One variant in a comparison.
 
     Attributes:
-        name: Names its runs.
+        name: Its name, which its runs have too.
         what: One sentence for people.
-        settings: What it changes of the config, by dotted key.
-        own_network: Whether it is there to show another network than the experiment's.
-        loose: Keys of `settings` that go, with a note, if a part that was swapped does not have them.
+        settings: Changes to the config, by dotted key.
+        own_network: Whether its purpose is another network than the experiment's.
+        loose: Keys of `settings` to drop, with a note, if a swapped part does not have them.
     """
 
     name: str
@@ -48,15 +48,15 @@ class Arm:
 def choose(
     config: Config, names: Sequence[str] | None, settings: Settings | None = None
 ) -> tuple[list[Arm], list[str]]:
-    """Return the arms to compare, and a line about each that was left out.
+    """Return the arms to compare, and a line about each that is left out.
 
     Args:
         config: The resolved config of the experiment.
-        names: Which arms, the first one being what others are compared with; None: all that there are.
-        settings: What replaced values of the experiment, by dotted key.
+        names: Names of arms, the first of which the others are compared with; None: all arms.
+        settings: Settings that replaced the experiment's values, by dotted key.
 
     Raises:
-        ConfigError: If a name is unknown, stands twice, or this task family cannot do it.
+        ConfigError: If a name is unknown or repeated, or the task family does not support the arm.
     """
     own = {name: flatten(table) for name, table in config.compare.arms.items()}
     loose = {name: _loose(name, table, settings or {}) for name, table in own.items()}
@@ -104,7 +104,7 @@ def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _loose(name: str, own: Settings, given: Settings) -> frozenset[str]:
-    """Return the keys of an arm in the experiment's file that are about a part that was swapped."""
+    """Return the keys of an arm in the experiment's file that belong to a swapped part."""
     table = f"compare.arms.{name}"
     swapped = [TABLES[part] for part in TABLES if part in given]
     if table in given:
@@ -151,8 +151,8 @@ def _federated(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
 
 
 def _fedavg(config: Config, own: Settings) -> dict[str, Any]:
-    # The server's step along the sum of local gradients, with the local step size, is the average of
-    # the clients' weights; anything else would be another algorithm.
+    # A server step along the sum of local gradients, with the local step size, is the average of the
+    # clients' weights; anything else would be another algorithm.
     local_lr = own.get("local_lr", config.learner.get("inner_lr", config.local_lr))
     settings = {
         "algorithm": "fedavg",
@@ -171,7 +171,7 @@ def _pretrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG00
     settings: dict[str, Any] = {"algorithm": "pretrained", "training": "centralized"}
     settings |= _shared_labels(config)
     if config.algorithm == "reptile":
-        # Its server steps along differences of weights, often by all of one; a gradient needs another.
+        # Reptile's server steps along weight differences, with rates up to 1: too large for gradients.
         settings["server"] = {"optimizer": "Adam", "lr": PRETRAINED_LR}
     return settings | _no_federation(config)
 
@@ -204,7 +204,7 @@ def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG00
 
 
 def _shared_labels(config: Config) -> dict[str, Any]:
-    """Return what gives a label one meaning in all tasks, where the family draws them task by task."""
+    """Return settings with global labels, if the family has the choice."""
     return {"data.labels": "global"} if _takes(config, "labels") else {}
 
 
@@ -214,19 +214,19 @@ def _takes(config: Config, key: str) -> bool:
 
 
 def _federation(config: Config) -> dict[str, Any]:
-    """Return what makes a federation of a config that has none."""
+    """Return settings that make a config federated."""
     return {} if config.training == "federated" else {"training": "federated"}
 
 
 def _no_federation(config: Config) -> dict[str, Any]:
-    """Return what switches off everything that needs clients who reply."""
+    """Return settings that turn off everything that only federated training supports."""
     return in_use(config, "federated")
 
 
 BUILT_IN: dict[str, tuple[str, Callable[[Config, Settings], dict[str, Any]]]] = {
     "centralized": ("One learner draws from the pooled tasks of all training clients.", _centralized),
     "federated-iid": ("The federation, with data dealt evenly at random.", _federated_iid),
-    "federated": ("The federation as the config has it.", _federated),
+    "federated": ("The federation as configured.", _federated),
     "fedavg": (
         "FedAvg: plain local training, averaged weights, fine-tuned on each test task.",
         _fedavg,
@@ -236,11 +236,11 @@ BUILT_IN: dict[str, tuple[str, Callable[[Config, Settings], dict[str, Any]]]] = 
         "Ordinary supervised training on the pooled data, fine-tuned on each test task.",
         _pretrained,
     ),
-    "untrained": ("The network as it is drawn at random, adapted to each test task.", _untrained),
+    "untrained": ("The randomly initialised network, adapted to each test task.", _untrained),
     "linear": ("The federation with a linear layer in place of the network.", _linear),
     "prototypes": ("The nearest class mean of the raw inputs: nothing is learned.", _prototypes),
 }
-"""What each arm is, and its settings, given the resolved config and what its own table changes."""
+"""Description and settings of each arm, given the resolved config and the arm's own table."""
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -255,13 +255,13 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_arms(texts: Iterable[str]) -> dict[str, Settings]:
-    """Parse ``name:key=value,...`` of the command line; commas within brackets and quotes do not count.
+    """Parse ``name:key=value,...`` of the command line, ignoring commas within brackets and quotes.
 
     Returns:
         Settings of ``compare.arms`` by arm.
 
     Raises:
-        ConfigError: If a text is not such a thing.
+        ConfigError: If a text does not have this form.
     """
     arms: dict[str, Settings] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""`compare()`: runs every arm and seed side by side, and resumes what was begun."""
+"""`compare()`: runs every arm and seed in parallel, and resumes an existing comparison."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,14 +30,14 @@ LOG = "workers.log"
 
 @dataclass(frozen=True)
 class CompareListener:
-    """What a caller may watch of a comparison; every part is optional.
+    """Callbacks of a comparison; each is optional.
 
     Attributes:
-        began: Called once with the comparison's folder and the runs that it needs.
-        changed: Called with a run that began, finished or failed.
-        progress: Called with a run, its finished rounds and all of them.
-        note: Called with a line about each thing found on the way.
-        failure: Called with the traceback of each kind of failure of a client.
+        began: Called once with the comparison's folder and its runs.
+        changed: Called with a run that started, finished or failed.
+        progress: Called with a run, its number of finished rounds and its total number.
+        note: Called with a line about each finding.
+        failure: Called with the traceback of each kind of client failure.
     """
 
     began: Callable[[Path, Sequence[Job]], None] = ignore
@@ -49,13 +49,13 @@ class CompareListener:
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how a comparison is made; none of it changes the result.
+    """How a comparison is executed, which does not change its result.
 
     Attributes:
         out: Its folder; None: ``runs/compare-<experiment>``.
-        jobs: Runs at once; None: as many as there are cores, or fewer if memory is short; one on a GPU.
+        jobs: Runs at once; None: the number of cores, or fewer if memory is short; one on a GPU.
         listener: Watches it.
-        check: Whether a model, algorithm or task family of yours is tried on a tiny batch first.
+        check: Whether to check your own model, algorithm or task family on a tiny batch first.
     """
 
     out: Path | str | None = None
@@ -66,11 +66,11 @@ class Execution:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison came to.
+    """The result of a comparison.
 
     Attributes:
-        folder: Where it is.
-        data: What its ``compare.json`` holds.
+        folder: Its folder.
+        data: The contents of its ``compare.json``.
         failures: A line about each run that failed.
     """
 
@@ -94,22 +94,22 @@ def compare(
 ) -> Comparison:
     """Compare arms of an experiment, with one task budget and over several seeds.
 
-    The same call again goes on where it stopped: finished runs are used again, begun ones resumed.
-    An arm of one's own is a setting, such as ``{"compare.arms.fewer.cohort": 8}``.
+    Calling it again resumes the comparison: finished runs are reused, interrupted ones resumed. Your own
+    arm is a setting, such as ``{"compare.arms.fewer.cohort": 8}``.
 
     Args:
         experiment: A name or TOML path, or a config.
         settings: Values by dotted key that replace the config's.
-        arms: Names of arms, the first being what others are compared with; None: all that there are.
-        seeds: How many, from the config's ``seed`` on.
-        execution: Where and how.
+        arms: Names of arms, the first of which the others are compared with; None: all arms.
+        seeds: Number of seeds, from the config's ``seed`` on.
+        execution: How to execute it.
 
     Returns:
-        The result, also if some runs failed.
+        The result, even if some runs failed.
 
     Raises:
-        UsageError: If the request is wrong; nothing was changed on disk.
-        KeyboardInterrupt: If it was interrupted; what was finished is kept.
+        UsageError: If the request is invalid; nothing was changed on disk.
+        KeyboardInterrupt: If it was interrupted; finished runs are kept.
     """
     execution = execution or Execution()
     name = "run" if isinstance(experiment, Config) else Path(experiment).stem
@@ -117,14 +117,14 @@ def compare(
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}: a comparison needs at least one")
     if execution.jobs is not None and execution.jobs < 1:
-        raise ConfigError(f"jobs = {execution.jobs}: at least one run must be under way")
+        raise ConfigError(f"jobs = {execution.jobs}: must be at least 1")
     question = _question(config, execution.check)
     chosen, notes = choosing.choose(question.base, arms, settings)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
     finder = Finder(folder, execution.listener.note)
     for config in (config for plan in plans for config in plan.configs):
-        finder.made(config)  # what is refused is refused before there is a folder
+        finder.made(config)  # may refuse the config, so call it before making the folder
     with _opened(folder, name):
         for line in (*map(str, left_out), *notes, *_left_out(plans)):
             execution.listener.note(line)
@@ -137,7 +137,7 @@ def compare(
 
 
 def _left_out(plans: Sequence[ArmPlan]) -> Iterator[str]:
-    """Yield a line about each option that an arm of the experiment or of the user leaves out."""
+    """Yield a line about each option that an arm of the experiment or the user drops."""
     for plan in plans:
         if plan.arm.name not in choosing.BUILT_IN or plan.arm.loose:
             yield from (f"arm '{plan.arm.name}': {one}" for one in plan.left_out)
@@ -145,23 +145,23 @@ def _left_out(plans: Sequence[ArmPlan]) -> Iterator[str]:
 
 def _question(config: Config, check: bool) -> Question:
     if not config.test_clients:
-        raise ConfigError("a comparison needs test_clients of at least 1, whom all arms are tested on")
+        raise ConfigError("a comparison needs test_clients of at least 1, to test all arms on")
     if not config.rounds:
-        raise ConfigError("rounds = 0: a comparison needs at least one, as its budget of training tasks")
+        raise ConfigError("rounds = 0: a comparison needs at least 1, for its budget of training tasks")
     base = planning.resolve(config)
     learner = planning.check(base, check)
     objective = learner.algorithm.objective
     question = Question(base, objective.main, objective.all_measures[objective.main])
     if question.step not in question.steps:
         raise ConfigError(
-            f"compare.step = {question.step} is none of evaluation.steps = {list(question.steps)}"
+            f"compare.step = {question.step} is not in evaluation.steps = {list(question.steps)}"
         )
     return question
 
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[None]:
-    """Make the comparison's folder, or take an existing one, for this process alone."""
+    """Make or reuse the comparison's folder, and lock it for this process."""
     require_no_links(folder)
     if folder.exists() and not (folder / COMPARE).is_file() and _holds_more_than_a_lock(folder):
         raise UsageError(f"{folder} exists and is not a comparison: choose another --out")
@@ -180,7 +180,7 @@ def _opened(folder: Path, name: str) -> Iterator[None]:
 
 
 def _holds_more_than_a_lock(folder: Path) -> bool:
-    # A comparison that was killed at once leaves no more than that, and perhaps half a first file.
+    # A comparison that was killed at its start leaves only that, and perhaps an incomplete first file.
     return not folder.is_dir() or any(
         path.name != "run.lock" and not is_unfinished(path) for path in folder.iterdir()
     )
@@ -206,20 +206,20 @@ def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[ArmStatus]:
 
 
 def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note: Note) -> None:
-    # Other packages may round otherwise; what is known of the code that a run is made of did not change.
+    # Other versions of packages may round differently; the code of finished runs has not changed.
     finished = [job for job in jobs if job.status == "finished"]
     now = about["versions"]
     other = [job for job in finished if RunFolder(job.place.path).info.get("versions") != now]
     if other:
         note(
             f"{len(other)} of {len(finished)} finished runs, such as {other[0].place.path}, were made "
-            "with other versions of packages: used as they are; remove their folders to make them again"
+            "with other versions of packages: using them anyway; delete their folders to run them again"
         )
 
 
 def _carry_out(board: ComparisonStatus, execution: Execution) -> Comparison:
     listener = execution.listener
-    # The longest first: a long run that begins last would keep one core busy and the others idle.
+    # Longest first: a long run that starts last would keep one core busy and the others idle.
     todo = sorted((job for job in board.jobs if job.status == "waiting"), key=lambda job: -job.cost)
     board.write()
     # Runs on a GPU would only wait for each other.

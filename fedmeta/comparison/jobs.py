@@ -1,4 +1,4 @@
-"""Runs a comparison's jobs in worker processes; one that dies fails its run alone."""
+"""Runs a comparison's jobs in worker processes; a worker that dies only fails its run."""
 
 import signal
 import subprocess
@@ -13,22 +13,22 @@ from fedmeta.comparison.worker import Message, Order
 from fedmeta.federation.engines.vector.jobs import available_cores, launch
 
 JOB_BYTES = 1.5 * 2**30
-"""Memory that a run may need; small models stay far below."""
+"""Memory that a run may need; small models need far less."""
 SILENT_SECONDS = 3600.0
-"""How long a run may say nothing beside its rounds: while it loads its data, or is tested."""
+"""How long a run may be silent between rounds: while it loads its data, or is tested."""
 STOP_SECONDS = 30.0
-"""How long a run may take to close its folder when it is stopped."""
+"""How long a stopped run may take to close its folder."""
 
 _ENTRY = "from fedmeta.comparison.worker import main; main()"
 
 
 def default_jobs() -> int:
-    """Return how many runs this machine's cores and free memory allow at once."""
+    """Return how many runs fit this machine's cores and free memory at once."""
     return max(1, int(min(available_cores(), free_bytes() / JOB_BYTES)))
 
 
 def free_bytes() -> float:
-    """Return the memory that can be used, by the machine and by the control group of this process."""
+    """Return the available memory in bytes, within the machine and this process's control group."""
     return min(_free_on_machine(), _free_in_group())
 
 
@@ -37,7 +37,7 @@ def _free_on_machine() -> float:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return float(line.split()[1]) * 1024
-    # Not every system tells; its cores then decide alone.
+    # Not every system says; then only the number of cores counts.
     return float("inf")
 
 
@@ -50,29 +50,29 @@ def _free_in_group() -> float:
 
 
 class _Worker:
-    """One worker process, started and stopped by this one alone."""
+    """One worker process, which only this process starts and stops."""
 
     def __init__(self, log: Path) -> None:
         with log.open("ab") as output:
             self.process, self.connection = launch(_ENTRY, output)
 
     def give(self, order: Order) -> None:
-        """Hand over a run; that the worker is dead shows when it is asked what happened."""
+        """Send a run to the worker; a dead worker is noticed in `receive`."""
         try:
             self.connection.send(order)
         except OSError:
-            # One that took half of an order will never do it.
+            # A worker that received half an order cannot do it.
             self.process.kill()
 
     def receive(self) -> Message:
-        """Return what happened; of a worker that died, that its run failed."""
+        """Return the worker's next message; if it died, that its run failed."""
         try:
             message: Message = self.connection.recv()
             return message
         except (EOFError, ConnectionError):
             return "failed", f"its worker process {self._end()}"
         except OSError:
-            return self.give_up("stood still in the middle of a message")
+            return self.give_up("stalled in the middle of a message")
 
     def give_up(self, why: str) -> Message:
         """Stop the worker; return that its run failed."""
@@ -84,7 +84,7 @@ class _Worker:
             code = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.stop()
-            return "hung up without ending, and was stopped"
+            return "closed its connection without ending, and was stopped"
         self.connection.close()
         if code >= 0:
             return f"ended with exit code {code}"
@@ -92,13 +92,13 @@ class _Worker:
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def expect(self, seconds: float) -> None:
-        """Set for how long it may say nothing from now on."""
+        """Set how long it may be silent from now on."""
         self.patience = seconds
         self.deadline = time.monotonic() + seconds
 
     @property
     def alive(self) -> bool:
-        """Whether it is not known to have ended."""
+        """Whether it has not been found to have ended."""
         return not self.connection.closed
 
     def stop(self) -> None:
@@ -109,7 +109,7 @@ class _Worker:
 
 
 def _heard(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, Message]]:
-    """Wait until a worker says something, or has been silent for too long; yield which, and what."""
+    """Wait for a message or a timeout of some worker; yield workers with their messages."""
     by_connection = {worker.connection: worker for worker in workers}
     first = min(worker.deadline for worker in workers)
     for connection in wait(list(by_connection), max(0.0, first - time.monotonic())):
@@ -117,20 +117,20 @@ def _heard(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, Message]]:
         yield worker, worker.receive()
     for worker in by_connection.values():
         if time.monotonic() >= worker.deadline:
-            yield worker, worker.give_up(f"said nothing for {worker.patience:g} s")
+            yield worker, worker.give_up(f"was silent for {worker.patience:g} s")
 
 
 def silence(order: Order) -> float:
-    """Return for how many seconds a run may say nothing: a round and its evaluation may last as long."""
+    """Return how many seconds a run may be silent, which covers a round and its evaluation."""
     return SILENT_SECONDS + 2.0 * float(order.config["timeout"])
 
 
 class Pool:
-    """Does runs in worker processes, which live as long as there is something to do.
+    """Does runs in worker processes.
 
     Args:
         size: Runs at once.
-        log: The file that what workers print is appended to.
+        log: File to which the workers' output is appended.
     """
 
     def __init__(self, size: int, log: Path) -> None:
@@ -142,11 +142,11 @@ class Pool:
         return self
 
     def run(self, orders: Sequence[Order]) -> Iterator[tuple[int, Message | None]]:
-        """Do the runs, in their order as far as they are alone, and tell what happens.
+        """Do the runs, started in their order, and yield their messages.
 
         Yields:
-            The place of a run in `orders`, with None when it is handed to a worker, then whatever the
-            worker says, the last of which is ``done`` or ``failed``.
+            The index of a run in `orders`, with None when it is given to a worker, then with each of the
+            worker's messages, the last of which is ``done`` or ``failed``.
         """
         waiting = list(range(len(orders)))[::-1]
         at_work: dict[_Worker, int] = {}
@@ -181,7 +181,7 @@ class Pool:
         for worker in self._workers:
             worker.process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        # Who presses Ctrl-C a second time does not want to wait.
+        # A second Ctrl-C ends the wait.
         with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             for worker in self._workers:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))

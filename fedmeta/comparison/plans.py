@@ -17,12 +17,12 @@ from fedmeta.tasks import family_kind
 _CALLED_AS_OURS = dict.fromkeys(("partition", "alpha", "labels", "rotations"), "any") | dict.fromkeys(
     ("shots", "queries"), "training"
 )
-"""Arms that may differ in an option of ``data`` of which its family says nothing."""
+"""Default for options of ``data`` that a family does not mark: which arms may differ in them."""
 
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """An arm with what it will run.
+    """An arm with the configs of its runs.
 
     Attributes:
         arm: The arm.
@@ -41,13 +41,13 @@ def plan_arms(
     """Resolve and check every arm.
 
     Args:
-        config: The experiment's config, not resolved: what its values imply differs from arm to arm.
+        config: The experiment's config, unresolved, as defaults differ between arms.
         arms: The arms.
-        seeds: A run for each.
-        check: Whether parts of the user's are tried on a tiny batch as well.
+        seeds: The seeds of each arm's runs.
+        check: Whether to check the user's own parts on a tiny batch.
 
     Raises:
-        ConfigError: If an arm cannot be, or could not be compared with the others.
+        ConfigError: If an arm is invalid, or not comparable with the others.
         DataError: If data cannot be read.
     """
     base = planning.resolve(config)
@@ -76,7 +76,7 @@ def tasks_a_round(config: Config) -> int:
 
 
 def inner_steps_a_task(config: Config) -> int:
-    """Return how often training steps on a task; without an inner loop it takes one gradient."""
+    """Return the inner steps per task in training; 1 for algorithms without an inner loop."""
     return int(config.learner.get("inner_steps", 1))
 
 
@@ -84,7 +84,7 @@ def _resolved(config: Config, base: Config, arm: Arm, seed: int) -> tuple[Config
     _refuse(arm.settings)
     values = config.model_dump() | {"compare": {}, "seed": seed}
     if arm.settings.get("algorithm", config.algorithm) != config.algorithm:
-        # Where both have an option that is not set, the arm's is as the experiment's, not its default.
+        # Shared options that are unset have the experiment's value in the arm, not the arm's default.
         values["learner"] = dict(base.learner)
     values, left_out = swapped(values, arm.settings)
     for part, table in TABLES.items():
@@ -115,7 +115,7 @@ def _refuse(settings: Mapping[str, Any]) -> None:
     refused = [one.path for one in declared(Config) if one.key.arm == "refused"]
     for key in (key for key in settings if is_within(key, refused)):
         if key == "seed":
-            raise ConfigError("seed: all arms have the same seeds; set the first by -s seed=N")
+            raise ConfigError("seed: all arms have the same seeds; set the first with -s seed=N")
         raise ConfigError(f"{key}: an arm cannot change how arms are compared")
 
 
@@ -127,19 +127,19 @@ def _rounds(base: Config, arm: Config) -> int:
     below = base.rounds // unit * unit
     near = " or ".join(str(rounds) for rounds in (below, below + unit) if rounds)
     raise ConfigError(
-        f"{tasks} training tasks are not a whole number of rounds of {each}: set the experiment's "
-        f"rounds to {near} (now {base.rounds}), or the arm's own"
+        f"{tasks} training tasks are not a multiple of the {each} tasks of a round: set the "
+        f"experiment's rounds to {near} (now {base.rounds}), or the arm's own"
     )
 
 
 def _differences(base: Config, arm: Config, own_network: bool) -> Iterator[str]:
-    """Yield the keys that make results incomparable: those of the config, then those of ``data``."""
+    """Yield the keys that make results incomparable: config keys, then keys of ``data``."""
     yield from differing(base, arm, own_network)
     table = key_at(Config, "data")
     may = {}
     for one in declared(family_kind(base.task).Options, table=table):
         said = any(isinstance(mark, Key) for mark in one.field.metadata)
-        # A family of one's own need not mark options that are called as ours are.
+        # A user's own family need not mark options with the same names as ours.
         may[one.path] = one.key.arm if said else _CALLED_AS_OURS.get(one.path, one.key.arm)
     for key in sorted({*base.data, *arm.data}):
         free = may.get(key) == "any" or (may.get(key) == "training" and f"test_{key}" in base.data)

@@ -11,36 +11,36 @@ from fedmeta.files import finite, from_later, one_line, read_json, to_json, writ
 
 COMPARE = "compare.json"
 VERSION = 1
-"""Of what stands in it."""
+"""Version of its format."""
 
 OneT = TypeVar("OneT")
 _MOST_RUNS = 10_000
 
 
 class _First(FailFast):
-    # Pydantic's own has no hash, which a union with None needs.
+    # Pydantic's class has no hash, which a union with None needs.
     def __hash__(self) -> int:
         return hash(type(self))
 
 
-# The first thing that is wrong is told; a list of a million of them would fill the memory.
+# Only the first error is reported; a list of a million errors would fill the memory.
 Many = Annotated[list[OneT], _First()]
 Some = Annotated[list[OneT], _First(), Field(max_length=250)]
-"""What every arm is shown with: as many of each as make a page that can be read at all."""
+"""Lists that are shown for every arm, limited so that a page stays readable."""
 
 
 Count = Annotated[int, Field(gt=-(2**63), lt=2**63)]
 Real = Annotated[float, Field(gt=-1e300, lt=1e300)]
 Number = Count | Real
-"""Whatever a run writes is smaller; what is larger could not be drawn."""
+"""Values beyond these bounds do not occur in runs and cannot be drawn."""
 
 
-# A default list would be copied, with care, for each of a hundred thousand entries.
+# A plain default list would be deep-copied for each of a hundred thousand entries.
 _NONE: Any = Field(default_factory=list)
 
 
 class _Part(BaseModel):
-    # Strict about what is drawn, indifferent to what a later version adds.
+    # Strict about values that are drawn, but ignores keys that a later version adds.
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False, frozen=True)
 
 
@@ -65,7 +65,7 @@ class Over(_Part):
 
 
 class ToTarget(_Part):
-    """How many seeds reached the target, and what it took those that did."""
+    """How many seeds reached the target, and the rounds and bytes of those that did."""
 
     reached: int
     rounds: Over | None = None
@@ -73,7 +73,7 @@ class ToTarget(_Part):
 
 
 class CurvePoint(_Part):
-    """A look at the test clients in the middle of an arm's runs."""
+    """An evaluation of the test clients during an arm's runs."""
 
     round: Count
     tasks: Number | None = None
@@ -83,7 +83,7 @@ class CurvePoint(_Part):
 
 
 class RunRecord(_Part):
-    """An arm's run of one seed; `run` is its folder, from that of the comparison on."""
+    """An arm's run of one seed; `run` is its folder relative to the comparison's."""
 
     seed: int
     run: str
@@ -93,7 +93,7 @@ class RunRecord(_Part):
 
 
 class ArmRecord(_Part):
-    """An arm: what it is, how it stands, what it came to and what it took."""
+    """An arm: its settings, status, results and costs."""
 
     name: str
     what: str = ""
@@ -116,7 +116,7 @@ class ArmRecord(_Part):
 
 
 class TargetRecord(_Part):
-    """What was to be reached, after which adaptation step, and why that."""
+    """The target value, its adaptation step, and its origin."""
 
     value: Real
     step: int
@@ -124,13 +124,13 @@ class TargetRecord(_Part):
 
 
 class CompareRecord(_Part):
-    """What a ``compare.json`` says of a comparison.
+    """The contents of a ``compare.json``.
 
     Attributes:
-        interval: What intervals are over: seeds, or of one seed its clients. Files of earlier versions,
-            which had those over seeds alone, do not say so.
-        scale: What the values of the measure mean, see `scale_of`.
-        model_extra: Where it comes from: command, versions and times, as `described` shows them.
+        interval: Whether intervals are over seeds or, with one seed, over its clients. Old files, which
+            only had intervals over seeds, do not have this key.
+        scale: Direction and range of the measure, see `scale_of`.
+        model_extra: Its origin: command, versions and times, as `described` shows them.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -153,7 +153,7 @@ def parse(data: Mapping[str, Any]) -> CompareRecord:
     """Return the contents of a ``compare.json`` as a record.
 
     Raises:
-        DataError: If something is wrong with them, or they are more than can be shown.
+        DataError: If they are invalid, or too large to be shown.
     """
     if later := later_version(data):
         raise DataError(f"{COMPARE}: {later}")
@@ -163,21 +163,21 @@ def parse(data: Mapping[str, Any]) -> CompareRecord:
         first = error.errors(include_url=False)[0]
         where = one_line(".".join(str(part) for part in first["loc"]), 100)
         raise DataError(
-            f"{COMPARE}: {where}: {first['msg']}: it is half written, or of another version"
+            f"{COMPARE}: {where}: {first['msg']}: the file is incomplete, or of another version"
         ) from None
     if sum(len(arm.runs) for arm in record.arms) > _MOST_RUNS:
-        raise DataError(f"{COMPARE}: arms: more than {_MOST_RUNS:,} runs, which are not shown")
+        raise DataError(f"{COMPARE}: arms: more than {_MOST_RUNS:,} runs cannot be shown")
     return record
 
 
 def later_version(data: Mapping[str, Any]) -> str | None:
-    """Return why a ``compare.json`` cannot be used, in one line, if a later version wrote it."""
+    """Return a one-line reason why a ``compare.json`` cannot be used, if a later version wrote it."""
     why = from_later(data, "version", VERSION)
     return why and f"it is {why}; use the version that wrote it"
 
 
 def write(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace a folder's ``compare.json``, and return what it holds.
+    """Replace a folder's ``compare.json``, and return its contents.
 
     Raises:
         OSError: If it cannot be written.
@@ -188,7 +188,7 @@ def write(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def written(folder: Path) -> dict[str, Any]:
-    """Return what a folder's ``compare.json`` holds; nothing if there is none or it is damaged."""
+    """Return the contents of a folder's ``compare.json``; empty if it is missing or damaged."""
     try:
         data = read_json(folder / COMPARE)
     except (OSError, ValueError):

@@ -15,15 +15,15 @@ from fedmeta.federation import counting_missing
 
 @dataclass(frozen=True)
 class Look:
-    """The test clients in the middle of a run.
+    """An evaluation of the test clients during a run.
 
     Attributes:
-        round: After which round.
+        round: The round after which it took place.
         tasks: Training tasks until then.
-        bytes: Sent until then, down and up.
+        bytes: Bytes sent until then, down and up.
         values: The measure by adaptation step, infinite as in `Tested`; clients that did not answer
             count as the worst.
-        ci95: Half its 95% interval over clients by adaptation step; None: not known.
+        ci95: Half its 95% interval over clients by adaptation step; None if unknown.
     """
 
     round: int
@@ -35,14 +35,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Tested:
-    """Some test clients after an adaptation step.
+    """Results of test clients after an adaptation step.
 
     Attributes:
         value: Mean of the measure over their tasks; infinite if the loss of one is.
-        tasks: How many tasks.
-        tasks_ci95: Half its 95% interval over tasks; None: not known.
-        diverged: Tasks that diverged, which count as the worst; None: the run is of a version that left
-            them out.
+        tasks: Number of tasks.
+        tasks_ci95: Half its 95% interval over tasks; None if unknown.
+        diverged: Diverged tasks, which count as the worst; None: an old run, which left them out.
     """
 
     value: float
@@ -53,12 +52,12 @@ class Tested:
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished run in numbers.
+    """Results and costs of a finished run.
 
     Attributes:
         final: The final test by adaptation step.
-        clients: The same of each client that answered, by its id; empty where the run does not tell.
-        looks: Along the run.
+        clients: The same for each client that answered, by its id; empty if not recorded.
+        looks: Evaluations of the test clients during the run.
         wall_seconds: Time spent.
         tasks: Training tasks that entered the model.
         bytes_down: Bytes to clients.
@@ -74,7 +73,7 @@ class Measured:
     bytes_up: int
 
     def only(self, clients: frozenset[int]) -> "Measured":
-        """Return the run as tested on some of its clients alone."""
+        """Return the run with its final test restricted to some clients."""
         kept = {client: steps for client, steps in self.clients.items() if client in clients}
         if len(kept) == len(self.clients):
             return self
@@ -88,12 +87,12 @@ class Measured:
 
 @lru_cache(maxsize=1024)
 def read(path: Path, measure: str, worst: float | None) -> Measured:
-    """Read the numbers of a finished run; its files do not change any more.
+    """Read the results and costs of a finished run, whose files no longer change.
 
     Args:
         path: The run's folder.
         measure: The main measure of its tasks.
-        worst: The worst value that it can have; None: it has none.
+        worst: The measure's worst value; None: it has none.
 
     Raises:
         UsageError: If a file is damaged.
@@ -109,7 +108,7 @@ def read(path: Path, measure: str, worst: float | None) -> Measured:
         if row["test"]
     )
     if not rows:
-        # Without rounds the final test is what can be seen before any.
+        # Without rounds, the final test is also the evaluation at round 0.
         looks = (Look(0, 0, 0, *_looked(info["final"], measure, worst)),)
     return Measured(
         final=_by_step(info["final"], measure),
@@ -131,7 +130,7 @@ def _by_step(steps: Iterable[Mapping[str, Any]], measure: str) -> dict[int, Test
 
 
 def _or_infinite(value: float | None) -> float:
-    # Files of before this was settled say NaN.
+    # Old files have NaN.
     return value if value is not None and math.isfinite(value) else math.inf
 
 
@@ -143,7 +142,7 @@ def _looked(
         answered, asked = s.get("clients", 0), s.get("clients_asked", 0)
         value = counting_missing(s[measure], worst, answered, asked)
         values[s["step"]] = _or_infinite(value)
-        # A version before this one had no interval over clients, and no such field.
+        # Old files have neither intervals over clients nor this field.
         halves[s["step"]] = s["ci95"] if answered == asked > 0 else None
     return values, halves
 
@@ -160,7 +159,7 @@ Runs = Sequence[Measured | None]
 
 
 def on_common_clients(arms: Sequence[Runs]) -> list[list[Measured | None]]:
-    """Return the runs of all arms, those of a seed as tested on the clients that answered in each.
+    """Return the runs of all arms, restricted per seed to the clients that answered in every arm.
 
     An arm must not look better than another because a client with hard tasks did not answer there.
     """

@@ -1,4 +1,4 @@
-"""Finds finished and begun runs that a comparison can use again."""
+"""Finds finished and interrupted runs that a comparison can reuse."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,11 +25,11 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunSlot:
-    """Where a run is or will be.
+    """The folder of a run.
 
     Attributes:
-        path: Its folder.
-        state: ``finished``: nothing to do; ``begun``: to be resumed; ``free``: nothing is there.
+        path: The folder.
+        state: ``finished``: nothing to do; ``begun``: to be resumed; ``free``: does not exist yet.
     """
 
     path: Path
@@ -37,19 +37,19 @@ class RunSlot:
 
 
 def essence(config: Config) -> str:
-    """Return what a config computes, as text: equal for configs whose runs are equal.
+    """Return a text that is equal for configs whose runs compute the same.
 
-    Given the same code and data, of which `fedmeta.experiment.made_with` keeps account.
+    This assumes the same code and data, which `fedmeta.experiment.made_with` tracks.
     """
     return json.dumps(counted(parts.concise(config), place=True), sort_keys=True)
 
 
 class Finder:
-    """Finds the folder for each run of a comparison; nothing is overwritten, damage is never trusted.
+    """Finds a folder for each run of a comparison, without overwriting files or using damaged ones.
 
     Args:
         folder: The comparison's folder.
-        note: Called with a line about each folder that was passed over.
+        note: Called with a line about each folder that is not used.
     """
 
     def __init__(self, folder: Path, note: Note) -> None:
@@ -68,7 +68,7 @@ class Finder:
         """
         what = essence(config)
         if what not in self._made:
-            # Of a family that cannot digest its data itself, this builds it: once for all arms alike.
+            # This builds a family that has no digest of its own, so do it once for all arms.
             about = {"task", "data", "clients", "validation_clients", "test_clients", "seed"}
             key = config.model_dump_json(include=about)
             if key not in self._data:
@@ -77,7 +77,7 @@ class Finder:
         return self._made[what]
 
     def find(self, name: str, config: Config) -> RunSlot:
-        """Return where a run of a config belongs, `name` being its name within the comparison."""
+        """Return the folder for a run of a config with the given name within the comparison."""
         wanted = essence(config)
         own = next(self._own(name, config, wanted))
         if own.state != "finished":
@@ -104,14 +104,14 @@ class Finder:
                 if essence(folder.config) != wanted:
                     continue
             except UsageError as error:
-                self.note(f"{error}: the run is made again beside it")
+                self.note(f"{error}: running it again in a new folder")
                 continue
             finished = folder.status == "finished"
             problem = self._trouble(folder, config) if finished else self._begun_trouble(folder, config)
             if problem is None:
                 yield RunSlot(path, "finished" if finished else "begun")
             else:
-                self.note(f"{path}: {problem}: the run is made again beside it")
+                self.note(f"{path}: {problem}: running it again in a new folder")
 
     def _trouble(self, folder: RunFolder, config: Config) -> str | None:
         """Return why a finished run cannot be used; None if it can."""
@@ -120,16 +120,16 @@ class Finder:
         return damage(folder, config) or difference(entries(folder.info), self.made(config))
 
     def _begun_trouble(self, folder: RunFolder, config: Config) -> str | None:
-        """Return why a run that was cut short cannot be resumed; None if it can."""
+        """Return why an interrupted run cannot be resumed; None if it can."""
         if problem := stranger(folder.path, config) or begun_damage(folder):
             return problem
-        # Without a checkpoint nothing is kept, so it does not matter what that was made with.
+        # Without a checkpoint no round is kept, so it does not matter how they were made.
         kept = folder.checkpoints.rounds()
         return difference(entries(folder.info), self.made(config)) if kept else None
 
     @cached_property
     def _finished(self) -> dict[str, list[Path]]:
-        """Finished runs beside the comparison and in other ones, by what they compute."""
+        """Finished runs next to the comparison and in other comparisons, by `essence`."""
         found: dict[str, list[Path]] = {}
         beside = self.folder.parent
         for pattern in ("*/config.toml", "*/*/config.toml"):
@@ -140,7 +140,7 @@ class Finder:
                 try:
                     found.setdefault(essence(folder.config), []).append(folder.path)
                 except UsageError:
-                    # Of another version, or damaged: as good as not there.
+                    # Of another version or damaged: ignore it.
                     continue
         return found
 
@@ -152,7 +152,7 @@ def damage(folder: RunFolder, config: Config) -> str | None:
         complete = [row["round"] for row in rows] == list(range(1, config.rounds + 1))
         tested = [step["step"] for step in folder.info["final"]] == list(config.evaluation.steps)
         for step in (step for row in rows for step in row["test"] or ()):
-            # The mean of a loss that is infinite is null, where tasks diverged.
+            # An infinite mean loss, where tasks diverged, is written as null.
             float("inf" if step["loss"] is None and step["diverged"] else step["loss"])
         if (folder.path / "test.jsonl").exists():
             folder.test()
@@ -161,14 +161,14 @@ def damage(folder: RunFolder, config: Config) -> str | None:
     except (KeyError, TypeError):
         return "metrics.jsonl or run.json lacks fields"
     except (ValueError, OverflowError):
-        return "metrics.jsonl holds a loss that is not a number"
+        return "metrics.jsonl has a loss that is not a number"
     if not complete:
-        return "metrics.jsonl does not hold every round"
-    return None if tested else "run.json does not hold every result"
+        return "metrics.jsonl does not have every round"
+    return None if tested else "run.json does not have every result"
 
 
 def begun_damage(folder: RunFolder) -> str | None:
-    """Return why a run that was cut short cannot be resumed; None if it can."""
+    """Return why an interrupted run cannot be resumed; None if it can."""
     if folder.status == "unreadable":
         return "run.json is damaged"
     try:

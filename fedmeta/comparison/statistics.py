@@ -14,9 +14,9 @@ class Estimate:
     """A mean over independent repetitions.
 
     Attributes:
-        mean: Over those that have a value; None if none has, or if one is not finite.
-        ci95: Half the 95% confidence interval; None below two values.
-        values: By repetition; None where there is no finite one.
+        mean: Mean over repetitions with a value; None if there is none, or one is not finite.
+        ci95: Half the 95% confidence interval; None with fewer than two values.
+        values: Value of each repetition; None where it is missing or not finite.
     """
 
     mean: float | None
@@ -31,12 +31,12 @@ class Estimate:
 def estimate(values: Sequence[float | None]) -> Estimate:
     """Return the mean and its 95% interval by Student's t, ``t_{0.975, n-1} s / sqrt(n)``.
 
-    Seeds are the independent repetitions: a run's tasks and clients share a trained model, so that their
-    own scatter says nothing about training it anew.
+    Seeds are the independent repetitions: a run's tasks and clients share one trained model, so their
+    spread says nothing about training again.
 
     Args:
-        values: By seed; None where a seed has no value, as its run is not finished. One that is not
-            finite, as the loss of a run whose tasks diverged, is not left out: there is no mean then.
+        values: Value of each seed; None if its run is not finished. If one is not finite, such as the
+            loss of a run with diverged tasks, there is no mean.
     """
     known = [value for value in values if value is not None]
     finite = tuple(None if value is None or not math.isfinite(value) else value for value in values)
@@ -48,9 +48,9 @@ def estimate(values: Sequence[float | None]) -> Estimate:
 
 
 def paired(values: Sequence[float | None], reference: Sequence[float | None]) -> Estimate:
-    """Return the mean difference ``values - reference`` seed by seed, with its 95% interval.
+    """Return the mean difference ``values - reference`` paired by seed, with its 95% interval.
 
-    What a seed does to both, such as easier test tasks, cancels in its difference.
+    Effects of a seed on both, such as easier test tasks, cancel in the difference.
     """
     return estimate(
         [
@@ -62,13 +62,13 @@ def paired(values: Sequence[float | None], reference: Sequence[float | None]) ->
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached.
+    """The target of a comparison.
 
     Attributes:
-        value: Of the measure.
-        step: Adaptation steps that it is measured after.
-        why: Where it comes from.
-        higher_is_better: Which way is better.
+        value: Target value of the measure.
+        step: Adaptation steps after which it is measured.
+        why: Its origin.
+        higher_is_better: Whether higher values are better.
     """
 
     value: float
@@ -77,20 +77,20 @@ class Target:
     higher_is_better: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``compare.json`` says of the target."""
+        """Return the entry of ``compare.json``."""
         return {"value": self.value, "step": self.step, "why": self.why}
 
     def reached(self, value: float) -> bool:
-        """Return whether a value is at the target or beyond."""
+        """Return whether a value reaches the target."""
         if not math.isfinite(value):
             return False
         return value >= self.value if self.higher_is_better else value <= self.value
 
 
 def final(runs: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the final test by adaptation step, over seeds; of one seed, with the interval over clients.
+    """Return the final test by adaptation step, over seeds; with one seed, the interval is over clients.
 
-    ``clients_ci95``, ``tasks_ci95`` and ``diverged`` are by seed.
+    ``clients_ci95``, ``tasks_ci95`` and ``diverged`` are lists by seed.
     """
     found = []
     for step in steps:
@@ -108,9 +108,9 @@ def final(runs: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def difference(runs: Runs, reference: Runs, steps: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the final test less that of a reference arm, by adaptation step, paired by seed.
+    """Return the final test minus that of a reference arm, by adaptation step, paired by seed.
 
-    Of one seed, the interval is over its test clients, paired by client.
+    With one seed, the interval is over its test clients, paired by client.
     """
     return [{"step": step, **_difference(runs, reference, step).to_json()} for step in steps]
 
@@ -125,7 +125,7 @@ def _difference(runs: Runs, reference: Runs, step: int) -> Estimate:
 
 
 def totals(runs: Runs) -> dict[str, Any]:
-    """Return what the runs cost."""
+    """Return the costs of the runs."""
     return {
         "wall_seconds": estimate(_of(runs, lambda run: run.wall_seconds)).to_json(),
         "bytes_down": estimate(_of(runs, lambda run: run.bytes_down)).mean,
@@ -149,7 +149,7 @@ def _first(run: Measured | None, target: Target) -> Look | None:
 
 
 def curve(runs: Runs, step: int) -> list[dict[str, Any]]:
-    """Return the looks at an adaptation step, over the seeds that are finished; see `final`."""
+    """Return the evaluations during training at an adaptation step, over finished seeds; see `final`."""
     finished = [run.looks for run in runs if run]
     points = []
     for looks in zip(*finished, strict=False):
@@ -167,12 +167,12 @@ def curve(runs: Runs, step: int) -> list[dict[str, Any]]:
 
 
 def mean_tasks(runs: Runs) -> float | None:
-    """Return the training tasks of a run, over seeds."""
+    """Return the mean number of training tasks of a run, over seeds."""
     return estimate(_of(runs, lambda run: run.tasks)).mean
 
 
 def mean_final(runs: Runs, step: int) -> float | None:
-    """Return the final measure at an adaptation step, over seeds."""
+    """Return the mean final measure at an adaptation step, over seeds."""
     return estimate(_at(runs, step)).mean
 
 

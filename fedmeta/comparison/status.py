@@ -23,12 +23,12 @@ Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a comparison asks.
+    """The experiment and measure of a comparison.
 
     Attributes:
         base: The resolved config of the experiment.
-        measure: What test clients are measured by: the main measure of their tasks.
-        scale: What its values mean.
+        measure: The main measure of the test tasks.
+        scale: Its direction and range.
     """
 
     base: Config
@@ -37,26 +37,26 @@ class Question:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Adaptation steps that results are given for."""
+        """Adaptation steps of the results."""
         return self.base.evaluation.steps
 
     @property
     def step(self) -> int:
-        """The adaptation step that the target and the curves are about."""
+        """The adaptation step of the target and the curves."""
         step = self.base.compare.step
         return self.steps[-1] if step is None else step
 
 
 @dataclass
 class Job:
-    """A run, which arms that come to the same config share.
+    """A run, which arms with the same config share.
 
     Attributes:
-        name: Of the arm and seed that it was made for.
+        name: Name of the arm and seed that it was made for.
         config: Its resolved config.
-        made: What it is made with.
-        place: Its folder, and whether there is something in it.
-        status: How it stands.
+        made: The code and data that it is made with.
+        place: Its folder, and whether that exists.
+        status: Its status.
         error: Why it failed.
     """
 
@@ -69,9 +69,9 @@ class Job:
 
     @property
     def cost(self) -> float:
-        """About how long it takes beside others: gradients through the model.
+        """Estimate of its relative duration: gradients through the model.
 
-        With an optimizer for each client, a round took three times as long on digits.
+        With an optimizer per client, a round took three times as long on digits.
         """
         optimizers = 3.0 if self.config.training == "local" else 1.0
         return budget(self.config) * (1 + inner_steps_a_task(self.config)) * optimizers
@@ -82,8 +82,8 @@ class Entry:
     """An arm's run of one seed.
 
     Attributes:
-        job: What is run; of several arms perhaps.
-        reused: Whether it was not made for this arm, or was finished before.
+        job: The run, which several arms may share.
+        reused: Whether it was made for another arm, or finished earlier.
     """
 
     job: Job
@@ -104,7 +104,7 @@ class ArmStatus:
 
     @property
     def status(self) -> Status:
-        """How the arm stands as a whole."""
+        """The arm's overall status."""
         found = {entry.job.status for entry in self.entries}
         if "running" in found:
             return "running"
@@ -134,15 +134,15 @@ class ArmStatus:
 
 
 REFERENCE = "centralized"
-"""The arm that the target is a share of, where it is compared."""
+"""The arm that the target is a share of, if it is compared."""
 
 
 class ComparisonStatus:
-    """A comparison's state, and its file.
+    """A comparison's state and its ``compare.json``.
 
     Args:
         folder: The comparison's folder.
-        question: What is asked.
+        question: The experiment and measure.
         sides: The arms.
         about: First entries of the file: experiment, command, versions.
     """
@@ -170,7 +170,7 @@ class ComparisonStatus:
         return (f"{job.name}: {job.error}" for job in self.jobs if job.status == "failed")
 
     def write(self) -> dict[str, Any]:
-        """Replace ``compare.json``, and return what it holds.
+        """Replace ``compare.json``, and return its contents.
 
         Raises:
             OSError: If it cannot be written.
@@ -252,7 +252,7 @@ class ComparisonStatus:
         if final is None:
             return None
         what = f"{names[place]}'s final {self.question.measure}"
-        # A share of what is to be large lies below it, unless it is negative.
+        # The target must be worse than the reference, whatever the sign and direction of the measure.
         if self.question.scale.higher_is_better == (final >= 0):
             return self._target_of(final * wanted.share, f"{100 * wanted.share:.4g}% of {what}")
         return self._target_of(final / wanted.share, f"{what} divided by {wanted.share:.4g}")
@@ -261,7 +261,7 @@ class ComparisonStatus:
         return Target(value, self.question.step, why, self.question.scale.higher_is_better)
 
     def _spent_before(self) -> float:
-        """Return the time that this comparison took so far, if an earlier process did not finish it."""
+        """Return the time spent by an earlier process that did not finish the comparison."""
         data = record.written(self.folder)
         seconds = data.get("wall_seconds")
         if data.get("status") == "finished" or not isinstance(seconds, float):

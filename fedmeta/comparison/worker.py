@@ -1,4 +1,4 @@
-"""What runs in a worker process of a comparison: one run after another, until the parent is gone."""
+"""Worker process of a comparison, which does one run after another until its parent is gone."""
 
 import os
 import queue
@@ -24,7 +24,7 @@ from fedmeta.federation import RoundRecord
 from fedmeta.options import parse_options
 
 REPORT_SECONDS = 0.5
-"""Time between two reports of a run's progress."""
+"""Seconds between progress reports."""
 FAREWELL_SECONDS = 20.0
 """How long a run may take to close its folder once the parent is gone."""
 
@@ -36,10 +36,10 @@ class Order:
     Attributes:
         path: Its folder.
         config: Its resolved config, as plain values.
-        made: What it must be made with: what the comparison found when it began.
-        begun: Whether the folder is there and is resumed.
-        experiment: The name that the run bears.
-        command: How the comparison was started, as ``sys.argv``.
+        made: The code and data of the comparison, which the run must be made with.
+        begun: Whether the folder exists and is to be resumed.
+        experiment: The experiment's name in the run.
+        command: The comparison's ``sys.argv``.
     """
 
     path: Path
@@ -70,13 +70,13 @@ def main() -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
-    # The parent asks, and then its silence does: the second must not disturb the closing of a folder.
+    # Ignore a second signal, when the parent is gone, so that it does not disturb closing the folder.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _receive(connection: "Connection[Message, Order]", orders: "queue.SimpleQueue[Order]") -> None:
-    """Pass on orders; once the parent is gone, end this process, its run interrupted."""
+    """Queue orders; once the parent is gone, interrupt the run and end this process."""
     with suppress(EOFError, OSError):
         while True:
             orders.put(connection.recv())
@@ -93,22 +93,22 @@ def _carry_out(order: Order, connection: "Connection[Message, Order]") -> Messag
             result = resume(order.path, listener=listener, check=False)
         else:
             config = parse_options(Config, order.config)
-            # The comparison tried the parts of every arm when it began.
+            # The comparison has checked the parts of every arm at its start.
             result = run(config, out=order.path, listener=listener, check=False)
         if result.chain and result.chain["refused"]:
-            # The model is there, which is what is compared; that nobody can be paid is worth a line.
+            # The comparison only needs the model, so failed payments are just noted.
             listener.note(result.chain["problem"])
     except FedmetaError as error:
         return "failed", str(error)
     except Exception as error:
-        # A user's own part may fail in any way: that is this run's failure, not the comparison's.
+        # A user's own part may fail in any way, which fails this run but not the comparison.
         traceback.print_exc()
         return "failed", " ".join(f"{type(error).__name__}: {error}".split())
     return ("done",)
 
 
 def _send(connection: "Connection[Message, Order]", message: Message) -> None:
-    # A parent that is gone is noticed where orders are received.
+    # `_receive` notices when the parent is gone.
     with suppress(OSError):
         connection.send(message)
 

@@ -43,20 +43,20 @@ def population(config: Config) -> Population:
 
 
 def assignments(config: Config) -> list[PartTable[BehaviourHead]]:
-    """Return which clients misbehave, and how."""
+    """Return the behaviours of misbehaving clients."""
     return read_behaviours(config.behaviours, population(config))
 
 
 def faults(config: Config) -> FaultPlan:
-    """Return what goes wrong in a run."""
+    """Return the fault plan of a run."""
     return read_faults(config.faults, population(config), config.rounds, config.seed)
 
 
 def concise(config: Config) -> Config:
-    """Return a config without the options of its parts that a run fills in: those at their defaults.
+    """Return a config without those options of its parts that have their defaults.
 
-    So an option that a part of fedmeta's gets in another version makes no other run of a config. A
-    user's own part is left as it is: it is not imported for this.
+    So a new option of a part in a later version does not change the identity of a run. A user's own part
+    is left unchanged, as it is not imported for this.
     """
     tables: dict[str, Any] = {
         table: _concise(registry, getattr(config, key), getattr(config, table))

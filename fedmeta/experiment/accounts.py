@@ -1,4 +1,4 @@
-"""Whose accounts the clients of a run sign with: keys of this process, or nodes' own, by a roster."""
+"""Clients' accounts and signatures: with keys of this process, or with nodes' own keys and a roster."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from fedmeta.experiment.roster import Roster
 
 
 class _Checking(ABC):
-    """Checks signatures under updates by the accounts that a subclass knows.
+    """Checks signatures of updates against accounts, which a subclass gives.
 
     Args:
         run: The run's id, 32 bytes.
@@ -24,12 +24,12 @@ class _Checking(ABC):
 
     @abstractmethod
     def account(self, client: int) -> str:
-        """Return the address that is paid for what a client contributes."""
+        """Return the address that is paid for a client's contributions."""
 
     def check(self, client: int, round_: int, tasks: int, update: bytes, signature: bytes) -> bool:
-        """Tell whether the account of the client signed just this.
+        """Return whether the client's account signed exactly these values.
 
-        Each account is of one client, so that a signature is never good for another.
+        Each account belongs to one client, so a signature is never valid for another.
         """
         try:
             signer = recover(update_digest(self.run, round_, tasks, update), signature)
@@ -39,10 +39,10 @@ class _Checking(ABC):
 
 
 class ClientSignatures(_Checking):
-    """Signs for a simulation's clients and checks it; see `fedmeta.federation.Signatures`.
+    """Signs and checks for a simulation's clients; see `fedmeta.federation.Signatures`.
 
     Args:
-        keys: Of the clients.
+        keys: The clients' keys.
         run: The run's id.
     """
 
@@ -55,15 +55,15 @@ class ClientSignatures(_Checking):
         return self.keys.address(client)
 
     def sign(self, client: int, round_: int, tasks: int, update: bytes) -> bytes:
-        """Return the client's signature under an update."""
+        """Return the client's signature of an update."""
         return self.keys.sign(client, update_digest(self.run, round_, tasks, update))
 
 
 class RosterSignatures(_Checking):
-    """Checks signatures by the accounts of a roster; see `fedmeta.federation.signing.Checking`.
+    """Checks signatures against the accounts of a roster; see `fedmeta.federation.signing.Checking`.
 
     Args:
-        roster: Of the federation.
+        roster: The federation's roster.
         run: The run's id, 32 bytes.
     """
 
@@ -83,9 +83,9 @@ class RosterSeats:
     """Lets each node hold the partition that it was admitted to; see `fedmeta.federation.signing.Seats`.
 
     Args:
-        roster: Of the federation.
+        roster: The federation's roster.
         run: The run's id, 32 bytes.
-        tell: Called with a line about each node that was refused.
+        tell: Called with a line about each refused node.
     """
 
     def __init__(self, roster: Roster, run: bytes, tell: Callable[[str], None]) -> None:
@@ -95,20 +95,20 @@ class RosterSeats:
         self._by_node = {seat.node: seat.registration for seat in roster if seat.node is not None}
 
     def admitted(self, node: int) -> bool:
-        """Tell whether the SuperLink knows this node by a key in the roster."""
+        """Return whether the SuperLink knows this node by a key in the roster."""
         return node in self._by_node
 
     def why_not(self, node: int, client: int, nonce: bytes, proof: object) -> str | None:
-        """Return why a node may not hold a partition: its key, or its account, is another's."""
+        """Return why a node may not hold a partition; None if its key and account are admitted to it."""
         claims = f"it claims partition {client}"
         own = self._by_node.get(node)
         if own and own.partition != client:
-            return f"{claims}, and its key is admitted to partition {own.partition}"
+            return f"{claims}, but its key is admitted to partition {own.partition}"
         seat = self.roster.seat(client)
         if seat is None:
-            return f"{claims}, to which {self.roster.path} admits nobody"
+            return f"{claims}, to which {self.roster.path} admits no node"
         if seat.node not in (None, node):
-            return f"{claims}, to which another key is admitted, that of node {seat.node}"
+            return f"{claims}, to which the key of node {seat.node} is admitted"
         if not isinstance(proof, bytes):
             return f"{claims} without a proof: its config names no account"
         account = seat.registration.account
@@ -119,15 +119,15 @@ class RosterSeats:
         return None if signer == account else f"{claims} of {account} with a proof by {signer}"
 
     def refused(self, node: int, why: str) -> None:
-        """Tell of a node that was refused."""
+        """Report a refused node."""
         self._tell(f"node {node}: {why}")
 
 
 def open_signatures(config: Config, run: bytes) -> ClientSignatures | RosterSignatures:
-    """Return how a run's clients sign: by keys of this process, or of their own on their nodes.
+    """Return how a run's clients sign: with keys of this process, or with their own on their nodes.
 
     Raises:
-        UsageError: If a key is missing, or the roster is not good or leaves a partition to nobody.
+        UsageError: If a key is missing, or the roster is invalid or incomplete.
     """
     if config.engine != "deployment":
         return ClientSignatures(open_client_keys(config.chain, None, run), run)
@@ -137,15 +137,15 @@ def open_signatures(config: Config, run: bytes) -> ClientSignatures | RosterSign
 
 
 def require_same_accounts(folder: RunFolder, signatures: RosterSignatures) -> None:
-    """Refuse a roster that would pay another account for a client than the rounds so far.
+    """Check that a roster has the same accounts for clients as the rounds so far.
 
     Raises:
-        UsageError: If it does.
+        UsageError: If not.
     """
     for row in folder.clients():
         now = signatures.account(row["client"])
         if row.get("account") not in (None, now):
             raise UsageError(
                 f"{signatures.roster.path}: client {row['client']} had the account {row['account']} in "
-                f"round {row['round']}, and has {now} now: a run pays one account for each client"
+                f"round {row['round']} but now has {now}: a run pays one account per client"
             )

@@ -47,17 +47,17 @@ def run(  # noqa: PLR0913 (all but one are optional)
 
     Args:
         experiment: A name or TOML path, or a config.
-        settings: Values by dotted key that replace the config's (``{"server.lr": 0.01}``).
-            A part of your own may be given as its class (``{"model": Net}``). Options of the
-            experiment that only a part had which these replace are left out; `listener` is told.
+        settings: Values by dotted key that replace the config's (``{"server.lr": 0.01}``). Your own part
+            may be given as a class (``{"model": Net}``). If they replace a part, options that only the
+            old part has are dropped, which `listener` is told.
         out: The run's folder; by default a new one under ``runs/``.
         listener: Watches the run.
-        grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
-        check: Whether a model, algorithm or task family of yours is tried on a tiny batch first.
+        grid: Flower's grid, if this is a ServerApp; None: the config's engine opens one.
+        check: Whether to check your own model, algorithm or task family on a tiny batch first.
 
     Raises:
-        UsageError: If the request is wrong; nothing was changed on disk.
-        RunError: If the run could not go on; its folder can be resumed.
+        UsageError: If the request is invalid; nothing was changed on disk.
+        RunError: If the run failed; it can be resumed.
     """
     listener = listener or Listener()
     name = "run" if isinstance(experiment, Config) else Path(experiment).stem
@@ -65,8 +65,8 @@ def run(  # noqa: PLR0913 (all but one are optional)
     config = planning.resolve(config)
     if grid is not None and config.deployment.roster:
         raise UsageError(
-            "deployment.roster: `flwr run` starts an app that does not know its nodes by it: start the "
-            "run by `fedmeta run`"
+            "deployment.roster: `flwr run` starts an app that does not check nodes against it: start "
+            "the run with `fedmeta run`"
         )
     learner = planning.check(config, check)
     if grid is None:
@@ -77,12 +77,12 @@ def run(  # noqa: PLR0913 (all but one are optional)
     if unsealed := seals.problem():
         listener.note(unsealed)
     for module in (module for module, digest in made.code.items() if digest is None):
-        listener.note(f"module {module} has no file: a change of its code will not be noticed")
+        listener.note(f"module {module} has no file: changes to its code will not be noticed")
     with folder.locked():
         try:
             return execute(folder, config, learner, listener, grid)
         except UsageError:
-            # A mistake that only the chain could tell: there is nothing to keep.
+            # A mistake that only the chain could detect: there is nothing to keep.
             if not folder.metrics():
                 shutil.rmtree(folder.path)
             raise
@@ -91,7 +91,7 @@ def run(  # noqa: PLR0913 (all but one are optional)
 def _new_folder(
     config: Config, name: str, learner: Learner, out: Path | str | None
 ) -> tuple[RunFolder, Made]:
-    """Make a run's folder, and return with what code and data the run is made."""
+    """Make a run's folder; return it with the versions of the code and data of the run."""
     spec = asdict(learner.family.spec)
     made = made_with(config, data_of(config, learner.family))
     info = {"experiment": name, "seed": config.seed, "spec": spec, **provenance(), MADE: [made.entry()]}
@@ -116,23 +116,23 @@ def resume(  # noqa: PLR0913 (all but one are optional)
     trust_code: bool = False,
     check: bool = True,
 ) -> Result:
-    """Go on with a run from its newest good checkpoint.
+    """Resume a run from its latest valid checkpoint.
 
     Args:
         path: The run's folder.
-        settings: Changes to keys that may (see `fedmeta list keys`); ``rounds`` may only grow.
+        settings: Changes to keys that may change (see `fedmeta list keys`); ``rounds`` may only grow.
         listener: Watches the run, and is told about damaged checkpoints.
-        new_campaign: Start the ledger over: all rounds are recorded and paid on new contracts.
-        accept_changes: Go on although the user's code or the data are no longer those that the run was
-            made with. ``run.json`` says so then, and no comparison uses the run.
-        trust_code: Run the code that the config names, although the folder was not made here. A node,
-            cluster or keystore that it names must be in `settings` then.
+        new_campaign: Restart the ledger: record and pay all rounds on new contracts.
+        accept_changes: Resume although the user's code or the data have changed since the run was made.
+            ``run.json`` then says so, and comparisons do not use the run.
+        trust_code: Run code that the config names, although the folder was not made on this machine. A
+            node, cluster or keystore that it names must then be in `settings`.
         check: As in `run`.
 
     Raises:
-        UsageError: If there is no such run, another process is in it, a change is not safe, the user's
+        UsageError: If there is no such run, another process uses it, a change is not safe, the user's
             code or the data changed, or the folder was not made here and names code or hosts.
-        RunError: If the run could not go on.
+        RunError: If the run failed.
     """
     folder, listener = RunFolder.open(Path(path)), listener or Listener()
     asked = planning.with_device(resumed(folder.config, settings or {}))
@@ -150,52 +150,52 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         if config.chain.enabled:
             _look_at_ledger(folder, config, new_campaign)
         elif new_campaign:
-            raise UsageError(f"{folder.path} has no chain: there is no campaign to start over")
+            raise UsageError(f"{folder.path} has no chain: there is no campaign to restart")
         if config != before:
             folder.replace_config(config)
         elif folder.status == "finished" and not new_campaign:
             listener.note(
-                f"the run has finished (round {config.rounds} of {config.rounds}) and is tested again; "
-                "`-s rounds=N` with a larger N trains it further"
+                f"the run has already finished (round {config.rounds} of {config.rounds}): testing it "
+                "again; use `-s rounds=N` with a larger N to train it further"
             )
         if config.rounds > before.rounds and config.server.schedule != "constant":
             listener.note(
-                f"the {config.server.schedule} schedule is as long as the run: "
-                f"from here on the learning rate is that of a run of {config.rounds} rounds"
+                f"the {config.server.schedule} schedule spans the whole run: "
+                f"from now on the learning rate is that of a run of {config.rounds} rounds"
             )
         return execute(folder, config, learner, _writing(made, listener))
 
 
 def _look_at_changes(folder: RunFolder, now: Made, listener: Listener, accepted: bool) -> None:
-    """Say what changed since the run's rounds were made; refuse what nobody accepted.
+    """Note what changed since the run's rounds were made; refuse changes that were not accepted.
 
     Raises:
         UsageError: If the user's code or the data changed.
     """
     if not folder.checkpoints.rounds():
-        # No round is kept, so that none is of anything else.
+        # No rounds are kept, so none was made with anything else.
         return
     made, before = entries(folder.info), folder.info.get("versions", {})
     for package, version in versions().items():
         if before and before.get(package) != version:
-            listener.note(f"{package} was {before.get(package)} and is {version} now")
+            listener.note(f"{package} was {before.get(package)} and is now {version}")
     if not made:
         listener.note(
-            "the run does not say with what code and data it was made: it continues with these"
+            "the run does not record the code and data it was made with: continuing with the current"
         )
         return
     changed = ", ".join(user_changes(made[-1], now.entry()))
     if changed and not accepted:
         raise UsageError(
-            f"{folder.path}: {changed} since its rounds were made: put it back, or go on all the same "
-            "with --accept-changes"
+            f"{folder.path}: {changed} since its rounds were made: restore it, or resume anyway with "
+            "--accept-changes"
         )
     for line in code_changes(made[-1], now.entry()):
-        listener.note(f"{line} since the run's rounds were made: later rounds are of the new")
+        listener.note(f"{line} since the run's rounds were made: later rounds use the new version")
 
 
 def _writing(made: Made, listener: Listener) -> Listener:
-    """Return a listener that also writes down what the run goes on with, before its next round."""
+    """Return a listener that also records the code and data before the next round."""
 
     def started(folder: RunFolder, config: Config, done: int) -> None:
         folder.update_info({MADE: went_on(entries(folder.info), made, done)})
@@ -205,21 +205,21 @@ def _writing(made: Made, listener: Listener) -> Listener:
 
 
 def _require_memory(folder: RunFolder, config: Config) -> None:
-    """Refuse to go on with a Flower strategy whose memory the checkpoints do not hold."""
+    """Refuse to resume with a Flower strategy whose state is not in the checkpoints."""
     saved = folder.checkpoints.rounds()
     if saved and saved[0] < config.rounds:
         require_resumable(config.aggregation)
 
 
 def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:
-    """Start the campaign over if that is asked for, and see that the ledger goes with the config."""
+    """Restart the campaign if requested, and check that the ledger fits the config."""
     from fedmeta.experiment.ledger import RunLedger, start_over
 
     engines = {folder.config.engine, config.engine}
     if len(engines) > 1 and "deployment" in engines:
         raise UsageError(
-            f"{folder.path}: its clients are paid under the accounts of engine = "
-            f"'{folder.config.engine}': it cannot go on with '{config.engine}'"
+            f"{folder.path}: its clients' accounts are those of engine = '{folder.config.engine}', "
+            f"so it cannot be resumed with '{config.engine}'"
         )
     if new_campaign:
         start_over(folder, config)

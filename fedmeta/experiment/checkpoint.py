@@ -1,10 +1,10 @@
-"""Checkpoints that survive a crash at any moment, and say so when they are damaged.
+"""Crash-safe checkpoints that detect damage.
 
 A checkpoint is two files: ``round-000120.safetensors`` with the tensors and ``round-000120.json``, the
-manifest, with the SHA-256 of the first. Each is written beside its place, flushed to disk and renamed;
-the manifest comes last, so a checkpoint without a manifest never counts. What a model holds and nobody
-learns, such as frozen layers, is the same in all checkpoints: ``constants.safetensors`` has it once.
-What clients remember is in ``clients.sqlite``, where a checkpoint adds what has changed since the last.
+manifest, with the SHA-256 of the first. Each is written to a temporary file, flushed to disk and
+renamed; the manifest is written last, so a checkpoint without one is incomplete. A model's constants,
+such as frozen layers, are stored once for all checkpoints, in ``constants.safetensors``. Clients' memory
+is in ``clients.sqlite``, to which a checkpoint commits the changes since the last.
 """
 
 import hashlib
@@ -42,16 +42,16 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint is and how long the run's logs were when it was taken.
+    """The manifest of a checkpoint.
 
     Attributes:
         round: Finished rounds.
-        sha256: Of the tensors' file.
+        sha256: SHA-256 of the tensors' file.
         log_bytes: Length of each log file, in bytes, at that round.
-        best_round: The checkpoint that scored best so far; it is kept.
+        best_round: The checkpoint with the best score so far, which is kept.
         best_score: Its score; higher is better.
-        constants_sha256: Of the file of the model's constants; None if it has none.
-        client_states: Digest of what clients remember; None where they do not.
+        constants_sha256: SHA-256 of the file of the model's constants; None if it has none.
+        client_states: Digest of clients' memory; None if they have none.
     """
 
     round: Count
@@ -71,7 +71,7 @@ class DamagedCheckpointError(Exception):
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the newest two generations and the best.
+    """The checkpoints of one run: the latest two and the best.
 
     Args:
         folder: The run's ``checkpoints`` folder; it must exist.
@@ -85,7 +85,7 @@ class CheckpointStore:
         self.client_states: ClientStates | None = None
 
     def keep_constants(self, constants: Tensors) -> None:
-        """Let the checkpoints of this run hold the model's constants as well."""
+        """Store the model's constants with the checkpoints of this run."""
         self.constants = constants
         if constants:
             self._constants_data = save({key: v.detach().contiguous() for key, v in constants.items()})
@@ -97,10 +97,10 @@ class CheckpointStore:
         Args:
             snapshot: The run after some round.
             log_bytes: Length of each log at that round.
-            score: How good this state is, higher is better; None if unknown.
+            score: Score of the state, higher is better; None if unknown.
 
         Raises:
-            OSError: If it could not be written; earlier checkpoints are untouched then.
+            OSError: If it could not be written; earlier checkpoints are not affected.
         """
         tensors = {f"state.{key}": value for key, value in snapshot.state.items()}
         tensors |= {f"optimizer.{key}": value for key, value in snapshot.optimizer.items()}
@@ -146,7 +146,7 @@ class CheckpointStore:
         return Snapshot(round_, state, optimizer, constants), manifest
 
     def newest_first(self) -> Iterator[tuple[Snapshot, Manifest] | DamagedCheckpointError]:
-        """Yield, newest first, each checkpoint or the reason why it cannot be used."""
+        """Yield each checkpoint, latest first, or the reason why it cannot be used."""
         for round_ in self.rounds():
             try:
                 yield self.load(round_)
@@ -154,7 +154,7 @@ class CheckpointStore:
                 yield error
 
     def drop_after(self, round_: int) -> None:
-        """Remove later checkpoints: damaged or unfinished ones that a resumed run writes again."""
+        """Remove later checkpoints, damaged or incomplete ones that a resumed run writes again."""
         for later in self.rounds():
             if later > round_:
                 self._remove(later)
@@ -205,7 +205,7 @@ class CheckpointStore:
         except ValueError:
             raise DamagedCheckpointError(f"{path}: not a checkpoint manifest") from None
         if manifest.round != round_:
-            raise DamagedCheckpointError(f"{path}: says round {manifest.round}")
+            raise DamagedCheckpointError(f"{path}: is the manifest of round {manifest.round}")
         return manifest
 
     def _tensors(self, round_: int) -> Path:
@@ -216,13 +216,13 @@ class CheckpointStore:
 
 
 def misfit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
-    """Return how the tensors of a checkpoint differ from what they must look like; None if they fit.
+    """Return how a checkpoint's tensors differ from the expected format; None if they fit.
 
-    The right hash says that a file is whole, and nothing of who wrote it.
+    A valid hash shows that a file is complete, but not who wrote it.
 
     Args:
-        found: The checkpoint's.
-        wanted: Tensors of the same names, shapes and kinds; their values do not matter.
+        found: The checkpoint's tensors.
+        wanted: Tensors of the expected names, shapes and dtypes, with any values.
     """
     for name in sorted(wanted.keys() ^ found.keys()):
         problem = "is missing" if name in wanted else "is not a part of the model"
@@ -230,7 +230,7 @@ def misfit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
     for name, value in found.items():
         like = wanted[name]
         if value.shape != like.shape:
-            return f"'{name}' has the shape {list(value.shape)[:8]}, not {list(like.shape)}"
+            return f"'{name}' has shape {list(value.shape)[:8]}, not {list(like.shape)}"
         if value.dtype != like.dtype:
             return f"'{name}' is of {value.dtype}, not {like.dtype}".replace("torch.", "")
         if value.is_floating_point() and not bool(value.isfinite().all()):
@@ -239,17 +239,17 @@ def misfit(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
 
 
 def _read(path: Path, sha256: str | None) -> Tensors:
-    """Read a file of tensors, and require that it is the one that a manifest names."""
+    """Read a file of tensors, and check its SHA-256."""
     try:
         data = read_file(path, MOST_TENSORS)
     except OSError as error:
         raise DamagedCheckpointError(f"{path}: {reason(error)}") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise DamagedCheckpointError(f"{path}: its SHA-256 is not the one in its manifest")
+        raise DamagedCheckpointError(f"{path}: its SHA-256 differs from that in its manifest")
     try:
         return load(data)
     except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        # Of a kind of numbers that torch lacks, say.
+        # For example, a dtype that torch lacks.
         raise DamagedCheckpointError(f"{path}: {reason(error)}") from None
 
 

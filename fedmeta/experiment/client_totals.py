@@ -13,18 +13,18 @@ from fedmeta.files import read_lines
 
 COUNTS: tuple[Outcome, ...] = ("admitted", "quarantined", "late", "lost", "surplus")
 LISTED = 20
-"""Reasons in the list; those of the rest are in ``clients.jsonl``."""
+"""Reasons to list; all of them are in ``clients.jsonl``."""
 REFUSED_NODES = "refused_nodes"
-"""Key of ``run.json``, and of the account: a line about each node that took no part."""
+"""Key of ``run.json`` and of the totals: a line about each node that was refused."""
 MOST_REFUSED = 100
-"""Of these lines; whoever may join under ever new ids must not fill the disk."""
+"""Limit of these lines, so that nodes that keep joining under new ids cannot fill the disk."""
 
 _REFUSED = b'"admitted": false'
 
 
 @dataclass
 class _Reason:
-    """One kind of reason; what it gives as an example is the first that was found."""
+    """One kind of reason, with the first row found as an example."""
 
     outcome: str
     kind: str
@@ -66,14 +66,14 @@ class _Reason:
 
 
 def replies(folder: RunFolder) -> dict[str, Any] | None:
-    """Add up what became of the replies of a run.
+    """Count the outcomes of a run's replies.
 
     Returns:
-        ``asked``, the sum over rounds of the clients that were asked; by outcome how many of them;
+        ``asked``, the sum over rounds of the clients that were asked; their number by outcome;
         ``skipped`` rounds; and ``reasons``, the most frequent first: outcome, reason without its values,
-        count, clients (how many), the first and last round, an example with its values, client and
-        round, and the smallest and largest norm of such replies. ``refused_nodes``, if there were any:
-        a line about each. None for a run without messages.
+        count, number of clients, the first and last round, an example with its values, client and round,
+        and the smallest and largest norm of such replies. ``refused_nodes``, if there were any: a line
+        about each. None for a run without messages.
 
     Raises:
         UsageError: If a log is damaged.
@@ -93,21 +93,21 @@ def replies(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def note_refused(folder: RunFolder, line: str) -> None:
-    """Write down that a node was refused; a line that is there already is not repeated."""
+    """Record that a node was refused, without repeating a line."""
     known = folder.info.get(REFUSED_NODES, [])
     if line not in known and len(known) < MOST_REFUSED:
         folder.update_info({REFUSED_NODES: [*known, line]})
 
 
 def why_untrained(folder: RunFolder, quorum: int) -> str | None:
-    """Judge all rounds of a run that is over.
+    """Return why a finished run did not learn; None if it did.
 
     Args:
         folder: The run's folder.
         quorum: How many replies a round needed.
 
     Returns:
-        If more than half of the rounds were skipped, that, with the commonest reason in them; else None.
+        A message with the most frequent reason if more than half of the rounds were skipped; else None.
 
     Raises:
         UsageError: If a log is damaged.
@@ -120,7 +120,7 @@ def why_untrained(folder: RunFolder, quorum: int) -> str | None:
         few = f"with fewer than {quorum} replies admitted"
         what = f"{len(skipped)} of {len(rows)} rounds were skipped, {few}"
     else:
-        what = f"no reply was admitted, and all of {len(rows)} rounds were skipped"
+        what = f"no reply was admitted, so all {len(rows)} rounds were skipped"
     at_fault = [
         reason for reason in _reasons(_refused(folder, skipped)) if reason.code.fault is not Fault.NOBODY
     ]
@@ -133,9 +133,9 @@ def why_untrained(folder: RunFolder, quorum: int) -> str | None:
 
 
 def traceback_hint(folder: RunFolder) -> str:
-    """Return where the tracebacks of a run's clients are, to end a message with."""
+    """Return the end of a message, which says where the clients' tracebacks are."""
     path = folder.path / ERRORS
-    # What is computed on Flower's own engines keeps its traceback to itself: none crosses the grid.
+    # On Flower's own engines, tracebacks stay in the client's process: none crosses the grid.
     where = path if path.exists() else "the log of the client's own process"
     return f"; the traceback is in {where}"
 
@@ -163,18 +163,18 @@ UNITS = 10**6
 
 @dataclass(frozen=True)
 class ClientTotals:
-    """One client's part in a whole run.
+    """One client's totals over a run.
 
     Attributes:
         client: Partition id.
         account: Its address; None without a chain.
         rounds: Rounds in which it was asked.
         admitted: Rounds in which its update was aggregated.
-        tasks: Training tasks behind those.
+        tasks: Training tasks in those rounds.
         score: Mean score of its admitted updates; None if none was scored.
         earned: Token units awarded.
-        refused: The most frequent kind of reason why an update was not admitted, by its first example;
-            None if all were.
+        refused: First example of the most frequent reason why an update was not admitted; None if all
+            were.
     """
 
     client: int
@@ -203,7 +203,7 @@ class _Tally:
         self.rounds += 1
         self.tasks += row["tasks"]
         if not row["admitted"]:
-            # Each norm is another one: reasons are counted by kind.
+            # Reasons are counted by kind, as values such as norms always differ.
             why = kind(row)
             self.reasons[why] += 1
             self.examples.setdefault(why, str(row["reason"]))
@@ -217,7 +217,7 @@ class _Tally:
 
 
 def participants(rows: Iterable[ClientRow]) -> tuple[ClientTotals, ...]:
-    """Add up the rows of ``clients.jsonl``, by client; those who earned most come first."""
+    """Sum the rows of ``clients.jsonl`` by client, sorted by earnings."""
     tallies: dict[int, _Tally] = {}
     for row in rows:
         tallies.setdefault(row["client"], _Tally()).add(row)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fedmeta.experiment.ledger import RunLedger
 
 _LONGEST = 1e12
-"""Seconds that are believed of a run so far."""
+"""Largest plausible ``wall_seconds`` in ``run.json``."""
 
 
 def execute(
@@ -57,19 +57,19 @@ def execute(
     listener: Listener,
     grid: Grid | None = None,
 ) -> Result:
-    """Run what is left of a run.
+    """Run the remaining rounds of a run, test it, and settle its ledger.
 
     Args:
         folder: The run's folder, locked by this process.
         config: Its config.
         learner: The clients' side of its workload.
         listener: Watches it.
-        grid: Flower's, if this is a ServerApp; None: the config's engine opens one.
+        grid: Flower's grid, if this is a ServerApp; None: the config's engine opens one.
 
     Raises:
-        UsageError: If the chain or the keys that the config asks for can never work.
-        RunError: If the run could not go on.
-        UntrainedError: If it is over and did not learn; its folder says what became of its replies.
+        UsageError: If the chain or the keys in the config can never work.
+        RunError: If the run failed.
+        UntrainedError: If it finished but did not learn; its folder has the replies' outcomes.
     """
     with (
         _accounted(folder),
@@ -112,10 +112,10 @@ class _Parts:
 
 
 def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult, ...], str | None]:
-    """Do what is left of the rounds, then test; the files of the test are written here.
+    """Run the remaining rounds, then test and write the files of the test.
 
     Returns:
-        The test's results, and why nobody should rely on them; None if the run learned.
+        The test's results, and why the run did not learn; None if it did.
     """
     folder, config = parts.folder, parts.config
     folder.checkpoints.keep_constants(parts.learner.constants)
@@ -134,7 +134,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
             snapshot = _train(parts, start, way)
             problem = why_untrained(folder, config.quorum)
             if problem and not any(row["admitted"] for row in folder.metrics()):
-                # Its state is the initial one: a test would ask clients that cannot answer.
+                # The state is the initial one, and the clients probably cannot be tested either.
                 return (), problem
             listener.testing(config.test_clients)
             tested = final_test(config, way, snapshot.state)
@@ -142,15 +142,15 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
         write_examples(folder, config, parts.learner, snapshot.state)
         return tested.steps, problem
     except (KeyboardInterrupt, FedmetaError) as error:
-        # A full disk stops this as well; the checkpoints before it are whole.
+        # A full disk makes this fail too; earlier checkpoints are complete.
         with suppress(OSError, RunError):
             parts.recorder.checkpoint()
         if isinstance(error, KeyboardInterrupt):
-            # The folder may be gone; that is not what ended the run.
+            # The folder may be gone, which is not what ended the run.
             with suppress(OSError, FedmetaError):
                 listener.note(
                     f"stopped after round {len(folder.metrics())} of {config.rounds}: "
-                    f"`fedmeta resume {folder.path}` resumes the run"
+                    f"resume it with `fedmeta resume {folder.path}`"
                 )
         if isinstance(error, DivergedError):
             raise DivergedError(f"{error}; {_last_good(folder)}") from None
@@ -161,7 +161,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
 
 @contextmanager
 def _remembered(folder: RunFolder, learner: Learner) -> Iterator[ClientStates | None]:
-    """Open what the clients of a run remember; None where its algorithm lets them remember nothing."""
+    """Open the clients' memory; None if the algorithm's clients have none."""
     if not learner.memory_template:
         yield None
         return
@@ -195,11 +195,11 @@ def _signatures(parts: _Parts) -> Checking | None:
 
 def _last_good(folder: RunFolder) -> str:
     rounds = folder.checkpoints.rounds()
-    return f"the last good checkpoint is of round {rounds[0]}" if rounds else "no round was good"
+    return f"the last checkpoint is of round {rounds[0]}" if rounds else "there is no checkpoint"
 
 
 def _train(parts: _Parts, start: Snapshot | None, way: Way) -> Snapshot:
-    """Take the rounds that are left; a run of no rounds gets a checkpoint of its initial state."""
+    """Run the remaining rounds; a run of 0 rounds gets a checkpoint of its initial state."""
     if start and start.round >= parts.config.rounds:
         return start
     if parts.config.rounds:
@@ -210,7 +210,7 @@ def _train(parts: _Parts, start: Snapshot | None, way: Way) -> Snapshot:
 
 
 def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
-    """Find the newest good checkpoint, and put the folder back to how it was then."""
+    """Find the latest valid checkpoint, and restore the folder to its round."""
     folder, recorder = parts.folder, parts.recorder
     folder.checkpoints.folder.mkdir(exist_ok=True)
     for place in (folder.path, folder.checkpoints.folder):
@@ -223,14 +223,14 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
             listener.note(f"{candidate}: not used")
         elif short := recorder.shorter_than(candidate[1]):
             listener.note(
-                f"checkpoint of round {candidate[0].round}: {short} is shorter than it was then"
+                f"checkpoint of round {candidate[0].round}: {short} has become shorter: not used"
             )
         elif wrong := misfit(candidate[0].state, initial):
             listener.note(f"checkpoint of round {candidate[0].round}: {wrong}: not used")
         elif parts.states and not parts.states.agrees(candidate[1].client_states, candidate[0].round):
             listener.note(
-                f"checkpoint of round {candidate[0].round}: {CLIENTS} does not hold what clients "
-                "remembered then: not used"
+                f"checkpoint of round {candidate[0].round}: {CLIENTS} does not have the clients' memory "
+                "of that round: not used"
             )
         else:
             found = candidate
@@ -239,7 +239,7 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
     round_ = found[0].round if found else 0
     if logged > round_:
         listener.note(
-            f"rounds {round_ + 1} to {logged} were logged but not checkpointed: they run again"
+            f"rounds {round_ + 1} to {logged} were logged but not checkpointed: running them again"
         )
     folder.checkpoints.drop_after(round_)
     recorder.rewind(found[1] if found else None)
@@ -251,14 +251,14 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
 def _require_same_constants(folder: RunFolder, manifest: Manifest) -> None:
     if manifest.constants_sha256 not in (None, folder.checkpoints.constants_sha256):
         raise UsageError(
-            f"{folder.path}: the model's frozen parameters and buffers are not those of round "
-            f"{manifest.round}: its code, or a file that it loads, has changed since; start a new run"
+            f"{folder.path}: the model's frozen parameters and buffers differ from those of round "
+            f"{manifest.round}: its code, or a file that it loads, has changed; start a new run"
         )
 
 
 @contextmanager
 def _accounted(folder: RunFolder) -> Iterator[None]:
-    """Keep the status and the time in ``run.json`` true, however the block ends."""
+    """Keep the status and time in ``run.json`` correct, however the block ends."""
     began, spent = time.monotonic(), min(folder.info.get("wall_seconds", 0.0), _LONGEST)
 
     def close(status: str, error: str | None = None) -> None:
@@ -266,14 +266,14 @@ def _accounted(folder: RunFolder) -> Iterator[None]:
         folder.update_info({"status": status, "ended": _now(), "wall_seconds": seconds, "error": error})
 
     try:
-        # Inside the block: it is on the disk before this returns, and others may act on it at once.
+        # Inside the block, as others may act on it as soon as it is on disk.
         folder.update_info({"status": "running", "started": _now(), "pid": os.getpid(), "error": None})
         yield
     except KeyboardInterrupt:
         close("interrupted")
         raise
     except Exception as error:
-        # On a full disk the status cannot be written either; the first error is the one to tell.
+        # On a full disk the status cannot be written either; report the first error.
         with suppress(OSError):
             close("failed", str(error) or type(error).__name__)
         if isinstance(error, OSError):

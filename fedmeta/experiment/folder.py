@@ -1,4 +1,4 @@
-"""A run on disk: its files, who may write to them, and how they are read back."""
+"""`RunFolder`: a run's files on disk, with locking."""
 
 import fcntl
 import os
@@ -51,18 +51,18 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "final": list,
     "format": int,
 }
-"""Of entries of ``run.json``."""
+"""Types of entries of ``run.json``."""
 
 
 class RunFolder:
     """The folder of one run.
 
-    ``config.toml`` is the resolved config, ``run.json`` the run's status and result,
-    ``metrics.jsonl`` a line a round, ``clients.jsonl`` a line per client and round,
-    ``test.jsonl`` a line per test client, and ``checkpoints/`` the state.
+    ``config.toml`` is the resolved config, ``run.json`` the run's status and result, ``metrics.jsonl``
+    has a line per round, ``clients.jsonl`` a line per client and round, ``test.jsonl`` a line per test
+    client, and ``checkpoints/`` the state.
 
     Args:
-        path: Where it is; `create` or `open` it rather than calling this.
+        path: Its path; use `create` or `open` rather than this constructor.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,19 +77,19 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Config, info: Mapping[str, Any]) -> "RunFolder":
-        """Make a new run folder at `path`, whole or not at all.
+        """Make a new run folder at `path`, atomically.
 
         Args:
-            path: Where; nothing may be there yet.
+            path: The path, which must not exist yet.
             config: The resolved config.
             info: First entries of ``run.json``.
 
         Raises:
-            UsageError: If something is there already, or the place cannot be written.
+            UsageError: If the path exists already or cannot be written.
         """
         if path.exists():
             raise UsageError(_taken(path))
-        # Nobody can have put anything under a name that is drawn now.
+        # A random name, so no other process can have put anything there.
         new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ class RunFolder:
     def create_next(
         cls, parent: Path, name: str, config: Config, info: Mapping[str, Any]
     ) -> "RunFolder":
-        """Make the first free one of ``<parent>/<name>-001``, ``-002``, and so on."""
+        """Make the first free folder of ``<parent>/<name>-001``, ``-002``, and so on."""
         number = 1
         while True:
             path = parent / f"{name}-{number:03d}"
@@ -121,7 +121,7 @@ class RunFolder:
                 try:
                     return cls.create(path, config, info)
                 except UsageError:
-                    # Another process may have taken this number between the look and the making.
+                    # Another process may have taken this number in the meantime.
                     if not path.exists():
                         raise
             number += 1
@@ -131,8 +131,8 @@ class RunFolder:
         """Open an existing run folder.
 
         Raises:
-            UsageError: If there is none at `path`, where the nearest run beside it is named, a link in
-                it leads out of it, or a later version wrote it.
+            UsageError: If there is none at `path` (the message names the most similar run next to it), a
+                link leads out of it, or a later version wrote it.
         """
         if not (path / "config.toml").is_file():
             beside = [p.parent.name for p in path.parent.glob("*/config.toml")]
@@ -153,16 +153,16 @@ class RunFolder:
         return parse_options(Config, values)
 
     def replace_config(self, config: Config) -> None:
-        """Write a changed config, for a resume that may change some keys."""
+        """Write a changed config, for a resume that changes some keys."""
         path, text = self.path / "config.toml", to_toml(config).encode()
         if seals.made_here(self.path):
-            # Of both, so that a crash between the two files leaves a folder that was made here.
+            # Seal both versions, so that a crash between the two writes leaves a folder made here.
             seals.seal(self.path, path.read_bytes(), text)
         write_atomically(path, text)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process alone; the lock ends with the process, however it ends.
+        """Lock the folder for this process; the lock ends with the process, however it ends.
 
         Raises:
             UsageError: If another process is running in the folder.
@@ -170,8 +170,8 @@ class RunFolder:
         for place in ("checkpoints", "chain"):
             if (self.path / place).is_symlink():
                 raise UsageError(
-                    f"{self.path / place} is a link: a run writes into its own folder alone; "
-                    "put what it leads to in its place"
+                    f"{self.path / place} is a link: a run only writes into its own folder; replace the "
+                    "link with its target"
                 )
         try:
             lock = open_own(self.path / "run.lock", os.O_RDWR)
@@ -191,9 +191,9 @@ class RunFolder:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What ``run.json`` says; empty if there is none yet or it cannot be read.
+        """The entries of ``run.json``; empty if there is none yet or it cannot be read.
 
-        An entry that a run goes on with is left out where it is of another kind than a run writes.
+        Entries of the wrong type that a resumed run would use are left out.
         """
         try:
             info = read_json(self.path / "run.json", MOST_INFO)
@@ -206,16 +206,16 @@ class RunFolder:
     def status(self) -> str:
         """``running``, ``finished``, ``failed``, ``interrupted``, ``killed``, or ``unreadable``.
 
-        A run that says it is running but that no process holds was killed: nobody could say so then.
+        A run whose file says that it is running, but that no process holds, was killed.
         """
         return self.standing(str(self.info.get("status", "unreadable")))
 
     def standing(self, written: str) -> str:
-        """Return how a run or comparison stands whose file says `written`."""
+        """Return the status of a run or comparison whose file says `written`."""
         return "killed" if written == "running" and not self.held() else written
 
     def held(self) -> bool:
-        """Tell whether a process works in the folder."""
+        """Return whether a process is using the folder."""
         try:
             with open_file(self.path / "run.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -226,7 +226,7 @@ class RunFolder:
         return False
 
     def update_info(self, changes: Mapping[str, Any]) -> None:
-        """Change some entries of ``run.json``."""
+        """Update entries of ``run.json``."""
         text = to_json(self.info | dict(changes), indent=1)
         write_atomically(self.path / "run.json", text.encode())
 
@@ -263,7 +263,7 @@ class RunFolder:
 
 
 def _taken(path: Path) -> str:
-    """Return why no run can be made at a place, and what can be done with what is there."""
+    """Return why no run can be made at a path, and what to do with what is there."""
     if (path / "config.toml").exists():
         return f"{path} is a run: choose another --out, or resume it by `fedmeta resume {path}`"
     if (path / "compare.json").exists():

@@ -1,4 +1,4 @@
-"""Reads logs of format 1, in which refusals have sentences and no codes."""
+"""Reads logs of format 1, in which refusals have messages but no codes."""
 
 import re
 from functools import lru_cache
@@ -28,14 +28,14 @@ _BEFORE_CODES = re.compile(
             RefusalCode.WRONG_SIGNATURE: "not signed by ",
             RefusalCode.NOT_SIGNED: "not signed",
             RefusalCode.UNREADABLE: "unreadable reply ",
-            RefusalCode.TASK_COUNT_TYPE: "task count .* is no whole number",
+            RefusalCode.TASK_COUNT_TYPE: "task count .* is (?:no whole number|not an integer)",
             RefusalCode.TASK_COUNT: "task count ",
             RefusalCode.NO_TASK_COUNT: "metric '[^']*' is missing",
             RefusalCode.METRIC_TYPE: "metric '[^']*' is .*, not a number",
             RefusalCode.METRIC_RANGE: "metric '[^']*' is .*, not within ",
             RefusalCode.METRIC_DIVERGED: "metric '[^']*' diverged: ",
             RefusalCode.METRIC_NOT_FINITE: "metric '[^']*' is ",
-            RefusalCode.MISSING_RECORD: "'[^']*' is missing or no ",
+            RefusalCode.MISSING_RECORD: "'[^']*' is missing or no",
             RefusalCode.MISSING_KEY: "'[^']*' is missing",
             RefusalCode.SERIALIZATION: "'[^']*' is serialized ",
             RefusalCode.WRONG_SHAPE: "'[^']*' has shape ",
@@ -47,16 +47,19 @@ _BEFORE_CODES = re.compile(
         }.items()
     )
 )
-"""How the reasons of format 1 begin. It is as those versions wrote them, whatever is written now."""
+"""How the reasons of format 1 begin, as those versions wrote them; two also match today's wording."""
 _BY_GROUP = {code.value: code for code in RefusalCode}
 
 
 @lru_cache(maxsize=1000)
 def code_of_reason(reason: str) -> RefusalCode:
-    """Return the code of a refusal of which a log of format 1 has the sentence alone.
+    """Return the code of a refusal from its message in a log of format 1.
 
     Args:
-        reason: The sentence, or how it begins; `RefusalCode.OTHER` if it is none that was written.
+        reason: The message or its beginning.
+
+    Returns:
+        The code; `RefusalCode.OTHER` if the message is unknown.
     """
     found = _BEFORE_CODES.match(reason)
     return _BY_GROUP[found.lastgroup] if found and found.lastgroup else RefusalCode.OTHER

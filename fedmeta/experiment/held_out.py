@@ -1,4 +1,4 @@
-"""Tests what a run learned on its test clients, and writes a few of their tasks for a report."""
+"""Final test of a run on its test clients, and example tasks for the report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from fedmeta.training import Way, model_for
 
 @dataclass(frozen=True)
 class Tested:
-    """What the final test came to.
+    """Results of the final test.
 
     Attributes:
         steps: Means over the tasks of all test clients, with intervals, by adaptation step.
-        clients: The same for each test client alone.
+        clients: The same for each test client.
     """
 
     steps: tuple[StepResult, ...]
@@ -47,18 +47,18 @@ def final_test(config: Config, way: Way, state: Tensors) -> Tested:
 EXAMPLES = "examples.safetensors"
 MOST = 4
 GRID = 101
-"""Points at which a fitted curve is drawn."""
+"""Points of a fitted curve."""
 
 
 def write_examples(folder: RunFolder, config: Config, learner: Learner, state: Tensors) -> None:
-    """Write one task each of the first test clients, and the predictions for its query set.
+    """Write a task of each of the first test clients, with predictions for its query set.
 
-    They are other tasks than those of the test. Tensors of example i are ``i.support_x [S, *input]``,
+    These are other tasks than those of the test. Tensors of example i are ``i.support_x [S, *input]``,
     ``i.support_y``, ``i.query_x [Q, *input]``, ``i.query_y``, and ``i.before`` and ``i.after``:
     probabilities ``[Q, ..., outputs]``, or the values ``[Q, outputs]`` of a regression. A regression on
     one input also has ``i.grid_x [G, 1]`` with the curves ``i.grid_before`` and ``i.grid_after``. The
-    metadata's ``about`` is a JSON object: the ``kind`` of the tasks, the ``steps`` behind "after", the
-    ``clients``, and of text the ``characters`` by token.
+    metadata's ``about`` is a JSON object: the ``kind`` of the tasks, the adaptation ``steps`` of
+    "after", the ``clients``, and for text the ``characters`` by token.
 
     Raises:
         OSError: If the file cannot be written.
@@ -81,9 +81,9 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
         "clients": list(clients),
         "characters": characters if isinstance(characters, str) else None,
     }
-    # One entry, since the format keeps several in no fixed order: a run is the same bytes each time.
+    # One entry, as the format has no fixed order of several: a run must be the same bytes each time.
     metadata = {"about": to_json(about)}
-    # Labels of equally shaped tasks are views of one tensor, which the format refuses.
+    # Labels of tasks of equal shape are views of one tensor, which the format refuses.
     data = save({key: value.clone().contiguous() for key, value in tensors.items()}, metadata)
     write_atomically(folder.path / EXAMPLES, data)
 
@@ -112,14 +112,14 @@ def _example(learner: Learner, state: Tensors, client: int) -> Tensors:
 
 
 def _kind(objective: Objective) -> str | None:
-    """Return as what the report draws tasks; None: not at all."""
+    """Return how the report draws tasks; None: not at all."""
     if objective.labels:
         return "classification"
     return "regression" if objective.numbers else None
 
 
 def _real(examples: Examples, values: Tensor) -> Tensor:
-    """Return what one task has of values ``[1, B, ...]``, without padding."""
+    """Return one task's values ``[1, B, ...]`` without the task axis and padding."""
     return values[0][examples[MASK][0]] if MASK in examples else values[0]
 
 

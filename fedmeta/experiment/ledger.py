@@ -1,4 +1,4 @@
-"""The run's side of the ledger: which finished rounds it is told of, and what came of them."""
+"""`RunLedger`: records and pays a run's finished rounds on the chain."""
 
 import hashlib
 import os
@@ -38,14 +38,14 @@ from fedmeta.incentives.rewards import SlashingPolicy
 FINISH_SECONDS = 120.0
 """How long a finished run waits for a chain that answers."""
 AWAY_SECONDS = 5.0
-"""How long it waits for one that is away."""
+"""How long it waits for a chain that does not answer."""
 
 
 def new_run_id(config: Config) -> bytes:
-    """Return the id that the clients of a new run sign under.
+    """Return the id of a new run, which its clients sign.
 
-    Where they have accounts of their own it is drawn anew for each run, so that what a node signed in
-    one is good in no other; but contracts that were deployed ahead are made for a run that is known.
+    Where clients have their own accounts it is random, so that a node's signature in one run is not
+    valid in another; but contracts deployed in advance are for a given run id.
     """
     if config.chain.addresses:
         return _deployed_for(config, Path(config.chain.addresses))
@@ -56,15 +56,15 @@ def new_run_id(config: Config) -> bytes:
 
 
 def run_id(config: Config) -> bytes:
-    """Return the id of a config: of what its runs compute and pay, not of where."""
+    """Return the id of a config, which depends on what its runs compute and pay but not where."""
     return identity.run_id(parts.concise(config))
 
 
 def former_run_id(config: Config) -> bytes:
-    """Return the id that a config had before: of its whole text, so of every key that there was.
+    """Return the id that earlier versions gave a config: a hash of its whole text.
 
-    For what was begun then, and does not say its id. An option of a part that came later gives another
-    one, and so does a key that came later and is set.
+    It is for old runs that do not record their id. Later options of a part change it, and so do later
+    keys that are set.
     """
     elsewhere = {"workers": "auto", "tracking": "none", "engine": "vector", "ray": RayOptions()}
     elsewhere["deployment"] = DeploymentOptions()
@@ -74,12 +74,12 @@ def former_run_id(config: Config) -> bytes:
 
 
 def _deployed_for(config: Config, file: Path) -> bytes:
-    """Return the id of the run that the contracts in a file are for, or are to be deployed for.
+    """Return the run id of the contracts in a file, or of those to be deployed.
 
-    An earlier version gave the same config another id. What it deployed, or began to, keeps that.
+    Contracts that an earlier version deployed, or began to, keep that version's id.
 
     Raises:
-        UsageError: If the file is something else.
+        UsageError: If the file is not an address file.
     """
     former, begun = former_run_id(config), journal_beside(file)
     if file.is_file():
@@ -93,10 +93,9 @@ def _deployed_for(config: Config, file: Path) -> bytes:
 
 
 class FinishedRounds:
-    """Reads a run's finished rounds from its logs, each once, as the ledger freezes them.
+    """Reads a run's finished rounds from its logs, each once, for the ledger.
 
-    What is frozen comes from the files and from nowhere else, so that an audit of the files can find
-    every byte of it again.
+    Frozen rounds come only from the files, so that an audit of the files can reproduce every byte.
 
     Args:
         folder: The run's folder.
@@ -148,16 +147,16 @@ def _contribution(row: ClientRow) -> Contribution:
 
 
 class RunLedger(AbstractContextManager["RunLedger"]):
-    """A run's settlement, its clients' signatures, and what of the run is frozen so far.
+    """A run's settlement and its clients' signatures.
 
     Args:
         folder: The run's folder, locked by this process.
-        config: The run's config; it has a chain.
-        note: Called with a line about each thing that delays payment.
+        config: The run's config, with a chain.
+        note: Called with a line about each problem that delays payment.
 
     Raises:
-        UsageError: If keys are missing, the journal is not this run's or is in use, or the budget of a
-            deployed campaign is too small.
+        UsageError: If keys are missing, the journal belongs to another run or is in use, or the budget
+            of a deployed campaign is too small.
         RunError: If the journal is damaged.
     """
 
@@ -182,7 +181,7 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         self.settlement.close()
 
     def start(self) -> None:
-        """Freeze what the run has finished so far, and begin to settle in the background.
+        """Freeze the finished rounds, and start settling in the background.
 
         Raises:
             UsageError: If the settlement can never work: the wrong chain, an unfunded account.
@@ -197,14 +196,14 @@ class RunLedger(AbstractContextManager["RunLedger"]):
             self._note(line)
 
     def _say(self, line: str) -> None:
-        # What ends a run at its start is told by the error that ends it.
+        # Held back until the start has succeeded: an error that ends the start says it all.
         if self._untold is None:
             self._note(line)
         else:
             self._untold.append(line)
 
     def covered(self, _: int = 0) -> None:
-        """Freeze the rounds that a checkpoint has come to cover."""
+        """Freeze the rounds that a checkpoint now covers."""
         self.settlement.freeze(list(self._rounds.next()))
         while self._slashed:
             self.settlement.slash(*self._slashed.pop(0))
@@ -217,16 +216,16 @@ class RunLedger(AbstractContextManager["RunLedger"]):
             self._slashed.append((self.signatures.account(client), evidence))
 
     def finish(self) -> Settled:
-        """Settle what is left, as far as the chain lets us in a reasonable time."""
+        """Settle the remaining rounds, as far as possible within a time limit."""
         return self.settlement.finish(AWAY_SECONDS if self.settlement.problem else FINISH_SECONDS)
 
 
 def preflight(config: Config) -> None:
-    """Look at what a new run asks of a chain, before there is a run.
+    """Check the chain settings of a new run before it exists.
 
     Raises:
-        UsageError: If the extra, a key or a variable in the node's URL is missing, or a node that was
-            named does not answer, is of another chain, or has rules that are too old for the contracts.
+        UsageError: If the extra, a key or a variable in the node's URL is missing, or a named node does
+            not answer, is on another chain, or has rules that are too old for the contracts.
     """
     options = config.chain
     open_signatures(config, run_id(config))
@@ -239,7 +238,7 @@ def preflight(config: Config) -> None:
 
 
 def start_over(folder: RunFolder, config: Config) -> None:
-    """Put a run's campaign aside; its rounds will be recorded and paid on new contracts.
+    """Set a run's campaign aside; its rounds will be recorded and paid on new contracts.
 
     Raises:
         UsageError: If there is no campaign.
@@ -249,10 +248,10 @@ def start_over(folder: RunFolder, config: Config) -> None:
 
 
 def _run_of(folder: RunFolder, config: Config) -> bytes:
-    """Return the id of a run that there is: it is never that of its config if a file says it.
+    """Return the id of an existing run: the recorded one if there is one, else derived.
 
     Raises:
-        UsageError: If none does, and it cannot be worked out again.
+        UsageError: If it is not recorded and cannot be derived.
     """
     known = folder.info.get("run_id", "")
     if re.fullmatch("[0-9a-f]{64}", known):
@@ -263,8 +262,8 @@ def _run_of(folder: RunFolder, config: Config) -> bytes:
             if view.campaign:
                 return view.campaign.run
     if config.engine == "deployment":
-        raise UsageError(f"{folder.path}: run.json does not say what its nodes signed under")
-    # Right unless the run was extended.
+        raise UsageError(f"{folder.path}: run.json does not have the run id that its nodes signed")
+    # Correct unless the run was extended.
     former = former_run_id(config)
     keys = open_client_keys(config.chain, None, former)
     paid = next((row for row in folder.clients() if row.get("account")), None)
@@ -277,23 +276,23 @@ def budget_units(config: Config) -> int:
 
 
 def deploy(config: Config, file: Path) -> tuple[Addresses, bool]:
-    """Put the contracts of an experiment on a node and write their addresses, or find that it was done.
+    """Deploy an experiment's contracts and write their addresses, unless this has been done.
 
     Args:
-        config: The experiment's; its provider is a node's URL.
-        file: Where the addresses are, or go to.
+        config: The experiment's config, whose provider is a node's URL.
+        file: The address file, existing or new.
 
     Returns:
         The addresses, and whether they are new.
 
     Raises:
-        UsageError: If the provider is no URL, and as `deploy_to_file`.
+        UsageError: If the provider is not a URL, and as `deploy_to_file`.
     """
     config = planning.resolve(config)
     if not config.chain.is_url:
         raise UsageError(
-            f"chain.provider = '{config.chain.provider}': contracts can be deployed ahead of a run to a "
-            "node with a URL alone; start one with `fedmeta chain up`"
+            f"chain.provider = '{config.chain.provider}': contracts can only be deployed before a run "
+            "to a node with a URL; start one with `fedmeta chain up`"
         )
     run = _deployed_for(config, file)
     return deploy_to_file(file, config.chain, run, budget_units(config), file.parent)

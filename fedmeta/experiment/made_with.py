@@ -1,7 +1,7 @@
-"""What identifies a run: config, code, data, versions and settings of its rounds.
+"""The code, data, versions and settings that a run's rounds were made with.
 
-``run.json`` keeps it as ``made``, a list: what the rounds from the first one on were made with, and an
-entry for each time that a resumed run went on with something else.
+``run.json`` has it as the list ``made``: an entry for the first round, and one for each resume at which
+something had changed.
 """
 
 import platform
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 MADE = "made"
 """Key of ``run.json``."""
 FROM = "from"
-"""Key of an entry: the first round that it is about."""
+"""Key of an entry: its first round."""
 
 Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Made:
-    """What rounds are made with, beside what a config holds that no resume may change.
+    """What rounds are made with, besides the config keys that cannot change on resume.
 
     Attributes:
         code: SHA-256 of the file of each of the user's own modules, by name; None: it has no file.
-        data: Of the data as read; None: they are on other machines.
-        fedmeta: Of fedmeta's own code, as far as it decides what a round computes.
-        settings: Keys that a resume may change, and that change what later rounds compute.
+        data: Digest of the data as read; None: they are on other machines.
+        fedmeta: Digest of fedmeta's own code, as far as it affects what a round computes.
+        settings: Keys that may change on resume and affect what later rounds compute.
     """
 
     code: Code
@@ -46,16 +46,16 @@ class Made:
     settings: dict[str, Any]
 
     def entry(self, first: int = 1) -> dict[str, Any]:
-        """Return it as an entry of ``made``, about the rounds from `first` on."""
+        """Return the entry of ``made`` for the rounds from `first` on."""
         return {FROM: first, **asdict(self)}
 
 
 def data_of(config: Config, family: "TaskFamily | None" = None) -> str | None:
-    """Return the digest of the data that a run of a config would read now (see `data_digest`).
+    """Return the digest of the data that a run of a config would read (see `data_digest`).
 
     Args:
         config: The resolved config.
-        family: Its task family; None: it is built if the data cannot be digested without.
+        family: Its task family; None: it is built if the digest needs it.
 
     Raises:
         ConfigError: If the options do not fit the data.
@@ -76,7 +76,7 @@ def made_with(config: Config, data: str | None) -> Made:
 
     Args:
         config: The resolved config; its parts are imported.
-        data: What `data_of` says of it.
+        data: The digest from `data_of`.
 
     Raises:
         ConfigError: If a user's file was edited after this process imported it.
@@ -85,7 +85,7 @@ def made_with(config: Config, data: str | None) -> Made:
 
 
 def entries(info: Mapping[str, Any]) -> list[Entry]:
-    """Return the entries of a run's ``run.json``; nothing if it is of a version that kept none."""
+    """Return the ``made`` entries of a run's ``run.json``; none if an old version wrote it."""
     made = info.get(MADE)
     if not isinstance(made, list):
         return []
@@ -99,12 +99,12 @@ def _is_entry(value: object) -> bool:
 
 
 def went_on(made: Sequence[Entry], now: Made, done: int) -> list[Entry]:
-    """Return the entries of a run that goes on after `done` rounds.
+    """Return the entries of a run that is resumed after `done` rounds.
 
     Args:
-        made: Its entries so far; none: it is of a version that kept none.
-        now: What it goes on with.
-        done: Rounds that are kept; what later ones were made with is forgotten with them.
+        made: Its entries so far; none if an old version wrote it.
+        now: What it is resumed with.
+        done: Rounds that are kept; entries of later rounds are dropped.
     """
     kept = [entry for entry in made or [{FROM: 1}] if entry[FROM] <= done]
     if not kept or _compared({**kept[-1], FROM: 1}) != _compared(now.entry()):
@@ -113,20 +113,20 @@ def went_on(made: Sequence[Entry], now: Made, done: int) -> list[Entry]:
 
 
 def difference(made: Sequence[Entry], wanted: Made) -> str | None:
-    """Return why a run cannot pass for one that would be made now; None if it can.
+    """Return why a run differs from one that would be made now; None if it does not.
 
     Args:
         made: The run's entries.
         wanted: What it would be made with now.
     """
     if not made or "code" not in made[0]:
-        return "it does not say with what code and data it was made"
+        return "it does not record the code and data it was made with"
     for name in (name for name, digest in wanted.code.items() if digest is None):
-        return f"whether module {name} changed cannot be told, as it has no file"
+        return f"module {name} has no file, so it may have changed"
     if len(made) > 1:
         one, other = made[0], made[1]
         why = [*code_changes(one, other), *_setting_changes(one, other)]
-        return f"from round {other[FROM]} on it was made otherwise ({', '.join(why)})"
+        return f"from round {other[FROM]} on it was made differently ({', '.join(why)})"
     first, now = made[0], wanted.entry()
     found = [*code_changes(first, now), *_setting_changes(first, now)]
     if not found and _compared(first) != _compared(now):
@@ -135,7 +135,7 @@ def difference(made: Sequence[Entry], wanted: Made) -> str | None:
 
 
 def _compared(entry: Entry) -> dict[str, Any]:
-    """Return an entry without what is at its default: another version has keys that this one has not."""
+    """Return an entry without settings at their defaults, as versions differ in their keys."""
     settings = {"device": "cpu", **(entry.get("settings") or {})}
     if isinstance(settings.get("faults"), dict):
         settings["faults"] = set_in(FaultOptions, settings["faults"])
@@ -143,7 +143,7 @@ def _compared(entry: Entry) -> dict[str, Any]:
 
 
 def user_changes(before: Entry, now: Entry) -> Iterator[str]:
-    """Yield in words what differs in the user's code and data, as far as both entries tell."""
+    """Yield descriptions of changes in the user's code and data that both entries record."""
     one, other = (dict(entry.get("code") or {}) for entry in (before, now))
     if "code" in before:
         for name in sorted({*one, *other}):
@@ -158,7 +158,7 @@ def user_changes(before: Entry, now: Entry) -> Iterator[str]:
 
 
 def code_changes(before: Entry, now: Entry) -> Iterator[str]:
-    """Yield in words what differs in anybody's code and in the data."""
+    """Yield descriptions of changes in the user's and fedmeta's code and in the data."""
     yield from user_changes(before, now)
     if before.get("fedmeta") not in (None, now.get("fedmeta")):
         yield "fedmeta's own code changed"
@@ -170,7 +170,7 @@ def _setting_changes(before: Entry, now: Entry) -> Iterator[str]:
         if key == "rounds":
             yield f"the learning rate is that of a run of {other.get(key)} rounds, not {one.get(key)}"
         elif key == "faults":
-            yield "another fault plan"
+            yield "a different fault plan"
         else:
             yield f"{key} = {other.get(key)}, not {one.get(key)}"
 
@@ -179,7 +179,7 @@ PACKAGES = ("fedmeta", "torch", "flwr", "numpy", "safetensors", "scikit-learn")
 
 
 def versions() -> dict[str, str | None]:
-    """Return the version of Python and of each package that a run's result depends on."""
+    """Return the versions of Python and of each package that a run's result depends on."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -190,7 +190,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git_revision() -> str | None:
-    """Return the git revision that fedmeta runs from, marked if files differ; None if installed."""
+    """Return the git revision of fedmeta's code, marked if files differ; None if installed."""
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None

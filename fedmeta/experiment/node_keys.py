@@ -1,4 +1,4 @@
-"""A node owner's keys: a registration signed with both, and the signing of updates."""
+"""A node owner's keys: signed registrations, and signatures of updates."""
 
 import hashlib
 import os
@@ -23,23 +23,23 @@ from fedmeta.files import read_json, reason, write_atomically
 from fedmeta.options import Options, parse_options
 
 LARGEST = 2**24
-"""Bytes of a registration or roster; a node takes about 800."""
+"""Most bytes of a registration or roster; a node takes about 800."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-"""What a federation may be called."""
+"""Pattern of a federation's name."""
 _HASH = ec.ECDSA(hashes.SHA384())
 
 
 class Registration(Options):
-    """Asks for a partition of a federation, and proves that who asks holds both keys.
+    """Requests a partition of a federation, with proof that the sender holds both keys.
 
     Attributes:
-        version: Of this format.
+        version: Version of this format.
         federation: Name of the federation.
         partition: The partition.
         account: Address that is paid.
-        key: The node's public key, by which the SuperLink knows it, in OpenSSH's form.
-        signature: The account's, under `registration_digest`; hexadecimal.
-        key_signature: The key's, under the same; hexadecimal.
+        key: The node's public key, which authenticates it to the SuperLink, in OpenSSH format.
+        signature: The account's signature of `registration_digest`, in hexadecimal.
+        key_signature: The key's signature of the same, in hexadecimal.
     """
 
     version: Literal[1] = 1
@@ -54,10 +54,10 @@ class Registration(Options):
         """Check both signatures.
 
         Args:
-            where: What to begin a message with.
+            where: Start of an error message.
 
         Raises:
-            UsageError: If one is not of its key.
+            UsageError: If a signature does not belong to its key.
         """
         try:
             digest = _digest(self.federation, self.partition, self.key)
@@ -68,7 +68,7 @@ class Registration(Options):
             public.verify(bytes.fromhex(self.key_signature), digest, _HASH)
         except (ValueError, OverflowError, UnsupportedAlgorithm):
             raise UsageError(
-                f"{where}: not a registration that `fedmeta federation join` wrote"
+                f"{where}: not a registration written by `fedmeta federation join`"
             ) from None
         except InvalidSignature:
             raise UsageError(f"{where}: it is not signed with the key that it names") from None
@@ -91,7 +91,7 @@ def read_registration(path: Path) -> Registration:
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
-    """Read a small JSON file that somebody sent, an object.
+    """Read a small, untrusted file with a JSON object.
 
     Args:
         path: The file.
@@ -123,7 +123,7 @@ class NodeFiles:
 
     Attributes:
         folder: Where they are.
-        name: The node's.
+        name: The node's name.
     """
 
     folder: Path
@@ -131,37 +131,39 @@ class NodeFiles:
 
     @property
     def key(self) -> NodeKey:
-        """By which the SuperLink knows it."""
+        """The key that authenticates it to the SuperLink."""
         return NodeKey(self.folder / self.name, self.folder / f"{self.name}.pub")
 
     @property
     def account(self) -> Path:
-        """The encrypted key that is paid."""
+        """The encrypted key of the account that is paid."""
         return self.folder / f"{self.name}.account.json"
 
     @property
     def registration(self) -> Path:
-        """What the owner sends to the server; there is nothing private in it."""
+        """The registration that the owner sends to the server; it has no secrets."""
         return self.folder / f"{self.name}.registration.json"
 
 
 def join(files: NodeFiles, federation: str, partition: int) -> Registration:
-    """Make a node's keys, unless they are there, and write its registration.
+    """Make a node's keys, unless they exist, and write its registration.
 
     The key of the account is encrypted with FEDMETA_KEYSTORE_PASSWORD if that is set.
 
     Args:
-        files: Where everything goes; the private keys are readable for their owner alone.
+        files: Paths of the files; only the owner can read the private keys.
         federation: Name of the federation.
         partition: The partition to ask for.
 
     Raises:
-        UsageError: If the name is not one, the folder cannot be written, or what is there are not such
+        UsageError: If the name is invalid, the folder cannot be written, or existing files are not such
             keys.
     """
     require_extra()
     if not re.fullmatch(NAME, federation):
-        raise UsageError(f"--federation '{federation}': letters, digits, '.', '_' and '-', 100 at most")
+        raise UsageError(
+            f"--federation '{federation}': use at most 100 letters, digits, '.', '_' and '-'"
+        )
     password = os.environ.get(PASSWORD, "")
     try:
         files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -174,9 +176,9 @@ def join(files: NodeFiles, federation: str, partition: int) -> Registration:
     except OSError as error:
         raise UsageError(f"{error.filename or files.folder}: {error.strerror or error}") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise UsageError(f"{files.key.private} is not a key of a node: name another --dir") from None
+        raise UsageError(f"{files.key.private} is not a node's key: choose another --dir") from None
     if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise UsageError(f"{files.key.private} is not a key on the curve P-384: name another --dir")
+        raise UsageError(f"{files.key.private} is not a P-384 key: choose another --dir")
     signer = open_account(files.account)
     digest = _digest(federation, partition, key)
     made = Registration(
@@ -193,25 +195,25 @@ def join(files: NodeFiles, federation: str, partition: int) -> Registration:
 
 
 def open_account(path: Path) -> Signer:
-    """Open the account of a node; FEDMETA_KEYSTORE_PASSWORD has its password, if it has one.
+    """Open a node's account, with the password in FEDMETA_KEYSTORE_PASSWORD if it has one.
 
     Raises:
         UsageError: If there is no such file, or the password does not open it.
     """
     require_extra()
     if not path.is_file():
-        raise UsageError(f"there is no file {path}: `fedmeta federation join` makes it")
+        raise UsageError(f"there is no file {path}: make it with `fedmeta federation join`")
     return Signer(open_key(path, os.environ.get(PASSWORD, "")))
 
 
 class NodeSigner:
-    """Signs what one node sends; see `fedmeta.federation.signing.Signing` and `Proving`.
+    """Signs for one node; see `fedmeta.federation.signing.Signing` and `Proving`.
 
-    It signs two things, under types that no contract knows: an update that this process computed, and
-    that the node holds its partition.
+    It signs two things, with typed data that no contract accepts: an update that this process computed,
+    and a proof that the node holds its partition.
 
     Args:
-        account: The node's.
+        account: The node's account.
         run: The run's id, 32 bytes.
     """
 
@@ -220,7 +222,7 @@ class NodeSigner:
         self.run = run
 
     def sign(self, client: int, round_: int, tasks: int, update: bytes) -> bytes:  # noqa: ARG002
-        """Return the account's signature under an update; the account stands for the client."""
+        """Return the account's signature of an update."""
         return self.account.sign(update_digest(self.run, round_, tasks, update))
 
     def prove(self, node: int, client: int, nonce: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Where the clients of a run are: the engine that its config names, opened and closed."""
+"""Opens and closes the engine of a run's config, which runs its clients."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -22,11 +22,11 @@ from fedmeta.federation.signing import Checking, Seats
 
 
 def require_engine(config: Config) -> None:
-    """Check, before anything starts, that the engine of a config is there.
+    """Check, before anything starts, that the engine of a config is available.
 
     Raises:
         UsageError: If its extra is not installed, its cluster or SuperLink cannot be reached, or its
-            roster leaves a partition to nobody.
+            roster is incomplete.
     """
     if config.engine == "ray":
         require_ray(config.ray)
@@ -39,7 +39,7 @@ def require_engine(config: Config) -> None:
 
 
 def clients_side(config: Config) -> Callable[[], ClientSide]:
-    """Return what builds the clients' side of a run in another process; it is picklable, and small."""
+    """Return a small picklable function that builds the clients' side of a run in another process."""
     faults = parts.faults(config) if config.faults.any else None
     return partial(build_side, planning.workload(config), config.behaviours, faults, config.mods)
 
@@ -54,19 +54,19 @@ def open_federation(  # noqa: PLR0913 (three are optional)
     states: ClientStates | None = None,
     refused: Callable[[str], None] = ignore,
 ) -> Iterator[Federation]:
-    """Open the way to the clients for training and test, and close it however the block ends.
+    """Connect to the clients for training and test, and disconnect however the block ends.
 
     Args:
         config: The run's config.
         learner: The clients' side of its workload, in this process.
         signatures: How clients sign; None: they do not.
-        first_round: The round that is asked first.
-        grid: Flower's, if this is a ServerApp; None: open one.
-        states: What clients remember, for algorithms that let them.
-        refused: Called with a line about each node that was refused.
+        first_round: The first round to be requested.
+        grid: Flower's grid, if this is a ServerApp; None: open one.
+        states: Clients' memory, for algorithms that use it.
+        refused: Called with a line about each refused node.
     """
     faults = parts.faults(config) if config.faults.any else None
-    # A run that is not federated asks its clients once: in the test.
+    # A run that is not federated sends requests once, in the test.
     rounds = max(1, config.rounds - first_round + 1) if config.training == "federated" else 1
     opened: AbstractContextManager[VectorGrid | Directory]
     if grid is not None:
@@ -87,7 +87,7 @@ def _grid(  # noqa: PLR0913 (what `open_federation` was given)
     rounds: int,
     states: ClientStates | None,
 ) -> AbstractContextManager[VectorGrid | Directory]:
-    """Return the grid of the engine that a config names, not yet opened."""
+    """Return the unopened grid of a config's engine."""
     own = signatures if isinstance(signatures, Signatures) else None
     if config.engine == "vector" or config.training != "federated":
         return open_vector(learner, config.workers, rounds, planning.mods(config), own, faults, states)
@@ -102,7 +102,7 @@ def _grid(  # noqa: PLR0913 (what `open_federation` was given)
 def _seats(
     config: Config, signatures: Checking | None, refused: Callable[[str], None]
 ) -> tuple[Seats | None, str]:
-    """Return who may hold which partition, and the id that nodes sign under, by the config's roster."""
+    """Return the seats by the config's roster, and the run id that nodes sign."""
     if config.deployment.roster is None:
         return None, ""
     from fedmeta.experiment.accounts import RosterSeats, RosterSignatures
@@ -111,6 +111,6 @@ def _seats(
     if isinstance(signatures, RosterSignatures):
         roster, run = signatures.roster, signatures.run
     else:
-        # Nothing is paid; nodes prove who they are all the same.
+        # Nothing is paid, but nodes still prove which partition they hold.
         roster, run = Roster.read(Path(config.deployment.roster)), secrets.token_bytes(32)
     return RosterSeats(roster, run, refused), run.hex()

@@ -60,7 +60,7 @@ def resolve(config: Config) -> Config:
         build_strategy(config.aggregation)
     rule = config.incentives.rule
     if config.chain.enabled and rule == "none":
-        # A ledger without awards would record rounds and pay nobody; tasks are what was surely given.
+        # A ledger without awards would record rounds but pay nothing, so pay by tasks.
         rule = "tasks"
     data = parse_options(family_kind(config.task).Options, config.data, "data")
     return with_device(config).model_copy(
@@ -77,18 +77,18 @@ def resolve(config: Config) -> Config:
 
 
 def with_device(config: Config) -> Config:
-    """Return a config whose device is that which ``auto`` stands for on this machine."""
+    """Return a config with ``device = "auto"`` resolved for this machine."""
     here = config.engine == "vector" and config.workers in ("auto", 1)
     return config.model_copy(update={"device": choose_device(config.device, here)})
 
 
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:
-    # TOML has no null, so what may be absent is left out.
+    # TOML has no null, so absent values are left out.
     return {key: value for key, value in options.items() if value is not None}
 
 
 def workload(config: Config) -> Workload:
-    """Return what every client of the run must know."""
+    """Return the workload of the run's clients."""
     return Workload(
         task=config.task,
         data=config.data,
@@ -108,7 +108,7 @@ def workload(config: Config) -> Workload:
 
 
 def plan(config: Config) -> Plan:
-    """Return what the server does each round."""
+    """Return the server's settings for each round."""
     return Plan(
         rounds=config.rounds,
         cohort=config.cohort,
@@ -125,7 +125,7 @@ def plan(config: Config) -> Plan:
 
 
 def mods(config: Config) -> dict[int, list[Mod]]:
-    """Return what stands between clients and the server: a user's mods, then those who misbehave."""
+    """Return each client's mods: the user's mods, then those of behaviours."""
     playing = mods_for(config.behaviours, workload(config))
     if not config.mods:
         return playing
@@ -135,14 +135,14 @@ def mods(config: Config) -> dict[int, list[Mod]]:
 
 
 def check(config: Config, trial: bool = True) -> Learner:
-    """Build the data, the model and the algorithm, so that a mistake shows before a run exists.
+    """Build the data, the model and the algorithm, to find mistakes before a run exists.
 
     Args:
         config: The resolved config.
-        trial: Whether parts of the user's are tried on a tiny batch as well.
+        trial: Whether to check the user's own parts on a tiny batch.
 
     Raises:
-        ConfigError: If the parts do not fit each other, or one of the user's would go wrong.
+        ConfigError: If the parts do not fit each other, or one of the user's is faulty.
         DataError: If the data cannot be read.
         UsageError: If an extra is missing.
     """
@@ -152,9 +152,9 @@ def check(config: Config, trial: bool = True) -> Learner:
     on_machines = config.engine == "deployment" and config.training == "federated"
     here = workload(config)
     with one_thread():
-        # The run trains with this learner: its initial state must not depend on the threads here.
+        # The run uses this learner: its initial state must not depend on the number of threads.
         if on_machines:
-            # The nodes' device is no matter of the server's machine.
+            # The nodes' device does not matter on the server.
             learner = Learner.build_for_server(replace(here, device="cpu"))
         else:
             learner = Learner.build(here)
@@ -162,7 +162,7 @@ def check(config: Config, trial: bool = True) -> Learner:
     if config.rounds and not template:
         raise ConfigError(
             f"algorithm '{config.algorithm}' has nothing to learn with this network: "
-            "set rounds = 0 to test it as it is"
+            "set rounds = 0 to test it untrained"
         )
     require_fits(config.server, template)
     measures_entry(learner.algorithm.objective)
@@ -183,9 +183,9 @@ def build_way(config: Config, federation: Federation, start: Snapshot | None, re
 
     Args:
         config: The run's config.
-        federation: Leads to its clients.
-        start: Where the run stood; None: at its beginning.
-        rewards: How clients are known and paid, where they are.
+        federation: Access to its clients.
+        start: Snapshot to continue from; None: the initial state.
+        rewards: How clients are identified and paid, if they are.
     """
     left = start is None or start.round < config.rounds
     setup = TrainingSetup(federation, plan(config), start if left else None, rewards)
@@ -193,12 +193,12 @@ def build_way(config: Config, federation: Federation, start: Snapshot | None, re
 
 
 def model_per_client(config: Config) -> bool:
-    """Return whether each training client of a run has a model of its own."""
+    """Return whether each training client of a run has its own model."""
     return WAYS.get(config.training).model_per_client
 
 
 def initial_state(config: Config, state: Tensors) -> Tensors:
-    """Return what a run begins with, from the state that all begin with."""
+    """Return a run's initial state, given the initial state of one model."""
     return expand_state(state, population(config).train) if model_per_client(config) else state
 
 
@@ -214,18 +214,18 @@ def _setup(config: Config) -> LearnerSetup:
 
 
 ROWS = 4
-"""Examples of each class, or of a regression, where tasks must be made up."""
+"""Examples of each class, or of a regression, in made-up tasks."""
 
 
 def try_parts(config: Config, learner: Learner) -> None:
-    """Try the parts of a config that are not fedmeta's own; what comes with it has tests instead.
+    """Check a user's own parts; fedmeta's parts have tests instead.
 
     Args:
         config: The resolved config.
-        learner: What was built from it.
+        learner: The learner built from it.
 
     Raises:
-        ConfigError: If a part would fail or go wrong in the run; it is named.
+        ConfigError: If a part would fail or misbehave in the run; the message names it.
     """
     own_family = config.task not in FAMILIES
     own_model, own_algorithm = config.model not in MODELS, config.algorithm not in ALGORITHMS
@@ -236,7 +236,7 @@ def try_parts(config: Config, learner: Learner) -> None:
         try_rule(config.incentives, config.cohort, size)
     if not (own_family or own_model or own_algorithm):
         return
-    # Compiling takes half a minute, and computes the same.
+    # Compiling takes half a minute and does not change results.
     setup = replace(learner.workload.learner, compile=False)
     spec = learner.family.spec
     algorithm = build_algorithm(setup, spec, config.seed)
@@ -254,7 +254,7 @@ def try_parts(config: Config, learner: Learner) -> None:
 
 
 def _tasks(learner: Learner, config: Config) -> TaskBatch | None:
-    """Draw two tasks of a training client; where the data are elsewhere, made-up ones or None."""
+    """Draw two tasks of a training client; without data, return made-up ones or None."""
     if not learner.has_data:
         made_up = _made_up(learner.algorithm.objective)
         return made_up and made_up.to(learner.dtype)

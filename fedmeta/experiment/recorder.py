@@ -1,4 +1,4 @@
-"""Writes a run's logs and checkpoints as its rounds end, and the tracebacks of its clients."""
+"""Writes a run's logs and checkpoints after each round, and its clients' tracebacks."""
 
 import errno
 import math
@@ -33,15 +33,14 @@ class _Log:
 
 
 class Recorder:
-    """Observer of a run that keeps its folder up to date.
+    """Observer that keeps a run's folder up to date.
 
-    A round counts as finished once a checkpoint covers it. The checkpoint holds the length of the
-    logs at that round, so what was written later is cut off when the run is resumed, and written
-    again by the same rounds.
+    A round counts as finished once a checkpoint covers it. The checkpoint has the length of the logs at
+    that round: later lines are truncated when the run resumes, and the same rounds write them again.
 
     Args:
         folder: The run's folder, locked by this process.
-        config: The run's config; says when to checkpoint.
+        config: The run's config, which says when to checkpoint.
         listener: Called after each round, for a progress display.
         covered: Called with a round as soon as a checkpoint covers it and all before it.
         track: Called with each row of ``metrics.jsonl``.
@@ -87,13 +86,13 @@ class Recorder:
         )
 
     def rewind(self, manifest: Manifest | None) -> None:
-        """Cut the logs back to where they were at a checkpoint; None: to nothing."""
+        """Truncate the logs to their length at a checkpoint; None: to 0."""
         for name, log in self._logs.items():
             log.length = manifest.log_bytes.get(name, 0) if manifest else 0
             log.file.truncate(log.length)
 
     def on_round(self, record: RoundRecord, snapshot: Snapshot) -> None:
-        """Append the round to the logs and checkpoint it if it is due.
+        """Append the round to the logs, and write a checkpoint if one is due.
 
         Raises:
             RunError: If the disk is full or cannot be written; finished rounds are kept.
@@ -118,12 +117,12 @@ class Recorder:
         self.listener(record)
 
     def _due(self, record: RoundRecord) -> bool:
-        # An evaluated round is checkpointed as well: it may be the best one.
+        # Evaluated rounds are checkpointed too, as one of them may be the best.
         every = record.round % self.config.checkpoint_every == 0
         return every or record.evaluation is not None or record.round == self.config.rounds
 
     def checkpoint(self) -> None:
-        """Checkpoint the last round that was logged, if it is not yet."""
+        """Write a checkpoint of the last logged round, unless there is one."""
         if self._pending is None:
             return
         record, snapshot, lengths = self._pending
@@ -135,36 +134,37 @@ class Recorder:
         self.covered(record.round)
 
     def close(self) -> None:
-        """Close the logs; what could not be flushed is cut off at the next resume."""
+        """Close the logs; lines that cannot be flushed are truncated at the next resume."""
         for log in self._logs.values():
             try:
                 log.file.close()
             except OSError:
-                # The disk is full: the run has been told already, and the lines were never finished.
+                # The disk is full, which has been reported, and these rounds never finished.
                 continue
 
     def _disk_error(self, error: OSError, round_: int) -> RunError:
         for place in (self.folder.path, self.folder.checkpoints.folder):
             if not place.is_dir():
                 return RunError(
-                    f"round {round_}: the folder {place} is gone, which was there when the run began: "
-                    "put it back and resume the run, or start another"
+                    f"round {round_}: the folder {place} was removed during the run: "
+                    "restore it and resume the run, or start a new one"
                 )
         good = self.folder.checkpoints.rounds()
         kept = f"the checkpoint of round {good[0]} is safe" if good else "no round was finished"
         cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
         return RunError(
             f"round {round_}: cannot write to {self.folder.path}: {cause}; {kept}; "
-            f"go on with `fedmeta resume {self.folder.path}`"
+            f"resume with `fedmeta resume {self.folder.path}`"
         )
 
 
 def score(record: RoundRecord, config: Config) -> float | None:
-    """Score a round to find the best checkpoint; higher is better, None is no score.
+    """Score a round to find the best checkpoint; higher is better, None means no score.
 
-    Where there are validation clients they decide, at their last adaptation step; otherwise the
-    training clients' loss after adaptation does. Test clients are never asked. What diverged or did not
-    answer counts as the worst: where there is no worst, as of a loss, such a round has no score.
+    The score is the validation clients' main measure after their last adaptation step, or, without such
+    clients, the training clients' loss after adaptation. Test clients are never used. Tasks that
+    diverged and clients that did not answer count as the worst; a measure without a worst value, such as
+    a loss, then gives no score.
     """
     if record.evaluation:
         last = record.evaluation[-1]
@@ -178,9 +178,9 @@ def score(record: RoundRecord, config: Config) -> float | None:
 
 ERRORS = "errors.log"
 MOST_KINDS = 50
-"""Kinds of failures that are logged; those of others are counted."""
+"""Most kinds of failures to log; others are counted."""
 KEPT_BYTES = 150_000
-"""What is kept of the file of an earlier process."""
+"""Bytes kept of an earlier process's file."""
 
 
 @dataclass
@@ -198,14 +198,14 @@ class _Kind:
 
 
 class ErrorLog:
-    """Writes down what the code of clients raised; it never ends a run itself.
+    """Logs the exceptions of clients' code; it never ends a run itself.
 
-    The file holds at most `MOST_KINDS` tracebacks of a process, and the end of what earlier ones left:
-    less than 1 MB.
+    The file has at most `MOST_KINDS` tracebacks of a process, and the end of the earlier file, and stays
+    below 1 MB.
 
     Args:
         path: The file.
-        tell: Called with the traceback of each kind of failure when it is first met.
+        tell: Called with the traceback of each kind of failure when it first occurs.
     """
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
@@ -216,12 +216,12 @@ class ErrorLog:
         self._earlier: bytes | None = None
 
     def add(self, round_: int, client: int | None, failure: Failure) -> None:
-        """Write a failure down if it is the first of its kind, else count it."""
+        """Log a failure if it is the first of its kind, else count it."""
         when = f"round {round_}" if round_ else "the final test"
         self.put(when if client is None else f"{when}, client {client}", failure)
 
     def put(self, where: str, failure: Failure) -> None:
-        """As `add`, with any words for who failed when."""
+        """Like `add`, with any description of who failed when."""
         known = self._kinds.get(failure.place or failure.reason)
         if known:
             known.count, known.last = known.count + 1, where
@@ -234,7 +234,7 @@ class ErrorLog:
             self._others += 1
 
     def write(self) -> None:
-        """Replace the file by what is known now; where it cannot be written, leave it."""
+        """Rewrite the file, or leave it if it cannot be written."""
         if not self._kinds:
             return
         with suppress(OSError):
@@ -248,7 +248,7 @@ class ErrorLog:
 
 def _end_of(path: Path) -> bytes:
     try:
-        # A link could bring in what belongs elsewhere.
+        # A link could point outside the run's folder.
         with open_file(path, follow=False) as file:
             file.seek(max(0, file.seek(0, 2) - KEPT_BYTES))
             return file.read(KEPT_BYTES)
@@ -258,9 +258,9 @@ def _end_of(path: Path) -> bytes:
 
 @contextmanager
 def error_log(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
-    """Keep a run's ``errors.log`` while the block lasts; yield its path.
+    """Write a run's ``errors.log`` during the block; yield its path.
 
-    An error of ours that nobody expected is logged as well, and a note on it says where.
+    An unexpected error of fedmeta itself is logged too, with a note on it that names the file.
     """
     log = ErrorLog(folder / ERRORS, tell)
     try:

@@ -1,4 +1,4 @@
-"""What a caller sees of a run: its progress, and what it came to."""
+"""`Listener` and `Result`: a run's progress callbacks and its result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,20 +25,20 @@ _LOGS: dict[str, Callable[[RunFolder], Sequence[Any]]] = {
 
 
 def ignore(*_: object) -> None:
-    """Do nothing with whatever happened."""
+    """Ignore an event."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """What a caller may watch of a run; every part is optional.
+    """Callbacks of a run; each is optional.
 
     Attributes:
-        started: Called once with the run's folder, its config, and how many rounds are done already.
+        started: Called once with the run's folder, its config, and the number of finished rounds.
         round: Called after each round.
-        testing: Called when training is over, with the number of test clients that are next.
-        settling: Called when the ledger is waited for, with the number of rounds that it holds.
-        note: Called with a line about each thing found on the way, such as a damaged checkpoint.
-        failure: Called with the traceback of each kind of failure of a client, when it is first met.
+        testing: Called after training, with the number of test clients.
+        settling: Called before waiting for the ledger, with the number of its rounds.
+        note: Called with a line about each finding, such as a damaged checkpoint.
+        failure: Called with the traceback of each kind of client failure when it first occurs.
     """
 
     started: Callable[[RunFolder, Config, int], None] = ignore
@@ -51,18 +51,18 @@ class Listener:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         status: ``finished``.
         run: The run's folder.
         experiment: Name of the experiment.
         tasks: Training tasks that entered the model.
-        wall_seconds: Time spent, over all the processes that worked on the run.
+        wall_seconds: Time spent, over all processes that worked on the run.
         final: Test clients' results by adaptation step; empty without test clients.
-        participants: Who contributed and earned what; empty where nothing is paid.
-        replies: What became of all replies (see `fedmeta.experiment.client_totals`).
-        chain: How far the ledger came (see `fedmeta.chain.settle.settlement.Settled`); None without one.
+        participants: Clients' contributions and earnings; empty where nothing is paid.
+        replies: Outcomes of all replies (see `fedmeta.experiment.client_totals`).
+        chain: State of the ledger (see `fedmeta.chain.settle.settlement.Settled`); None without one.
     """
 
     status: str

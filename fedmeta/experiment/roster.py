@@ -1,4 +1,4 @@
-"""Who may hold which partition of a federation, and is paid for it: the server's side of its nodes."""
+"""`Roster`: the nodes that may hold each partition of a federation and are paid for it."""
 
 import re
 import tempfile
@@ -32,15 +32,15 @@ LOCAL = "local"
 """Name of a federation on one machine."""
 
 Register = Callable[[str], int]
-"""Lets a public key into a SuperLink; returns the node id that it has there."""
+"""Registers a public key with a SuperLink; returns the node id there."""
 
 
 class Seat(Options):
-    """A partition that is taken.
+    """The node that holds a partition.
 
     Attributes:
-        registration: By whom.
-        node: The node's id on a SuperLink that knows nodes by their keys; None: it knows none.
+        registration: Its registration.
+        node: Its id on a SuperLink that authenticates nodes; None: the SuperLink does not.
     """
 
     registration: Registration
@@ -54,12 +54,12 @@ class _File(Options):
 
 
 class Roster:
-    """The nodes of a federation: a partition, a key and an account are in it once at most.
+    """The nodes of a federation, with unique partitions, keys and accounts.
 
     Args:
-        path: Of its file.
+        path: Path of its file.
         federation: Name of the federation.
-        seats: By partition.
+        seats: The nodes.
     """
 
     def __init__(self, path: Path, federation: str, seats: Sequence[Seat] = ()) -> None:
@@ -72,7 +72,7 @@ class Roster:
         """Read a roster, and check every signature in it.
 
         Raises:
-            UsageError: If there is none, it is damaged, or a node in it is not what it says.
+            UsageError: If there is none, it is damaged, or a signature in it is invalid.
         """
         require_extra()
         try:
@@ -86,10 +86,10 @@ class Roster:
         return roster
 
     def write(self) -> None:
-        """Write the roster; there is nothing private in it.
+        """Write the roster, which has no secrets.
 
         Raises:
-            UsageError: If the place cannot be written.
+            UsageError: If the file cannot be written.
         """
         seats = sorted(self._seats.values(), key=lambda seat: seat.registration.partition)
         content = _File(federation=self.federation, nodes=seats).model_dump_json(indent=1)
@@ -102,29 +102,28 @@ class Roster:
         return iter(self._seats.values())
 
     def seat(self, partition: int) -> Seat | None:
-        """Return who has a partition; None: nobody."""
+        """Return the node that holds a partition; None if there is none."""
         return self._seats.get(partition)
 
     def add(self, new: Registration, node: int | None = None) -> None:
-        """Give a partition to who asks for it; who has it may ask again.
+        """Add a node; its holder may be added again.
 
         Raises:
-            UsageError: If it is of another federation, or the partition, the key or the account is
-                taken.
+            UsageError: If it is for another federation, or the partition, key or account is taken.
         """
         if new.federation != self.federation:
             raise UsageError(
-                f"partition {new.partition}: a registration for the federation '{new.federation}', "
-                f"and {self.path} is of '{self.federation}'"
+                f"partition {new.partition}: the registration is for the federation '{new.federation}', "
+                f"but {self.path} is for '{self.federation}'"
             )
         for one in (seat.registration for seat in self):
             held = f"{self.path}: partition {one.partition} is held by {one.account}"
             if one.partition == new.partition and (one.account, one.key) != (new.account, new.key):
-                raise UsageError(f"{held}, and {new.account} asks for it: take one of them out")
+                raise UsageError(f"{held}, and {new.account} requests it too: remove one of them")
             if one.partition != new.partition and one.key == new.key:
-                raise UsageError(f"{held}, whose key asks for partition {new.partition} as well")
+                raise UsageError(f"{held}, whose key also requests partition {new.partition}")
             if one.partition != new.partition and one.account == new.account:
-                raise UsageError(f"{held}, who asks for partition {new.partition} as well")
+                raise UsageError(f"{held}, which also requests partition {new.partition}")
         self._seats[new.partition] = Seat(registration=new, node=node)
 
     def require(self, clients: int) -> None:
@@ -137,26 +136,26 @@ class Roster:
         if free:
             some = ", ".join(free[:8]) + (" and more" if len(free) > 8 else "")
             raise UsageError(
-                f"{self.path}: nobody is admitted to partition {some} of {clients}; {ADMIT} does it"
+                f"{self.path}: no node is admitted to partition {some} of {clients}; use {ADMIT}"
             )
 
 
 def admit(
     path: Path, files: Sequence[Path], federation: str | None, register: Register | None = None
 ) -> list[Seat]:
-    """Let nodes into a federation; if one registration is not good, none of them.
+    """Admit nodes to a federation; if one registration is invalid, admit none.
 
     Args:
-        path: The roster's file; it is made if it is not there.
-        files: The registrations that their owners sent.
+        path: The roster's file, which is created if missing.
+        files: The owners' registrations.
         federation: Name of the federation, for a new roster.
-        register: Lets a key into the SuperLink; None: it knows no keys.
+        register: Registers a key with the SuperLink; None: it does not authenticate nodes.
 
     Returns:
         The seats of these nodes.
 
     Raises:
-        UsageError: If one of them is not good, or the SuperLink does not take its key.
+        UsageError: If a registration is invalid, or the SuperLink refuses its key.
     """
     require_extra()
     roster = _open(path, federation)
@@ -166,7 +165,7 @@ def admit(
         roster.add(one, known.get(one.partition) if register else None)
     roster.write()
     for one in asked if register else ():
-        # The SuperLink takes a key once, so what it answered is kept at once.
+        # The SuperLink accepts a key only once, so its answer is saved at once.
         roster.add(one, _registered(roster, one, register))
         roster.write()
     return [seat for one in asked if (seat := roster.seat(one.partition))]
@@ -176,15 +175,15 @@ def _open(path: Path, federation: str | None) -> Roster:
     if path.exists():
         roster = Roster.read(path)
         if federation not in (None, roster.federation):
-            raise UsageError(f"{path} is of the federation '{roster.federation}', not '{federation}'")
+            raise UsageError(f"{path} is for the federation '{roster.federation}', not '{federation}'")
         return roster
     if federation is None or not re.fullmatch(NAME, federation):
-        raise UsageError(f"there is no roster at {path}: name its federation by --federation")
+        raise UsageError(f"there is no roster at {path}: name its federation with --federation")
     return Roster(path, federation)
 
 
 def _registered(roster: Roster, asked: Registration, register: Register | None) -> int | None:
-    """Let a key into the SuperLink, or find that it is in already, as an earlier try left it."""
+    """Register a key with the SuperLink, unless an earlier attempt has done so."""
     try:
         return register(asked.key) if register else None
     except UsageError:
@@ -196,10 +195,10 @@ def _registered(roster: Roster, asked: Registration, register: Register | None) 
 
 @contextmanager
 def registering(options: DeploymentOptions) -> Iterator[Register]:
-    """Lead to a SuperLink that knows nodes by their keys, as `flwr supernode register` does.
+    """Yield a function that registers keys with a SuperLink, like `flwr supernode register`.
 
     Raises:
-        UsageError: If it cannot be reached, or takes no key.
+        UsageError: If it cannot be reached, or refuses the key.
     """
     require_superlink(options)
     with tempfile.TemporaryDirectory(prefix="fm-") as name:
@@ -218,7 +217,7 @@ def registering(options: DeploymentOptions) -> Iterator[Register]:
 class LocalNodes:
     """Joins and admits the nodes of a federation on one machine.
 
-    Their keys are kept from one federation to the next: what an account earned stays its owner's.
+    Their keys are kept for later federations, so accounts keep their earnings.
 
     Attributes:
         folder: Where keys and roster go.
@@ -228,17 +227,17 @@ class LocalNodes:
 
     @property
     def roster(self) -> Path:
-        """The file that says who holds which partition."""
+        """The file that says which node holds which partition."""
         return self.folder / "roster.json"
 
     def join(self, partition: int) -> tuple[NodeKey, Path]:
-        """Make the keys of a node; return its own, and the file of its account."""
+        """Make the keys of a node; return its node key, and the file of its account."""
         files = self._files(partition)
         join(files, LOCAL, partition)
         return files.key, files.account
 
     def admit(self, partition: int, node: int | None) -> None:
-        """Admit the node of a partition, under the id that the SuperLink gave it, if it did."""
+        """Admit the node of a partition, under the SuperLink's id of it if there is one."""
         register = None if node is None else lambda _: node
         admit(self.roster, [self._files(partition).registration], LOCAL, register)
 

@@ -1,4 +1,4 @@
-"""The rows of a run's logs: one typed reader and one writer for each of them."""
+"""Typed reading and writing of a run's log files, row by row."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from fedmeta.tasks import Objective
 
 FORMAT = 2
-"""Of the logs that this version writes. Format 1, in which refusals have no codes, is read as well."""
+"""Format of the logs that this version writes; format 1, without codes of refusals, is read too."""
 
 
 MEASURES = "measures"
-"""What ``run.json`` calls what a run's tasks are measured by."""
+"""Key of a run's measures in ``run.json``."""
 _FIRST: Mapping[str, Measure] = {"accuracy": Measure(True, 0.0, 1.0), LOSS: Measure()}
-"""The measures of runs that do not say theirs, as far as a run has them; the main one first."""
+"""The measures of runs that do not record theirs, as far as they have them; the main one first."""
 _MOST_MEASURES = 20
 _MEASURE = re.compile(r"[A-Za-z][\w@.+-]{0,39}")
 
 
 def measures_entry(objective: "Objective") -> list[dict[str, Any]]:
-    """Return what ``run.json`` says of a run's measures, the main one first.
+    """Return the entry of ``run.json`` about a run's measures, the main one first.
 
     Raises:
-        ConfigError: If a name is that of another column, or no name.
+        ConfigError: If a name is that of another column, or not a valid name.
     """
     taken = {*MetricsRow.__annotations__, *ClientRow.__annotations__, *_STEP} - {"accuracy"}
     for name in objective.measures:
         if name in taken or not _MEASURE.fullmatch(name) or name.endswith(_ENDINGS):
             raise ConfigError(
-                f"objective '{objective.spec.objective}': a measure cannot be called '{name}': a run's "
-                "files have another column of that name, or it is not a name such as 'ndcg@5'"
+                f"objective '{objective.spec.objective}': a measure cannot be named '{name}': it is the "
+                "name of another column, or not a valid name such as 'ndcg@5'"
             )
     named = {**objective.measures, LOSS: objective.all_measures[LOSS]}
     return [{"name": name, **asdict(measure)} for name, measure in named.items()]
@@ -60,7 +60,7 @@ def measures_of(info: Mapping[str, Any]) -> dict[str, Measure]:
 
 
 class Scale(BaseModel):
-    """What the values of a measure mean, as a file has it; see `Measure`."""
+    """Direction and range of a measure in a file; see `Measure`."""
 
     higher_is_better: bool
     low: FiniteFloat | None
@@ -75,7 +75,7 @@ _NAMED = TypeAdapter(list[_NamedMeasure])
 
 
 def scale_of(measure: str, scale: object) -> Measure:
-    """Return what the values of a comparison's measure mean, as its ``compare.json`` has it."""
+    """Return the direction and range of a comparison's measure, from its ``compare.json``."""
     try:
         read = Scale.model_validate(scale)
     except ValidationError:
@@ -84,10 +84,10 @@ def scale_of(measure: str, scale: object) -> Measure:
 
 
 def half_of(field: str) -> str:
-    """Return the column with half the interval of the mean in another column, of a result."""
+    """Return the name of the column with half the confidence interval of a column of a result."""
     if field.startswith(INDUCTIVE):
         return f"{INDUCTIVE}ci95"
-    # The accuracy is from when there was one measure that could be the main one.
+    # A name from when accuracy was the only possible main measure.
     return "ci95" if field == "accuracy" else f"{field}_ci95"
 
 
@@ -98,10 +98,10 @@ _ENDINGS = ("_before", "_ci95")
 class ClientRow(TypedDict, total=False):
     """A client's part in a round; the meanings are those of `ClientRecord`.
 
-    Measures beside loss and accuracy have columns of their own names.
+    Measures other than loss and accuracy have columns with their names.
 
-    A run without a chain has no ``account``, ``update`` and ``signature``, one without an incentive rule
-    no ``score`` and ``reward``.
+    A run without a chain has no ``account``, ``update`` and ``signature``; one without an incentive rule
+    has no ``score`` and ``reward``.
     """
 
     round: int
@@ -122,9 +122,9 @@ class ClientRow(TypedDict, total=False):
 
 
 class MetricsRow(TypedDict, total=False):
-    """A round; the meanings are those of `RoundRecord`. ``model`` is there with a chain alone.
+    """A round; the meanings are those of `RoundRecord`. Only a run with a chain has ``model``.
 
-    Measures beside loss and accuracy have columns of their own names.
+    Measures other than loss and accuracy have columns with their names.
     """
 
     round: int
@@ -160,9 +160,9 @@ class TestedRow(TypedDict, total=False):
 Row = TypeVar("Row", ClientRow, MetricsRow, TestedRow)
 _LARGEST = 2**53
 MOST_ROWS = 300_000
-"""Rows of a stranger's log that are shown; those of a thousand rounds of three hundred clients."""
+"""Most rows to show of an untrusted log: a thousand rounds of three hundred clients."""
 MOST_BYTES = 1 << 28
-"""Bytes of a stranger's log that are shown."""
+"""Most bytes to show of an untrusted log."""
 _MOST_TESTED = 24_000_000
 _VALUES_OF_A_LIST = 8
 
@@ -172,9 +172,9 @@ class Limit:
     """How much of a log, or of several, may still be read.
 
     Attributes:
-        values: Numbers, texts and names in lines; a list or table counts as the memory that it takes.
-        rows: Lines.
-        size: Bytes.
+        values: Remaining numbers, texts and names; a list or table counts by the memory that it takes.
+        rows: Remaining lines.
+        size: Remaining bytes.
     """
 
     values: int
@@ -182,7 +182,7 @@ class Limit:
     size: int = MOST_BYTES
 
     def take(self, line: bytes) -> bool:
-        """Count a line; False: it is more than may be read."""
+        """Count a line; return False if it exceeds the limit."""
         lists = line.count(b"{") + line.count(b"[")
         self.values -= line.count(b",") + _VALUES_OF_A_LIST * lists
         self.rows -= 1
@@ -191,7 +191,7 @@ class Limit:
 
     @property
     def left(self) -> bool:
-        """Whether no more was read than may be."""
+        """Whether the limit has not been exceeded."""
         return self.values >= 0 and self.rows >= 0 and self.size >= 0
 
 
@@ -200,11 +200,11 @@ class LogFile(Generic[Row]):
     """A file of JSON lines.
 
     Attributes:
-        name: Of the file.
-        key: The count that tells rows apart; what has none is not a row.
-        columns: What every row of a run has, and of which type.
-        adapt: Brings a row of an earlier format to this one's.
-        most: Values that it may have to be read whole; None: any number, as one's own run may be long.
+        name: Name of the file.
+        key: The integer column that every row must have.
+        columns: Columns of every row of a run, with their types.
+        adapt: Converts a row from an earlier format.
+        most: Most values of a file that is read at once; None: no limit, as the user's run may be long.
     """
 
     name: str
@@ -214,7 +214,7 @@ class LogFile(Generic[Row]):
     most: int | None = None
 
     def parse(self, line: bytes) -> Row:
-        """Return the row of a line, of which only the key must be there.
+        """Parse a line, which needs only the key.
 
         Raises:
             ValueError: If it is not a row.
@@ -226,10 +226,11 @@ class LogFile(Generic[Row]):
         return cast(Row, row)
 
     def read(self, path: Path) -> list[Row]:
-        """Return all rows of a log in a folder; a last line that was cut off is left out.
+        """Return all rows of a log in a folder, without an incomplete last line.
 
         Raises:
-            UsageError: If the file is missing, or a row is damaged or lacks a column; it is named.
+            UsageError: If the file is missing, or a row is damaged or lacks a column; the message names
+                it.
         """
         rows: list[Row] = []
         limit = Limit(self.most or 0)
@@ -260,20 +261,20 @@ def _is_count(value: object) -> bool:
 
 
 def later_format(info: Mapping[str, Any]) -> str | None:
-    """Return why a run's logs cannot be read, in one line, if a later version wrote them.
+    """Return a one-line reason why a run's logs cannot be read, if a later version wrote them.
 
     Args:
-        info: What ``run.json`` says.
+        info: The entries of ``run.json``.
     """
     why = from_later(info, "format", FORMAT)
     return why and f"its logs are {why}; use the version that wrote them"
 
 
 def begun_with_codes(folder: Path) -> bool:
-    """Tell whether refusals have codes in a run's ``clients.jsonl``, as they have in a new run's.
+    """Return whether refusals have codes in a run's ``clients.jsonl``, as in a new run.
 
-    A run goes on in the format that it was begun in: a ledger may hold hashes of lines that are to be
-    written again, to the byte.
+    A resumed run keeps its format, as a ledger may have hashes of lines that must be written again
+    byte for byte.
     """
     try:
         first = parse_json(next(read_lines(folder / CLIENTS.name)))
@@ -317,7 +318,7 @@ def client_row(client: ClientRecord, *, coded: bool, signed: bool, paid: bool) -
 
 
 def _with_others(row: Mapping[str, Any], measures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with the measures that it has no column for yet."""
+    """Return a row with columns for further measures."""
     return {**row, **{name: value for name, value in measures.items() if name not in row}}
 
 
@@ -356,13 +357,13 @@ def _with_code(row: ClientRow) -> None:
 
 
 def kind(row: ClientRow) -> str:
-    """Return why a client was refused, without what differs from client to client and round to round."""
+    """Return why a client was refused, without details that differ between clients and rounds."""
     reason = row.get("reason")
     return kind_of(row["code"] or RefusalCode.UNKNOWN, str(reason)) if reason else "no reason given"
 
 
 def at_fault(row: ClientRow) -> bool:
-    """Tell whether a client was refused for what an honest one does not send."""
+    """Return whether a client was refused for something that an honest one does not send."""
     code = row["code"]
     return code is not None and code.fault is Fault.CLIENT
 

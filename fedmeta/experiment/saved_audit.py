@@ -1,4 +1,4 @@
-"""An audit of a run's ledger that leaves what it found in the run's folder, for a report to show."""
+"""Audits a run's ledger and saves the findings for the report."""
 
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,7 +24,7 @@ def audit(chain_folder: Path, options: ChainOptions) -> "list[Finding]":
 
     Args:
         chain_folder: The run's ``chain`` folder.
-        options: Of the chain.
+        options: The chain's options.
 
     Raises:
         UsageError: If there is no run, or it has no ledger.
@@ -36,9 +36,9 @@ def audit(chain_folder: Path, options: ChainOptions) -> "list[Finding]":
     try:
         gas = gas_spent(chain_folder, options)
     except FedmetaError:
-        # The findings say already what is wrong with the journal or the chain.
+        # The findings already say what is wrong with the journal or the chain.
         gas = []
-    # What was found holds for a copy that cannot be written as well; a report will not know of it.
+    # Return the findings even if the folder is read-only; a report will then not show them.
     with suppress(OSError):
         _write(chain_folder / AUDIT, findings, gas)
     return findings

@@ -1,4 +1,4 @@
-"""Pays a run's clients round by round: the incentives' rules behind the federation's seam."""
+"""`RunScorer`: scores and pays a run's clients round by round, by the incentive rule."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -16,8 +16,8 @@ class RunScorer:
     """Scores each round by the config's rule and pays its pot; see `fedmeta.federation.Scorer`.
 
     Args:
-        config: The run's; its rule is not ``none``.
-        learner: For the algorithm, and the validation clients' tasks.
+        config: The run's config, whose rule is not ``none``.
+        learner: Gives the algorithm and the validation clients' tasks.
     """
 
     def __init__(self, config: Config, learner: Learner) -> None:
@@ -29,7 +29,7 @@ class RunScorer:
         self.rewards = RewardAccumulator(options, config.chain.pot * UNITS)
 
     def award(self, round_: int, admitted: Sequence[Update], preview: Preview) -> Mapping[int, Award]:
-        """Return what each admitted client of a round gets, by partition id."""
+        """Return the score and pay of each admitted client of a round, by partition id."""
         players = Players(
             tuple(update.client for update in admitted),
             tuple(update.tasks for update in admitted),
@@ -43,7 +43,7 @@ class RunScorer:
         return {client: Award(scores[client], rewards[client]) for client in players.clients}
 
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take over the finished rounds of a run, as rows of ``clients.jsonl``."""
+        """Restore the state after finished rounds, given as rows of ``clients.jsonl``."""
         for _, clients in groupby(rows, key=lambda row: row["round"]):
             scored = [row for row in clients if row["score"] is not None]
             self.rewards.replay(

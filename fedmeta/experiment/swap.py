@@ -1,4 +1,4 @@
-"""Swapping a part of an experiment by one word: options that only the old part had are left out."""
+"""Swaps a part of an experiment by its name, and drops options that only the old part had."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from fedmeta.parts import AGGREGATION_RULES, ALGORITHMS, FAMILIES, MODELS
 from fedmeta.registry import name_of
 
 Accepts = Callable[[str, Any], bool]
-"""Whether a part takes an option with a value."""
+"""Whether a part accepts an option with a value."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An option of an experiment that went with the part that it belonged to.
+    """An option of an experiment that was dropped with the part that it belonged to.
 
     Attributes:
         path: Its dotted key.
         value: Its value.
         part: The key that names the part, such as ``model``.
-        name: The part that is there now.
+        name: The new part.
     """
 
     path: str
@@ -36,8 +36,8 @@ class LeftOut:
     name: str
 
     def __str__(self) -> str:
-        other = f"it belonged to another {self.part} than '{self.name}'"
-        return f"{self.path} = {self.value!r} is left out: {other}"
+        other = f"{self.part} '{self.name}' does not have it"
+        return f"{self.path} = {self.value!r} is dropped: {other}"
 
 
 def load(
@@ -47,10 +47,10 @@ def load(
 
     Args:
         experiment: A name or TOML path, or a config.
-        settings: Values by dotted key that replace the experiment's; none of them is left out.
+        settings: Values by dotted key that replace the experiment's; none of them is dropped.
 
     Returns:
-        The config, and the options of the experiment that are left out.
+        The config, and the options of the experiment that are dropped.
 
     Raises:
         ConfigError: As `load_config` and `require_parts`.
@@ -75,11 +75,11 @@ def swapped(
 ) -> tuple[dict[str, Any], list[LeftOut]]:
     """Return `merge` of both without options that a part named by `settings` does not have.
 
-    An option stays if the new part has one of that name which takes the value: ``fomaml`` learns at the
-    rate of ``maml``. What `settings` set stays, and is refused later if there is no such option.
+    An option stays if the new part has one of that name that accepts the value: ``fomaml`` keeps the
+    learning rate of ``maml``. Options in `settings` stay, and are refused later if they do not exist.
 
     Args:
-        values: The experiment's.
+        values: The experiment's values.
         settings: Values by dotted key.
     """
     merged, left_out = merge(values, settings), []
@@ -96,12 +96,12 @@ def _not_in(table: str, settings: Mapping[str, Any]) -> Callable[[str], bool]:
 
 
 def leave_out(values: dict[str, Any], part: str, may_go: Callable[[str], bool]) -> list[LeftOut]:
-    """Take those options out of `values` that a part does not have, and return them.
+    """Remove options that a part does not have from `values`, and return them.
 
     Args:
-        values: Of a config.
+        values: A config's values.
         part: The key that names the part, one of `TABLES`.
-        may_go: Whether an option may be left out; one that may not is refused later.
+        may_go: Whether an option may be dropped; others are refused later.
     """
     table, name, options = TABLES[part], _name(_at(values, part)), _at(values, TABLES[part])
     if name is None or not isinstance(options, Mapping):
@@ -109,7 +109,7 @@ def leave_out(values: dict[str, Any], part: str, may_go: Callable[[str], bool]) 
     try:
         accepts = _ACCEPTS[part](name)
     except ConfigError:
-        return []  # the part is refused in its own words where it is built
+        return []  # the part itself is refused where it is built
     gone = [key for key, value in options.items() if may_go(key) and not accepts(key, value)]
     *above, last = table.split(".")
     for key in above:
@@ -119,7 +119,7 @@ def leave_out(values: dict[str, Any], part: str, may_go: Callable[[str], bool]) 
 
 
 def _declared(kind: type[BaseModel]) -> Accepts:
-    """Tell whether an options class has a key that takes the value."""
+    """Return a function that says whether an options class accepts a key with a value."""
 
     def accepts(key: str, value: Any) -> bool:
         if key not in kind.model_fields:
@@ -139,7 +139,7 @@ def _part(options: type[Options] | None) -> Accepts:
 
 
 def _model(name: str) -> Accepts:
-    # The arguments of a torch.nn.Module are not declared: none of another model's is passed to it.
+    # The arguments of a torch.nn.Module are not declared, so those of another model are all dropped.
     options = MODELS.options(name)
     return _declared(options) if options else lambda *_: False
 

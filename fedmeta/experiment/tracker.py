@@ -1,7 +1,7 @@
-"""Experiment tracking for those who have it: a run's metrics to TensorBoard or MLflow as well.
+"""Logs a run's metrics to TensorBoard or MLflow.
 
-A tracker is beside the run and never in its way: it works in a thread of its own, a run waits for it
-for a bounded while at its end alone, and where it fails the run continues without it.
+A tracker never disturbs the run: it works in its own thread, the run only waits for it at its end for a
+limited time, and if it fails the run continues without it.
 """
 
 import logging
@@ -22,16 +22,16 @@ Kind = Literal["none", "tensorboard", "mlflow"]
 Note = Callable[[str], None]
 
 LAST_WAIT, INTERRUPTED_WAIT = 60.0, 5.0
-"""Seconds that a run waits at its end for what has not been tracked yet."""
+"""Seconds that a run waits at its end for entries that are not tracked yet."""
 BATCH = 50
-"""Rounds that a store is given at once, at most."""
+"""Most rounds to write to a store at once."""
 
 
 def require_extra(kind: Kind) -> None:
-    """Refuse to go on without the package that `kind` needs; nothing of it is imported.
+    """Check, without importing it, that the package that `kind` needs is installed.
 
     Raises:
-        UsageError: In one line that says what to install.
+        UsageError: If not, saying what to install.
     """
     if kind != "none" and find_spec(kind) is None:
         raise UsageError(f"tracking = '{kind}' needs its extra: pip install 'fedmeta[{kind}]'")
@@ -39,7 +39,7 @@ def require_extra(kind: Kind) -> None:
 
 @contextmanager
 def tracked(folder: RunFolder, config: Config, note: Note) -> Iterator["Tracker | None"]:
-    """Yield what tracks a run, or None if the config asks for nothing."""
+    """Yield the tracker of a run, or None if the config has none."""
     if config.tracking == "none":
         yield None
         return
@@ -57,12 +57,12 @@ def tracked(folder: RunFolder, config: Config, note: Note) -> Iterator["Tracker 
 
 
 class Tracker:
-    """Hands what happens in a run to a store, from a thread of its own.
+    """Writes a run's results to a store, in its own thread.
 
     Args:
-        store: Where it goes.
-        name: What it is called in notes.
-        note: Told once, in a line, if it fails.
+        store: The store.
+        name: Its name in notes.
+        note: Called once with a line if it fails.
     """
 
     def __init__(self, store: Store, name: str, note: Note) -> None:
@@ -79,11 +79,11 @@ class Tracker:
         self._put(Entry(row["round"], scalars(row)))
 
     def final(self, round_: int, steps: Sequence[StepResult]) -> None:
-        """Track the final results of a run of so many rounds."""
+        """Track the final results of a run of `round_` rounds."""
         self._put(Entry(round_, scalars({"final": [step.to_json() for step in steps]}), final=True))
 
     def close(self, status: str) -> None:
-        """Wait a bounded while until all is written."""
+        """Wait for a limited time until everything is written."""
         wait = INTERRUPTED_WAIT if status == "interrupted" else LAST_WAIT
         self._entries.put(status)
         self._thread.join(wait)
@@ -99,7 +99,7 @@ class Tracker:
     def _tell(self) -> None:
         if self._problem is not None:
             self._note(
-                f"tracking by {self._name} stopped ({self._problem}); the run continues without it"
+                f"tracking with {self._name} stopped ({self._problem}); the run continues without it"
             )
             self._problem, self._note = None, _no_note
 
@@ -114,13 +114,13 @@ class Tracker:
                 self._store.write([one for one in entries if not _is_done(one, done)])
             self._store.close(status)
         except Exception as error:
-            # A store may fail in any way: a server is down, a disk is full, a package is another one.
+            # A store may fail in any way: a server down, a disk full, an incompatible package.
             logging.getLogger(__name__).debug("tracking stopped", exc_info=True)
             said = str(error) if isinstance(error, FedmetaError) else f"{type(error).__name__}: {error}"
             self._problem = " ".join(said.split())[:300]
 
     def _take(self) -> list[Entry | str]:
-        """Return the next entry, and those that wait behind it."""
+        """Return the next entry, and those queued behind it."""
         taken = [self._entries.get()]
         while len(taken) < BATCH and not isinstance(taken[-1], str):
             try:
@@ -131,7 +131,7 @@ class Tracker:
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return a row's numbers by name; those of an adaptation step as ``<list>/<measure>/<step>``."""
+    """Return a row's numbers by name, and those of adaptation steps as ``<list>/<measure>/<step>``."""
     found: dict[str, float] = {}
     for key, value in row.items():
         if isinstance(value, list):
@@ -148,4 +148,4 @@ def _is_done(entry: Entry, done: Tracked) -> bool:
 
 
 def _no_note(_: str) -> None:
-    """Say nothing: it has been said."""
+    """Ignore further notes."""

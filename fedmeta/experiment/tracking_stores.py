@@ -15,9 +15,9 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.files import read_json, to_json, write_atomically
 
 ALWAYS = "tasks"
-"""A metric that every round has."""
+"""A metric of every round."""
 MOST_METRICS, MOST_PARAMS = 1000, 100
-"""What MLflow takes in a request."""
+"""MLflow's limits per request."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tracked:
-    """How far an earlier process came: its last round, and the round of its last final results."""
+    """An earlier process's progress: its last round, and the round of its last final results."""
 
     round: int = 0
     final: int = 0
 
 
 class Store(Protocol):
-    """Where tracked values go; any method may raise anything."""
+    """A destination of tracked values; any method may raise anything."""
 
     def open(self) -> Tracked:
-        """Begin, or go on where an earlier process stopped."""
+        """Open the store, and return the progress of an earlier process."""
         ...
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write entries that are not there yet."""
+        """Write new entries."""
         ...
 
     def close(self, status: str) -> None:
@@ -64,7 +64,7 @@ class TensorBoardStore:
 
     Args:
         folder: The run's folder.
-        config: Its config, which is kept as a text.
+        config: Its config, which is stored as text.
     """
 
     def __init__(self, folder: RunFolder, config: Config) -> None:
@@ -94,13 +94,13 @@ class TensorBoardStore:
         return Tracked(max(rounds, default=0), max(final, default=0))
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write one scalar a value."""
+        """Write a scalar for each value."""
         for entry in entries:
             for name, value in entry.values.items():
                 self._writer.add_scalar(name, value, entry.step)
 
     def close(self, status: str) -> None:
-        """Write what is left to the disk."""
+        """Flush to disk, with the status."""
         self._writer.add_text("status", status)
         self._writer.close()
 
@@ -108,8 +108,8 @@ class TensorBoardStore:
 class MLflowStore:
     """A run in the MLflow store that ``MLFLOW_TRACKING_URI`` names.
 
-    Without it that is ``mlflow.db`` beside the run's folder, for all the runs there. The run's folder
-    keeps the id in ``mlflow.json``, so that a resumed run goes on in the same one.
+    Without it, the store is ``mlflow.db`` next to the run's folder, for all runs there. ``mlflow.json``
+    in the run's folder has the id, so a resumed run continues the same MLflow run.
 
     Args:
         folder: The run's folder.
@@ -127,7 +127,7 @@ class MLflowStore:
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            # After the import, which sets up its own.
+            # After the import, which sets its own level.
             logging.getLogger(name).setLevel(logging.WARNING)
         beside = self.folder.path.resolve().parent
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
@@ -154,7 +154,7 @@ class MLflowStore:
         try:
             self._client.get_run(run_id)
         except MlflowException:
-            # It was deleted, or another store is named now.
+            # It was deleted, or the store has changed.
             return None
         return run_id
 
@@ -168,7 +168,7 @@ class MLflowStore:
         return str(run.info.run_id)
 
     def _describe(self, there: Mapping[str, str]) -> None:
-        """Write the config down; MLflow lets no parameter change, so a changed one becomes a tag."""
+        """Log the config; MLflow parameters cannot change, so changed ones become tags."""
         from mlflow.entities import Param
 
         params = {key: str(value)[:500] for key, value in _flat(self.config.model_dump(mode="json"))}
@@ -202,9 +202,9 @@ class MLflowStore:
 
 
 def _open_database(path: Path) -> Any:
-    """Return a client of a database of MLflow, which is made if there is none.
+    """Return a client of an MLflow database, which is created if missing.
 
-    MLflow makes it in many steps and cannot go on with one that was cut short, so it is made aside.
+    MLflow creates it in many steps and cannot resume that, so it is created under a temporary name.
 
     Raises:
         DataError: If it cannot be used.
@@ -216,7 +216,7 @@ def _open_database(path: Path) -> Any:
         try:
             MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
             with suppress(FileExistsError):
-                # Another run may have made it meanwhile, and write to it: it must not be replaced.
+                # Another run may have created it meanwhile and be writing to it: do not replace it.
                 os.link(new, path)
         finally:
             new.unlink(missing_ok=True)
@@ -226,7 +226,7 @@ def _open_database(path: Path) -> Any:
     except Exception as error:
         why = " ".join(str(error).split())[:100]
         raise DataError(
-            f"{path} cannot be used: if it is damaged or half made, move it away and resume: {why}"
+            f"{path} cannot be used ({why}); if it is damaged or incomplete, move it away and resume"
         ) from error
     return client
 

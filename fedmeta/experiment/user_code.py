@@ -1,7 +1,7 @@
-"""Digests of the code that a run is made of: the user's own modules, and fedmeta's.
+"""Digests of the code that a run uses: the user's own modules, and fedmeta's.
 
-A user's code is what dotted paths of a config lead to, and what that imports in turn. Python's own
-modules and installed packages are known by their versions, and are not followed.
+A user's code is what a config's dotted paths lead to, and what that imports in turn. Python's own
+modules and installed packages are identified by their versions, and their imports are not followed.
 """
 
 import ast
@@ -30,18 +30,18 @@ _OWN_ROOMS = ("tasks", "learning", "federation", "training", "incentives")
 _OWN_FILES = ("experiment/planning.py", "experiment/held_out.py", "experiment/scorer.py")
 
 _first_read: dict[str, tuple[ModuleSpec | None, str]] = {}
-"""What was read of an imported module when this process first looked; a reload makes a new spec."""
+"""Spec and digest of an imported module when first seen by this process; a reload makes a new spec."""
 
 
 def code_of(config: Config) -> Code:
-    """Return the digests of a user's modules that a config leads to, by name; no module is imported.
+    """Return the digests of a user's modules that a config uses, by name, without importing any.
 
-    Only of modules that this process has imported, or would find on its path. A module of an installed
-    package stands for itself and for its version; what it imports is not followed. What a module loads
-    by a name that it makes up, or reads from other files, is not seen.
+    These are modules that this process has imported or would find on its path. For a module of an
+    installed package, the digest covers its file and version, and its imports are not followed. Modules
+    loaded under computed names, and other files that are read, are not covered.
 
     Raises:
-        ConfigError: If a file was edited after this process imported it: the old code would run.
+        ConfigError: If a file was edited after this process imported it, as the old code would run.
     """
     with current_folder_on_path():
         return _code_of(config)
@@ -71,16 +71,16 @@ def _code_of(config: Config) -> Code:
 
 
 def file_of(name: str) -> str:
-    """Return what to call a module of `code_of` in a message: its file, or its name."""
+    """Return the file or name of a module of `code_of`, for messages."""
     return _file(sys.modules.get(name), _spec(name)) or f"module {name}"
 
 
 @cache
 def fedmeta_digest() -> str:
-    """Return the SHA-256 of those sources of fedmeta that decide what a round computes.
+    """Return the SHA-256 of the fedmeta sources that affect what a round computes.
 
-    Of the rooms ``tasks``, ``learning``, ``federation`` and ``incentives``, and of how a run is built.
-    Taken once in a process, as this is also how often they are imported.
+    It covers ``tasks``, ``learning``, ``federation``, ``training`` and ``incentives``, and how a run is
+    built. It is computed once per process, as modules are also imported once.
     """
     package = Path(__file__).resolve().parent.parent
     files = [file for room in _OWN_ROOMS for file in (package / room).rglob("*") if file.is_file()]
@@ -94,7 +94,7 @@ def fedmeta_digest() -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in a config: any of them may be a dotted path."""
+    """Yield every text in a config, each of which may be a dotted path."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -106,12 +106,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _modules_named(text: str) -> Iterator[str]:
-    """Yield the modules that a dotted path leads to: the one it names, and the part's own."""
+    """Yield the modules that a dotted path leads to: the one it names, and that of the part itself."""
     if _DOTTED.fullmatch(text):
         name, _, part = text.rpartition(":" if ":" in text else ".")
         if name in sys.modules or _is_findable(name):
             yield from _with_parents(name)
-            # A package may only pass on a part that is written elsewhere.
+            # A package may re-export a part that is defined elsewhere.
             home = getattr(getattr(sys.modules.get(name), part, None), "__module__", None)
             if isinstance(home, str):
                 yield from _with_parents(home)
@@ -122,13 +122,13 @@ def _is_findable(name: str) -> bool:
 
 
 def _with_parents(name: str) -> Iterator[str]:
-    """Yield a module and the packages around it, which are imported before it."""
+    """Yield a module's parent packages and the module, in order of import."""
     parts = name.split(".")
     return (".".join(parts[: end + 1]) for end in range(len(parts)))
 
 
 def _imports(source: bytes, package: str) -> Iterator[str]:
-    """Yield all that may be a module in the import statements of a source."""
+    """Yield all names in a source's import statements that may be modules."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -142,7 +142,7 @@ def _imports(source: bytes, package: str) -> Iterator[str]:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Return where a module is or would be imported from, without importing its packages."""
+    """Return the spec of a module, without importing its packages."""
     module = sys.modules.get(name)
     if module is not None:
         return getattr(module, "__spec__", None)
@@ -151,7 +151,7 @@ def _spec(name: str) -> ModuleSpec | None:
     if parent and not (around and around.submodule_search_locations):
         return None
     places = list(around.submodule_search_locations or ()) if around else None
-    # As an import statement asks, but for its first step, which is to import the packages around.
+    # Like an import statement, but without first importing the parent packages.
     found = (finder.find_spec(name, places) for finder in sys.meta_path)
     return next((spec for spec in found if spec), None)
 
@@ -159,13 +159,13 @@ def _spec(name: str) -> ModuleSpec | None:
 def _file(module: ModuleType | None, spec: ModuleSpec | None) -> str | None:
     if spec and spec.has_location and spec.origin:
         return spec.origin
-    # A script has no spec, and a module that was made in memory may still name a file.
+    # A script has no spec, and a module created in memory may still name a file.
     file = getattr(module, "__file__", None)
     return str(file) if file else None
 
 
 def _is_foreign(name: str) -> bool:
-    """Tell whether an imported module is Python's or an installed one."""
+    """Return whether a module is part of Python or of an installed package."""
     spec = _spec(name)
     file = _file(sys.modules.get(name), spec)
     return _is_pythons(spec, file) or (file is not None and _is_installed(file))
@@ -177,7 +177,7 @@ def _is_installed(file: str) -> bool:
 
 def _is_pythons(spec: ModuleSpec | None, file: str | None) -> bool:
     if file is None:
-        # A namespace package is a folder and no code.
+        # A namespace package is a folder without code.
         return bool(spec and (spec.origin in ("built-in", "frozen") or spec.submodule_search_locations))
     homes = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
     inside = any(Path(file).is_relative_to(home) for home in homes)
@@ -185,7 +185,7 @@ def _is_pythons(spec: ModuleSpec | None, file: str | None) -> bool:
 
 
 def _read(spec: ModuleSpec | None, file: str | None) -> bytes | None:
-    """Read a module's file as its loader does, which may find it in an archive."""
+    """Read a module's file with its loader, as it may be in an archive."""
     if file is None:
         return None
     try:
@@ -201,7 +201,7 @@ def _digest(
     """Return a module's digest.
 
     Raises:
-        ConfigError: If the file at `loaded` is no longer what was digested when it was first seen.
+        ConfigError: If the file at `loaded` has changed since it was first seen.
     """
     if source is None:
         return None

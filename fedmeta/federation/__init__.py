@@ -1,4 +1,4 @@
-"""Who learns and how updates travel: Flower client, server, strategy, grid and admission gate."""
+"""Flower client, server, strategy, grids and admission gate."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The Flower ClientApp: one client's replies, and the form that they have."""
+"""The Flower ClientApp, and the format of its requests and replies."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -34,11 +34,11 @@ PARTITION = "partition-id"
 
 
 class ReplyWriter:
-    """Turns what clients computed into the content of their replies.
+    """Writes clients' results as the content of their replies.
 
     Args:
-        codec: Of the state.
-        signatures: Signs each reply in the name of its client; None: replies are not signed.
+        codec: Codec of the state.
+        signatures: Signs each reply as its client; None: replies are not signed.
     """
 
     def __init__(self, codec: Codec, signatures: Signing | None = None) -> None:
@@ -50,12 +50,12 @@ class ReplyWriter:
     ) -> Iterator[RecordDict]:
         """Yield the replies of ``update.clients``, in their order.
 
-        Each is written when it is asked for, so that only one is in memory, and mostly in cache.
+        Each is written on demand, so only one is in memory, mostly in cache.
 
         Args:
             update: What they computed.
             round_: The round.
-            forgot: Clients that lost what they should remember.
+            forgot: Clients that lost their memory.
         """
         arrays = {key: value.numpy() for key, value in update.updates.items()}
         metrics = {name: value.tolist() for name, value in update.metrics.items()}
@@ -78,7 +78,7 @@ class ReplyWriter:
 
     @staticmethod
     def evaluation(sums: EvaluationSums, round_: int) -> RecordDict:
-        """Return the reply of one evaluated client: sums over its tasks and nothing by task."""
+        """Return the reply of one evaluated client: sums over its tasks, no per-task values."""
         metrics = MetricRecord({TASKS: sums.tasks, DIVERGED: sums.diverged})
         for name in sums.sums:
             metrics[f"{name}-sum"] = sums.sums[name]
@@ -94,16 +94,16 @@ def request_content(
     Args:
         arrays: The state.
         round_: The round.
-        more: What a user's strategy tells its clients beside it.
+        more: Further config that a user's strategy sends.
     """
     return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**(more or {}), ROUND: round_})})
 
 
 def read_request(message: Message) -> tuple[ArrayRecord, int]:
-    """Return the state's arrays and the round that a request carries.
+    """Return the state's arrays and the round of a request.
 
     Raises:
-        ValueError: If it is not a request of ours.
+        ValueError: If it is not a fedmeta request.
     """
     arrays, config = message.content.get(ARRAYS), message.content.get(CONFIG)
     round_ = config.get(ROUND) if isinstance(config, ConfigRecord) else None
@@ -116,7 +116,7 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
 
 
 def sign_reply(reply: RecordDict, client: int, codec: Codec, signatures: Signing) -> None:
-    """Sign a training reply; what is not an update stays unsigned, and the gate says what it is."""
+    """Sign a training reply; anything but an update stays unsigned, and the gate refuses it."""
     arrays, metrics, config = reply.get(ARRAYS), reply.get(METRICS), reply.get(CONFIG)
     if not (isinstance(arrays, ArrayRecord) and isinstance(metrics, MetricRecord)):
         return
@@ -133,7 +133,7 @@ def sign_reply(reply: RecordDict, client: int, codec: Codec, signatures: Signing
 
 
 def _signing(codec: Codec, signatures: Signing) -> Mod:
-    """Return the mod that signs whatever leaves a client, after all that its other mods did to it."""
+    """Return the mod that signs a client's reply after its other mods have changed it."""
 
     def sign(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         client = partition_of(context)
@@ -151,19 +151,19 @@ def build_client_app(
     signatures: Signing | None = None,
     stock: bool | None = None,
 ) -> ClientApp:
-    """Build the ClientApp: the same work as a grid stacks, for a cohort of one.
+    """Build the ClientApp, which computes one client as the vector grid computes a stack.
 
     It answers ``train`` with the client's pseudo-gradient, task count and metrics, ``evaluate`` with
-    sums over its evaluation tasks, and ``query`` with its partition, which it proves if it is asked to
-    and can. Which client it is, the node's ``partition-id`` says. A request of one of Flower's own
-    strategies, which has a ``server-round``, is answered as they expect it: by weights, and metrics with
-    ``num-examples`` (see `StockReplies`).
+    sums over its evaluation tasks, and ``query`` with its partition, proved if the request asks for it
+    and the client has a key. The node's ``partition-id`` says which client it is. A request of one of
+    Flower's own strategies, which has a ``server-round``, is answered in their format: weights, and
+    metrics with ``num-examples`` (see `StockReplies`).
 
     Args:
         learner: The clients' side of the workload.
         mods: Flower mods around both handlers.
-        signatures: Signs what the client answers; None: replies are not signed.
-        stock: Whether to answer as Flower's strategies expect it; None: the request decides.
+        signatures: Signs the client's replies; None: replies are not signed.
+        stock: Whether to answer in the format of Flower's strategies; None: the request decides.
     """
     codec = Codec(learner.template)
     signing = [_signing(codec, signatures)] if signatures else []
@@ -213,12 +213,12 @@ def build_client_app(
 
 
 def failed(error: BaseException, message: Message, context: Context) -> Message:
-    """Return the reply of a client whose code raised: one line, the traceback goes to who watches."""
+    """Return a one-line error reply for a client whose code raised, and report the traceback."""
     failure = failure_of(error)
     try:
         client, round_ = partition_of(context), read_request(message)[1]
     except Exception:
-        # No request of ours, or one that a mod spoilt.
+        # Not a fedmeta request, or one that a mod corrupted.
         client, round_ = None, 0
     report(round_, client, failure)
     return client_error(failure.reason, message)
@@ -228,7 +228,7 @@ def partition_of(context: Context) -> int:
     """Return the partition that a node holds.
 
     Raises:
-        ValueError: If its config does not say so.
+        ValueError: If its config does not name one.
     """
     client = context.node_config.get(PARTITION)
     if not isinstance(client, int):

@@ -1,4 +1,4 @@
-"""What clients start a round with, and what they will remember of it if their update counts."""
+"""Clients' memory during a round: loaded at its start, kept if their update counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.learning import Tensors
 
 COUNTED, OLDEST, MEMORY = "counted", "oldest", "memory"
-"""Keys in a request to clients that remember: the round of the client's last update that counted, the
-first round from which the run may be resumed, and the name under which a node keeps what it remembers of
-this run (32 hex digits)."""
+"""Keys in a request to clients with memory: the round of the client's last update that counted, the
+earliest round from which the run can resume, and the name under which a node stores its memory of this
+run (32 hex digits)."""
 FORGOT = "forgot"
-"""Key in the reply of a client that no longer has what it should remember, and began anew."""
+"""Key in the reply of a client that lost its memory and started afresh."""
 
 
 def read_counted(config: Mapping[str, ConfigRecordValues]) -> tuple[int, int]:
-    """Return the round of the client's last update that counted, and the first to resume from.
+    """Return the round of the client's last update that counted, and the earliest to resume from.
 
-    A server that says neither knows of no update: the client begins anew.
+    Both are 0 where the server sends neither: the client starts afresh.
     """
     found = [config.get(key, 0) for key in (COUNTED, OLDEST)]
     counted, oldest = (value if type(value) is int else 0 for value in found)
@@ -34,15 +34,15 @@ def read_counted(config: Mapping[str, ConfigRecordValues]) -> tuple[int, int]:
 
 
 class ClientMemory:
-    """What one client remembers while it answers a request.
+    """One client's memory while it answers a request.
 
     Args:
-        learner: Says what it looks like.
-        config: Of the request, which names the version to start from.
-        context: Of the client, whose state holds the versions.
+        learner: Gives the format of the memory.
+        config: Config of the request, which names the version to start from.
+        context: The client's context, whose state holds the versions.
 
     Attributes:
-        forgot: Whether the version was not there, so that the client began anew.
+        forgot: Whether the version was missing, so the client started afresh.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClientMemory:
         self._counted, self._oldest = read_counted(config)
 
     def begin(self) -> Tensors | None:
-        """Return what the client starts from, ``[1, ...]``; None: what it begins with."""
+        """Return the memory to start from, ``[1, ...]``; None for the initial memory."""
         if not self._learner.memory_template:
             return None
         found = self._versions.begin(self._counted, self._oldest)
@@ -63,17 +63,17 @@ class ClientMemory:
         return None if found is None else self._form.unpack([found])
 
     def propose(self, round_: int, memory: Tensors) -> None:
-        """Keep the version that this round's update makes, unless that of a later round counts."""
+        """Store this round's version, unless the update of a later round has counted."""
         if memory and round_ > self._counted:
             self._versions.propose(round_, self._form.pack(memory)[0])
 
 
 class StackMemory:
-    """What the clients of this process remember while they are computed in stacks.
+    """Memory of this process's clients, which are computed in stacks.
 
     Args:
-        learner: Says what it looks like.
-        states: Where it lies.
+        learner: Gives the format of the memory.
+        states: Where it is stored.
     """
 
     def __init__(self, learner: Learner, states: ClientStates) -> None:
@@ -83,12 +83,12 @@ class StackMemory:
         self._forgot: set[int] = set()
 
     def begin(self, clients: Sequence[int], counted: Sequence[int], oldest: int) -> Tensors:
-        """Return what some clients start from, ``[C, ...]``.
+        """Return the memory that some clients start from, ``[C, ...]``.
 
         Args:
             clients: Partition ids.
             counted: Round of each one's last update that counted; 0: none did.
-            oldest: The first round from which the run may be resumed.
+            oldest: The earliest round from which the run can resume.
         """
         found = self._states.begin(clients, counted, oldest)
         new = [client for client, state in zip(clients, found, strict=True) if state is None]
@@ -98,10 +98,10 @@ class StackMemory:
         return self._form.unpack([next(begun) if state is None else state for state in found])
 
     def propose(self, round_: int, update: CohortUpdate, clients: Sequence[int]) -> set[int]:
-        """Keep what some of the clients of an update will remember if it counts.
+        """Store the memory of some clients of an update, to be used if it counts.
 
         Returns:
-            Those that had lost what they should remember.
+            Those that had lost their memory.
         """
         packed = dict(zip(update.clients, self._form.pack(update.memory), strict=True))
         self._states.propose(round_, clients, [packed[client] for client in clients])
@@ -111,7 +111,7 @@ class StackMemory:
 
     @contextmanager
     def lent(self, client: int, context: Context) -> Iterator[None]:
-        """Let a client's own app work on its versions, in the context that it is called with."""
+        """Lend a client's versions to its own app, in the context of the call."""
         before = self._states.versions(client)
         put_versions(context.state, before)
         yield

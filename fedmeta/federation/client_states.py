@@ -1,9 +1,9 @@
-"""What clients remember between rounds: versions by round, in a database or in a Flower context.
+"""Storage of clients' memory between rounds, in a database or in a Flower context.
 
-A client's memory changes with its update, and counts once that does. So each version bears the round
-whose update made it, and a request names the round of the client's last update that counted: the client
-begins from that version, and drops those of updates that did not count. Nothing else decides what a
-client remembers, however often a round is computed, and wherever.
+A client's memory changes with its update, and takes effect if the update counts. Each version is
+labelled with the round of its update, and a request names the round of the client's last update that
+counted: the client starts from that version, and drops those of updates that did not count. So a
+client's memory does not depend on how often or where a round is computed.
 """
 
 import hashlib
@@ -39,10 +39,10 @@ _COUNTED = "(SELECT max(round) FROM counted WHERE client = {client} AND round <=
 
 
 class StateForm:
-    """What a client's memory looks like: its tensors one after the other as bytes, and back.
+    """Packs a client's memory into bytes, one tensor after the other, and back.
 
     Args:
-        template: What a client remembers before its first round.
+        template: A client's memory before its first round.
     """
 
     def __init__(self, template: Tensors) -> None:
@@ -61,7 +61,7 @@ class StateForm:
         return [row.tobytes() for row in np.concatenate(rows, axis=1)] if rows else []
 
     def unpack(self, packed: Sequence[bytes]) -> Tensors:
-        """Return what `pack` was given, ``[C, ...]`` by key."""
+        """Return the tensors that were packed, ``[C, ...]`` by key."""
         count = len(packed)
         rows = np.frombuffer(b"".join(packed), np.uint8).reshape(count, self.nbytes)
         return {
@@ -73,12 +73,12 @@ class StateForm:
 
 
 def outdated(versions: Iterable[int], counted: int, oldest: int) -> list[int]:
-    """Return which versions of a client nobody can ask for any more.
+    """Return the versions of a client that can no longer be requested.
 
     Args:
-        versions: The rounds whose updates made them.
+        versions: The rounds of their updates.
         counted: Round of the client's last update that counted; later versions did not.
-        oldest: The first round from which the run may be resumed.
+        oldest: The earliest round from which the run can resume.
     """
     held = sorted(versions)
     base = max((round_ for round_ in held if round_ <= min(oldest, counted)), default=0)
@@ -89,8 +89,8 @@ class ContextStates:
     """The versions of one client, in the state of its Flower context.
 
     Args:
-        state: Of the context.
-        form: What a version looks like.
+        state: The context's state.
+        form: The format of a version.
     """
 
     def __init__(self, state: RecordDict, form: StateForm) -> None:
@@ -98,7 +98,7 @@ class ContextStates:
         self._form = form
 
     def begin(self, counted: int, oldest: int) -> bytes | None:
-        """Return the version to start from; None: it is not here. Drop those that are outdated."""
+        """Return the version to start from, None if it is missing; drop outdated ones."""
         held = self._held()
         for round_ in outdated(held, counted, oldest):
             del held[round_]
@@ -107,7 +107,7 @@ class ContextStates:
         return found if found is not None and len(found) == self._form.nbytes else None
 
     def propose(self, round_: int, state: bytes) -> None:
-        """Keep the version that a round's update makes."""
+        """Store the version of a round's update."""
         self._put(self._held() | {round_: state})
 
     def _held(self) -> dict[int, bytes]:
@@ -136,15 +136,15 @@ def put_versions(state: RecordDict, versions: Mapping[int, bytes]) -> None:
 class ClientStates:
     """The versions of all clients, and which of their updates counted, in an SQLite file.
 
-    It holds an entry for each client that was asked, and no other. A node that holds one client has one
-    too, without the server's part. Whatever was written since the last `commit` is gone if the process
-    dies; versions that a resumed run does not know are dropped as it asks for others.
+    It has entries only for clients that received requests. A node with one client has such a file too,
+    without the server's part. Writes since the last `commit` are lost if the process dies; versions that
+    a resumed run does not know are dropped when it requests others.
 
     Args:
         path: The file; None: in memory.
 
     Attributes:
-        run: Under this name nodes keep what they remember of a run.
+        run: Name under which nodes store their memory of this run.
 
     Raises:
         RunError: If the file cannot be used.
@@ -154,7 +154,7 @@ class ClientStates:
         self.path = path
         self._lock = threading.RLock()
         if path is not None:
-            # Made here: SQLite would follow a link that somebody put in its place.
+            # Created here: SQLite would follow a symlink in its place.
             os.close(open_own(path, os.O_RDWR | os.O_CREAT))
         with self._guarded():
             self._db = sqlite3.connect(path or ":memory:", check_same_thread=False)
@@ -166,12 +166,12 @@ class ClientStates:
         self._digest: int | None = None
 
     def begin(self, clients: Sequence[int], counted: Sequence[int], oldest: int) -> list[bytes | None]:
-        """Return the version that each client starts from, None if it is not here; drop outdated ones.
+        """Return the version that each client starts from, None if it is missing; drop outdated ones.
 
         Args:
             clients: Partition ids.
             counted: Round of each one's last update that counted; 0: none did.
-            oldest: The first round from which the run may be resumed.
+            oldest: The earliest round from which the run can resume.
         """
         with self._guarded():
             found: list[bytes | None] = []
@@ -184,7 +184,7 @@ class ClientStates:
             return found
 
     def propose(self, round_: int, clients: Sequence[int], states: Sequence[bytes]) -> None:
-        """Keep the versions that the updates of a round make."""
+        """Store the versions of a round's updates."""
         with self._guarded():
             rows = ((c, round_, _sha(state), state) for c, state in zip(clients, states, strict=True))
             self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)", rows)
@@ -195,12 +195,12 @@ class ClientStates:
             return dict(self._rows("SELECT round, state FROM states WHERE client = ?", client))
 
     def merge(self, client: int, before: Mapping[int, bytes], after: Mapping[int, bytes]) -> None:
-        """Take over what was changed on a copy of a client's versions.
+        """Apply the changes that were made to a copy of a client's versions.
 
         Args:
             client: Its partition id.
-            before: The copy, as `versions` returned it.
-            after: The copy, as it is now.
+            before: The copy, as returned by `versions`.
+            after: The changed copy.
         """
         with self._guarded():
             self._drop(client, before.keys() - after.keys())
@@ -215,12 +215,12 @@ class ClientStates:
             return [self._rows(query, client, before)[0][0] or 0 for client in clients]
 
     def count(self, round_: int, clients: Sequence[int], oldest: int) -> None:
-        """Take note of whose updates of a round counted.
+        """Record which clients' updates of a round counted.
 
         Args:
             round_: The round.
             clients: Partition ids.
-            oldest: The first round from which the run may be resumed.
+            oldest: The earliest round from which the run can resume.
         """
         with self._guarded():
             digest = self.digest(round_ - 1) if self._digest is None else self._digest
@@ -236,10 +236,9 @@ class ClientStates:
             self._digest = digest
 
     def digest(self, round_: int) -> int:
-        """Return a hash of what all clients remember after a round: XOR of one of each client.
+        """Return a hash of all clients' memory after a round: the XOR of per-client hashes.
 
-        Adding a client, or changing one, costs no more than that client; so `count` keeps it up to date,
-        and only whoever resumes a run reads all of them.
+        `count` updates it at the cost of the clients that changed; only a resume reads all of them.
         """
         with self._guarded():
             query = "SELECT client, max(round) FROM counted WHERE round <= ? GROUP BY client"
@@ -250,11 +249,11 @@ class ClientStates:
 
     @property
     def seal(self) -> str:
-        """The digest of what clients remember now, for a checkpoint; empty: nobody does yet."""
+        """The digest of all clients' current memory, for a checkpoint; empty if there is none yet."""
         return f"{self._digest:064x}" if self._digest else ""
 
     def agrees(self, seal: str | None, round_: int) -> bool:
-        """Return whether what clients remember after a round is what a checkpoint says."""
+        """Return whether clients' memory after a round matches a checkpoint's seal."""
         return (f"{digest:064x}" if (digest := self.digest(round_)) else "") == (seal or "")
 
     def rewind(self, round_: int) -> None:
@@ -265,23 +264,23 @@ class ClientStates:
             self._digest = self.digest(round_)
 
     def commit(self) -> None:
-        """Bring everything to the disk."""
+        """Commit all writes to disk."""
         with self._guarded():
             self._db.commit()
 
     def close(self) -> None:
-        """Close the file; what was not committed is dropped."""
+        """Close the file and drop uncommitted writes."""
         self._db.close()
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Let one thread in at a time, and say in one line what is wrong with the file."""
+        """Admit one thread at a time, and turn SQLite errors into a one-line `RunError`."""
         try:
             with self._lock:
                 yield
         except sqlite3.Error as error:
-            where = self.path or "what clients remember"
-            raise RunError(f"{where}: {error}; the rounds of the last checkpoint are kept") from None
+            where = self.path or "clients' memory"
+            raise RunError(f"{where}: {error}; rounds up to the last checkpoint are safe") from None
 
     def _mark(self, client: int, round_: int, verify: bool = False) -> int:
         query = "SELECT sha, state FROM states WHERE client = ? AND round = ?"

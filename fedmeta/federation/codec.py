@@ -1,4 +1,4 @@
-"""Tensors to Flower arrays and back, byte for byte what `np.save` writes, without its detours."""
+"""Converts tensors to Flower arrays and back, byte for byte as `np.save` writes them but faster."""
 
 import hashlib
 import io
@@ -20,9 +20,9 @@ from fedmeta.federation.refusal import RefusalCode, RefusedError
 from fedmeta.learning import Tensors
 
 _LONG = 4096
-"""Values from which on a call into torch pays."""
+"""Number of values from which a call into torch pays off."""
 _SPARE_HEADER = 4096
-"""Bytes by which a foreign but valid ``.npy`` header may make an array longer than ours."""
+"""Bytes by which a foreign but valid ``.npy`` header may exceed ours."""
 
 
 class CodecError(RefusedError):
@@ -31,7 +31,7 @@ class CodecError(RefusedError):
 
 @lru_cache(maxsize=1024)
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Return what `np.save` writes before the values of a C-ordered array."""
+    """Return the header that `np.save` writes for a C-ordered array."""
     buffer = io.BytesIO()
     # Version 1.0 holds any header below 64 KiB; np.save picks it as well.
     np.lib.format.write_array_header_1_0(
@@ -42,7 +42,7 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 @dataclass(frozen=True)
 class Slot:
-    """One tensor of a template: what its array must look like, and its place in a flat vector."""
+    """One tensor of a template: the format of its array, and its place in a flat vector."""
 
     key: str
     dtype: np.dtype[Any]
@@ -54,7 +54,7 @@ class Slot:
     total_bytes: int
 
     def pack(self, values: NDArray[Any]) -> Array:
-        """Serialize an array of the slot's form, as C-ordered; equal to ``flwr.app.Array(values)``."""
+        """Serialize an array in C order; equal to ``flwr.app.Array(values)``."""
         ordered = values if values.flags.c_contiguous else np.ascontiguousarray(values)
         data = b"".join((self.header, ordered.data if values.size else b""))
         return numpy_array(self.dtype_name, self.shape, data)
@@ -64,7 +64,7 @@ class Codec:
     """Reads and writes array records that have exactly the keys, shapes and dtypes of a template.
 
     Args:
-        template: The meta-learned state, or anything of its form.
+        template: The meta-learned state, or tensors of the same form.
     """
 
     def __init__(self, template: Mapping[str, Tensor]) -> None:
@@ -86,7 +86,7 @@ class Codec:
         return fill(ArrayRecord(), {slot.key: slot.pack(arrays[slot.key]) for slot in self.slots})
 
     def decode(self, record: ArrayRecord) -> Tensors:
-        """Read tensors that own their memory.
+        """Decode a record into tensors that own their memory.
 
         Raises:
             CodecError: If keys, shapes, dtypes or bytes are not those of the template.
@@ -108,7 +108,7 @@ class Codec:
             _widen(_values(record[slot.key], slot), vector[slot.start : slot.stop])
 
     def digest(self, record: ArrayRecord) -> bytes:
-        """Return the SHA-256 of the values that a record holds: `tensors_digest` of what it decodes to.
+        """Return the SHA-256 of a record's values: `tensors_digest` of what it decodes to.
 
         Raises:
             CodecError: If keys, shapes, dtypes or bytes are not those of the template.
@@ -167,7 +167,7 @@ def _widen(values: NDArray[Any], into: NDArray[np.float64]) -> None:
 
 
 with warnings.catch_warnings():
-    # Torch warns once, of the first read-only array, that nobody may write to it; nobody does.
+    # Torch warns about the first read-only array only; ours are never written to.
     warnings.simplefilter("ignore")
     torch.from_numpy(np.frombuffer(bytes(8)))
 
@@ -210,9 +210,9 @@ def _is_ours(array: Array, slot: Slot) -> bool:
 
 
 def _foreign_values(array: Array, slot: Slot) -> NDArray[Any]:
-    """Read an array that our encoder would have written otherwise, or say what is wrong with it.
+    """Read an array that another encoder wrote, or raise what is wrong with it.
 
-    Only the header is parsed, never a pickle, and nothing is allocated by what it claims.
+    Only the header is parsed, never a pickle, and no memory is allocated for sizes that it claims.
     """
     if array.stype != NUMPY_STYPE or not isinstance(array.data, bytes):
         raise _wrong(RefusalCode.SERIALIZATION, slot, array.stype, NUMPY_STYPE)
@@ -248,7 +248,7 @@ def _read_header(data: bytes, slot: Slot) -> tuple[tuple[int, ...], bool, np.dty
         }[version]
         shape, fortran, dtype = read(buffer)
     except Exception:
-        # The bytes are a stranger's; how exactly they fail to be a header does not matter.
+        # The bytes are untrusted; how exactly they fail to parse does not matter.
         raise CodecError(RefusalCode.UNDECODABLE, key=slot.key) from None
     return shape, fortran, dtype, buffer.tell()
 

@@ -1,4 +1,4 @@
-"""A round's cohort: sampled, asked, and which of its replies count."""
+"""Samples a round's cohort, sends its requests and collects its replies."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -17,10 +17,10 @@ Settings = Mapping[str, ConfigRecordValues]
 
 @runtime_checkable
 class Addresses(Protocol):
-    """The two directions between partition ids, which are ours, and node ids, which are Flower's."""
+    """Maps fedmeta's partition ids to Flower's node ids and back."""
 
     def node_of(self, client: int) -> int | None:
-        """Return the node that holds partition `client`; None if it is not there now."""
+        """Return the node that holds partition `client`; None if it is not connected."""
         ...
 
     def client_of(self, node: int) -> int | None:
@@ -29,10 +29,11 @@ class Addresses(Protocol):
 
 
 def wait_for_nodes(grid: Grid, clients: int, timeout: float) -> Addresses:
-    """Wait until as many nodes as clients have registered, and return where each client is.
+    """Wait until as many nodes as clients have registered, and return their addresses.
 
     Raises:
-        RunError: If they have not within `timeout` seconds, or the grid cannot tell who is where.
+        RunError: If they have not within `timeout` seconds, or the grid does not know which node holds
+            which partition.
     """
     deadline = time.monotonic() + timeout
     while (found := _count(grid.get_node_ids(), clients)) < clients:
@@ -49,7 +50,7 @@ def _count(nodes: Iterable[int], enough: int) -> int:
 
 
 def sample_cohort(seed: int, round_: int, population: int, size: int) -> list[int]:
-    """Draw the clients of a round: uniform, without replacement, by partition id, in rising order."""
+    """Draw the clients of a round uniformly, without replacement; return ascending partition ids."""
     drawn = stream(seed, "cohort", round_).choice(population, size=size, replace=False, shuffle=False)
     return sorted(drawn.tolist())
 
@@ -62,17 +63,17 @@ def requests(  # noqa: PLR0913 (one is optional)
     addresses: Addresses,
     more: Settings | Callable[[int], Settings] | None = None,
 ) -> Iterator[Message]:
-    """Address one request to each client that is there at the time it is read.
+    """Yield a request for each client that is connected at that moment.
 
-    All clients share one content, unless each is told something of its own.
+    All clients share one content, unless `more` differs by client.
 
     Args:
         kind: Flower's type of the message.
         round_: The round.
         arrays: The state.
         clients: Partition ids.
-        addresses: Where they are.
-        more: What clients are told beside the round: all the same, or each client something else.
+        addresses: Their nodes.
+        more: Config besides the round: the same for all clients, or a function of the client.
     """
     shared = request_content(arrays, round_, None if callable(more) else more)
     for client in clients:
@@ -86,11 +87,11 @@ def by_client(
 ) -> Iterator[tuple[int, Sequence[Message]]]:
     """Group replies by the client that sent them, in the order of partition ids.
 
-    A list, which is in whatever order replies arrived, is sorted; a stream must be in order. Replies of
-    nodes that hold none of our partitions are left out.
+    A list is in order of arrival and is sorted here; a stream must be sorted already. Replies of nodes
+    that hold none of our partitions are left out.
 
     Raises:
-        RunError: If a stream is not.
+        RunError: If a stream is not sorted.
     """
 
     def client(reply: Message) -> int:
@@ -109,7 +110,7 @@ def by_client(
 
 
 POLL_SECONDS = 0.2
-"""Time between two looks for replies, where the grid must be asked for them."""
+"""Seconds between polls, on grids that must be polled for replies."""
 
 Sound = Callable[[int, Sequence[Message]], bool]
 """Whether what a client sent would be admitted."""
@@ -117,7 +118,7 @@ Sound = Callable[[int, Sequence[Message]], bool]
 
 @runtime_checkable
 class Clock(Protocol):
-    """A grid on which time is simulated."""
+    """A grid with simulated time."""
 
     def arrival(self, round_: int, client: int) -> float | None:
         """Return when the reply of a client arrives, in seconds after the request; None: never."""
@@ -125,17 +126,17 @@ class Clock(Protocol):
 
 
 class Receiver:
-    """Asks the clients of one round, and takes what comes before the deadline or until it is enough.
+    """Sends the requests of one round and collects replies until its deadline or until they suffice.
 
-    Where nobody is asked beyond the cohort, replies are a stream as the grid yields them, and hardly any
-    are in memory at once. Where more are asked, those of a round are held.
+    Without spare clients, replies are streamed from the grid, so few are in memory at once. With spare
+    clients, all replies of a round are held.
 
     Args:
-        grid: Where the clients are.
-        book: Which node is which client.
+        grid: Connects to the clients.
+        book: Maps nodes to clients.
         round_: The round.
         timeout: Seconds to wait.
-        seed: Of the run; on a grid with simulated time it decides who is first among equals.
+        seed: Seed of the run; on a grid with simulated time it breaks ties between arrivals.
     """
 
     def __init__(self, grid: Grid, book: Addresses, round_: int, timeout: float, seed: int) -> None:
@@ -148,7 +149,7 @@ class Receiver:
         """Clients that were not needed; known once the replies have been read."""
 
     def arrival(self, client: int) -> float | None:
-        """Return when a client's reply arrived, in seconds, late or not; None: it cannot be told."""
+        """Return when a client's reply arrived, in seconds, late or not; None if unknown."""
         return self.grid.arrival(self.round, client) if isinstance(self.grid, Clock) else None
 
     def all(self, asked: Iterable[Message]) -> Iterable[Message]:
@@ -156,14 +157,14 @@ class Receiver:
         return self.grid.send_and_receive(asked, timeout=self.timeout)
 
     def first_valid(self, asked: Iterable[Message], enough: int, sound: Sound) -> list[Message]:
-        """Send the requests and return the first `enough` sound replies, and all that are not sound.
+        """Send the requests; return the first `enough` valid replies and all invalid ones.
 
-        A reply that will be refused takes nobody's place: a fast client that sends rubbish cannot crowd
+        Invalid replies do not count towards `enough`, so a fast client that sends rubbish cannot crowd
         out the others.
 
         Args:
             asked: The requests.
-            enough: How many sound replies are waited for.
+            enough: How many valid replies to wait for.
             sound: Whether a reply would be admitted.
         """
         requests = list(asked)
@@ -180,7 +181,7 @@ class Receiver:
                     continue
             kept += sent[client]
         if found >= enough and not simulated:
-            # Nobody waited for those who had not answered by then.
+            # Clients that had not answered by then were not waited for.
             everybody = {self.book.client_of(request.metadata.dst_node_id) for request in requests}
             surplus |= {client for client in everybody if client is not None and client not in sent}
         self.surplus = frozenset(surplus)
@@ -194,7 +195,7 @@ class Receiver:
         if not isinstance(self.grid, Clock):
             return list(sent)
         clients = sorted(sent)
-        # Without delays all arrive at once; if then the lowest ids won, the others would never train.
+        # Without delays all arrive at once; if the lowest ids won, the others would never train.
         tie = dict(
             zip(clients, stream(self.seed, "arrival", self.round).permutation(len(clients)), strict=True)
         )
@@ -218,7 +219,7 @@ class Receiver:
         return sent
 
     def _grouped(self, replies: Iterable[Message]) -> dict[int, list[Message]]:
-        """Return replies by client, in the order of partition ids; those of strangers are left out."""
+        """Return replies by client, in order of partition id, without those of unknown nodes."""
         grouped: dict[int, list[Message]] = {}
         for client, reply in sorted(self._known(replies), key=lambda pair: pair[0]):
             grouped.setdefault(client, []).append(reply)

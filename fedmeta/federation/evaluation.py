@@ -1,4 +1,4 @@
-"""Evaluation that gives away no example: clients report sums over tasks, the server adds them up."""
+"""Federated evaluation: clients report sums over their tasks, and the server combines them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ Z95 = 1.96
 UPPER = 0.975
 """Quantile of a two-sided interval of 95%."""
 LARGEST_LOSS = 1e100
-"""A loss beyond it counts as diverged: sums of squares would overflow soon after."""
+"""A larger loss counts as diverged, as sums of squares would overflow soon after."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class EvaluationSums:
     A task whose loss is not finite has diverged: it is counted, and left out of the sums.
 
     Attributes:
-        tasks: How many tasks, those that diverged among them.
-        sums: By measure (see `quantities`) the sum of its values.
-        squares: By measure the sum of their squares.
-        diverged: How many tasks diverged.
+        tasks: Number of tasks, including diverged ones.
+        sums: Sum of the values, by measure (see `quantities`).
+        squares: Sum of their squares, by measure.
+        diverged: Number of diverged tasks.
     """
 
     tasks: int
@@ -39,10 +39,10 @@ class EvaluationSums:
 
 
 def quantities(algorithm: Algorithm) -> dict[str, Measure]:
-    """Return what `evaluate_tasks` measures for an algorithm and its model, by name.
+    """Return the measures that `evaluate_tasks` computes for an algorithm and its model, by name.
 
-    That is the loss and the measures of the tasks' objective; for a model with batch norm also the main
-    measure without transduction, as ``inductive_NAME``.
+    These are the loss and the measures of the tasks' objective; for a model with batch norm also the
+    main measure without transduction, as ``inductive_NAME``.
     """
     objective = algorithm.objective
     found = objective.all_measures
@@ -63,9 +63,9 @@ def evaluate_tasks(
     Args:
         algorithm: How to adapt.
         state: The meta-learned state, without a task axis.
-        tasks: The tasks; they are computed in chunks that suit the model.
+        tasks: The tasks, which are computed in chunks that suit the model.
         steps: Increasing numbers of adaptation steps.
-        device: Where they are computed; state and tasks may be elsewhere.
+        device: Device to compute on; state and tasks may be on another.
     """
     states = expand_state(place(state, device), len(tasks))
     return evaluate_each(algorithm, states, tasks, steps, device)
@@ -78,7 +78,7 @@ def evaluate_each(
     steps: Sequence[int],
     device: torch.device = CPU,
 ) -> EvaluationSums:
-    """As `evaluate_tasks`, each task from its own row of `states`, ``[T, ...]``."""
+    """Like `evaluate_tasks`, with each task starting from its own row of `states`, ``[T, ...]``."""
     names = (*quantities(algorithm), "diverged")
     values: dict[str, list[list[Tensor]]] = {name: [[] for _ in steps] for name in names}
     size = chunk_tasks(algorithm.model, device)
@@ -106,7 +106,7 @@ def _measure(algorithm: Algorithm, rows: Tensors, adapted: Tensors, tasks: TaskB
     loss = objective.loss(prediction, tasks.query)
     finite = _is_finite(loss)
     measured = {LOSS: loss.where(finite, 0.0), "diverged": ~finite}
-    # The largest of values that are no numbers would be the first class: right by luck.
+    # The argmax of NaNs is the first class, which may be right by luck.
     values = objective.measure(prediction, tasks.query)
     for name in objective.measures:
         measured[name] = values[name].where(finite, 0.0)
@@ -130,18 +130,18 @@ def merge(
     measures: Mapping[str, Measure],
     asked: int | None = None,
 ) -> tuple[StepResult, ...]:
-    """Turn the sums of clients into means with 95% confidence intervals over clients and over tasks.
+    """Combine clients' sums into means with 95% confidence intervals over clients and over tasks.
 
-    Every step has the same clients and tasks: one that diverged counts as the worst, see `StepResult`.
+    Every step has the same clients and tasks: a diverged task counts as the worst, see `StepResult`.
 
     Args:
-        steps: The adaptation steps that the sums are of.
+        steps: The adaptation steps of the sums.
         parts: Sums of each client that answered.
-        measures: What the sums are of, see `quantities`.
-        asked: Clients that were asked; None: as many as answered.
+        measures: The measures of the sums, see `quantities`.
+        asked: Number of clients that were asked; None: as many as answered.
 
     Returns:
-        One result per step; none if there was no part.
+        One result per step; none if no client answered.
     """
     parts = list(parts)
     if not parts:
@@ -157,7 +157,7 @@ def with_evaluation(
     measures: Mapping[str, Measure],
     sums: Mapping[int, EvaluationSums],
 ) -> RoundRecord:
-    """Return a round's record with what its held-out clients reported, split by split."""
+    """Return a round's record with the results of its held-out clients, by split."""
 
     def results(split: Split) -> tuple[StepResult, ...] | None:
         clients = population.clients(split)
@@ -196,9 +196,9 @@ def _step_result(
 
 def _estimate(name: str, measure: Measure, index: int, parts: Sequence[EvaluationSums]) -> Estimate:
     if measure.worst is None and any(part.diverged[index] for part in parts):
-        # A mean that holds an infinite value is infinite, and says nothing of how sure it is.
+        # A mean that includes an infinite value is infinite and has no confidence interval.
         return Estimate(-math.inf if measure.higher_is_better else math.inf)
-    # What diverged is the worst there is.
+    # Diverged tasks count as the worst value.
     worst = measure.worst or 0.0
     sums = [part.sums[name][index] + worst * part.diverged[index] for part in parts]
     squares = [part.squares[name][index] + worst * worst * part.diverged[index] for part in parts]
@@ -208,7 +208,7 @@ def _estimate(name: str, measure: Measure, index: int, parts: Sequence[Evaluatio
     over_tasks = None
     if n > 1:
         over_tasks = Z95 * math.sqrt(max(math.fsum(squares) - n * mean * mean, 0.0) / (n - 1) / n)
-    # A client's residual is by how much its sum differs from what the mean gives its tasks.
+    # A client's residual: its sum less the mean times its number of tasks.
     residuals = [(total - part.tasks * mean) / n for total, part in zip(sums, parts, strict=True)]
     return Estimate(mean, clustered_half_width(residuals), over_tasks)
 
@@ -217,21 +217,21 @@ def clustered_half_width(residuals: Sequence[float]) -> float | None:
     """Return half the 95% interval of a mean whose observations come in G independent clusters.
 
     It is ``t_{0.975, G-1} sqrt(G / (G-1) sum_g r_g^2)`` with ``r_g`` the sum over cluster g of each
-    observation less the mean, divided by their number: the cluster-robust standard error of Liang and
-    Zeger (1986) with the small-sample factor and Student's t of Cameron and Miller (2015), "A
-    Practitioner's Guide to Cluster-Robust Inference", sections II and VI. Where all clusters are of one
-    size this is ``t s / sqrt(G)`` with s the standard deviation of the clusters' means.
+    observation less the mean, divided by the number of observations: the cluster-robust standard error
+    of Liang and Zeger (1986) with the small-sample factor and Student's t of Cameron and Miller (2015),
+    "A Practitioner's Guide to Cluster-Robust Inference", sections II and VI. If all clusters have the
+    same size it is ``t s / sqrt(G)`` with s the standard deviation of the clusters' means.
 
     Args:
         residuals: ``r_g`` of each cluster.
 
     Returns:
-        None below two clusters.
+        Half the interval's width; None for fewer than two clusters.
     """
     count = len(residuals)
     if count < 2:
         return None
-    # Imported late: it takes a third of a second, and what computes for clients never needs it.
+    # Imported late: it takes a third of a second, and clients never need it.
     from scipy.special import stdtrit
 
     total = math.fsum(r * r for r in residuals)
@@ -241,16 +241,16 @@ def clustered_half_width(residuals: Sequence[float]) -> float | None:
 def counting_missing(
     value: float | None, worst: float | None, answered: int, asked: int
 ) -> float | None:
-    """Return a mean in which clients that did not answer count as the worst, for a choice by it.
+    """Return a mean in which missing clients count as the worst, for choosing a checkpoint.
 
     Args:
         value: Mean over the clients that answered; None or not finite: there is none.
-        worst: The worst value of the measure; None: it has none, as a loss.
+        worst: The worst value of the measure; None: it has none, like a loss.
         answered: Clients that answered.
         asked: Clients that were asked.
 
     Returns:
-        None where no finite number is left.
+        The mean; None if it is not finite or cannot be known.
     """
     if value is None or not math.isfinite(value):
         return None

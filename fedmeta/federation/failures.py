@@ -1,7 +1,7 @@
-"""What a client's own code raised: one line for its reply, the traceback for whoever mends the code.
+"""Failures of a client's own code: a one-line reason for its reply, a traceback for the developer.
 
-The line is all that crosses a grid. The traceback stays in the process that computed the client, or goes
-from a worker process of `vector` to its parent; there `watched` says who is told.
+Only the reason crosses a grid. The traceback stays in the process that computed the client, or goes from
+a worker process of `vector` to its parent; `watched` sets who receives it there.
 """
 
 import traceback
@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 LONGEST = 16_000
-"""Characters of a traceback; of a longer one the end is kept, where the cause is."""
+"""Characters kept of a traceback: its end, where the cause is."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Failure:
     """Why a client could not be computed.
 
     Attributes:
-        reason: In one line.
-        traceback: What Python says of it; empty where nothing was raised.
-        place: Type of the exception, and the line that raised it: equal for failures of one kind.
+        reason: The reason in one line.
+        traceback: Python's traceback; empty if nothing was raised.
+        place: Exception type and the line that raised it, which are equal for failures of one kind.
     """
 
     reason: str
@@ -30,7 +30,7 @@ class Failure:
 
 
 Watcher = Callable[[int, int | None, Failure], None]
-"""Told of a failure with its round (0: after the last) and its client; None: of the pooled learner."""
+"""Called with the round (0: after the last), the client (None: the pooled learner) and the failure."""
 
 
 def describe(error: BaseException) -> str:
@@ -40,7 +40,7 @@ def describe(error: BaseException) -> str:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return what an exception that was just caught says, without a reference to it."""
+    """Return the `Failure` of a caught exception, without keeping a reference to it."""
     text = "".join(traceback.format_exception(error))
     frames = traceback.extract_tb(error.__traceback__)
     at = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
@@ -48,7 +48,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _nobody(*_: object) -> None:
-    """Tell nobody."""
+    """Ignore a failure."""
 
 
 _watcher: ContextVar[Watcher] = ContextVar("watcher", default=_nobody)
@@ -56,7 +56,7 @@ _watcher: ContextVar[Watcher] = ContextVar("watcher", default=_nobody)
 
 @contextmanager
 def watched(watcher: Watcher) -> Iterator[None]:
-    """Tell `watcher` of each client that fails in the block, in this thread."""
+    """Call `watcher` for each client that fails in the block, in this thread."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -65,5 +65,5 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 
 def report(round_: int, client: int | None, failure: Failure) -> None:
-    """Tell whoever watches that a client failed."""
+    """Pass a client's failure to the current watcher."""
     _watcher.get()(round_, client, failure)

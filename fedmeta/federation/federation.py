@@ -1,4 +1,4 @@
-"""The gate of evaluation: validates what clients reply about their tests."""
+"""`Federation`: evaluates clients over a grid and validates their evaluation replies."""
 
 import logging
 import math
@@ -23,20 +23,20 @@ from fedmeta.tasks import Measure, Split
 log = logging.getLogger(__name__)
 
 _ROUNDING = 1e-5
-"""What rounding in single precision may add to a sum, as a share of it."""
+"""Relative rounding error of a single-precision sum."""
 _TINY = 1e-100
-"""A sum so small that its square is 0."""
+"""A sum so small that its square underflows to 0."""
 
 
 class EvaluationGate:
-    """Reads evaluation replies and leaves out, with a warning, those that make no sense.
+    """Reads evaluation replies and skips invalid ones with a warning.
 
-    All numbers must be finite: a client says by a count, and not by its sums, that tasks diverged.
+    All numbers must be finite: clients report diverged tasks as a count, not in their sums.
 
     Args:
-        measures: Quantities that every reply must carry, and which values they can have.
-        steps: How many adaptation steps are reported.
-        tasks: How many tasks a client is asked to evaluate in a round; its reply must be of as many.
+        measures: Measures that every reply must include, with their possible values.
+        steps: Number of adaptation steps reported.
+        tasks: Returns, by client and round, how many tasks its reply must cover.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class EvaluationGate:
         self.steps = steps
         self.tasks = tasks
         self.problem: str | None = None
-        """Why the first reply was left out; None: none was."""
+        """Why the first reply was skipped; None if none was."""
 
     def admitted(
         self, round_: int, replies: Iterable[tuple[int, Sequence[Message]]]
     ) -> Iterable[tuple[int, EvaluationSums]]:
-        """Yield each client whose reply is well formed, and its sums."""
+        """Yield each client whose reply is valid, and its sums."""
         for client, sent in replies:
             try:
                 yield client, self._read(client, round_, sent)
             except Exception as error:
-                # Records are a client's to fill; one that breaks the reader is left out like the rest.
+                # Records are untrusted; one that breaks the reader is skipped like other invalid ones.
                 self.problem = self.problem or f"client {client}: {error}"
                 log.warning("round %d: evaluation of client %d is left out: %s", round_, client, error)
 
@@ -102,10 +102,10 @@ class EvaluationGate:
 
 
 def _require_possible(name: str, measure: Measure, tasks: int, sums: tuple[float, float]) -> None:
-    """Refuse sums that no values of so many tasks have, such as a loss of tasks that all diverged.
+    """Refuse sums that no values of that many tasks can have, such as a loss when all tasks diverged.
 
     Raises:
-        RefusedError: If there are none.
+        RefusedError: If the sums are impossible.
     """
     total, square = sums
     most = tasks * (1 + _ROUNDING)
@@ -114,7 +114,7 @@ def _require_possible(name: str, measure: Measure, tasks: int, sums: tuple[float
         raise RefusedError(RefusalCode.EVALUATION_SQUARES, name=name, tasks=tasks)
     low, high = measure.bounds(_ROUNDING)
     largest = max(low * low, high * high)
-    # Of no task at all, the sum is 0 whatever the bounds, which may be infinite.
+    # With no tasks the sum is 0 whatever the bounds, which may be infinite.
     if tasks and not (low * tasks <= total <= high * tasks and square <= largest * tasks):
         low, high = measure.bounds()
         raise RefusedError(RefusalCode.EVALUATION_SUM, name=name, tasks=tasks, low=low, high=high)
@@ -125,15 +125,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Federation:
-    """A server's way to its clients, whatever engine is behind the grid.
+    """The server's access to its clients, on any engine.
 
     Attributes:
-        learner: Says what states and replies look like; its clients' data is not touched.
-        grid: Leads to the clients.
-        in_turn: Whether clients are computed one after the other in this process, so that each has a
-            test's timeout for itself.
-        states: What clients remember, where they are computed in this process, and whose updates
-            counted, for clients that remember; None: in memory.
+        learner: Gives the format of states and replies; its clients' data are not used.
+        grid: Connects to the clients.
+        in_turn: Whether clients are computed one after the other in this process, so that each gets the
+            whole timeout of a test.
+        states: Clients' memory, if they have one: which updates counted and, for clients computed in
+            this process, the memory itself; None: in RAM.
     """
 
     learner: Learner
@@ -144,16 +144,16 @@ class Federation:
     def evaluate(
         self, state: Tensors, round_: int, clients: Sequence[int], timeout: float
     ) -> dict[int, EvaluationSums]:
-        """Ask held-out clients how well they adapt from a state; the nodes must have registered.
+        """Evaluate a state on held-out clients, whose nodes must have registered.
 
         Args:
             state: The meta-learned state.
-            round_: The round after which this is; 0: after the last.
+            round_: Evaluate after this round; 0: after the last.
             clients: Partition ids.
-            timeout: Seconds after which nobody else is waited for.
+            timeout: Seconds to wait for replies.
 
         Returns:
-            The sums of each client whose reply came and makes sense, by its id.
+            The sums of each client with a valid reply, by its id.
         """
         return self._ask(state, round_, clients, timeout)[0]
 
@@ -163,7 +163,7 @@ class Federation:
         Args:
             state: The meta-learned state.
             split: Which clients.
-            timeout: Seconds after which nobody else is waited for; see `in_turn`.
+            timeout: Seconds to wait for replies; see `in_turn`.
 
         Returns:
             Each client's sums by its id; nothing if the split has no clients.
@@ -193,7 +193,7 @@ class Federation:
     def _ask(
         self, state: Tensors, round_: int, clients: Sequence[int], timeout: float
     ) -> tuple[dict[int, EvaluationSums], str | None]:
-        """Return the sums by client, and why the first reply was left out."""
+        """Return the sums by client, and why the first reply was skipped."""
         learner, grid = self.learner, self.grid
         assert isinstance(grid, Addresses)
         steps = len(learner.workload.evaluation_steps)

@@ -31,7 +31,7 @@ RecordT = TypeVar("RecordT", ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 
 def is_simulation(grid: Grid) -> bool:
-    """Return whether a grid is that of Flower's simulation, whose nodes are all there from the start."""
+    """Return whether a grid is that of Flower's simulation, where all nodes exist from the start."""
     return isinstance(grid, InMemoryGrid)
 
 
@@ -48,7 +48,7 @@ def new_context(node: int, client: int, clients: int) -> Context:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what Flower tells of each round off the screen in the block; warnings still come through."""
+    """Silence Flower's log in the block, except warnings and errors."""
     logger = logging.getLogger("flwr")
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -60,7 +60,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Keep whatever Flower's engines log off the screen: what matters of it comes as replies."""
+    """Silence Flower's log in the block completely: errors that matter arrive as replies."""
     logger = logging.getLogger("flwr")
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -72,7 +72,7 @@ def silence() -> Iterator[None]:
 
 @contextmanager
 def as_server(run: int = _RUN) -> Iterator[None]:
-    """Let this process create messages as the server of a run; what was set before is put back."""
+    """Let this process create messages as the server of a run in the block."""
     names = ("_run_id", "_node_id", "_task_id")
     before = [getattr(TaskIdentity, name) for name in names]
     for name, value in zip(names, (run, SUPERLINK_NODE_ID, 0), strict=True):
@@ -87,7 +87,7 @@ def as_server(run: int = _RUN) -> Iterator[None]:
 def numpy_array(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
     """Return ``Array(dtype, shape, "numpy.ndarray", data)``.
 
-    The public constructor checks its arguments at a cost above that of serializing a small array.
+    The public constructor's checks cost more than serializing a small array.
     """
     array = Array.__new__(Array)
     vars(array).update(dtype=dtype, shape=shape, stype=NUMPY_STYPE, data=data, _is_dirty=True)
@@ -95,23 +95,23 @@ def numpy_array(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
 
 
 def fill(record: RecordT, values: Mapping[str, Any]) -> RecordT:
-    """Put values of the right types into an empty record, without checking each of them again."""
+    """Fill an empty record with values of the right types, without Flower's checks."""
     vars(record)["_data"].update(values)
     return record
 
 
 def stamp(message: Message, message_id: str) -> None:
-    """Give a message its id, which a SuperLink would do."""
+    """Give a message its id, as a SuperLink would."""
     message.metadata.__dict__["_message_id"] = message_id
 
 
 def client_error(reason: str, reply_to: Message) -> Message:
-    """Return the reply of a client that failed, as Flower's own engines make it."""
+    """Return the error reply of a failed client, as Flower's own engines make it."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=reply_to)
 
 
 def refused(reply: Message) -> str | None:
-    """Return why a client could not answer; None if it did, or if the request got lost."""
+    """Return why a client could not answer; None if it did, or if the request was lost."""
     if not reply.has_error():
         return None
     own = (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.LOAD_CLIENT_APP_EXCEPTION)
@@ -119,7 +119,7 @@ def refused(reply: Message) -> str | None:
 
 
 def check_flower() -> str:
-    """Return Flower's version after a message was made and answered in this process.
+    """Check that Flower's messages work as expected, and return its version.
 
     Raises:
         FedmetaError: If the installed Flower does not work the way fedmeta needs.
@@ -131,7 +131,7 @@ def check_flower() -> str:
             reply = Message(RecordDict(), reply_to=request)
             works = reply.metadata.reply_to_message_id == "1" and new_run().run_id == _RUN
     except Exception as error:
-        # Whatever a strange version raises, the cure is the same.
+        # Whatever an unknown version raises, the fix is the same.
         raise FedmetaError(f"flwr {flwr.__version__} failed ({error}); install '{SUPPORTED}'") from error
     if not works:
         raise FedmetaError(f"flwr {flwr.__version__} does not keep message ids; install '{SUPPORTED}'")
@@ -144,7 +144,7 @@ def message_ids(prefix: str) -> Iterator[str]:
 
 
 class OwnGrid(Grid):
-    """Creates messages as Flower's own grids do."""
+    """Base class of fedmeta's grids; creates messages as Flower's own grids do."""
 
     def create_message(
         self,
@@ -159,10 +159,10 @@ class OwnGrid(Grid):
 
 
 class RunGrid(OwnGrid):
-    """Knows itself which run it works for.
+    """Base class of grids that store their run.
 
     Args:
-        run: That run.
+        run: The run.
     """
 
     def __init__(self, run: Run) -> None:

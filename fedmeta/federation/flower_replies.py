@@ -1,7 +1,7 @@
-"""Replies in the form that Flower's own strategies expect: weights, `num-examples`, `server-round`.
+"""Replies in the format that Flower's own strategies expect: weights, `num-examples`, `server-round`.
 
-Between fedmeta's server and clients a reply carries a pseudo-gradient g. Here it stands for the weights
-``theta - local_lr * g``: where a client's local steps end, and one local step away if it takes but one.
+Between fedmeta's server and clients a reply holds a pseudo-gradient g. Here it becomes the weights
+``theta - local_lr * g``, at which a client's local steps end.
 """
 
 import math
@@ -23,14 +23,14 @@ METRICS = "metrics"
 ROUND = "round"
 """Key of the round in requests of fedmeta's server."""
 EXAMPLES = "num-examples"
-"""Key by which Flower's strategies weight; a task counts as an example, as in fedmeta's own mean."""
+"""Key of the weight in Flower's strategies; a task counts as an example, as in fedmeta's own mean."""
 SERVER_ROUND = "server-round"
 PROXIMAL = "proximal-mu"
 
 Arrays = dict[str, NDArray[Any]]
 
 _REMEMBERS = (
-    "clients of algorithm '{}' remember their rounds, which Flower's own strategies know nothing of"
+    "clients of algorithm '{}' keep memory between rounds, which Flower's own strategies do not support"
 )
 
 
@@ -39,14 +39,14 @@ class WrongStateError(ValueError):
 
 
 def is_stock(message: Message) -> bool:
-    """Return whether one of Flower's strategies asked, and not fedmeta's server."""
+    """Return whether a request is from one of Flower's strategies, not from fedmeta's server."""
     if not message.has_content():
         return False
     return any(SERVER_ROUND in config for config in message.content.config_records.values())
 
 
 def read_arrays(record: ArrayRecord, template: Tensors) -> Arrays:
-    """Read the tensors of a state in whatever precision they were sent: FedAdam sends float64.
+    """Read the tensors of a state in the precision in which they were sent: FedAdam sends float64.
 
     Raises:
         WrongStateError: If keys or shapes are not those of `template`, or a value is not finite.
@@ -64,7 +64,7 @@ def read_arrays(record: ArrayRecord, template: Tensors) -> Arrays:
 
 
 def to_state(arrays: Arrays, template: Tensors) -> Tensors:
-    """Return arrays as tensors of the template's dtypes; whole numbers are rounded, not cut."""
+    """Return arrays as tensors of the template's dtypes; integers are rounded, not truncated."""
 
     def convert(key: str) -> torch.Tensor:
         values = torch.from_numpy(np.array(arrays[key]))
@@ -77,7 +77,7 @@ def to_state(arrays: Arrays, template: Tensors) -> Tensors:
 def weights_of(
     state: Mapping[str, NDArray[Any]], update: Mapping[str, NDArray[Any]], lr: float
 ) -> Arrays:
-    """Return ``theta - lr * g`` in the precision of `state`; whole numbers stay as they are."""
+    """Return ``theta - lr * g`` in the precision of `state`; integers stay unchanged."""
     return {
         key: (values - lr * update[key]).astype(values.dtype) if values.dtype.kind == "f" else values
         for key, values in state.items()
@@ -100,13 +100,13 @@ class StockReplies:
         self.learner = learner
 
     def train(self, message: Message, client: int) -> Message:
-        """Answer with weights, under the key that they came with, and metrics with `num-examples`.
+        """Answer with weights, under the request's key, and metrics with `num-examples`.
 
-        A held-out client, and one whose update is not finite, answer with an error: these strategies
-        leave that out, and would average anything else.
+        A held-out client, or one whose update is not finite, answers with an error, which these
+        strategies skip; they would average anything else.
 
         Raises:
-            ValueError: If it is not such a request, or its arrays are not those of the model.
+            ValueError: If it is not such a request, or its arrays do not fit the model.
         """
         learner, round_, key, record = self._read(message)
         if learner.memory_template:
@@ -125,12 +125,12 @@ class StockReplies:
         bad = [name for name, values in weights.items() if not np.isfinite(values).all()]
         if bad:
             return client_error(f"diverged: '{bad[0]}' is not finite after training", message)
-        # In the order in which they came: some of Flower's mods compare the keys as lists.
+        # In the request's order: some of Flower's mods compare the keys as lists.
         arrays = to_record({name: weights[name] for name in record})
         return self._reply(message, metrics | {EXAMPLES: update.tasks}, {key: arrays})
 
     def evaluate(self, message: Message, client: int) -> Message:
-        """Answer with means over the client's tasks: after the last number of steps, and after each.
+        """Answer with means over the client's tasks, overall after the last step and after each step.
 
         Raises:
             ValueError: As `train`.
@@ -164,7 +164,7 @@ class StockReplies:
 
 
 def with_proximal(learner: Learner, config: Mapping[str, Any]) -> Learner:
-    """Return a learner with the proximal term that FedProx asks for in its config.
+    """Return a learner with the proximal term that FedProx sets in its config.
 
     Raises:
         ValueError: If it is not a number of at least 0.

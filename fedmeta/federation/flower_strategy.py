@@ -1,4 +1,4 @@
-"""A user's Flower strategy in place of our aggregation and step, after the gate."""
+"""Runs a user's Flower strategy instead of fedmeta's aggregation and server step, after the gate."""
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,11 +39,11 @@ from fedmeta.learning import Tensors
 from fedmeta.registry import import_dotted
 
 LOOKS = 4
-"""How often a strategy may look for nodes before it is taken to wait for more than there are."""
+"""How often a strategy may look for nodes before it is assumed to wait for more than there are."""
 
 
 def build_strategy(options: AggregationOptions) -> Strategy:
-    """Build the strategy that a dotted path leads to: a class, or a function that returns one.
+    """Build the strategy at a dotted path: a class, or a function that returns one.
 
     Raises:
         ConfigError: If it cannot be imported, is not a strategy, or does not take the options.
@@ -64,10 +64,10 @@ def build_strategy(options: AggregationOptions) -> Strategy:
 
 
 def require_resumable(options: AggregationOptions) -> None:
-    """Check that what a strategy remembers can go into a checkpoint.
+    """Check that a strategy's state can go into a checkpoint.
 
     Raises:
-        UsageError: If it cannot, and a resumed run would differ from one that was not cut short.
+        UsageError: If not, as a resumed run would differ from an uninterrupted one.
     """
     if not options.is_strategy:
         return
@@ -76,13 +76,13 @@ def require_resumable(options: AggregationOptions) -> None:
 
 
 class StrategyAggregator:
-    """Shows a strategy the admitted updates of a round as the replies that its own clients would send.
+    """Passes a round's admitted updates to a strategy as replies of its own clients.
 
     Args:
         strategy: The strategy.
         round_: The round.
-        state: What the clients were sent.
-        codec: Of the state.
+        state: The state that was sent to the clients.
+        codec: Codec of the state.
         lr: Step size of the clients' local steps.
     """
 
@@ -95,13 +95,13 @@ class StrategyAggregator:
         self.codec = codec
         self.lr = lr
         self.state: Tensors | None = None
-        """The state that the strategy came to; None: none."""
+        """The state that the strategy returned; None if none."""
         wide = {key: value.numpy() for key, value in state.items()}
         self._state = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in wide.items()}
         self._replies: list[Message] = []
 
     def add(self, update: Update) -> None:
-        """Take an update, as weights in float64, so that none of its digits is lost in them."""
+        """Add an update, as float64 weights so that no precision is lost."""
         own = {
             slot.key: update.vector[slot.start : slot.stop].reshape(slot.shape)
             for slot in self.codec.slots
@@ -112,10 +112,10 @@ class StrategyAggregator:
         self._replies.append(Message(content, update.client + 1, MessageType.TRAIN))
 
     def result(self) -> NDArray[np.float64]:
-        """Return how the strategy moves the state, as a pseudo-gradient: the old one minus the new one.
+        """Return the strategy's step as a pseudo-gradient ``[D]``: the old state minus the new one.
 
         Raises:
-            RunError: If the strategy fails, or returns something else than such a state.
+            RunError: If the strategy fails, or does not return such a state.
         """
         self.state = self.strategy.aggregate(self.round, self._replies, self.template)
         moved = np.zeros(self.codec.size)
@@ -127,15 +127,14 @@ class StrategyAggregator:
 
 
 class UserStrategy:
-    """A Flower strategy through the rounds of a run.
+    """A Flower strategy, called in the rounds of a run.
 
-    It neither samples nor sends: its `configure_train` is called with the state, so that it may keep
-    that and say what clients are told beside the round, and its `aggregate_train` with what was
-    admitted.
+    It neither samples nor sends: its `configure_train` is called with the state, which it may keep, and
+    returns config for the clients; its `aggregate_train` is called with the admitted replies.
 
     Args:
-        options: Which strategy.
-        cohort: Clients of a round.
+        options: Name and options of the strategy.
+        cohort: Clients per round.
 
     Raises:
         ConfigError: As `build_strategy`.
@@ -148,7 +147,7 @@ class UserStrategy:
         self._nodes = max(cohort, *(int(getattr(self.strategy, name, 0)) for name in least))
 
     def configure(self, round_: int, arrays: ArrayRecord) -> dict[str, ConfigRecordValues]:
-        """Return what the strategy tells the clients of a round beside its number.
+        """Return the config that the strategy sends to a round's clients, besides the round's number.
 
         Raises:
             RunError: If it fails.
@@ -161,17 +160,17 @@ class UserStrategy:
         except Exception as error:
             raise RunError(f"round {round_}: {self.name} failed: {describe(error)}") from None
         finally:
-            # Flower samples by the global generator, in vain: we have our own cohort.
+            # Flower samples with the global generator; its sample is not used, as we have our cohort.
             random.setstate(before)
         told = asked[0].content.get(CONFIG) if asked else None
         config = told if isinstance(told, ConfigRecord) else ConfigRecord()
         return {key: value for key, value in config.items() if key not in (SERVER_ROUND, ROUND)}
 
     def aggregate(self, round_: int, replies: Sequence[Message], template: Tensors) -> Tensors | None:
-        """Return the state that the strategy makes of replies; None if it makes none.
+        """Return the state that the strategy computes from replies; None if it returns none.
 
         Raises:
-            RunError: If it fails, or returns arrays of another form.
+            RunError: If it fails, or returns arrays of the wrong shape.
         """
         try:
             with quiet():
@@ -183,16 +182,16 @@ class UserStrategy:
             raise RunError(f"round {round_}: {self.name} failed: {describe(error)}") from None
 
     def export(self) -> Tensors:
-        """Return what the strategy remembers as flat tensors, for a checkpoint, if that is known."""
+        """Return the strategy's state as flat tensors, for a checkpoint, if it is known."""
         return export(self.strategy)
 
     def restore(self, flat: Mapping[str, torch.Tensor]) -> None:
-        """Take back what `export` returned."""
+        """Restore the state that `export` returned."""
         restore(self.strategy, flat)
 
 
 class _NoGrid(RunGrid):
-    """Has nodes to draw from, which are never asked anything."""
+    """A grid with nodes to sample from, but no messages."""
 
     def __init__(self, nodes: int) -> None:
         super().__init__(new_run())
@@ -203,7 +202,7 @@ class _NoGrid(RunGrid):
     def get_node_ids(self) -> Iterable[int]:
         self._looks += 1
         if self._looks > LOOKS:
-            raise RuntimeError(f"it waits for more nodes than the {self._nodes} of a round")
+            raise RuntimeError(f"it waits for more than the {self._nodes} nodes of a round")
         return range(1, self._nodes + 1)
 
     @override

@@ -1,4 +1,4 @@
-"""Saves and restores what a Flower strategy keeps between rounds."""
+"""Saves and restores a Flower strategy's state between rounds."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -14,31 +14,31 @@ from fedmeta.federation.flower_replies import to_record
 from fedmeta.learning import Tensors
 
 PREFIX = "strategy."
-"""Begins the names of a strategy's tensors in a checkpoint, beside those of the server's optimizer."""
+"""Prefix of a strategy's tensors in a checkpoint, which also holds the server optimizer's."""
 
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A strategy whose memory can go into a checkpoint."""
+    """A strategy that can save and load its state."""
 
     def state_dict(self) -> Mapping[str, ArrayLike]:
-        """Return all that it remembers from one round to the next: arrays or numbers by name."""
+        """Return all state kept between rounds: arrays or numbers by name."""
         ...
 
     def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take back, as arrays, what `state_dict` returned."""
+        """Load what `state_dict` returned, as arrays."""
         ...
 
 
 def why_not_resumable(strategy: Strategy) -> str | None:
-    """Return why a strategy's memory cannot go into a checkpoint; None if it can."""
+    """Return why a strategy's state cannot go into a checkpoint; None if it can."""
     if isinstance(strategy, Remembering) or (unknown := _not_plain(strategy)) is None:
         return None
-    return f"{unknown}; give it state_dict(), which returns arrays by name, and load_state_dict()"
+    return f"{unknown}; define state_dict(), which returns arrays by name, and load_state_dict()"
 
 
 def export(strategy: Strategy) -> Tensors:
-    """Return a strategy's memory as flat tensors; nothing if nobody can tell what it is."""
+    """Return a strategy's state as flat tensors; nothing if it is unknown."""
     if isinstance(strategy, Remembering):
         kept = dict(strategy.state_dict())
     elif _not_plain(strategy):
@@ -49,7 +49,7 @@ def export(strategy: Strategy) -> Tensors:
 
 
 def restore(strategy: Strategy, flat: Mapping[str, torch.Tensor]) -> None:
-    """Give a strategy back what `export` returned."""
+    """Restore the state that `export` returned."""
     kept = {key.removeprefix(PREFIX): value.numpy() for key, value in flat.items()}
     if isinstance(strategy, Remembering):
         strategy.load_state_dict(kept)
@@ -58,16 +58,16 @@ def restore(strategy: Strategy, flat: Mapping[str, torch.Tensor]) -> None:
 
 
 def _not_plain(strategy: Strategy) -> str | None:
-    """Return why nobody can tell what a strategy remembers; None if it is one of Flower's own."""
+    """Return why a strategy's state is unknown; None if it is one of Flower's own."""
     kind = type(strategy)
     if not kind.__module__.startswith("flwr."):
-        return f"{kind.__name__} does not say what it remembers"
+        return f"the state of {kind.__name__} is unknown"
     for name, value in vars(strategy).items():
         parts = list(value.values()) if isinstance(value, dict) else value
         plain = value is None or isinstance(value, str | int | float | ArrayRecord | np.ndarray)
         arrays = isinstance(parts, list) and all(isinstance(part, np.ndarray) for part in parts)
         if not (plain or arrays or callable(value)):
-            return f"nobody can tell what its {name}, {type(value).__name__}, remembers"
+            return f"the state of its {name}, {type(value).__name__}, is unknown"
     return None
 
 
@@ -97,7 +97,7 @@ def _parts(value: object) -> tuple[str, dict[str, Any]]:
 
 
 def _remember(strategy: Strategy, kept: Mapping[str, NDArray[Any]]) -> None:
-    """Set the attributes that `_memory` returned; a checkpoint gives them in an order of its own."""
+    """Set the attributes that `_memory` returned; a checkpoint may reorder them."""
     groups: dict[tuple[str, str], dict[int, tuple[str, NDArray[Any]]]] = {}
     try:
         for path, value in kept.items():
@@ -110,7 +110,7 @@ def _remember(strategy: Strategy, kept: Mapping[str, NDArray[Any]]) -> None:
             parts = dict(placed[place] for place in sorted(placed))
             setattr(strategy, name, _FORMS[form](parts))
     except (LookupError, ValueError, TypeError, RuntimeError):
-        raise UsageError("the checkpoint does not hold the memory of this strategy") from None
+        raise UsageError("the checkpoint does not hold the state of this strategy") from None
 
 
 _FORMS: dict[str, Callable[[dict[str, NDArray[Any]]], Any]] = {

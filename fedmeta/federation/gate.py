@@ -1,4 +1,4 @@
-"""The admission gate: nothing from a client is believed before it passed every check here."""
+"""The admission gate, which checks every reply before it is used."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ class Update:
 
     Attributes:
         client: Partition id.
-        tasks: Tasks behind it, its weight in the mean.
-        vector: All values, flat, float64. The memory is used again for the next reply: copy to keep.
-        norm: Euclidean norm of `vector`, or of what is checked of it.
+        tasks: Number of tasks, its weight in the mean.
+        vector: All values, flat float64 ``[D]``. The buffer is reused for the next reply: copy to keep.
+        norm: Euclidean norm of the checked values of `vector`.
         metrics: The client's own means over its tasks.
-        fingerprint: Equal for equal vectors, and in practice for no others.
-        signed: Who signed it and what; None where replies are not signed.
-        forgot: Whether the client lost what it remembered, and began anew.
+        fingerprint: Equal for equal vectors, and in practice only for these.
+        signed: The signature and its account; None where replies are not signed.
+        forgot: Whether the client lost its memory, and started afresh.
     """
 
     client: int
@@ -47,24 +47,24 @@ class Update:
 
 
 _ROUNDING = 1e-6
-"""What rounding in single precision may add to a mean, as a share of its bound."""
+"""Relative rounding error of a single-precision mean."""
 _LINE = 225
-"""Characters of a client's own line that are kept."""
+"""Characters kept of a client's error message."""
 _SAMPLED = 16
-"""Values that enter a fingerprint beside the norm; each is far from the next one in memory."""
+"""Number of evenly spaced values in a fingerprint, besides the norm."""
 
 
 class AdmissionGate:
-    """Admits or refuses training replies; whatever a reply holds, it never raises.
+    """Admits or refuses training replies; it never raises, whatever a reply holds.
 
     Args:
         options: The bounds.
-        codec: Of the state; says which keys, shapes and dtypes are right.
-        measures: Metrics that every reply must carry, and which values they can have.
-        asked_tasks: Tasks that each client was asked to work on.
-        signatures: Checks who signed; None: replies must not be signed.
-        checked: Places of the values that the norm and the fingerprint are of; None: all.
-        remembering: Whether clients remember something, and may say that they lost it.
+        codec: Codec of the state, which gives the right keys, shapes and dtypes.
+        measures: Metrics that every reply must include, with their possible values.
+        asked_tasks: Tasks requested of each client.
+        signatures: Checks signatures; None: replies need no signature.
+        checked: Indices of the values in the norm and the fingerprint; None: all.
+        remembering: Whether clients have memory, and may report that they lost it.
     """
 
     def __init__(  # noqa: PLR0913 (three are optional)
@@ -91,12 +91,12 @@ class AdmissionGate:
         self._settings = {ROUND, SIGNATURE, FORGOT} if remembering else {ROUND, SIGNATURE}
 
     def check(self, client: int, round_: int, replies: Sequence[Message]) -> Update | Refusal:
-        """Judge all that one client sent in one round.
+        """Check all replies of one client in one round.
 
         Args:
-            client: The client, as the grid knows it; not as the reply may claim.
-            round_: The round that was asked for.
-            replies: Its replies; more than one and none of them counts.
+            client: The client according to the grid, not to the reply.
+            round_: The requested round.
+            replies: Its replies; if there are several, none counts.
         """
         if len(replies) != 1:
             return Refusal(RefusalCode.SEVERAL_REPLIES, {"count": len(replies)})
@@ -105,7 +105,7 @@ class AdmissionGate:
         except RefusedError as refused:
             return refused.refusal
         except Exception as error:
-            # Records are a client's to fill and may break the readers in ways that nobody foresaw.
+            # Records are untrusted and may break the readers in unforeseen ways.
             return Refusal(RefusalCode.UNREADABLE, {"error": type(error).__name__})
 
     def _admit(self, client: int, round_: int, reply: Message) -> Update:
@@ -136,8 +136,8 @@ class AdmissionGate:
         return SignedUpdate(self.signatures.account(client), digest, signature)
 
     def _fingerprint(self, norm: float) -> tuple[float, float]:
-        # Norms of different updates hardly ever agree to the last bit; those of one update with some
-        # signs turned do, and some of its values tell these apart.
+        # Norms of different updates rarely agree to the last bit, except where some signs are flipped;
+        # the sum of some values tells these apart.
         return norm, float(self._vector[self._sample].sum())
 
     def _check_tasks(self, metrics: MetricRecord) -> int:
@@ -204,7 +204,7 @@ def _open(reply: Message) -> tuple[ArrayRecord, MetricRecord, ConfigRecord]:
 
 
 def client_failed(reply: Message) -> RefusedError:
-    """Return the refusal of a reply that is an error, with its first line."""
+    """Return the refusal of an error reply, with the first line of its reason."""
     lines = (reply.error.reason or f"code {reply.error.code}").strip().splitlines()
     return RefusedError(
         RefusalCode.CLIENT_ERROR, line=(lines[0] if lines else "no reason given")[:_LINE]
@@ -212,6 +212,6 @@ def client_failed(reply: Message) -> RefusedError:
 
 
 def show(value: object) -> str:
-    """Return any value as a short text."""
+    """Return the `repr` of any value, shortened to 40 characters."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

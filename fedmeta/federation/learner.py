@@ -37,20 +37,20 @@ from fedmeta.tasks import (
 from fedmeta.tasks.family_check import CheckedFamily
 
 Starts = Callable[[Sequence[int]], tuple[Tensors, Tensors]]
-"""Returns what some clients start from, ``[C, ...]``: the server's state, and what each remembers."""
+"""Returns what some clients start from, ``[C, ...]``: the server's state, and each one's memory."""
 
 
 @dataclass(frozen=True)
 class CohortUpdate:
-    """What a stack of clients computed.
+    """Results of a stack of clients.
 
     Attributes:
-        clients: Partition ids of those that succeeded; C in number.
+        clients: Partition ids of the C clients that succeeded.
         updates: Pseudo-gradients, ``[C, ...]`` by key of the state.
         metrics: Means over a client's tasks, ``[C]`` each.
         tasks: Tasks of each client.
         failures: Why the others failed, by partition id.
-        memory: What each remembers once its update counts, ``[C, ...]``; it does not leave the client.
+        memory: Each one's memory if its update counts, ``[C, ...]``; it does not leave the client.
     """
 
     clients: list[int]
@@ -62,18 +62,18 @@ class CohortUpdate:
 
 
 class Learner:
-    """The clients' side of a workload: private data and local work, without any state of its own.
+    """The clients' side of a workload: private data and local work. It has no state.
 
-    What it is given and what it returns is on the CPU; it moves a chunk's state and tasks to the
-    workload's device, and what came of them back.
+    Arguments and results are on the CPU; it moves a chunk's state and tasks to the workload's device and
+    the results back.
 
     Args:
-        workload: The values it was built from.
+        workload: The workload.
         family: The clients' data.
         algorithm: How they learn.
 
     Raises:
-        ConfigError: If the workload's device is not here.
+        ConfigError: If the workload's device is not available.
     """
 
     def __init__(self, workload: Workload, family: TaskFamily, algorithm: Algorithm) -> None:
@@ -98,12 +98,12 @@ class Learner:
 
     @staticmethod
     def build_for_server(workload: Workload) -> "Learner":
-        """Build what a server needs whose clients are elsewhere, and their data too if they are here.
+        """Build the learner of a server with remote clients, without their data if it is not available.
 
         Raises:
             ConfigError: As `build` does.
-            DataError: If a data file is corrupt, or not here and the family cannot tell its shapes
-                without.
+            DataError: If a data file is corrupt, or missing and the family cannot tell its shapes
+                without it.
         """
         try:
             return Learner.build(workload)
@@ -121,16 +121,16 @@ class Learner:
 
     @cached_property
     def template(self) -> Tensors:
-        """The initial state; what a state or update must look like.
+        """The initial state, which is the format of states and updates.
 
-        By name, as in a `ServerOptimizer`: the order in which tensors are added up is one everywhere.
+        Sorted by name as in a `ServerOptimizer`, so sums over tensors have the same order everywhere.
         """
         drawn = self.algorithm.init(torch_generator(self.workload.seed, "init"))
         return self._typed(dict(sorted(drawn.items())))
 
     @cached_property
     def memory_template(self) -> Tensors:
-        """What client 0 remembers before its first round; {}: clients remember nothing.
+        """Client 0's memory before its first round; empty if clients have none.
 
         Names, shapes and dtypes are the same for all clients.
         """
@@ -139,7 +139,7 @@ class Learner:
 
     @cached_property
     def added_keys(self) -> frozenset[str]:
-        """Tensors of the state to which a server adds updates as they are (see `KeyRule`)."""
+        """Tensors of the state to which the server adds updates unchanged (see `KeyRule`)."""
         rules = {key: self.algorithm.key_rule(key) for key in self.template}
         return frozenset(key for key, rule in rules.items() if rule.step == "add")
 
@@ -152,11 +152,11 @@ class Learner:
         return self.postprocessing("client")
 
     def postprocessing(self, stage: Stage) -> Postprocessing:
-        """Return what is done to the updates of a stage."""
+        """Return the postprocessing of the updates of a stage."""
         return Postprocessing(self.workload.postprocessors, stage, self.template, self.added_keys)
 
     def init_clients(self, clients: Sequence[int]) -> Tensors:
-        """Return what some clients remember before their first round, ``[C, ...]``."""
+        """Return the memory of clients before their first round, ``[C, ...]``."""
         if not self.memory_template:
             return {}
         begun = (self.algorithm.init_client(client) | self._at_client.init for client in clients)
@@ -168,31 +168,31 @@ class Learner:
 
     @property
     def constants(self) -> Tensors:
-        """What the model holds and nobody learns; a user's own model may say nothing of it."""
+        """The model's tensors that are not learned; a user's own model need not declare any."""
         return getattr(self.algorithm.model, "constants", {})
 
     def init_state(self) -> Tensors:
-        """Draw the initial state, from the seed alone."""
+        """Draw the initial state, which depends only on the seed."""
         return {key: value.clone() for key, value in self.template.items()}
 
     @property
     def training_measures(self) -> dict[str, Measure]:
-        """The metrics that a training reply carries, by name."""
+        """The metrics in a training reply, by name."""
         return self.algorithm.objective.training_measures
 
     @property
     def evaluation_measures(self) -> dict[str, Measure]:
-        """What an evaluation reply carries, by name."""
+        """The measures in an evaluation reply, by name."""
         return quantities(self.algorithm)
 
     @property
     def chunk_clients(self) -> int:
-        """How many clients are stacked at once; a matter of the model, never of the machine's size."""
+        """Number of clients stacked at once; it depends on model and device, not on cores or memory."""
         tasks = chunk_tasks(self.algorithm.model, self.device)
         return max(1, tasks // self.workload.tasks_per_client)
 
     def sample(self, round_: int, client: int) -> TaskBatch:
-        """Draw a client's tasks of one round, those of its first local step first."""
+        """Draw a client's tasks of one round, in order of its local steps."""
         rng = stream(self.workload.seed, "train", round_, client)
         return self.family.sample(client, self.workload.tasks_per_round, rng).to(self.dtype)
 
@@ -201,14 +201,14 @@ class Learner:
     ) -> CohortUpdate:
         """Compute the updates of clients that start from one state, in one stack.
 
-        A client that fails is left out with its reason. Its place in the stack is filled with tasks
-        of another, so that nobody else's result depends on it, to the last bit.
+        A client that fails is left out, with its reason. Its row in the stack gets another client's
+        tasks, so that it does not change a bit of the others' results.
 
         Args:
-            state: The server's.
+            state: The server's state.
             round_: The round.
-            clients: Partition ids; C in number.
-            memory: What each remembers, ``[C, ...]``; None: what it begins with.
+            clients: Partition ids of C clients.
+            memory: Each one's memory, ``[C, ...]``; None: the initial memory.
         """
         state = place(state, self.device)
         own = self.init_clients(clients) if memory is None else memory
@@ -222,37 +222,37 @@ class Learner:
         return self.train_from(starts, round_, clients)
 
     def train_from(self, starts: Starts, round_: int, clients: Sequence[int]) -> CohortUpdate:
-        """As `train`, each client from a state of its own."""
+        """Like `train`, with each client starting from its own state."""
         drawn, failures = self._draw(round_, clients)
         with suppress(Exception):
             return self._stacked(starts, round_, clients, drawn, failures)
-        # Somebody's tasks break the stack: find out whose by computing each alone.
+        # Some client's tasks break the stack: find out whose by computing each alone.
         failures |= self._failing_alone(starts, round_, drawn)
         with suppress(Exception):
             return self._stacked(starts, round_, clients, drawn, failures)
         return self._one_by_one(starts, round_, clients, drawn, failures)
 
     def evaluate(self, state: Tensors, client: int, round_: int = 0) -> EvaluationSums:
-        """Adapt to a held-out client's tasks, the same ones each time, and add up how well it does.
+        """Adapt to a held-out client's tasks, the same ones each time, and return sums of its measures.
 
         Args:
             state: The meta-learned state.
             client: A held-out client.
-            round_: The round that this is asked in; 0: after the last.
+            round_: The round; 0: after the last.
         """
         tasks, steps = self.evaluation_tasks(client, round_), self.workload.evaluation_steps
         return evaluate_tasks(self.algorithm, state, tasks, steps, self.device)
 
     def evaluate_each(self, states: Tensors, client: int, round_: int = 0) -> EvaluationSums:
-        """As `evaluate`, each of the client's tasks from its own row of `states`, ``[T, ...]``."""
+        """Like `evaluate`, with each task starting from its own row of `states`, ``[T, ...]``."""
         tasks, steps = self.evaluation_tasks(client, round_), self.workload.evaluation_steps
         return evaluate_each(self.algorithm, states, tasks, steps, self.device)
 
     def evaluation_tasks(self, client: int, round_: int = 0) -> TaskBatch:
         """Draw the tasks that a held-out client is evaluated on, the same ones each time.
 
-        A test client that is looked at within the run draws others than for the final test, so that a
-        curve and a result are independent of each other.
+        A test client evaluated during the run draws other tasks than for the final test, so the curve
+        and the final result are independent.
         """
         path = "look" if self._is_look(client, round_) else "evaluate"
         count = self.evaluation_count(client, round_)
@@ -275,7 +275,7 @@ class Learner:
             try:
                 drawn[client] = self.sample(round_, client)
             except Exception as error:
-                # A client's own code and data: whatever it raises is that client's failure alone.
+                # A client's own code and data: whatever they raise fails that client only.
                 failures[client] = failure_of(error)
         return drawn, failures
 
@@ -334,13 +334,16 @@ class Learner:
     def local_update(
         self, start: tuple[Tensors, Tensors], round_: int, clients: Sequence[int], tasks: TaskBatch
     ) -> tuple[Tensors, ...]:
-        """Let the algorithm do the local work of C clients on the device; see `Algorithm.local_update`.
+        """Do the local work of C clients on the device; see `Algorithm.local_update`.
 
         Args:
-            start: The server's state and what each client remembers, ``[C, ...]``.
+            start: The server's state and each client's memory, ``[C, ...]``.
             round_: The round.
             clients: Partition ids.
             tasks: The tasks of a round, client by client.
+
+        Returns:
+            Updates, memory and metrics, ``[C, ...]`` by name, on the CPU.
         """
         workload = self.workload
         state, memory = (place(part, self.device) for part in start)
@@ -364,6 +367,6 @@ class Learner:
         return place(update, CPU), place(own, CPU), place(measured, CPU)
 
     def _task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Compute what each task asks the state to change, postprocessed."""
+        """Compute each task's postprocessed pseudo-gradient."""
         updates, metrics = self.algorithm.task_updates(state, tasks)
         return self._at_task(updates, {})[0], metrics

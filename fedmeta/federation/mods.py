@@ -1,4 +1,4 @@
-"""A user's Flower mods around the training of every client, which see what Flower's own exchange."""
+"""A user's Flower mods around every client's training, shown messages in Flower's own format."""
 
 import inspect
 from collections.abc import Sequence
@@ -56,10 +56,10 @@ def _load_mod(path: str, where: str) -> Mod:
 
 
 def user_mods(paths: Sequence[str], local_lr: float) -> list[Mod]:
-    """Return what puts a user's mods around training: one mod, or none if there are no paths.
+    """Return one mod that puts a user's mods around training; empty if there are no paths.
 
-    Within it, requests and replies look as those of Flower's own strategies do, weights for weights, in
-    float64. What the mods leave alone goes on as it came, bit for bit.
+    The user's mods see requests and replies in the format of Flower's own strategies, with weights in
+    float64. Tensors that they do not change are passed on bit for bit.
 
     Args:
         paths: Dotted paths, the outermost first.
@@ -83,7 +83,7 @@ def user_mods(paths: Sequence[str], local_lr: float) -> list[Mod]:
 
 
 class _Exchange:
-    """One training request and its reply, as mods see them."""
+    """One training request and its reply, converted for mods."""
 
     def __init__(self, message: Message, call_next: ClientAppCallable, lr: float) -> None:
         self.message = message
@@ -96,7 +96,7 @@ class _Exchange:
         self.weights = ArrayRecord()
 
     def through(self, mods: Sequence[Mod], context: Context) -> Message:
-        """Ask the client through the mods, and return its answer as fedmeta's server expects it."""
+        """Pass the request through the mods, and return the reply in fedmeta's format."""
         shown = {key: value for key, value in self.config.items() if key != ROUND}
         shown[SERVER_ROUND] = self.config[ROUND]
         self.message.content = _request(to_record(self.state), shown)
@@ -104,7 +104,7 @@ class _Exchange:
         return reply if reply.has_error() else self._as_update(reply)
 
     def _client(self, message: Message, context: Context) -> Message:
-        """Let the client answer what it was asked, and show its weights instead of its update."""
+        """Let the client answer the request, and return its weights in place of its update."""
         seen = message.content
         state = _wide(next(iter(seen.array_records.values())))
         config = dict(next(iter(seen.config_records.values())))
@@ -125,7 +125,7 @@ class _Exchange:
         return reply
 
     def _as_update(self, reply: Message) -> Message:
-        """Turn the weights that came through the mods into an update again."""
+        """Turn the weights that the mods returned back into an update."""
         before = self.answer.array_records[ARRAYS]
         weights = next(iter(reply.content.array_records.values()))
         metrics = dict(next(iter(reply.content.metric_records.values())))
@@ -160,6 +160,6 @@ def _call(mod: Mod, call_next: ClientAppCallable, message: Message, context: Con
 
 
 def _wide(record: ArrayRecord) -> Arrays:
-    """Read arrays, real numbers as float64."""
+    """Read arrays, floating-point ones as float64."""
     read = {key: array.numpy() for key, array in record.items()}
     return {key: v.astype(np.float64) if v.dtype.kind == "f" else v for key, v in read.items()}

@@ -15,13 +15,13 @@ from fedmeta.learning import Tensors
 
 
 def _rows(tensors: Tensors) -> Tensors:
-    """Give tensors the axis of a stack of one."""
+    """Add a leading axis of size 1 to tensors."""
     return {key: value[None] for key, value in tensors.items()}
 
 
 @cache
 def _eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """Return `kind` without its hooks for `torch.compile`: they import the compiler, for seconds."""
+    """Return `kind` without its `torch.compile` hooks, which take seconds to import the compiler."""
     own = {
         name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "step")
     }
@@ -30,7 +30,7 @@ def _eager(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
 
 def _build(options: ServerOptions, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
     kind: Any = _eager(getattr(torch.optim, options.optimizer))
-    # As a group: a state without weights has nothing to move, which a bare list would not allow.
+    # As a group: torch refuses a bare list without parameters, but a state may have no weights.
     built: torch.optim.Optimizer = kind([{"params": parameters}], lr=options.lr, **options.options)
     return built
 
@@ -43,7 +43,7 @@ def _why_not(options: ServerOptions, error: Exception) -> str:
 
 
 def require_fits(options: ServerOptions, state: Tensors) -> None:
-    """Check that the optimizer can step, and takes tensors of these shapes: Muon wants matrices alone.
+    """Check that the optimizer can step on tensors of these shapes: Muon, for one, only takes matrices.
 
     Raises:
         ConfigError: If it does not.
@@ -58,11 +58,11 @@ def require_fits(options: ServerOptions, state: Tensors) -> None:
 
 
 def learning_rate(options: ServerOptions, round_: int, rounds: int) -> float:
-    """Return the rate of a round in ``1..rounds``: a pure function, so that resuming needs no state.
+    """Return the learning rate of a round in ``1..rounds``: a pure function, so resuming needs no state.
 
-    ``linear`` falls from ``lr`` in the first round to ``lr / rounds`` in the last one, as the
-    meta step size of Reptile does (Nichol et al. 2018, section 6); ``cosine`` is Loshchilov and Hutter
-    2017, equation 5, down to 0 after the last round.
+    ``linear`` falls from ``lr`` in the first round to ``lr / rounds`` in the last, like Reptile's meta
+    step size (Nichol et al. 2018, section 6); ``cosine`` is Loshchilov and Hutter 2017, equation 5, and
+    reaches 0 after the last round.
     """
     done = (round_ - 1) / rounds
     factor = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
@@ -70,14 +70,14 @@ def learning_rate(options: ServerOptions, round_: int, rounds: int) -> float:
 
 
 class ServerOptimizer:
-    """Owns the meta-learned state between rounds.
+    """Holds the meta-learned state and steps it.
 
     Args:
-        options: Which optimizer.
+        options: The optimizer and its options.
         state: The state to start from; it is copied.
         rounds: Length of the schedule.
-        added: Tensors that the optimizer leaves alone: an update of them is a change, which is added.
-        postprocessing: What is done to each pseudo-gradient before the step; None: nothing.
+        added: Tensors to which updates are added directly, without the optimizer.
+        postprocessing: Applied to each pseudo-gradient before the step; None: nothing.
 
     Raises:
         ConfigError: If the optimizer does not take tensors of these shapes.
@@ -96,10 +96,10 @@ class ServerOptimizer:
         self._remembered = _rows(postprocessing.init) if postprocessing else {}
         self.rounds = rounds
         self.added = sorted(added)
-        # One order, whichever way a state came: sums over tensors depend on it in their last bit, and a
-        # checkpoint gives tensors back by name.
+        # A fixed order: the last bit of sums over tensors depends on it, and a checkpoint returns
+        # tensors sorted by name.
         self._state = {key: state[key].detach().clone() for key in sorted(state)}
-        # Whole numbers in a state (a step count, say) are not for an optimizer to move.
+        # An optimizer does not step integers, such as a step count.
         self._keys = [
             key for key, value in self._state.items() if value.is_floating_point() and key not in added
         ]
@@ -114,7 +114,7 @@ class ServerOptimizer:
         return {key: value.clone() for key, value in self._state.items()}
 
     def step(self, round_: int, pseudo_gradient: Tensors) -> None:
-        """Descend an aggregated pseudo-gradient, clipped, at the rate of `round_`; add what is added."""
+        """Step along the clipped pseudo-gradient at the rate of `round_`, and add to `added` tensors."""
         if self._postprocessing:
             rows, self._remembered = self._postprocessing(_rows(pseudo_gradient), self._remembered)
             pseudo_gradient = {key: value[0] for key, value in rows.items()}
@@ -130,7 +130,7 @@ class ServerOptimizer:
             self._state[key] += pseudo_gradient[key].to(self._state[key].dtype)
 
     def preview(self, round_: int, pseudo_gradient: Tensors) -> Tensors:
-        """Return the state that `step` would lead to, and stay where we are."""
+        """Return the state that `step` would lead to, without taking the step."""
         before, memory = self.state, self.export()
         try:
             self.step(round_, pseudo_gradient)
@@ -141,7 +141,7 @@ class ServerOptimizer:
             self._take(memory)
 
     def put(self, state: Tensors) -> None:
-        """Set the state, which something else stepped."""
+        """Set the state to one computed elsewhere."""
         for key, value in state.items():
             self._state[key].copy_(value)
 
@@ -166,7 +166,7 @@ class ServerOptimizer:
         return flat
 
     def restore(self, flat: Mapping[str, torch.Tensor]) -> None:
-        """Take back what `export` returned; later steps are then the same bit for bit.
+        """Restore what `export` returned, so that later steps are the same bit for bit.
 
         Raises:
             ConfigError: If it belongs to a state with other tensors, or to another optimizer.
@@ -174,7 +174,7 @@ class ServerOptimizer:
         try:
             self._take(flat)
             if flat:
-                # What a checkpoint holds shows in a step; one that leads nowhere is taken aside.
+                # Try the restored state in a step with a zero gradient, on a copy.
                 aside = ServerOptimizer(
                     self.options, self._state, self.rounds, self.added, self._postprocessing
                 )

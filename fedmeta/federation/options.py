@@ -16,7 +16,7 @@ class GateOptions(Options):
 
     Attributes:
         max_norm: Largest Euclidean norm of a client's pseudo-gradient.
-        max_tasks: Largest task count that a client may claim; None: what it was asked to do.
+        max_tasks: Largest task count that a client may claim; None: the number requested.
     """
 
     max_norm: float = Field(default=1000.0, gt=0)
@@ -24,14 +24,14 @@ class GateOptions(Options):
 
 
 class ServerOptions(Options):
-    """How the server steps.
+    """The server's optimizer.
 
     Attributes:
-        optimizer: Name of a class of `torch.optim`.
+        optimizer: Name of a class in `torch.optim`.
         lr: Its learning rate in the first round.
         options: Its other keyword arguments.
         schedule: How the rate falls over the rounds; ``linear`` is Reptile's.
-        clip_norm: Longest pseudo-gradient, by Euclidean norm; longer ones are scaled down to it.
+        clip_norm: Largest Euclidean norm of the pseudo-gradient; a larger one is scaled down to it.
     """
 
     optimizer: str = "Adam"

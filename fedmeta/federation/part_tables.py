@@ -18,7 +18,7 @@ STAGES: tuple[Stage, ...] = ("task", "client", "server")
 
 
 class PartHead(Options):
-    """What every table that names a part has.
+    """Keys common to all tables that name a part.
 
     Attributes:
         kind: The part: a name or a dotted path.
@@ -28,23 +28,23 @@ class PartHead(Options):
 
 
 class BehaviourHead(PartHead):
-    """What every ``[[behaviours]]`` table has beside its kind's own options.
+    """Keys common to all ``[[behaviours]]`` tables.
 
     Attributes:
         kind: The behaviour: a name or a dotted path.
-        clients: Partition ids of the training clients that behave so.
+        clients: Partition ids of the training clients with this behaviour.
     """
 
     clients: list[int]
 
 
 class PostprocessorHead(PartHead):
-    """What every ``[[postprocessors]]`` table has beside its kind's own options.
+    """Keys common to all ``[[postprocessors]]`` tables.
 
     Attributes:
         kind: The postprocessor: a name or a dotted path.
-        stage: Whose updates it changes: those of each ``task``, the one that a ``client`` sends, or the
-            one that the ``server`` steps along.
+        stage: Which updates it changes: that of each ``task``, the one that a ``client`` sends, or the
+            aggregated one of the ``server``.
     """
 
     stage: Stage = "client"
@@ -58,8 +58,8 @@ class PartTable(Generic[HeadT]):
     """A table that names a part.
 
     Attributes:
-        head: What all tables of its list have.
-        options: The part's own.
+        head: The keys common to all tables of its list.
+        options: The part's own options.
     """
 
     head: HeadT
@@ -90,8 +90,8 @@ def read_behaviours(
     """Read the ``[[behaviours]]`` tables of a config.
 
     Raises:
-        ConfigError: For an unknown kind or option, for a client that does not train or has two
-            parts, or that copies itself or another copier.
+        ConfigError: For an unknown kind or option, or a client that does not train, has two behaviours,
+            or copies itself or another copier.
     """
     base = "fedmeta.federation.behaviours:Behaviour"
     assignments = [
@@ -127,9 +127,9 @@ def _read(
 
     Args:
         table: As read from TOML.
-        where: Its place in the config, such as ``behaviours.0``; used in messages.
-        head: The keys that all such tables have.
-        kinds: Holds the parts, and the dotted path of the class that one of a user's must inherit from.
+        where: Its path in the config, such as ``behaviours.0``; used in messages.
+        head: Options class of the keys common to all such tables.
+        kinds: The registry of the parts, and the dotted path of the base class of users' own parts.
     """
     keys = head.model_fields
     shared = parse_options(head, {key: v for key, v in table.items() if key in keys}, where)

@@ -1,4 +1,4 @@
-"""What a round leaves behind: plain values that an observer may write down."""
+"""Records of a round: plain values for observers to log."""
 
 import math
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from fedmeta.learning import Tensors
 
 INDUCTIVE = "inductive_"
-"""Begins the name of the main measure without transduction."""
+"""Prefix of the main measure without transduction."""
 
 
 @dataclass(frozen=True)
 class SignedUpdate:
-    """Proof of who contributed what.
+    """Proof that an account contributed an update.
 
     Attributes:
         account: Address of the client.
         digest: SHA-256 of the update's values.
-        signature: The client's signature under round, task count and digest.
+        signature: The client's signature of round, task count and digest.
     """
 
     account: str
@@ -32,11 +32,11 @@ class SignedUpdate:
 
 @dataclass(frozen=True)
 class Award:
-    """What an admitted update was worth.
+    """Score and pay of an admitted update.
 
     Attributes:
-        score: By the rule of the run, higher is better.
-        reward: Token units it is paid.
+        score: Score by the run's incentive rule; higher is better.
+        reward: Payment in token units.
     """
 
     score: float
@@ -56,8 +56,8 @@ class ClientRecord:
         refusal: Why it was not; None if it was.
         measures: Loss and measures after adaptation, by name, as the client reports them; empty if not
             admitted.
-        signed: Proof of who sent it; None if not admitted, and where replies are not signed.
-        award: What it was worth; None if not admitted, and where nothing is paid.
+        signed: Proof of who sent it; None if not admitted, or if replies are not signed.
+        award: Its score and pay; None if not admitted, or if the run pays nothing.
     """
 
     round: int
@@ -77,7 +77,7 @@ class ClientRecord:
 
     @property
     def accuracy(self) -> float | None:
-        """Query accuracy after adaptation; None if not admitted, and where tasks have none."""
+        """Query accuracy after adaptation; None if not admitted, or if tasks have none."""
         return self.measures.get("accuracy")
 
     @property
@@ -87,21 +87,21 @@ class ClientRecord:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of it."""
+        """The reply's outcome."""
         return self.refusal.code.outcome if self.refusal else "admitted"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over tasks, and how sure it is.
+    """A mean over tasks, with confidence intervals.
 
     Attributes:
         mean: The mean; infinite if a task diverged and the measure has no worst value.
         ci95: Half the width of the 95% confidence interval over clients, see
-            `fedmeta.federation.evaluation.clustered_half_width`; None with one client, and of a mean
-            that is infinite.
+            `fedmeta.federation.evaluation.clustered_half_width`; None with one client or an infinite
+            mean.
         tasks_ci95: Half the width of the 95% interval over tasks, ``1.96 s / sqrt(n)``; None with one
-            task, and of a mean that is infinite.
+            task or an infinite mean.
     """
 
     mean: float
@@ -111,24 +111,24 @@ class Estimate:
 
 @dataclass(frozen=True)
 class StepResult:
-    """How well held-out clients do after a number of adaptation steps.
+    """Results of held-out clients after a number of adaptation steps.
 
-    All steps of an evaluation are over the same clients and tasks. A task whose loss is not finite has
+    All steps of an evaluation use the same clients and tasks. A task whose loss is not finite has
     diverged and counts as the worst: its accuracy is 0 and its loss infinite.
 
-    The intervals over clients, whose tasks reuse the same few examples, say how sure the mean is for new
+    The intervals over clients, whose tasks reuse the same few examples, give the uncertainty for new
     clients; those over tasks, for new tasks of the same clients, as if tasks were independent.
 
     Attributes:
         step: Adaptation steps.
-        measures: Loss and measures of the query sets, by name; ``inductive_NAME``, with batch-norm
-            statistics of the support set alone, for models with batch norm.
-        scale: What the values of the main measure mean.
-        tasks: How many tasks were averaged, those that diverged among them.
-        diverged: How many tasks diverged.
-        diverged_clients: How many clients they belong to.
+        measures: Loss and measures of the query sets, by name; for models with batch norm also
+            ``inductive_NAME``, which uses batch-norm statistics of the support set only.
+        scale: The main measure's scale and direction.
+        tasks: Number of tasks averaged, including diverged ones.
+        diverged: Number of diverged tasks.
+        diverged_clients: Number of clients with diverged tasks.
         finite_loss: Mean query loss over the tasks that did not diverge; None if all did.
-        clients: Clients that answered, whose tasks these are.
+        clients: Clients that answered.
         clients_asked: Clients that were asked.
     """
 
@@ -174,7 +174,7 @@ class StepResult:
         return self.measures[self.main].tasks_ci95
 
     def to_json(self) -> dict[str, Any]:
-        """Return the columns of a run's files; those of the first two objectives are always there."""
+        """Return the columns of a run's files, which always include ``loss`` and ``accuracy``."""
         columns: dict[str, Any] = {"step": self.step, LOSS: self.loss, "accuracy": self.accuracy}
         columns |= {"ci95": self.ci95, "tasks": self.tasks, "loss_ci95": self.measures[LOSS].ci95}
         inductive = self.measures[self.inductive] if self.inductive else None
@@ -200,17 +200,17 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One finished round. Means are over the tasks of the admitted clients, NaN where there are none.
+    """One finished round. Means are over the tasks of admitted clients; NaN if there are none.
 
     Attributes:
-        round: Counted from 1.
-        skipped: Whether fewer clients than the quorum were admitted, so that the state did not change.
+        round: The round, counted from 1.
+        skipped: Whether fewer clients than the quorum were admitted, so the state did not change.
         cohort: Clients that were asked.
         admitted: Clients whose reply was aggregated.
         quarantined: Clients whose reply was refused.
         late: Clients whose reply came after the deadline.
-        lost: Clients of whom nothing was heard.
-        surplus: Clients that were not needed any more when they answered.
+        lost: Clients that did not reply.
+        surplus: Clients that were no longer needed when they answered.
         tasks: Training tasks behind the admitted replies.
         measures: Loss and measures of the query sets after adaptation, by name, and before it, by
             ``NAME_before``; empty where no client was admitted.
@@ -219,7 +219,7 @@ class RoundRecord:
         bytes_down: Bytes of arrays sent to the cohort.
         bytes_up: Bytes of arrays in its replies.
         evaluation: Results of the validation clients by adaptation step; None if not due.
-        test: A look at the test clients, on tasks that the final test does not use; None if not due.
+        test: Results of the test clients, on other tasks than the final test; None if not due.
         clients: Every client of the cohort, by partition id.
     """
 
@@ -269,14 +269,14 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a run needs to go on: training after round 900 depends on nothing else before it.
+    """All state that later rounds depend on, for resuming a run.
 
     Attributes:
         round: Finished rounds.
         state: The meta-learned state.
         optimizer: State of the server's optimizer as flat tensors; empty before its first step.
-        constants: What the model holds and nobody learns, where a checkpoint was read; while training it
-            is the model's own.
+        constants: The model's tensors that are not learned, if read from a checkpoint; in training the
+            model itself has them.
     """
 
     round: int

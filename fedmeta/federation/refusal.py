@@ -1,4 +1,4 @@
-"""`Refusal`: why a client's reply is not used, as a code with details, and whose fault it is."""
+"""`Refusal`: why a client's reply is not used, as a code with details and a fault."""
 
 import math
 import re
@@ -8,20 +8,20 @@ from enum import StrEnum
 from typing import Any, Literal
 
 Outcome = Literal["admitted", "quarantined", "late", "lost", "surplus"]
-"""What became of what a client was asked for: it was aggregated; it was refused; it came after the
-deadline; it never came; or it was not needed, as enough others had answered before."""
+"""Outcome of a request to a client: the reply was aggregated; refused; after the deadline; never came;
+or was not needed, as enough others had answered before."""
 
 _EXCEPTION = re.compile(r"client failed: [\w.]+: ")
 
 
 class Fault(StrEnum):
-    """Whose fault a refusal is."""
+    """Who is at fault for a refusal."""
 
     CLIENT = "client"
-    """The client's: an honest one does not send this."""
+    """The client: an honest one does not send this."""
     CHANCE = "chance"
-    """May befall an honest client: its machine or the network broke or was slow, it diverged, or
-    somebody with a lower number copied it."""
+    """Can happen to an honest client: its machine or network failed or was slow, it diverged, or a
+    client with a lower id copied it."""
     NOBODY = "nobody"
     """Nothing went wrong."""
 
@@ -30,12 +30,12 @@ _PLACE = re.compile(r"'\{[^}]*\}'|\{[^}]*\}")
 
 
 class RefusalCode(StrEnum):
-    """Why a reply is not used: the code, whose fault, and the sentence that tells it.
+    """Why a reply is not used: a code with a fault and a message.
 
     Attributes:
-        fault: Whose fault it is.
-        template: The sentence, with the names of details in braces.
-        label: The sentence with … in the place of each detail.
+        fault: Who is at fault.
+        template: The message, with the names of details in braces.
+        label: The message with … for each detail.
     """
 
     fault: Fault
@@ -56,11 +56,11 @@ class RefusalCode(StrEnum):
     SEVERAL_REPLIES = "several_replies", Fault.CLIENT, "{count} replies in one round, none counts"
     CLIENT_ERROR = "client_error", Fault.CHANCE, "client failed: {line}"
     NO_CONTENT = "no_content", Fault.CLIENT, "reply without content"
-    MISSING_RECORD = "missing_record", Fault.CLIENT, "'{key}' is missing or no {kind}"
+    MISSING_RECORD = "missing_record", Fault.CLIENT, "'{key}' is missing or not of type {kind}"
     EXTRA_RECORD = "extra_record", Fault.CLIENT, "unexpected record {key}"
     WRONG_ROUND = "wrong_round", Fault.CLIENT, "reply to round {claimed}, not {round}"
     NO_TASK_COUNT = "no_task_count", Fault.CLIENT, "metric '{key}' is missing"
-    TASK_COUNT_TYPE = "task_count_type", Fault.CLIENT, "task count {value} is no whole number"
+    TASK_COUNT_TYPE = "task_count_type", Fault.CLIENT, "task count {value} is not an integer"
     TASK_COUNT = "task_count", Fault.CLIENT, "task count {value} is not within 1 and {most}"
     METRIC_TYPE = "metric_type", Fault.CLIENT, "metric '{key}' is {value}, not a number"
     METRIC_RANGE = (
@@ -109,15 +109,15 @@ class RefusalCode(StrEnum):
     )
 
     METRIC_NOT_FINITE = "metric_not_finite", Fault.CLIENT, "metric '{key}' is {value}"
-    """What logs have in place of `METRIC_DIVERGED` where stake was still lost for it: they audit."""
+    """Old logs have this instead of `METRIC_DIVERGED`, from when it still cost stake."""
     OTHER = "other", Fault.CLIENT, "another reason"
-    """A reason of a log without codes that begins as none of those that were written."""
+    """An unrecognized reason in an old log without codes."""
     UNKNOWN = "unknown", Fault.CHANCE, "a reason of a later version"
-    """A code that this version does not know: no stake is lost for it."""
+    """A code that this version does not know; it costs no stake."""
 
     @property
     def outcome(self) -> Outcome:
-        """What the round counts a reply as that is refused for this."""
+        """The outcome of a reply that is refused with this code."""
         return _OUTCOMES.get(self, "quarantined")
 
 
@@ -142,7 +142,7 @@ class Refusal:
 
     Attributes:
         code: The kind of reason.
-        details: Plain values by name: what was found and expected, as far as they can be told.
+        details: Plain values by name, such as what was found and expected.
     """
 
     code: RefusalCode
@@ -165,7 +165,7 @@ class Refusal:
 
     @property
     def non_finite(self) -> bool:
-        """Whether NaN or Inf is the reason, a sign of diverging rather than of malice."""
+        """Whether NaN or Inf is the reason, a sign of divergence rather than malice."""
         return self.code in _DIVERGED
 
 
@@ -190,9 +190,9 @@ def _refused(kind: type[RefusedError], refusal: Refusal) -> RefusedError:
 
 
 def kind_of(code: RefusalCode, reason: str) -> str:
-    """Return a refusal without what differs from client to client and round to round.
+    """Return a refusal's message without details that differ between clients and rounds.
 
-    That is the sentence without its values; where a client failed, the type of its exception as well.
+    Where a client failed, it includes the type of the exception.
     """
     if code is RefusalCode.CLIENT_ERROR and (raised := _EXCEPTION.match(reason)):
         return f"{raised[0]}…"

@@ -1,4 +1,4 @@
-"""`Plan`: what the server does in every round."""
+"""`Plan`: the server's settings for every round."""
 
 from dataclasses import dataclass, field
 
@@ -15,16 +15,16 @@ class Plan:
     Attributes:
         rounds: Number of the last round; also the length of the learning-rate schedule.
         cohort: Training clients whose replies a round takes.
-        quorum: Admitted replies below which a round is skipped.
+        quorum: Least admitted replies; with fewer the round is skipped.
         timeout: Seconds to wait for the replies of a round, and for the nodes to register.
         server: The server's optimizer.
         gate: The bounds on replies.
-        aggregation: How admitted updates become one.
+        aggregation: The aggregation rule.
         evaluate_every: Rounds between evaluations of the validation clients; 0: never.
-        track: Rounds between looks at the test clients; 0: never.
-        oversample: Clients asked beyond the cohort; the first ``cohort`` sound replies are taken.
-        checkpoint_every: Rounds between checkpoints, from the newest two of which the run is resumed;
-            clients that remember keep as much as that takes. 0: there are none.
+        track: Rounds between evaluations of the test clients; 0: never.
+        oversample: Clients asked beyond the cohort; the first ``cohort`` valid replies are used.
+        checkpoint_every: Rounds between checkpoints; 0: none. A run resumes from one of the latest two,
+            and clients keep enough memory for that.
     """
 
     rounds: int
@@ -56,9 +56,9 @@ class Plan:
         return self.cohort + self.oversample
 
     def oldest(self, round_: int) -> int:
-        """Return the first round from which the run may be resumed once a round has begun."""
+        """Return the earliest round from which the run can resume once a round has begun."""
         every = self.checkpoint_every
-        # Two checkpoints are kept. An evaluated round has one too; that is newer than these.
+        # Two checkpoints are kept, besides any newer one of an evaluated round.
         return max(0, every * ((round_ - 1) // every - 1)) if every else round_ - 1
 
     def evaluated(self, round_: int) -> list[Split]:
@@ -68,7 +68,7 @@ class Plan:
 
 
 def advice(plan: Plan) -> str:
-    """Return what helps against a run that diverges."""
+    """Return advice for a run that diverges."""
     if plan.server.clip_norm is None:
         return "clip the meta-gradient (server.clip_norm = 1.0, say) or lower the learning rates"
     return f"lower server.clip_norm (now {plan.server.clip_norm:g}) or the learning rates"

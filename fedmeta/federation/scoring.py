@@ -1,4 +1,4 @@
-"""The seam to incentives: who decides what the admitted updates of a round were worth."""
+"""Interface to incentives: scores and pays a round's admitted updates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from fedmeta.federation.signing import Checking
 from fedmeta.learning import Tensors
 
 Preview = Callable[[NDArray[np.float64]], Tensors]
-"""The state that the server's step would lead to from a flat pseudo-gradient."""
+"""Returns the state after the server's step along a flat pseudo-gradient ``[D]``."""
 
 
 class Scorer(Protocol):
-    """Scores the updates of a round and says what each is paid.
+    """Scores a round's updates and decides their pay.
 
     Attributes:
         wants_vectors: Whether it reads the updates' values, which then stay in memory for the round.
@@ -26,23 +26,23 @@ class Scorer(Protocol):
     wants_vectors: bool
 
     def award(self, round_: int, admitted: Sequence[Update], preview: Preview) -> Mapping[int, Award]:
-        """Return what each admitted client of a round gets, by partition id.
+        """Return the score and pay of each admitted client of a round, by partition id.
 
         Args:
             round_: The round, counted from 1.
             admitted: The updates that were aggregated, by partition id; never empty.
-            preview: What the server would make of an aggregated pseudo-gradient.
+            preview: Returns the state that an aggregated pseudo-gradient would lead to.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """How clients are known and paid.
+    """How clients are identified and paid.
 
     Attributes:
         signatures: Their accounts; None: replies are not signed.
-        scorer: What their updates are worth; None: nothing is paid.
+        scorer: Scores and pays their updates; None: nothing is paid.
     """
 
     signatures: Checking | None = None

@@ -1,4 +1,4 @@
-"""The one strategy: sample, ask, admit, aggregate, step."""
+"""fedmeta's Flower strategy: sample, request, admit, aggregate, step."""
 
 import logging
 import math
@@ -45,21 +45,20 @@ log = logging.getLogger(__name__)
 class MetaStrategy(Strategy):
     """Federated meta-learning with one server optimizer, on any Flower grid.
 
-    A run's rounds are those of `fedmeta.training.run_rounds`, which calls `train`. Flower's own loop,
-    `start`, trains to the same bits from the first round on. It evaluates nobody, does not look whether
-    the state is finite, and with `oversample` admits all that were asked, not the first of them.
+    `fedmeta.training.run_rounds` runs the rounds and calls `train`. Flower's own loop, `start`, trains
+    to the same bits, but evaluates no client, does not check that the state is finite, and with
+    `oversample` admits all clients that were asked, not the first to answer.
 
     Args:
-        learner: Says what states and replies look like; its clients' data is not touched.
-        plan: What to do each round.
-        start: Where an earlier run stood; None: begin from the initial arrays.
-        rewards: How clients are known and paid; None: they are neither.
-        states: Where it is written down whose updates counted, for clients that remember; None: in
-            memory.
+        learner: Gives the format of states and replies; its clients' data are not used.
+        plan: The settings of each round.
+        start: Snapshot to continue from; None: the initial state.
+        rewards: How clients are identified and paid; None: neither.
+        states: Records which updates counted, for clients with memory; None: in RAM.
 
     Raises:
-        ConfigError: If the cohort is larger than the population, or clients remember something while
-            one of Flower's strategies aggregates.
+        ConfigError: If the cohort is larger than the population, or clients have memory while one of
+            Flower's strategies aggregates.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class MetaStrategy(Strategy):
 
     @property
     def _memory(self) -> UserStrategy | ServerOptimizer:
-        """What makes the steps, and remembers something between them."""
+        """What takes the steps and keeps state between them."""
         return self._user or self._optimizer
 
     @property
@@ -123,16 +122,16 @@ class MetaStrategy(Strategy):
         return self._optimizer.state
 
     def export(self) -> Tensors:
-        """Return what makes the steps remembers between them, as flat tensors."""
+        """Return the state of the optimizer or the user's strategy, as flat tensors."""
         return self._memory.export()
 
     def connect(self, grid: Grid) -> Addresses:
-        """Wait for the nodes, for no longer than the plan's timeout, and learn where each client is."""
+        """Wait for the nodes, up to the plan's timeout, and return the clients' addresses."""
         self._addresses = wait_for_nodes(grid, len(self.population), self.plan.timeout)
         return self._addresses
 
     def train(self, round_: int, grid: Grid) -> RoundRecord:
-        """Take one round; before the first, wait for the nodes.
+        """Run one round; before the first, wait for the nodes.
 
         Raises:
             DivergedError: If every update was non-finite.
@@ -149,7 +148,7 @@ class MetaStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Draw the clients of the round and address the same request to each."""
+        """Draw the clients of the round and yield a request to each."""
         book = self._addresses or self.connect(grid)
         self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.asked)
         more: Settings | Callable[[int], Settings] | None = None
@@ -160,7 +159,7 @@ class MetaStrategy(Strategy):
         return requests(MessageType.TRAIN, server_round, arrays, self._cohort, book, more)
 
     def _counted_before(self, states: ClientStates, round_: int) -> Callable[[int], Settings]:
-        """Return what tells each client of a round which of its updates was the last that counted."""
+        """Return a function from client to its last counted round and related settings."""
         last = dict(zip(self._cohort, states.counted(self._cohort, round_), strict=True))
         oldest = self.plan.oldest(round_)
         return lambda client: {COUNTED: last[client], OLDEST: oldest, MEMORY: states.run}
@@ -169,10 +168,10 @@ class MetaStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Admit what is sound, average it, and take the server's step; or let a user's strategy do both.
+        """Admit valid replies, aggregate them and step; a user's strategy may do the latter two.
 
         Returns:
-            The new state and the means of the clients' metrics; None for both if the quorum was missed.
+            The new state and the means of the clients' metrics; None for both if the round was skipped.
 
         Raises:
             DivergedError: If every update was non-finite.
@@ -210,7 +209,7 @@ class MetaStrategy(Strategy):
         self._warned = True
 
     def _why_skipped(self, tally: RoundTally) -> str | None:
-        """Return why a round changes nothing; None if it does."""
+        """Return why a round is skipped; None if it is not."""
         if tally.admitted < max(1, self.plan.quorum):
             return f"{tally.admitted} admitted, quorum {self.plan.quorum}"
         if isinstance(tally.aggregator, StrategyAggregator):
@@ -230,7 +229,7 @@ class MetaStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask nobody: held-out clients are asked by `Federation.evaluate`."""
+        """Send no requests: `Federation.evaluate` evaluates held-out clients."""
         return []
 
     @override
@@ -259,7 +258,7 @@ class MetaStrategy(Strategy):
         )
 
     def _receive(self, round_: int, asked: Iterable[Message], grid: Grid) -> Iterable[Message]:
-        """Send the requests of a round and return the replies that the round takes."""
+        """Send the requests of a round and return the replies to use."""
         plan = self.plan
         self._receiver = receiver = Receiver(grid, self._book(), round_, plan.timeout, self.seed)
         if not plan.oversample:
@@ -272,7 +271,7 @@ class MetaStrategy(Strategy):
 
     def _preview(self, round_: int, tally: RoundTally, vector: NDArray[np.float64]) -> Tensors:
         if self.keys.scored is not None:
-            # What contributions are not scored by is as the whole round made it.
+            # Values that contributions are not scored by come from the whole round.
             scored, vector = vector, tally.pseudo_gradient.copy()
             vector[self.keys.scored] = scored
         return self._optimizer.preview(round_, self.codec.split(vector))
@@ -284,11 +283,11 @@ class MetaStrategy(Strategy):
 
 
 def require_fitting(learner: Learner, plan: Plan) -> None:
-    """Refuse a plan that asks for more than there is.
+    """Check that a plan fits the population and the algorithm.
 
     Raises:
         ConfigError: If the cohort is larger than the population; or a Flower strategy is to aggregate
-            while clients remember something, or parts of the state are not averaged over tasks.
+            while clients have memory, or parts of the state are not averaged over tasks.
     """
     train = learner.workload.population.train
     if plan.asked > train:
@@ -303,6 +302,6 @@ def require_fitting(learner: Learner, plan: Plan) -> None:
     if learner.memory_template or any(rule != KeyRule() for rule in rules):
         raise ConfigError(
             f"aggregation.rule = '{plan.aggregation.rule}': a Flower strategy cannot aggregate for "
-            f"algorithm '{name}', whose clients remember or whose state is not averaged over tasks; "
+            f"algorithm '{name}', whose clients have memory or whose state is not averaged over tasks; "
             "use one of fedmeta's rules, such as 'mean'"
         )

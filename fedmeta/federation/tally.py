@@ -1,4 +1,4 @@
-"""The tally of a round's replies: judges each as it comes, and adds up what is admitted."""
+"""Tally of a round's replies: checks each as it arrives, and aggregates those admitted."""
 
 import logging
 from collections import Counter
@@ -45,15 +45,15 @@ class MetricMean:
 
 
 class RoundTally:
-    """Takes the replies of one round as they come, and holds no more than one of them.
+    """Processes the replies of one round as they arrive, holding one at a time.
 
     Args:
         round_: The round.
         cohort: The clients that were asked.
-        gate: Judges each reply.
-        aggregator: Takes the admitted updates.
-        scorer: Says what admitted updates were worth; if it reads their values, they are held.
-        scored: Places of the values that it reads; None: all.
+        gate: Checks each reply.
+        aggregator: Aggregates the admitted updates.
+        scorer: Scores admitted updates; if it reads their values, they are all held.
+        scored: Indices of the values that it reads; None: all.
     """
 
     def __init__(  # noqa: PLR0913 (two are optional)
@@ -81,7 +81,7 @@ class RoundTally:
         self._non_finite: list[tuple[int, Refusal]] = []
 
     def take(self, client: int, sent: Sequence[Message]) -> None:
-        """Judge what one client sent, and aggregate it if it is sound."""
+        """Check what one client sent, and aggregate it if it is valid."""
         self.bytes_up += sum(_array_bytes(message) for message in sent)
         if client not in self._awaited:
             self._refuse(client, Refusal(RefusalCode.NOT_ASKED))
@@ -94,14 +94,14 @@ class RoundTally:
             self._admit(verdict)
 
     def close(self, plan: Plan, receiver: Receiver | None = None) -> None:
-        """Give up on clients of which nothing was taken.
+        """Record the clients without a reply.
 
         Args:
-            plan: Says how long they were waited for.
-            receiver: Knows who was not needed and who came late; None: nobody was waited for in vain.
+            plan: Gives the timeout.
+            receiver: Knows which clients were late or not needed; None: all are lost.
 
         Raises:
-            DivergedError: If there were updates, and every one of them was non-finite.
+            DivergedError: If every client's update was non-finite.
         """
         for client in sorted(self._awaited):
             self._refuse(client, _missing(client, plan, receiver))
@@ -114,7 +114,7 @@ class RoundTally:
             )
 
     def award(self, preview: Preview) -> None:
-        """Let the scorer decide what each admitted client gets; the tally must be closed."""
+        """Let the scorer set the pay of each admitted client; the tally must be closed."""
         if self.scorer is None or not self._scored:
             return
         awards = self.scorer.award(self.round, self._scored, preview)
@@ -128,7 +128,7 @@ class RoundTally:
 
     @cached_property
     def pseudo_gradient(self) -> NDArray[np.float64]:
-        """The aggregated update, flat; the tally must be closed."""
+        """The aggregated update ``[D]``; the tally must be closed."""
         return self.aggregator.result()
 
     def record(self, skipped: bool, lr: float, bytes_each: int) -> RoundRecord:
@@ -158,7 +158,7 @@ class RoundTally:
         self.admitted += 1
         if update.forgot:
             log.warning(
-                "round %d: client %d lost what it remembered, and began anew", self.round, update.client
+                "round %d: client %d lost its memory, and started afresh", self.round, update.client
             )
         self.aggregator.add(update)
         self.metrics.add(update)
@@ -181,7 +181,7 @@ class RoundTally:
         )
 
     def _refuse_copy(self, verdict: Update | Refusal) -> Update | Refusal:
-        # Nothing can be said of zeros: two clients that learned nothing did not copy each other.
+        # Zero updates are no evidence of copying: both clients may have learned nothing.
         if isinstance(verdict, Refusal) or not verdict.norm:
             return verdict
         first = self._seen.setdefault(verdict.fingerprint, verdict.client)
@@ -205,7 +205,7 @@ def _missing(client: int, plan: Plan, receiver: Receiver | None) -> Refusal:
 
 
 def _norm(vector: NDArray[np.float64]) -> float:
-    # NumPy's norm would wake a thread pool that torch's one thread knows nothing of.
+    # NumPy's norm would start a thread pool of its own, despite torch's single thread.
     return float(torch.linalg.vector_norm(torch.from_numpy(vector)))
 
 
@@ -216,5 +216,5 @@ def _array_bytes(message: Message) -> int:
             sum(len(array.data) for array in arrays.values()) if isinstance(arrays, ArrayRecord) else 0
         )
     except Exception:
-        # A client may send records that cannot even be measured; the gate will say so.
+        # A client may send records whose size cannot even be read; the gate refuses them.
         return 0

@@ -1,4 +1,4 @@
-"""How the server treats each tensor of an update: what is checked, how it is averaged, how it steps."""
+"""Per-tensor rules of an update: which are checked, how they are averaged and stepped."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,21 +18,21 @@ from fedmeta.federation.gate import Update
 from fedmeta.learning import Algorithm, KeyRule
 
 Places = NDArray[np.intp]
-"""Places of values in a flat update."""
+"""Indices of values in a flat update."""
 Warn = Callable[[str], None]
 
 
 class UpdateKeys:
-    """What an algorithm says of the tensors of its state, in terms of flat updates ``[D]``.
+    """An algorithm's rules for its tensors, as indices into flat updates ``[D]``.
 
     Args:
-        algorithm: Says it (see `KeyRule`).
-        codec: Of the state: where each tensor lies in a flat update.
-        population: Training clients.
+        algorithm: Gives the rules (see `KeyRule`).
+        codec: Codec of the state, which knows each tensor's place in a flat update.
+        population: Number of training clients.
 
     Attributes:
-        checked: Places of the values that the gate checks; None: all.
-        scored: Places of the values by which contributions are scored; None: all.
+        checked: Indices of the values that the gate checks; None: all.
+        scored: Indices of the values by which contributions are scored; None: all.
     """
 
     def __init__(self, algorithm: Algorithm, codec: Codec, population: int) -> None:
@@ -43,14 +43,14 @@ class UpdateKeys:
         self.scored = self._places(lambda rule: rule.checked and rule.step == "optimizer")
 
     def aggregator(self, options: AggregationOptions, round_: int, warn: Warn) -> Aggregator:
-        """Return what takes the updates of one round, by the rule of `options`."""
+        """Return an aggregator for one round's updates, by the rule of `options`."""
         ways = {(rule.average, rule.checked) for rule in self._rules.values()}
         if ways <= {("tasks", True)}:
             return build_aggregator(options, round_, self.size, warn)
         return _ByKey(self, options, round_, warn)
 
     def groups(self) -> Iterable[tuple[KeyRule, Places]]:
-        """Yield the places of values that are aggregated in one and the same way."""
+        """Yield the indices of values that are aggregated in the same way, with their rule."""
         rules = [rule._replace(step="optimizer") for rule in self._rules.values()]
         for way in dict.fromkeys(rules):
             yield way, _joined(s for s, rule in zip(self._rules, rules, strict=True) if rule == way)
@@ -62,7 +62,7 @@ class UpdateKeys:
 
 
 class _ByKey:
-    """Aggregates groups of values, each in its way; a rule that selects does so in each by itself."""
+    """Aggregates groups of values by their own rules; a rule that selects does so in each group."""
 
     def __init__(self, keys: UpdateKeys, options: AggregationOptions, round_: int, warn: Warn) -> None:
         self._keys = keys

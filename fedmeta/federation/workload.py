@@ -10,24 +10,24 @@ from fedmeta.tasks import Population
 
 @dataclass(frozen=True)
 class Workload:
-    """What clients work on, as plain values: a `Learner` that is built of it computes the same anywhere.
+    """The clients' work as plain values: a `Learner` built from it computes the same in any process.
 
     Attributes:
         task: Task family, by name or dotted path.
         data: The family's options.
         population: Clients by split.
         learner: Algorithm and model.
-        seed: Of all that is random.
-        tasks_per_client: Tasks of a client in each of its local steps.
+        seed: Random seed.
+        tasks_per_client: Tasks of a client in each local step.
         local_steps: Meta-steps that a client takes before it replies.
-        local_lr: Step size of those.
-        proximal_mu: Weight of FedProx's term ``mu / 2 |theta - theta_0|^2`` in each of them.
-        dtype: Of the state, the tasks and the updates.
-        evaluation_tasks: Tasks that each held-out client is evaluated on.
-        evaluation_steps: Adaptation steps after which it is, increasing.
-        track_tasks: Tasks that each test client is looked at on within a run.
-        postprocessors: What is done to updates, in order: tables of kind, stage and options.
-        device: Where tasks are computed: ``cpu`` or ``cuda``.
+        local_lr: Step size of the local steps.
+        proximal_mu: Weight of FedProx's term ``mu / 2 |theta - theta_0|^2`` in each local step.
+        dtype: Data type of state, tasks and updates.
+        evaluation_tasks: Tasks on which each held-out client is evaluated.
+        evaluation_steps: Adaptation steps after which it is evaluated, increasing.
+        track_tasks: Tasks on which each test client is evaluated during a run.
+        postprocessors: Postprocessors of updates, in order: tables of kind, stage and options.
+        device: Device to compute on: ``cpu`` or ``cuda``.
     """
 
     task: str

@@ -1,4 +1,4 @@
-"""What an update was worth, and what it is paid: contribution scoring and reward allocation."""
+"""Contribution scoring and reward allocation."""
 
 from typing import TYPE_CHECKING
 

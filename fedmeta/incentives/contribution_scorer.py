@@ -14,25 +14,26 @@ from fedmeta.learning import CPU, Algorithm, Tensors, chunk_tasks, place
 from fedmeta.tasks import TaskBatch, TaskFamily, stream
 
 Preview = Callable[[NDArray[np.float64]], Tensors]
-"""The state that the server's step would lead to from a flat pseudo-gradient ``[D]``."""
+"""Returns the state after the server's step along a flat pseudo-gradient ``[D]``."""
 
 PRECISION = 8.0
-"""Of a loss, in units of its arithmetic's epsilon. Models whose weights differ by rounding had losses up
-to 1.8 epsilon apart on one task, and closer in the mean of several (digits, sinusoids; 1, 5 steps)."""
+"""Rounding error of a loss, in units of its dtype's epsilon. Losses of models whose weights differ only
+by rounding were up to 1.8 epsilon apart on one task, and less in the mean of several (digits and
+sinusoids; 1 and 5 steps)."""
 
 WORST_LOSS = 1e6
-"""Stands for any larger or undefined loss: a ruined model is no reason to fail."""
+"""Replaces any larger or undefined loss, so that a ruined model does not end the run."""
 
 
 def held_out_tasks(family: TaskFamily, count: int, seed: int, round_: int) -> TaskBatch:
-    """Draw a round's tasks from the validation clients, evenly, and other ones in each round.
+    """Draw a round's tasks evenly from the validation clients, with new tasks in each round.
 
-    A new draw each round makes the errors of different rounds independent, so that they cancel.
+    New draws make the errors of different rounds independent, so that they average out.
 
     Args:
         family: The clients' data; the population has validation clients.
-        count: How many tasks.
-        seed: The run's.
+        count: Number of tasks.
+        seed: The run's seed.
         round_: The round.
     """
     clients = family.population.clients("validation")
@@ -48,32 +49,32 @@ def held_out_tasks(family: TaskFamily, count: int, seed: int, round_: int) -> Ta
 
 @dataclass(frozen=True)
 class HeldOutUtility:
-    """Minus the mean loss on held-out tasks, after adapting to each, of the model a coalition makes.
+    """Minus the mean loss on held-out tasks, after adapting to each, of a coalition's model.
 
-    Gradient-based model reconstruction (Liu et al. 2022, arXiv:2109.02053; Song, Tong, Wei 2019): nobody
-    trains again, the server's own next step is taken from the updates at hand. With weights
-    ``w_i = tasks_i / sum of all tasks``, coalition S makes
+    Gradient-based model reconstruction (Liu et al. 2022, arXiv:2109.02053; Song, Tong, Wei 2019):
+    without training again, it takes the server's next step from the existing updates. With weights
+    ``w_i = tasks_i / sum of all tasks``, coalition S has the model
 
-    - ``absent = "zero"``: ``step(sum over S of w_i g_i)``. This is the round as it was but for the
-      others' updates, which are zero. As far as the step is linear, splitting a client's tasks over
-      several names changes nothing.
+    - ``absent = "zero"``: ``step(sum over S of w_i g_i)``, the round with the others' updates set to
+      zero. As far as the step is linear, splitting a client's tasks over several identities changes
+      nothing.
     - ``absent = "excluded"``: ``step(sum over S of w_i g_i / sum over S of w_i)``, the paper's
-      reconstruction: the round that S alone would have had. Here one client alone takes a whole round's
-      step along its own noisy update, and two names have two of these.
+      reconstruction: a round of S alone. Here a single client takes a whole round's step along its own
+      noisy update, and two identities take two of these.
 
-    A client that sends zeros is never in S (see `Game`): under ``excluded`` its tasks dilute nobody's
-    mean, though they dilute the round's own.
+    A client that sends zeros is never in S (see `Game`): under ``excluded`` its tasks do not dilute the
+    mean of a coalition, but they do dilute that of the round.
 
-    Nobody (S empty) is the server's step along zero, not the old state: with momentum or weight decay
-    the state moves without anybody's help, which nobody brought about.
+    The empty coalition is the server's step along zero, not the old state: with momentum or weight decay
+    the state moves without any client's contribution.
 
     Attributes:
         algorithm: How to adapt.
-        tasks: Held-out tasks, the same for every coalition: their difficulty cancels in differences.
+        tasks: Held-out tasks, the same for every coalition, so their difficulty cancels in differences.
         preview: The server's step, which must not change the server.
-        players: Whose updates there are.
-        options: Steps of adaptation, and how the absent count.
-        device: Where models are adapted; `tasks` are there.
+        players: The admitted updates.
+        options: Adaptation steps, and how absent players count.
+        device: Device of the computation and of `tasks`.
     """
 
     algorithm: Algorithm
@@ -84,7 +85,7 @@ class HeldOutUtility:
     device: torch.device = CPU
 
     def __call__(self, coalitions: Sequence[Coalition]) -> list[float]:
-        """Measure coalitions, as many in one stack as suit the model."""
+        """Return the utility of each coalition, computed in stacks that suit the model."""
         size = max(1, chunk_tasks(self.algorithm.model, self.device) // len(self.tasks))
         losses: list[float] = []
         for first in range(0, len(coalitions), size):
@@ -123,15 +124,15 @@ class HeldOutUtility:
 
 @dataclass(frozen=True)
 class ContributionScorer:
-    """Scores any round of a run; the scores are a function of its fields and the arguments alone.
+    """Scores any round of a run; scores depend only on its fields and the arguments.
 
     Attributes:
-        options: The rule.
+        options: The rule and its settings.
         algorithm: How models are adapted to held-out tasks.
-        family: Where these come from: its validation clients stand for the server's own data.
-        dtype: Of states and tasks.
-        seed: The run's.
-        device: Where models are adapted.
+        family: Source of these tasks: its validation clients serve as the server's own data.
+        dtype: Dtype of states and tasks.
+        seed: The run's seed.
+        device: Device on which models are adapted.
     """
 
     options: IncentiveOptions
@@ -146,14 +147,14 @@ class ContributionScorer:
 
         Args:
             round_: The round, counted from 1.
-            players: Whose updates were admitted.
-            preview: What the server's step would make of a pseudo-gradient; the server must not change.
+            players: The admitted updates.
+            preview: Returns the state after the server's step, without changing the server.
         """
         rng = stream(self.seed, "incentives", "order", round_)
         return score(self.options, self.game(round_, players, preview), rng)
 
     def game(self, round_: int, players: Players, preview: Preview) -> Game:
-        """Set up a round's game; held-out tasks are drawn for rules that need them only."""
+        """Set up a round's game, with held-out tasks if the rule needs them."""
         if not self.options.needs_held_out:
             return Game(players)
         drawn = held_out_tasks(self.family, self.options.tasks, self.seed, round_)

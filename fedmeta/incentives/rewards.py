@@ -1,4 +1,4 @@
-"""Rewards and slashing: scores become whole token units, and which clients lose stake, and why."""
+"""Rewards and slashing: turns scores into token units, and decides which clients lose stake."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,36 +8,36 @@ from typing import Any
 from fedmeta.incentives.rules import IncentiveOptions
 
 ROUND_SCORE = 10**12
-"""Cumulative score that the clients of a round share: fixed point, so that sums stay exact and short."""
+"""Cumulative score that the clients of a round share, in fixed point so that sums are exact."""
 
 
 class RewardAccumulator:
-    """Shares each round's pot, by that round's scores alone or by all of them.
+    """Shares each round's pot, by the scores of the round or of the run so far.
 
-    On the way from an update to tokens each thing has one word: a *score* is what an update was worth in
-    its round, the *cumulative score* of a client is the sum of its shares of the rounds' scores, a
-    *reward* is what it gets of a round's pot, and a *claim* takes all its rewards from the ledger.
+    Terms: a *score* is the value of an update in its round; a client's *cumulative score* is the sum of
+    its shares of the rounds' scores; a *reward* is its part of a round's pot; and a *claim* withdraws
+    all its rewards from the ledger.
 
-    Paying each round's positive scores (``settle = "round"``) pays luck: a free-rider whose scores
-    are noise about zero is paid in every second round and never pays back. With ``settle = "run"`` a
-    round adds its share ``score_i / sum |score_j|``, negative ones too, to each client's cumulative
-    score ``c_i``, and a client is owed what its part of all positive ones says of all pots so far, less
-    its rewards: ``owed_i = (rewards + pot) * c_i+ / sum c_j+ - rewards_i``. The round's pot is shared by
-    what is owed, where that is positive. So an early mistake is made good later, in both directions, and
-    nobody lives on past scores: who stops adding stops being owed. Who adds nothing in a round (a score
-    of 0) is paid nothing in it, whatever it is owed, and a round to which nobody added anything keeps
-    its pot.
+    Paying each round's positive scores (``settle = "round"``) pays luck: a free-rider whose scores are
+    noise around zero is paid in every second round and never pays back. With ``settle = "run"`` a round
+    adds the share ``score_i / sum |score_j|``, which may be negative, to each client's cumulative score
+    ``c_i``. A client is owed its part of all positive cumulative scores, of all pots so far, less its
+    rewards: ``owed_i = (rewards + pot) * c_i+ / sum c_j+ - rewards_i``. The round's pot is shared in
+    proportion to positive amounts owed. So early mistakes are corrected later, in both directions, and
+    past scores do not pay forever: a client that stops contributing stops being owed. A client with a
+    score of 0 in a round is paid nothing in it, whatever it is owed, and a round without any
+    contribution keeps its pot.
 
-    The sum over rounds is the federated Shapley value's (Wang, Rausch, Zhang, Jia, Song 2020,
-    arXiv:2009.06192, by the linearity of Shapley values), each round normalised to weigh as much as its
-    pot does. Luck is paid for the highest point of a random walk: if a client's shares have a negative
-    mean, ``variance / (2 |mean|)`` of cumulative score at most in expectation (Kingman 1962, "Some
+    The sum over rounds is the federated Shapley value (Wang, Rausch, Zhang, Jia, Song 2020,
+    arXiv:2009.06192, by the linearity of Shapley values), with each round normalised to the weight of
+    its pot. Luck can gain at most the maximum of a random walk: if a client's shares have a negative
+    mean, it is in expectation at most ``variance / (2 |mean|)`` of cumulative score (Kingman 1962, "Some
     Inequalities for the Queue GI/G/1"), however long the run, while an honest client's grows with the
     rounds.
 
     Args:
-        options: Rule of settlement, and the cap.
-        pot: Token units a round.
+        options: How rounds are settled, and the cap.
+        pot: Token units per round.
     """
 
     def __init__(self, options: IncentiveOptions, pot: int) -> None:
@@ -49,10 +49,10 @@ class RewardAccumulator:
         self._total = 0
 
     def reward(self, scores: Mapping[int, float]) -> dict[int, int]:
-        """Return the units that each client of a round gets, and remember them.
+        """Return each client's units for a round, and add them to its rewards.
 
         Args:
-            scores: By partition id, of the admitted clients of the next round.
+            scores: Scores of the admitted clients of the next round, by partition id.
         """
         clients = sorted(scores)
         self._add_scores(scores)
@@ -66,7 +66,7 @@ class RewardAccumulator:
         return rewards
 
     def replay(self, scores: Mapping[int, float], rewards: Mapping[int, int]) -> None:
-        """Take over a finished round, in the order of rounds, when a run is resumed."""
+        """Restore a finished round of a resumed run; call it in order of rounds."""
         self._add_scores(scores)
         self._add_rewards(rewards)
 
@@ -95,22 +95,22 @@ class RewardAccumulator:
 def allocate(scores: Sequence[float | Fraction], pot: int, cap: float | None = None) -> list[int]:
     """Share a pot in proportion to the positive scores, in whole units.
 
-    Largest remainder (Hamilton's method): everyone gets the whole part of its exact share, and the units
-    that are left go one each to the largest fractional parts, equal ones in the order of `scores`.
-    Floats are read as the rationals that they are and all else is integer arithmetic, so the result is
-    the same on every machine.
+    Largest remainder (Hamilton's method): each gets the integer part of its exact share, and the
+    remaining units go one each to the largest fractional parts, with ties in the order of `scores`.
+    Floats are converted to exact fractions and all else is integer arithmetic, so the result is the same
+    on every machine.
 
-    A score of zero or less pays nothing. If no score is positive nothing is paid. A share above
-    ``cap * pot`` is cut there, and what is cut off is paid to nobody: it stays with the sponsor.
-    Handing it to the others would make one client's limit another's windfall.
+    A score of zero or less pays nothing. A share above ``cap * pot`` is capped, and the rest stays with
+    the sponsor: sharing it out would make one client's limit another's windfall.
 
     Args:
-        scores: Higher is better; finite.
+        scores: Finite scores; higher is better.
         pot: Units to share, at least 0.
-        cap: Largest share of the pot for one; None: no limit.
+        cap: Largest share of the pot for one client; None: no limit.
 
     Returns:
-        Units, in the order of `scores`. They sum to `pot`, or to less where the cap binds, or to 0.
+        Units, in the order of `scores`. They sum to `pot`, to less where the cap applies, or to 0 if no
+        score is positive.
 
     Raises:
         ValueError: If a score is not finite or the pot negative.
@@ -127,7 +127,7 @@ def allocate(scores: Sequence[float | Fraction], pot: int, cap: float | None = N
     by_remainder = sorted(range(len(units)), key=lambda i: (units[i] - shares[i], i))
     for place in by_remainder[:left]:
         units[place] += 1
-    # The decimal that somebody wrote is meant, not the nearest binary fraction: 0.3 of 10 is 3.
+    # Use the decimal as written, not the nearest binary fraction: 0.3 of 10 is 3.
     limit = pot if cap is None else int(Fraction(repr(cap)) * pot)
     return [min(unit, limit) for unit in units]
 
@@ -140,10 +140,10 @@ def _exact(score: float | Fraction) -> Fraction:
 
 
 class SlashingPolicy:
-    """Counts updates that were refused for what they were.
+    """Counts refusals that were a client's fault, and decides when it loses stake.
 
     Args:
-        slash_after: How many of them are too many.
+        slash_after: Number of such refusals at which a client is slashed.
     """
 
     def __init__(self, slash_after: int) -> None:
@@ -156,10 +156,10 @@ class SlashingPolicy:
 
         Args:
             client: The client.
-            line: The refusal as it stands in ``clients.jsonl``.
+            line: The line of the refusal in ``clients.jsonl``.
 
         Returns:
-            The client, and the SHA-256 of all lines against it, if this is the one too many.
+            The client and the SHA-256 of its refusals' lines, if this refusal reaches the limit.
         """
         self._refused[client] = count = self._refused.get(client, 0) + 1
         if count > self.slash_after:

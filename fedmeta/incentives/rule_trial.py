@@ -1,4 +1,4 @@
-"""Tries a user's incentive rule on a made-up round."""
+"""Tries a user's incentive rule on a synthetic round."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ MOST_CLIENTS = 8
 
 
 def try_rule(options: IncentiveOptions, cohort: int, size: int) -> None:
-    """Require finite scores, one for each client, that are a function of the round alone.
+    """Check that a rule returns one finite score per client, as a function of only the round.
 
     Args:
         options: Names the rule.
-        cohort: Clients of a round.
+        cohort: Clients per round.
         size: Values in an update, D.
 
     Raises:
-        ConfigError: If the rule fails or does not return them.
+        ConfigError: If the rule fails or does not.
     """
     count = min(cohort, MOST_CLIENTS)
     updates = np.random.default_rng(0).standard_normal((count, size if options.needs_vectors else 0))
@@ -37,7 +37,7 @@ def try_rule(options: IncentiveOptions, cohort: int, size: int) -> None:
         raise ConfigError(f"{name} changes the updates in place; work on a copy")
     if once != again:
         raise ConfigError(
-            f"{name} returns other scores for the same round: draw random numbers from rng alone"
+            f"{name} returns different scores for the same round: draw random numbers only from rng"
         )
 
 
@@ -47,5 +47,5 @@ def _trial_scores(options: IncentiveOptions, players: Players) -> list[float]:
 
 
 def _worths(coalitions: Sequence[Coalition]) -> list[float]:
-    """Return as the worth of each coalition one for each of its players."""
+    """Return the number of players as the utility of each coalition."""
     return [float(len(coalition)) for coalition in coalitions]

@@ -1,4 +1,4 @@
-"""How to learn from tasks: models and meta-learning algorithms as functions of tensors."""
+"""Models and meta-learning algorithms, as functions of tensors."""
 
 from typing import TYPE_CHECKING
 

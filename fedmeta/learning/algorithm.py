@@ -17,16 +17,16 @@ from fedmeta.tasks import Examples, TaskBatch, TaskSpec, build_objective
 SUPPORT_X = "@support_x"
 """Key under which adapted values carry the support inputs; no parameter can have this name."""
 Judged = tuple[Tensor, Tensor, Examples]
-"""Losses ``[T]``, the predictions that they are of, and the examples that were predicted."""
+"""Losses ``[T]``, the predictions, and the examples that were predicted."""
 
 
 class Model(Protocol):
     """A network as a function over the task axis.
 
     Attributes:
-        outputs: Size of the last axis of what `forward` returns.
-        chunk_tasks: How many tasks are computed fastest in one batch on a CPU; the grid cuts cohorts by
-            it. On a GPU it is 16 times as many, unless the model has ``cuda_chunk_tasks`` too.
+        outputs: Size of the last axis of the output of `forward`.
+        chunk_tasks: Number of tasks that is fastest in one batch on a CPU; the grid chunks cohorts by
+            it. On a GPU it is 16 times that, unless the model has ``cuda_chunk_tasks`` too.
         batch_norm: Whether `forward` uses batch statistics, so that transduction matters.
     """
 
@@ -36,9 +36,10 @@ class Model(Protocol):
 
     @property
     def constants(self) -> Tensors:
-        """Tensors that `forward` uses and nobody learns, by name, without a task axis; none by default.
+        """Tensors that `forward` uses but that are not learned, by name, without a task axis.
 
-        They are the same for every task and client, are not sent, and belong to a checkpoint.
+        They are the same for every task and client, are not sent, and are part of a checkpoint. None by
+        default.
         """
         return {}
 
@@ -52,19 +53,23 @@ class Model(Protocol):
         Args:
             params: The tensors of `init` with a leading task axis, ``[T, ...]``.
             x: Inputs of each task.
-            stat_rows: Batch norm takes its mean and variance from the first `stat_rows` examples of a
-                task alone (None: from all of them). Models without batch norm ignore it.
+            stat_rows: Batch norm takes its mean and variance only from the first `stat_rows` examples of
+                a task (None: from all of them). Models without batch norm ignore it.
         """
         ...
 
 
 class ModelBuilder(Protocol):
-    """What is registered as a model: its options, and a constructor (``outputs=None``: an embedding)."""
+    """A class that is registered as a model: its options and its constructor."""
 
     Options: ClassVar[type[Options]]
 
     def __call__(self, options: Any, spec: TaskSpec, outputs: int | None) -> Model:
-        """Build the network; raises ConfigError if it does not fit the tasks."""
+        """Build the network; with ``outputs=None`` as an embedding, without a head.
+
+        Raises:
+            ConfigError: If it does not fit the tasks.
+        """
         ...
 
 
@@ -73,27 +78,27 @@ MODELS: Registry[Any] = parts.MODELS
 
 
 class Algorithm(ABC):
-    """How to learn from tasks. Holds settings only; everything learned is in the state it is given.
+    """Base class of meta-learning algorithms. It holds only settings; what is learned is in the state.
 
     The state is a flat dict of tensors: whatever is meta-learned (initial weights, learning rates, a
     memory, the weights of an optimizer network). `init` returns it without a task axis; every other
     method takes it *with* one, ``[T, ...]``, so that tasks of clients whose states differ can be
     computed together. `expand_state` adds the axis without copying.
 
-    What a client remembers from one round to the next is the client's own state: see `init_client` and
-    `local_update`. It never leaves the client. A round's change counts once its update does: when the
-    update was refused, or came late, the client's next round begins where that one did.
+    A client may keep memory between rounds, see `init_client` and `local_update`. It never leaves the
+    client. A round's change to it takes effect only if the round's update counts: after an update that
+    was refused or late, the client's next round starts from the same memory as that one.
 
     Args:
         options: The algorithm's own options.
-        model: The network on the task axis.
+        model: The network, over the task axis.
         spec: The shape of the tasks.
         transductive: Whether batch norm may take its statistics from the query set.
     """
 
     Options: ClassVar[type[Options]]
     second_order: ClassVar[bool] = False
-    """Whether `task_updates` differentiates a gradient; a model's second derivatives are tried then."""
+    """Whether `task_updates` differentiates a gradient, so a model's second derivatives are checked."""
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         self.options = options
@@ -104,12 +109,12 @@ class Algorithm(ABC):
 
     @staticmethod
     def model_outputs(spec: TaskSpec) -> int | None:
-        """Return how many outputs the model should have; None: no head, an embedding."""
+        """Return how many outputs the model should have; None: an embedding without a head."""
         return spec.outputs
 
     @property
     def max_ways(self) -> int | None:
-        """How many classes a task may have at test; None: any number."""
+        """Largest number of classes of a task at test; None: no limit."""
         return self.model_outputs(self.spec)
 
     @abstractmethod
@@ -118,20 +123,20 @@ class Algorithm(ABC):
 
     @abstractmethod
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Compute what each task asks the state to change.
+        """Compute each task's pseudo-gradient and metrics.
 
         Args:
             state: ``[T, ...]`` each.
             tasks: T tasks.
 
         Returns:
-            The pseudo-gradients, keys and shapes of `state`, to be *descended*; and per-task metrics,
+            The pseudo-gradients to *descend*, with the keys and shapes of `state`; and per-task metrics,
             ``[T]`` each: ``loss`` (query, after adaptation), ``loss_before`` (before it), and likewise
             for each measure of the objective, see `metrics`.
         """
 
     def init_client(self, client: int) -> Tensors:  # noqa: ARG002 (for those whose clients differ)
-        """Return what a client remembers before its first round, without a client axis; {}: nothing.
+        """Return a client's memory before its first round, without a client axis; empty for none.
 
         Names, shapes and dtypes must be the same for all clients.
 
@@ -143,22 +148,22 @@ class Algorithm(ABC):
     def local_update(
         self, start: Tensors, client: Tensors, work: LocalWork
     ) -> tuple[Tensors, Tensors, Tensors]:
-        """Do the local work of C clients in one round; by default `work.steps` plain local steps.
+        """Do the local work of C clients in one round: by default `work.steps` plain local steps.
 
         Args:
             start: The state that was sent to each client, ``[C, ...]``.
-            client: What each client remembers, ``[C, ...]``: keys of `init_client`.
+            client: Each client's memory, ``[C, ...]`` by key of `init_client`.
             work: Their tasks and steps.
 
         Returns:
-            The updates for the server, ``[C, ...]`` by key of `start` (see `key_rule`); what each client
-            remembers from now on, ``[C, ...]``; and each client's mean metrics, ``[C]``.
+            The updates for the server, ``[C, ...]`` by key of `start` (see `key_rule`); each client's
+            new memory, ``[C, ...]``; and each client's mean metrics, ``[C]``.
         """
         update, metrics = local_steps(start, work)
         return update, client, metrics
 
     def key_rule(self, key: str) -> KeyRule:  # noqa: ARG002 (for states of several kinds)
-        """Return what the server does with updates of one tensor of the state."""
+        """Return how the server treats updates of one tensor of the state."""
         return KeyRule()
 
     @abstractmethod
@@ -177,10 +182,10 @@ class Algorithm(ABC):
 
         Args:
             state: The state that `adapted` came from.
-            adapted: What `adapt` or `trajectory` returned; it serves both modes.
-            examples: A half of a batch, such as the query set; its targets are not read.
-            transductive: Whether batch norm may use the statistics of the examples themselves; None:
-                as the algorithm was built. Without it, the support set's statistics are used.
+            adapted: Result of `adapt` or `trajectory`, for either value of `transductive`.
+            examples: Half of a batch, such as the query set; its targets are not read.
+            transductive: Whether batch norm uses the statistics of the examples themselves, or those of
+                the support set; None: as the algorithm was built.
         """
 
     def trajectory(
@@ -194,7 +199,7 @@ class Algorithm(ABC):
         """Collect the per-task metrics of `task_updates`, without a graph.
 
         Args:
-            before: Loss and prediction of examples that the parameters had not been adapted to.
+            before: Loss and prediction of examples before adaptation.
             after: The same of the query set, after adaptation.
         """
         found = {"loss_before": before[0].detach(), "loss": after[0].detach()}
@@ -203,11 +208,11 @@ class Algorithm(ABC):
         return found | self.objective.measure(after[1].detach(), after[2])
 
     def context(self, support: Examples) -> Tensors:
-        """Return what adapted values carry for `statistics`; nothing without batch norm."""
+        """Return the tensors that adapted values need for `statistics`; none without batch norm."""
         return {SUPPORT_X: self.objective.inputs(support)} if self.model.batch_norm else {}
 
     def statistics(self, adapted: Tensors, transductive: bool | None = None) -> Tensor | None:
-        """Return the inputs that batch norm takes statistics of; None: the examples themselves."""
+        """Return the inputs for batch-norm statistics; None: the examples themselves."""
         transductive = self.transductive if transductive is None else transductive
         return None if transductive else adapted.get(SUPPORT_X)
 
@@ -216,5 +221,5 @@ ALGORITHMS: Registry[type[Algorithm]] = parts.ALGORITHMS
 
 
 def expand_state(state: Mapping[str, Tensor], tasks: int) -> Tensors:
-    """Give every tensor a leading axis of `tasks` that shares one memory."""
+    """Give every tensor a leading axis of size `tasks`, without copying."""
     return {key: value.expand(tasks, *value.shape) for key, value in state.items()}

@@ -1,4 +1,4 @@
-"""Tries an algorithm on two tasks before a run."""
+"""Checks an algorithm on two tasks before a run."""
 
 import math
 from typing import Any
@@ -14,17 +14,17 @@ from fedmeta.tasks import TaskBatch, torch_generator
 from fedmeta.tasks.measure import LOSS
 
 ROUNDING = 0.05
-"""Share by which an update in float32 may differ from the one in float64."""
+"""Largest relative difference between an update in float32 and in float64."""
 
 
 def try_updates(algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, name: str) -> None:
-    """Require that updates fit the state, and are a function of state and task alone.
+    """Require that updates fit the state and are a function of only state and task.
 
     Args:
         algorithm: The algorithm, not compiled.
         tasks: Two tasks or more.
-        dtype: Of the run.
-        name: What it is called in messages.
+        dtype: The run's dtype.
+        name: Its name in messages.
 
     Raises:
         ConfigError: If they do not.
@@ -47,7 +47,7 @@ def try_updates(algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, name
     if any(not torch.equal(state[key], value) for key, value in kept.items()):
         raise ConfigError(f"{name}: task_updates changes the state in place; return the change instead")
     if any(not torch.equal(again[key], value) for key, value in updates.items()):
-        raise ConfigError(f"{name}: task_updates returns something else for the same tasks")
+        raise ConfigError(f"{name}: task_updates returns different results for the same tasks")
     if _apart({key: value[:1] for key, value in updates.items()}, alone) > 1e-2:
         raise ConfigError(f"{name}: a task's update depends on the other tasks of its batch")
     _require_local_update(algorithm, state, tasks[:2], name)
@@ -57,14 +57,14 @@ def try_updates(algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, name
 def try_on_device(
     algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, device: torch.device, name: str
 ) -> None:
-    """Require that an algorithm and its model run on a device, with the results that they have here.
+    """Require that an algorithm and its model run on a device, with the same results as on the CPU.
 
     Args:
         algorithm: The algorithm, not compiled.
         tasks: Tasks on the CPU.
-        dtype: Of the run.
-        device: The run's.
-        name: What it is called in messages.
+        dtype: The run's dtype.
+        device: The run's device.
+        name: Its name in messages.
 
     Raises:
         ConfigError: If they do not.
@@ -88,7 +88,7 @@ def try_on_device(
 
 
 def _require_local_update(algorithm: Algorithm, state: Tensors, tasks: TaskBatch, name: str) -> None:
-    """Require that two clients can work in one stack, and remember what has a place."""
+    """Require that two clients can be computed in one stack, and that their memory keeps its format."""
     dtype = next(iter(state.values())).dtype
     own = [in_dtype(algorithm.init_client(client), dtype) for client in (0, 1)]
     if _forms(own[0]) != _forms(own[1]):
@@ -104,10 +104,10 @@ def _require_local_update(algorithm: Algorithm, state: Tensors, tasks: TaskBatch
     if _forms(update) != _forms(expand_state(state, 2)):
         raise ConfigError(f"{name}: local_update must return an update of each tensor of the state")
     if _forms(after) != _forms(memory):
-        raise ConfigError(f"{name}: local_update must return what init_client did, for each client")
+        raise ConfigError(f"{name}: local_update must return memory in the format of init_client")
     if any(not torch.equal(memory[key], value) for key, value in kept.items()):
         raise ConfigError(
-            f"{name}: local_update changes what clients remember in place; return the change instead"
+            f"{name}: local_update changes the clients' memory in place; return the new memory instead"
         )
 
 
@@ -123,12 +123,12 @@ def _require_precise(algorithm: Algorithm, tasks: TaskBatch, updates: Tensors, n
     try:
         wide, _ = algorithm.task_updates(state, tasks.to(torch.float64))
     except Exception:
-        # It runs in float32 alone: there is nothing to compare with.
+        # It only runs in float32: there is nothing to compare with.
         return
     if (error := _apart(updates, wide)) > ROUNDING:
         raise ConfigError(
             f"{name}: an update in float32 differs from the one in float64 by {error:.2g} of its size; "
-            "set dtype = 'float64', or find the operator that loses it"
+            "set dtype = 'float64', or find the operator that loses precision"
         )
 
 
@@ -152,7 +152,7 @@ def _require_metrics(algorithm: Algorithm, metrics: Tensors, tasks: int, name: s
     for metric in algorithm.objective.training_measures:
         shape = list(metrics[metric].shape) if metric in metrics else "missing"
         if shape != [tasks]:
-            raise ConfigError(f"{name}: metric '{metric}' must be one number a task, but is {shape}")
+            raise ConfigError(f"{name}: metric '{metric}' must be one number per task, but is {shape}")
 
 
 def _require_predictions(algorithm: Algorithm, rows: Tensors, tasks: TaskBatch, name: str) -> None:
@@ -166,20 +166,20 @@ def _require_predictions(algorithm: Algorithm, rows: Tensors, tasks: TaskBatch, 
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ConfigError(
-                f"{name}: predictions of the shape {list(prediction.shape)} do not fit the targets "
+                f"{name}: predictions of shape {list(prediction.shape)} do not fit the targets "
                 f"({reason})"
             ) from None
     for measure in objective.all_measures:
         shape = list(found[measure].shape) if measure in found else "missing"
         if shape != [len(tasks)]:
             raise ConfigError(
-                f"objective '{objective.spec.objective}': '{measure}' must be one number a task, "
+                f"objective '{objective.spec.objective}': '{measure}' must be one number per task, "
                 f"but is {shape}"
             )
 
 
 def _apart(one: Tensors, two: Tensors) -> float:
-    """Return the norm of the difference over the norm of `two`, over all tensors together."""
+    """Return the norm of the difference divided by the norm of `two`, over all tensors."""
     keys = [key for key in two if two[key].is_floating_point()]
     difference = math.fsum(float((one[key].double() - two[key].double()).square().sum()) for key in keys)
     total = math.fsum(float(two[key].double().square().sum()) for key in keys)

@@ -1,4 +1,4 @@
-"""Keeps freed memory for the next step to use."""
+"""Makes the C library keep freed memory for reuse."""
 
 import ctypes
 import sys
@@ -10,12 +10,11 @@ _LARGEST_KEPT_BYTES = 32 << 20
 
 
 def keep_freed_memory() -> None:
-    """Ask the C library to hold on to up to 256 MiB that was freed; does nothing without glibc.
+    """Ask glibc to keep up to 256 MiB of freed memory; does nothing without glibc.
 
     A meta-gradient allocates and frees the same tens of megabytes each time. By default glibc returns
-    them to the system, which hands them back page by page: thousands of page faults a step, and a
-    tenth to a fifth of the time of Conv4. See ``M_TOP_PAD`` and ``M_MMAP_THRESHOLD`` in
-    mallopt(3).
+    them to the system, which costs thousands of page faults a step and 10% to 20% of the time of Conv4.
+    See ``M_TOP_PAD`` and ``M_MMAP_THRESHOLD`` in mallopt(3).
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         # Setting either turns off glibc's own adjustment of the other.

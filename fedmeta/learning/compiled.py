@@ -1,4 +1,4 @@
-"""An algorithm whose `task_updates` is one compiled function per shape of its inputs."""
+"""Compiles an algorithm's `task_updates`, once per shape of its inputs."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ Layout = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype, torch.device
 
 
 class CompiledAlgorithm(Algorithm):
-    """Computes `task_updates` of another algorithm by compiled code; all else is that algorithm's own.
+    """Computes another algorithm's `task_updates` with compiled code, and delegates the rest to it.
 
     The gradients inside `task_updates` are traced into one forward-only graph, so that second
-    derivatives, which `torch.compile` alone refuses, are compiled like everything else. The results are
-    equal up to rounding. Each new shape of state or tasks takes about half a minute once, and less where
-    the compiler finds it in its cache on disk.
+    derivatives, which `torch.compile` itself refuses, are compiled too. Results are equal up to
+    rounding. Each new shape of state or tasks takes about half a minute once, or less if it is in the
+    compiler's disk cache.
 
     Raises:
         ConfigError: If there is no C++ compiler, or the algorithm cannot be traced.
@@ -60,7 +60,7 @@ class CompiledAlgorithm(Algorithm):
 
     @override
     def init_client(self, client: int) -> Tensors:
-        """Return what a client remembers before its first round; see the algorithm."""
+        """Return a client's memory before its first round; see the algorithm."""
         return self._algorithm.init_client(client)
 
     @override
@@ -72,7 +72,7 @@ class CompiledAlgorithm(Algorithm):
 
     @override
     def key_rule(self, key: str) -> KeyRule:
-        """Return what the server does with updates of one tensor; see the algorithm."""
+        """Return how the server treats updates of one tensor; see the algorithm."""
         return self._algorithm.key_rule(key)
 
     @override
@@ -107,13 +107,13 @@ class CompiledAlgorithm(Algorithm):
 
         try:
             with warnings.catch_warnings():
-                # The compiler imports parts of torch that use torch's own deprecated parts.
+                # The compiler imports parts of torch that use deprecated parts of torch.
                 warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
                 graph = make_fx(flat, tracing_mode="fake")(*values)
                 function: Flat = torch.compile(graph, dynamic=False)
                 function(*values)
         except Exception as error:
-            # The tracer and the compiler raise many kinds; to the user each says: not with this model.
+            # The tracer and the compiler raise many types; all mean that this model cannot be compiled.
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ConfigError(
                 f"compile: the learner cannot be compiled here ({reason}); set it to false"

@@ -1,4 +1,4 @@
-"""Where tensors are computed: on the CPU, or on a GPU that gives the same bits each time."""
+"""The device to compute on: the CPU, or a GPU with deterministic settings."""
 
 import os
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from fedmeta.options import nearest
 
 CPU: torch.device = torch.device("cpu")
 LARGER_CHUNKS = 16
-"""By how much a chunk of tasks is larger on a GPU than what suits a CPU's caches."""
+"""Factor between the best chunk of tasks for a GPU and for a CPU's caches."""
 
 
 def choose_device(asked: str, here: bool = True) -> str:
-    """Return the device that ``auto`` stands for, or the one that is asked for.
+    """Resolve ``auto`` to a device; return any other choice unchanged.
 
-    The rule: ``cuda`` where the clients are computed in this process and PyTorch finds a CUDA device.
+    ``auto`` is ``cuda`` where clients are computed in this process and PyTorch finds a CUDA device.
 
     Args:
         asked: ``auto``, ``cpu`` or ``cuda``.
@@ -30,14 +30,13 @@ def choose_device(asked: str, here: bool = True) -> str:
 
 
 def use_device(name: str) -> torch.device:
-    """Return a device, made ready to give the same bits for the same work.
+    """Return a device, with deterministic settings so that the same work gives the same bits.
 
-    Of several CUDA devices it is the first one that ``CUDA_VISIBLE_DEVICES`` lets PyTorch see.
-
-    For ``cuda`` the settings are those of the whole process.
+    Of several CUDA devices it is the first one in ``CUDA_VISIBLE_DEVICES``. For ``cuda`` the settings
+    apply to the whole process.
 
     Raises:
-        ConfigError: If there is no such device here.
+        ConfigError: If this machine has no such device.
     """
     if name == "cpu":
         return CPU
@@ -45,11 +44,11 @@ def use_device(name: str) -> torch.device:
         raise ConfigError(f"device: unknown device '{name}': {nearest(name, ('auto', 'cpu', 'cuda'))}")
     if not torch.cuda.is_available():
         built = torch.version.cuda
-        why = f"is built for CUDA {built}, and finds no device" if built else "is built without CUDA"
+        why = f"is built for CUDA {built} and finds no device" if built else "is built without CUDA"
         raise ConfigError(
-            f"device: there is no CUDA device here (PyTorch {torch.__version__} {why}); choose 'cpu'"
+            f"device: no CUDA device found (PyTorch {torch.__version__} {why}); choose 'cpu'"
         )
-    # As https://pytorch.org/docs/stable/notes/randomness.html says; cuBLAS reads its variable once.
+    # See https://pytorch.org/docs/stable/notes/randomness.html; cuBLAS reads its variable once.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -59,15 +58,15 @@ def use_device(name: str) -> torch.device:
 
 
 def place(tensors: Mapping[str, Tensor], device: torch.device) -> Tensors:
-    """Move tensors to a device; those that are there already are not copied."""
+    """Move tensors to a device, without copying those that are already there."""
     return {key: value.to(device) for key, value in tensors.items()}
 
 
 def chunk_tasks(model: Model, device: torch.device) -> int:
     """Return how many tasks a model computes at once on a device.
 
-    It depends on the model and the kind of device, never on how large the machine is, so that a run is
-    cut in the same way everywhere.
+    It depends on the model and the type of device but not on the machine's size, so that a run has the
+    same chunks everywhere.
     """
     fits = model.chunk_tasks
     if device.type == "cuda":

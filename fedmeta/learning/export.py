@@ -1,4 +1,4 @@
-"""A model's weights as a plain `torch.nn` network loads them, and the lines that do it."""
+"""Exports a model's weights in the layout of `torch.nn`, with the code that loads them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from fedmeta.options import parse_options
 from fedmeta.tasks import TaskSpec
 
 FILE = "model.safetensors"
-"""The name of the weights' file in the lines that load it."""
+"""Name of the weights' file in the code that loads it."""
 
 _FEATURES = "self.lstm(self.embedding(x))[0]"
 _ACTIVATIONS = {"relu": "nn.ReLU()", "tanh": "nn.Tanh()", "sigmoid": "nn.Sigmoid()"}
@@ -30,8 +30,8 @@ class Plain:
     Attributes:
         tensors: A `state_dict`, such as ``Linear`` weights ``[out, in]`` and ``Conv2d`` weights
             ``[out, in, 3, 3]``.
-        code: Lines of Python that build the network, load the tensors from `FILE` and call it; None for
-            a model written for the task axis alone, whose tensors keep their own names and shapes.
+        code: Python code that builds the network, loads the tensors from `FILE` and calls it; None for
+            other models written for the task axis, whose tensors keep their own names and shapes.
     """
 
     tensors: Tensors
@@ -40,14 +40,14 @@ class Plain:
 
 @dataclass(frozen=True)
 class Network:
-    """Which network the weights are of, as plain values.
+    """Description of a network, as plain values.
 
     Attributes:
         model: Its registered name or dotted path.
         options: Its options.
         spec: The shape of the tasks.
-        outputs: Size of its head; None: it has none, and its outputs are an embedding.
-        built: The model itself, whose constants a `torch.nn.Module` is written with; None: built anew.
+        outputs: Size of its head; None: an embedding without a head.
+        built: The model, whose constants are exported with a `torch.nn.Module`; None: build a new one.
     """
 
     model: str
@@ -58,13 +58,13 @@ class Network:
 
 
 def to_plain(network: Network, weights: Mapping[str, Tensor], seen: Tensor | None = None) -> Plain:
-    """Return the weights of one task's network, without a task axis, as `torch.nn` has them.
+    """Convert one task's weights, without a task axis, to the layout of `torch.nn`.
 
     Args:
-        network: Which network.
+        network: The network.
         weights: The tensors of its `Model.init`.
-        seen: Inputs ``[B, *input]`` whose statistics the batch norms of `conv4` keep as running ones,
-            for evaluation mode; None: they keep none, and take those of any batch.
+        seen: Inputs ``[B, *input]`` whose statistics become the running statistics of the batch norms of
+            `conv4`, for evaluation mode; None: they use those of each batch.
     """
     part = MODELS.get(network.model)
     if issubclass(part, nn.Module):
@@ -86,7 +86,7 @@ def to_plain(network: Network, weights: Mapping[str, Tensor], seen: Tensor | Non
 
 @dataclass
 class _Sequential:
-    """An `nn.Sequential` as it grows: code and tensors of its layers."""
+    """Builder of an `nn.Sequential`: code and tensors of its layers."""
 
     layers: list[str] = field(default_factory=list)
     tensors: Tensors = field(default_factory=dict)
@@ -155,7 +155,7 @@ def _blocks(shape: tuple[int, ...], width: int, strided: bool) -> list[str]:
 
 @torch.no_grad()
 def _with_statistics(plain: Plain, network: Network, seen: Tensor) -> Plain:
-    """Add what every batch norm of a plain `conv4` sees when the network reads `seen`."""
+    """Add the batch-norm statistics of a plain `conv4` for the inputs `seen`."""
     tensors, strided = dict(plain.tensors), network.options.get("pooling") != "max"
     images = seen if seen.dim() == 4 else seen.unsqueeze(1)
     kernels = [name for name, value in plain.tensors.items() if value.dim() == 4]
@@ -173,7 +173,7 @@ def _with_statistics(plain: Plain, network: Network, seen: Tensor) -> Plain:
 
 
 def _windows(height: int, width: int) -> list[tuple[int, int]]:
-    """Return what each block pools over: 2x2, but for a side of one pixel."""
+    """Return the pooling window of each block: 2x2, or 1 along a side of one pixel."""
     windows = []
     for _ in range(BLOCKS):
         windows.append((min(height, 2), min(width, 2)))
@@ -187,7 +187,7 @@ def _kernel(weight: Tensor) -> Tensor:
 
 
 def _channels_first(weights: Mapping[str, Tensor], width: int) -> Tensors:
-    """Reorder the head's rows: ours are by pixel and channel, those after `nn.Flatten` the reverse."""
+    """Reorder the head's rows from pixel-major to the channel-major order of `nn.Flatten`."""
     weight = weights["head.weight"]
     rows = weight.view(-1, width, weight.shape[1]).transpose(0, 1).reshape(weight.shape)
     return {"head.weight": rows, "head.bias": weights["head.bias"]}
@@ -201,7 +201,7 @@ def _lstm(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plai
             f"lstm.weight_ih_l{layer}": weights[f"lstm{layer}.weight"].T,
             f"lstm.weight_hh_l{layer}": weights[f"lstm{layer}.recurrent"].T,
             f"lstm.bias_ih_l{layer}": bias,
-            # Torch adds a second bias to the first; ours has one.
+            # Torch has two biases per gate; ours has one.
             f"lstm.bias_hh_l{layer}": torch.zeros_like(bias),
         }
     vocabulary, size = weights["embedding"].shape
@@ -238,7 +238,7 @@ def _module(kind: type[nn.Module], network: Network, weights: Mapping[str, Tenso
 
 
 _BATCH_STATISTICS = [
-    "# Its batch norms used the statistics of each batch, and kept no running ones.",
+    "# Its batch norms used the statistics of each batch, and no running ones.",
     "for part in model.modules():",
     "    if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training:",
     "        part.running_mean = part.running_var = part.num_batches_tracked = None",

@@ -28,7 +28,7 @@ class AdaptationOptions(options.Options):
     """Options of adaptation by gradient descent on a support set.
 
     Attributes:
-        inner_lr: Step size of the steps.
+        inner_lr: Step size.
     """
 
     inner_lr: float = Field(default=0.01, gt=0)
@@ -38,8 +38,8 @@ class InnerOptions(AdaptationOptions):
     """Options of an inner loop of plain gradient descent.
 
     Attributes:
-        inner_lr: Step size of the inner loop; in ``meta_sgd``, where each weight's own starts.
-        inner_steps: Inner steps in training; at test, ``evaluation.steps`` says how many.
+        inner_lr: Step size of the inner loop; in ``meta_sgd``, the initial value of each weight's own.
+        inner_steps: Inner steps in training; at test, ``evaluation.steps`` sets them.
     """
 
     inner_steps: int = Field(default=1, ge=1)
@@ -54,9 +54,9 @@ def sgd_step(params: Tensors, grads: Tensors, rate: float | Tensors) -> Tensors:
 
 
 class WeightAdaptation(Algorithm):
-    """An algorithm that adapts by descending the support loss from the weights in its state.
+    """Base class of algorithms that adapt by gradient descent on the support loss.
 
-    Subclasses add `task_updates`, and override `weights` and `rates`, or `descend`, where theirs differ.
+    Subclasses add `task_updates`, and may override `weights` and `rates`, or `descend`.
     """
 
     options: AdaptationOptions
@@ -66,17 +66,17 @@ class WeightAdaptation(Algorithm):
         return self.model.init(generator)
 
     def weights(self, state: Tensors) -> Tensors:
-        """Return the part of the state that is the model's weights."""
+        """Return the model's weights in the state."""
         return state
 
     def rates(self, state: Tensors) -> float | Tensors:  # noqa: ARG002 (for those that learn them)
-        """Return the inner learning rate, or one tensor per weight."""
+        """Return the inner learning rate: one number, or a tensor per weight."""
         return self.options.inner_lr
 
     def inner_gradient(
         self, params: Tensors, examples: Examples, create_graph: bool = False
     ) -> Gradient:
-        """Differentiate the loss on `examples` by `params`, which must require gradients."""
+        """Return the gradient of the loss on `examples` by `params`, which must require gradients."""
         return self.objective.gradient(self.model, params, examples, create_graph)
 
     def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
@@ -93,13 +93,13 @@ class WeightAdaptation(Algorithm):
                 params = sgd_step(params, grads, rates)
 
     def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:
-        """Return the weights after `steps` inner steps; `steps` may exceed the training's."""
+        """Return the weights after `steps` inner steps, which may be more than in training."""
         return next(self.trajectory(state, support, [steps]))[1]
 
     def trajectory(
         self, state: Tensors, support: Examples, steps: Sequence[int]
     ) -> Iterator[tuple[int, Tensors]]:
-        """Yield the weights after each of the increasing `steps` of one and the same descent."""
+        """Yield the weights after each of the increasing `steps` of one descent."""
         context = self.context(support)
         wanted = set(steps)
         for step, params in enumerate(self.descend(state, support)):

@@ -38,7 +38,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     Args:
         x: Channels-last images ``[T, B, H, W, C]``.
         weight: ``[T, 9 * C, D]``; rows by kernel row, kernel column, then channel.
-        stride: Of both sides.
+        stride: Stride along both sides.
 
     Returns:
         ``[T, B, H', W', D]``.
@@ -66,9 +66,9 @@ class _Patches(torch.autograd.Function):
 
 
 class _SumPatches(torch.autograd.Function):
-    """The adjoint of `_Patches`: add every patch to where it came from.
+    """The adjoint of `_Patches`: add every patch back to its place.
 
-    Being each other's adjoint makes both differentiable any number of times.
+    As each is the other's adjoint, both are differentiable any number of times.
     """
 
     @staticmethod
@@ -82,10 +82,10 @@ class _SumPatches(torch.autograd.Function):
         return _Patches.apply(grad, ctx.stride), None, None  # type: ignore[no-untyped-call]
 
 
-# One operation to the compiler: written out, its nine overlapping sums take it many minutes.
+# An opaque operation for the compiler, which takes many minutes for the nine overlapping sums.
 @torch.library.custom_op("fedmeta::sum_patches", mutates_args=())
 def sum_patches(patches: Tensor, height: int, width: int, stride: int) -> Tensor:
-    """Add the patches ``[N, H', W', 3, 3, C]`` up to images ``[N, height, width, C]``."""
+    """Sum the patches ``[N, H', W', 3, 3, C]`` into images ``[N, height, width, C]``."""
     count, down, across, _, _, channels = patches.shape
     padded = patches.new_zeros(count, height + 2, width + 2, channels)
     for row in range(3):

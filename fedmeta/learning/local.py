@@ -1,4 +1,4 @@
-"""Local training of a stack of clients: their tasks of a round, and the steps that they take."""
+"""Local training steps of a stack of clients."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,19 @@ Tensors = dict[str, Tensor]
 """A flat dict of tensors: parameters, a meta-learned state, a gradient, adapted values."""
 
 TaskUpdates = Callable[[Tensors, TaskBatch], tuple[Tensors, Tensors]]
-"""See `fedmeta.learning.Algorithm.task_updates`."""
+"""The type of `fedmeta.learning.Algorithm.task_updates`."""
 
 
 class KeyRule(NamedTuple):
-    """What the server does with one tensor of its state when updates of it come in.
+    """How the server treats updates of one tensor of its state.
 
     Attributes:
         step: ``optimizer``: the update is a pseudo-gradient, which the server's optimizer descends.
-            ``add``: the update is a change, which is added as it is.
-        average: What an update counts by in the mean: its ``tasks``; or one for each of the ``clients``
-            that was admitted; or one for each client of the ``population``, where a client that sent
-            nothing counts as a change of zero.
-        checked: Whether the norm bound, the search for copies, robust rules and scores of contributions
-            see it. What they do not see is averaged. A score never sees what is added.
+            ``add``: the update is a change, which is added directly.
+        average: How updates are averaged: weighted by ``tasks``; over the admitted ``clients``; or over
+            the whole ``population``, where a client that sent nothing counts as a change of zero.
+        checked: Whether the norm bound, the copy check, robust rules and contribution scores use it; if
+            not, it is averaged. Scores never use tensors with ``step = "add"``.
     """
 
     step: Literal["optimizer", "add"] = "optimizer"
@@ -36,16 +35,16 @@ class KeyRule(NamedTuple):
 
 @dataclass(frozen=True)
 class LocalWork:
-    """What C clients do in one round.
+    """The work of C clients in one round.
 
     Attributes:
-        clients: Their partition ids, ``C``.
-        tasks: Their tasks, client by client; within a client those of its first local step first.
+        clients: Their C partition ids.
+        tasks: Their tasks, client by client, and within a client by local step.
         steps: Local steps of each client.
-        rate: Step size of those.
-        task_updates: Computes what each task asks a state to change.
+        rate: Step size of the local steps.
+        task_updates: Computes each task's pseudo-gradient.
         proximal_mu: Weight of FedProx's term in each step; 0: none.
-        seed: Of the run.
+        seed: Seed of the run.
         round: The round.
     """
 
@@ -62,7 +61,7 @@ class LocalWork:
         """Return each client's update of one local step: the mean over its tasks of that step.
 
         Args:
-            state: Where each client stands, ``[C, ...]``.
+            state: Each client's current state, ``[C, ...]``.
             step: The local step, counted from 0.
 
         Returns:
@@ -78,7 +77,7 @@ class LocalWork:
         )
 
     def generator(self, client: int) -> torch.Generator:
-        """Return the randomness of one client's local steps, whoever is computed beside it."""
+        """Return the random generator of one client's local steps, independent of other clients."""
         return torch_generator(self.seed, "local", self.round, client)
 
     def _of_step(self, step: int, each: int) -> TaskBatch:
@@ -94,16 +93,16 @@ class LocalWork:
 
 
 def local_steps(start: Tensors, work: LocalWork) -> tuple[Tensors, Tensors]:
-    """Take local steps ``theta <- theta - rate * g``; sum up each client's g and average its metrics.
+    """Take local steps ``theta <- theta - rate * g``; sum each client's g and average its metrics.
 
-    The sum is ``(theta_0 - theta_k) / rate``: what FedAvg's server steps along (Reddi et al. 2021,
-    "Adaptive Federated Optimization", Algorithm 1). With ``proximal_mu`` each g has the gradient
-    ``mu (theta - theta_0)`` of FedProx's term too (Li et al. 2020, "Federated Optimization in
-    Heterogeneous Networks", equation 2); it is 0 in the first step.
+    The sum is ``(theta_0 - theta_k) / rate``, along which FedAvg's server steps (Reddi et al. 2021,
+    "Adaptive Federated Optimization", Algorithm 1). With ``proximal_mu`` each g includes the gradient
+    ``mu (theta - theta_0)`` of FedProx's term (Li et al. 2020, "Federated Optimization in Heterogeneous
+    Networks", equation 2), which is 0 in the first step.
 
     Args:
         start: The state that each of C clients starts from, ``[C, ...]``.
-        work: What they do.
+        work: Their work.
 
     Returns:
         The sums, ``[C, ...]`` each, and the clients' metrics, ``[C]`` each.

@@ -1,4 +1,4 @@
-"""Tries a network on a tiny batch: is it a pure function, with right derivatives?"""
+"""Checks on a tiny batch that a network is a pure function with correct derivatives."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -17,30 +17,30 @@ from fedmeta.learning.module import ModuleModel
 from fedmeta.tasks import torch_generator
 
 EXAMPLES = 8
-"""Examples of a task that derivatives are tried on."""
+"""Examples of a task on which derivatives are checked."""
 STEP = 1e-8
-"""Of finite differences, relative to the weights: so small that hardly a ReLU changes sides."""
+"""Step of finite differences, relative to the weights: so small that few ReLUs change sides."""
 TRIES = 3
-"""Directions that are tried: where a ReLU did change sides, it will not in the next one."""
+"""Directions to try: where a ReLU changed sides in one, it is unlikely to in the next."""
 FIRST_ORDER = 1e-4
 SECOND_ORDER = 1e-3
-"""Largest share of its size by which a derivative may differ from finite differences."""
+"""Largest relative difference between a derivative and finite differences."""
 
 
 def try_model(model: Model, x: Tensor, dtype: torch.dtype, second_order: bool, name: str) -> None:
-    """Try a user's network before a run.
+    """Check a user's network before a run.
 
     Args:
         model: The network.
         x: Inputs of two tasks or more, ``[T, B, *input]``.
-        dtype: Of the run.
+        dtype: The run's dtype.
         second_order: Whether its second derivatives are needed.
-        name: What it is called in messages.
+        name: Its name in messages.
 
     Raises:
         ConfigError: If `forward` draws random numbers, keeps state, changes its inputs, mixes tasks or
-            returns the wrong shape; if a `state_dict` does not hold all that it uses; if a derivative
-            differs from finite differences.
+            returns the wrong shape; if its `state_dict` is incomplete; or if a derivative differs from
+            finite differences.
     """
     params = in_dtype(model.init(torch_generator(0, "trial")), dtype)
     try:
@@ -49,14 +49,12 @@ def try_model(model: Model, x: Tensor, dtype: torch.dtype, second_order: bool, n
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(
-            f"{name} cannot read inputs of the shape {list(x.shape[1:])} ({reason})"
-        ) from None
+        raise ConfigError(f"{name} cannot read inputs of shape {list(x.shape[1:])} ({reason})") from None
     _try_derivatives(model, x[:1, :EXAMPLES], second_order, name)
 
 
 def _try_forward(model: Model, params: Tensors, x: Tensor, name: str) -> None:
-    """Require that `forward` is a function of weights and inputs, and of each task alone."""
+    """Require that `forward` is a function of weights and inputs, independently for each task."""
     with torch.no_grad():
         rows, given = _differing(params, len(x)), x.clone()
         if isinstance(model, ModuleModel):
@@ -64,24 +62,24 @@ def _try_forward(model: Model, params: Tensors, x: Tensor, name: str) -> None:
         with no_random_numbers(name, model):
             first = model.forward(rows, x)
         if not torch.equal(x, given):
-            raise ConfigError(f"{name} changes its inputs in place, which others read: copy them first")
+            raise ConfigError(f"{name} changes its inputs in place: copy them first")
         model.forward({k: v * 1.01 for k, v in rows.items()}, x.flip(0, 1))
         again = model.forward(rows, x)
         alone = model.forward({k: v[1:2] for k, v in rows.items()}, x[1:2])
         if first.shape[:2] != x.shape[:2] or first.shape[-1] != model.outputs:
             raise ConfigError(
-                f"{name} returns the shape {list(first.shape)} for inputs {list(x.shape)}: it must be "
+                f"{name} returns shape {list(first.shape)} for inputs {list(x.shape)}: it must be "
                 f"[tasks, examples, ..., {model.outputs}]"
             )
         if not bool(first.isfinite().all()):
             raise ConfigError(f"{name} returns NaN or infinity at its initial weights")
         if not torch.equal(first, again):
             raise ConfigError(
-                f"{name} returns something else for the same inputs after other work: its forward keeps "
-                "state or draws random numbers of its own"
+                f"{name} returns different outputs for the same inputs after another call: its forward "
+                "keeps state or has its own random generator"
             )
         if _differ(first[1:2], alone):
-            raise ConfigError(f"{name} lets tasks depend on each other: one alone gives another result")
+            raise ConfigError(f"{name} mixes tasks: a task alone has another result than in a batch")
         if isinstance(model, ModuleModel):
             _require_rebuildable(model, params, x[0], first[0])
 
@@ -95,19 +93,19 @@ def _require_no_writing(model: ModuleModel, params: Tensors, x: Tensor) -> None:
         if held[key].shape != value.shape or not torch.equal(held[key], value):
             kind = "parameter" if key in params else "buffer"
             raise ConfigError(
-                f"{model.name} writes to its {kind} '{key}' in forward, which would carry one task's "
-                "data into the next: compute it anew in each call, or normalise by the batch"
+                f"{model.name} writes to its {kind} '{key}' in forward, which would leak one task's "
+                "data into the next: recompute it in each call, or normalise by the batch"
             )
 
 
 def _require_rebuildable(model: ModuleModel, params: Tensors, x: Tensor, expected: Tensor) -> None:
-    """Require that a seed decides what the constructor draws, and that a `state_dict` holds it all."""
+    """Require that the constructor's random draws follow the seed, and that `state_dict` is complete."""
     one, two = (model.rebuilt(seed=1).state_dict() for _ in range(2))
     for key, value in one.items():
         if not torch.equal(value, two[key]):
             raise ConfigError(
-                f"{model.name} draws '{key}' from a generator of its own, so that no seed decides it: "
-                "use torch's, NumPy's or Python's global one in the constructor"
+                f"{model.name} draws '{key}' from its own random generator, which ignores the run's "
+                "seed: use the global one of torch, NumPy or Python in the constructor"
             )
     other = model.rebuilt(seed=1).to(expected.dtype)
     try:
@@ -118,13 +116,13 @@ def _require_rebuildable(model: ModuleModel, params: Tensors, x: Tensor, expecte
         raise ConfigError(f"{model.name} cannot be loaded from its own state_dict ({reason})") from None
     if _differ(again, expected):
         raise ConfigError(
-            f"{model.name} uses something random that its state_dict does not hold, so that it cannot "
-            "be exported: keep it by self.register_buffer"
+            f"{model.name} uses random values that are not in its state_dict, so it cannot be exported: "
+            "keep them with self.register_buffer"
         )
 
 
 def _try_derivatives(model: Model, x: Tensor, second: bool, name: str) -> None:
-    """Hold the model's derivatives to finite differences of a fixed function of its outputs."""
+    """Compare the model's derivatives with finite differences of a fixed function of its outputs."""
     params = expand_state(in_dtype(model.init(torch_generator(0, "trial")), torch.float64), 1)
     wide = x.double() if x.is_floating_point() else x
     try:
@@ -135,7 +133,7 @@ def _try_derivatives(model: Model, x: Tensor, second: bool, name: str) -> None:
                 dtype=torch.float64,
             )
     except Exception:
-        # It runs in float32 alone, where differences are too coarse to judge by.
+        # It only runs in float32, in which finite differences are too coarse.
         return
 
     def loss(at: Tensors) -> Tensor:
@@ -165,7 +163,7 @@ def _try_derivatives(model: Model, x: Tensor, second: bool, name: str) -> None:
 def _wrong(name: str, what: str, error: float) -> str:
     return (
         f"{name} has a {what} that differs from finite differences by {error:.2g} of its size; "
-        "if that is meant (a straight-through estimate, say), skip this by --no-check"
+        "if that is intended (e.g. a straight-through estimator), skip this check with --no-check"
     )
 
 
@@ -197,7 +195,7 @@ def _second_order_error(loss: Loss, params: Tensors, attempt: int) -> float:
 
     ahead, behind = slope_at(STEP), slope_at(-STEP)
     measured = {key: (ahead[key] - behind[key]) / (2 * STEP) for key in ahead}
-    # A tensor whose part is tiny is held to the scale of the others.
+    # The error of a tensor with a tiny derivative is relative to the scale of the others.
     floor = max(1e-3 * max(float(value.norm()) for value in measured.values()), 1e-6)
     errors = [
         float((value - product.get(key, torch.zeros_like(value))).norm())
@@ -224,7 +222,7 @@ def _dot(one: Tensors, two: Tensors) -> float:
 
 @contextmanager
 def no_random_numbers(name: str, model: Model | None = None) -> Iterator[None]:
-    """Refuse random numbers that are drawn in the block, and name the part of a module that draws them.
+    """Refuse random draws in the block, and name the part of a module that makes them.
 
     Raises:
         ConfigError: If a global generator of torch, NumPy or Python moved.
@@ -247,8 +245,8 @@ def no_random_numbers(name: str, model: Model | None = None) -> Iterator[None]:
         path = model.path_of(parts[0]) if parts and isinstance(model, ModuleModel) else ""
         where = f" in '{path}'" if path else ""
         raise ConfigError(
-            f"{name} draws random numbers{where} while it runs, so that no seed would decide "
-            "the result: set the rate to 0, or draw them in the constructor"
+            f"{name} draws random numbers{where} while it runs, which the run's seed does not control: "
+            "set the rate to 0, or draw them in the constructor"
         )
 
 
@@ -271,7 +269,7 @@ def in_dtype(tensors: Tensors, dtype: torch.dtype) -> Tensors:
 
 
 def _differing(params: Tensors, tasks: int) -> Tensors:
-    """Give each task weights of its own, ``[T, ...]``; those of the first are `params`."""
+    """Return different weights for each task, ``[T, ...]``; the first task's are `params`."""
     return {
         key: torch.stack([value * (1 + 0.1 * task) for task in range(tasks)])
         for key, value in params.items()

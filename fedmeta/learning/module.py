@@ -24,30 +24,30 @@ _REAL = (torch.float32, torch.float64)
 
 
 class ModuleModel(Model):
-    """Runs a `torch.nn.Module`, task by task, each with its own weights.
+    """Runs a `torch.nn.Module` for each task with that task's weights.
 
-    The module maps ``[B, *input]`` to ``[B, ..., outputs]``. What it holds is sorted once:
+    The module maps ``[B, *input]`` to ``[B, ..., outputs]``:
 
-    - *parameters* that require gradients are what is learned; `init` draws them;
-    - *constants* are all else: frozen parameters and buffers, as the constructor leaves them under the
-      run's seed. They are the same for every task and client, and never sent;
+    - *parameters* that require gradients are learned; `init` draws them;
+    - *constants* are all other tensors: frozen parameters and buffers, as the constructor sets them
+      under the run's seed. They are the same for every task and client, and never sent;
     - batch norms in training mode take their statistics from the task's own batch, or from the support
       set, and keep no running ones.
 
-    The module runs in the mode in which its constructor leaves each part. Its attention takes the plain
-    path, since the fused one has no second derivative; so does weight normalisation, whose second
-    derivative is wrong in PyTorch. It gets a copy of its input, and may change that.
+    Each part of the module stays in the mode that its constructor sets. Attention uses the plain
+    implementation, since the fused one has no second derivative; so does weight normalisation, whose
+    second derivative is wrong in PyTorch. The module gets a copy of its input, which it may change.
 
     Args:
         kind: The module's class.
         network: The keyword arguments of its constructor.
         spec: The shape of the tasks.
-        outputs: How many outputs it must have; None: any number, it is an embedding.
-        seed: The run's; constants are drawn from it as `init` draws weights.
+        outputs: How many outputs it must have; None: any number, as an embedding.
+        seed: The run's seed, from which constants are drawn as `init` draws weights.
 
     Raises:
-        ConfigError: If the module cannot be built or run, has nothing to learn, keeps weights in half
-            precision, drops units at random, or has the wrong number of outputs.
+        ConfigError: If the module cannot be built or run, has nothing to learn, has weights in half
+            precision, uses dropout, or has the wrong number of outputs.
     """
 
     chunk_tasks = 8
@@ -88,7 +88,7 @@ class ModuleModel(Model):
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
-        """Draw the weights by building the module anew under a seed from `generator`."""
+        """Draw the weights by building a new module under a seed from `generator`."""
         module = self._build(_draw_seed(generator))
         return {name: value.detach().clone() for name, value in _trainable(module)}
 
@@ -97,14 +97,14 @@ class ModuleModel(Model):
         """Compute ``[T, B, ..., outputs]`` from ``x [T, B, *input]``."""
         for norm in self._norms:
             norm.stat_rows = stat_rows
-        # unbind, and not indexing: the backward pass of an index fills a tensor as large as all tasks.
+        # unbind, not indexing: the backward pass of an index allocates a tensor for all tasks.
         weights = zip(*(value.unbind(0) for value in params.values()), strict=True)
         like = next(iter(params.values()))
         constants = self._constants_as(like.dtype, like.device)
         versions = [value._version for value in constants.values()]
         with sdpa_kernel(SDPBackend.MATH):
             rows = [
-                # A module may change its input in place, and the same examples are read again.
+                # A module may change its input in place, and the same examples are used again.
                 self.call({**constants, **dict(zip(params, values, strict=True))}, inputs.clone())
                 for values, inputs in zip(weights, x.unbind(0), strict=True)
             ]
@@ -113,22 +113,22 @@ class ModuleModel(Model):
         return torch.stack(rows)
 
     def call(self, tensors: Tensors, x: Tensor) -> Tensor:
-        """Run the module once, with `tensors` for its parameters and buffers; it may write to them."""
+        """Run the module once with `tensors` as its parameters and buffers; it may write to them."""
         result: Tensor = functional_call(self._module, tensors, (x,))
         return result
 
     def path_of(self, part: nn.Module) -> str:
-        """Return where a part of the module is, such as ``blocks.0``; empty for the whole."""
+        """Return the path of a part of the module, such as ``blocks.0``; empty for the whole module."""
         return next((path for path, other in self._module.named_modules() if other is part), "")
 
     def rebuilt(self, seed: int) -> nn.Module:
-        """Build the module anew from a seed, with the same parts replaced as in `forward`."""
+        """Build a new module from a seed, with the same parts replaced as in `forward`."""
         module = self._build(seed)
         replace_parts(module)
         return module
 
     def _build(self, seed: int) -> nn.Module:
-        """Build the module; whatever its constructor draws at random comes from `seed`."""
+        """Build the module; its constructor's random draws come from `seed`."""
         with lent_seed(seed):
             try:
                 module = self._kind(**self._network)
@@ -144,7 +144,7 @@ class ModuleModel(Model):
         """Return the module's `state_dict` with the given weights, which have no task axis."""
         like = next(iter(params.values()))
         known = {**self._constants_as(like.dtype, like.device), **params}
-        # A tensor that is shared has several names in a state_dict, and one among the parameters.
+        # A shared tensor has several names in a state_dict, but one among the parameters.
         tensors = [*self._module.named_parameters(), *self._module.named_buffers()]
         name_of = {id(value): name for name, value in tensors}
         held = self._module.state_dict(keep_vars=True)
@@ -153,7 +153,7 @@ class ModuleModel(Model):
     def _constants_as(self, dtype: torch.dtype, device: torch.device) -> Tensors:
         if (dtype, device) not in self._cast:
             self._cast[dtype, device] = {
-                # A copy of its own, which nobody else's writing can reach.
+                # A private copy, safe from writes elsewhere.
                 name: v.detach().to(device, dtype if v.is_floating_point() else v.dtype, copy=True)
                 for name, v in self._constants.items()
             }
@@ -164,7 +164,7 @@ class ModuleModel(Model):
         return torch.zeros(2, *self._spec.input_shape, dtype=dtype)
 
     def _fill_in(self, module: nn.Module) -> None:
-        """Run a batch through lazy layers, which learn their sizes from it."""
+        """Initialize lazy layers, which infer their sizes from a batch."""
         try:
             with torch.no_grad():
                 module(self._inputs())
@@ -172,7 +172,7 @@ class ModuleModel(Model):
             raise ConfigError(f"{self.name} {self._cannot_read(error)}") from None
 
     def _cannot_read(self, error: Exception) -> str:
-        return f"cannot read inputs of the shape {[2, *self._spec.input_shape]} ({_first(error)})"
+        return f"cannot read inputs of shape {[2, *self._spec.input_shape]} ({_first(error)})"
 
     def _require_sound_parts(self) -> None:
         for path, part in self._module.named_modules():
@@ -184,7 +184,7 @@ class ModuleModel(Model):
             if value.is_complex() or (value.is_floating_point() and value.dtype not in _REAL):
                 kind = str(value.dtype).removeprefix("torch.")
                 raise ConfigError(
-                    f"{self.name} holds '{name}' in {kind}: keep it in float32, and cast in forward "
+                    f"{self.name} has '{name}' in {kind}: keep it in float32, and cast in forward "
                     "(torch.autocast) if need be"
                 )
         if not list(_trainable(self._module)):
@@ -198,19 +198,19 @@ class ModuleModel(Model):
         params = {name: value.detach().float() for name, value in _trainable(self._module)}
         try:
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), lent_seed(0):
-                # Whatever it writes to its constants here is forgotten.
+                # Clones, so that writes to its constants are discarded.
                 constants = {k: v.clone() for k, v in self._constants_as(torch.float32, CPU).items()}
                 result: Any = self.call({**constants, **params}, self._inputs())
         except Exception as error:
             raise ConfigError(f"{self.name} {self._cannot_read(error)}") from None
         if not isinstance(result, Tensor):
             raise ConfigError(
-                f"{self.name} returns a {type(result).__name__}: it must return its predictions alone, "
+                f"{self.name} returns a {type(result).__name__}: it must return only its predictions, "
                 "a tensor [batch, ..., outputs]"
             )
         if result.dim() < 2 or result.shape[0] != 2:
             raise ConfigError(
-                f"{self.name} returns the shape {list(result.shape)} for a batch of 2: "
+                f"{self.name} returns shape {list(result.shape)} for a batch of 2: "
                 "it must return a tensor [batch, ..., outputs]"
             )
         if result.dtype != torch.float32:
@@ -223,7 +223,7 @@ class ModuleModel(Model):
 
 @contextmanager
 def lent_seed(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and Python in the block; put them back after it."""
+    """Seed the global generators of torch, NumPy and Python in the block, then restore them."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

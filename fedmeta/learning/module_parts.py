@@ -1,4 +1,4 @@
-"""Replaces parts of a user's module that would go wrong task by task or in a second derivative."""
+"""Replaces parts of a user's module that do not work per task or in second derivatives."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from fedmeta.learning.models.norm import batch_norm
 
 
 class TaskBatchNorm(nn.Module):
-    """Stands in for a module's batch norm and shares its parameters; knows which rows to count."""
+    """Replaces a batch norm: shares its parameters, with statistics of the first `stat_rows`."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class TaskBatchNorm(nn.Module):
 
 
 class PlainWeightNorm(nn.Module):
-    """``g v / |v|`` (Salimans, Kingma 2016, "Weight Normalization", equation 2), by plain operators.
+    """``g v / |v|`` (Salimans, Kingma 2016, "Weight Normalization", equation 2), with plain operators.
 
-    PyTorch's own operator has a wrong derivative of its derivative by ``v``.
+    The second derivative of PyTorch's own operator by ``v`` is wrong.
     """
 
     def __init__(self, dim: int) -> None:
@@ -44,13 +44,13 @@ class PlainWeightNorm(nn.Module):
 
 
 def replace_parts(module: nn.Module) -> bool:
-    """Replace parts that would go wrong between tasks or in a second derivative.
+    """Replace parts that do not work per task or in second derivatives.
 
-    Batch norms that use a batch's statistics give way to ones that know the support rows. One in
-    evaluation mode with running statistics, as in a frozen backbone, normalises by constants and stays.
+    Batch norms that use a batch's statistics become `TaskBatchNorm`. One in evaluation mode with running
+    statistics, as in a frozen backbone, normalises by constants and stays.
 
     Returns:
-        Whether a batch norm kept running statistics, which are left out.
+        Whether a batch norm had running statistics, which are dropped.
     """
     kept = False
     for path, part in list(module.named_modules(remove_duplicate=False)):

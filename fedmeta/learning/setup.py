@@ -35,7 +35,7 @@ def build_model(
 def resolve_network(name: str, network: Mapping[str, Any]) -> dict[str, Any]:
     """Return the network's options with the defaults filled in, as plain values.
 
-    A `torch.nn.Module` has no declared options: its keyword arguments are returned as they are.
+    A `torch.nn.Module` has no declared options: its keyword arguments are returned unchanged.
 
     Raises:
         ConfigError: For an unknown model or option, or a bad value.
@@ -58,7 +58,7 @@ def _part(name: str) -> Any:
 
 @dataclass(frozen=True)
 class LearnerSetup:
-    """Which algorithm and model, as plain values.
+    """The choice of algorithm and model, as plain values.
 
     Attributes:
         algorithm: A registered name or dotted path.
@@ -66,7 +66,7 @@ class LearnerSetup:
         model: A registered name, or the dotted path of a `torch.nn.Module` or `Model`.
         network: The model's options; for a `torch.nn.Module` its constructor's keyword arguments.
         transductive: Whether batch norm may take its statistics from the query set.
-        compile: Whether `task_updates` is compiled, once per shape of its inputs.
+        compile: Whether to compile `task_updates`, once per shape of its inputs.
     """
 
     algorithm: str
@@ -78,7 +78,7 @@ class LearnerSetup:
 
 
 def resolve_setup(setup: LearnerSetup) -> LearnerSetup:
-    """Check the options of `setup` and fill in the defaults, so that a config can be saved whole.
+    """Check the options of `setup` and fill in the defaults, so that a saved config is complete.
 
     Raises:
         ConfigError: For an unknown algorithm, model or option, or a bad value.
@@ -102,8 +102,8 @@ def algorithm_kind(name: str) -> type[Algorithm]:
         raise ConfigError(f"algorithm '{name}' is not a subclass of fedmeta.learning.Algorithm")
     if "support_x" in signature(kind.adapt).parameters:
         raise ConfigError(
-            f"algorithm '{name}' is written for an earlier version: adapt and trajectory take a dict of "
-            "tensors, `support`, for support_x and support_y, and predict takes such a dict too"
+            f"algorithm '{name}' is for an earlier version: adapt and trajectory now take a dict of "
+            "tensors, `support`, instead of support_x and support_y, and predict takes such a dict too"
         )
     return kind
 
@@ -112,9 +112,9 @@ def build_algorithm(setup: LearnerSetup, spec: TaskSpec, seed: int = 0) -> Algor
     """Build the algorithm of `setup` with its model, for tasks of the shape `spec`.
 
     Args:
-        setup: Which algorithm and model.
+        setup: The choice of algorithm and model.
         spec: The shape of the tasks.
-        seed: The run's; what a `torch.nn.Module` holds beside its weights is drawn from it.
+        seed: The run's seed, from which a `torch.nn.Module`'s constants are drawn.
 
     Raises:
         ConfigError: For an unknown name or option, a bad value, or a model that does not fit the tasks.

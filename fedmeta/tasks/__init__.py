@@ -1,4 +1,4 @@
-"""Where tasks come from: data sets, task families, and how data is split over clients."""
+"""Task families, their data sets, and how data are partitioned among clients."""
 
 from typing import TYPE_CHECKING
 

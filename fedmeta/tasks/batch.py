@@ -16,16 +16,15 @@ MASK = "mask"
 
 @dataclass(frozen=True, init=False)
 class TaskBatch:
-    """T tasks at once; every tensor has the task axis first, and then, in most, the examples.
+    """T tasks at once; every tensor has the task axis first, most have the example axis second.
 
-    What the tensors are called is up to the family and its objective; classification and regression
-    read inputs ``x`` and targets ``y``. A half whose tasks differ in size has a ``mask`` too, see
-    `padded`.
+    The names of tensors are up to the family and its objective; classification and regression read
+    inputs ``x`` and targets ``y``. A half whose tasks differ in size also has a ``mask``, see `padded`.
 
     Attributes:
-        support: What a task is adapted to: ``x [T, S, *input_shape]``, float (or int64 tokens), and
+        support: The examples to adapt to: ``x [T, S, *input_shape]``, float (or int64 tokens), and
             ``y [T, S, ...]``, int64 labels in ``[0, outputs)``, or float ``[T, S, outputs]``.
-        query: What the adapted model is asked, likewise with Q examples.
+        query: The examples to predict after adaptation, likewise with Q examples.
     """
 
     support: Examples
@@ -79,14 +78,14 @@ class TaskBatch:
         return self.map(lambda tensor: tensor[tasks])
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield every tensor with its name, such as ``support_x``, each half by name."""
+        """Yield the name of every tensor, such as ``support_x``, and the tensor, sorted in each half."""
         for half in _TWO:
             examples: Examples = getattr(self, half)
             for key in sorted(examples):
                 yield f"{half}_{key}", examples[key]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "TaskBatch":
-        """Return a batch of other tensors, in the order of `tensors`."""
+        """Return a batch with other tensors, given in the order of the method `tensors`."""
         new = {name: tensor for (name, _), tensor in zip(self.tensors(), tensors, strict=True)}
         return TaskBatch(
             {key: new[f"support_{key}"] for key in self.support},
@@ -94,7 +93,7 @@ class TaskBatch:
         )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "TaskBatch":
-        """Return the batch with every tensor changed."""
+        """Return the batch with `change` applied to every tensor."""
         return TaskBatch(
             {key: change(value) for key, value in self.support.items()},
             {key: change(value) for key, value in self.query.items()},
@@ -103,12 +102,12 @@ class TaskBatch:
     def to(
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "TaskBatch":
-        """Cast the floating-point tensors to `dtype`, and move all to `device`; None: as they are."""
+        """Cast floating-point tensors to `dtype` and move all to `device`; None: unchanged."""
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
-        # Of every client in every round; most batches are as they should be.
+        # Called for every client in every round; most batches need no change.
         where = None if device is None else torch.device(device)
         for value in (*self.support.values(), *self.query.values()):
             if where is not None and value.device != where:
@@ -166,8 +165,8 @@ def _masked(examples: Examples) -> Examples:
 def padded(tasks: Sequence[Examples], size: int) -> Examples:
     """Stack tasks of different size, ``[B_t, ...]`` each, to ``[T, size, ...]`` with a ``mask``.
 
-    Padding is zeros. Let `size` be the most that any task of the family has, so that all clients' tasks
-    have one shape and can be computed in one stack.
+    Padding is zeros. Choose `size` as the largest of any task of the family, so that all clients' tasks
+    have the same shape and can be computed in one stack.
     """
     rows = [len(next(iter(task.values()))) for task in tasks]
     made = {}

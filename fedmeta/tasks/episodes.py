@@ -1,4 +1,4 @@
-"""N-way K-shot episodes over images: the sampler that all image families share."""
+"""N-way K-shot episodes over images: the sampler of all image families."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,14 +18,14 @@ Indices = NDArray[np.int64]
 
 
 class EpisodeOptions(Options):
-    """Shape of the episodes; the ``test_`` keys hold for validation and test clients.
+    """Shape of the episodes; the ``test_`` keys apply to validation and test clients.
 
     Attributes:
-        ways: Classes of a task.
-        shots: Support images of a class.
-        queries: Query images of a class.
-        test_ways: None: as in training. More suits algorithms without a head: a head grows to the most
-            ways, but the outputs that training never uses stay untrained.
+        ways: Classes per task.
+        shots: Support images per class.
+        queries: Query images per class.
+        test_ways: None: as in training. More ways suit algorithms without a head; with a head, the
+            additional outputs stay untrained.
         test_shots: None: as in training.
         test_queries: None: as in training.
     """
@@ -39,11 +39,11 @@ class EpisodeOptions(Options):
 
     @property
     def outputs(self) -> int:
-        """Return how many labels the tasks of any client use: what a head must tell apart."""
+        """Number of labels over all clients' tasks, which is the size of a head."""
         return max(self.ways, self.test_ways or self.ways)
 
     def shape(self, held_out: bool) -> tuple[int, int, int]:
-        """Return ways, shots and queries of a training or of a held-out client."""
+        """Return ways, shots and queries of a training or held-out client."""
         if not held_out:
             return self.ways, self.shots, self.queries
         return (
@@ -54,27 +54,27 @@ class EpisodeOptions(Options):
 
 
 class LabelOptions(EpisodeOptions):
-    """Shape of the episodes, and what the labels of training tasks mean.
+    """Shape of the episodes, and the meaning of training labels.
 
     Attributes:
-        labels: ``task``: places ``0 .. ways - 1``, anew in every task; ``global``: training tasks carry
-            the class's number among all training classes, as ordinary supervised training needs. The
-            images drawn are the same; tasks of held-out clients keep ``task``.
+        labels: ``task``: labels ``0 .. ways - 1``, assigned anew in every task; ``global``: the class's
+            number among all training classes, as supervised training needs. The images drawn are the
+            same; tasks of held-out clients always have ``task`` labels.
     """
 
     labels: Annotated[Literal["task", "global"], Key(arm="any")] = "task"
 
     def global_labels(self, held_out: bool) -> bool:
-        """Return whether the tasks of a training or of a held-out client carry global labels."""
+        """Return whether the tasks of a training or held-out client have global labels."""
         return self.labels == "global" and not held_out
 
     def head(self, classes: int) -> int:
-        """Return how many outputs a head needs if there are `classes` global ones."""
+        """Return how many outputs a head needs if there are `classes` global classes."""
         return max(self.outputs, classes) if self.labels == "global" else self.outputs
 
 
 class ClassImages:
-    """The images of one client, by class: rows of indices into a pool that all clients share.
+    """One client's images by class, as indices into a pool that all clients share.
 
     Args:
         classes: For each class the indices of its images in the pool.
@@ -87,7 +87,7 @@ class ClassImages:
         self.table = np.zeros((len(classes), int(self.sizes.max(initial=0))), dtype=np.int64)
         for row, images in zip(self.table, classes, strict=True):
             row[: len(images)] = images
-        # Above every uniform draw where a row of the table has no image: there it is never drawn.
+        # Exceeds every uniform draw where a row of the table has no image, so that it is never drawn.
         absent = np.arange(self.table.shape[1]) >= self.sizes[:, None]
         self._floor = np.where(absent, 2.0, 0.0).astype(np.float32)
 
@@ -95,10 +95,11 @@ class ClassImages:
         return len(self.sizes)
 
     def check(self, who: str, shape: tuple[int, int, int], prefix: str = "") -> None:
-        """Refuse episodes that this client's images cannot fill.
+        """Check that this client's images suffice for the episodes.
 
         Raises:
-            ConfigError: If ways exceed its classes, or shots plus queries the images of a class.
+            ConfigError: If it has fewer classes than ways, or a class with fewer images than shots plus
+                queries.
         """
         ways, shots, queries = shape
         if ways > len(self):
@@ -125,15 +126,15 @@ class ClassImages:
     ) -> Indices:
         """Draw episodes: pool indices ``[count, ways, shots + queries]``, none twice in an episode.
 
-        A class's place along the ways is its label: random for every task, or (`coded`) by the
-        client's own code, which is the cyclic order of its classes read from a random start.
+        A class's index along the ways is its label: random in every task, or (`coded`) given by the
+        client's code, which is the cyclic order of its classes from a random start.
         """
         ways, shots, queries = shape
-        # Ranks of uniform draws choose without replacement for all tasks at once.
+        # Ranks of uniform draws sample without replacement for all tasks at once.
         chosen = rng.random((count, len(self)), dtype=np.float32).argsort(axis=1)[:, :ways]
         if coded:
             chosen.sort(axis=1)
-            # Task by task is five times faster for the one or few that a client draws in a round.
+            # A loop over tasks is five times faster for the few that a client draws in a round.
             starts = [int(rng.integers(ways)) for _ in range(count)]
             rings = zip(chosen.tolist(), starts, strict=True)
             chosen = np.array([ring[start:] + ring[:start] for ring, start in rings])
@@ -141,7 +142,7 @@ class ClassImages:
         if self.ragged:
             keys = np.maximum(keys, self._floor.take(chosen, axis=0))
         images = keys.argsort(axis=2)[:, :, : shots + queries]
-        # Flat places: half the time of indexing by rows and columns, which a small task would notice.
+        # Flat indices take half the time of rows and columns, which matters for small tasks.
         drawn: Indices = self.table.take(images + (chosen * self.table.shape[1])[:, :, None])
         return drawn
 
@@ -150,13 +151,13 @@ def gather(pool: Tensor, drawn: Indices, shots: int, classes: Indices | None = N
     """Turn drawn indices into tasks; examples are grouped by class, labels ``0 .. ways - 1``.
 
     Args:
-        pool: ``[images, *input_shape]``, float32, or uint8 that is scaled to [0, 1].
+        pool: ``[images, *input_shape]``, float32, or uint8 to be scaled to [0, 1].
         drawn: ``[T, ways, shots + queries]``.
-        shots: How many of the drawn images of a class are its support.
-        classes: ``[images]``, a global class of each image to use as its label; None: as above.
+        shots: Support images among the drawn images of a class.
+        classes: ``[images]``, the global class of each image as its label; None: labels as above.
     """
     count, ways = drawn.shape[:2]
-    # NumPy takes rows in a fifth of torch's time where they are few, and each client asks for few.
+    # NumPy takes a fifth of torch's time for few rows, and each client needs only a few.
     rows = pool.numpy()
     sides = []
     for part in (drawn[:, :, :shots], drawn[:, :, shots:]):

@@ -17,23 +17,23 @@ from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
 PROBED_CLIENTS = 32
-"""Clients whose tasks stand for the data of a family that cannot digest them itself."""
+"""Clients whose tasks are hashed for a family without a `digest` of its own."""
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """The shape of the tasks of a family, as far as a model must know it.
+    """The shape of a family's tasks, as a model needs it.
 
     Attributes:
-        objective: What the tasks ask for: ``classification`` (integer targets, cross-entropy),
-            ``regression`` (squared error), or a class of the user's or its dotted path; see `Objective`.
+        objective: The objective: ``classification`` (integer targets, cross-entropy), ``regression``
+            (squared error), or a user's class or its dotted path; see `Objective`.
         input_shape: Shape of one example, without task and example axes; ``(length,)`` for text.
-        outputs: Ways, regression dimensions, or characters to choose from.
-        vocabulary: How many different input tokens there are; 0 where inputs are real numbers.
-        own_labels: Labels of training tasks mean something else in each one, so that only the support
-            set tells what.
-        new_classes: Labels of training tasks mean the same in all of them, and something else in those
-            of held-out clients, for whom a trained head is of no use.
+        outputs: Number of ways, regression dimensions, or output characters.
+        vocabulary: Number of different input tokens; 0 where inputs are real numbers.
+        own_labels: Whether labels differ in meaning between training tasks, so that only the support set
+            defines them.
+        new_classes: Whether labels mean the same in all training tasks but not in those of held-out
+            clients, for whom a trained head is useless.
     """
 
     objective: str
@@ -49,10 +49,10 @@ class TaskSpec:
 
 
 class TaskFamily(Protocol):
-    """Where tasks come from: private data of every client, and how to draw tasks from it.
+    """Interface of task families: every client's private data, and how to draw tasks from it.
 
-    A family is built from its own options, the population and the run's seed, and is a pure
-    function of them: two processes that build the same family draw the same tasks.
+    A family is a pure function of its options, the population and the run's seed: two processes that
+    build the same family draw the same tasks.
     """
 
     Options: ClassVar[type[Options]]
@@ -62,7 +62,7 @@ class TaskFamily(Protocol):
     def __init__(self, options: Any, population: Population, seed: int) -> None: ...
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
-        """Draw `count` tasks from the private data of `client`, float32, all randomness from `rng`."""
+        """Draw `count` tasks from the private data of `client`, in float32, using only `rng`."""
         ...
 
 
@@ -70,10 +70,10 @@ FAMILIES: Registry[type[TaskFamily]] = parts.FAMILIES
 
 
 class RemoteFamily:
-    """A family whose data are on other machines: here only the shape of its tasks is known.
+    """A family whose data are on other machines; only the shape of its tasks is known.
 
     Args:
-        spec: That shape.
+        spec: The shape of its tasks.
         population: Its clients.
     """
 
@@ -84,7 +84,7 @@ class RemoteFamily:
         self.population = population
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
-        """Raise: nothing can be drawn here.
+        """Raise, as nothing can be drawn here.
 
         Raises:
             MissingDataError: Always.
@@ -93,9 +93,9 @@ class RemoteFamily:
 
 
 def shape_of_tasks(task: str, data: Mapping[str, Any]) -> TaskSpec | None:
-    """Return what the tasks of a family look like as far as its options tell; None if they do not.
+    """Return the shape of a family's tasks without its data; None if it depends on the data.
 
-    A family whose options do has a static method ``shape(options)``.
+    A family whose options determine the shape has a static method ``shape(options)``.
 
     Raises:
         ConfigError: For an unknown task or option.
@@ -135,17 +135,17 @@ def family_kind(task: str) -> type[TaskFamily]:
 def data_digest(
     task: str, data: Mapping[str, Any], population: Population, build: Callable[[], TaskFamily]
 ) -> str | None:
-    """Return the SHA-256 of the data that a family reads: other data give another one.
+    """Return the SHA-256 of a family's data.
 
-    A family that can tell has a static method ``digest(options)``, which takes all of its data in; one
-    that it inherits does not count, as it may read other data than its base. Without, the digest is of
-    a task of each client, or of 32 clients evenly spread over the population.
+    A family may have a static method ``digest(options)``, which covers all of its data; an inherited one
+    does not count, as the family may read other data than its base. Otherwise the digest is over a task
+    of each client, or of 32 clients evenly spread over the population.
 
     Args:
         task: The family, a name or dotted path.
         data: Its options, as plain values.
         population: The clients.
-        build: Returns the family; called only if it cannot tell by itself.
+        build: Returns the family; called only if it has no ``digest``.
 
     Returns:
         The digest; None if the data are not on this machine.
@@ -171,6 +171,6 @@ def _digest_of_tasks(family: TaskFamily, population: Population) -> str:
                 digest.update(f"{client} {tensor.dtype} {tuple(tensor.shape)} ".encode())
                 digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         except Exception as error:
-            # A client without sound tasks is found, and told of, where clients train.
+            # A client without valid tasks is reported where clients train.
             digest.update(f"{client} {type(error).__name__} ".encode())
     return digest.hexdigest()

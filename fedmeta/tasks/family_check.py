@@ -20,19 +20,19 @@ from fedmeta.tasks.seeding import stream
 log = logging.getLogger(__name__)
 
 CHECKED = 32
-"""Clients of each split that are tried before a run."""
+"""Clients of each split that are checked before a run."""
 CHECKED_SECONDS = 0.5
-"""Time after which no further one is, once ten were."""
+"""Time after which no further client is checked, once ten were."""
 
 Shapes = dict[tuple[str, ...], int]
-"""A client by the split and the shapes of its tasks."""
+"""An example client for each split and shapes of tasks."""
 
 
 class CheckedFamily:
     """A user's family whose every batch is checked.
 
     Args:
-        family: The user's.
+        family: The user's family.
         population: Its clients.
     """
 
@@ -47,7 +47,7 @@ class CheckedFamily:
         """Draw tasks, labels as int64.
 
         Raises:
-            DataError: If they are not what the family's `spec` says; the client is named.
+            DataError: If they do not fit the family's `spec`; the message names the client.
         """
         return checked(self.spec, self.family.sample(client, count, rng), count, client)
 
@@ -56,10 +56,10 @@ def checked(spec: TaskSpec, tasks: TaskBatch, count: int, client: int) -> TaskBa
     """Return tasks with int64 labels and tokens.
 
     Args:
-        spec: What the family says of its tasks.
-        tasks: What it drew.
-        count: How many tasks were asked for.
-        client: Whose they are.
+        spec: The family's declared shape of tasks.
+        tasks: The tasks that it drew.
+        count: How many tasks were requested.
+        client: The client, for messages.
 
     Raises:
         DataError: If shapes, dtypes or values do not fit `spec`.
@@ -95,7 +95,7 @@ def _tensor(spec: TaskSpec, values: object, count: int, name: str) -> Tensor:
     if name.endswith("_x"):
         return _inputs(spec, values, count, name)
     if list(values.shape[:1]) != [count]:
-        raise ValueError(f"{name} has the shape {list(values.shape)}, not {_listed([count, '...'])}")
+        raise ValueError(f"{name} has shape {list(values.shape)}, not {_listed([count, '...'])}")
     return values
 
 
@@ -112,9 +112,9 @@ def _require_mask(examples: Examples, half: str) -> None:
 def _inputs(spec: TaskSpec, x: Tensor, count: int, name: str) -> Tensor:
     wanted = [count, "examples", *spec.input_shape]
     if list(x.shape[:1]) != [count] or x.shape[2:] != spec.input_shape:
-        raise ValueError(f"{name} has the shape {list(x.shape)}, not {_listed(wanted)}")
+        raise ValueError(f"{name} has shape {list(x.shape)}, not {_listed(wanted)}")
     if not x.shape[1]:
-        raise ValueError(f"{name} holds no example")
+        raise ValueError(f"{name} has no examples")
     if spec.vocabulary:
         if x.is_floating_point() or x.dtype == torch.bool:
             raise ValueError(f"{name} is {dtype_name(x)}, but tokens must be integers")
@@ -131,14 +131,14 @@ def _finite(values: Tensor, name: str) -> Tensor:
 
 
 def check_family(family: TaskFamily, seed: int) -> None:
-    """Draw a task of each of many clients before a run, evenly spread over each split.
+    """Draw a task of each of many clients, evenly spread over each split, and check it before a run.
 
     Args:
         family: A user's family, as `build_family` returned it.
-        seed: The run's.
+        seed: The run's seed.
 
     Raises:
-        ConfigError: If a client's tasks are not what the family's `spec` says, or nobody can draw any.
+        ConfigError: If a client's tasks do not fit the family's `spec`, or no client can draw any.
     """
     ended = time.monotonic() + CHECKED_SECONDS
     shapes: Shapes = {}
@@ -151,7 +151,7 @@ def check_family(family: TaskFamily, seed: int) -> None:
         except DataError as error:
             raise ConfigError(f"task family: {error}") from None
         except Exception as error:
-            # A client without enough data fails in the run as well, and alone.
+            # A client without enough data also fails in the run, by itself.
             failed[client] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         split = family.population.split_of(client)
@@ -179,7 +179,7 @@ def _report(shapes: Shapes, failed: dict[int, str]) -> None:
 
 
 def _spread(population: Population) -> list[int]:
-    """Return clients evenly spread over each split, the splits in turns."""
+    """Return clients evenly spread over each split, alternating between splits."""
     splits = [population.clients(split) for split in ("train", "validation", "test")]
     picked = [
         np.unique(np.linspace(ids.start, ids.stop - 1, min(len(ids), CHECKED)).astype(int)).tolist()

@@ -1,4 +1,4 @@
-"""Finds how many bits of deep samples are in use, from all images together."""
+"""Infers the bit depth in use of images with more than 8 bits, from all images together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fedmeta.errors import DataError
 from fedmeta.tasks.image_pixels import Decoded, UnreadableError
 
 RANGES = (8, 10, 12, 14, 16)
-"""Bits that samples may have in files with room for more than 8."""
+"""Possible bit depths in files with room for more than 8 bits."""
 
 _SATURATED = 0.01
 _SURE = 0.9
@@ -18,15 +18,15 @@ _SURE = 0.9
 
 @dataclass(frozen=True)
 class Reach:
-    """How far the samples of one deep image reach.
+    """The range of the samples of one deep image.
 
     Attributes:
         file: The image.
-        bits: Of its samples, as declared; 0: floating point.
-        most: The largest number stored, in hidden colours and opacities of more than 8 bits too: what
-            makes paper transparent tells of the range as well as what is drawn on it.
-        share: How many of the samples are as large.
-        seen: The largest sample that can be seen.
+        bits: Declared bits per sample; 0: floating point.
+        most: The largest number stored, including hidden colours and opacities of more than 8 bits,
+            which also tell the range.
+        share: Share of the samples with that value.
+        seen: The largest visible sample.
         alpha: The largest opacity, if it has more than 8 bits; otherwise 0.
     """
 
@@ -59,15 +59,15 @@ def reach_of(file: Path, image: Decoded) -> Reach:
 
 
 def tops(reaches: Sequence[Reach], samples: int | None) -> tuple[list[tuple[float, float]], list[str]]:
-    """Return what is white in each of some deep images, and what is fully opaque; and notes.
+    """Return the values of white and of full opacity for each deep image, and notes.
 
-    Floats up to 1 are taken as 0 to 1. All else has the fewest of the `RANGES` that hold the largest
-    sample of all, so that a dark image among others stays dark; but an image that is saturated (1% of
-    it) at exactly the top of a smaller range has that range, and so does one that declares it.
+    Floats up to 1 are taken as 0 to 1. All others share the smallest of the `RANGES` that holds the
+    largest sample, so that a dark image among others stays dark; but an image that declares a smaller
+    range, or has 1% of its samples exactly at its top, has that range.
 
     Args:
         reaches: The images.
-        samples: The bits in use; None: told as above.
+        samples: The bits in use; None: inferred as above.
 
     Raises:
         DataError: If a sample is beyond `samples` bits, or floats are neither up to 1 nor up to 8 bits.
@@ -100,11 +100,11 @@ def _white(group: list[Reach], floats: bool, samples: int | None) -> tuple[list[
                 f"{beyond.file}: {what} reach {beyond.seen:.6g}, beyond the {_top(samples):.0f} of "
                 f"{samples} bits"
             )
-        return [_top(samples)] * len(group), [f"{reach}: taken as {samples} bits, as was said"]
+        return [_top(samples)] * len(group), [f"{reach}: taken as {samples} bits, as given"]
     if floats and last.most < _top(4):
         raise DataError(
-            f"{last.file}: {reach}, neither 0 to 1 nor as 8 bits do: save it as 8 or 16 bits, "
-            "or say how many bits are in use by --samples"
+            f"{last.file}: {reach}, neither 0 to 1 nor 8 bits: save it as 8 or 16 bits, "
+            "or set the bits in use with --samples"
         )
     whole = _fewest(last.most)
     own = [_own(one, whole) for one in group]
@@ -112,16 +112,16 @@ def _white(group: list[Reach], floats: bool, samples: int | None) -> tuple[list[
     notes = []
     if shared:
         guess = last.most < _SURE * _top(whole) and whole < RANGES[-1]
-        sure = "a guess, say which by --samples" if guess else "--samples says otherwise"
+        sure = "a guess: set --samples to be sure" if guess else "--samples overrides it"
         notes.append(f"{reach}: taken as {whole} bits ({sure})")
     for bits in sorted({bits for bits in own if bits is not None}):
         those = [one.file for one, its in zip(group, own, strict=True) if its == bits]
-        notes.append(f"{len(those)} of {len(group)} taken as {bits} bits each, as {those[0]}")
+        notes.append(f"{len(those)} of {len(group)} taken as {bits} bits each, such as {those[0]}")
     return [_top(bits or whole) for bits in own], notes
 
 
 def _own(one: Reach, whole: int) -> int | None:
-    """Return the bits that an image itself tells; None where those of all the images hold."""
+    """Return the bits that an image itself shows; None to use those of all images."""
     if 8 < one.bits < RANGES[-1]:
         return one.bits
     bits = _fewest(one.most)

@@ -1,4 +1,4 @@
-"""Image files of any size and colour, and folders of them, as the inputs of a model."""
+"""Reads image files and folders of any size and colour as model inputs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ from fedmeta.tasks.image_pixels import Kind, Pixels, UnreadableError, decode
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The files of a folder, in the order of their names.
+    """The files of a folder, sorted by name.
 
     Attributes:
         files: The images.
-        labels: The class of each, the name of its sub-folder as it is seen (see `visible`); None: the
-            folder is flat, and unlabelled.
-        ignored: Hidden files and folders, which were passed over.
+        labels: The class of each, which is the visible name of its subfolder (see `visible`); None: the
+            folder is flat and unlabelled.
+        ignored: Hidden files and folders, which are skipped.
     """
 
     files: tuple[Path, ...]
@@ -32,13 +32,13 @@ class ImageFolder:
 
 
 def list_folder(folder: Path) -> ImageFolder:
-    """List a folder of images, or of sub-folders with the images of a class each.
+    """List a folder of images, or of one subfolder of images per class.
 
-    Links are followed. What is hidden (its name begins with a dot) is passed over.
+    Links are followed. Hidden entries, whose names begin with a dot, are skipped.
 
     Raises:
-        DataError: If there is no such folder, it or a class is empty, it holds both images and
-            sub-folders, a class holds a sub-folder, or two classes look the same.
+        DataError: If there is no such folder, it or a class is empty, it has both images and subfolders,
+            a class has a subfolder, or two classes look the same.
     """
     entries, ignored = _entries(folder)
     classes = [entry for entry in entries if entry.is_dir()]
@@ -77,7 +77,7 @@ def list_folder(folder: Path) -> ImageFolder:
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return what lies in a folder, sorted by name, and what of it is hidden."""
+    """Return a folder's visible and hidden entries, sorted by name."""
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except FileNotFoundError:
@@ -99,12 +99,12 @@ _FAINT = 0.1
 
 @dataclass(frozen=True)
 class ImageStyle:
-    """How a family's images look, so that files can be made to look alike.
+    """The format of a family's images, to which files are converted.
 
     Attributes:
-        ink: Whether they are ink 1 on paper 0; otherwise brightness is taken as it is.
-        mean: Subtracted from pixels in [0, 1].
-        deviation: What they are divided by then.
+        ink: Whether images are ink 1 on paper 0; otherwise they are plain brightness.
+        mean: Mean to subtract from pixels in [0, 1].
+        deviation: Standard deviation to divide by.
     """
 
     ink: bool = True
@@ -114,14 +114,14 @@ class ImageStyle:
 
 @dataclass(frozen=True)
 class Images:
-    """Image files as a model reads them.
+    """Image files as model inputs.
 
     Attributes:
         x: ``[B, *input_shape]``, float32.
         inverted: Whether dark became 1.
-        unlike: Files whose edge is not as bright as that of most, by which it was decided.
-        kinds: What each file is.
-        notes: What was decided on the way, a line each.
+        unlike: Files whose edge brightness disagrees with `inverted`.
+        kinds: The kind of each file.
+        notes: Decisions made, one line each.
     """
 
     x: Tensor
@@ -138,24 +138,25 @@ def read_images(
     invert: Invert = "auto",
     samples: int | None = None,
 ) -> Images:
-    """Read image files of any of the `FORMATS`, mode and depth.
+    """Read image files of any of the `FORMATS`, and any mode and depth.
 
-    Each is turned as its EXIF entry says, laid on paper where it is transparent, made grey (or RGB, if
-    the input has three channels), padded to the input's proportions with the median of its edge, and
-    averaged over the area of each pixel of the input. Then ink becomes 1 and paper 0, and pixels are
-    standardised, as `style` says.
+    Each is rotated by its EXIF orientation, placed on paper where it is transparent, made grey (or RGB,
+    if the input has three channels), padded to the input's proportions with the median of its edge, and
+    averaged over the area of each input pixel. Then, as `style` says, ink becomes 1 and paper 0, and
+    pixels are standardised.
 
     Args:
-        files: What to read.
-        style: How the result should look.
+        files: The files to read.
+        style: The format of the result.
         input_shape: ``[C, H, W]``, ``[H, W]``, or ``[N]`` for square grey images with N pixels.
-        invert: Whether ink is dark in the files; ``auto``: whether most of them have a light edge.
-        samples: Bits in use where samples have room for more than 8, of the `RANGES`; None: told from
-            all the files together, see `tops`.
+        invert: Whether ink is dark in the files; ``auto``: yes if most of them have a light edge.
+        samples: Bits in use in files with room for more than 8, one of the `RANGES`; None: inferred from
+            all files together, see `tops`.
 
     Raises:
-        DataError: If a file is not a whole image, or is blank, or Pillow is missing; the first is named.
-        UsageError: If the input has no room for an image, or as many edges are light as dark.
+        DataError: If a file is not a complete image, or is blank, or Pillow is missing; the message
+            names the first.
+        UsageError: If `input_shape` is not that of an image, or as many edges are light as dark.
     """
     size = _size(input_shape)
     if samples is not None and samples not in RANGES:
@@ -172,12 +173,12 @@ def read_images(
 
 
 def area_weights(cells: int, pixels: int, canvas: float | None = None) -> Pixels:
-    """Return how much each of `pixels` in a row adds to each of `cells` that are laid over it evenly.
+    """Return the weights of a row of `pixels` in the averages over evenly spaced `cells`.
 
     Args:
-        cells: How many cells there are.
-        pixels: How many pixels.
-        canvas: Width of all cells together, in pixels; the row lies in the middle. None: as wide.
+        cells: Number of cells.
+        pixels: Number of pixels.
+        canvas: Total width of the cells in pixels, with the row in the middle; None: `pixels`.
 
     Returns:
         ``[cells, pixels]``; rows sum to 1, or less where a cell reaches beyond the pixels.
@@ -200,7 +201,7 @@ def _size(input_shape: Sequence[int]) -> tuple[int, int, int]:
         return 1, shape[0], shape[1]
     if len(shape) == 3 and shape[0] in (1, 3):
         return shape[0], shape[1], shape[2]
-    raise UsageError(f"inputs of the shape {list(shape)} are not grey or RGB images")
+    raise UsageError(f"inputs of shape {list(shape)} are not grey or RGB images")
 
 
 def _read_all(
@@ -231,13 +232,13 @@ def _read_all(
     ranges = dict(zip(deep, found, strict=True))
     for place, (top, _) in ranges.items():
         kinds[place] = replace(kinds[place], bits=int(top).bit_length() if top > 1 else 0)
-    # Decoded anew rather than kept: a folder of deep images may be larger than memory.
+    # Decoded again rather than kept, as a folder of deep images may be larger than memory.
     _each(files, deep, again)
     return [read[place] for place in range(len(files))], kinds, notes
 
 
 def _each(files: Sequence[Path], places: Iterable[int], use: Callable[[int], None]) -> None:
-    """Use each file; raise `DataError` with the first that cannot be, and the number of others."""
+    """Call `use` for each file; raise `DataError` for the first unreadable one and count the others."""
     problems: list[str] = []
     for place in places:
         try:
@@ -268,25 +269,25 @@ def _remarks(files: Sequence[Path], kinds: Sequence[Kind], pixels: Pixels) -> li
     several = [file for file, kind in zip(files, kinds, strict=True) if kind.several]
     if several:
         notes.append(
-            f"files with more than one image: {len(several)}, as {several[0]}; the first is read"
+            f"files with more than one image: {len(several)}, such as {several[0]}; the first is read"
         )
     low, high = float(pixels.min()), float(pixels.max())
     if high - low < _FAINT:
         notes.append(
-            f"the images are faint: all brightness lies between {low:.3f} and {high:.3f} "
-            "of black 0 and white 1"
+            f"the images are faint: their brightness is between {low:.3f} and {high:.3f}, "
+            "where black is 0 and white 1"
         )
     return notes
 
 
 def _polarity(edges: list[float], style: ImageStyle, invert: Invert) -> tuple[bool, list[int]]:
-    """Return whether to invert, and which images' edges speak against it."""
+    """Return whether to invert, and the images whose edges disagree."""
     if not style.ink:
         return False, []
     light = [edge > 0.5 for edge in edges]
     if invert == "auto" and 2 * sum(light) == len(light):
         raise UsageError(
-            "as many images have light edges as dark ones: say whether ink is dark by --invert yes or no"
+            "as many images have light edges as dark ones: set --invert yes or no (yes: ink is dark)"
         )
     inverted = 2 * sum(light) > len(light) if invert == "auto" else invert == "yes"
     return inverted, [index for index, is_light in enumerate(light) if is_light != inverted]

@@ -1,4 +1,4 @@
-"""Decodes image files of any mode and depth into samples, upright and with their opacity."""
+"""Decodes image files of any mode and depth into upright samples with opacity."""
 
 import struct
 import sys
@@ -24,22 +24,22 @@ Pixels = NDArray[np.float32]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
 LONGEST = 65_535
-"""Pixels of a side at most, as in JPEG; it bounds the memory that resampling needs."""
+"""Most pixels of a side, as in JPEG; it bounds the memory for resampling."""
 LARGEST = 1 << 25
-"""Pixels at most, such as 8192 x 4096: decoding and resampling take some 25 bytes for each."""
+"""Most pixels of an image, such as 8192 x 4096: decoding and resampling take some 25 bytes for each."""
 MOST_BYTES = 1 << 28
-"""Bytes of an image file."""
+"""Most bytes of an image file."""
 _AT_ONCE = 1 << 22
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 # TIFF tags.
 _SAMPLE_BITS, _PHOTOMETRIC, _PLANAR = 258, 262, 284
-# What Pillow unpacks 16-bit colours by, and how to unpack all of their bands as they are.
+# Pillow's names for 16-bit colours, and the rawmodes that unpack all of their bands unchanged.
 _WIDE = {"RGB": "RGB", "RGBX": "RGBX", "RGBA": "RGBA", "RGBa": "RGBA", "LA": "LA"}
-# Pillow scales grey of 2 and 4 bits to 8, but not the transparent one among them.
+# Pillow scales grey of 2 and 4 bits to 8, but not the transparent value.
 _GREY_SCALE = {"L;2": 85, "L;4": 17}
-# Compressed TIFF samples come in this machine's byte order; of these Pillow expects the file's.
+# Compressed TIFF samples have this machine's byte order, but Pillow expects the file's for these.
 _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _PLAIN = {
     "1": "L",
@@ -64,15 +64,15 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is.
+    """The kind of an image file.
 
     Attributes:
-        format: ``PNG``, ``JPEG`` and so on, by its content.
+        format: Its format by content, such as ``PNG`` or ``JPEG``.
         mode: Its colours and depth, such as ``16-bit grey``.
         size: Width and height, upright.
-        transparent: Whether some of it is see-through.
-        several: Whether it holds more than one image, of which the first counts.
-        bits: Of a sample that are in use; 0: floats from 0 to 1.
+        transparent: Whether parts of it are transparent.
+        several: Whether it has more than one image, of which only the first is read.
+        bits: Bits per sample in use; 0: floats from 0 to 1.
     """
 
     format: str
@@ -90,9 +90,9 @@ class Decoded:
     Attributes:
         samples: ``[H, W]`` or ``[H, W, 3]``.
         alpha: ``[H, W]``, opacity; None: opaque.
-        bits: Of a sample, as the file declares; 0: floating point.
-        kind: What the file is.
-        alpha_bits: Of an opacity.
+        bits: Declared bits per sample; 0: floating point.
+        kind: The kind of the file.
+        alpha_bits: Bits of the opacity.
         premultiplied: Whether samples were multiplied by their opacity.
         negative: Whether 0 is white.
     """
@@ -108,7 +108,7 @@ class Decoded:
     def shade(self, top: float, alpha_top: float, channels: int, white: bool) -> Pixels:
         """Return brightness ``[channels, H, W]`` on white or black paper; `top` becomes 1."""
         height, width = self.samples.shape[:2]
-        # A large image by stretches of rows, since several copies of its numbers are made.
+        # Large images are processed in blocks of rows, as several copies of the values are made.
         rows = max(_AT_ONCE // width, 1)
         parts = [
             self._shade(slice(first, first + rows), (top, alpha_top), channels, white)
@@ -135,14 +135,14 @@ class Decoded:
 
 
 def decode(file: Path | BytesIO) -> Decoded:
-    """Read one image file, or what one would hold.
+    """Read one image, from a file or from bytes.
 
     Raises:
-        UnreadableError: If it is not a whole image of the `FORMATS`, or too large.
+        UnreadableError: If it is not a complete image of the `FORMATS`, or too large.
         DataError: If Pillow is missing.
     """
     with _opened(file) as image:
-        # Pillow takes these for planes of 8 bits.
+        # Pillow misreads these as planes of 8 bits.
         if _tag(image, _PLANAR) == 2 and _tag(image, _SAMPLE_BITS) > 8:
             raise UnreadableError("keeps 16-bit colours in separate planes: save it as PNG")
         layout = _rawmode(image)
@@ -155,7 +155,7 @@ def decode(file: Path | BytesIO) -> Decoded:
             return Decoded(samples, alpha, 16, _kind(image, "16-bit grey", samples, alpha), 16)
         ends = {"B": "BL", "L": "LB", "N": "LB" if sys.byteorder == "little" else "BL"}[order]
         high = _unpack(image, f"{_WIDE[name]};16{ends[0]}")
-    # Pillow keeps one byte of each sample. Unpacked in the wrong order, that is the other one.
+    # Pillow keeps one byte of each sample; unpacked in the wrong byte order, it keeps the other one.
     with _opened(file) as image:
         samples = _join(high, _unpack(image, f"{_WIDE[name]};16{ends[1]}"))
         return _deep_colour(image, samples, premultiplied=name == "RGBa")
@@ -174,7 +174,7 @@ def _opened(file: Path | BytesIO) -> "Iterator[Image]":
             with _bytes(file) as data, Image.open(data, formats=FORMATS) as image:
                 if max(image.size) > LONGEST or image.width * image.height > LARGEST:
                     raise UnreadableError(
-                        f"is {image.width} x {image.height} pixels: a side may have {LONGEST} at most, "
+                        f"is {image.width} x {image.height} pixels: a side may have at most {LONGEST}, "
                         f"and an image {LARGEST}"
                     )
                 yield image
@@ -182,7 +182,7 @@ def _opened(file: Path | BytesIO) -> "Iterator[Image]":
         if isinstance(file, Path) and not file.stat().st_size:
             raise UnreadableError("is empty") from None
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise UnreadableError(f"not a {kinds} image, or of a kind that is not read") from None
+        raise UnreadableError(f"not a {kinds} image, or of an unsupported kind") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UnreadableError("too many pixels") from None
     except _BROKEN as error:
@@ -199,7 +199,7 @@ def _bytes(file: Path | BytesIO) -> Iterator[BinaryIO]:
 
 
 def _plain(image: "Image", layout: str) -> Decoded:
-    """Read an image whose samples Pillow keeps whole."""
+    """Read an image whose samples Pillow keeps in full."""
     if layout in _NATIVE and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
         _retile(image, _NATIVE[layout])
     upright = _upright(image)
@@ -207,7 +207,7 @@ def _plain(image: "Image", layout: str) -> Decoded:
     if upright.mode.startswith("I") or upright.mode == "F":
         return _deep_grey(image, np.asarray(upright), key)
     if upright.mode not in _PLAIN:
-        raise UnreadableError(f"has colours of the kind {upright.mode}: save it as RGB")
+        raise UnreadableError(f"has unsupported colours ({upright.mode}): save it as RGB")
     stored, mode = upright.mode, _PLAIN[upright.mode]
     if stored == "P" and upright.has_transparency_data:
         mode = "RGBA"
@@ -280,7 +280,7 @@ def _join(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]
 
 
 def _rawmode(image: "Image") -> str:
-    """Return what Pillow unpacks an image by; empty where it says so only later."""
+    """Return Pillow's rawmode of an image; empty if it is not known yet."""
     for tile in getattr(image, "tile", ())[:1]:
         args = tile[3]
         return args if isinstance(args, str) else str(args[0]) if args else ""
@@ -288,13 +288,13 @@ def _rawmode(image: "Image") -> str:
 
 
 def _tag(image: "Image", number: int) -> Any:
-    """Return a tag of a TIFF file, of several values the first; None where there is none."""
+    """Return the (first) value of a TIFF tag; None if there is none."""
     value = getattr(image, "tag_v2", {}).get(number)
     return value[0] if isinstance(value, tuple) else value
 
 
 def _opaque_but(key: Any, samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return opacity ``[H, W]``, 0 where a pixel is of the colour `key` and 255 elsewhere."""
+    """Return opacity ``[H, W]``, 0 where a pixel has the colour `key` and 255 elsewhere."""
     same = samples == np.array(key)
     if samples.ndim == 3:
         same = same.all(axis=2)

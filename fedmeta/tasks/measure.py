@@ -1,4 +1,4 @@
-"""What the values of a measure mean."""
+"""Direction and range of measures."""
 
 import math
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ LOSS = "loss"
 
 @dataclass(frozen=True)
 class Measure:
-    """What a measure's values mean.
+    """Direction and range of a measure.
 
     Attributes:
-        higher_is_better: Which way is better.
-        low: Least value that it can have; None: any.
-        high: Largest one.
+        higher_is_better: Whether higher values are better.
+        low: Smallest possible value; None: unbounded.
+        high: Largest possible value; None: unbounded.
     """
 
     higher_is_better: bool = False
@@ -24,16 +24,16 @@ class Measure:
 
     @property
     def worst(self) -> float | None:
-        """What a task that diverged counts as; None: there is no worst, and such a mean is infinite."""
+        """The value of a diverged task; None: there is none, and such a mean is infinite."""
         return self.low if self.higher_is_better else self.high
 
     def bounds(self, rounding: float = 0.0) -> tuple[float, float]:
-        """Return the least and the largest value, widened by a share of each."""
+        """Return the smallest and largest value, widened by the share `rounding` of each."""
         low = -math.inf if self.low is None else self.low - rounding * abs(self.low)
         high = math.inf if self.high is None else self.high + rounding * abs(self.high)
         return low, high
 
 
 def main_of(names: Iterable[str]) -> str:
-    """Return the main one of measures by name: the first beside the loss, and else that."""
+    """Return the name of the main measure: the first besides the loss, or else the loss."""
     return next((name for name in names if name != LOSS), LOSS)

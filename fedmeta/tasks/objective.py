@@ -1,4 +1,4 @@
-"""Objectives: what a family's tasks ask for, how a prediction is judged, and what is differentiated."""
+"""Objectives: the loss and measures of a family's tasks, and gradients of the loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Tensors = dict[str, Tensor]
 
 
 class Gradient(NamedTuple):
-    """The gradient of each task's loss by its own parameters, and what was computed on the way.
+    """The gradient of each task's loss by its own parameters, with the loss and prediction.
 
     Attributes:
         values: Keys and shapes of the parameters, ``[T, ...]``.
@@ -32,7 +32,7 @@ class Gradient(NamedTuple):
 
 
 class Network(Protocol):
-    """What an objective needs of a model; see `fedmeta.learning.Model`."""
+    """The part of a model's interface that objectives use; see `fedmeta.learning.Model`."""
 
     batch_norm: bool
 
@@ -42,22 +42,22 @@ class Network(Protocol):
 
 
 class Objective(ABC):
-    """What tasks ask for: the only place that knows what the tensors of a half of a batch mean.
+    """Base class of objectives, which alone know the meaning of a batch's tensors.
 
-    Nothing in it may depend on other tasks of the batch, and a padded example counts for nothing: take
-    means by `mean_of_examples`.
+    Results must not depend on other tasks of the batch or on padded examples: take means with
+    `mean_of_examples`.
 
     Args:
         spec: The shape of the tasks.
     """
 
     measures: ClassVar[Mapping[str, Measure]] = {}
-    """What is measured beside the loss, by name; values are averaged over tasks. The first is the main
-    one, by which models are compared; without any, that is the loss."""
+    """Measures besides the loss, by name; values are averaged over tasks. The first is the main measure,
+    by which models are compared; without any, that is the loss."""
     labels: ClassVar[bool] = False
     """Whether targets ``y`` are labels, and predictions their logits."""
     numbers: ClassVar[bool] = False
-    """Whether targets ``y`` are ``spec.outputs`` real numbers an example, and predictions likewise."""
+    """Whether targets ``y`` and predictions are ``spec.outputs`` real numbers per example."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
@@ -71,16 +71,16 @@ class Objective(ABC):
         return {}
 
     def inputs(self, examples: Examples) -> Tensor:
-        """Return what the model reads, ``[T, B, *input]``; override where that is not ``x``."""
+        """Return the model's inputs, ``[T, B, *input]``; override where they are not ``x``."""
         return examples["x"]
 
     def check(self, examples: Examples, half: str) -> Examples:  # noqa: ARG002
         """Return the examples of a user's family with the right dtypes.
 
-        Shapes and values of ``x`` and ``mask``, and that nothing is NaN, are checked already.
+        Shapes and values of ``x`` and ``mask``, and the absence of NaN, have been checked already.
 
         Args:
-            examples: What was drawn.
+            examples: The examples drawn.
             half: ``support`` or ``query``, for messages.
 
         Raises:
@@ -89,7 +89,7 @@ class Objective(ABC):
         return examples
 
     def made_up_targets(self, x: Tensor, generator: torch.Generator) -> Tensors | None:  # noqa: ARG002
-        """Return targets for made-up inputs, to try parts where no data is; None: not possible."""
+        """Return targets for made-up inputs, to test parts without data; None if not possible."""
         return None
 
     def forward(
@@ -105,7 +105,7 @@ class Objective(ABC):
                 themselves (transductive).
 
         Raises:
-            DataError: If the model has batch norm and the half has padding, which would be in its
+            DataError: If the model has batch norm and the half has padding, which would enter its
                 statistics.
         """
         x = self.inputs(examples)
@@ -113,7 +113,7 @@ class Objective(ABC):
             return model.forward(params, x)
         if MASK in examples:
             raise DataError(
-                "a model with batch norm needs tasks of one size: it cannot leave padding out"
+                "a model with batch norm needs tasks of equal size: padding would enter its statistics"
             )
         if support_x is None:
             return model.forward(params, x)
@@ -149,7 +149,7 @@ class Objective(ABC):
 
     @property
     def training_measures(self) -> dict[str, Measure]:
-        """What training reports: each measure after adaptation and, as ``NAME_before``, before it."""
+        """Metrics of training: each measure after adaptation and, as ``NAME_before``, before it."""
         return {
             f"{name}{when}": one for name, one in self.all_measures.items() for when in ("", "_before")
         }
@@ -162,7 +162,7 @@ def build_objective(spec: TaskSpec) -> Objective:
     """Return the objective of tasks of the shape `spec`.
 
     Raises:
-        ConfigError: If there is none of that name, or it is not an `Objective`.
+        ConfigError: If the name is unknown, or is not that of an `Objective`.
     """
     kind = OBJECTIVES.get(spec.objective)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
@@ -171,12 +171,12 @@ def build_objective(spec: TaskSpec) -> Objective:
 
 
 def leaves(params: Mapping[str, Tensor]) -> Tensors:
-    """Return the same values as fresh leaves to differentiate by."""
+    """Return the same values as new leaf tensors that require gradients."""
     return {key: value.detach().requires_grad_() for key, value in params.items()}
 
 
 def gradients(losses: Tensor, params: Mapping[str, Tensor], create_graph: bool = False) -> Tensors:
-    """Differentiate losses ``[T]`` by per-task tensors; in one pass, as no task depends on another."""
+    """Differentiate losses ``[T]`` by per-task tensors in one pass, as tasks are independent."""
     grads = torch.autograd.grad(
         losses.sum(), list(params.values()), create_graph=create_graph, materialize_grads=True
     )
@@ -184,7 +184,7 @@ def gradients(losses: Tensor, params: Mapping[str, Tensor], create_graph: bool =
 
 
 def mean_of_examples(values: Tensor, examples: Examples) -> Tensor:
-    """Average ``[T, B, ...]`` over all but the task axis, padded examples left out: ``[T]``."""
+    """Average ``[T, B, ...]`` over all but the task axis, without padded examples: ``[T]``."""
     mask = examples.get(MASK)
     if mask is None:
         return values.flatten(1).mean(1)
@@ -193,19 +193,19 @@ def mean_of_examples(values: Tensor, examples: Examples) -> Tensor:
 
 
 def within(values: Tensor, count: int, name: str, what: str) -> Tensor:
-    """Return integers if they are within 0 and ``count - 1``.
+    """Return integers if they are between 0 and ``count - 1``.
 
     Raises:
-        ValueError: If not, naming the first odd one.
+        ValueError: If not, naming one that is not.
     """
     low, high = int(values.min()), int(values.max())
     if low >= 0 and high < count:
         return values
     odd = low if low < 0 else high
     hint = "; count from 0" if low >= 1 and high == count else ""
-    raise ValueError(f"{name} holds {odd}, but {what} must be within 0 and {count - 1}{hint}")
+    raise ValueError(f"{name} holds {odd}, but {what} must be between 0 and {count - 1}{hint}")
 
 
 def dtype_name(values: Tensor) -> str:
-    """Return a dtype as users write it, such as ``float32``."""
+    """Return the short name of a dtype, such as ``float32``."""
     return str(values.dtype).removeprefix("torch.")

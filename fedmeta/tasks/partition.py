@@ -1,4 +1,4 @@
-"""How the items of one split (characters, classes, speeches) are dealt to the clients of that split."""
+"""Partitions the items of a split (characters, classes, speeches) among its clients."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -15,20 +15,20 @@ Indices = NDArray[np.int64]
 Scheme = Literal["natural", "iid", "dirichlet"]
 
 _DIRICHLET_DRAWS = 200
-# Shares differ from equal ones by about 1 / sqrt(alpha): beyond this they are equal in float64, and the
-# sum of so large gamma variates would overflow.
+# Shares differ from equal ones by about 1 / sqrt(alpha): above this alpha they are equal in float64, and
+# the sum of gamma variates would overflow.
 _EQUAL_ALPHA = 1e100
 
 
 class PartitionOptions(Options):
-    """How training data is dealt to the training clients; held-out clients keep theirs whatever it says.
+    """How training data are partitioned among training clients; held-out clients are not affected.
 
     Attributes:
-        partition: Of the training clients' data. ``natural``: whole units (an alphabet, a speaker);
-            ``iid``: evenly at random; ``dirichlet``: every unit in random shares, the more uneven the
+        partition: Partition of the training data. ``natural``: by whole units (an alphabet, a speaker);
+            ``iid``: evenly at random; ``dirichlet``: every unit in random shares, more uneven with
             smaller `alpha`.
         alpha: Concentration of the Dirichlet distribution; towards infinity shares become equal, towards
-            0 each unit goes to one client whole.
+            0 each unit goes to a single client.
     """
 
     partition: Annotated[Scheme, Key(arm="any")] = "natural"
@@ -37,13 +37,13 @@ class PartitionOptions(Options):
 
 @dataclass(frozen=True)
 class Receivers:
-    """Whom a split's items are dealt to.
+    """The clients that a split's items are dealt to.
 
     Attributes:
-        clients: How many.
+        clients: Number of clients.
         at_least: Items that each one needs.
-        split: The split that they are of.
-        units: What the units are called, for messages.
+        split: Their split.
+        units: Name of the units in messages.
     """
 
     clients: int
@@ -57,7 +57,7 @@ class Receivers:
 
     @property
     def key(self) -> str:
-        """Return the config key that names their scheme."""
+        """The config key of their scheme."""
         return "data.partition" if self.split == "train" else "data.test_partition"
 
 
@@ -70,13 +70,13 @@ def deal(
         units: ``[items]``, the unit that each item belongs to.
         receivers: The clients that share the items.
         options: The scheme.
-        rng: The source of all randomness.
+        rng: The random generator.
 
     Returns:
         The items of each client, in increasing order; nothing if there are no clients.
 
     Raises:
-        ConfigError: If the items or units cannot serve so many clients.
+        ConfigError: If there are too few items or units for the clients.
     """
     clients, at_least = receivers.clients, receivers.at_least
     if clients == 0:
@@ -106,10 +106,10 @@ def deal(
 def task_shares(
     clients: int, options: PartitionOptions, rng: np.random.Generator
 ) -> NDArray[np.float64] | None:
-    """Return the share of each client's tasks that is of each client's data, ``[clients, clients]``.
+    """Return the shares of each client's tasks from every client's data, ``[clients, clients]``.
 
     For families whose items cannot be dealt because those of a task belong together. None: each client
-    keeps to its own (``natural``).
+    only uses its own data (``natural``).
     """
     if options.partition == "natural":
         return None
@@ -139,10 +139,10 @@ def _dirichlet(units: Indices, clients: int, alpha: float, rng: np.random.Genera
     for unit in np.unique(units):
         items = rng.permutation(np.flatnonzero(units == unit))
         (shares,) = _shares(clients, alpha, rng)
-        # Rounding the cumulated shares, not the shares, is what deals every item exactly once.
+        # Rounding cumulated shares, rather than shares, deals every item exactly once.
         ends = np.rint(np.cumsum(shares) * len(items)).astype(np.int64)
         ends[-1] = len(items)
-        # In a new order for each unit: where units are small, rounding would favour the same clients.
+        # A new order for each unit: with small units, rounding would otherwise favour the same clients.
         order = rng.permutation(clients)
         owner[items] = order[np.searchsorted(ends, np.arange(len(items)), side="right")]
     return owner
@@ -158,7 +158,7 @@ def _natural(units: Indices, clients: int, alpha: float, rng: np.random.Generato
     owner = np.empty(len(units), dtype=np.int64)
     held = np.zeros(clients, dtype=np.int64)
     shuffled = rng.permutation(len(names))
-    # Largest unit first, to the client that holds least: shares as even as whole units allow.
+    # Largest unit first, to the client with the least: as even as whole units allow.
     for place in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         client = int(held.argmin())
         owner[units == names[place]] = client

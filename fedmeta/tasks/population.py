@@ -1,4 +1,4 @@
-"""The clients of a run: who trains, and who is held out."""
+"""The clients of a run: training and held-out ones."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Population:
-    """How many clients there are, and which of them are kept out of training.
+    """The numbers of training, validation and test clients.
 
     Client ids are partition ids: training clients come first, then validation, then test clients.
     """
@@ -23,7 +23,7 @@ class Population:
         if self.train < 1:
             raise ConfigError(
                 f"no training client is left: {self.validation} validation and {self.test} test "
-                f"clients out of {len(self)}; raise 'clients' or hold fewer out"
+                f"clients out of {len(self)}; raise 'clients' or hold out fewer"
             )
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Base class of families of handwritten digits whose clients differ in orientation and label coding."""
+"""Base class of families of handwritten digits: clients differ in orientation and label coding."""
 
 from typing import Any, ClassVar
 
@@ -26,30 +26,31 @@ class TurnedDigitsOptions(LabelOptions, PartitionOptions):
 
 
 class TurnedDigits:
-    """N-way K-shot over handwritten digits, standardised pixels.
+    """N-way K-shot tasks over handwritten digits, with standardised pixels.
 
-    What makes a client a client:
+    Clients differ in:
 
-    - *Images.* The images of each digit are shuffled and dealt in turn, so that every client has
-      nearly the same number of each digit, and no image has two owners.
-    - *Orientation.* Client images are turned (bilinear, about the centre) by the client's own one of
-      ``n`` evenly spaced angles, for ``n`` clients: a held-out orientation occurs in no training client.
+    - *Images.* The images of each digit are shuffled and dealt in turn, so every client has nearly the
+      same number of each digit, and each image has one owner.
+    - *Orientation.* Each of ``n`` clients rotates its images (bilinear, about the centre) by its own one
+      of ``n`` evenly spaced angles, so no training client has the orientation of a held-out one.
     - *Label coding.* A client's code is a random ring of the ten digits. A task draws its classes and
-      numbers them along the ring from a random start. A digit therefore has no label of its own: not
-      over clients, since rings differ, nor within one, since starts do, so that a network cannot learn
-      training clients by heart instead of learning to adapt (Yin et al. 2020, arXiv:1912.03820).
+      numbers them along the ring from a random start. A digit thus has no fixed label, across clients
+      (rings differ) or within one (starts differ), so a network cannot memorise training clients
+      instead of learning to adapt (Yin et al. 2020, arXiv:1912.03820).
 
-    Another `partition` than ``natural`` deals training clients' tasks, as the images of a task belong
-    together: each is of one of them drawn at random (``iid``), or by shares that differ from client to
-    client (``dirichlet``). ``labels = "global"``: the digit, however it is turned.
+    A `partition` other than ``natural`` deals whole tasks among training clients, as the images of a
+    task belong together: each task is from a client drawn uniformly (``iid``), or by shares that differ
+    between clients (``dirichlet``). With ``labels = "global"`` the label is the digit, whatever its
+    orientation.
 
-    Subclasses say where the images come from.
+    Subclasses load the images.
 
     Attributes:
-        name: Names the subclass's random streams.
+        name: Name of the subclass's random streams.
 
     Raises:
-        ConfigError: If the clients are too many for the ways, shots and queries.
+        ConfigError: If there are too many clients for the ways, shots and queries.
     """
 
     Options: ClassVar[type[Options]] = TurnedDigitsOptions
@@ -118,7 +119,7 @@ def spec_of(options: LabelOptions, input_shape: tuple[int, ...]) -> TaskSpec:
 def deal_by_class(
     classes: NDArray[np.int64], clients: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return each item's owner; clients' counts differ by at most one, in all and by class."""
+    """Return each item's owner; clients' counts differ by at most one, in total and per class."""
     order = np.concatenate([rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)])
     owner = np.empty(len(classes), dtype=np.int64)
     owner[order] = np.arange(len(order)) % clients
@@ -126,7 +127,7 @@ def deal_by_class(
 
 
 def turn(images: Tensor, degrees: float) -> Tensor:
-    """Turn ``images [B, 1, H, W]`` counter-clockwise about their centre, bilinear, ink-free outside."""
+    """Rotate ``images [B, 1, H, W]`` counter-clockwise about their centre (bilinear, zero padding)."""
     angle = np.deg2rad(degrees)
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
     back = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]])

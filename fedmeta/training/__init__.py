@@ -1,4 +1,4 @@
-"""The ways to train behind one loop over rounds: federated, centralized, local."""
+"""Federated, centralized and local training, with one loop over rounds."""
 
 from fedmeta.training.loop import Observer, run_rounds
 from fedmeta.training.simulation import evaluate, simulate

@@ -1,4 +1,4 @@
-"""The rounds of a run, in whichever way it trains: train, look for divergence, evaluate, observe."""
+"""The loop over rounds of every way to train: train, check for divergence, evaluate, observe."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,22 +16,22 @@ from fedmeta.learning import Tensors
 from fedmeta.training.ways import Way
 
 Observer = Callable[[RoundRecord, Snapshot], None]
-"""Told after each round what happened, and where the run stands."""
+"""Called after each round with its record and a snapshot of the run."""
 
 
 def run_rounds(way: Way, observer: Observer) -> Snapshot:
-    """Take the rounds that are left, one after the other.
+    """Run the remaining rounds.
 
     Args:
         way: How to train.
         observer: Called after each round.
 
     Returns:
-        Where the run stands after its last round.
+        A snapshot after the last round.
 
     Raises:
-        DivergedError: If the state, or every update to it, turned non-finite.
-        RunError: If a round cannot be taken.
+        DivergedError: If the state, or every update to it, became non-finite.
+        RunError: If a round fails.
     """
     plan, done = way.plan, way.start.round if way.start else 0
     with one_thread():
@@ -57,7 +57,7 @@ def _evaluated(way: Way, state: Tensors, record: RoundRecord) -> RoundRecord:
 
 
 def _require_finite(state: Tensors, record: RoundRecord, way: Way) -> None:
-    """Raise if a value of the state is NaN or Inf; with a model for each client, say whose."""
+    """Raise if a value of the state is NaN or Inf; name the client if each has its own model."""
     for key, value in state.items():
         finite = torch.isfinite(value)
         if bool(finite.all()):
@@ -81,15 +81,15 @@ def describe_round(  # noqa: PLR0913 (one is optional)
     norms: Sequence[float],
     clients: tuple[ClientRecord, ...] = (),
 ) -> RoundRecord:
-    """Return the record of a round in which C learners trained and nothing was sent.
+    """Return the record of a round in which C learners trained without messages.
 
     Args:
         round_: The round.
-        plan: Says the learning rate.
+        plan: Gives the learning rate.
         tasks: Tasks of each learner.
-        metrics: Of each learner, ``[C]`` by name.
-        norms: Norm of each learner's update; their mean stands in the record.
-        clients: The learners, where they are clients of the population.
+        metrics: Each learner's metrics, ``[C]`` by name.
+        norms: Norm of each learner's update; the record has their mean.
+        clients: The learners' records, if they are clients of the population.
     """
     means = {name: float(values.double().mean()) for name, values in metrics.items()}
     return RoundRecord(

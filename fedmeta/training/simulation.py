@@ -1,4 +1,4 @@
-"""Trains and evaluates a workload in this machine, without a config or a folder."""
+"""Trains and evaluates a workload on this machine, without a config or run folder."""
 
 from collections.abc import Mapping, Sequence
 
@@ -39,32 +39,32 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
     training: str = "federated",
     states: ClientStates | None = None,
 ) -> Snapshot:
-    """Train with all clients in this machine.
+    """Train with all clients on this machine.
 
-    The result is a function of the workload, the plan, and who misbehaves by mods and faults: neither
-    the number of workers nor a restart from one of its snapshots changes a bit of it.
+    The result is a function of workload, plan, mods and faults: neither the number of workers nor a
+    restart from a snapshot changes a bit of it.
 
     Args:
-        workload: What clients do.
-        plan: What the server does.
+        workload: The clients' work.
+        plan: The server's settings.
         observer: Called after each round.
-        start: Snapshot of an earlier run to go on from.
+        start: Snapshot of an earlier run to continue from.
         workers: Processes that compute; ``auto`` measures first.
-        mods: Flower mods by client, to play faulty ones for instance.
-        rewards: How clients are known and paid; None: they are neither.
-        faults: What goes wrong with clients and their replies; None: nothing.
+        mods: Flower mods by client, for instance to simulate misbehaving ones.
+        rewards: How clients are identified and paid; None: neither.
+        faults: Injected faults of clients and replies; None: no faults.
         training: The way to train: ``federated``, ``centralized`` or ``local``.
-        states: What clients remember; None: it is in memory, and gone with the run.
+        states: Clients' memory; None: it is held in RAM and lost after the run.
 
     Raises:
         UsageError: If the parts do not fit each other or data cannot be read.
-        LearnersFailedError: If a learner without a federation cannot learn or be evaluated.
-        DivergedError: If the state, or every update to it, turned non-finite.
+        LearnersFailedError: If a centralized or local learner cannot learn or be evaluated.
+        DivergedError: If the state, or every update to it, became non-finite.
     """
     rewards = rewards or Rewards()
     signatures = rewards.signatures
     if signatures is not None and not isinstance(signatures, Signatures):
-        raise UsageError("the clients of this process have no keys: those that sign are on nodes")
+        raise UsageError("clients in this process have no keys: clients that sign are on nodes")
     with one_thread():
         learner = Learner.build(workload)
         states = states or ClientStates()
@@ -80,10 +80,11 @@ def simulate(  # noqa: PLR0913 (all but two are optional)
 def evaluate(
     workload: Workload, state: Tensors, split: Split, workers: Workers = 1
 ) -> tuple[StepResult, ...]:
-    """Evaluate a state on the clients of one split: means over all their tasks, with intervals.
+    """Evaluate a state on the clients of one split.
 
     Returns:
-        One result per adaptation step; none if the split has no clients.
+        Means over all tasks with confidence intervals, one result per adaptation step; none if the split
+        has no clients.
 
     Raises:
         LearnersFailedError: If no client of the split could be evaluated.

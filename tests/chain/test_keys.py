@@ -208,7 +208,7 @@ class TestEnvironment:
         twice = f"{SECRETS[1].hex()},{SECRETS[1].hex()}"
         with pytest.raises(UsageError, match="same key"):
             open_keys(REMOTE, 1, {**GIVEN, "FEDMETA_COMMITTEE_KEYS": twice})
-        with pytest.raises(UsageError, match="the sponsor's key is a committee member's"):
+        with pytest.raises(UsageError, match="the sponsor and a committee member have the same key"):
             open_keys(REMOTE, 1, {**GIVEN, "FEDMETA_SPONSOR_KEY": SECRETS[1].hex()})
 
 

@@ -23,12 +23,12 @@ sys.stdin.read()
 def test_it_is_held_once_and_again_when_released(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "lock"
     first = FileLock(path, "the thing")
-    with pytest.raises(UsageError, match=r"^the thing is open already in this process$"):
+    with pytest.raises(UsageError, match=r"^the thing is already open in this process$"):
         FileLock(tmp_path / "folder" / ".." / "folder" / "lock", "the thing")
     first.release()
     second = FileLock(path, "the thing")
     first.release()
-    with pytest.raises(UsageError, match="open already"):
+    with pytest.raises(UsageError, match="already open"):
         FileLock(path, "the thing")
     second.release()
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)

@@ -22,7 +22,10 @@ from fedmeta.options import parse_options
         ({"committee": 2}, "threshold = 3 exceeds the committee of 2"),
         ({"committee": 33}, "chain.committee"),
         ({"pot": 0}, "chain.pot"),
-        ({"provider": "anvil", "chain_id": 1}, "chain_id = 1: a chain that we start has 31337 or 1337"),
+        (
+            {"provider": "anvil", "chain_id": 1},
+            "chain_id = 1: a chain started by fedmeta has",
+        ),
         ({"provider": "embedded", "chain_id": 5}, "31337 or 1337"),
         ({"port": 70_000}, "chain.port"),
         ({"claim": "sometimes"}, "chain.claim"),
@@ -103,6 +106,7 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
         "    except UsageError as error:\n"
         "        print(error)\n"
     )
-    assert done.stdout.splitlines() == ["the chain needs its extra: pip install 'fedmeta[chain]'"] * 5, (
-        done.stderr
-    )
+    assert (
+        done.stdout.splitlines()
+        == ["the chain needs an optional extra: pip install 'fedmeta[chain]'"] * 5
+    ), done.stderr

@@ -232,11 +232,11 @@ def test_a_place_that_is_taken_is_called_what_it_is(
 
 def test_resume_says_that_a_run_is_finished(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", "./tiny.toml", "-s", "rounds=1", "--out", "r") == 0
-    assert "has finished" not in capsys.readouterr().err
+    assert "has already finished" not in capsys.readouterr().err
     assert call("resume", "r") == 0
-    assert "the run has finished (round 1 of 1) and is tested again" in capsys.readouterr().err
+    assert "the run has already finished (round 1 of 1): testing it again" in capsys.readouterr().err
     assert call("resume", "r", "-s", "rounds=2") == 0
-    assert "has finished" not in capsys.readouterr().err
+    assert "has already finished" not in capsys.readouterr().err
 
 
 def test_a_truncated_data_file_is_named_with_how_to_fetch_it_again(
@@ -273,9 +273,7 @@ def test_ctrl_c_leaves_a_readable_run_and_exit_130(here: Path, request_to_end: s
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     folder = RunFolder.open(here / "r")
-    stopped = (
-        f"stopped after round {len(folder.metrics())} of 100000: `fedmeta resume r` resumes the run"
-    )
+    stopped = f"stopped after round {len(folder.metrics())} of 100000: resume it with `fedmeta resume r`"
     assert err == f"fedmeta: {stopped}\nfedmeta: interrupted\n"
     assert folder.info["status"] == "interrupted"
     rounds = [row["round"] for row in folder.metrics()]

@@ -212,7 +212,7 @@ def test_runs_of_another_version_are_used_and_told_of(
     assert watch.notes[0].startswith(
         f"3 of 6 finished runs, such as {tmp_path / 'c' / 'fedavg-seed0'}, "
     )
-    assert "with other versions of packages: used as they are" in watch.notes[0]
+    assert "with other versions of packages: using them anyway" in watch.notes[0]
 
 
 class OnProgress:
@@ -313,7 +313,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path:
     out = tmp_path / "runs" / "c"
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"test_clients": 0}, "a comparison needs test_clients of at least 1"),
-        ({"compare.step": 4}, r"compare.step = 4 is none of evaluation.steps = \[0, 1, 3\]"),
+        ({"compare.step": 4}, r"compare.step = 4 is not in evaluation.steps = \[0, 1, 3\]"),
         ({"compare.arms.x.chort": 3}, "arm 'x': unknown key 'chort'"),
     ]
     for settings, message in wrong:

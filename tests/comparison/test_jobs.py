@@ -61,7 +61,7 @@ def test_a_worker_that_stands_still_fails_its_run_and_no_other(
                 ends[job] = message
         assert workers._workers[0].process.poll() == -signal.SIGKILL
     assert ends[1] == ("done",)
-    assert ends[0] == ("failed", "its worker process said nothing for 42 s, and was stopped")
+    assert ends[0] == ("failed", "its worker process was silent for 42 s, and was stopped")
     assert time.monotonic() - began >= 42.0
 
 
@@ -77,7 +77,7 @@ def test_a_message_that_is_cut_short_fails_the_run(
     assert started is None
     assert (job, end) == (
         0,
-        ("failed", "its worker process stood still in the middle of a message, and was stopped"),
+        ("failed", "its worker process stalled in the middle of a message, and was stopped"),
     )
 
 
@@ -90,4 +90,7 @@ def test_a_worker_that_hangs_up_and_does_not_end_is_stopped(
     )
     with pool.Pool(1, tmp_path / "log") as workers:
         *_, (job, end) = workers.run([order(tmp_path / "run")])
-    assert (job, end) == (0, ("failed", "its worker process hung up without ending, and was stopped"))
+    assert (job, end) == (
+        0,
+        ("failed", "its worker process closed its connection without ending, and was stopped"),
+    )

@@ -55,7 +55,7 @@ def test_a_budget_that_does_not_divide_names_rounds_that_do() -> None:
     with pytest.raises(ConfigError) as refused:
         plans(["fedavg"], rounds=12)
     assert str(refused.value) == (
-        "arm 'fedavg': 96 training tasks are not a whole number of rounds of 40: "
+        "arm 'fedavg': 96 training tasks are not a multiple of the 40 tasks of a round: "
         "set the experiment's rounds to 10 or 15 (now 12), or the arm's own"
     )
     with pytest.raises(ConfigError, match=r"rounds to 5 \(now 2\)"):

@@ -93,12 +93,12 @@ def with_loss(text: str) -> Damage:
     ("damage", "status", "why"),
     [
         (spoil("metrics.jsonl"), "finished", "metrics.jsonl: line 1 is damaged"),
-        (cut("metrics.jsonl"), "finished", "metrics.jsonl does not hold every round"),
+        (cut("metrics.jsonl"), "finished", "metrics.jsonl does not have every round"),
         (lambda run: (run / "metrics.jsonl").unlink(), "finished", "No such file"),
         (
             lambda run: RunFolder(run).update_info({"final": []}),
             "finished",
-            "does not hold every result",
+            "does not have every result",
         ),
         (lambda run: RunFolder(run).update_info({"final": None}), "finished", "lacks fields"),
         (lambda run: (run / "metrics.jsonl").write_text("{}\n"), "finished", "line 1 is damaged"),
@@ -121,7 +121,7 @@ def test_a_damaged_run_is_named_and_made_again_beside_it(
     assert len(notes) == 1
     assert str(path) in notes[0]
     assert why in notes[0]
-    assert "the run is made again beside it" in notes[0]
+    assert "running it again in a new folder" in notes[0]
 
 
 def test_a_damaged_run_elsewhere_is_named_and_not_used(made: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_damaged_run_elsewhere_is_named_and_not_used(made: Path, tmp_path: Pat
     cut("metrics.jsonl")(path)
     place, notes = find(tmp_path / "c")
     assert place.state == "free"
-    assert notes == [f"{path}: metrics.jsonl does not hold every round: not used"]
+    assert notes == [f"{path}: metrics.jsonl does not have every round: not used"]
 
 
 def test_a_begun_run_of_somebody_else_is_made_again_if_its_config_names_code_or_hosts(
@@ -150,7 +150,7 @@ def test_a_begun_run_of_somebody_else_is_made_again_if_its_config_names_code_or_
             continue
         assert finder.find(name, config) == RunSlot(tmp_path / "c" / f"{name}-2", "free")
         (note,) = notes
-        assert "it was not made here or was changed since: the run is made again beside it" in note
+        assert "it was not made here or was changed since: running it again in a new folder" in note
 
 
 @pytest.mark.parametrize("where", ["c/federated-seed0", "quickstart-001"])

@@ -218,7 +218,7 @@ def test_a_class_that_no_other_process_could_import_is_refused(minimal: str) -> 
     class Local(MAML):
         pass
 
-    with pytest.raises(ConfigError, match="define it at the top of a module of its own") as refusal:
+    with pytest.raises(ConfigError, match="define it at the top level of its own module") as refusal:
         load_config(minimal, {"algorithm": Local})
     assert "\n" not in str(refusal.value)
 

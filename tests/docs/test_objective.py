@@ -111,7 +111,7 @@ def test_a_user_has_one_taste_and_tasks_of_any_size() -> None:
     ("change", "message"),
     [
         (lambda half: half.pop("rating"), "have no 'rating'"),
-        (lambda half: half.update(rating=half["rating"][:, :-1]), "support_rating has the shape"),
+        (lambda half: half.update(rating=half["rating"][:, :-1]), "support_rating has shape"),
         (lambda half: half.update(item=half["item"] * math.nan), "support_item holds NaN"),
         (lambda half: half.update(mask=half["mask"] & False), "leaves a task without any example"),
         (lambda half: half.update(mask=half["mask"].float()), "support_mask is float32"),

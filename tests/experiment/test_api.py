@@ -189,7 +189,7 @@ def test_logs_that_lost_lines_send_the_run_back_further(
     log.write_bytes(log.read_bytes()[:-20])
     notes: list[str] = []
     resume(path, listener=Listener(note=notes.append))
-    assert "metrics.jsonl is shorter" in notes[0]
+    assert "metrics.jsonl has become shorter" in notes[0]
     assert contents(path) == contents(finished)
 
 
@@ -293,7 +293,7 @@ def test_rounds_before_a_divergence_are_kept_even_between_checkpoints(
     config: Config, tmp_path: Path
 ) -> None:
     wild = {"server.optimizer": "SGD", "server.lr": 1e30, "gate.max_norm": 1e30, "checkpoint_every": 50}
-    with pytest.raises(DivergedError, match=r"the last good checkpoint is of round 1$"):
+    with pytest.raises(DivergedError, match=r"the last checkpoint is of round 1$"):
         run(config, {**wild, "evaluation.every": 0}, out=tmp_path / "run")
 
 
@@ -335,7 +335,7 @@ def test_extending_a_run_with_a_schedule_says_what_that_does(config: Config, tmp
     run(config, {"rounds": 2, "server.schedule": "linear"}, out=path)
     notes: list[str] = []
     resume(path, {"rounds": 3}, listener=Listener(note=notes.append))
-    assert "the linear schedule is as long as the run" in notes[0]
+    assert "the linear schedule spans the whole run" in notes[0]
     assert RunFolder.open(path).metrics()[2]["lr"] == pytest.approx(1e-3 / 3)
 
 

@@ -75,7 +75,7 @@ def test_a_manifest_of_another_round_is_refused(store: CheckpointStore) -> None:
     store.save(snapshot(1), {}, None)
     (store.folder / "round-000001.json").rename(store.folder / "round-000002.json")
     (store.folder / "round-000001.safetensors").rename(store.folder / "round-000002.safetensors")
-    with pytest.raises(DamagedCheckpointError, match="says round 1"):
+    with pytest.raises(DamagedCheckpointError, match="is the manifest of round 1"):
         store.load(2)
 
 
@@ -92,7 +92,7 @@ GOOD = {"w": torch.ones(3, 2), "steps": torch.tensor(4)}
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"w": torch.ones(2, 3)}, r"'w' has the shape \[2, 3\], not \[3, 2\]"),
+        ({"w": torch.ones(2, 3)}, r"'w' has shape \[2, 3\], not \[3, 2\]"),
         ({"w": torch.ones(3, 2, dtype=torch.float16)}, "'w' is of float16, not float32"),
         ({"w": torch.full((3, 2), torch.nan)}, "'w' holds numbers that are not finite"),
         ({"w": torch.tensor([[1.0, torch.inf]] * 3)}, "'w' holds numbers that are not finite"),

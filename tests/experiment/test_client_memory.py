@@ -73,7 +73,7 @@ def killed_and_resumed(name: str, rounds: int, folder: Path) -> Path:
     assert RunFolder.open(path).checkpoints.rounds()[0] < rounds
     resumed = fedmeta("resume", str(path), cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
-    assert "began anew" not in resumed.stderr
+    assert "started afresh" not in resumed.stderr
     assert rounds_of(path) == rounds
     return path
 
@@ -132,7 +132,7 @@ def test_nodes_remember_on_their_disks_though_they_and_the_server_are_killed(
         address = f"deployment.address={federation.options.address}"
         resumed = fedmeta("resume", str(path), "-s", address, cwd=tmp_path)
         assert resumed.returncode == 0, resumed.stderr
-        assert "began anew" not in resumed.stderr
+        assert "started afresh" not in resumed.stderr
     vector = fedmeta("run", name, "-s", "engine=vector", "--out", "vector", cwd=tmp_path)
     assert vector.returncode == 0, vector.stderr
     expected = state(tmp_path / "vector")
@@ -161,7 +161,7 @@ def test_a_node_whose_disk_was_lost_begins_anew_and_the_run_names_it(
             file.unlink()
         resumed = fedmeta("resume", str(path), "-s", "rounds=5", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert "lost what it remembered, and began anew" in resumed.stderr
+    assert "lost its memory, and started afresh" in resumed.stderr
 
 
 def test_a_file_that_does_not_fit_its_checkpoint_is_not_used(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_file_that_does_not_fit_its_checkpoint_is_not_used(tmp_path: Path) -> 
         db.commit()
     resumed = fedmeta("resume", "run", "-s", "rounds=9", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    line = "checkpoint of round 7: clients.sqlite does not hold what clients remembered then: not used"
+    line = "round 7: clients.sqlite does not have the clients' memory of that round: not used"
     assert line in " ".join(resumed.stderr.split())
     write(tmp_path, rounds=9)
     again = fedmeta("run", name, "--out", "whole", cwd=tmp_path)

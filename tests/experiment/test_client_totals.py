@@ -66,7 +66,7 @@ def test_one_lost_reply_does_not_beat_three_counts_and_three_shapes_each_its_own
     assert found is not None
     assert [(one["reason"], one["count"]) for one in found["reasons"]] == [
         ("… has shape …, not …", 4),
-        ("task count … is no whole number", 3),
+        ("task count … is not an integer", 3),
         ("no reply within … s", 2),
     ]
 

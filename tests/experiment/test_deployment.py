@@ -254,7 +254,7 @@ def test_a_network_without_tls_is_refused_before_anything_is_made(tmp_path: Path
     ended = fedmeta("run", "quickstart", *settings, "--out", "run", cwd=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
-        "fedmeta: 192.0.2.7:8000 is not on this machine, and without a certificate nothing is "
-        "encrypted: name that of its authority, or say deployment.insecure=true"
+        "fedmeta: 192.0.2.7:8000 is not on this machine, and traffic without a certificate is not "
+        "encrypted: name its authority's certificate, or set deployment.insecure=true"
     ]
     assert list(tmp_path.iterdir()) == []

@@ -194,12 +194,12 @@ def test_cuda_where_there_is_none_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="device: there is no CUDA device here"):
+    with pytest.raises(ConfigError, match="device: no CUDA device found"):
         run(tmp_path / "run", device="cuda")
     assert not (tmp_path / "run").exists()
     run(tmp_path / "here")
     before = contents(tmp_path / "here")
-    with pytest.raises(ConfigError, match="device: there is no CUDA device here"):
+    with pytest.raises(ConfigError, match="device: no CUDA device found"):
         fedmeta.resume(tmp_path / "here", {"device": "cuda", "rounds": 3})
     assert contents(tmp_path / "here") == before
 
@@ -213,7 +213,7 @@ def test_a_run_that_changed_its_device_is_no_run_of_either(tmp_path: Path) -> No
     for device in ("cpu", "cuda"):
         config = folder.config.model_copy(update={"device": device})
         why = difference(entries(folder.info), made_with(config, data_of(config)))
-        assert why == "from round 3 on it was made otherwise (device = cuda, not cpu)"
+        assert why == "from round 3 on it was made differently (device = cuda, not cpu)"
 
 
 def test_comparisons_take_no_run_of_another_device() -> None:

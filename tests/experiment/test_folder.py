@@ -115,7 +115,7 @@ FORGED: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "is of float64, not float32": lambda t: t.update({WEIGHT: t[WEIGHT].double()}),
     "is missing": lambda t: t.pop(WEIGHT),
     "is not a part of the model": lambda t: t.update({"state.more": torch.ones(2)}),
-    "has the shape": lambda t: t.update({WEIGHT: t[WEIGHT][None]}),
+    "has shape": lambda t: t.update({WEIGHT: t[WEIGHT][None]}),
 }
 
 

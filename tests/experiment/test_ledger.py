@@ -336,10 +336,10 @@ def test_an_audit_of_files_that_were_touched_names_what_differs(
         (["chain.provider=embedded", "chain.budget=10"], "chain.budget = 10 is smaller than 6 pots"),
         (["chain.provider=embedded", "chain.addresses=missing.json"], "chain: addresses"),
         (["chain.provider=embedded", "chain.keystore=keys"], "chain: keystore"),
-        (["chain.provider=http://me:secret@127.0.0.1:9"], "put ${FEDMETA_RPC_NAME} for it"),
+        (["chain.provider=http://me:secret@127.0.0.1:9"], "use ${FEDMETA_RPC_NAME} instead"),
         (
             ["chain.provider=http://127.0.0.1:9/${FEDMETA_CLIENT_SECRET}", "chain.required=false"],
-            "only variables whose names begin with FEDMETA_RPC_",
+            "only variables that begin with FEDMETA_RPC_",
         ),
         (["incentives.rule=shaply"], "'shapley'"),
     ],
@@ -373,7 +373,7 @@ def test_without_the_extra_a_chain_is_one_line_and_everything_else_works(tmp_pat
         [sys.executable, "-c", without], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert re.findall("^ended with (.*)$", done.stdout, re.MULTILINE) == ["0", "2"]
-    assert done.stderr == "fedmeta: the chain needs its extra: pip install 'fedmeta[chain]'\n"
+    assert done.stderr == "fedmeta: the chain needs an optional extra: pip install 'fedmeta[chain]'\n"
 
 
 def test_a_run_without_a_chain_has_no_campaign(tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_a_deployment_of_something_else_is_refused_in_one_line(how: str, tmp_pat
             with closing(sqlite3.connect(beside)) as database:
                 database.execute("PRAGMA user_version = 99")
         said = {
-            "of another config": "is a deployment of other settings that was cut short",
+            "of another config": "is an unfinished deployment with other settings",
             "damaged": "the journal is damaged",
             "of a format to come": "a journal of format 99, and this fedmeta reads",
         }

@@ -146,8 +146,8 @@ def test_a_run_of_before_goes_on_with_a_note_and_is_never_used_by_a_comparison(o
     (path / "run.json").write_text(json.dumps(old))
     name, state, notes = place(own / "c", config())
     assert (name, state) == ("arm-2", "free")
-    assert "it does not say with what code and data it was made: the run is made again" in notes[0]
-    assert "does not say with what code and data it was made" in notes_of(path)[0]
+    assert "it does not record the code and data it was made with: running it again" in notes[0]
+    assert "does not record the code and data it was made with" in notes_of(path)[0]
     assert [sorted(entry)[:2] for entry in folder.info["made"]] == [["from"], ["code", "data"]]
 
 
@@ -158,7 +158,7 @@ def test_a_comparison_makes_a_run_again_beside_one_of_other_code(own: Path) -> N
     name, state, notes = place(own / "c", config())
     assert (name, state) == ("arm-2", "free")
     assert notes == [
-        f"{own / 'c' / 'arm'}: {own / 'own_blocks.py'} changed: the run is made again beside it"
+        f"{own / 'c' / 'arm'}: {own / 'own_blocks.py'} changed: running it again in a new folder"
     ]
 
 
@@ -169,7 +169,7 @@ def test_a_comparison_makes_a_run_again_that_read_other_data(own: Path) -> None:
     name, state, notes = place(own / "c", lines())
     assert (name, state) == ("arm-2", "free")
     assert [note.partition(": ")[2] for note in notes] == [
-        "the data changed: the run is made again beside it",
+        "the data changed: running it again in a new folder",
         "the data changed: not used",
     ]
 
@@ -212,7 +212,7 @@ PLAIN = SHORT | {"rounds": 4}
             {"faults": {"rates": {"nan": 0.2}, "seed": 3}},
             {"rounds": 2, "faults": {}},
             {"rounds": 4, "faults": {"rates": {"nan": 0.2}, "seed": 3}},
-            "from round 3 on it was made otherwise (another fault plan",
+            "from round 3 on it was made differently (a different fault plan",
         ),
         (
             {"faults": {"rates": {"late": 0.5}}, "timeout": 1.0},
@@ -290,7 +290,7 @@ def test_entries_tell_which_rounds_were_made_with_what(
         (Made({}, "d", "f", {"engine": "vector"}), "module net is no longer used"),
         (
             Made({"net": None}, "d", "f", {"engine": "vector"}),
-            "whether module net changed",
+            "module net has no file, so it may have changed",
         ),
         (Made({"net": "1"}, "e", "f", {"engine": "vector"}), "the data changed"),
         (Made({"net": "1"}, "d", "g", {"engine": "vector"}), "fedmeta's own code changed"),

@@ -87,9 +87,9 @@ def test_a_password_encrypts_the_account(tmp_path: Path, monkeypatch: pytest.Mon
         ({"account": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"}, "signed by 0x.* not by its account"),
         ({"partition": -1}, "partition: "),
         ({"partition": True}, "partition: "),
-        ({"signature": "00" * 65}, "not a registration that"),
+        ({"signature": "00" * 65}, "not a registration written by"),
         ({"key_signature": "00" * 70}, "not signed with the key"),
-        ({"key": "ecdsa-sha2-nistp384 AAAA"}, "not a registration that"),
+        ({"key": "ecdsa-sha2-nistp384 AAAA"}, "not a registration written by"),
         ({"federation": "\x1b[2Jours"}, "federation: "),
         ({"more": 1}, "unknown key 'more'"),
     ],
@@ -131,7 +131,7 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_key_that_is_no_nodes_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("my own notes")
-    with pytest.raises(UsageError, match="is not a key of a node"):
+    with pytest.raises(UsageError, match="is not a node's key"):
         join(NodeFiles(tmp_path), "our-study", 0)
     assert (tmp_path / "node").read_text() == "my own notes"
 

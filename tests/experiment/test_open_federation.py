@@ -172,7 +172,8 @@ def test_a_paid_run_does_not_go_from_nodes_accounts_to_others(
     folder = RunFolder.create(tmp_path / "run", resolve(Config(**paid | {"engine": made})), {})
     config = folder.config.model_copy(update={"engine": wanted})
     with pytest.raises(
-        UsageError, match=f"accounts of engine = '{made}': it cannot go on with '{wanted}'"
+        UsageError,
+        match=f"accounts are those of engine = '{made}', so it cannot be resumed with '{wanted}'",
     ):
         look_at_ledger(folder, config, False)
     assert not (folder.path / "chain").exists()

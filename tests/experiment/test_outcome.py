@@ -28,7 +28,7 @@ def crashing(*rounds: int, **changes: Any) -> Config:
 
 
 def test_a_run_without_an_admitted_reply_fails_with_the_numbers(tmp_path: Path) -> None:
-    why = r"no reply was admitted, and all of 6 rounds were skipped; 24 of 24 times the reason was: "
+    why = r"no reply was admitted, so all 6 rounds were skipped; 24 of 24 times the reason was: "
     norm = r"norm \d+(\.\d+)? exceeds max_norm 1e-05 \(client \d, round 1\)$"
     with pytest.raises(UntrainedError, match=why + norm):
         run(config(gate={"max_norm": 1e-5}), out=tmp_path / "r")

@@ -148,10 +148,10 @@ def test_authenticated_nodes_sign_and_are_paid_exactly_whatever_is_killed(
     refused = sorted(told["replies"]["refused_nodes"])
     assert refused == sorted(
         [
-            f"node {ids[0]}: it claims partition 2, to which another key is admitted, that of node "
-            f"{seat_of(folder, 2)}",
-            f"node {ids[1]}: it claims partition 0, to which another key is admitted, that of node "
-            f"{seat_of(folder, 0)}",
+            f"node {ids[0]}: it claims partition 2, to which the key of node "
+            f"{seat_of(folder, 2)} is admitted",
+            f"node {ids[1]}: it claims partition 0, to which the key of node "
+            f"{seat_of(folder, 0)} is admitted",
         ]
     )
 

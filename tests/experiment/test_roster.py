@@ -83,7 +83,7 @@ Proof = Callable[[Path], object]
             555,
             0,
             lambda k: signer(k, 0).prove(555, 0, NONCE),
-            "another key is admitted, that of node 100",
+            "to which the key of node 100 is admitted",
         ),
         # The key of the partition, and another's account.
         (100, 0, lambda k: signer(k, 3).prove(100, 0, NONCE), "with a proof by 0x"),
@@ -98,7 +98,7 @@ Proof = Callable[[Path], object]
         (100, 0, lambda k: signer(k, 0, OTHER_RUN).prove(100, 0, NONCE), "with a proof by 0x"),
         # A signed update is no proof.
         (100, 0, lambda k: signer(k, 0).sign(0, 100, 0, NONCE), "with a proof by 0x"),
-        (555, 7, lambda k: signer(k, 0).prove(555, 7, NONCE), "admits nobody"),
+        (555, 7, lambda k: signer(k, 0).prove(555, 7, NONCE), "admits no node"),
     ],
 )
 def test_another_key_or_partition_is_refused_in_one_line(
@@ -136,7 +136,7 @@ def test_an_update_is_good_for_its_client_run_round_tasks_and_values_alone(
 
 def test_a_partition_that_is_taken_stays_with_who_has_it(roster: Roster, keys: Path) -> None:
     before = roster.path.read_bytes()
-    with pytest.raises(UsageError, match=r"partition 0 is held by 0x.*, and 0x.* asks for it"):
+    with pytest.raises(UsageError, match=r"partition 0 is held by 0x.*, and 0x.* requests it too"):
         admit(roster.path, [keys / SENT.format(3)], None)
     assert roster.path.read_bytes() == before
 
@@ -151,11 +151,11 @@ def test_one_account_or_key_has_one_partition(roster: Roster, keys: Path, tmp_pa
         first = keys / (f"node-1.{name}" if name else "node-1")
         path.write_bytes(first.read_bytes())
     join(second, "ours", 8)
-    with pytest.raises(UsageError, match="whose key asks for partition 8 as well"):
+    with pytest.raises(UsageError, match="whose key also requests partition 8"):
         admit(roster.path, [second.registration], None)
     second.key.private.unlink()
     join(second, "ours", 8)
-    with pytest.raises(UsageError, match="who asks for partition 8 as well"):
+    with pytest.raises(UsageError, match="which also requests partition 8"):
         admit(roster.path, [second.registration], None)
 
 
@@ -164,7 +164,7 @@ def test_another_federations_registration_is_refused(roster: Roster, tmp_path: P
     join(other, "theirs", 5)
     with pytest.raises(UsageError, match="for the federation 'theirs'"):
         admit(roster.path, [other.registration], None)
-    with pytest.raises(UsageError, match="of the federation 'ours', not 'theirs'"):
+    with pytest.raises(UsageError, match="for the federation 'ours', not 'theirs'"):
         admit(roster.path, [other.registration], "theirs")
 
 
@@ -176,7 +176,7 @@ def test_all_are_admitted_or_none(keys: Path, tmp_path: Path) -> None:
         admit(path, [keys / SENT.format(0), bad], "ours", lambda key: asked.append(key) or 1)
     assert not path.exists()
     assert asked == []
-    with pytest.raises(UsageError, match="name its federation by --federation"):
+    with pytest.raises(UsageError, match="name its federation with --federation"):
         admit(path, [keys / SENT.format(0)], None)
 
 
@@ -223,7 +223,7 @@ def test_a_partition_without_a_node_is_said_before_a_run(roster: Roster) -> None
         "deployment": {"roster": str(roster.path)},
         "chain": {"provider": "anvil"},
     }
-    with pytest.raises(UsageError, match=r"nobody is admitted to partition 3, 4, 5, 6, 7, 8 of 9"):
+    with pytest.raises(UsageError, match=r"no node is admitted to partition 3, 4, 5, 6, 7, 8 of 9"):
         open_signatures(Config(**paid), RUN)
 
 
@@ -258,5 +258,5 @@ def test_a_resumed_run_pays_the_accounts_that_its_rounds_had(roster: Roster, tmp
     log.write_text(json.dumps(row) + "\n")
     require_same_accounts(folder, signatures)
     log.write_text(json.dumps(row | {"account": signatures.account(1)}) + "\n")
-    with pytest.raises(UsageError, match=r"client 2 had the account .* in round 1, and has .* now"):
+    with pytest.raises(UsageError, match=r"client 2 had the account .* in round 1 but now has"):
         require_same_accounts(folder, signatures)

@@ -274,7 +274,7 @@ class Gains(Regression):
 def test_a_measure_may_not_have_the_name_of_another_column(name: str) -> None:
     objective = Gains(TaskSpec("regression", (1,), 1))
     objective.measures = {name: Measure()}  # type: ignore[misc]
-    with pytest.raises(ConfigError, match="a measure cannot be called") as refusal:
+    with pytest.raises(ConfigError, match="a measure cannot be named") as refusal:
         measures_entry(objective)
     assert "\n" not in str(refusal.value)
 

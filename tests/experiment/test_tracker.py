@@ -207,7 +207,7 @@ def test_a_server_that_is_down_does_not_end_the_run(
     )
     assert result.status == "finished"
     (note,) = notes
-    assert note.startswith("tracking by mlflow stopped (")
+    assert note.startswith("tracking with mlflow stopped (")
     assert "\n" not in note
     assert len(note) < 400
 
@@ -298,7 +298,7 @@ def test_a_store_that_hangs_is_left_after_a_while(monkeypatch: pytest.MonkeyPatc
         slow.round({"round": round_, "loss": 1.0})
     slow.close("finished")
     assert notes == [
-        "tracking by slow stopped (it did not finish within 0.05 s); the run continues without it"
+        "tracking with slow stopped (it did not finish within 0.05 s); the run continues without it"
     ]
     store.go.set()
 

@@ -203,7 +203,7 @@ def test_a_run_whose_constants_are_drawn_otherwise_now_is_not_resumed(
 
     monkeypatch.setattr(Adapter, "__init__", changed)
     before = contents(begun)
-    with pytest.raises(UsageError, match=r"frozen parameters and buffers are not those of round 2"):
+    with pytest.raises(UsageError, match=r"frozen parameters and buffers differ from those of round 2"):
         fedmeta.resume(begun, {"rounds": 4})
     assert contents(begun) == before
 
@@ -223,7 +223,7 @@ REFUSED = {
     ),
     "labels from one": (
         {"data.slip": "one-based", "data.clients": [5]},
-        r"tasks of client 5: support_y holds 3, but labels must be within 0 and 2; count from 0",
+        r"tasks of client 5: support_y holds 3, but labels must be between 0 and 2; count from 0",
     ),
     "labels of a test client": (
         {"data.slip": "one-based", "data.clients": [7]},
@@ -231,7 +231,7 @@ REFUSED = {
     ),
     "chance pays": (
         {"incentives.rule": f"{HERE}:Lucky"},
-        r"incentives.rule '.*Lucky' returns other scores for the same round",
+        r"incentives.rule '.*Lucky' returns different scores for the same round",
     ),
     "updates are changed": (
         {"incentives.rule": f"{HERE}:Greedy"},
@@ -279,4 +279,4 @@ def test_a_client_whose_labels_are_wrong_in_the_run_is_refused_by_its_reason(tmp
     result = run(tmp_path / "run", check=False, **changes)
     rows = [row for row in fedmeta.RunFolder.open(result.run).clients() if not row["admitted"]]
     assert [row["client"] for row in rows] == [2]
-    assert re.search("support_y holds 3, but labels must be within 0 and 2", rows[0]["reason"])
+    assert re.search("support_y holds 3, but labels must be between 0 and 2", rows[0]["reason"])

@@ -239,7 +239,7 @@ def test_a_node_that_lost_it_begins_anew_and_the_run_says_so(caplog: pytest.LogC
         train(Federation(learner, grid), ROUNDS, observe)
     before = assert_counted(records[:6])
     assert_counted(records[6:])
-    lost = {int(line.split()[3]) for line in caplog.messages if "lost what it remembered" in line}
+    lost = {int(line.split()[3]) for line in caplog.messages if "lost its memory" in line}
     asked = {client.client for record in records[6:] for client in record.clients}
     assert lost == before.keys() & asked
 

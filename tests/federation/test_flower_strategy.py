@@ -213,9 +213,11 @@ def test_a_resumed_run_is_the_straight_one_bit_for_bit(
 def test_a_strategy_that_cannot_say_what_it_remembers_is_not_resumed(tmp_path: Path) -> None:
     run(config(f"{PARTS}:Forgetful", 2), out=tmp_path / "run")
     before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
-    with pytest.raises(UsageError, match="cannot be resumed: Forgetful does not say what") as caught:
+    with pytest.raises(
+        UsageError, match="cannot be resumed: the state of Forgetful is unknown"
+    ) as caught:
         resume(tmp_path / "run", {"rounds": 4})
-    assert "give it state_dict()" in str(caught.value)
+    assert "define state_dict()" in str(caught.value)
     assert "\n" not in str(caught.value)
     after = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
     assert [pair for pair in after if not pair[0].name.startswith(".")] == [

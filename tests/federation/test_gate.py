@@ -106,13 +106,13 @@ CASES: list[tuple[str, str, Spoil, str]] = [
         "tasks NaN",
         "task_count_type",
         put("metrics", "num-tasks", math.nan),
-        "task count nan is no whole number",
+        "task count nan is not an integer",
     ),
     (
         "tasks 1e9",
         "task_count_type",
         put("metrics", "num-tasks", 1e9),
-        "task count 1000000000.0 is no whole number",
+        "task count 1000000000.0 is not an integer",
     ),
     (
         "tasks 10**9",
@@ -124,7 +124,7 @@ CASES: list[tuple[str, str, Spoil, str]] = [
         "tasks bool",
         "task_count_type",
         put("metrics", "num-tasks", True),
-        "task count True is no whole number",
+        "task count True is not an integer",
     ),
     (
         "no tasks",
@@ -149,12 +149,17 @@ CASES: list[tuple[str, str, Spoil, str]] = [
     ("wrong round", "wrong_round", put("config", "round", ROUND - 1), "reply to round 7, not 8"),
     ("round as bool", "wrong_round", put("config", "round", True), "reply to round True, not 8"),
     ("no round", "wrong_round", lambda b: b["config"].pop("round"), "reply to round None, not 8"),
-    ("no arrays", "missing_record", lambda b: b.pop("arrays"), "'arrays' is missing or no ArrayRecord"),
+    (
+        "no arrays",
+        "missing_record",
+        lambda b: b.pop("arrays"),
+        "'arrays' is missing or not of type ArrayRecord",
+    ),
     (
         "arrays of another kind",
         "missing_record",
         lambda b: b.update(arrays=ConfigRecord()),
-        "'arrays' is missing or no ArrayRecord",
+        "'arrays' is missing or not of type ArrayRecord",
     ),
     (
         "extra record",
@@ -185,7 +190,7 @@ CASES: list[tuple[str, str, Spoil, str]] = [
         "'w' is 143 bytes long, not 144",
     ),
     ("extra config", "extra_config", put("config", "note", "hello"), "unexpected config 'note'"),
-    ("empty", "missing_record", lambda b: b.clear(), "'arrays' is missing or no ArrayRecord"),
+    ("empty", "missing_record", lambda b: b.clear(), "'arrays' is missing or not of type ArrayRecord"),
 ]
 
 

@@ -193,8 +193,8 @@ class Summing(Postprocessor):
     ("name", "line"),
     [
         ("Failing", "cannot be applied (RuntimeError: no such thing)"),
-        ("Forgetful", "and what init did"),
-        ("Summing", "must return the tensors that it was given"),
+        ("Forgetful", "must return updates and state"),
+        ("Summing", "must return updates and state with the names, shapes"),
     ],
 )
 @pytest.mark.parametrize("stage", ["client", "server"])
@@ -204,5 +204,7 @@ def test_one_that_would_end_a_run_is_refused_before(name: str, stage: str, line:
 
 
 def test_a_task_cannot_be_remembered() -> None:
-    with pytest.raises(ConfigError, match="cannot remember it: set stage = 'client' or 'server'"):
+    with pytest.raises(
+        ConfigError, match="keeps state between rounds, but a task has no next round: set stage = "
+    ):
         Postprocessing([own("Counting", "task")], "task", STATE)

@@ -161,7 +161,7 @@ def test_an_algorithm_that_is_wrong_on_the_device_is_refused(
 
 def test_cuda_where_there_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"^device: there is no CUDA device here .*choose 'cpu'$"):
+    with pytest.raises(ConfigError, match=r"^device: no CUDA device found .*choose 'cpu'$"):
         use_device("cuda")
     assert choose_device("auto") == "cpu"
 

@@ -43,7 +43,7 @@ class BufferNet(nn.Module):
         (
             "torch.nn:Linear",
             {"in_features": 5, "out_features": 3},
-            r"cannot read inputs of the shape \[2, 6\]",
+            r"cannot read inputs of shape \[2, 6\]",
         ),
         ("torch.nn:Linear", {"in_features": 6, "width": 3}, "unexpected keyword argument 'width'"),
         ("torch.nn:Flatten", {}, "no parameters"),

@@ -44,7 +44,7 @@ def test_a_dark_image_among_others_stays_dark(bits: int, largest: int, tmp_path:
 def test_what_was_said_counts_more(bits: int, tmp_path: Path) -> None:
     images = read(png(tmp_path / "x.png", step(0, 150), 16), samples=bits)
     assert lights(images) == [round(150 / (2**bits - 1), 4)]
-    assert "as was said" in images.notes[0]
+    assert "as given" in images.notes[0]
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
@@ -54,7 +54,7 @@ def test_an_image_saturated_at_the_top_of_fewer_bits_has_those(bits: int, tmp_pa
     beside = png(tmp_path / "beside.png", step(0, 2**bits - 2), 16)
     images = read(whole, fewer, beside)
     assert lights(images) == [1.0, 1.0, round((2**bits - 2) / 65535, 4)]
-    assert images.notes[1] == f"1 of 3 taken as {bits} bits each, as {fewer}"
+    assert images.notes[1] == f"1 of 3 taken as {bits} bits each, such as {fewer}"
     assert lights(read(whole, fewer, samples=16)) == [1.0, round((2**bits - 1) / 65535, 4)]
 
 

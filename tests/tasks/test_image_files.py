@@ -181,7 +181,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
         "No such file": None,
         "blank": "blank",
         "too many pixels": "bomb",
-        "89000000 x 1 pixels: a side may have 65535": "wide",
+        "89000000 x 1 pixels: a side may have at most 65535": "wide",
         "Is a directory": "folder",
     }
     files = {}
@@ -211,7 +211,7 @@ def test_of_several_images_the_first_is_read_and_that_is_said(
     images = read_images([tmp_path / f"x.{suffix}"], INK, (1, 12, 12))
     assert same(images.x, letter())
     (note,) = images.notes
-    assert note == f"files with more than one image: 1, as {tmp_path}/x.{suffix}; the first is read"
+    assert note == f"files with more than one image: 1, such as {tmp_path}/x.{suffix}; the first is read"
 
 
 @pytest.mark.parametrize("brightest", [1, 3, 16])
@@ -220,7 +220,7 @@ def test_images_that_are_nearly_black_are_said_to_be_faint(brightest: int, tmp_p
     Image.fromarray((letter() * brightest).astype(np.uint8)).save(tmp_path / "x.png")
     (note,) = read_images([tmp_path / "x.png"], INK, (1, 12, 12)).notes
     assert note.startswith(
-        f"the images are faint: all brightness lies between 0.000 and {brightest / 255:.3f}"
+        f"the images are faint: their brightness is between 0.000 and {brightest / 255:.3f}"
     )
 
 

@@ -183,7 +183,7 @@ def test_what_has_no_brightness_is_one_line(tmp_path: Path) -> None:
     spoilt[0, 0] = np.nan
     colours = bands(flag(65535), flag(65535), flag(65535))
     cases = {
-        "colours of the kind LAB: save it as RGB": tmp_path / "lab.tif",
+        r"unsupported colours \(LAB\): save it as RGB": tmp_path / "lab.tif",
         "negative samples": tiff(tmp_path / "a.tif", flag(4095).astype(np.int16) - 99),
         "not finite": tiff(tmp_path / "b.tif", spoilt),
         "samples of 131070, beyond 16 bits": tiff(tmp_path / "c.tif", deep * 2),
@@ -223,7 +223,7 @@ def head_of_png(width: int, height: int) -> bytes:
 )
 def test_a_size_is_refused_before_it_takes_memory(tmp_path: Path, width: int, height: int) -> None:
     (tmp_path / "a.png").write_bytes(head_of_png(width, height))
-    with pytest.raises(UnreadableError, match=rf"is {width} x {height} pixels: a side may have 65535"):
+    with pytest.raises(UnreadableError, match=rf"is {width} x {height} pixels: a side"):
         decode(tmp_path / "a.png")
 
 

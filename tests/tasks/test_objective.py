@@ -111,10 +111,10 @@ def test_what_padding_holds_has_no_say() -> None:
 def test_batch_norm_and_minibatches_refuse_padding() -> None:
     ragged = padded([{"x": torch.zeros(2, 1, 12, 12).double(), "y": torch.tensor([0, 1])}], 3)
     conv = make_learner("maml", CASES["conv4-stride"])
-    with pytest.raises(DataError, match="it cannot leave padding out"):
+    with pytest.raises(DataError, match="padding would enter its statistics"):
         conv.adapt(make_state(conv, 1), ragged, 1)
     reptile = make_learner("reptile", CASES["image-mlp"], inner_batch=2)
-    with pytest.raises(DataError, match="inner_batch needs tasks of one size"):
+    with pytest.raises(DataError, match="inner_batch needs tasks of equal size"):
         reptile.adapt(make_state(reptile, 1), ragged, 1)
 
 

@@ -104,7 +104,7 @@ def test_a_restart_from_any_round_ends_with_the_same_bits() -> None:
 
 def test_data_that_cannot_be_drawn_from_ends_the_run_in_one_line() -> None:
     broken = replace(SINUSOID, task="tests.federation.helpers:Offline")
-    with pytest.raises(RunError, match="pooled tasks cannot be learned from: OSError: no disk"):
+    with pytest.raises(RunError, match="training on the pooled tasks failed: OSError: no disk"):
         run(broken, PLAN)
 
 

@@ -1,4 +1,4 @@
-"""`fedmeta chain audit`: works out again, from a run's files and the chain, all that the ledger says."""
+"""`fedmeta chain audit`: recomputes the ledger of a run from its files and compares it to the chain."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +19,14 @@ __all__ = ["Finding", "audit"]
 
 
 def audit(run_folder: Path, options: ChainOptions) -> list[Finding]:
-    """Work out a run's ledger again, from the run's files and the chain.
+    """Recompute a run's ledger from the run's files, and compare it to the chain.
 
     Args:
         run_folder: The run's folder.
-        options: Of its chain.
+        options: Options of its chain.
 
     Returns:
-        What was looked at, in order; the first one that is not ok is the first thing that differs.
+        The checks, in order; the first that is not ok is the first difference.
 
     Raises:
         UsageError: If there is no run, or it has no ledger.

@@ -1,4 +1,4 @@
-"""A run's files, read without the library that wrote them, against its journal."""
+"""Checks of a run's files against its journal, without the code that wrote them."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ from fedmeta.files import (
 )
 
 _FORMAT = 2
-"""Of the logs; what an audit looks at is the same in all formats up to this one."""
+"""Newest format of the logs; what an audit reads is the same in all formats up to this one."""
 _LOG, _JOURNAL = "clients.jsonl", "the journal"
 _CHECKPOINT = re.compile(r"round-(\d+)\.safetensors")
 
@@ -43,7 +43,7 @@ class LoggedRound:
 
     Attributes:
         round: The round.
-        evidence: SHA-256 of the lines as they stand.
+        evidence: SHA-256 of the lines' bytes.
         rows: The lines' values, in the file's order.
     """
 
@@ -53,7 +53,7 @@ class LoggedRound:
 
     @property
     def admitted(self) -> tuple[Mapping[str, Any], ...]:
-        """The rows of clients that were admitted."""
+        """The rows of admitted clients."""
         return tuple(row for row in self.rows if row.get("admitted"))
 
 
@@ -64,7 +64,7 @@ class RunFiles:
         folder: The run's folder.
 
     Raises:
-        UsageError: If it is no run's folder, or its logs are of a later format.
+        UsageError: If it is not a run folder, or its logs have a later format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,13 +105,13 @@ class RunFiles:
 
     @cached_property
     def models(self) -> dict[int, str]:
-        """The model hash of each round of ``metrics.jsonl``, hexadecimal."""
+        """The model hash of each round of ``metrics.jsonl``, in hexadecimal."""
         path = self.folder / "metrics.jsonl"
         rows = [_parsed(path, number, line) for number, line in _lines(path)]
         return {int(row["round"]): str(row.get("model")) for row in rows}
 
     def checkpoints(self) -> dict[int, Path]:
-        """The tensors' file of each kept checkpoint, by round."""
+        """Return the tensor file of each kept checkpoint, by round."""
         folder = self.folder / "checkpoints"
         names = sorted(folder.iterdir()) if folder.is_dir() else []
         matches = ((_CHECKPOINT.fullmatch(path.name), path) for path in names)
@@ -121,8 +121,8 @@ class RunFiles:
 def model_hash(path: Path) -> bytes:
     """Return the hash of the state in a checkpoint.
 
-    SHA-256 over the state's tensors in sorted key order: key, NUL, dtype as NumPy writes it, NUL, shape
-    as ``3,4``, NUL, the values, little-endian and C-ordered.
+    SHA-256 over the state's tensors in sorted key order: key, NUL, NumPy's dtype string, NUL, shape as
+    ``3,4``, NUL, the values in little-endian C order.
 
     Raises:
         DisagreementError: If the file cannot be read.
@@ -142,7 +142,7 @@ def model_hash(path: Path) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the whole lines of a log, numbered; one that was cut off at the end is not finished."""
+    """Yield the complete lines of a log with their numbers; a truncated last line is skipped."""
     try:
         yield from enumerate(read_lines(path), 1)
     except (OSError, ValueError) as error:
@@ -160,7 +160,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 class RunChecks:
-    """Checks of one run's files; each method returns what it saw, or raises where things disagree.
+    """Checks of one run's files; each method returns a summary, or raises where values differ.
 
     Args:
         files: The run's files.
@@ -173,7 +173,7 @@ class RunChecks:
         self.frozen = journal.frozen
 
     def identity(self) -> str:
-        """The journal is this run's."""
+        """Check that the journal belongs to this run."""
         campaign = self.journal.campaign
         if campaign is None:
             raise DisagreementError("the journal is empty")
@@ -181,7 +181,7 @@ class RunChecks:
         return f"run 0x{campaign.run.hex()[:16]}, campaign 0x{campaign.campaign.hex()[:16]}"
 
     def rounds(self) -> str:
-        """What was frozen is what stands in the logs, to the byte."""
+        """Check that the frozen rounds equal the logs, to the byte."""
         number = 0
         for frozen in self.journal.rounds():
             logged = self.files.rounds.get(frozen.round)
@@ -204,7 +204,7 @@ class RunChecks:
             )
 
     def signatures(self) -> str:
-        """Each update was signed by the account that is paid for it, and a client has one account."""
+        """Check that the paid account signed each update, and that each client has one account."""
         number, accounts = 0, dict[int, str]()
         for frozen in self.journal.rounds():
             for c in frozen.contributions:
@@ -218,7 +218,7 @@ class RunChecks:
         return f"{counted(number, 'update signature')} of {counted(len(accounts), 'account')}"
 
     def checkpoints(self) -> str:
-        """Each kept checkpoint is the model that its round says."""
+        """Check that each kept checkpoint has its round's model hash."""
         paths = self.files.checkpoints()
         for round_, path in paths.items():
             stated = self.files.models.get(round_)

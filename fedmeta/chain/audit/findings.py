@@ -1,4 +1,4 @@
-"""Findings of an audit, line by line."""
+"""Findings of an audit, one per line."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from fedmeta.errors import FedmetaError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        ok: Whether it agrees; None: it could not be looked at, as the node is away.
-        what: What was looked at.
-        detail: What was found; where it does not agree, both values.
+        ok: Whether the check passed; None if it could not run because the node is down.
+        what: What was checked.
+        detail: What was found; on failure, both values.
     """
 
     ok: bool | None
@@ -23,11 +23,11 @@ class Finding:
 
 
 class DisagreementError(Exception):
-    """Two things that should be equal are not; the message names where, and both values."""
+    """Two values that should be equal differ; the message names the place and both values."""
 
 
 def look(what: str, check: Callable[[], str]) -> Finding:
-    """Return what a check found: it returns what it saw, or raises where things disagree."""
+    """Run a check, and return its result: it returns a summary, or raises where values differ."""
     try:
         return Finding(True, what, check())
     except ChainDownError as error:
@@ -35,7 +35,7 @@ def look(what: str, check: Callable[[], str]) -> Finding:
     except (DisagreementError, FedmetaError) as error:
         return Finding(False, what, str(error))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        # Somebody wrote into a file what no run writes.
+        # A file was edited into something that no run writes.
         return Finding(False, what, f"malformed: {type(error).__name__}: {error}")
 
 
@@ -46,12 +46,12 @@ def require_equal(
 
     Args:
         where: Such as ``round 3, client 7``.
-        name: Of the field.
-        values: The two.
-        sources: Who says which.
+        name: The field's name.
+        values: The two values.
+        sources: Where each value is from.
 
     Raises:
-        DisagreementError: Naming them all.
+        DisagreementError: If they differ; names all of the above.
     """
     first, second = values
     if first != second:
@@ -61,7 +61,7 @@ def require_equal(
 
 
 def shown(value: object) -> str:
-    """Return a value as a reader of the audit sees it."""
+    """Return a value as the audit prints it."""
     if isinstance(value, bytes):
         return f"0x{value.hex()}"
     return "nothing" if value is None else str(value)
@@ -73,12 +73,12 @@ def counted(number: int, thing: str) -> str:
 
 
 def first_failure(findings: Iterable[Finding]) -> Finding | None:
-    """Return the first thing that differs, else the first that was not seen; None if all agrees."""
+    """Return the first failed check, else the first that could not run; None if all passed."""
     found = sorted((one for one in findings if not one.ok), key=lambda one: one.ok is None)
     return found[0] if found else None
 
 
 def verdict(findings: Iterable[Finding]) -> bool | None:
-    """Return whether all agrees; None if nothing differs and not everything could be looked at."""
+    """Return whether all checks passed; None if none failed but some could not run."""
     failure = first_failure(findings)
     return True if failure is None else failure.ok

@@ -1,4 +1,4 @@
-"""Checks the journal's records against its rounds and against the chain."""
+"""Checks of the journal's records against its rounds and against the chain."""
 
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from fedmeta.chain.typed_data import ledger_domain, record_digest
 
 
 class RecordChecks:
-    """Works out again what each record has to say.
+    """Recomputes the expected content of each record.
 
     Args:
         journal: The run's journal.
@@ -27,10 +27,10 @@ class RecordChecks:
         self.frozen = journal.frozen
 
     def content(self, first: int, last: int) -> Content:
-        """Return what a record of rounds `first` to `last` has to say.
+        """Return the expected content of a record of rounds `first` to `last`.
 
         Raises:
-            DisagreementError: If not all of them were frozen.
+            DisagreementError: If some of them were not frozen.
         """
         if not 1 <= first <= last <= self.frozen:
             raise DisagreementError(
@@ -39,7 +39,7 @@ class RecordChecks:
         return self.journal.content(first, last)
 
     def journaled(self) -> str:
-        """Each record in the journal says what its rounds say, and enough members signed it."""
+        """Check that each record in the journal matches its rounds and has enough signatures."""
         records, campaign = self.journal.records(), self.journal.campaign
         for record in records:
             where = f"rounds {record.first} to {record.last}"
@@ -54,10 +54,10 @@ class RecordChecks:
 
 
 def require_signed(where: str, digest: bytes, signatures: bytes, terms: Terms) -> None:
-    """Raise unless enough different members of the committee signed a digest.
+    """Raise unless enough distinct committee members signed a digest.
 
     Raises:
-        DisagreementError: Naming the signer that is none, or how many there are.
+        DisagreementError: Names a signer outside the committee, or the number of signatures.
     """
     signers: set[str] = set()
     for start in range(0, len(signatures), SIGNATURE_LENGTH):
@@ -73,11 +73,11 @@ def require_signed(where: str, digest: bytes, signatures: bytes, terms: Terms) -
 
 
 class ChainChecks:
-    """Checks of what the ledger contract holds; each returns what it saw, or raises.
+    """Checks of the ledger contract's content; each returns a summary, or raises.
 
     Args:
         deployed: The campaign's contracts.
-        records: Work out what each record has to say.
+        records: Recomputes the expected content of each record.
     """
 
     def __init__(self, deployed: Deployed, records: RecordChecks) -> None:
@@ -87,7 +87,7 @@ class ChainChecks:
         self.records = records
 
     def contracts(self) -> str:
-        """The contracts are ours, and have the terms that the journal says."""
+        """Check that the contracts are ours and have the journal's terms."""
         token, terms = read_terms(self.ledger)
         wrong = difference(terms, self.deployed.terms)
         if wrong:
@@ -97,7 +97,7 @@ class ChainChecks:
 
     @cached_property
     def events(self) -> list[EventData]:
-        """The event of each record that counts, in order; those of vetoed records do not."""
+        """The events of all records that were not vetoed, in order."""
         newest = {
             int(event["args"]["firstRound"]): event
             for event in self.ledger.events("Recorded", self.campaign.block)
@@ -111,7 +111,7 @@ class ChainChecks:
         return found
 
     def recorded(self) -> str:
-        """Every record says what the frozen rounds say, and no round is missing."""
+        """Check that every record matches the frozen rounds, and that no round is missing."""
         last = 0
         for event in self.events:
             found = recorded_content(event)
@@ -128,7 +128,7 @@ class ChainChecks:
         return f"{counted(len(self.events), 'record')} of {counted(last, 'round')}"
 
     def endorsed(self) -> str:
-        """Enough members of the committee signed what each record's transaction carries."""
+        """Check that enough committee members signed the content of each record's transaction."""
         seen = sum(self._endorsed(event) for event in self.events)
         unseen = len(self.events) - seen
         more = f"; {unseen} came through another contract, which shows none" if unseen else ""

@@ -1,4 +1,4 @@
-"""Every token: who was awarded, paid and funded how much, and where the tokens are."""
+"""Checks of all tokens: awards, claims, funding and balances."""
 
 from collections import Counter
 from functools import cached_property
@@ -13,11 +13,11 @@ _NOBODY = "0x" + 40 * "0"
 
 
 class TokenChecks:
-    """Checks of every token's way; each returns what it saw, or raises where things disagree.
+    """Checks of all token movements; each returns a summary, or raises where values differ.
 
     Args:
         deployed: The campaign's contracts.
-        records: Say who was awarded what.
+        records: Gives the awards.
     """
 
     def __init__(self, deployed: Deployed, records: RecordChecks) -> None:
@@ -34,7 +34,7 @@ class TokenChecks:
 
     @cached_property
     def _awarded(self) -> dict[str, int]:
-        """What each account was awarded by what is on the chain."""
+        """Units awarded to each account by the rounds on the chain."""
         last = int(self.ledger.call("nextRound")) - 1
         return self.records.journal.rewards(min(last, self.records.frozen))
 
@@ -43,16 +43,16 @@ class TokenChecks:
         return self.ledger.each("claimed", list(self.clients))
 
     def awards(self) -> str:
-        """All that the ledger awarded is what the rounds award."""
+        """Check that the ledger awarded exactly what the rounds award."""
         awarded, dust = (int(value) for value in self.ledger.many("awarded", "DUST"))
         expected = sum(self._awarded.values())
-        # The ledger keeps a unit that is nobody's from its first funding on.
+        # The ledger keeps one unit for itself from its first funding on.
         found = max(0, awarded - dust)
         require_equal("the ledger", "awarded", (found, expected), ("it", "the rounds"))
         return f"{found} units to {counted(len(self._awarded), 'account')}"
 
     def claims(self) -> str:
-        """Nobody claimed more than it was awarded, and each claim was paid to the account itself."""
+        """Check that no account claimed more than its award, and that each claim went to the account."""
         received: Counter[str] = Counter()
         for event in self._transfers:
             if _lower(event["args"]["from"]) == self.ledger.address.lower():
@@ -73,7 +73,7 @@ class TokenChecks:
         return f"{total} units claimed, {waiting - total} unclaimed"
 
     def tokens(self) -> str:
-        """Each account holds what the transfers say, and together they are the supply."""
+        """Check that balances match the transfers, and sum to the supply."""
         balances: Counter[str] = Counter()
         for event in self._transfers:
             units = int(event["args"]["value"])
@@ -89,7 +89,7 @@ class TokenChecks:
         return f"{supply} units in {counted(len(balances), 'account')}"
 
     def escrow(self) -> str:
-        """Escrow and payments together are what was funded."""
+        """Check that escrow and payments together equal the funding."""
         awarded, paid, unawarded = (int(v) for v in self.ledger.many("awarded", "paid", "unawarded"))
         funded = self._sum("Funded")
         swept = self._sum("Swept")
@@ -107,7 +107,7 @@ class TokenChecks:
         return sum(int(e["args"]["amount"]) for e in found)
 
     def stakes(self) -> str:
-        """The registry holds every stake."""
+        """Check that the registry holds all stakes."""
         registry = self.deployed.registry
         if registry is None:
             return "none"

@@ -1,4 +1,4 @@
-"""The embedded chain: a machine, its store, and the JSON-RPC methods that it answers."""
+"""The embedded chain: a virtual machine, its store, and its JSON-RPC methods."""
 
-# py-evm hashes as soon as it is imported: how is chosen before.
+# Chooses the hash backend, before py-evm, which hashes on import.
 import fedmeta.chain.hashing  # noqa: F401

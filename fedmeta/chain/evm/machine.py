@@ -1,8 +1,8 @@
-"""The embedded chain itself: one transaction a block, executed by py-evm under Shanghai's rules.
+"""The embedded chain's machine: one transaction per block, executed by py-evm under Shanghai's rules.
 
-Only py-evm's virtual machine is used. Its chain keeps forks, scores and gaps, which one writer does not
-need, and eth-tester around that gives blocks random fields, so that no chain could be opened again with
-the same hashes; with both a transaction takes three times as long.
+Only py-evm's virtual machine is used. Its chain class handles forks and gaps, which a single writer does
+not need, and eth-tester gives blocks random fields, so a reopened chain would have other hashes. With
+both a transaction takes three times as long.
 """
 
 import time
@@ -35,7 +35,7 @@ _MALFORMED = (rlp.exceptions.RLPException, ValidationError, PyEVMError, ValueErr
 
 @dataclass(frozen=True)
 class Call:
-    """A call that leaves no trace; `to` is empty to create a contract, `gas` is 0 for all there is."""
+    """A call without effect on the state; empty `to` creates a contract, `gas` 0 means no limit."""
 
     sender: bytes
     to: bytes
@@ -45,11 +45,11 @@ class Call:
 
 
 class Machine:
-    """Executes transactions on what a store holds, and stores what comes of them.
+    """Executes transactions on the state in a store, and stores the results.
 
     Args:
         store: Blocks and state.
-        chain_id: Of the chain.
+        chain_id: The chain's id.
     """
 
     def __init__(self, store: Store, chain_id: int) -> None:
@@ -66,7 +66,7 @@ class Machine:
 
         Args:
             balances: Wei of each account.
-            identity: Up to 32 bytes that go into the block, so that no two chains have the same hashes.
+            identity: Up to 32 bytes stored in the block, so each chain has its own hashes.
         """
         blank = ShanghaiBlockHeader(difficulty=0, block_number=BlockNumber(-1), gas_limit=0, timestamp=0)
         state = ShanghaiVM.build_state(self.store, blank, self._chain)
@@ -104,16 +104,16 @@ class Machine:
         return header
 
     def state(self, number: int) -> StateAPI:
-        """Return the state after a block, to be read only."""
+        """Return the state after a block, for reading only."""
         return self._machine(self.header(number)).state
 
     def submit(self, raw: bytes) -> str:
-        """Execute a signed transaction in a block of its own, and return its hash.
+        """Execute a signed transaction in its own block, and return its hash.
 
-        A transaction that a contract refuses is mined too, and its receipt says so.
+        A reverted transaction is mined too, with its status in the receipt.
 
         Raises:
-            Fault: If it is malformed, does not fit the account or its fee is too low; nothing is mined.
+            Fault: If it is malformed, has a wrong nonce, or lacks funds or fee; nothing is mined.
         """
         transaction = self._decode(raw)
         header = self._pending()
@@ -138,22 +138,22 @@ class Machine:
         self._add(self._pending())
 
     def call(self, call: Call, number: int) -> bytes:
-        """Return what a call would, on the state after a block.
+        """Return the result of a call on the state after a block.
 
         Raises:
-            Fault: Code 3 with the data if it reverts, -32000 if it fails otherwise.
+            Fault: Code 3 with the revert data if it reverts, -32000 if it fails otherwise.
         """
         computation = self._try(call, number, call.gas or GAS_LIMIT)
         raise_if_failed(computation)
         return bytes(computation.output)
 
     def estimate(self, call: Call, number: int) -> int:
-        """Return gas with which a call succeeds.
+        """Return an amount of gas with which a call succeeds.
 
-        What it uses is seldom too little: only where a contract keeps back a part of what it has.
+        The gas it uses is nearly always enough, except where a contract withholds part of its gas.
 
         Raises:
-            Fault: If it fails with all the gas there is.
+            Fault: If it fails even with all available gas.
         """
         most = call.gas or GAS_LIMIT
         computation = self._try(call, number, most)
@@ -164,13 +164,13 @@ class Machine:
         return enough
 
     def advance(self, seconds: int) -> int:
-        """Set the chain's clock ahead, and return by how many seconds it is ahead."""
+        """Advance the chain's clock, and return how many seconds it is ahead of ours."""
         self._offset += seconds
         self.store.remember(_OFFSET, str(self._offset))
         return self._offset
 
     def set_next_timestamp(self, timestamp: int) -> None:
-        """Choose the next block's timestamp; the clock goes on from there.
+        """Set the next block's timestamp; the clock continues from there.
 
         Raises:
             Fault: If it is not after the last block's.
@@ -206,8 +206,8 @@ class Machine:
 
     def _pending(self) -> BlockHeaderAPI:
         parent = self._last()
-        # Blocks of one second have one timestamp, as on Anvil and Ganache: a chain must not run ahead of
-        # the clock that deadlines are meant by.
+        # Blocks of one second share a timestamp, as on Anvil and Ganache: the chain must not run ahead
+        # of the clock, which deadlines refer to.
         clock = max(int(time.time()) + self._offset, parent.timestamp)
         header: BlockHeaderAPI = ShanghaiVM.create_header_from_parent(
             parent, gas_limit=parent.gas_limit, timestamp=self._next_timestamp or clock
@@ -218,7 +218,7 @@ class Machine:
         return ShanghaiVM(header, self._database, self._chain, ConsensusContext(self.store))
 
     def _try(self, call: Call, number: int, gas: int) -> ComputationAPI:
-        # Free of charge, so that any account may ask; like any node's, the answer is for the next block.
+        # Free, so any account may call; as on any node, the result is for the next block.
         parent = self.header(number)
         header = self._pending() if number == self.number else parent
         header = header.copy(base_fee_per_gas=0, state_root=parent.state_root)
@@ -246,7 +246,7 @@ class Machine:
         receipt: render.Json | None = None,
     ) -> None:
         encoded = rlp.encode(header)
-        # Where py-evm looks for the last blocks' hashes.
+        # py-evm looks up recent block hashes here.
         self.store[header.hash] = encoded
         body = render.block(header, [transaction["hash"]] if transaction else [])
         self.store.add(StoredBlock(header.block_number, encoded, body, transaction, receipt))

@@ -1,4 +1,4 @@
-"""The JSON-RPC methods of the embedded chain: what web3 and the ledger ask, and time travel."""
+"""The JSON-RPC methods of the embedded chain: those that web3 and the ledger use, and time travel."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -145,7 +145,7 @@ class Methods:
 
 
 def _matches(topics: Sequence[str], wanted: Sequence[Any]) -> bool:
-    """Tell whether a log's topics are the wanted ones: each None, a topic, or a list of choices."""
+    """Return whether a log's topics match a filter: each None, a topic, or a list of choices."""
     if len(wanted) > len(topics):
         return False
     return all(

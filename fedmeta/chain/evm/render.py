@@ -1,4 +1,4 @@
-"""Renders py-evm's blocks, receipts and errors as JSON-RPC does."""
+"""Renders py-evm's blocks, receipts and errors as JSON-RPC."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ from fedmeta.chain.hashing import keccak, to_address
 
 
 class Fault(Exception):
-    """What JSON-RPC answers instead of a result."""
+    """A JSON-RPC error."""
 
     def __init__(self, code: int, message: str, data: bytes | None = None) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class Fault(Exception):
 
 
 def refusal(error: Exception) -> Fault:
-    """Return py-evm's reason to refuse a transaction as other nodes give it, where they agree."""
+    """Translate py-evm's reason for refusing a transaction to other nodes' common wording."""
     reason = " ".join(str(error).split())
     if nonces := re.search(r"nonce: Expected (\d+), but got (\d+)", reason):
         word = "low" if int(nonces[2]) < int(nonces[1]) else "high"
@@ -33,7 +33,7 @@ def refusal(error: Exception) -> Fault:
 
 
 def raise_if_failed(computation: ComputationAPI) -> None:
-    """Raise the fault of a call that failed: code 3 with the data if a contract refused."""
+    """Raise the fault of a failed call: code 3 with the data if a contract reverted."""
     if not computation.is_error:
         return
     error = computation.error
@@ -56,7 +56,7 @@ def data(value: bytes) -> str:
 
 
 def base_fee(header: BlockHeaderAPI) -> int:
-    """Return wei per gas that a block burns; every block since London has that."""
+    """Return a block's base fee, in wei per gas."""
     return header.base_fee_per_gas or 0
 
 
@@ -89,7 +89,7 @@ def block(header: BlockHeaderAPI, transactions: list[str]) -> Json:
 
 
 def transaction(signed: SignedTransactionAPI, header: BlockHeaderAPI) -> Json:
-    """Return the one transaction of a block."""
+    """Return a block's only transaction."""
     kind = getattr(signed, "type_id", None) or 0
     shown: Json = {
         "type": quantity(kind),
@@ -125,7 +125,7 @@ def transaction(signed: SignedTransactionAPI, header: BlockHeaderAPI) -> Json:
 
 
 def receipt(result: ReceiptAPI, shown: Json) -> Json:
-    """Return the receipt of a block's one transaction, which is given as shown."""
+    """Return the receipt of a block's only transaction; `shown` is that transaction, rendered."""
     place = {
         "transactionHash": shown["hash"],
         "transactionIndex": "0x0",

@@ -1,7 +1,7 @@
-"""Where the embedded chain's blocks and state are kept: one SQLite file.
+"""Stores the embedded chain's blocks and state in one SQLite file.
 
-A block, its transaction, its logs and the state after it become durable together, so that whatever kills
-the process finds either all of a block or nothing of it.
+A block, its transaction, its logs and the state after it are committed together, so a crash leaves all
+of a block or none of it.
 """
 
 import json
@@ -36,7 +36,7 @@ CREATE INDEX transactions_by_number ON transactions (number);
 
 @dataclass(frozen=True)
 class StoredBlock:
-    """A block to be added: its header for py-evm, and what JSON-RPC answers about it."""
+    """A block to add: its header for py-evm, and its JSON-RPC forms."""
 
     number: int
     header: bytes
@@ -46,9 +46,9 @@ class StoredBlock:
 
 
 class Store(BaseAtomicDB):
-    """State by hash for py-evm, and blocks, transactions and logs for JSON-RPC.
+    """State by hash for py-evm; blocks, transactions and logs for JSON-RPC.
 
-    Writes of state wait in memory until `add` makes them durable with their block.
+    Writes of state stay in memory until `add` commits them with their block.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class Store(BaseAtomicDB):
         self._waiting[key] = value
 
     def __delitem__(self, key: bytes) -> None:
-        # State is found by its hash: what is stored stays true, and only what waits can go.
+        # State is content-addressed: stored entries stay valid, only pending ones can be dropped.
         self._waiting.pop(key, None)
 
     def _exists(self, key: bytes) -> bool:
@@ -99,16 +99,16 @@ class Store(BaseAtomicDB):
 
     @contextmanager
     def atomic_batch(self) -> Iterator[AtomicWriteBatchAPI]:
-        """Collect writes and make them together, as py-evm asks."""
+        """Collect writes and apply them together, as py-evm requires."""
         with AtomicDBWriteBatch._commit_unless_raises(self) as batch:
             yield batch
 
     def forget(self) -> None:
-        """Drop what was written since the last block."""
+        """Drop the writes since the last block."""
         self._waiting.clear()
 
     def add(self, block: StoredBlock) -> None:
-        """Make a block durable, with all state that was written since the last one."""
+        """Commit a block, with all state written since the last one."""
         number = block.number
         with self._transaction() as database:
             database.executemany("INSERT OR IGNORE INTO state VALUES (?, ?)", self._waiting.items())
@@ -127,13 +127,13 @@ class Store(BaseAtomicDB):
         self._waiting.clear()
 
     def drop_after(self, number: int) -> None:
-        """Drop all blocks after a block, as a reorganisation does."""
+        """Drop all blocks after block `number`, as a reorganisation does."""
         with self._transaction() as database:
             for table in ("logs", "transactions", "blocks"):
                 database.execute(f"DELETE FROM {table} WHERE number > ?", (number,))
 
     def head(self) -> int | None:
-        """Return the number of the last block, or None if there is not even a genesis block."""
+        """Return the number of the last block, or None if there is no genesis block."""
         row = self._database.execute("SELECT max(number) FROM blocks").fetchone()
         return None if row[0] is None else int(row[0])
 
@@ -155,7 +155,7 @@ class Store(BaseAtomicDB):
         return self._json("SELECT receipt FROM transactions WHERE hash = ?", digest)
 
     def logs(self, first: int, last: int, addresses: Sequence[str]) -> list[Json]:
-        """Return the logs of a range of blocks, oldest first; of all contracts if none is named."""
+        """Return the logs of a range of blocks, oldest first; without `addresses`, of all contracts."""
         where = f"AND address IN ({', '.join('?' * len(addresses))})" if addresses else ""
         rows = self._database.execute(
             f"SELECT body FROM logs WHERE number BETWEEN ? AND ? {where} ORDER BY number, rowid",
@@ -164,16 +164,16 @@ class Store(BaseAtomicDB):
         return [json.loads(row[0]) for row in rows]
 
     def note(self, name: str) -> str | None:
-        """Return a remembered value, or None."""
+        """Return the value that `remember` stored, or None."""
         row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
     def remember(self, name: str, value: str) -> None:
-        """Remember a value under a name."""
+        """Store a value under a name."""
         self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def _json(self, query: str, value: int | str) -> Json | None:

@@ -15,7 +15,7 @@ class Anvil(OwnNode):
 
     @staticmethod
     def arguments(identity: Identity, port: int, folder: Path, hardfork: str) -> list[str]:
-        """Return the arguments that make it the chain of a folder."""
+        """Return the arguments for the chain of `folder`."""
         options: dict[str, object] = {
             "--host": "127.0.0.1",
             "--port": port,
@@ -26,11 +26,10 @@ class Anvil(OwnNode):
             "--hardfork": hardfork,
             "--gas-limit": identity.gas_limit,
             "--state": folder / ANVIL_STATE,
-            # Without it a killed node would have saved nothing.
+            # Otherwise a killed node would lose its state.
             "--state-interval": 1,
             "--cache-path": folder / "cache",
-            # Anvil makes a genesis block at every start, also beside the one in its state: they must be
-            # the same one.
+            # Anvil creates a genesis block at every start; it must equal the one in its saved state.
             "--timestamp": identity.timestamp,
         }
         return ["--quiet", *(str(part) for option in options.items() for part in option)]

@@ -1,4 +1,4 @@
-"""The embedded chain: py-evm executes, SQLite remembers, and web3 speaks to it as to any other node."""
+"""The embedded chain as a web3 provider: py-evm executes transactions, SQLite stores the state."""
 
 import json
 import secrets
@@ -26,13 +26,13 @@ _CHAIN_ID = "chain id"
 class Embedded(JSONBaseProvider):
     """A chain in this process as a web3 provider: ``Web3(fedmeta.chain.embedded(folder))``.
 
-    Opened again in the same folder it has the same blocks with the same hashes. The accounts of the
-    mnemonic that everybody knows have funds, as on Anvil.
+    Reopened in the same folder it has the same blocks and hashes. The accounts of the public development
+    mnemonic have funds, as on Anvil.
 
     Args:
-        folder: Where its state is kept; made if missing.
-        chain_id: Of a new chain, and what an old one must have.
-        port: Not used: it listens nowhere.
+        folder: Its state folder; created if missing.
+        chain_id: Id of a new chain; an existing one must have it.
+        port: Unused: it opens no port.
 
     Raises:
         UsageError: The folder is in use, or holds another chain.
@@ -72,11 +72,11 @@ class Embedded(JSONBaseProvider):
             ]
 
     def _plain(self, params: Any) -> Any:
-        # web3 leaves bytes and its own mappings in the parameters; its encoder knows them.
+        # Parameters may contain bytes and web3's own mappings, which only its encoder handles.
         return json.loads(self.encode_rpc_request(RPCEndpoint(""), params))["params"]
 
     def close(self) -> None:
-        """Let go of the folder; everything is saved already. Twice is fine."""
+        """Release the folder; the state is already saved. May be called twice."""
         with self._guard:
             self._store.close()
             self._lock.release()

@@ -15,7 +15,7 @@ class Ganache(OwnNode):
 
     @staticmethod
     def arguments(identity: Identity, port: int, folder: Path, hardfork: str) -> list[str]:
-        """Return the arguments that make it the chain of a folder."""
+        """Return the arguments for the chain of `folder`."""
         options: dict[str, object] = {
             "--server.host": "127.0.0.1",
             "--server.port": port,

@@ -1,1 +1,1 @@
-"""Settlement: frozen rounds are recorded on the chain and paid."""
+"""Settlement: records frozen rounds on the chain and pays them."""

@@ -1,4 +1,4 @@
-"""A run's campaign: its id, the one chain that it is on, and how it starts over."""
+"""A run's campaign: its id, its chain, and starting over."""
 
 import re
 import shutil
@@ -18,15 +18,15 @@ JOURNAL = "journal.sqlite"
 
 
 def campaign_id(run: bytes, counter: int = 0) -> bytes:
-    """Return the id of a run's campaign; `counter` counts how often it was started over."""
+    """Return the id of a run's campaign after `counter` restarts."""
     return keccak(run + counter.to_bytes(32, "big"))
 
 
 def identify(journal: Journal, options: ChainOptions, run: bytes, budget: int) -> None:
-    """Make a new journal this run's, and refuse another run's.
+    """Assign a new journal to this run, and refuse another run's.
 
     Raises:
-        UsageError: If it is another's, or its campaign's budget is too small now.
+        UsageError: If it is another run's, or its campaign's budget is now too small.
     """
     found, cap = journal.campaign, options.pot * UNITS
     if found is None:
@@ -49,11 +49,11 @@ def identify(journal: Journal, options: ChainOptions, run: bytes, budget: int) -
 
 
 def bind(journal: Journal, chain: Chain) -> None:
-    """Tie a journal to the chain that it is used with first, and to no other ever after.
+    """Bind a journal to the first chain it is used with.
 
     Raises:
-        WrongCampaignError: If it is tied to another chain.
-        UsageError: If nothing is deployed yet, and the contracts cannot run there.
+        WrongCampaignError: If it is bound to another chain.
+        UsageError: If nothing is deployed yet, and the chain cannot run the contracts.
     """
     campaign = journal.campaign
     if campaign is None or campaign.ledger is None:
@@ -65,15 +65,15 @@ def bind(journal: Journal, chain: Chain) -> None:
 
 
 def check_chain(path: Path, campaign: Campaign, chain: Chain) -> None:
-    """Refuse a chain that is not the one of a campaign.
+    """Refuse a chain other than the campaign's.
 
     Raises:
-        WrongCampaignError: Naming both.
+        WrongCampaignError: Names both.
     """
     if campaign.chain_id != chain.chain_id:
         raise WrongCampaignError(
-            f"{path} is about chain {campaign.chain_id}, and the node has chain {chain.chain_id}: "
-            "point at the right one, or start over with --new-campaign"
+            f"{path} belongs to chain {campaign.chain_id}, and the node has chain {chain.chain_id}: "
+            "use the right node, or start over with --new-campaign"
         )
     genesis = campaign.genesis or b""
     if genesis != chain.genesis:
@@ -84,22 +84,22 @@ def check_chain(path: Path, campaign: Campaign, chain: Chain) -> None:
 
 
 def new_campaign(folder: Path, options: ChainOptions, run: bytes, budget: int) -> Path:
-    """Put a run's campaign aside and begin another with the same frozen rounds.
+    """Set a run's campaign aside and begin a new one with the same frozen rounds.
 
     The old folder becomes ``chain-1`` (``-2``, and so on). A crash leaves either the old campaign or the
-    new one. A damaged journal gives no rounds: they have to be frozen again from the run's logs.
+    new one. Rounds of a damaged journal are not copied: they must be frozen again from the run's logs.
 
     Args:
         folder: The run's ``chain`` folder.
-        options: Of the chain; terms of the new campaign.
+        options: Options of the chain, including the terms of the new campaign.
         run: The run's id.
         budget: Token units in escrow.
 
     Returns:
-        Where the old campaign is now.
+        The old campaign's new path.
 
     Raises:
-        UsageError: If there is none, or another process has it open.
+        UsageError: If there is no campaign, or another process has it open.
     """
     complete_restart(folder)
     if not (folder / JOURNAL).exists():
@@ -128,7 +128,7 @@ def _copy_rounds(folder: Path, copied: Journal) -> None:
             copied.freeze([frozen])
         _copy_stakes(old, copied)
     except DamagedJournalError:
-        # What was copied is good; the rest comes from the run's logs.
+        # The rounds copied so far are valid; the rest comes from the run's logs.
         return
     finally:
         old.close()
@@ -143,7 +143,7 @@ def _copy_stakes(old: Journal, copied: Journal) -> None:
 
 
 def complete_restart(folder: Path) -> None:
-    """Finish what a crash left of `new_campaign`, one way or the other."""
+    """Complete or undo a `new_campaign` that a crash interrupted."""
     new = _unfinished(folder)
     if not new.exists():
         return
@@ -154,7 +154,7 @@ def complete_restart(folder: Path) -> None:
 
 
 def counter_of(folder: Path) -> int:
-    """Return how often the campaign in `folder` was started over."""
+    """Return how many times the campaign in `folder` was started over."""
     pattern = re.compile(re.escape(folder.name) + r"-(\d+)")
     beside = folder.parent.iterdir() if folder.parent.exists() else ()
     numbers = (pattern.fullmatch(path.name) for path in beside)

@@ -1,4 +1,4 @@
-"""Claims what participants were awarded, in batches; only they are paid, whoever sends it."""
+"""Claims participants' awards in batches; the ledger pays only them, whoever sends the claim."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -23,12 +23,12 @@ _CLAIM_GAS = 100_000
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a claim came to.
+    """Result of a claim.
 
     Attributes:
-        accounts: How many accounts were paid.
-        units: Token units that they were paid together.
-        waiting: Units in records that cannot be claimed yet, because their challenge delay runs.
+        accounts: Number of accounts paid.
+        units: Total token units paid.
+        waiting: Units in records that are not claimable yet, during their challenge delay.
     """
 
     accounts: int
@@ -38,13 +38,13 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Proof:
-    """What an account needs to claim for itself: the arguments of the ledger's ``claim``.
+    """Arguments of the ledger's ``claim``, with which an account claims for itself.
 
     Attributes:
         ledger: Address of the ledger.
-        first_round: Of the record that it is claimed under.
-        account: Who is paid.
-        cumulative: Reward since the campaign's start, token units; what was claimed before is not paid.
+        first_round: First round of the record to claim under.
+        account: The account to pay.
+        cumulative: Reward since the campaign's start in token units; earlier claims are deducted.
         proof: Merkle proof, 0x text of 32 bytes each.
     """
 
@@ -83,7 +83,7 @@ class Claims:
     """Claims under the records of one journal.
 
     Args:
-        recording: Knows the ledger, the journal and whose rewards are what.
+        recording: Gives the ledger, the journal and the rewards.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -94,7 +94,7 @@ class Claims:
         """Claim for some accounts, or for all; safe to repeat.
 
         Args:
-            accounts: Addresses; None: all that have a reward.
+            accounts: Addresses; None: all with a reward.
 
         Raises:
             ChainError: See `Transactor.perform`; call again later.
@@ -113,7 +113,7 @@ class Claims:
         return Claimed(len(claims), sum(one.units for one in claims), waiting)
 
     def single(self, account: str) -> Action:
-        """Return a claim for one account as it would send it itself, under the newest record."""
+        """Return an account's own claim under the newest record."""
         record = self.recording.journal.records()[-1]
         rewards = self.recording.journal.rewards(record.last)
         cumulative = rewards[to_address(from_address(account))]
@@ -123,7 +123,7 @@ class Claims:
         return Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS)
 
     def _newest_claimable(self) -> tuple[SignedRecord | None, int]:
-        """Return the newest record whose challenge delay is over, and the units in those after it."""
+        """Return the newest record past its challenge delay, and the units of the records after it."""
         records = [r for r in self.recording.journal.records() if r.mined]
         total = records[-1].total if records else 0
         for record in reversed(records):
@@ -160,15 +160,15 @@ def _only(rewards: Mapping[str, int], accounts: Sequence[str]) -> dict[str, int]
 
 
 def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claimed:
-    """Claim what participants of a run were awarded; see `attached` for errors.
+    """Claim the awards of a run's participants; see `attached` for errors.
 
     Args:
         folder: The run's ``chain`` folder.
-        options: Of the chain.
-        who: An address or a client's number; None: everybody.
+        options: Options of the chain.
+        who: An address or a client's number; None: all participants.
 
     Raises:
-        UsageError: If nobody of that name contributed.
+        UsageError: If `who` did not contribute.
     """
     with attached(folder, options) as recording:
         accounts = None if who is None else [recording.journal.account(who)]
@@ -176,14 +176,14 @@ def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claime
 
 
 def prove(folder: Path, who: str) -> Proof:
-    """Return what an account needs to claim for itself, from the run's journal alone.
+    """Return the arguments of an account's own claim, from the run's journal alone.
 
     Args:
         folder: The run's ``chain`` folder.
         who: An address or a client's number.
 
     Raises:
-        UsageError: If nobody of that name contributed, or no record on the chain awards it anything.
+        UsageError: If `who` did not contribute, or no record on the chain awards it anything.
     """
     with closing(JournalView(folder / JOURNAL)) as journal:
         account = journal.account(who)

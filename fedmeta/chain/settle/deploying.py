@@ -1,4 +1,4 @@
-"""`fedmeta chain deploy`: a campaign's contracts before there is a run, and where they are."""
+"""`fedmeta chain deploy`: deploys a campaign's contracts before its run, and writes their addresses."""
 
 from pathlib import Path
 
@@ -26,25 +26,25 @@ from fedmeta.files import write_atomically
 def deploy_to_file(
     path: Path, options: ChainOptions, run: bytes, budget: int, folder: Path
 ) -> tuple[Addresses, bool]:
-    """Deploy a campaign and write its addresses, or find that this was done.
+    """Deploy a campaign and write its addresses, unless this was done before.
 
-    It may be killed at any point and run again: until the file is written, a journal beside it knows
-    what was sent. A file that is there is checked against the chain and the options; nothing changes.
+    Safe to kill at any point and run again: until the file is written, a journal beside it records the
+    transactions. An existing file is only checked against the chain and the options.
 
     Args:
         path: The addresses file.
-        options: Of the chain; terms of the campaign.
-        run: Id of the run that the campaign is for, 32 bytes.
+        options: Options of the chain, including the terms of the campaign.
+        run: Id of the campaign's run, 32 bytes.
         budget: Token units in escrow.
-        folder: Where a chain of ours keeps its state; not used for a URL.
+        folder: State folder of a chain of ours; unused for a URL.
 
     Returns:
         The addresses, and whether they are new.
 
     Raises:
-        UsageError: No node, missing keys, an account without funds, or a file about another chain,
-            another version's contracts, or a campaign with other terms.
-        ChainError: If the node fails on the way; run it again.
+        UsageError: No node, missing keys, an account without funds, or a file of another chain, another
+            version's contracts, or a campaign with other terms.
+        ChainError: If the node fails meanwhile; run it again.
     """
     campaign = Campaign(campaign_id(run), run, options.pot * UNITS, budget)
     with open_chain(options, folder) as chain:
@@ -66,7 +66,7 @@ def deploy_to_file(
 
 
 def journal_beside(path: Path) -> Path:
-    """Return where a deployment keeps its journal until its addresses file is written."""
+    """Return the path of a deployment's journal, kept until its addresses file is written."""
     return path.with_name(path.name + ".journal")
 
 
@@ -76,8 +76,8 @@ def _identify(journal: Journal, campaign: Campaign) -> None:
         journal.found(campaign)
     elif campaign != Campaign(found.campaign, found.run, found.round_cap, found.budget):
         raise WrongCampaignError(
-            f"{journal.path} is a deployment of other settings that was cut short: "
-            "finish it with them, or remove the file"
+            f"{journal.path} is an unfinished deployment with other settings: "
+            "finish it with those, or remove the file"
         )
 
 
@@ -100,13 +100,13 @@ def _deploy(journal: Journal, options: ChainOptions, chain: Chain) -> Addresses:
 
 
 def _check(path: Path, options: ChainOptions, chain: Chain, campaign: Campaign) -> Addresses:
-    """Return what a file says, if it is the campaign that is asked for."""
+    """Return the addresses in a file, if they are of the requested campaign."""
     addresses = read_addresses(path)
     expected = expected_terms(options, open_keys(options, chain.chain_id), campaign)
     check_deployed(path, addresses, chain, expected)
     if bool(addresses.registry) != options.staking.enabled:
         has = "a registry of stakes" if addresses.registry else "no registry of stakes"
-        raise WrongCampaignError(f"{path} is about a campaign with {has}")
+        raise WrongCampaignError(f"{path} belongs to a campaign with {has}")
     ledger = Contract(chain, load_artifact("RewardLedger"), addresses.ledger)
     if int(ledger.call("funded")) < campaign.budget:
         raise WrongCampaignError(

@@ -1,4 +1,4 @@
-"""Puts a campaign's contracts on the chain and its budget into escrow; safe to repeat at any point."""
+"""Deploys a campaign's contracts and puts its budget into escrow; safe to repeat at any point."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from fedmeta.errors import UsageError
 LEAST_SUPPLY = 10**9 * UNITS
 _CALL_GAS = 150_000
 _COLUMNS = {"FedToken": "token", "RewardLedger": "ledger", "ParticipantRegistry": "registry"}
-"""Where a campaign's journal has each contract's address."""
+"""Journal column of each contract's address."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Deployed:
     """The contracts of a campaign.
 
     Attributes:
-        token: What it pays in.
-        ledger: Where rounds are recorded and claimed.
-        registry: Where participants have their stakes; None without staking.
-        terms: Of the ledger.
+        token: Token of the payments.
+        ledger: Records rounds and pays claims.
+        registry: Holds participants' stakes; None without staking.
+        terms: The ledger's terms.
     """
 
     token: Contract
@@ -53,7 +53,7 @@ class Deployed:
 
     @property
     def contracts(self) -> list[Contract]:
-        """All of them."""
+        """All contracts."""
         return [one for one in (self.token, self.ledger, self.registry) if one is not None]
 
 
@@ -61,7 +61,7 @@ def attach(journal: JournalView, chain: Chain) -> Deployed:
     """Return the contracts of a journal's campaign, which must be on the chain.
 
     Raises:
-        WrongCampaignError: If it is another chain, or there are no such contracts on it.
+        WrongCampaignError: If it is another chain, or the contracts are not on it.
         UsageError: If the campaign was never deployed.
     """
     campaign = journal.campaign
@@ -85,12 +85,12 @@ def attach(journal: JournalView, chain: Chain) -> Deployed:
 
 
 class Deployment:
-    """Deploys the campaign of a journal, or finds what was deployed.
+    """Deploys the campaign of a journal, or finds it deployed.
 
     Args:
-        transactor: Sends, and holds chain and journal.
+        transactor: Sends transactions, and holds the chain and the journal.
         keys: The sponsor deploys; the committee is named in the terms.
-        options: Give the terms of a new campaign.
+        options: Terms of a new campaign.
     """
 
     def __init__(self, transactor: Transactor, keys: Keys, options: ChainOptions) -> None:
@@ -104,15 +104,15 @@ class Deployment:
         """Return the campaign's contracts, deployed and funded.
 
         Raises:
-            WrongCampaignError: If what is there has other terms or code.
+            WrongCampaignError: If the existing campaign has other terms or code.
             PoorAccountError: If the sponsor has too few tokens.
             ChainError: See `Transactor.perform`; call again later.
         """
         code = load_artifact("RewardLedger").code_hash
         if self.journal.founded.code not in (None, code):
             raise WrongCampaignError(
-                "the campaign's ledger was deployed by another version of fedmeta: go on with that one, "
-                "or start over with --new-campaign"
+                "the campaign's ledger was deployed by another version of fedmeta: resume with that "
+                "one, or start over with --new-campaign"
             )
         terms = self._terms()
         token = self._token()
@@ -124,7 +124,7 @@ class Deployment:
         return deployed
 
     def _terms(self) -> Terms:
-        """Return the terms, which stay the same however often the deployment is tried."""
+        """Return the terms, the same at every attempt to deploy."""
         campaign = self.journal.founded
         block = self.chain.eth.get_block("latest")
         number = block["number"]
@@ -136,7 +136,7 @@ class Deployment:
             self.journal.note("terms", terms=terms.to_json(), block=number)
             return terms
         if number < campaign.block:
-            # The chain went back behind the deployment.
+            # The chain was rolled back to before the deployment.
             self.journal.note("block", block=number)
         terms = Terms.from_json(campaign.terms)
         if wrong := difference(terms, expected_terms(self.options, self.keys, campaign)):
@@ -144,10 +144,10 @@ class Deployment:
         return terms
 
     def _deployed_terms(self) -> Terms:
-        """Take the campaign that the addresses file names, if it is the one that the config asks for.
+        """Use the campaign in the addresses file.
 
         Raises:
-            WrongCampaignError: If it is not.
+            WrongCampaignError: If it is not the one that the config asks for.
         """
         path = Path(self.options.addresses)
         addresses = read_addresses(path)
@@ -166,7 +166,7 @@ class Deployment:
 
     def _token(self) -> Contract:
         campaign = self.journal.founded
-        # Its name makes it this campaign's: the same transaction is never another campaign's token.
+        # The name is unique to the campaign, so no other campaign's token has the same transaction.
         name = f"fedmeta {campaign.campaign.hex()[:16]}"
         supply = max(LEAST_SUPPLY, 2 * campaign.budget)
 
@@ -198,7 +198,7 @@ class Deployment:
     def _created(
         self, name: str, arguments: tuple[object, ...], is_ours: Callable[[Contract], bool]
     ) -> Contract:
-        """Return a contract, created unless the chain holds it where we once created it."""
+        """Return a contract; create it unless it is at an address where we created it before."""
         artifact, known = load_artifact(name), getattr(self.journal.founded, _COLUMNS[name])
         creation = artifact.creation(*arguments)
         key = f"deploy {name} {keccak(creation).hex()[:16]}"
@@ -220,7 +220,7 @@ class Deployment:
             self.transactor.perform(action, self.keys.sponsor, lambda: find() is not None)
             found = find()
         if found is None:
-            raise NoCodeError(f"{name} was deployed, and is not there")
+            raise NoCodeError(f"{name} was deployed, but is not on the chain")
         return found
 
     def _write_down(self, deployed: Deployed) -> None:
@@ -237,11 +237,10 @@ class Deployment:
     def _fund(self, deployed: Deployed) -> None:
         """Bring the escrow up to the budget.
 
-        An allowance for exactly what is missing comes first, so that a second funding that slipped in
-        would find nothing to spend.
+        It first approves exactly the missing amount, so an accidental second funding has no allowance.
         """
         ledger, token = deployed.ledger, deployed.token
-        # The first funding awards a unit to nobody, which must not be missing at the end.
+        # The first funding sets one unit aside, which must not be missing at the end.
         budget = self.journal.founded.budget + int(ledger.call("DUST"))
         sponsor = self.keys.sponsor
 
@@ -270,10 +269,10 @@ class Deployment:
         self.transactor.perform(fund, sponsor, lambda: not missing())
 
     def _after(self, deadline: int) -> bool:
-        # The sponsor may have taken back by then what was not awarded.
+        # The sponsor may have taken back the unawarded tokens.
         return self.chain.is_past(deadline + 1)
 
 
 def created_address(sender: str, nonce: int) -> str:
-    """Return the address of the contract that a transaction of `sender` with that nonce creates."""
+    """Return the address of a contract created by a transaction of `sender` with this nonce."""
     return get_create_address(HexAddress(HexStr(sender)), Nonce(nonce))

@@ -1,10 +1,10 @@
-"""The journal: what was frozen, signed, sent and mined; each step is on the disk before the next begins.
+"""The journal of a campaign's rounds, records and transactions; each step is durable before the next.
 
-One file belongs to one campaign on one chain: its id, the chain's genesis hash and the ledger's code
-hash stand in it, and a chain or a ledger that differs is refused. A round is *frozen* here first. A
-record over some of the rounds is *signed* by the committee, its transaction *journaled* before it is
-*sent*, *mined* when its receipt came, and *final* when it is too deep for a reorganisation. Rounds never
-change; for the rest the chain alone decides what is true, and the journal follows it.
+A file belongs to one campaign on one chain: it holds the campaign's id, the chain's genesis hash and
+the ledger's code hash, and another chain or ledger is refused. A round is first *frozen* here. The
+committee *signs* a record of some rounds; its transaction is *journaled*, *sent*, *mined* once its
+receipt arrives, and *final* once too deep for a reorganisation. Rounds never change; in everything else
+the journal follows the chain.
 """
 
 from collections import Counter, deque
@@ -42,12 +42,12 @@ from fedmeta.errors import RunError, UsageError
 from fedmeta.options import nearest
 
 _AT_ONCE = 200
-"""Rounds that are read at once."""
+"""Rounds read at once."""
 _RANGE = "WHERE round BETWEEN ? AND ?"
 
 
 class JournalView:
-    """What a journal says, for whoever only reads it.
+    """Read-only view of a journal.
 
     Args:
         path: The journal's file.
@@ -58,7 +58,7 @@ class JournalView:
 
     def _open(self, store: Store | Reader) -> None:
         self._store: Store | Reader = store
-        # What the rounds up to `_added` award: they are read, and their digests checked, once.
+        # Awards of the rounds up to `_added`, which are read and checked only once.
         self._added = 0
         self._units: Counter[bytes] = Counter()
 
@@ -73,13 +73,13 @@ class JournalView:
 
     @property
     def campaign(self) -> Campaign | None:
-        """Whose journal it is; None in a new file."""
+        """The journal's campaign; None in a new file."""
         rows = self._store.rows(f"SELECT {names(Campaign)} FROM campaign")
         return read(Campaign, rows[0]) if rows else None
 
     @property
     def founded(self) -> Campaign:
-        """Whose journal it is; a `UsageError` if it is empty."""
+        """The journal's campaign; a `UsageError` if the journal is empty."""
         campaign = self.campaign
         if campaign is None:
             raise UsageError(f"{self.path} is empty: its run never began")
@@ -94,14 +94,14 @@ class JournalView:
         """Yield rounds `first` to `last`; None: to the last frozen one.
 
         Raises:
-            DamagedJournalError: If one is missing, or is not what was frozen.
+            DamagedJournalError: If one is missing, or was changed after it was frozen.
         """
         last = self.frozen if last is None else last
         for head, rows in self._rounds(first, last):
             yield FrozenRound(*head, tuple(map(contribution, rows)))
 
     def _rounds(self, first: int, last: int) -> Iterator[tuple[tuple[int, bytes, bytes], list[Row]]]:
-        """Yield each round's number, model and evidence, and its contributions' rows; see `rounds`."""
+        """Yield each round's (number, model, evidence) and contribution rows; see `rounds`."""
         for start in range(first, last + 1, _AT_ONCE):
             end = min(start + _AT_ONCE - 1, last)
             heads = self._store.rows(f"SELECT * FROM rounds {_RANGE} ORDER BY round", (start, end))
@@ -130,7 +130,9 @@ class JournalView:
                 yield head, rows
 
     def rewards(self, last: int) -> dict[str, int]:
-        """Return the units of each account that the rounds up to `last` award any, sorted by account.
+        """Return the units that the rounds up to `last` award each account, sorted by account.
+
+        Accounts without units are left out.
 
         Raises:
             DamagedJournalError: As `rounds`.
@@ -146,7 +148,7 @@ class JournalView:
         return sum(int(reward) for _, rows in self._rounds(1, last) for *_, reward in rows)
 
     def content(self, first: int, last: int) -> Content:
-        """Return what a record of rounds `first` to `last` says; they must be frozen."""
+        """Return the content of a record of rounds `first` to `last`, which must be frozen."""
         rounds = list(self._counted(first, last))
         rewards = self._rewards(last)
         leaves = (
@@ -165,9 +167,9 @@ class JournalView:
         )
 
     def last_within(self, first: int, contributions: int) -> int:
-        """Return the last round such that those from `first` on have that many contributions together.
+        """Return the last round such that rounds from `first` have at most `contributions` in total.
 
-        At least `first` itself, however many it has.
+        At least `first` itself.
         """
         query = """
             SELECT coalesce(max(round), 0) FROM (
@@ -179,7 +181,7 @@ class JournalView:
         return max(first, int(self._store.rows(query, (first, contributions))[0][0]))
 
     def clients(self) -> dict[str, int]:
-        """Return the client behind each account that contributed to a frozen round."""
+        """Return the client of each account that contributed to a frozen round."""
         query = "SELECT account, client, max(round) FROM contributions GROUP BY account"
         return {account_text(account): client for account, client, _ in self._store.rows(query)}
 
@@ -187,7 +189,7 @@ class JournalView:
         """Return the account that `who` names: an address, or a client's number.
 
         Raises:
-            UsageError: If it contributed to no frozen round.
+            UsageError: If it did not contribute to a frozen round.
         """
         clients = self.clients()
         for account, client in clients.items():
@@ -197,11 +199,11 @@ class JournalView:
         raise UsageError(f"nobody called '{who}' has contributed: {nearest(who, known)}")
 
     def records(self) -> list[SignedRecord]:
-        """Return all records, by rising range."""
+        """Return all records, in order of rounds."""
         return self._records("ORDER BY first")
 
     def record(self, first: int) -> SignedRecord | None:
-        """Return the record whose range begins with round `first`."""
+        """Return the record that begins with round `first`."""
         return next(iter(self._records("WHERE first = ?", first)), None)
 
     def _records(self, which: str, *values: object) -> list[SignedRecord]:
@@ -210,19 +212,19 @@ class JournalView:
 
     @property
     def recorded(self) -> int:
-        """The last round that the chain was seen to hold a record of; 0 if there is none."""
+        """The last round with a record seen on the chain; 0 if there is none."""
         return int(self._store.rows("SELECT coalesce(max(last), 0) FROM records WHERE mined")[0][0])
 
     def transactions(self, action: str) -> list[Transaction]:
-        """Return what was signed for an action, in the order of signing."""
+        """Return the transactions signed for an action, in order of signing."""
         return self._transactions("action = ?", action)
 
     def pending(self) -> list[Transaction]:
-        """Return the transactions that are neither final nor given up, in the order of signing."""
+        """Return the transactions that are neither final nor dropped, in order of signing."""
         return self._transactions("state IN ('journaled', 'sent', 'mined')")
 
     def landed(self) -> list[Transaction]:
-        """Return the transactions that are in a block, in the order of signing."""
+        """Return the transactions that are in a block, in order of signing."""
         return self._transactions("state IN ('mined', 'final')")
 
     def _transactions(self, which: str, *values: object) -> list[Transaction]:
@@ -230,15 +232,15 @@ class JournalView:
         return [Transaction(*row) for row in self._store.rows(query, values)]
 
     def stakes(self) -> list[Stake]:
-        """Return the stakes that are to be put down, in the order in which they were asked for."""
+        """Return the requested stakes, in order of request."""
         return [Stake(*row) for row in self._store.rows("SELECT account, evidence FROM stakes")]
 
 
 class Journal(JournalView):
-    """The journal, open for writing by this process alone.
+    """The journal, open for writing by only this process.
 
     Args:
-        path: The file; made if missing.
+        path: The file; created if missing.
         hook: Called with ``before STEP`` and ``after STEP`` around each durable step.
     """
 
@@ -248,22 +250,22 @@ class Journal(JournalView):
         self._open(Store(path, SCHEMA, hook))
 
     def found(self, campaign: Campaign) -> None:
-        """Write down whose journal this is."""
+        """Store the journal's campaign."""
         with self._store.step("campaign") as db:
             query = f"INSERT INTO campaign (only_one, {names(Campaign)}) VALUES (1, {marks(Campaign)})"
             db.execute(query, written(vars(campaign)))
 
     def note(self, step: str, **values: object) -> None:
-        """Set some of the campaign's fields in one step named `step`."""
+        """Set fields of the campaign in one step named `step`."""
         with self._store.step(step) as db:
             assignments = ", ".join(f"{name} = ?" for name in values)
             db.execute(f"UPDATE campaign SET {assignments}", written(values))
 
     def freeze(self, rounds: Sequence[FrozenRound]) -> None:
-        """Freeze rounds, all of them or none; those that are frozen with equal content stay as they are.
+        """Freeze all rounds or none; rounds already frozen with equal content are skipped.
 
         Raises:
-            RunError: If a frozen round would change, or a round would be left out.
+            RunError: If a frozen round would change, or a round would be skipped.
             ValueError: If a round is malformed.
         """
         for frozen in rounds:
@@ -284,15 +286,15 @@ class Journal(JournalView):
         if list(self._rounds(frozen.round, frozen.round)) != [given]:
             raise RunError(
                 f"round {frozen.round} was frozen with other results, and a frozen round cannot change: "
-                "go on with the run that froze it, or start over with --new-campaign"
+                "resume the run that froze it, or start over with --new-campaign"
             )
 
     def sign(self, record: SignedRecord) -> None:
-        """Write down a record with its signatures, in place of any over the same rounds."""
+        """Store a signed record, replacing any that overlap its rounds."""
         self._put("sign", record)
 
     def adopt(self, record: SignedRecord) -> None:
-        """Write down a record that the chain holds and that this journal has not sent."""
+        """Store a record found on the chain that this journal did not send."""
         self._put("adopt", record)
 
     def _put(self, step: str, record: SignedRecord) -> None:
@@ -302,35 +304,35 @@ class Journal(JournalView):
             db.execute(query, written(vars(record)))
 
     def add(self, transaction: Transaction) -> None:
-        """Write down a signed transaction before it is sent."""
+        """Store a signed transaction before it is sent."""
         with self._store.step("transaction") as db:
             query = f"INSERT OR IGNORE INTO transactions ({names(Transaction)})"
             db.execute(f"{query} VALUES ({marks(Transaction)})", tuple(vars(transaction).values()))
 
     def mark(self, transaction: Transaction, state: State) -> None:
-        """Write down how far a transaction came."""
+        """Store a transaction's state."""
         with self._store.step(state) as db:
             db.execute("UPDATE transactions SET state = ? WHERE hash = ?", (state, transaction.hash))
 
     def mined(self, transaction: Transaction, block_hash: bytes, block_number: int) -> None:
-        """Write down the block that holds a transaction."""
+        """Store a transaction's block."""
         with self._store.step("mined") as db:
             query = "UPDATE transactions SET state = 'mined', block_hash = ?, block_number = ?"
             db.execute(f"{query} WHERE hash = ?", (block_hash, block_number, transaction.hash))
 
     def stake(self, accounts: Sequence[str]) -> None:
-        """Write down that these accounts join with a stake; those that are there already stay."""
+        """Store that these accounts join with a stake; repeated ones are ignored."""
         with self._store.step("stake") as db:
             query = "INSERT OR IGNORE INTO stakes (account) VALUES (?)"
             db.executemany(query, [(account,) for account in accounts])
 
     def accuse(self, account: str, evidence: bytes) -> None:
-        """Write down what an account's stake is to be slashed for; the first evidence stays."""
+        """Store the evidence for slashing an account's stake; only the first counts."""
         with self._store.step("accuse") as db:
             query = "UPDATE stakes SET evidence = ? WHERE account = ? AND evidence IS NULL"
             db.execute(query, (evidence, account))
 
     def recorded_through(self, round_: int) -> None:
-        """Follow the chain: it holds the records up to `round_`, and none after it."""
+        """Store that the chain holds the records up to `round_`, and none after it."""
         with self._store.step("recorded") as db:
             db.execute("UPDATE records SET mined = (last <= ?)", (round_,))

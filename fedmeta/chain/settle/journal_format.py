@@ -1,4 +1,4 @@
-"""The journal's tables, how a round stands in them, and how those of earlier formats are upgraded."""
+"""The journal's tables, their encoding of rounds, and upgrades from earlier formats."""
 
 import hashlib
 import math
@@ -14,11 +14,11 @@ from fedmeta.chain.settle.store import Schema
 from fedmeta.errors import RunError
 
 AMOUNTS = frozenset({"round_cap", "budget", "total"})
-"""Decimal text, as are rewards: SQLite's integers end at 2^63, and a campaign's amounts at 2^128."""
+"""Stored as decimal text, like rewards: SQLite's integers end at 2^63, a campaign's amounts at 2^128."""
 
 RowT = TypeVar("RowT", Campaign, SignedRecord)
 Row = tuple[Any, ...]
-"""A contribution's client, account, tasks, update, signature, score and reward, as they are stored."""
+"""A contribution's client, account, tasks, update, signature, score and reward, as stored."""
 
 _CAMPAIGN = """
 CREATE TABLE campaign (
@@ -57,7 +57,7 @@ CREATE INDEX transactions_by_action ON transactions (action);
 
 
 def insert_round(db: sqlite3.Connection, frozen: FrozenRound) -> None:
-    """Write a round's rows, and the digest by which a row that rots is found."""
+    """Write a round's rows, and their digest, which detects corruption."""
     head, rows = (frozen.round, frozen.model, frozen.evidence), rows_of(frozen)
     db.execute("INSERT INTO rounds VALUES (?, ?, ?, ?)", (*head, digest(head, rows)))
     values = [(frozen.round, *row) for row in rows]
@@ -65,7 +65,7 @@ def insert_round(db: sqlite3.Connection, frozen: FrozenRound) -> None:
 
 
 def rows_of(frozen: FrozenRound) -> list[Row]:
-    """Return a round's contributions as they are stored."""
+    """Return the rows of a round's contributions."""
     return [
         (
             c.client,
@@ -82,22 +82,22 @@ def rows_of(frozen: FrozenRound) -> list[Row]:
 
 
 def contribution(row: Row) -> Contribution:
-    """Return the contribution that a row holds."""
+    """Return the contribution in a row."""
     client, account, tasks, update, signature, score, reward = row
     return Contribution(client, account_text(account), tasks, update, signature, score, int(reward))
 
 
 @lru_cache(maxsize=1 << 16)
 def account_text(account: bytes) -> str:
-    """Return 20 bytes as a checksummed address; remembered, for it costs two hashes."""
+    """Return 20 bytes as a checksummed address; cached, as it takes two hashes."""
     return to_address(account)
 
 
 def digest(head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bytes:
-    """Return SHA-256 over a round's number, model, evidence and rows.
+    """Return the SHA-256 of a round's number, model, evidence and rows.
 
-    Each row is a line of its numbers and of the lengths of its byte strings, then those: a quarter of
-    the time of the row's `repr`.
+    Each row is encoded as a line of its numbers and the lengths of its byte strings, then the byte
+    strings; this takes a quarter of the time of `repr`.
     """
     parts = [repr(head).encode()]
     for client, account, tasks, update, signature, score, reward in rows:
@@ -108,23 +108,23 @@ def digest(head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bytes:
 
 
 def is_digest(stored: bytes, head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bool:
-    """Return whether a round's stored digest is that of its rows, by today's rule or the first."""
+    """Return whether a round's stored digest matches its rows, by the present rule or the first one."""
     try:
         if digest(head, rows) == stored:
             return True
     except TypeError:
-        # A byte string has rotted into something else.
+        # Corruption has changed the type of a byte string.
         return False
     return hashlib.sha256(repr((head, list(rows))).encode()).digest() == stored
 
 
 def written(values: Mapping[str, object]) -> tuple[object, ...]:
-    """Return values by column as they are stored."""
+    """Return column values as stored."""
     return tuple(str(value) if name in AMOUNTS else value for name, value in values.items())
 
 
 def read(kind: type[RowT], row: Sequence[Any]) -> RowT:
-    """Return the row type that a stored row holds."""
+    """Return a stored row as its row type."""
     fields = zip(kind.__dataclass_fields__, row, strict=True)
     try:
         values: list[Any] = [int(value) if name in AMOUNTS else value for name, value in fields]
@@ -134,17 +134,17 @@ def read(kind: type[RowT], row: Sequence[Any]) -> RowT:
 
 
 def names(kind: type[Any]) -> str:
-    """Return the columns of a row type, for a query; `marks` has a place for each."""
+    """Return the columns of a row type, for a query; see `marks`."""
     return ", ".join(kind.__dataclass_fields__)
 
 
 def marks(kind: type[Any]) -> str:
-    """Return a place for each column of a row type; see `names`."""
+    """Return a placeholder for each column of a row type; see `names`."""
     return ", ".join("?" for _ in kind.__dataclass_fields__)
 
 
 def _from_1(db: sqlite3.Connection) -> None:
-    """Amounts were integers; copied into a column of text they become text."""
+    """Upgrade format 1, where amounts were integers; copying into a text column converts them."""
     for table, made in (("campaign", _CAMPAIGN), ("records", _RECORDS)):
         db.execute(f"ALTER TABLE {table} RENAME TO {table}_1")
         db.execute(made)
@@ -154,7 +154,7 @@ def _from_1(db: sqlite3.Connection) -> None:
 
 
 def _from_2(db: sqlite3.Connection) -> None:
-    """A round was one value of bytes."""
+    """Upgrade format 2, where a round was one byte string."""
     db.execute("ALTER TABLE rounds RENAME TO rounds_2")
     for table in _ROUNDS.split(";"):
         db.execute(table)
@@ -166,7 +166,7 @@ def _from_2(db: sqlite3.Connection) -> None:
     db.execute("DROP TABLE rounds_2")
 
 
-# Magic, round, number of contributions, model, evidence; then a row of fixed width for each of them. All
+# Magic, round, number of contributions, model, evidence; then a fixed-width row per contribution. All
 # integers are big-endian. A reward has 8 bytes, or 16 in rounds that award a client 2^63 units or more.
 _HEAD = struct.Struct(">16sQQ32s32s")
 _PACKED = {
@@ -176,10 +176,10 @@ _PACKED = {
 
 
 def _unpacked(content: bytes) -> FrozenRound:
-    """Return the round in the bytes of formats 1 and 2.
+    """Decode a round of format 1 or 2.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If `content` is malformed.
     """
     try:
         magic, round_, count, model, evidence = _HEAD.unpack_from(content)

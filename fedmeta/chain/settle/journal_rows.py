@@ -1,4 +1,4 @@
-"""Journal row types: campaign, frozen rounds, records over ranges of them, transactions, stakes."""
+"""Journal row types: campaign, frozen rounds, records of rounds, transactions, stakes."""
 
 import hashlib
 import math
@@ -15,20 +15,20 @@ _MOST = 2**63
 
 @dataclass(frozen=True)
 class Campaign:
-    """Whose journal it is; what is None is not known yet.
+    """The journal's campaign; None means not known yet.
 
     Attributes:
         campaign: Id, 32 bytes.
         run: The run's id, 32 bytes.
         round_cap: Units that a round may pay.
         budget: Units in escrow.
-        chain_id: Of the chain it was bound to.
+        chain_id: Id of the chain it was bound to.
         genesis: Hash of that chain's block 0.
         terms: The ledger's terms as JSON, fixed before it is deployed.
         token: Address of the token; likewise `ledger` and `registry`.
         code: Hash of the ledger's code.
-        block: Block before which nothing of the campaign was mined.
-        epoch: Vetoes that were seen.
+        block: A block before which no transaction of the campaign was mined.
+        epoch: Number of vetoes seen.
     """
 
     campaign: bytes
@@ -48,15 +48,15 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one client gave to a round, and what it is awarded for it.
+    """One client's contribution to a round, and its award.
 
     Attributes:
         client: Partition id.
         account: Its address, 0x text.
         tasks: Training tasks behind the update.
         update: SHA-256 of the update's arrays.
-        signature: The client's over the update, 65 bytes.
-        score: What the update was worth; None if it was not scored.
+        signature: The client's signature of the update, 65 bytes.
+        score: Score of the update; None if it was not scored.
         reward: Token units (10^-6 of a token).
     """
 
@@ -77,7 +77,7 @@ class FrozenRound:
         round: Counted from 1.
         model: Hash of the state after the round, 32 bytes.
         evidence: SHA-256 of the round's lines of ``clients.jsonl``.
-        contributions: Of the admitted clients alone, by client id.
+        contributions: Those of the admitted clients, by client id.
     """
 
     round: int
@@ -94,7 +94,7 @@ class FrozenRound:
         """Refuse a round that cannot be frozen.
 
         Raises:
-            ValueError: Naming the round, the client and the field.
+            ValueError: Names the round, the client and the field.
         """
         where = f"round {self.round}"
         if not 1 <= self.round < _MOST:
@@ -117,11 +117,11 @@ class FrozenRound:
 
 @dataclass(frozen=True)
 class Content:
-    """What a record says of rounds `first` to `last`, whoever signs it.
+    """Content of a record of rounds `first` to `last`, without signatures.
 
     Attributes:
         first: First round; `last` is the last one, inclusive.
-        rewards_root: Root over (account, units awarded up to `last`), without accounts that have none.
+        rewards_root: Root over (account, units awarded up to `last`), without accounts at zero.
         contributions_root: Root over (account, round, tasks, update, units) of the range.
         model: Hash of the state after `last`.
         evidence: See `range_evidence`.
@@ -137,15 +137,15 @@ class Content:
     total: int
 
     def stated(self) -> tuple[object, ...]:
-        """Return the fields in the order of the contract's struct."""
+        """Return the fields in order of the contract's struct."""
         return tuple(getattr(self, field.name) for field in fields(Content))
 
     def to_sign(self, campaign: bytes, epoch: int) -> Record:
-        """Return what the committee of `campaign` signs after `epoch` vetoes."""
+        """Return the record that the committee of `campaign` signs after `epoch` vetoes."""
         return Record(campaign, epoch, *self.stated())  # type: ignore[arg-type]
 
     def differs(self, other: "Content") -> str | None:
-        """Return the first field in which two records differ, with both values; None if they agree."""
+        """Return the first field in which two records differ, with both values; None if equal."""
         for field, mine, theirs in zip(fields(Content), self.stated(), other.stated(), strict=True):
             if mine != theirs:
                 return f"{field.name.replace('_', ' ')} {_shown(mine)} and {_shown(theirs)}"
@@ -154,13 +154,13 @@ class Content:
 
 @dataclass(frozen=True)
 class SignedRecord(Content):
-    """A record as the committee signed it for one ledger.
+    """A record signed by the committee for one ledger.
 
     Attributes:
-        ledger: Address that the signatures are for; empty, with no signatures, if others recorded it.
-        epoch: Number of vetoes that the signatures are for.
-        signatures: 65 bytes each, by rising address of the signer.
-        mined: Whether the chain was seen to hold it.
+        ledger: Ledger address in the signatures; empty, without signatures, if others recorded it.
+        epoch: Number of vetoes in the signatures.
+        signatures: 65 bytes each, by ascending address of the signer.
+        mined: Whether it was seen on the chain.
     """
 
     ledger: str
@@ -174,17 +174,17 @@ State = Literal["journaled", "sent", "mined", "final", "reverted", "dropped"]
 
 @dataclass(frozen=True)
 class Transaction:
-    """A transaction that was signed, whether or not the chain has seen it.
+    """A signed transaction, sent or not.
 
     Attributes:
         hash: 32 bytes.
-        action: What it is for; several transactions may have been signed for one action.
+        action: Its purpose; an action may have several transactions.
         sender: Address that signed it.
         nonce: Its account nonce.
         raw: The signed bytes.
-        state: How far it came; ``dropped``: its nonce was used by another.
-        block_hash: Where it was mined.
-        block_number: Where it was mined.
+        state: Its progress; ``dropped``: another transaction used its nonce.
+        block_hash: Hash of its block.
+        block_number: Number of its block.
     """
 
     hash: bytes
@@ -199,11 +199,11 @@ class Transaction:
 
 @dataclass(frozen=True)
 class Stake:
-    """A stake that is to be put down.
+    """A requested stake.
 
     Attributes:
-        account: For whom.
-        evidence: Hash of what shows that a part of it is to be taken, 32 bytes; None: nothing does.
+        account: Its owner.
+        evidence: Hash of the evidence for slashing it, 32 bytes; None if there is none.
     """
 
     account: str
@@ -211,9 +211,9 @@ class Stake:
 
 
 def range_evidence(evidence: Iterable[bytes]) -> bytes:
-    """Return the evidence hash of a record: SHA-256 over its rounds' evidence hashes, one after another.
+    """Return the evidence hash of a record: SHA-256 of its rounds' concatenated evidence hashes.
 
-    A record of one round follows the same rule, so that nobody has to know how rounds were batched.
+    The rule also holds for a record of one round, so it does not depend on batching.
     """
     return hashlib.sha256(b"".join(evidence)).digest()
 

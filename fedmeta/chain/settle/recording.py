@@ -1,8 +1,8 @@
-"""Writes frozen rounds on the chain, and follows the chain wherever it goes.
+"""Records frozen rounds on the chain, and follows the chain.
 
-The ledger's `nextRound` decides. Behind the journal: a reorganisation took records back, and they are
-sent again. Ahead of it: something was mined whose receipt was lost, or was sent by others; its event has
-to say what the journal's rounds say, and otherwise nothing more is done.
+The ledger's `nextRound` decides. If it is behind the journal, a reorganisation dropped records, and they
+are sent again. If it is ahead, a receipt was lost or others sent a record; its event must match the
+journal's rounds, or recording stops.
 """
 
 from collections.abc import Iterator
@@ -25,22 +25,22 @@ from fedmeta.chain.typed_data import ledger_domain, record_digest
 from fedmeta.errors import UsageError
 
 FAR_BEHIND = 64
-"""More records than this waiting are posted as one."""
+"""If more records than this are waiting, they are sent as one."""
 
 MOST_LEAVES = 100_000
-"""Contributions that one record covers at most, so that a long outage does not fill the memory."""
+"""Most contributions in one record, to bound memory after a long outage."""
 
 _RECORD_GAS = 150_000
 _SIGNATURE_GAS = 12_000
 
 
 def record_gas(threshold: int) -> int:
-    """Return a gas limit that is enough for what `threshold` members signed."""
+    """Return a sufficient gas limit for a record with `threshold` signatures."""
     return _RECORD_GAS + threshold * _SIGNATURE_GAS
 
 
 class VetoedError(WrongCampaignError):
-    """The committee vetoed what this journal recorded."""
+    """The committee vetoed a record of this journal."""
 
 
 class Recording:
@@ -48,9 +48,9 @@ class Recording:
 
     Args:
         deployed: The contracts.
-        transactor: Sends, and holds chain and journal.
-        keys: Of the sponsor, who sends, and the committee, who signs.
-        batch: Rounds that a record covers while the chain keeps up.
+        transactor: Sends transactions, and holds the chain and the journal.
+        keys: Keys of the sponsor, which sends, and the committee, which signs.
+        batch: Rounds per record while the chain keeps up.
     """
 
     def __init__(self, deployed: Deployed, transactor: Transactor, keys: Keys, batch: int) -> None:
@@ -65,17 +65,16 @@ class Recording:
         self._domain = ledger_domain(chain.chain_id, deployed.ledger.address)
 
     def step(self, draining: bool = False) -> bool:
-        """Record the next rounds that wait.
+        """Record the next waiting rounds.
 
         Args:
-            draining: Record also what does not fill a batch.
+            draining: Also record an incomplete batch.
 
         Returns:
             Whether there was anything to record.
 
         Raises:
-            WrongCampaignError: If the chain holds other records than the journal's rounds, or they
-                were vetoed.
+            WrongCampaignError: If the chain's records differ from the journal's rounds, or were vetoed.
             ChainError: See `Transactor.perform`; call again later.
         """
         next_round, epoch = self.follow()
@@ -86,7 +85,7 @@ class Recording:
         return True
 
     def follow(self) -> tuple[int, int]:
-        """Bring the journal to where the chain is; return the ledger's next round and epoch."""
+        """Update the journal from the chain; return the ledger's next round and epoch."""
         next_round, epoch = self.ledger.many("nextRound", "epoch")
         campaign = self.journal.founded
         if epoch != campaign.epoch:
@@ -100,10 +99,10 @@ class Recording:
         return next_round, epoch
 
     def _last(self, next_round: int, draining: bool) -> int | None:
-        """Return the last round of the next record; None if nothing is to be recorded yet."""
+        """Return the last round of the next record; None if there is none to send yet."""
         signed = self.journal.record(next_round)
         if signed:
-            # It may have been sent already: what was signed stays the next record.
+            # It may already have been sent: a signed record stays the next one.
             return signed.last
         frozen = self.journal.frozen
         waiting = frozen - next_round + 1
@@ -126,7 +125,7 @@ class Recording:
             self.journal.recorded_through(last)
 
     def _signed(self, first: int, last: int, epoch: int) -> SignedRecord:
-        """Return the record with the committee's signatures, which are on the disk by then."""
+        """Return the record with the committee's signatures, stored in the journal."""
         signed = self.journal.record(first)
         if signed and (signed.ledger, signed.epoch) == (self.ledger.address, epoch):
             return signed
@@ -140,9 +139,9 @@ class Recording:
         return record
 
     def _adopt(self, first: int, last: int) -> None:
-        """Take over records that the chain holds and the journal did not see mined."""
+        """Store records that are on the chain but not yet mined in the journal."""
         events = self.ledger.events("Recorded", self.journal.founded.block)
-        # A vetoed record's event stays in the log; the newest of a first round is the one that counts.
+        # Events of vetoed records stay in the log; the newest event for a first round counts.
         newest = {int(event["args"]["firstRound"]): event for event in events}
         while first <= last:
             if first not in newest:
@@ -156,7 +155,7 @@ class Recording:
             first = content.last + 1
 
     def _checked(self, event: EventData) -> Content:
-        """Return the content of a record on the chain if it is what the journal's rounds say."""
+        """Return the content of a record on the chain if it matches the journal's rounds."""
         found = recorded_content(event)
         rounds = f"rounds {found.first} to {found.last}"
         if found.last > self.journal.frozen:
@@ -173,7 +172,7 @@ class Recording:
         return found
 
     def _refuse_vetoed(self, next_round: int, epoch: int) -> None:
-        """Raise if a record was vetoed that says what the journal says; others' are none of ours."""
+        """Raise if a vetoed record matches the journal; other vetoed records are ignored."""
         for event in self.ledger.events("Recorded", self.journal.founded.block):
             found = recorded_content(event)
             if int(event["args"]["epoch"]) >= epoch or found.first < next_round:
@@ -189,16 +188,16 @@ class Recording:
 
 @contextmanager
 def attached(folder: Path, options: ChainOptions, signer: Signer | None = None) -> Iterator[Recording]:
-    """Open a run's journal and its chain, to send something for it while no run is in progress.
+    """Open a run's journal and chain, to send transactions while the run is not in progress.
 
     Args:
         folder: The run's ``chain`` folder.
-        options: Of the chain.
-        signer: Who sends it; None: the sponsor.
+        options: Options of the chain.
+        signer: Sender; None: the sponsor.
 
     Raises:
         UsageError: If there is no campaign on the chain, a run is in progress, or keys are missing.
-        ChainError: If the node is away.
+        ChainError: If the node is down.
     """
     if not (folder / JOURNAL).is_file():
         raise UsageError(f"there is no journal in '{folder}'")
@@ -215,12 +214,12 @@ def attached(folder: Path, options: ChainOptions, signer: Signer | None = None) 
 
 
 def sign_by(committee: tuple[Signer, ...], threshold: int, digest: bytes) -> bytes:
-    """Return the signatures of the first `threshold` members; see `Keys.committee` for their order."""
+    """Return the signatures of the first `threshold` members, in the order of `Keys.committee`."""
     return b"".join(member.sign(digest) for member in committee[:threshold])
 
 
 def recorded_content(event: EventData) -> Content:
-    """Return what a `Recorded` event says."""
+    """Return the content of a `Recorded` event."""
     values = event["args"]
     return Content(
         first=values["firstRound"],

@@ -1,4 +1,4 @@
-"""The ledger as a run sees it: rounds are frozen, and a thread takes them to the chain."""
+"""A run's settlement: freezes rounds, and records and pays them on the chain in a thread."""
 
 import threading
 import time
@@ -30,26 +30,26 @@ LONGEST_PAUSE_AT_END = 1.0
 GIVE_UP_AFTER = 8.0
 """Seconds without any success after which a finished run stops waiting for its chain."""
 LOOK_EVERY = 5.0
-"""Seconds after which an idle settlement looks whether the chain still holds what it held."""
+"""Seconds between an idle settlement's checks that the chain still holds its records."""
 FAILURES_BEFORE_RECONNECT = 3
 SHARE = 0.25
-"""Of one processor's time that the thread takes while training goes on."""
+"""Largest share of one processor's time for the thread during training."""
 _LONG = 0.1
 _LOOK_FOR_FINAL_EVERY = 10.0
 
 
 class StoppedError(Exception):
-    """It is time to stop, wherever the thread is."""
+    """Raised in the thread when it must stop."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """Seams of the settlement; the defaults are what runs use.
+    """Hooks into the settlement; runs use the defaults.
 
     Attributes:
         connect: Opens the chain.
         step: Called before and after each durable step of the journal.
-        note: Called with a line about each thing that delays or ends the settlement.
+        note: Called with one line for each problem that delays or ends the settlement.
     """
 
     connect: Callable[[ChainOptions, Path], Chain] = open_chain
@@ -59,16 +59,16 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Settled:
-    """How far a settlement came.
+    """Result of a settlement.
 
     Attributes:
         frozen: Last frozen round.
-        recorded: Last round that the chain holds.
+        recorded: Last round on the chain.
         awarded: Token units awarded up to the last frozen round.
-        complete: Whether all was recorded, and what is claimable claimed if that was to be.
-        waiting: Token units that could not be claimed yet, because their challenge delay runs.
-        problem: Why not, in one line; None if complete.
-        refused: Whether trying again cannot help.
+        complete: Whether all rounds are recorded, and claimable awards claimed if configured.
+        waiting: Token units not claimable yet, during their challenge delay.
+        problem: Why it is incomplete, in one line; None if complete.
+        refused: Whether a retry cannot help.
     """
 
     frozen: int
@@ -83,15 +83,14 @@ class Settled:
 class Settlement:
     """Freezes a run's rounds; a thread connects, deploys, records and claims.
 
-    Nothing here waits for the chain but `check` and `finish`, and those only so long. Whatever the chain
-    does, nothing is raised into the caller's thread: what delays the settlement is tried again, with
-    growing pauses.
+    Only `check` and `finish` wait for the chain, for a limited time. The chain's failures are not raised
+    in the caller's thread: they are retried, with growing pauses.
 
     Args:
         folder: The run's ``chain`` folder.
-        options: Of the chain.
-        journal: In that folder, open for writing.
-        hooks: Seams for tests.
+        options: Options of the chain.
+        journal: The journal in that folder, open for writing.
+        hooks: Hooks for tests.
     """
 
     def __init__(self, folder: Path, options: ChainOptions, journal: Journal, hooks: Hooks) -> None:
@@ -103,28 +102,28 @@ class Settlement:
         self._refusal: FedmetaError | None = None
         self._done = False
         self._waiting = 0
-        # Set when it is known whether the chain is there and takes transactions.
+        # Set once it is known whether the chain is up and accepts transactions.
         self._tried = threading.Event()
         self._draining = threading.Event()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._until: float | None = None
         self._failing_since: float | None = None
-        # A daemon: a node that hangs must not keep the process from ending.
+        # A daemon thread, so a hanging node does not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="fedmeta-settlement", daemon=True)
 
     @classmethod
     def open(
         cls, folder: Path, options: ChainOptions, run: bytes, budget: int, hooks: Hooks | None = None
     ) -> "Settlement":
-        """Open a run's settlement, or begin one; the chain need not be there.
+        """Open a run's settlement, or begin one; the chain may be down.
 
         Args:
-            folder: The run's ``chain`` folder; made if missing.
-            options: Of the chain.
+            folder: The run's ``chain`` folder; created if missing.
+            options: Options of the chain.
             run: The run's id, 32 bytes.
             budget: Token units in escrow.
-            hooks: Seams for tests.
+            hooks: Hooks for tests.
 
         Raises:
             UsageError: If another process has it open, it is another run's, or the campaign was
@@ -148,18 +147,18 @@ class Settlement:
 
     @property
     def problem(self) -> str | None:
-        """What delays or ended the settlement, in one line; None if nothing does."""
+        """What delays or ended the settlement, in one line; None if there is no problem."""
         error = self._refusal or self._delay
         return str(error) if error else None
 
     def freeze(self, rounds: Sequence[FrozenRound]) -> None:
-        """Freeze finished rounds: on the disk when this returns, and never changed again.
+        """Freeze finished rounds durably; frozen rounds never change.
 
         Args:
-            rounds: In order, from the one after `frozen`; frozen ones may come again with equal content.
+            rounds: In order, from the one after `frozen`; frozen rounds may be repeated unchanged.
 
         Raises:
-            RunError: If a frozen round would change, one is left out, or one pays more than the pot.
+            RunError: If a frozen round would change, one is skipped, or one pays more than the pot.
             ValueError: If a round is malformed.
         """
         cap = self.options.pot * UNITS
@@ -170,30 +169,30 @@ class Settlement:
         self._wake.set()
 
     def stake(self, accounts: Sequence[str]) -> None:
-        """Ask that the sponsor puts down a stake for each account, once; needs `staking.enabled`."""
+        """Request a stake for each account, paid once by the sponsor; needs `staking.enabled`."""
         self.journal.stake(accounts)
         self._wake.set()
 
     def slash(self, account: str, evidence: bytes) -> None:
-        """Ask that the committee takes its share of an account's stake, once in a campaign.
+        """Request that the committee slashes an account's stake, once in a campaign.
 
         Args:
-            account: Which was staked.
-            evidence: Hash of what shows the misbehaviour, 32 bytes, such as a round's evidence hash.
+            account: An account with a stake.
+            evidence: Hash of the evidence of misbehaviour, 32 bytes, such as a round's evidence hash.
         """
         self.journal.accuse(account, evidence)
         self._wake.set()
 
     def start(self) -> None:
-        """Start to settle in the background."""
+        """Start settling in the background."""
         self._thread.start()
 
     def check(self, seconds: float = 30.0) -> None:
-        """Wait until the thread has sent something, or found that it cannot now or ever.
+        """Wait until the thread has sent a transaction or found that it cannot.
 
         Raises:
-            FedmetaError: If what it found can never work: the wrong chain, a chain that was reset, keys
-                that are missing. A chain that is merely away raises nothing.
+            FedmetaError: If a retry cannot help: the wrong chain, a reset chain, missing keys. A chain
+                that is merely down raises nothing.
             UsageError: If an account lacks funds, unless the chain is not `required`.
         """
         self._tried.wait(seconds)
@@ -203,10 +202,10 @@ class Settlement:
             raise UsageError(str(self._delay))
 
     def finish(self, seconds: float) -> Settled:
-        """Record and claim what is left, for so long at most, and stop.
+        """Record and claim what is left, for at most `seconds`, and stop.
 
         Returns:
-            How far it came; a chain that is down is said there, and is no error.
+            The result; it reports a chain that is down, which is not an error.
         """
         self._until = time.monotonic() + seconds
         self._draining.set()
@@ -215,7 +214,7 @@ class Settlement:
             self._thread.join(seconds)
         self._end()
         frozen, recorded = self.journal.frozen, self.journal.recorded
-        problem = None if self._done else self.problem or "there was no time to settle it all"
+        problem = None if self._done else self.problem or "there was no time to settle all rounds"
         return Settled(
             frozen=frozen,
             recorded=recorded,
@@ -227,7 +226,7 @@ class Settlement:
         )
 
     def close(self) -> None:
-        """Stop, and close the journal. Twice is fine."""
+        """Stop, and close the journal. May be called twice."""
         self._end()
         self.journal.close()
 
@@ -240,7 +239,7 @@ class Settlement:
         self.close()
 
     def _end(self) -> None:
-        """End the thread as soon as its present request is answered."""
+        """Stop the thread after its current request."""
         for event in (self._stop, self._draining, self._wake):
             event.set()
         if self._thread.is_alive():
@@ -262,15 +261,15 @@ class Settlement:
             self._refusal = error
             self.hooks.note(str(error))
         except Exception as error:
-            # A thread's death would go unseen: the run's end has to tell of it.
+            # The thread's failure would go unnoticed: `finish` reports it.
             if not self._stop.is_set():
-                self._refusal = FedmetaError(f"settlement broke: {type(error).__name__}: {error}")
+                self._refusal = FedmetaError(f"settlement failed: {type(error).__name__}: {error}")
                 self.hooks.note(str(self._refusal))
         finally:
             self._tried.set()
 
     def _settle(self) -> None:
-        """Connect, and settle until it is time to stop or the node is away."""
+        """Connect, and settle until it must stop or the node is down."""
         with self.hooks.connect(self.options, self.folder) as chain:
             work, pauses = _Work(chain, self.journal, self.options, self._sleep), _Pauses()
             while not self._done:
@@ -284,14 +283,14 @@ class Settlement:
                     self._sleep(pauses.next(self._draining.is_set()))
 
     def _step(self, work: "_Work") -> None:
-        """Do the next thing."""
+        """Perform the next step."""
         began, draining = time.thread_time(), self._draining.is_set()
-        # Cleared before looking: what is frozen from here on wakes it again.
+        # Cleared first, so rounds frozen from here on wake it again.
         self._wake.clear()
         recorded = work.record(draining)
         self._tried.set()
         if recorded and not draining:
-            # Python threads share one processor: training must get most of it.
+            # Python threads share one processor, and training must get most of it.
             self._stop.wait(min((time.thread_time() - began) * (1 / SHARE - 1), 0.5))
             self._check()
         elif not recorded and draining:
@@ -302,16 +301,16 @@ class Settlement:
             self._check()
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, unless it is time to stop.
+        """Sleep, unless the thread must stop.
 
         Raises:
-            StoppedError: If it is.
+            StoppedError: If the thread must stop.
         """
         if seconds > _LONG:
-            # A transaction was taken and its block is slow to come.
+            # A transaction was accepted, but its block is slow.
             self._tried.set()
         left = seconds if self._until is None else min(seconds, self._until - time.monotonic())
-        # Whoever waits for the end does not want to wait for a long pause first.
+        # Start of draining interrupts a long pause.
         event = self._stop if self._draining.is_set() else self._draining
         event.wait(max(0.0, left))
         self._check()
@@ -333,10 +332,10 @@ class Settlement:
 
 
 class _Work:
-    """What a settlement does on one connected chain.
+    """Work of a settlement on one connected chain.
 
     Raises:
-        WrongCampaignError: If the chain is not the one of the journal.
+        WrongCampaignError: If it is not the journal's chain.
         UsageError: If keys are missing.
     """
 
@@ -359,7 +358,7 @@ class _Work:
             self._stake(recording)
             recorded = recording.step(draining)
         except NoCodeError:
-            # The chain went back to before the deployment.
+            # The chain was rolled back to before the deployment.
             self._recording = None
             raise
         if time.monotonic() - self._looked > _LOOK_FOR_FINAL_EVERY:
@@ -368,16 +367,16 @@ class _Work:
         return recorded
 
     def claim(self) -> int:
-        """Claim for everybody, if that is what the config says; return the units that have to wait."""
+        """Claim for all participants, if configured; return the units not claimable yet."""
         return Claims(self._deployed()).claim().waiting if self._options.claim == "end" else 0
 
     def _deployed(self) -> Recording:
-        """Return what records on the campaign's ledger, which is deployed by then."""
+        """Return the recording on the campaign's ledger, deployed if necessary."""
         if self._recording is None:
             deployed = Deployment(self._transactor, self._keys, self._options).ensure()
             batch = self._options.batch
             self._recording = Recording(deployed, self._transactor, self._keys, batch)
-            # What was staked is looked at again: the deployment may be another one.
+            # Check the stakes again: the deployment may be a new one.
             self._staked = []
         return self._recording
 
@@ -395,7 +394,7 @@ class _Pauses:
         self.count = 0
 
     def next(self, at_end: bool) -> float:
-        """Return the next one, in seconds; shorter ones where somebody waits for the end."""
+        """Return the next pause in seconds; `at_end` it has a lower limit."""
         longest = LONGEST_PAUSE_AT_END if at_end else LONGEST_PAUSE
         pause = min(FIRST_PAUSE * 2.0 ** min(self.count, 20), longest)
         self.count += 1

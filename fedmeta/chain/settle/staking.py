@@ -1,4 +1,4 @@
-"""Stakes: each client's goes in at the start; the committee takes a part of it for misbehaviour."""
+"""Stakes: each client stakes at the start; the committee slashes it for misbehaviour."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,13 +27,13 @@ _POCKET_MONEY = 10**16
 class Stakes:
     """The registry of one campaign.
 
-    In a simulation the sponsor puts down the stakes; the contract gives them back to the accounts alone.
+    In a simulation the sponsor pays the stakes; the contract returns them only to the accounts.
 
     Args:
-        recording: Knows the chain, the journal, the keys and the ledger.
-        token: What stakes are paid in.
+        recording: Holds the chain, the journal, the keys and the ledger.
+        token: Token of the stakes.
         registry: The campaign's registry.
-        payer: Puts down stakes and sends the transactions; None: the sponsor.
+        payer: Pays stakes and sends the transactions; None: the sponsor.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Stakes:
         self.keys = recording.keys
 
     def settle(self, stakes: Sequence[Stake]) -> None:
-        """Bring the registry to what the journal says; safe to repeat.
+        """Bring the registry up to date with the journal; safe to repeat.
 
         Raises:
             ChainError: See `Transactor.perform`; call again later.
@@ -54,12 +54,12 @@ class Stakes:
         self.join_all([stake.account for stake in stakes])
         most = int(self.registry.call("slashCap"))
         for stake in stakes:
-            # Who has left took the rest along: there is nothing to slash, and no reason to stop.
+            # An account that has withdrawn has no stake left to slash.
             if stake.evidence is not None and int(self.registry.call("members", stake.account)[0]):
                 self.slash(stake.account, most, stake.evidence)
 
     def join_all(self, accounts: Sequence[str]) -> int:
-        """Put down the stake of each account that never joined; return how many did now.
+        """Stake for each account that never joined; return how many joined now.
 
         Raises:
             ChainError: See `Transactor.perform`; call again later.
@@ -73,7 +73,7 @@ class Stakes:
         return len(missing)
 
     def join(self, account: str) -> bool:
-        """Put down a stake for one account, also for one that left before; False: it has one.
+        """Stake for one account, including one that left before; return False if it has a stake.
 
         Raises:
             RevertedError: If the payer has too few tokens.
@@ -89,18 +89,18 @@ class Stakes:
         return self._send(f"join {account}, nonce {nonce}", "join", (account,), done)
 
     def slash(self, account: str, units: int, evidence: bytes) -> bool:
-        """Take a part of an account's stake for one piece of evidence, once.
+        """Slash an account's stake, once per piece of evidence.
 
         Args:
-            account: Whose stake.
-            units: How much; the contract caps what one account can lose.
-            evidence: Hash of what shows the misbehaviour, 32 bytes.
+            account: Owner of the stake.
+            units: Token units to take; the contract caps an account's total loss.
+            evidence: Hash of the evidence of misbehaviour, 32 bytes.
 
         Returns:
-            Whether it was done now; False: the evidence was used against the account before.
+            Whether it was slashed now; False if the evidence was used against the account before.
 
         Raises:
-            RevertedError: If there is no stake, or not so much may be taken.
+            RevertedError: If there is no stake, or `units` exceeds the cap.
         """
 
         def done() -> bool:
@@ -127,7 +127,7 @@ class Stakes:
         )
 
     def leave(self, signer: Signer) -> None:
-        """Let a participant leave; the sponsor pays for its gas, and its stake waits out the delay."""
+        """Let a participant leave; the sponsor pays its gas, and the unbonding delay begins."""
         account = signer.address
         if not self.registry.call("isActive", account):
             return
@@ -147,7 +147,7 @@ class Stakes:
         )
 
     def withdraw(self, account: str) -> None:
-        """Give an account what is left of its stake, once its delay is over.
+        """Return an account's remaining stake to it, after the unbonding delay.
 
         Raises:
             RevertedError: If it has not left, or the delay is not over.
@@ -167,7 +167,7 @@ class Stakes:
         return account.lower() in self._joined()
 
     def _allow(self) -> None:
-        # The registry takes exactly the stake of whoever joins, and only when the sponsor asks.
+        # Safe without a limit: the registry takes only the stakes of accounts that the payer lets join.
         payer = self.payer.address
 
         def allowed() -> bool:
@@ -197,19 +197,18 @@ StakeStep = Literal["join", "leave", "withdraw"]
 
 
 def stake(folder: Path, options: ChainOptions, step: StakeStep, who: str, signer: Signer | None) -> str:
-    """Join, leave or withdraw by stake, and return the account; errors as of `attached`.
+    """Join, leave or withdraw a stake, and return the account; see `attached` for errors.
 
     Args:
         folder: The run's ``chain`` folder.
-        options: Of the chain.
-        step: What to do.
+        options: Options of the chain.
+        step: The step.
         who: The account: an address, or a client's number; empty: the signer's.
-        signer: Whose key signs and pays; None: the sponsor, and for a simulation's client who leaves the
-            client itself.
+        signer: Signs and pays; None: the sponsor, or for a simulation's client that leaves, the client.
 
     Raises:
-        UsageError: If the campaign has no registry, or the account is not known.
-        RevertedError: If the contract refuses, such as a stake whose unbonding delay still runs.
+        UsageError: If the campaign has no registry, or the account is unknown.
+        RevertedError: If the contract refuses, for example during the unbonding delay.
     """
     with attached(folder, options, signer) as recording:
         registry, journal = recording.deployed.registry, recording.journal

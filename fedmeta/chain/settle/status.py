@@ -1,4 +1,4 @@
-"""How a deployed campaign stands: what is recorded, awarded, paid and at stake, its events and gas."""
+"""Status of a deployed campaign: records, awards, payments, stakes, events and gas."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -21,7 +21,7 @@ class Happened:
 
     Attributes:
         block: Number of its block.
-        place: Its place among the block's events.
+        place: Its index among the block's events.
         contract: Such as ``RewardLedger``.
         event: Such as ``Recorded``.
         transaction: Hash of the transaction that caused it, 0x text.
@@ -37,7 +37,7 @@ class Happened:
 
 
 def events(folder: Path, options: ChainOptions) -> "list[Happened]":
-    """Return all events of a campaign's contracts, decoded, oldest first; errors as of `attached`."""
+    """Return all events of a campaign's contracts, decoded, oldest first; see `attached` for errors."""
     with closing(JournalView(folder / JOURNAL)) as journal, open_chain(options, folder) as chain:
         contracts, since = attach(journal, chain).contracts, journal.founded.block
         found = [_happened(one, since) for one in contracts]
@@ -66,7 +66,7 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class Slashed:
-    """A part of a stake that was lost: token units, and the hash of the evidence as 0x text."""
+    """One slashing of a stake: token units, and the hash of the evidence as 0x text."""
 
     units: int
     evidence: str
@@ -80,13 +80,13 @@ class Participant:
         client: Its partition id.
         account: Its address.
         frozen: Awarded by all frozen rounds.
-        awarded: Of that, in records that the chain holds.
-        claimed: Of that, claimed; None if the chain is away. Likewise what follows.
-        balance: What it holds of the token.
-        stake: What it has at stake; 0 without staking.
-        slashes: Parts of its stake that it lost, each with the hash of the evidence.
-        proof: What it can claim for itself with; None if no record awards it anything.
-        unclaimed: What it can still claim, now or when the challenge delay is over.
+        awarded: Awarded by records on the chain.
+        claimed: Claimed so far; None, like the following, if the chain is down.
+        balance: Its token balance.
+        stake: Its stake; 0 without staking.
+        slashes: Slashings of its stake, each with the hash of the evidence.
+        proof: Arguments of its own claim; None if no record awards it anything.
+        unclaimed: Units it can still claim, now or after the challenge delay.
     """
 
     client: int
@@ -101,21 +101,21 @@ class Participant:
 
     @property
     def unclaimed(self) -> int | None:
-        """Awarded and not claimed."""
+        """Awarded but not claimed."""
         return None if self.claimed is None else self.awarded - self.claimed
 
 
 @dataclass(frozen=True)
 class Escrow:
-    """The ledger's account, as the chain has it, in token units.
+    """The ledger's accounts on the chain, in token units.
 
     Attributes:
         funded: Put into escrow so far.
-        awarded: Awarded by records, and the unit that the ledger keeps.
+        awarded: Awarded by records, plus the one unit that the ledger keeps.
         paid: Paid to participants.
-        next_round: Round with which the next record begins.
+        next_round: First round of the next record.
         epoch: Vetoes so far.
-        deadline: Chain time until which the sponsor cannot take anything back.
+        deadline: Chain time after which the sponsor may take back unawarded tokens.
     """
 
     funded: int
@@ -128,19 +128,19 @@ class Escrow:
 
 @dataclass(frozen=True)
 class Status:
-    """How a campaign stands.
+    """Status of a campaign.
 
     Attributes:
         campaign: Its id, 0x text.
         run: The run's id, 0x text.
-        chain_id: Of its chain; None if it never reached one. Likewise the addresses.
-        pot: Most that a round pays, token units.
-        budget: That was to be put into escrow.
+        chain_id: Id of its chain; None, like the addresses, if it never reached one.
+        pot: Most that a round pays, in token units.
+        budget: Token units meant for escrow.
         frozen: Last frozen round.
         recorded: Last round that the journal saw on the chain.
-        escrow: None if the chain is away, and then `problem` says why.
-        participants: By client.
-        problem: Why the chain's side is missing, in one line.
+        escrow: None if the chain is down; `problem` says why.
+        participants: All participants, by client.
+        problem: Why the chain's data is missing, in one line.
     """
 
     campaign: str
@@ -159,20 +159,20 @@ class Status:
 
     @property
     def waiting(self) -> int:
-        """Frozen rounds that are not recorded."""
+        """Number of frozen rounds not yet recorded."""
         return self.frozen - self.recorded
 
 
 def status(folder: Path, options: ChainOptions) -> Status:
-    """Return how the campaign of a run stands; works while the run is in progress.
+    """Return the status of a run's campaign, also while the run is in progress.
 
     Args:
         folder: The run's ``chain`` folder.
-        options: Of the chain.
+        options: Options of the chain.
 
     Raises:
         UsageError: If there is no journal.
-        RunError: If it is damaged.
+        RunError: If the journal is damaged.
     """
     journal = JournalView(folder / JOURNAL)
     try:
@@ -240,7 +240,7 @@ def _with_chain(found: Status, deployed: Deployed, since: int) -> Status:
 def _stakes(
     deployed: Deployed, accounts: Sequence[str], since: int
 ) -> tuple[dict[str, int], dict[str, list[Slashed]]]:
-    """Return what each account has at stake, and the parts that it lost."""
+    """Return each account's stake and slashings."""
     slashes: dict[str, list[Slashed]] = {account: [] for account in accounts}
     if deployed.registry is None:
         return dict.fromkeys(accounts, 0), slashes
@@ -255,12 +255,12 @@ def _stakes(
 
 @dataclass(frozen=True)
 class Spent:
-    """Gas of one transaction.
+    """Gas used by one transaction.
 
     Attributes:
-        action: What it was for, as the journal says it.
-        block: Where it was mined.
-        gas: Units of gas that it used.
+        action: Its action in the journal.
+        block: Number of its block.
+        gas: Gas used.
     """
 
     action: str
@@ -269,16 +269,16 @@ class Spent:
 
 
 def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
-    """Ask the chain what each mined transaction of a run used, in the order of signing.
+    """Return the gas used by each mined transaction of a run, in order of signing.
 
     Args:
         folder: The run's ``chain`` folder.
-        options: Of the chain.
+        options: Options of the chain.
 
     Raises:
         UsageError: If there is no journal.
-        RunError: If it is damaged.
-        ChainError: If the node is away.
+        RunError: If the journal is damaged.
+        ChainError: If the node is down.
     """
     journal = JournalView(folder / JOURNAL)
     try:

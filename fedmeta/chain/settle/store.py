@@ -1,4 +1,4 @@
-"""A small SQLite file that one process writes, every step of it durable before the next begins."""
+"""A small SQLite file with a single writer; each step is durable before the next begins."""
 
 import os
 import re
@@ -15,16 +15,16 @@ from fedmeta.errors import RunError, UsageError
 from fedmeta.files import one_line, open_new
 
 StepHook = Callable[[str], None]
-# Virtual tables, and columns that are worked out when they are read.
+# Virtual tables, and generated columns.
 _COMPUTED = re.compile(r"\b(?:VIRTUAL|GENERATED|AS)\b", re.IGNORECASE)
 
 
 class DamagedJournalError(RunError):
-    """The file cannot be read as a journal; the message names it and what can be done."""
+    """The file is not a readable journal; the message names it and the remedy."""
 
 
 def ignore(_: str) -> None:
-    """Take no notice of a step."""
+    """Ignore a step."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Schema:
     """The tables of a file.
 
     Attributes:
-        version: Of the tables; a file of a version that is not known here is refused.
-        tables: SQL that makes them in a new file.
-        upgrades: Bring a file of an older version to this one, by that version; a `ValueError` says what
-            is wrong with it. For whoever only reads such a file, a copy in the memory is upgraded.
+        version: Version of the tables; files of unknown versions are refused.
+        tables: SQL that creates them in a new file.
+        upgrades: Functions that upgrade a file from an older version, by that version; they raise
+            `ValueError` for a damaged file. Readers upgrade a copy in memory.
     """
 
     version: int
@@ -43,15 +43,15 @@ class Schema:
     upgrades: Mapping[int, Callable[[sqlite3.Connection], None]]
 
     def apply(self, db: sqlite3.Connection, path: Path) -> None:
-        """Make the tables of a new file, or upgrade those of an older one, in one transaction.
+        """Create the tables of a new file, or upgrade an older one, in one transaction.
 
         Raises:
-            DamagedJournalError: If what an older one holds is not what was written there.
+            DamagedJournalError: If an older file is damaged.
         """
         db.execute("BEGIN IMMEDIATE")
         found = _version(db)
         try:
-            # Another process may have brought it there since it was looked at.
+            # Another process may have upgraded it meanwhile.
             if found == self.version:
                 db.execute("ROLLBACK")
                 return
@@ -68,16 +68,16 @@ class Schema:
 
 
 class Store:
-    """A SQLite file in WAL mode, flushed to the disk at every commit.
+    """A SQLite file in WAL mode, flushed to disk at every commit.
 
     Args:
-        path: The file; it and its folder are made if missing.
-        schema: Of a new file; a file of an older one is brought to it.
+        path: The file; it and its folder are created if missing.
+        schema: Schema of a new file; an older file is upgraded to it.
         hook: Called with ``before NAME`` and ``after NAME`` around each step's transaction.
 
     Raises:
-        UsageError: If another process has it open, or the place cannot be written.
-        DamagedJournalError: If it is no such file, or damaged.
+        UsageError: If another process has it open, or the folder is not writable.
+        DamagedJournalError: If it is not such a file, or is damaged.
     """
 
     def __init__(self, path: Path, schema: Schema, hook: StepHook = ignore) -> None:
@@ -108,10 +108,10 @@ class Store:
 
     @contextmanager
     def step(self, name: str) -> Iterator[sqlite3.Connection]:
-        """Run the block in one transaction that is on the disk when the block has ended.
+        """Run the block in one transaction, committed to disk when the block ends.
 
         Raises:
-            RunError: If the disk is full or the file was damaged; nothing of the block is kept then.
+            RunError: If the disk is full or the file is damaged; the block's writes are rolled back.
         """
         with self._guard, self._clear():
             self._hook(f"before {name}")
@@ -136,14 +136,14 @@ class Store:
             yield
 
     def close(self) -> None:
-        """Close the file, and let others open it. Twice is fine."""
+        """Close the file and release its lock. May be called twice."""
         with self._guard:
             self._db.close()
             self._lock.release()
 
 
 class Reader:
-    """The same file, read while another process may be writing it.
+    """Read-only access to the file, also while another process writes it.
 
     Raises:
         UsageError: If there is no such file.
@@ -172,16 +172,16 @@ class Reader:
 
 
 def _require_own(path: Path) -> None:
-    """Refuse a link, which SQLite would follow and write to what it leads to."""
+    """Refuse links, as SQLite would follow them and write to their targets."""
     for ending in ("", "-wal", "-shm"):
         one = path.with_name(f"{path.name}{ending}")
         if one.is_symlink() or (one.exists() and not one.is_file()):
-            raise UsageError(f"{one} is a link, or no file: remove it")
+            raise UsageError(f"{one} is a link, or not a file: remove it")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     with suppress(FileExistsError):
-        # SQLite would let others read it, as far as the umask does; its other files follow this one.
+        # SQLite would create it readable by others, up to the umask; its other files copy this mode.
         open_new(path, 0o600).close()
     with explained(path):
         # Two threads share the connection, one at a time; see `Store._guard`.
@@ -192,7 +192,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _check(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    """Refuse a file that is not what this package writes: SQLite runs what stands in its schema."""
+    """Refuse a file that this package did not write: SQLite executes code in a file's schema."""
     db.execute("PRAGMA trusted_schema = OFF")
     for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall():
         if kind not in ("table", "index") or _COMPUTED.search(str(sql)):
@@ -207,7 +207,7 @@ def _check(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
 
 
 def _require_kinds(db: sqlite3.Connection, path: Path) -> None:
-    """Refuse values of another kind than their column says: SQLite itself takes any."""
+    """Refuse values that are not of their column's type, which SQLite does not enforce."""
     for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         quoted = table.replace('"', '""')
         for column in db.execute(f'PRAGMA table_info("{quoted}")').fetchall():
@@ -230,17 +230,17 @@ def _version(db: sqlite3.Connection) -> int:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one line that names the file.
+    """Convert SQLite's errors to one line that names the file.
 
     Raises:
-        RunError: For each of them.
+        RunError: For any SQLite error.
     """
     try:
         yield
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.DatabaseError as error:
-        # The low byte is the kind; the rest says more than a user needs.
+        # The low byte is the primary error code.
         kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if kind in _PASSING:
             raise RunError(f"{path}: {_PASSING[kind]}") from None
@@ -257,7 +257,7 @@ _PASSING = {
 
 
 def damaged(path: Path, why: str) -> DamagedJournalError:
-    """Return the error that says so."""
+    """Return the error for a damaged journal."""
     return DamagedJournalError(
         f"{path}: the journal is damaged ({' '.join(why.split())}): "
         "restore the file, or start over with --new-campaign"

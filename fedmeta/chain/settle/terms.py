@@ -1,4 +1,4 @@
-"""What a campaign's contracts are made with, and the file that says where they are."""
+"""Terms of a campaign's contracts, and the file with their addresses."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -37,12 +37,12 @@ class Terms:
     Attributes:
         campaign: Id of the campaign, hexadecimal.
         sponsor: Address that funds it.
-        committee: Addresses in rising order.
+        committee: Addresses in ascending order.
         threshold: Signatures that a record needs.
         round_cap: Most that a round may pay.
         lifetime_cap: Most that all rounds may pay.
-        deadline: Chain time until which the sponsor cannot take anything back.
-        challenge_delay: Before a record becomes claimable.
+        deadline: Chain time after which the sponsor may take back unawarded tokens.
+        challenge_delay: Seconds before a record becomes claimable.
     """
 
     campaign: str
@@ -55,12 +55,12 @@ class Terms:
     challenge_delay: int
 
     def to_json(self) -> str:
-        """Return them as text."""
+        """Return the terms as JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Terms":
-        """Return the terms that `to_json` wrote."""
+        """Parse terms written by `to_json`."""
         values = json.loads(text)
         return cls(**values | {"committee": tuple(values["committee"])})
 
@@ -80,7 +80,7 @@ class Terms:
 
 
 def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadline: int = 0) -> Terms:
-    """Return the terms that a config and its keys ask for."""
+    """Return the terms given by a config and its keys."""
     return Terms(
         campaign=campaign.campaign.hex(),
         sponsor=keys.sponsor.address,
@@ -102,9 +102,9 @@ def read_terms(ledger: Contract) -> tuple[str, Terms]:
 
 
 def difference(found: Terms, expected: Terms) -> str | None:
-    """Return the first term in which a ledger is not what is expected, as ``name: value, not value``.
+    """Return the first term that differs from the expected ones, as ``name is value, not value``.
 
-    The deadline depends on when the ledger was deployed, and is not compared.
+    The deadline is not compared, as it depends on the time of deployment.
     """
     for name, value in asdict(expected).items():
         other = asdict(found)[name]
@@ -127,17 +127,17 @@ def _text(name: str, value: object) -> str:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a campaign is; hashes and addresses are 0x text.
+    """Addresses of a campaign; hashes and addresses are 0x text.
 
     Attributes:
-        chain_id: Of the chain.
+        chain_id: Id of the chain.
         genesis: Hash of its block 0.
-        run_id: Of the run that the campaign is for.
+        run_id: Id of the campaign's run.
         campaign: Id of the campaign.
         token: Address of the token.
         ledger: Address of the ledger.
         registry: Address of the registry; None without staking.
-        block: Nothing of the campaign was mined before it.
+        block: A block before which no transaction of the campaign was mined.
         code: Hash of each contract's code by name.
     """
 
@@ -166,17 +166,17 @@ class Addresses:
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
 
     def check_chain(self, path: Path, chain: Chain) -> None:
-        """Refuse a chain that is not the one the file is about.
+        """Refuse a chain other than the file's.
 
         Raises:
-            WrongCampaignError: Naming both.
+            WrongCampaignError: Names both.
         """
         if chain.chain_id != self.chain_id:
-            raise WrongCampaignError(f"{path} is about chain {self.chain_id}, not {chain.chain_id}")
+            raise WrongCampaignError(f"{path} belongs to chain {self.chain_id}, not {chain.chain_id}")
         genesis = f"0x{chain.genesis.hex()}"
         if genesis != self.genesis:
             raise WrongCampaignError(
-                f"{path} is about another chain with id {self.chain_id} (genesis {self.genesis[:10]}, "
+                f"{path} belongs to another chain with id {self.chain_id} (genesis {self.genesis[:10]}, "
                 f"here {genesis[:10]}): the chain was reset; deploy to another file"
             )
 
@@ -185,7 +185,7 @@ def read_addresses(path: Path) -> Addresses:
     """Read an addresses file.
 
     Raises:
-        UsageError: If it is missing, or is no such file.
+        UsageError: If it is missing, or is not an addresses file.
     """
     try:
         addresses = Addresses(**read_json(path))
@@ -199,7 +199,7 @@ def read_addresses(path: Path) -> Addresses:
 
 
 def check_deployed(path: Path, addresses: Addresses, chain: Chain, expected: Terms) -> Terms:
-    """Return the terms of the ledger that a file names, once all its contracts are found to be ours.
+    """Check that a file's contracts are ours, and return the terms of its ledger.
 
     Raises:
         WrongCampaignError: If it is another chain, a contract is missing, has other code or belongs to

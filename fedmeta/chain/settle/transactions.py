@@ -1,9 +1,9 @@
-"""One action, done once: journaled before it is sent, and done when the chain says so.
+"""Performs actions on the chain exactly once: a transaction is journaled before it is sent.
 
-Account nonces do not give exactly-once: Ganache executes a nonce-0 transaction as often as it is sent,
-and a second transaction for the same action may follow a lost one. So each action comes with a question
-to the chain, *is it done?*, which is asked whenever something may already have been sent; and the
-contracts refuse to do it twice.
+Account nonces do not guarantee exactly-once execution: Ganache executes a nonce-0 transaction every
+time it is sent, and a second transaction for an action may follow a lost one. So each action has a check
+on the chain, *is it done?*, made whenever a transaction may already have been sent; and the contracts
+refuse to do it twice.
 """
 
 import re
@@ -22,25 +22,25 @@ from fedmeta.chain.settle.journal_rows import Transaction
 from fedmeta.chain.signing import Signer, offered_fees
 
 Wait = Callable[[float], None]
-"""Sleeps for some seconds; raises an error of its caller's when it is time to stop."""
+"""Sleeps for the given seconds; may raise an error of the caller's to stop."""
 
 TRIES = 8
 PATIENCE = 30.0
 _GWEI = 10**9
 _LEAST_GAS = 21_000
-# What nodes say of a transaction that offers too little, each in words of its own.
+# Nodes' various messages for a transaction with too low a fee.
 _TOO_CHEAP = re.compile("underpriced|fee|gas ?price", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Action:
-    """Something to be done on the chain once.
+    """Something to do on the chain exactly once.
 
     Attributes:
-        key: Names it in the journal; the same key always means the same effect.
-        to: Contract that is called; None creates one.
+        key: Its name in the journal; equal keys mean equal effects.
+        to: Contract to call; None creates one.
         data: Call data, or creation code.
-        gas: Limit; None: estimate it.
+        gas: Gas limit; None: estimate it.
         value: Wei to send along.
     """
 
@@ -51,7 +51,7 @@ class Action:
     value: int = 0
 
     def call(self, sender: str) -> dict[str, object]:
-        """Return it as JSON-RPC asks for it."""
+        """Return the action as a JSON-RPC call object."""
         call: dict[str, object] = {"from": sender, "data": "0x" + self.data.hex()}
         call |= {"to": self.to} if self.to else {}
         call |= {"value": hex(self.value)} if self.value else {}
@@ -62,9 +62,9 @@ class Transactor:
     """Sends the transactions of one journal on one chain.
 
     Args:
-        chain: Where to.
-        journal: Where each transaction is written down first.
-        wait: How to wait for a block.
+        chain: The chain.
+        journal: Stores each transaction before it is sent.
+        wait: Waits for a block.
     """
 
     def __init__(self, chain: Chain, journal: Journal, wait: Wait = time.sleep) -> None:
@@ -75,21 +75,21 @@ class Transactor:
         self._tip: int | None = None
 
     def perform(self, action: Action, signer: Signer, done: Callable[[], bool]) -> bool:
-        """Do `action` unless it is done; after any error it may be called again.
+        """Perform `action` unless it is done; may be called again after any error.
 
         Args:
-            action: What to do; the caller has found that it is not done.
-            signer: Who sends it.
-            done: Asks the chain; called if something for this action may have been sent before.
+            action: The action; the caller has checked that it is not done.
+            signer: Sender of the transaction.
+            done: Checks on the chain; called if a transaction may have been sent before.
 
         Returns:
-            Whether a transaction of this journal did it; if not, the caller has to see who did what.
+            Whether a transaction of this journal did it; if not, the caller must find out who did.
 
         Raises:
-            ChainDownError: The node is away; nothing is known about what was sent last.
+            ChainDownError: The node is down; the fate of the last transaction is unknown.
             RevertedError: The contract refuses.
             PoorAccountError: The sender cannot pay for it.
-            ChainError: The node keeps refusing, or answers in contradictions.
+            ChainError: The node keeps refusing, or contradicts itself.
         """
         for _ in range(TRIES):
             tried = self.journal.transactions(action.key)
@@ -98,19 +98,19 @@ class Transactor:
                 if done():
                     return bool(landed)
                 if landed:
-                    raise ChainError(f"{action.key}: the node has the receipt, and not what it did")
+                    raise ChainError(f"{action.key}: the node has the receipt, but not its effect")
             transaction = self._usable(action.key)
             if transaction is None or transaction.hash in self._slow or self._outpriced(transaction):
                 transaction = self._prepare(action, signer, transaction)
             if self._send(transaction) and self._landed(transaction, action):
                 return True
-        raise ChainError(f"{action.key}: sent {TRIES} times, and not mined")
+        raise ChainError(f"{action.key}: sent {TRIES} times, but not mined")
 
     def _follow(self, transaction: Transaction) -> bool:
-        """Bring the journal up to date about a transaction; return whether it was mined and worked."""
+        """Update a transaction in the journal; return whether it was mined and succeeded."""
         receipt = self._receipt(transaction)
         if receipt is None:
-            # A reorganisation took it back. What is final stays so: an old receipt may be forgotten.
+            # A reorganisation dropped it. Final ones stay final: nodes may prune old receipts.
             if transaction.state in ("mined", "reverted"):
                 self.journal.mark(transaction, "sent")
             return False
@@ -126,13 +126,13 @@ class Transactor:
         return True
 
     def _usable(self, key: str) -> Transaction | None:
-        """Return a transaction for the action that can still be mined; give up those that cannot."""
+        """Return a transaction of the action that can still be mined; drop those that cannot."""
         for transaction in reversed(self.journal.transactions(key)):
             if transaction.state not in ("journaled", "sent"):
                 continue
             nonce = self._nonce(transaction.sender)
-            # A nonce above the account's next one waits for others that may never come, as after a
-            # reorganisation; one below is taken, unless by this transaction itself.
+            # With a nonce above the account's next one it waits for transactions that may never come, as
+            # after a reorganisation; a lower nonce is used, perhaps by this transaction itself.
             if nonce == transaction.nonce:
                 return transaction
             if nonce > transaction.nonce and self._known(transaction):
@@ -141,10 +141,10 @@ class Transactor:
         return None
 
     def _prepare(self, action: Action, signer: Signer, slow: Transaction | None) -> Transaction:
-        """Sign a new transaction and write it down; it takes the place of one that nobody mines.
+        """Sign and journal a new transaction, replacing `slow`, which is not being mined.
 
         Raises:
-            RevertedError: If the contract would refuse; nothing is sent then.
+            RevertedError: If the contract would refuse it; nothing is sent.
         """
         call = action.call(signer.address)
         try_out = "eth_estimateGas" if action.gas is None else "eth_call"
@@ -163,7 +163,7 @@ class Transactor:
         refused = isinstance(tried, ChainError)
         gas = action.gas or (_LEAST_GAS if refused else int(tried, 16) * 5 // 4)
         fees = self._fees(known[2], slow)
-        # Nodes say this in words of their own; so it comes first.
+        # Checked first, as nodes' own messages for this vary.
         self._require(signer.address, int(known[1], 16), gas * max(fees.values()) + action.value)
         if refused:
             raise tried
@@ -180,25 +180,25 @@ class Transactor:
         if balance < needed:
             raise PoorAccountError(
                 f"account {sender} has {balance / 10**18:.6g} ETH on chain {self.chain.chain_id} "
-                f"and needs {needed / 10**18:.6g}: send it some"
+                f"and needs {needed / 10**18:.6g}: fund it"
             )
 
     def _fees(self, block: Mapping[str, Any], slow: Transaction | None) -> dict[str, int]:
         if block.get("baseFeePerGas") is None:
             fees = {"gasPrice": int(self.chain.eth.gas_price)}
         else:
-            # Twice the base fee lasts for six full blocks in a row; what is not used is not paid.
+            # Twice the base fee suffices through six full blocks in a row; unused fees are not paid.
             tip = self._find_tip()
             most = 2 * int(block["baseFeePerGas"], 16) + tip
             fees = {"maxFeePerGas": most, "maxPriorityFeePerGas": tip}
         if slow is None:
             return fees
-        # Nodes take a replacement that pays a tenth more.
+        # Nodes accept a replacement that pays at least 10% more.
         before = offered_fees(slow.raw)
         return {name: max(fee, before.get(name, 0) * 5 // 4 + 1) for name, fee in fees.items()}
 
     def _outpriced(self, transaction: Transaction) -> bool:
-        """Tell whether the base fee rose above all that a transaction offers: no block takes it now."""
+        """Return whether the base fee exceeds a transaction's offer, so it cannot be mined now."""
         least = self.chain.eth.get_block("latest").get("baseFeePerGas", 0)
         return max(offered_fees(transaction.raw).values()) < least
 
@@ -211,16 +211,16 @@ class Transactor:
         return self._tip
 
     def _send(self, transaction: Transaction) -> bool:
-        """Send a transaction; return whether the node has it now."""
+        """Send a transaction; return whether the node now has it."""
         try:
             self.chain.eth.send_raw_transaction(transaction.raw)
         except (RpcError, RevertedError) as error:
-            # Known already, mined already, displaced, or refused: the node's state says which.
+            # Already known, already mined, replaced, or refused: the node's state tells.
             if not self._known(transaction):
                 if self._nonce(transaction.sender) == transaction.nonce:
                     if not _TOO_CHEAP.search(str(error)):
                         raise
-                    # It keeps its nonce for the next one, which offers more.
+                    # The next one has its nonce and offers more.
                     self._slow.add(transaction.hash)
                     return False
                 self.journal.mark(transaction, "dropped")
@@ -230,10 +230,10 @@ class Transactor:
         return True
 
     def _landed(self, transaction: Transaction, action: Action) -> bool:
-        """Wait for the receipt; return False if the transaction was lost on the way.
+        """Wait for the receipt; return False if the transaction was lost.
 
         Raises:
-            RevertedError: If it was mined and the contract refused.
+            RevertedError: If it was mined but reverted.
         """
         pause, end = 0.001, time.monotonic() + PATIENCE
         while (receipt := self._receipt(transaction)) is None:
@@ -248,15 +248,15 @@ class Transactor:
             pause = min(pause * 1.5, 0.5)
         if self._note(transaction, receipt):
             return True
-        # Ask the contract again why: a receipt does not say.
+        # Call the contract again for the reason, which a receipt lacks.
         self.chain.eth.call(action.call(transaction.sender))  # type: ignore[arg-type]
-        raise ChainError(f"{action.key}: it was refused, and would not be now")
+        raise ChainError(f"{action.key}: the contract refused it, but would accept it now")
 
     def _receipt(self, transaction: Transaction) -> Receipt | None:
         return self.chain.receipts([transaction.hash])[0]
 
     def _known(self, transaction: Transaction) -> bool:
-        """Tell whether the node has a transaction, mined or not."""
+        """Return whether the node has a transaction, mined or not."""
         with suppress(TransactionNotFound):
             self.chain.eth.get_transaction(transaction.hash)  # type: ignore[arg-type]
             return True
@@ -267,11 +267,11 @@ class Transactor:
 
 
 FINAL_AFTER = 64
-"""Blocks on top of a transaction after which it counts as final where a node names no final block."""
+"""Confirmations after which a transaction is final, on nodes that report no finalized block."""
 
 
 def note_final(transactor: Transactor) -> None:
-    """Mark what is too deep to be taken back, and send back to ``sent`` what was taken back."""
+    """Mark mined transactions as final if deep enough, or as sent if a reorganisation dropped them."""
     chain, journal = transactor.chain, transactor.journal
     mined = [t for t in journal.pending() if t.state == "mined" and t.block_number is not None]
     if not mined:

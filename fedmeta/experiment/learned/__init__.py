@@ -1,1 +1,1 @@
-"""What a run learned, put to use: adapted to data that the run never saw, and saved."""
+"""Uses a trained model: adapts it to new data, and saves it."""

@@ -22,20 +22,20 @@ from fedmeta.tasks import Objective, TaskSpec
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
 
 CHUNK = 128
-"""Examples that are predicted at once, so that memory does not grow with their number."""
+"""Examples predicted at once, so that memory does not grow with their number."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """What a run's model computes with.
+    """A run's algorithm, model and state.
 
     Attributes:
         algorithm: How it adapts and predicts.
         network: Its model, as plain values.
         state: The meta-learned state, without a task axis.
-        dtype: Of real inputs.
-        about: Where it comes from, for the metadata of files.
-        device: Where it is computed; `state` is there.
+        dtype: Dtype of real inputs.
+        about: Its origin, for the metadata of files.
+        device: Device to compute on, which has `state`.
     """
 
     algorithm: Algorithm
@@ -48,12 +48,12 @@ class Learner:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A run's model after it was adapted; made by `Learned.adapt`.
+    """A run's model after adaptation, made by `Learned.adapt`.
 
     Attributes:
-        learner: What it was adapted from.
-        values: What the algorithm's `adapt` returned, with a task axis of one.
-        classes: What each column of the probabilities stands for, in order; None in regression and text.
+        learner: The model that was adapted.
+        values: Result of the algorithm's `adapt`, with a task axis of size 1.
+        classes: The class of each column of the probabilities; None for regression and text.
         steps: Adaptation steps.
         transductive: Whether batch norm takes its statistics from the examples to predict.
     """
@@ -66,12 +66,12 @@ class Adapted:
 
     @property
     def weights(self) -> Tensors:
-        """The adapted values, without a task axis: weights, or an algorithm's own such as prototypes."""
+        """The adapted values without a task axis: weights, or others such as prototypes."""
         return {key: value[0] for key, value in self.values.items() if key != SUPPORT_X}
 
     @torch.no_grad()
     def predict(self, x: ArrayT) -> ArrayT:
-        """Return what the adapted model says of new examples.
+        """Predict new examples.
 
         Args:
             x: Examples ``[B, *input_shape]``; an array or a tensor.
@@ -82,7 +82,7 @@ class Adapted:
 
         Raises:
             UsageError: If `x` does not fit the model.
-            DivergedError: If the adapted weights say nothing finite.
+            DivergedError: If predictions are not finite.
         """
         spec = self.learner.algorithm.spec
         inputs = to_inputs(spec, self.learner.dtype, x, "x")
@@ -92,7 +92,7 @@ class Adapted:
         if not bool(said.isfinite().all()):
             raise DivergedError(f"the model diverged in {self.steps} adaptation steps: take fewer")
         if self.learner.algorithm.objective.labels:
-            # Outputs beyond the classes stand for none, and get no chance.
+            # Outputs beyond the classes are unused and get no probability.
             said = said[..., : len(self.classes) if self.classes else None].softmax(-1)
         return said.to(x.device) if isinstance(x, Tensor) else said.cpu().numpy()
 
@@ -102,12 +102,12 @@ class Adapted:
         return algorithm.predict(state, self.values, {"x": inputs.unsqueeze(0)}, self.transductive)[0]
 
     def save(self, path: Path | str) -> None:
-        """Write the adapted weights as safetensors, in the layouts of `torch.nn` (see `Learned.export`).
+        """Write the adapted weights as safetensors, in the layout of `torch.nn` (see `Learned.export`).
 
-        For `conv4` the file has the support set's statistics as the running ones of its batch norms, so
-        that a plain network in evaluation mode predicts what `predict` does without transduction. What
-        is not a weight (a protonet's ``prototypes``) keeps its name. The metadata's ``about`` is a JSON
-        object with the run, its round and algorithm, the classes and the steps.
+        For `conv4`, the support set's statistics are the running statistics of the batch norms, so that
+        a plain network in evaluation mode predicts the same as `predict` without transduction. Other
+        values than weights (a protonet's ``prototypes``) keep their names. The metadata's ``about`` is a
+        JSON object with the run, its round and algorithm, the classes and the steps.
 
         Raises:
             UsageError: If the file cannot be written.
@@ -125,19 +125,19 @@ class Adapted:
 
 
 def model_weights(learner: Learner) -> Tensors:
-    """Return the part of the meta-learned state that is the network's weights."""
+    """Return the network's weights in the meta-learned state."""
     keys = learner.algorithm.model.init(torch.Generator()).keys()
     return {key: learner.state[key].cpu() for key in keys}
 
 
 def write_file(path: Path | str, tensors: Tensors, about: dict[str, Any]) -> None:
-    """Write tensors as safetensors, whole or not at all; the metadata's ``about`` is a JSON object.
+    """Write tensors as safetensors, atomically; the metadata's ``about`` is a JSON object.
 
     Raises:
         UsageError: If the file cannot be written.
     """
     try:
-        # One entry, since the format keeps several in no fixed order.
+        # One entry, as the format has no fixed order of several.
         data = save(tensors, {"about": to_json(about, default=str)})
         write_atomically(Path(path), data)
     except OSError as error:
@@ -154,7 +154,7 @@ class Targets:
 
     Attributes:
         y: ``[S]`` or ``[S, length]``, int64 labels, or ``[S, outputs]`` values.
-        classes: What each label stands for, by label; None in regression and for tokens.
+        classes: The class of each label; None for regression and tokens.
     """
 
     y: Tensor
@@ -162,13 +162,15 @@ class Targets:
 
 
 def to_inputs(spec: TaskSpec, dtype: torch.dtype, x: Array, name: str) -> Tensor:
-    """Return examples ``[B, *input_shape]``; axes of size 1 may differ, flat ones be unfolded.
+    """Convert a user's examples to ``[B, *input_shape]``.
+
+    Axes of size 1 may be missing or added, and a flat input may be given unflattened.
 
     Args:
         spec: The shape of the tasks.
-        dtype: Of real inputs; tokens are int64.
+        dtype: Dtype of real inputs; tokens are int64.
         x: The user's examples.
-        name: What they are called in messages.
+        name: Their name in messages.
 
     Raises:
         UsageError: If they cannot be the model's inputs.
@@ -176,14 +178,14 @@ def to_inputs(spec: TaskSpec, dtype: torch.dtype, x: Array, name: str) -> Tensor
     values = _tensor(x, name)
     shape, got = spec.input_shape, list(values.shape)
     if not got or not got[0]:
-        raise UsageError(f"{name} holds no example")
+        raise UsageError(f"{name} has no examples")
     if not _fits(tuple(got[1:]), shape):
-        raise UsageError(f"{name} has the shape {got}, but this run reads {['B', *shape]}")
+        raise UsageError(f"{name} has shape {got}, but this run reads {['B', *shape]}")
     values = values.reshape(got[0], *shape)
     if not spec.vocabulary:
         if values.dtype == torch.uint8:
             raise UsageError(
-                f"{name} holds bytes; scale it to the real numbers that the run learned from"
+                f"{name} is uint8: scale it to the real numbers that the run was trained on"
             )
         values = values.to(dtype)
         if not bool(values.isfinite().all()):
@@ -193,10 +195,10 @@ def to_inputs(spec: TaskSpec, dtype: torch.dtype, x: Array, name: str) -> Tensor
 
 
 def to_targets(objective: Objective, dtype: torch.dtype, y: Array, examples: int) -> Targets:
-    """Return the targets of `examples` support examples.
+    """Convert a user's targets for `examples` support examples.
 
     Raises:
-        UsageError: If there are more or fewer, or they do not fit the kind of task.
+        UsageError: If their number is wrong, or they do not fit the objective.
     """
     if len(y) != examples:
         raise UsageError(f"support_y has {len(y)} entries for {examples} examples of support_x")
@@ -205,18 +207,18 @@ def to_targets(objective: Objective, dtype: torch.dtype, y: Array, examples: int
         values = _tensor(y, "support_y").to(dtype)
         wanted = examples * spec.outputs if objective.numbers else values.numel()
         if values.numel() != wanted or not bool(values.isfinite().all()):
-            raise UsageError(f"support_y must be {spec.outputs} finite numbers an example")
+            raise UsageError(f"support_y must be {spec.outputs} finite numbers per example")
         return Targets(values.reshape(examples, -1) if objective.numbers else values)
     if spec.vocabulary:
         tokens = _tensor(y, "support_y")
         if tokens.shape[1:] not in {torch.Size([]), torch.Size(spec.input_shape)}:
-            raise UsageError(f"support_y has the shape {list(tokens.shape)}; see support_x")
+            raise UsageError(f"support_y has shape {list(tokens.shape)}; see support_x")
         return Targets(_tokens(tokens, spec.outputs, "support_y"))
     labels = _labels(y)
     try:
         classes = tuple(sorted(set(labels)))
     except TypeError:
-        raise UsageError("support_y must be labels of one kind, all text or all numbers") from None
+        raise UsageError("support_y must be labels of one type, all text or all numbers") from None
     number = {label: index for index, label in enumerate(classes)}
     return Targets(torch.tensor([number[label] for label in labels]), classes)
 
@@ -224,7 +226,7 @@ def to_targets(objective: Objective, dtype: torch.dtype, y: Array, examples: int
 def _labels(y: Array) -> list[Any]:
     values = y.tolist() if isinstance(y, Tensor | np.ndarray) else list(y)
     if any(isinstance(value, list) for value in values):
-        raise UsageError("support_y must be one label an example")
+        raise UsageError("support_y must be one label per example")
     return values
 
 
@@ -235,7 +237,7 @@ def _fits(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 def _tokens(values: Tensor, count: int, name: str) -> Tensor:
     if values.is_floating_point() or not bool(((values >= 0) & (values < count)).all()):
-        raise UsageError(f"{name} must be tokens, whole numbers from 0 to {count - 1}")
+        raise UsageError(f"{name} must be tokens, integers from 0 to {count - 1}")
     return values.long()
 
 
@@ -246,7 +248,7 @@ def _tensor(x: Array, name: str) -> Tensor:
         values = np.asarray(x)
         if values.dtype.kind not in "biuf":
             raise TypeError
-        # A copy: an array that came with negative strides or is not writable makes no tensor.
+        # A copy, as torch cannot use arrays with negative strides or read-only memory.
         return torch.from_numpy(values.copy())
     except (TypeError, ValueError):
         raise UsageError(f"{name} is not an array of numbers, or its rows differ in length") from None

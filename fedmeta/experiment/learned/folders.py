@@ -1,4 +1,4 @@
-"""Adapting to a folder of images, and labelling another."""
+"""Adapts a model to a folder of images, and labels the images of another."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,15 +15,15 @@ from fedmeta.tasks.image_files import ImageFolder, Images, ImageStyle, Invert, l
 
 @dataclass(frozen=True)
 class Folders:
-    """What to adapt to and what to label.
+    """The folders to adapt to and to label, with options.
 
     Attributes:
-        support: A folder with a sub-folder of images per class.
-        query: A folder of images, or one with sub-folders by class.
+        support: A folder with a subfolder of images per class.
+        query: A folder of images, or one with a subfolder per class.
         steps: Adaptation steps; None: the last of the run's ``evaluation.steps``.
         invert: Whether ink is dark in the files; see `read_images`.
         transductive: Whether batch norm takes its statistics from the query images.
-        samples: Bits in use in deep images; None: told from all of them, see `read_images`.
+        samples: Bits in use in deep images; None: inferred from all of them, see `read_images`.
     """
 
     support: Path
@@ -36,13 +36,13 @@ class Folders:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What was said of a query image.
+    """The prediction for a query image.
 
     Attributes:
         file: The image.
         label: The most probable class.
-        probability: Of that class.
-        truth: The folder that it lies in; None in a flat query folder.
+        probability: The probability of that class.
+        truth: The name of its folder; None in a flat query folder.
     """
 
     file: str
@@ -53,12 +53,12 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a pair of folders.
+    """The result for a pair of folders.
 
     Attributes:
         adapted: The adapted model.
-        files: The query images, labelled.
-        notes: What was decided or passed over on the way, a line each.
+        files: The query images with predictions.
+        notes: Decisions made and files skipped, one line each.
         inverted: Whether dark pixels were taken for ink.
     """
 
@@ -69,12 +69,12 @@ class Answer:
 
     @property
     def right(self) -> int:
-        """How many images got the name of the folder that they lie in."""
+        """Number of images whose label is the name of their folder."""
         return sum(one.label == one.truth for one in self.files)
 
     @property
     def accuracy(self) -> float | None:
-        """The share of them; None for a flat query folder."""
+        """Share of images labelled correctly; None for a flat query folder."""
         return None if self.files[0].truth is None else self.right / len(self.files)
 
     def to_json(self) -> dict[str, Any]:
@@ -93,17 +93,17 @@ class Answer:
 def adapt_folders(learned: Learned, folders: Folders) -> Answer:
     """Adapt to the images of one folder and label those of another.
 
-    Both are brought to the form of the images that the run learned from, see `read_images`.
+    Both are converted to the format of the run's own images, see `read_images`.
 
     Raises:
-        UsageError: If the run is not about images, or cannot tell so many classes apart.
-        DataError: If a folder or a file cannot be used; it is named, and nothing was done.
+        UsageError: If the run is not about images, or does not support that many classes.
+        DataError: If a folder or a file cannot be used; the message names it.
         DivergedError: If the weights became non-finite.
     """
     style = _style(learned)
     support, query = list_folder(folders.support), list_folder(folders.query)
     if support.labels is None:
-        raise DataError(f"{folders.support} needs a sub-folder of images per class, and has none")
+        raise DataError(f"{folders.support} has no subfolders: it needs one per class with its images")
     _check_labels(support.labels, query)
     files = support.files + query.files
     shape = learned.spec.input_shape
@@ -127,7 +127,7 @@ def _style(learned: Learned) -> ImageStyle:
     style = getattr(family_kind(learned.config.task), "image_style", None)
     if not isinstance(style, ImageStyle):
         raise UsageError(
-            f"{learned.path} learned from '{learned.config.task}', which is not about images in files: "
+            f"{learned.path} was trained on '{learned.config.task}', which does not read image files: "
             "use fedmeta.load(RUN).adapt(support_x, support_y) in Python"
         )
     return style
@@ -144,10 +144,10 @@ def _check_labels(classes: tuple[str, ...], query: ImageFolder) -> None:
 def _notes(ignored: tuple[Path, ...], images: Images, style: ImageStyle) -> list[str]:
     notes = list(images.notes)
     if ignored:
-        notes.append(f"{len(ignored)} hidden files were passed over, the first is {ignored[0]}")
+        notes.append(f"{len(ignored)} hidden files were skipped, such as {ignored[0]}")
     if style.ink:
         taken = "dark ink on light paper" if images.inverted else "light ink on dark paper"
         notes.append(f"the images were taken as {taken}")
     if images.unlike:
-        notes.append(f"{len(images.unlike)} of them look otherwise at the edge, as {images.unlike[0]}")
+        notes.append(f"{len(images.unlike)} of them differ at the edge, such as {images.unlike[0]}")
     return notes

@@ -1,4 +1,4 @@
-"""What a run has learned, ready to adapt to data that the run never saw."""
+"""`Learned`: a run's trained model, ready to adapt to new data."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,16 +48,14 @@ class Learned:
 
     Args:
         folder: The run's folder.
-        snapshot: The checkpoint to take.
-        notes: What was found on the way, such as damaged checkpoints, a line each.
-        device: Where it adapts and predicts: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        snapshot: The checkpoint to use.
+        notes: Findings such as damaged checkpoints, one line each.
+        device: Device to adapt and predict on: ``cpu``, ``cuda``, or ``auto`` for a GPU if available.
 
     Raises:
-        UsageError: If the checkpoint does not fit the run's config, or holds a model per client.
-        ConfigError: If the run's own parts (a dotted path) cannot be imported, or there is no such
-            device.
-        DataError: If the run is of a version that did not write down the shape of its tasks, and its
-            data is missing.
+        UsageError: If the checkpoint does not fit the run's config, or has a model per client.
+        ConfigError: If a part with a dotted path cannot be imported, or the device is not available.
+        DataError: If an old run did not record the shape of its tasks, and its data are missing.
     """
 
     def __init__(
@@ -75,7 +73,7 @@ class Learned:
         self.notes = notes
         self.device = use_device(choose_device(device))
         if model_per_client(self.config):
-            raise UsageError(f"{folder.path} has a model per client and none in common to adapt")
+            raise UsageError(f"{folder.path} has one model per client and no common one to adapt")
         self.spec = _spec(folder, self.config)
         self._learner = self._build()
 
@@ -88,14 +86,14 @@ class Learned:
         trust_code: bool = False,
         device: str = "cpu",
     ) -> Self:
-        """Load a run's newest good checkpoint, whether the run has finished or not.
+        """Load a run's latest valid checkpoint, whether the run has finished or not.
 
         Args:
             path: The run's folder.
-            best: Take the one with the best score (see `fedmeta.experiment.recorder.score`) instead.
-            trust_code: Run the code that the config names, although the folder was not made here.
-            device: Where to adapt and predict: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
-                Arrays and tensors may be anywhere.
+            best: Use the checkpoint with the best score (see `fedmeta.experiment.recorder.score`).
+            trust_code: Run code that the config names, although the folder was not made here.
+            device: Device to adapt and predict on: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is
+                one. Arrays and tensors may be on any device.
 
         Raises:
             UsageError: If there is no such run, no checkpoint of it can be used, or the folder was not
@@ -119,12 +117,12 @@ class Learned:
 
     @property
     def metrics(self) -> list[MetricsRow]:
-        """The rows of ``metrics.jsonl``, one a round."""
+        """The rows of ``metrics.jsonl``, one per round."""
         return self.folder.metrics()
 
     @property
     def max_ways(self) -> int | None:
-        """How many classes the model can tell apart; None: any number."""
+        """Largest number of classes that the model supports; None: no limit."""
         return self._learner.algorithm.max_ways
 
     def adapt(
@@ -138,18 +136,17 @@ class Learned:
 
         Args:
             support_x: Examples ``[S, *input_shape]``.
-            support_y: A label an example, of any one kind that can be sorted; classes may differ in
-                size. Where labels mean the same in every task (``data.labels = "global"``) they are
-                numbers of outputs. For text ``[S, length]`` or ``[S]``; in regression ``[S, outputs]``.
+            support_y: A label per example, of any sortable type; classes may differ in size. With
+                ``data.labels = "global"`` labels are the numbers of outputs. For text ``[S, length]`` or
+                ``[S]``; for regression ``[S, outputs]``.
             steps: Adaptation steps; None: the last of the run's ``evaluation.steps``. Algorithms
                 without an inner loop ignore it.
-            transductive: Whether batch norm takes its statistics from all the examples of one
-                `predict`. By default it takes those of the support set, so that what is said of an
-                example does not depend on which others are asked about with it.
+            transductive: Whether batch norm takes its statistics from all examples of one `predict`. By
+                default it uses those of the support set, so that a prediction does not depend on the
+                other examples.
 
         Raises:
-            UsageError: If the examples do not fit the run, or they have more classes than it can tell
-                apart.
+            UsageError: If the examples do not fit the run, or have too many classes.
             DivergedError: If the weights became non-finite.
         """
         steps = self.config.evaluation.steps[-1] if steps is None else steps
@@ -169,11 +166,11 @@ class Learned:
     def export(self, path: Path | str | None = None) -> Plain:
         """Return the meta-learned weights as a `state_dict` of a plain `torch.nn` network.
 
-        What else the state holds, such as Meta-SGD's learning rates, is not a weight and is left out;
-        see `beside_weights`.
+        Other tensors in the state, such as Meta-SGD's learning rates, are left out; see
+        `beside_weights`.
 
         Args:
-            path: Where to write the tensors to, as safetensors; None: nowhere.
+            path: Safetensors file to write the tensors to; None: do not write them.
 
         Raises:
             UsageError: If the file cannot be written.
@@ -190,7 +187,7 @@ class Learned:
 
     def _build(self) -> Learner:
         config = self.config
-        # Adapting is not what `compile` compiles, and a compiler may not be here.
+        # `compile` does not affect adapting, and there may be no compiler here.
         setup = replace(planning.workload(config).learner, compile=False)
         algorithm = build_algorithm(setup, self.spec, config.seed)
         self._restore_constants(algorithm.model)
@@ -199,7 +196,7 @@ class Learned:
         wanted = {k: v.to(dtype) if v.is_floating_point() else v for k, v in drawn.items()}
         if wrong := misfit(self.state, wanted):
             raise UsageError(
-                f"{self.path}: the checkpoint of round {self.round} is of another config: {wrong}"
+                f"{self.path}: the checkpoint of round {self.round} does not fit the config: {wrong}"
             )
         outputs = algorithm_kind(config.algorithm).model_outputs(self.spec)
         network = Network(config.model, config.network, self.spec, outputs, algorithm.model)
@@ -207,22 +204,22 @@ class Learned:
         return Learner(algorithm, network, place(self.state, self.device), dtype, about, self.device)
 
     def _restore_constants(self, model: Model) -> None:
-        """Give a module the frozen parameters and buffers of the checkpoint; older ones have none."""
+        """Restore a module's frozen parameters and buffers, which old checkpoints do not have."""
         if not self.constants or not isinstance(model, ModuleModel):
             return
         if {key: (v.shape, v.dtype) for key, v in model.constants.items()} != {
             key: (v.shape, v.dtype) for key, v in self.constants.items()
         }:
-            raise UsageError(f"{self.path}: the checkpoint of round {self.round} is of another model")
+            raise UsageError(f"{self.path}: the checkpoint of round {self.round} does not fit the model")
         model.constants = self.constants
 
     def _numbered(self, targets: Targets) -> Targets:
-        """Check the classes, and put them where the network has them if their places are fixed."""
+        """Check the classes, and map them to the network's outputs if these are fixed."""
         classes, most = targets.classes, self.max_ways
         if classes is None:
             return targets
         if len(classes) < 2:
-            raise UsageError(f"the support set has one class alone, '{classes[0]}'")
+            raise UsageError(f"the support set has only one class, '{classes[0]}'")
         if most is None:
             return targets
         if self.config.data.get("labels") == "global":
@@ -231,7 +228,7 @@ class Learned:
             free = [name for name in ALGORITHMS if ALGORITHMS.get(name).model_outputs(self.spec) is None]
             raise UsageError(
                 f"{len(classes)} classes, but this run's network has {most} outputs: "
-                f"give it {most} or fewer, or train by {' or '.join(free)}, which has no limit"
+                f"give it {most} or fewer, or train with {' or '.join(free)}, which has no limit"
             )
         return targets
 
@@ -266,7 +263,7 @@ def _checkpoint(folder: RunFolder, best: bool) -> tuple[Snapshot, list[str]]:
             except DamagedCheckpointError as error:
                 raise UsageError(f"{error}: the best checkpoint cannot be used") from None
         if best:
-            notes.append(f"no round has a score to be the best by: round {snapshot.round} is used")
+            notes.append(f"no round has a score to choose the best by: using round {snapshot.round}")
         return snapshot, notes
     why = f": {notes[0]}" if notes else ": no round was finished"
     raise UsageError(f"{folder.path} has no checkpoint to load{why}")
@@ -280,14 +277,14 @@ def _candidates(folder: RunFolder) -> Iterator[Any]:
 
 
 def _spec(folder: RunFolder, config: Config) -> TaskSpec:
-    """Return the shape of the run's tasks as it wrote it down.
+    """Return the shape of the run's tasks as recorded.
 
-    Older runs need their data for it, and those whose objective is a user's own their family: which code
-    runs is said by the config alone.
+    Old runs need their data for it, and runs with a user's own objective their family: only the config
+    decides which code runs.
     """
     found = folder.info.get("spec")
     if isinstance(found, dict):
-        # Until objectives had names there were two, called kinds.
+        # Before objectives had names there were two, called kinds.
         found = {"objective" if key == "kind" else key: value for key, value in found.items()}
     try:
         spec = TypeAdapter(TaskSpec).validate_python(found)

@@ -1,4 +1,4 @@
-"""Aggregation rules: how admitted updates become one. Each is one module, a class named as its file."""
+"""Aggregation rules, which combine admitted updates; one module and class per rule."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Vectors: TypeAlias = "NDArray[np.float64]"
 
 _BLOCK = 1024
-"""Coordinates that are worked on at once: those of some dozen updates fit a core's cache."""
+"""Coordinates processed at once: for a few dozen updates they fit a core's cache."""
 
 
 def by_coordinate(rows: Sequence[Vectors], rule: Callable[[Vectors], Vectors]) -> Vectors:
@@ -35,7 +35,7 @@ def by_coordinate(rows: Sequence[Vectors], rule: Callable[[Vectors], Vectors]) -
 
     Args:
         rows: n updates ``[D]``.
-        rule: From values in rising order, ``[n, B]``, to one for each coordinate, ``[B]``.
+        rule: Maps ascending values ``[n, B]`` to one value per coordinate ``[B]``.
 
     Returns:
         The result, ``[D]``. It does not depend on the order of the updates.
@@ -44,7 +44,7 @@ def by_coordinate(rows: Sequence[Vectors], rule: Callable[[Vectors], Vectors]) -
 
     result = np.empty(rows[0].size)
     for block in _blocks(rows[0].size):
-        # NumPy sorts short runs that lie together in memory much faster than columns.
+        # NumPy sorts short contiguous runs much faster than columns.
         values = np.sort(np.stack([row[block] for row in rows], axis=1), axis=1)
         result[block] = rule(np.ascontiguousarray(values.T))
     return result
@@ -57,8 +57,8 @@ def _blocks(size: int) -> Iterator[slice]:
 def squared_distances(rows: Sequence[Vectors]) -> Vectors:
     """Return the squared Euclidean distances between n updates, ``[n, n]``.
 
-    They are sums of squared differences: equal updates are at distance 0, and those that lie close to
-    each other but far from 0 do not cancel, as in ``|x|^2 + |y|^2 - 2xy``.
+    Computed as sums of squared differences, so equal updates have distance 0 and close updates far from
+    0 do not suffer the cancellation of ``|x|^2 + |y|^2 - 2xy``.
     """
     import numpy as np
     import torch
@@ -76,7 +76,7 @@ def squared_distances(rows: Sequence[Vectors]) -> Vectors:
 def krum_scores(distances: Vectors, malicious: int) -> Vectors:
     """Return Krum's scores: the sum of squared distances to the n - f - 2 nearest others, ``[n]``.
 
-    Where that formula leaves none, the nearest one counts; Bulyan comes to this as its set shrinks.
+    The nearest one always counts, which Bulyan needs as its set shrinks.
     """
     import numpy as np
 
@@ -92,25 +92,25 @@ AGGREGATION_RULES: Registry[type[AggregationRule]] = parts.AGGREGATION_RULES
 
 
 class Aggregator(Protocol):
-    """Takes the admitted updates of one round one by one, in the order of partition ids."""
+    """Accumulates one round's admitted updates, in order of partition id."""
 
     def add(self, update: Update) -> None:
-        """Take one update; its vector must be copied to be kept."""
+        """Add one update; copy its vector to keep it."""
         ...
 
     def result(self) -> Vectors:
-        """Return the aggregated pseudo-gradient ``[D]``; there was at least one update."""
+        """Return the aggregated pseudo-gradient ``[D]`` of at least one update."""
         ...
 
 
 class AggregationRule(ABC, Aggregator):
-    """One of fedmeta's own rules, made anew for each round.
+    """Base class of fedmeta's own rules; one instance per round.
 
     Args:
-        options: ``[aggregation]`` of the config, which has the keys of the rule's own `Options`.
+        options: ``[aggregation]`` of the config, including the keys of the rule's own `Options`.
         round_: The round.
         size: Values in an update, D.
-        warn: Called with a line if the rule can do nothing with so few updates.
+        warn: Called with a message if the rule has no effect on so few updates.
     """
 
     Options: ClassVar[type[fedmeta.options.Options]] = fedmeta.options.Options
@@ -131,12 +131,12 @@ class AggregationRule(ABC, Aggregator):
 
     @classmethod
     def mistake(cls, options: Any) -> str | None:  # noqa: ARG003
-        """Return what is wrong with the options whatever the cohort; None: nothing."""
+        """Return what is wrong with the options for any cohort; None if nothing."""
         return None
 
     @classmethod
     def problem(cls, options: Any, quorum: int, cohort: int) -> str | None:  # noqa: ARG003
-        """Return why the options do not fit a quorum or a cohort, and what would; None if they do."""
+        """Return why the options do not suit a quorum or cohort, and a fix; None if they do."""
         return None
 
     @override
@@ -149,7 +149,7 @@ class AggregationRule(ABC, Aggregator):
 
 
 class StackingRule(AggregationRule):
-    """Holds the updates of a round, then combines them."""
+    """Base class of rules that need all updates of a round at once."""
 
     @override
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -172,21 +172,21 @@ class StackingRule(AggregationRule):
 
 
 class _Rule(Options):
-    """Which rule.
+    """The choice of rule.
 
     Attributes:
         rule: ``mean`` over tasks; ``median`` and ``trimmed-mean`` by coordinate (Yin et al. 2018,
             arXiv:1803.01498); ``krum``, ``multi-krum`` (Blanchard et al. 2017, arXiv:1703.02757);
             ``bulyan`` (El Mhamdi et al. 2018, arXiv:1802.07927); or the dotted path of a Flower
-            strategy, which then steps instead of the server's optimizer. All but the mean hold a round's
-            updates in memory.
+            strategy, which replaces the server's optimizer. All but the mean hold a round's updates in
+            memory.
     """
 
     rule: str = "mean"
 
 
 def _declared_by_rules() -> tuple[type[Options], ...]:
-    """Return the options classes of the rules, but for those that another one inherits from."""
+    """Return the rules' options classes, without those that another one inherits from."""
     kinds = {AGGREGATION_RULES.get(name).Options: None for name in AGGREGATION_RULES}
     return tuple(
         kind
@@ -200,12 +200,12 @@ if TYPE_CHECKING:
     class _OfRules(Options): ...
 
 else:
-    # Each rule declares its keys in its own file; here they are one table.
+    # Each rule declares its keys in its own file; the config has them in one table.
     _OfRules = type("_OfRules", _declared_by_rules(), {"__module__": __name__})
 
 
 class AggregationOptions(_OfRules, _Rule):
-    """How admitted updates become one: the rule, the keys of all rules, and a strategy's options.
+    """The rule, the keys of all rules, and the options of a Flower strategy.
 
     Attributes:
         options: Keyword arguments of a Flower strategy.
@@ -235,7 +235,7 @@ class AggregationOptions(_OfRules, _Rule):
         return self
 
     def check(self, quorum: int, cohort: int) -> None:
-        """Refuse a quorum with too few updates for the rule, and a cohort with which it does nothing.
+        """Refuse a quorum that is too small for the rule, and a cohort on which it has no effect.
 
         Raises:
             ConfigError: If one of them is too small.
@@ -249,5 +249,5 @@ class AggregationOptions(_OfRules, _Rule):
 def build_aggregator(
     options: AggregationOptions, round_: int, size: int, warn: Callable[[str], None] = log.warning
 ) -> Aggregator:
-    """Return what takes the updates of one round, of `size` values each."""
+    """Return an aggregator for one round's updates of `size` values each."""
     return AGGREGATION_RULES.get(options.rule)(options, round_, size, warn)

@@ -12,10 +12,10 @@ class Bulyan(KrumRule):
     """Selects by Krum, one update at a time, then averages each coordinate about its median.
 
     El Mhamdi, Guerraoui, Rouault 2018, "The Hidden Vulnerability of Distributed Learning in Byzantium",
-    section 4 (arXiv:1802.07927). First Krum selects ``theta = n - 2f`` updates, one at a time, each of
-    those that are left; of equal scores the first wins. Then each coordinate is the mean of the ``beta =
-    theta - 2f`` selected values that lie closest to their median, which is one of them: the lower middle
-    one of an even number. Of two values that lie equally close, the lower one counts.
+    section 4 (arXiv:1802.07927). First Krum selects ``theta = n - 2f`` updates one at a time, scoring
+    the remaining ones again each time; ties go to the first. Then each coordinate is the mean of the
+    ``beta = theta - 2f`` selected values closest to their median (the lower middle value of an even
+    number); ties go to the lower value.
     """
 
     of_each = 4
@@ -41,7 +41,7 @@ def _mean_about_median(ordered: Vectors, count: int) -> Vectors:
     import numpy as np
 
     middle = ordered[(len(ordered) - 1) // 2]
-    # Those values are neighbours in rising order: the first window that no step to the right betters.
+    # In ascending order these values are adjacent: find the first window that no shift right improves.
     below, above = middle - ordered[:-count], ordered[count:] - middle
     first = (below > above).sum(axis=0)
     window = first + np.arange(count)[:, None]

@@ -1,4 +1,4 @@
-"""Krum: the update that lies closest to others."""
+"""Krum: selects the update closest to the others."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from fedmeta.federation.aggregation.multi_krum import KrumRule, mean_of_closest
 
 
 class Krum(KrumRule):
-    """The update with the lowest score; Multi-Krum that keeps one (Blanchard et al. 2017, section 4)."""
+    """Selects the update with the lowest score: Multi-Krum that keeps one (Blanchard et al. 2017)."""
 
     of_each = 2
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Mean(AggregationRule):
-    """The mean over all tasks of the cohort: FedAvg's weights, with tasks for examples.
+    """The mean over all tasks of the cohort: FedAvg, weighted by tasks instead of examples.
 
     McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data",
-    Algorithm 1, last line. The sum is kept in float64 and grows by one client at a time, so it takes the
-    memory of one update and does not depend on how the cohort was cut into chunks.
+    Algorithm 1, last line. The float64 sum adds one client at a time, so it takes the memory of one
+    update and does not depend on how the cohort is split into chunks.
     """
 
     @override

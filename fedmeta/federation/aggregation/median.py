@@ -1,4 +1,4 @@
-"""The median by coordinate."""
+"""Coordinate-wise median."""
 
 from collections.abc import Sequence
 
@@ -20,6 +20,6 @@ class Median(StackingRule):
 
 
 def _median(ordered: Vectors) -> Vectors:
-    """Return the medians of values in rising order, ``[n, B]``, by coordinate."""
+    """Return the coordinate-wise medians of ascending values ``[n, B]``."""
     middle: Vectors = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1].mean(axis=0)
     return middle

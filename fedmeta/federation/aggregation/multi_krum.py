@@ -1,4 +1,4 @@
-"""Multi-Krum: the mean of the updates that lie closest to others."""
+"""Multi-Krum: the mean of the updates closest to the others."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,10 +12,11 @@ from fedmeta.federation.aggregation.mean import Mean
 
 
 class KrumOptions(options.Options):
-    """What rules that select by Krum withstand.
+    """Options of the Krum rules.
 
     Attributes:
-        malicious: Clients of a round that ``krum``, ``multi-krum`` and ``bulyan`` withstand; at least 1.
+        malicious: Malicious clients per round that ``krum``, ``multi-krum`` and ``bulyan`` tolerate; at
+            least 1.
     """
 
     malicious: int = Field(0, ge=0)
@@ -25,25 +26,27 @@ class MultiKrumOptions(KrumOptions):
     """Options of `MultiKrum`.
 
     Attributes:
-        keep: Updates that ``multi-krum`` averages over their tasks; None: all but the malicious, which
-            is also the most.
+        keep: Updates that ``multi-krum`` averages, weighted by tasks; None: all but ``malicious``, which
+            is also the maximum.
     """
 
     keep: int | None = Field(None, ge=1)
 
 
 class KrumRule(StackingRule):
-    """A rule that selects by Krum; it needs the quorum ``of_each * malicious + 3``."""
+    """Base class of the Krum rules; they need a quorum of ``of_each * malicious + 3``."""
 
     Options: ClassVar[type[KrumOptions]] = KrumOptions
     options: KrumOptions
     of_each: ClassVar[int]
-    """Updates that each malicious one takes to be withstood."""
+    """Updates needed for each malicious one."""
 
     @override
     @classmethod
     def mistake(cls, options: Any) -> str | None:
-        return None if options.malicious else "withstands nobody with malicious = 0: set at least 1"
+        if options.malicious:
+            return None
+        return "tolerates no malicious client with malicious = 0: set at least 1"
 
     @override
     @classmethod
@@ -61,7 +64,7 @@ class MultiKrum(KrumRule):
     """The mean over tasks of the ``keep`` updates with the lowest scores.
 
     Blanchard, El Mhamdi, Guerraoui, Stainer 2017, "Machine Learning with Adversaries: Byzantine Tolerant
-    Gradient Descent", section 4 (arXiv:1703.02757). Of equal scores the first client wins.
+    Gradient Descent", section 4 (arXiv:1703.02757). Ties go to the first client.
     """
 
     Options = MultiKrumOptions
@@ -77,8 +80,8 @@ class MultiKrum(KrumRule):
         if options.keep is None or options.keep <= most:
             return None
         return (
-            f"aggregation.keep = {options.keep} is more than a cohort of {cohort} has "
-            f"beside aggregation.malicious = {options.malicious}: at most {most}"
+            f"aggregation.keep = {options.keep} is too large for a cohort of {cohort} "
+            f"with aggregation.malicious = {options.malicious}: at most {most}"
         )
 
     @override

@@ -1,4 +1,4 @@
-"""The mean by coordinate without the extreme values."""
+"""Coordinate-wise trimmed mean."""
 
 import math
 from collections.abc import Sequence
@@ -11,22 +11,21 @@ from fedmeta import options
 from fedmeta.federation.aggregation import StackingRule, Vectors, by_coordinate
 
 _ROUNDING = 1e-9
-"""So that a trim of 0.29 cuts 29 of 100, though 0.29 * 100 is a little less in floating point."""
+"""Makes a trim of 0.29 cut 29 of 100, although 0.29 * 100 < 29 in floating point."""
 
 
 class TrimmedMeanOptions(options.Options):
     """Options of `TrimmedMean`.
 
     Attributes:
-        trim: Share of the values that ``trimmed-mean`` leaves out at either end, rounded down to whole
-            updates.
+        trim: Share of values that ``trimmed-mean`` drops at each end, rounded down to whole updates.
     """
 
     trim: float = Field(0.2, ge=0.0, lt=0.5)
 
 
 class TrimmedMean(StackingRule):
-    """The mean of each coordinate without the ``trim`` share of its values at either end.
+    """The mean of each coordinate without the ``trim`` share of its values at each end.
 
     Yin, Chen, Ramchandran, Bartlett 2018, "Byzantine-Robust Distributed Learning: Towards Optimal
     Statistical Rates", Algorithm 1, option II (arXiv:1803.01498).
@@ -41,7 +40,7 @@ class TrimmedMean(StackingRule):
         if trimmed(options.trim, cohort):
             return None
         return (
-            f"aggregation.trim = {options.trim:g} trims nobody of a cohort of {cohort}: "
+            f"aggregation.trim = {options.trim:g} trims nothing from a cohort of {cohort}: "
             f"{_what_would_trim(options.trim, cohort)}"
         )
 
@@ -51,8 +50,8 @@ class TrimmedMean(StackingRule):
         cut = trimmed(self.options.trim, updates)
         if not cut:
             self.warn(
-                f"round {self.round}: aggregation.trim = {self.options.trim:g} trims nobody of "
-                f"{updates} updates: this is their plain mean (said once)"
+                f"round {self.round}: aggregation.trim = {self.options.trim:g} trims nothing from "
+                f"{updates} updates: using their plain mean (logged once)"
             )
 
         def rule(ordered: Vectors) -> Vectors:
@@ -63,7 +62,7 @@ class TrimmedMean(StackingRule):
 
 
 def trimmed(trim: float, updates: int) -> int:
-    """Return how many updates a trimmed mean leaves out at either end."""
+    """Return how many updates a trimmed mean drops at each end."""
     return int(trim * updates + _ROUNDING)
 
 

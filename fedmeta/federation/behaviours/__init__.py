@@ -1,4 +1,4 @@
-"""Clients that cheat, do harm or have poor data, as Flower mods; each behaviour is one module."""
+"""Misbehaving clients, as Flower mods; one module per behaviour."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ Vector = NDArray[np.float64]
 
 
 class BehaviourContext:
-    """What behaviours share; the data are loaded when the first of them is asked to train.
+    """State that behaviours share; data are loaded on the first training request.
 
     Args:
         workload: What honest clients do.
@@ -40,7 +40,7 @@ class BehaviourContext:
 
     @cached_property
     def learner(self) -> Learner:
-        """The honest clients' side of the workload."""
+        """The honest clients' learner."""
         return Learner.build(self.workload)
 
     @cached_property
@@ -49,23 +49,23 @@ class BehaviourContext:
         return Codec(self.learner.template)
 
     def rng(self, message: Message, context: Context) -> np.random.Generator:
-        """Return the randomness of one client in one round."""
+        """Return the random generator of one client in one round."""
         _, round_ = read_request(message)
         client = cast(int, context.node_config[PARTITION])
         return stream(self.workload.seed, "behaviour", round_, client)
 
     def change(self, reply: Message, change: Callable[[Vector], Vector]) -> Message:
-        """Replace the update in a reply by what `change` makes of it, flat ``[D]``."""
+        """Replace the flat update ``[D]`` in a reply with ``change(update)``."""
         vector = np.empty(self.codec.size)
         self.codec.read_into(cast(ArrayRecord, reply.content[ARRAYS]), vector)
         reply.content[ARRAYS] = self.codec.encode(self.codec.split(change(vector)))
         return reply
 
     def ask(self, client: int, message: Message, context: Context) -> Message:
-        """Answer a request as `client` would, whatever part it plays itself.
+        """Answer a request as `client` would, with that client's own behaviour.
 
-        What the other one remembers nobody else knows: this one remembers it in its own context, from
-        the updates of its own that counted.
+        The caller cannot see that client's memory, so it keeps its own copy in `context`, made from its
+        own updates that counted.
         """
         app = build_client_app(self.learner, self.mods.get(client, ()))
         node = message.metadata.dst_node_id
@@ -77,11 +77,11 @@ class BehaviourContext:
 
 
 class Behaviour(ABC):
-    """One way to cheat, or to be poor; it may be played by any number of clients.
+    """Base class of behaviours; any number of clients may share one.
 
     Args:
         options: Its own options.
-        stage: What it works with.
+        stage: State that all behaviours share.
     """
 
     Options: ClassVar[type[Options]]
@@ -96,16 +96,16 @@ class Behaviour(ABC):
 
     @property
     def victim(self) -> int | None:
-        """The client whose update this one takes for its own; None: nobody's."""
+        """The client whose update this one copies; None if it copies none."""
         return None
 
 
 class OtherLearner(Behaviour):
-    """Trains as everybody does, but by a learner of its own; subclasses say how that differs."""
+    """Base class of behaviours that train normally, but with their own learner."""
 
     @abstractmethod
     def learner(self) -> Learner:
-        """Return the learner that such a client has."""
+        """Return the learner of such a client."""
 
     @cached_property
     def _app(self) -> ClientApp:
@@ -120,17 +120,17 @@ BEHAVIOURS: Registry[type[Behaviour]] = parts.BEHAVIOURS
 
 
 def noise_like(vector: Vector, rng: np.random.Generator) -> Vector:
-    """Return Gaussian noise as long as `vector`, by Euclidean norm."""
+    """Return Gaussian noise with the Euclidean norm of `vector`."""
     noise = rng.standard_normal(vector.shape)
     length = float(np.sqrt(np.square(vector).sum()) / np.sqrt(np.square(noise).sum()))
     return noise * length
 
 
 def mods_for(tables: Sequence[Mapping[str, Any]], workload: Workload) -> dict[int, list[Mod]]:
-    """Build the Flower mods by which clients behave as `tables` say, by partition id.
+    """Build the Flower mods for ``[[behaviours]]`` tables, by partition id.
 
-    A copier's victim gets a mod too, which changes nothing: a grid that stacks clients then computes it
-    as the copier does, alone, so that the copy is one to the last bit.
+    A copier's victim gets an empty list of mods: a grid that stacks clients then computes it alone, as
+    the copier does, so the copy is exact to the last bit.
 
     Raises:
         ConfigError: As `read_behaviours`.

@@ -15,7 +15,7 @@ class Copy(Behaviour):
         """Options of the copy.
 
         Attributes:
-            of: The client whose update it is.
+            of: The client whose update it sends.
         """
 
         of: int

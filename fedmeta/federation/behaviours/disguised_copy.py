@@ -1,4 +1,4 @@
-"""A free-rider that sends another client's update with noise on it."""
+"""A free-rider that sends another client's update with noise added."""
 
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
@@ -10,15 +10,15 @@ from fedmeta.federation.behaviours.copy import Copy
 
 
 class DisguisedCopy(Copy):
-    """Sends another client's update scaled and with a little noise, so that it is no exact copy."""
+    """Sends another client's update scaled and with a little noise, so it is not an exact copy."""
 
     class Options(Copy.Options):
         """Options of the disguise.
 
         Attributes:
-            of: The client whose update it is.
+            of: The client whose update it sends.
             scale: Factor on the update.
-            noise: Length of the noise, in lengths of the update.
+            noise: Norm of the noise, relative to the update.
         """
 
         scale: float = Field(default=0.9, gt=0)

@@ -11,13 +11,13 @@ from fedmeta.federation.learner import Learner
 
 
 class LittleData(OtherLearner):
-    """Has data for fewer tasks than it is asked for, and says so."""
+    """Has data for fewer tasks than requested, and reports how many it used."""
 
     class Options(options.Options):
         """Options of the shortage.
 
         Attributes:
-            tasks: Tasks of each local step, fewer than the others'.
+            tasks: Tasks per local step, fewer than other clients have.
         """
 
         tasks: int = Field(default=1, ge=1)

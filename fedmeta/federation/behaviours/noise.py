@@ -10,18 +10,18 @@ from fedmeta.federation.behaviours import Behaviour, noise_like
 
 
 class Noise(Behaviour):
-    """Sends the model back with noise on it, so that it looks like work.
+    """Sends the model back with noise added, so that it looks like work.
 
     The disguised free-rider of Fraboni et al. 2021 and Lin, Du, Liu 2019, "Free-riders in Federated
-    Learning: Attacks and Defenses" (arXiv:1911.12560). Here it even knows how long an honest update of
-    its own would have been.
+    Learning: Attacks and Defenses" (arXiv:1911.12560). Here it even knows the norm of its own honest
+    update.
     """
 
     class Options(options.Options):
         """Options of the noise.
 
         Attributes:
-            scale: Length of the noise, in lengths of the update that honest work would have given.
+            scale: Norm of the noise, relative to the client's honest update.
         """
 
         scale: float = Field(default=1.0, gt=0)

@@ -15,13 +15,13 @@ from fedmeta.tasks import Examples, TaskBatch, TaskFamily
 
 
 class NoisyData(OtherLearner):
-    """Trains on data of which some labels or inputs are wrong."""
+    """Trains on data with wrong labels or noisy inputs."""
 
     class Options(options.Options):
         """Options of the noise.
 
         Attributes:
-            labels: Share of the labels (or targets) that are those of a random example of the task.
+            labels: Share of labels (or targets) replaced by that of a random example of the task.
             inputs: Standard deviation of the noise on real-valued inputs.
         """
 
@@ -38,12 +38,12 @@ class NoisyData(OtherLearner):
 
 
 class NoisyFamily:
-    """A task family with errors in what it draws.
+    """A task family that corrupts the tasks of another.
 
     Args:
-        family: The right data.
-        labels: See `NoisyData`.
-        inputs: See `NoisyData`.
+        family: The clean family.
+        labels: See `NoisyData.Options`.
+        inputs: See `NoisyData.Options`.
     """
 
     Options: ClassVar[type[options.Options]] = options.Options
@@ -56,7 +56,7 @@ class NoisyFamily:
         self.inputs = inputs
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
-        """Draw the tasks that the right data would give, then spoil them."""
+        """Draw tasks from the clean family, then corrupt them."""
         tasks = self.family.sample(client, count, rng)
         return TaskBatch(self._spoil(tasks.support, rng), self._spoil(tasks.query, rng))
 

@@ -1,4 +1,4 @@
-"""A poisoner that sends the opposite of its update."""
+"""A poisoner that sends its update negated."""
 
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
@@ -10,7 +10,7 @@ from fedmeta.federation.behaviours import Behaviour
 
 
 class Poison(Behaviour):
-    """Trains honestly and sends the opposite, some times as long: the model shall get worse.
+    """Trains honestly and sends the update times ``-factor``, to make the model worse.
 
     The sign-flipping attack, for example of Li, Xu, Chen, Giannakis, Ling 2019, "RSA: Byzantine-Robust
     Stochastic Aggregation Methods for Distributed Learning from Heterogeneous Datasets" (AAAI).
@@ -20,7 +20,7 @@ class Poison(Behaviour):
         """Options of the poison.
 
         Attributes:
-            factor: Length of the opposite, in lengths of the honest update.
+            factor: Norm of the negated update, relative to the honest one.
         """
 
         factor: float = Field(default=2.0, gt=0)

@@ -1,4 +1,4 @@
-"""A client under several names."""
+"""Sybil behaviour: several identities of one client."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -14,18 +14,18 @@ from fedmeta.tasks import TaskBatch, TaskFamily
 
 
 class Sybil(OtherLearner):
-    """Another name of a client: trains honestly, on that client's data, by draws of its own.
+    """Another identity of a client: trains honestly on that client's data, with its own random draws.
 
     Douceur 2002, "The Sybil Attack" (IPTPS).
     """
 
     class Options(options.Options):
-        """Options of the other name.
+        """Options of the identity.
 
         Attributes:
             owner: The client whose data it has.
-            tasks: Tasks of each local step, if its owner splits its work over its names; None: as many
-                as it is asked for.
+            tasks: Tasks per local step, for an owner that splits its work over its identities; None: as
+                many as requested.
         """
 
         owner: int
@@ -43,10 +43,10 @@ class Sybil(OtherLearner):
 
 
 class OwnersData:
-    """A task family in which everybody has the data of one client.
+    """A task family in which every client has the data of one client.
 
     Args:
-        family: The right owners' data.
+        family: The original family.
         owner: The client.
     """
 
@@ -59,5 +59,5 @@ class OwnersData:
         self.owner = owner
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:  # noqa: ARG002
-        """Draw tasks from the owner's data, whoever asks."""
+        """Draw tasks from the owner's data, for any client."""
         return self.family.sample(self.owner, count, rng)

@@ -10,14 +10,14 @@ from fedmeta.federation.behaviours import Behaviour
 
 
 class ZeroUpdate(Behaviour):
-    """Sends the model back as it came: an update of zeros.
+    """Sends the model back unchanged: an update of zeros.
 
     The plain free-rider of Fraboni, Vidal, Lorenzi 2021, "Free-rider Attacks on Model Aggregation in
     Federated Learning" (AISTATS).
     """
 
     class Options(options.Options):
-        """There is nothing to choose."""
+        """No options."""
 
     @override
     def reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:

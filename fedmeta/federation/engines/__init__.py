@@ -1,1 +1,1 @@
-"""Where clients run: in this process, on a Ray cluster, or behind a SuperLink."""
+"""Engines, which run clients in this process, on a Ray cluster or behind a SuperLink."""

@@ -33,7 +33,7 @@ from fedmeta.learning import keep_freed_memory
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
-"""How long an operation may still take that began within a message's time."""
+"""Seconds of grace for an operation that began within a message's time limit."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class ClientSide:
     Attributes:
         learner: The clients' side of the workload.
         mods: Flower mods by client; they wrap that client's app alone.
-        everybody: Flower mods of every client, outside its own.
-        signatures: Signs in the name of each client; None: replies are not signed here.
+        everybody: Flower mods around every client's own.
+        signatures: Signs as each client; None: replies are not signed here.
     """
 
     learner: Learner
@@ -62,9 +62,9 @@ def build_side(
     """Build the clients' side from plain values.
 
     Args:
-        workload: What clients do.
-        behaviours: Who does something else; see `mods_for`.
-        faults: What goes wrong with clients; see `fault_mod`. None: nothing.
+        workload: The clients' work.
+        behaviours: Misbehaving clients; see `mods_for`.
+        faults: Injected client faults; see `fault_mod`. None: no faults.
         mods: A user's mods around every client's training, by dotted path.
     """
     learner = Learner.build(workload)
@@ -78,7 +78,7 @@ def _endless(_: Context) -> None:
 
 
 def _nowhere(_: Context) -> None:
-    """Keep nothing on the disk."""
+    """Keep nothing on disk."""
 
 
 def build_remote_app(
@@ -86,12 +86,12 @@ def build_remote_app(
     limit: Callable[[Context], float | None] = _endless,
     memory: Callable[[Context], Path | None] = _nowhere,
 ) -> ClientApp:
-    """Build a ClientApp that finds out what it works with when it is first asked.
+    """Build a ClientApp whose parts are built in the process where it runs.
 
     Args:
-        side: Returns it. It is called for each message, so it should build it once and keep it.
-        limit: Returns the seconds that it works on one message; None: as long as it takes.
-        memory: Returns the folder for what this client remembers; None: it stays in Flower's context.
+        side: Returns the clients' side. Called for each message, so it should cache it.
+        limit: Returns the time limit of one message, in seconds; None: no limit.
+        memory: Returns the folder of this client's memory; None: memory stays in Flower's context.
     """
     app = ClientApp(mods=[_failures_are_replies])
 
@@ -110,14 +110,14 @@ def build_remote_app(
 
 @contextmanager
 def on_disk(folder: Path | None, message: Message, context: Context) -> Iterator[None]:
-    """Let a client's context hold in the block what the client remembers, and keep it in a folder.
+    """Load a client's memory from a folder into its context, and save it after the block.
 
-    Each run has a file of its own there, by the name that its server gives it.
+    Each run has its own file there, named by its server.
 
     Args:
-        folder: Which; None: what the context holds is all there is.
+        folder: The folder; None: the memory is only in the context.
         message: The request.
-        context: Of the client.
+        context: The client's context.
     """
     config = message.content.get(CONFIG) if message.has_content() else None
     run = config.get(MEMORY) if isinstance(config, ConfigRecord) else None
@@ -136,18 +136,18 @@ def on_disk(folder: Path | None, message: Message, context: Context) -> Iterator
 
 
 class TooLongError(BaseException):
-    """A message asked for more work than a node does for one.
+    """A message took longer than the node allows.
 
-    It is no `Exception`, so that nobody who tries another way after an error goes on working.
+    Not an `Exception`, so code that catches errors and tries another way does not go on working.
     """
 
 
 @contextmanager
 def at_most(seconds: float | None) -> Iterator[None]:
-    """Raise in the block once it has taken so long; None: never.
+    """Raise in the block after `seconds`; None: never.
 
-    A single operation of PyTorch is not cut short, however long it takes: a process that is stuck in one
-    ends a while later, without a reply. Outside the main thread there is no limit.
+    A single PyTorch operation cannot be interrupted: a process that is stuck in one exits without a
+    reply after `GRACE_SECONDS` more. There is no limit outside the main thread.
 
     Raises:
         TooLongError: In the block.
@@ -173,22 +173,22 @@ def at_most(seconds: float | None) -> Iterator[None]:
 
 
 def _failures_are_replies(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Answer with the reason in one line, where an engine would send a traceback or none at all."""
+    """Reply with a one-line reason, where an engine would send a traceback or nothing."""
     with watched(_log):
         try:
             return call_next(message, context)
         except (Exception, SystemExit, TooLongError) as error:
-            # A client's own code and data: whatever it raises is that client's failure alone.
+            # A client's own code and data: whatever they raise fails that client only.
             return failed(error, message, context)
 
 
 def _log(round_: int, client: int | None, failure: Failure) -> None:
-    """Leave a traceback in the log of this process: it must not cross the grid."""
+    """Log the traceback in this process: it must not cross the grid."""
     log.warning("round %d, client %s failed\n%s", round_, client, failure.traceback or failure.reason)
 
 
 def build_ray_app(build: Callable[[], ClientSide]) -> ClientApp:
-    """Build the ClientApp that Flower sends to a worker with each message: a few kilobytes.
+    """Build the ClientApp that Flower sends to a worker with each message, a few kilobytes long.
 
     Args:
         build: Builds the clients' side in the worker; it must be picklable, and small when pickled.

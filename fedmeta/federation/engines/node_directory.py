@@ -18,29 +18,28 @@ from fedmeta.federation.signing import NONCE, PROOF, Seats
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
-"""Seconds between two looks for nodes that joined or left while replies are waited for."""
+"""Seconds between checks for nodes that joined or left, while waiting for replies."""
 QUERY_SECONDS = 120.0
-"""Seconds after which a node that has not said what it holds, or was refused, is asked again."""
+"""Seconds after which a node that did not answer, or was refused, is queried again."""
 SHORT_SECONDS = 5.0
-"""Seconds after which it is said that there are fewer nodes than clients."""
+"""Seconds after which missing nodes are logged."""
 
 
 def ignore(*_: object) -> None:
-    """Find nothing wrong, and do nothing about it."""
+    """Do nothing."""
 
 
 class Directory(PolledGrid):
     """Adds partition ids to a grid whose node ids are random (see `Addresses`).
 
-    A node that is new is asked, by a ``query``, which partition it holds, and where there are `seats` to
-    prove it. If two hold the same one, the first keeps it for as long as it is connected. Nodes are
-    looked for before and while replies are waited for, so that one that comes back under another id
-    takes part again.
+    A ``query`` asks each new node which partition it holds, and for a proof if there are `seats`. If two
+    hold the same one, the first keeps it for as long as it is connected. The list of nodes is updated
+    before and while waiting for replies, so a node that comes back under another id takes part again.
 
     Args:
-        grid: Flower's.
-        clients: Partitions are 0 up to this number.
-        check: Called while something is waited for; raises if it cannot come any more.
+        grid: Flower's grid.
+        clients: Number of partitions.
+        check: Called while waiting; raises if the wait is in vain.
         received: Called with a client and each of its replies.
         seats: Decides which node may hold which partition; None: any node any partition.
     """
@@ -90,10 +89,10 @@ class Directory(PolledGrid):
         return self._client_of.get(node)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the connected nodes whose partition is known by now.
+        """Return the connected nodes whose partition is known.
 
         Raises:
-            UsageError: If a node says that it cannot take part, because it has no data for instance.
+            UsageError: If a node says that it cannot take part, for instance because it has no data.
         """
         self._look()
         for node, reason in self._refused.items():
@@ -101,14 +100,14 @@ class Directory(PolledGrid):
         return list(self._node_of.values())
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages; they may be addressed as they are read, after a look at who is there."""
+        """Send messages; they may be a generator, read after the list of nodes is updated."""
         self._look()
         receivers = self._push(list(messages))
         self._receivers |= receivers
         return list(receivers)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that have come from those who were asked, each once."""
+        """Return the replies that have arrived from the addressed nodes, each once."""
         self._check()
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._look()
@@ -133,12 +132,12 @@ class Directory(PolledGrid):
         return message_id in self._receivers
 
     def give_up(self, message_ids: Iterable[str]) -> None:
-        """Do not wait for replies to these messages any more."""
+        """Stop waiting for replies to these messages."""
         for message_id in message_ids:
             self._receivers.pop(message_id, None)
 
     def _look(self) -> None:
-        """Take note of who joined or left, without waiting for anybody."""
+        """Note which nodes joined or left, without waiting."""
         self._check()
         self._looked = time.monotonic()
         connected = set(self._grid.get_node_ids())
@@ -150,7 +149,7 @@ class Directory(PolledGrid):
         self._refused = {node: why for node, why in self._refused.items() if node in connected}
         self._turned_away = {n: why for n, why in self._turned_away.items() if n in connected}
         self._nonces = {n: nonce for n, nonce in self._nonces.items() if n in connected}
-        # A node may die over its query and come back under the same id.
+        # A node may die while it answers and come back under the same id.
         oldest = self._looked - QUERY_SECONDS
         lasting = {n: at for n, at in self._asked_at.items() if n in connected and at > oldest}
         self._asked_at = lasting
@@ -160,7 +159,7 @@ class Directory(PolledGrid):
         self._hear()
 
     def _tell_of_missing(self, connected: int) -> None:
-        """Warn while there are fewer nodes than clients, until once there are as many."""
+        """Warn while there are fewer nodes than clients, until all have been there once."""
         self._began = min(self._began, self._looked)
         missing = self._clients - connected
         if self._missing is None or missing <= 0:
@@ -196,7 +195,7 @@ class Directory(PolledGrid):
                 self._cannot(node, why)
 
     def _cannot(self, node: int, why: str) -> None:
-        """Take note of a node that answers with an error; a stranger's ends no run."""
+        """Note a node that answers with an error; an unknown node's error does not end the run."""
         if self._seats and not self._seats.admitted(node):
             self._turn_away(node, f"it says that it cannot take part: {why}")
             return
@@ -204,7 +203,7 @@ class Directory(PolledGrid):
         self._refused[node] = why
 
     def _turn_away(self, node: int, why: str) -> None:
-        """Give a node no partition; it is asked again after a while, and a reason is told once."""
+        """Refuse a node; it is queried again after a while, and each reason is logged once."""
         self._asked_at[node] = self._looked
         if self._turned_away.get(node) != why:
             self._turned_away[node] = why
@@ -221,7 +220,7 @@ class Directory(PolledGrid):
         elif why := self._why_not(node, client, config):
             self._turn_away(node, why)
         elif client in self._node_of:
-            log.warning("node %d says it holds partition %d, as another does", node, client)
+            log.warning("node %d claims partition %d, which another node holds", node, client)
             self._second[node] = client
         else:
             self._client_of[node] = client
@@ -235,5 +234,5 @@ class Directory(PolledGrid):
     def _forget(self, node: int) -> None:
         client = self._client_of.pop(node)
         del self._node_of[client]
-        # Whoever said the same is asked again.
+        # Nodes that claimed the same partition are queried again.
         self._second = {other: held for other, held in self._second.items() if held != client}

@@ -14,15 +14,15 @@ from flwr.serverapp import Grid
 from fedmeta.federation.flower import OwnGrid, Run
 
 FIRST_WAIT, LAST_WAIT = 0.02, 0.5
-"""Seconds between two looks for replies: it grows while none come."""
+"""Seconds between polls for replies; the wait grows while none arrive."""
 
 
 class PolledGrid(OwnGrid):
-    """Asks by `push_messages`, and looks for replies by `pull_messages`."""
+    """Implements `send_and_receive` with `push_messages` and `pull_messages`."""
 
     @abstractmethod
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that have come, each once."""
+        """Return the replies that have arrived, each once."""
 
     @abstractmethod
     def awaits(self, message_id: str) -> bool:
@@ -30,16 +30,16 @@ class PolledGrid(OwnGrid):
 
     @abstractmethod
     def give_up(self, message_ids: Iterable[str]) -> None:
-        """Do not wait for replies to these messages any more."""
+        """Stop waiting for replies to these messages."""
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Return the replies to messages, in whatever order they came.
+        """Send requests and return the replies, in order of arrival.
 
         Args:
             messages: Requests; as in `push_messages`.
-            timeout: Seconds after which nobody else is waited for; None: no limit.
+            timeout: Seconds to wait; None: no limit.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         waiting = set(self.push_messages(messages))
@@ -57,21 +57,21 @@ class PolledGrid(OwnGrid):
 
 
 PULL_SECONDS = 1.0
-"""How long pulls are waited for before they go on in the background."""
+"""How long to wait for pulls before they continue in the background."""
 PULLS = 32
-"""How many there may be at once; up to as many messages are asked for one by one."""
+"""Most pulls at once; up to this many messages are pulled one by one."""
 KEEP_SECONDS = 60.0
-"""How long a reply is kept that nobody asks for: it came too late."""
+"""How long to keep a reply that came too late to be wanted."""
 
 
 class TimeoutGrid(OwnGrid):
-    """Pulls in the background what does not come at once, so that deadlines are kept.
+    """Pulls slow replies in the background, so that deadlines hold.
 
-    Flower announces a reply before all of its arrays have arrived, and its own grid then waits for them
-    for minutes: a node that is cut off in the middle of an upload would stop the round of all.
+    Flower announces a reply before all of its arrays have arrived, and its own grid then waits minutes
+    for them: a node that loses its connection during an upload would block the round for all.
 
     Args:
-        grid: Flower's.
+        grid: Flower's grid.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -99,20 +99,20 @@ class TimeoutGrid(OwnGrid):
         return self._grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies to these messages that are here, each once.
+        """Return the replies to these messages that have arrived, each once.
 
         Raises:
-            Exception: Whatever the grid raised since the last time.
+            Exception: Whatever the grid raised since the last call.
         """
         asked = set(message_ids)
         before = self._under_way
-        # Two pulls of one reply would take its arrays away from each other.
+        # Two pulls of one reply would steal its arrays from each other.
         self._start(sorted(asked - self._pulled - self._kept.keys()))
         self._collect(before)
         return [self._kept.pop(message_id)[1] for message_id in sorted(asked & self._kept.keys())]
 
     def _start(self, message_ids: list[str]) -> None:
-        """Pull replies in as many parts as there may be, so that a slow one holds back few others."""
+        """Pull replies in as many parts as allowed, so that a slow one delays few others."""
         free = PULLS - self._under_way
         if not message_ids or not free:
             return
@@ -127,13 +127,13 @@ class TimeoutGrid(OwnGrid):
         try:
             self._done.put((message_ids, list(self._grid.pull_messages(message_ids))))
         except Exception as error:
-            # The one that asks next is told.
+            # Raised in the next `pull_messages`.
             self._done.put((message_ids, error))
 
     def _collect(self, before: int) -> None:
-        """Take what pulls have brought, and wait a little while there are more than `before`.
+        """Collect the results of pulls, and wait a little while more than `before` are under way.
 
-        What a pull brings late may belong to who asks next, so it is kept until it is asked for.
+        A late reply may belong to the next caller, so it is kept until then.
         """
         now = time.monotonic()
         self._kept = {key: kept for key, kept in self._kept.items() if now - kept[0] < KEEP_SECONDS}
@@ -152,5 +152,5 @@ class TimeoutGrid(OwnGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Return the replies to messages, as Flower's grid waits for them."""
+        """Send requests and return the replies, with Flower's own waiting."""
         return self._grid.send_and_receive(messages, timeout=timeout)

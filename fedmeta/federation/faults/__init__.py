@@ -1,4 +1,4 @@
-"""What goes wrong with clients and on the way to them, by plan: which client, which round, what."""
+"""Injected faults: which client meets which fault in which round, in training or delivery."""
 
 from typing import TYPE_CHECKING
 

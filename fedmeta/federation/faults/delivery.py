@@ -17,12 +17,12 @@ from fedmeta.federation.faults.plan import AWAY, Fault, FaultPlan
 from fedmeta.federation.flower import Run, RunGrid
 
 ON_THE_WAY = ("late", "twice", *AWAY)
-"""Kinds that befall a reply on its way, whatever computed it."""
+"""Kinds that affect the delivery of a reply, not its content."""
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """A request whose reply meets a fault."""
+    """A request whose reply is to meet a fault."""
 
     fault: Fault
     since: float
@@ -31,13 +31,13 @@ class _Sent:
 class FaultyDelivery(PolledGrid):
     """A directory whose replies are late, doubled or lost by plan.
 
-    It holds them where they come in. A client that slept instead would take a worker, or its whole node,
-    away from everybody who is computed there, and they would be late with it. A server waits for what is
-    held or lost as it does for any reply: until its deadline.
+    Replies are held where they arrive. A client that slept instead would block its worker or node, and
+    delay the other clients there. The server waits for held and lost replies as for any other, until its
+    deadline.
 
     Args:
-        directory: Leads to the clients.
-        faults: What goes wrong; kinds that clients play themselves are left to them.
+        directory: Connects to the clients.
+        faults: The plan; kinds that change a reply's content are left to `fault_mod`.
     """
 
     def __init__(self, directory: Directory, faults: FaultPlan) -> None:
@@ -70,13 +70,13 @@ class FaultyDelivery(PolledGrid):
 
     @override
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages, and note whose replies will meet a fault; what is left of earlier ones goes."""
+        """Send messages, and note whose replies will meet a fault; drop what earlier ones left."""
         for kept in (self._sent, self._held, self._lost):
             kept.clear()
         requests: list[Message] = []
 
         def noted() -> Iterator[Message]:
-            # Requests may be addressed as they are read, after the grid has looked who is there.
+            # Requests may be a generator, which the grid reads after updating its list of nodes.
             for message in messages:
                 requests.append(message)
                 yield message
@@ -97,7 +97,7 @@ class FaultyDelivery(PolledGrid):
 
     @override
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that are there by plan."""
+        """Return the replies that have arrived according to the plan."""
         asked = set(message_ids)
         found: list[Message] = []
         for reply in self._directory.pull_messages(asked - self._held.keys() - self._lost):
@@ -109,7 +109,7 @@ class FaultyDelivery(PolledGrid):
         return found
 
     def _delivered(self, reply: Message) -> list[Message]:
-        """Return what is delivered of a reply at once."""
+        """Return the copies of a reply that are delivered at once."""
         message_id = reply.metadata.reply_to_message_id
         sent = self._sent.get(message_id)
         if sent is None:
@@ -133,15 +133,15 @@ class FaultyDelivery(PolledGrid):
 
 
 class SimulatedDelivery(RunGrid):
-    """A `VectorGrid` whose replies are late, doubled or lost by plan, in simulated time: nobody waits.
+    """A `VectorGrid` whose replies are late, doubled or lost by plan, in simulated time without waiting.
 
-    A client that moves comes back under another node id. A faulty one keeps its place in the stack and
-    is computed there as well: what goes wrong with one changes no bit of what the others send.
+    A client that moves comes back under another node id. Faulty clients stay in the stack and are
+    computed too, so that one client's fault does not change a bit of the others' updates.
 
     Args:
         grid: Computes the clients.
-        faults: What goes wrong.
-        first_round: The round that is asked first.
+        faults: The plan.
+        first_round: The first round to be requested.
     """
 
     def __init__(self, grid: VectorGrid, faults: FaultPlan, first_round: int = 1) -> None:
@@ -153,11 +153,11 @@ class SimulatedDelivery(RunGrid):
 
     @override
     def get_node_ids(self) -> Sequence[int]:
-        """Return the nodes of all clients, under their present ids."""
+        """Return the nodes of all clients, under their current ids."""
         return [self.node_of(client) for client in range(self._clients)]
 
     def node_of(self, client: int) -> int:
-        """Return the node that holds partition `client` in the round that is asked next."""
+        """Return the node that holds partition `client` in the next round."""
         return self._node_in(self._next_round, client)
 
     def _node_in(self, round_: int, client: int) -> int:
@@ -176,7 +176,7 @@ class SimulatedDelivery(RunGrid):
 
     @override
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Accept messages to the clients' present nodes; nothing befalls their replies."""
+        """Accept messages to the clients' current nodes; their replies meet no faults."""
         return self._grid.push_messages(self._arriving(messages, self._next_round))
 
     @override
@@ -188,7 +188,7 @@ class SimulatedDelivery(RunGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Yield the replies by partition id, without those that are lost or come after `timeout`."""
+        """Yield the replies by partition id, without those that are lost or arrive after `timeout`."""
         requests = list(messages)
         if not requests or requests[0].metadata.message_type != MessageType.TRAIN:
             arriving = self._arriving(requests, self._next_round)
@@ -199,7 +199,7 @@ class SimulatedDelivery(RunGrid):
         return self._on_time(replies, round_, math.inf if timeout is None else timeout)
 
     def _arriving(self, messages: Iterable[Message], round_: int) -> Iterator[Message]:
-        """Yield the messages to the nodes that clients are at in a round; others are lost."""
+        """Yield the messages to clients' nodes of a round; others are lost."""
         for message in messages:
             node = message.metadata.dst_node_id
             client = self.client_of(node)
@@ -224,9 +224,9 @@ def with_faults(grid: VectorGrid | Directory, faults: FaultPlan, first_round: in
     """Return a grid on which replies meet the faults of a plan.
 
     Args:
-        grid: Where the clients are; a `VectorGrid` is one on which they may move.
-        faults: What goes wrong.
-        first_round: The round that is asked first; it matters to a `VectorGrid` alone.
+        grid: Connects to the clients; on a `VectorGrid` they may move.
+        faults: The plan.
+        first_round: The first round to be requested; only used with a `VectorGrid`.
     """
     if isinstance(grid, VectorGrid):
         return SimulatedDelivery(grid, faults, first_round)

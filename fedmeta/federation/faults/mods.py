@@ -1,4 +1,4 @@
-"""The faults that a client can have by itself, as a Flower mod: the same on every engine."""
+"""Faults of the clients themselves, as a Flower mod that works on every engine."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -44,11 +44,11 @@ HUGE = 10**9
 
 
 class CrashError(Exception):
-    """What a client dies of by plan."""
+    """A planned crash of a client."""
 
 
 class CrashingLearner(Learner):
-    """Dies when it has computed its updates and before anybody has seen them."""
+    """Crashes after computing its updates, before sending them."""
 
     @override
     def local_update(
@@ -59,13 +59,13 @@ class CrashingLearner(Learner):
 
 
 def fault_mod(faults: FaultPlan, learner: Learner) -> Mod:
-    """Return the mod by which clients have their faults.
+    """Return the mod that gives clients their faults.
 
-    It changes what a client does. When and how often its reply arrives is a matter of the grid:
-    see `with_faults`.
+    It changes what a client does; the grid decides when and how often its reply arrives, see
+    `with_faults`.
 
     Args:
-        faults: Who has which.
+        faults: The plan.
         learner: The clients' side of the workload.
     """
 
@@ -83,7 +83,7 @@ def fault_mod(faults: FaultPlan, learner: Learner) -> Mod:
 
 
 def mods_in(faults: FaultPlan, learner: Learner) -> Callable[[int, int], Sequence[Mod]]:
-    """Return what tells, by round and client, which mods a client has for its fault in that round."""
+    """Return a function of round and client that returns the mods for the client's fault."""
     mod = fault_mod(faults, learner)
 
     def mods(round_: int, client: int) -> Sequence[Mod]:
@@ -105,7 +105,7 @@ class _Client:
     def reply(
         self, fault: Fault, message: Message, context: Context, call_next: ClientAppCallable
     ) -> Message:
-        """Answer a request as somebody with this fault does."""
+        """Answer a request as a client with this fault does."""
         if fault.kind == "crash-before":
             raise CrashError("crashed before it trained")
         if fault.kind == "crash-during":

@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 KINDS = {
     "crash-before": "raises before it trains",
     "crash-during": "raises while it trains",
-    "crash-after": "raises after it trained, before it replies",
+    "crash-after": "raises after it trains, before it replies",
     "late": "replies `seconds` after the request",
     "twice": "its reply arrives twice",
     "old-round": "answers for the round before",
-    "vanish": "is not there for `away` rounds",
-    "move": "is not there for `away` rounds, and comes back with another node id",
-    "wrong-keys": "replies with a key that no state has",
+    "vanish": "is absent for `away` rounds",
+    "move": "is absent for `away` rounds, and comes back with another node id",
+    "wrong-keys": "replies with an unknown key",
     "wrong-shapes": "replies with an array of another shape",
     "wrong-dtypes": "replies with an array of another dtype",
     "nan": "replies with a NaN",
-    "huge-tasks": "claims a thousand million tasks",
-    "garbage": "replies with random bytes for arrays",
-    "no-records": "replies with nothing in it",
+    "huge-tasks": "claims a billion tasks",
+    "garbage": "replies with random bytes as arrays",
+    "no-records": "replies without any record",
 }
-"""What a client does in a round in which it meets a fault, by kind."""
+"""Kinds of faults, and what a client does in a round with that fault."""
 
 AWAY = ("vanish", "move")
-"""Kinds by which a client is not there for some rounds."""
+"""Kinds that make a client absent for some rounds."""
 
 
 class FaultOptions(Options):
-    """What goes wrong in a run.
+    """The faults of a run.
 
     Attributes:
-        seed: Of the faults that are drawn; None: the run's.
-        rates: By kind the chance that a client meets it in a round in which it is asked.
-        seconds: Mean delay of a late reply that is drawn; delays are distributed exponentially.
-        away: Rounds that a client that is drawn to vanish or move is away.
-        entries: Faults by name: tables of kind, clients, rounds and, by kind, seconds or away.
+        seed: Seed of randomly drawn faults; None: the run's seed.
+        rates: Probability of each kind, per client and round in which it is asked.
+        seconds: Mean delay of randomly drawn late replies; delays follow an exponential distribution.
+        away: Rounds that a client is absent after a randomly drawn ``vanish`` or ``move``.
+        entries: Explicit faults: tables of kind, clients, rounds and, by kind, seconds or away.
     """
 
     seed: int | None = Field(None, ge=0, lt=2**63)
@@ -59,7 +59,7 @@ class FaultOptions(Options):
 
     @property
     def kinds(self) -> set[str]:
-        """What can go wrong, as far as it is named."""
+        """The kinds of fault that can occur."""
         drawn = {kind for kind, rate in self.rates.items() if rate}
         return drawn | {str(entry.get("kind")) for entry in self.entries}
 
@@ -70,11 +70,12 @@ class FaultOptions(Options):
             if kind not in KINDS:
                 raise ConfigError(f"faults.rates: unknown fault '{kind}': {nearest(kind, KINDS)}")
             if not 0.0 <= rate <= 1.0:
-                raise ConfigError(f"faults.rates.{kind}: a chance is within 0 and 1 (got {rate:g})")
+                raise ConfigError(f"faults.rates.{kind}: must be between 0 and 1 (got {rate:g})")
         if sum(rates.values()) > 1.0 + 1e-9:
             total = sum(rates.values())
             raise ConfigError(
-                f"faults.rates: a client meets one fault at a time, but they sum to {total:g}"
+                f"faults.rates: must sum to at most 1, as a client meets one fault at a time "
+                f"(got {total:g})"
             )
         return rates
 
@@ -83,11 +84,11 @@ class Entry(Options):
     """One of ``[[faults.entries]]``.
 
     Attributes:
-        kind: What goes wrong.
-        clients: Partition ids of the training clients that it befalls.
-        rounds: The rounds in which it does.
+        kind: The kind of fault.
+        clients: Partition ids of the training clients that meet it.
+        rounds: The rounds in which they do.
         seconds: Delay of a late reply; None: that of the plan.
-        away: Rounds that a client is away; None: that of the plan.
+        away: Rounds that a client is absent; None: that of the plan.
     """
 
     kind: str
@@ -99,12 +100,12 @@ class Entry(Options):
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with a client in a round.
+    """A client's fault in a round.
 
     Attributes:
         kind: One of `KINDS`.
         seconds: Delay of a late reply.
-        away: Rounds that it is away, counted from the one in which the fault begins.
+        away: Rounds that it is absent, including the one in which the fault begins.
     """
 
     kind: str
@@ -114,7 +115,7 @@ class Fault:
 
 @dataclass
 class _Stay:
-    """A client up to a round: what goes wrong with it, until when it is away, how often it moved."""
+    """A client's state in a round: its fault, until when it is absent, how often it has moved."""
 
     round: int = 0
     fault: Fault | None = None
@@ -122,7 +123,7 @@ class _Stay:
     moves: int = 0
 
     def advance(self, begins: Fault | None) -> None:
-        """Go on to the next round, in which a fault may begin; who is away meets no other."""
+        """Advance to the next round, in which a fault may begin unless the client is absent."""
         self.round += 1
         if self.round <= self.until:
             return
@@ -132,29 +133,29 @@ class _Stay:
 
 
 class FaultPlan:
-    """The faults of a run. It keeps nothing from round to round, so a resumed run meets the same ones.
+    """The faults of a run, as a function of round and client, so a resumed run meets the same ones.
 
-    A client meets at most one fault at a time: while it is away it meets no other, and an entry goes
-    before what would be drawn.
+    A client meets at most one fault at a time: none while it is absent, and an entry takes precedence
+    over a random draw.
 
     Args:
         options: Rates and delays.
         named: The entries, by round and client.
-        seed: Of what is drawn.
+        seed: Seed of random draws.
     """
 
     def __init__(self, options: FaultOptions, named: Mapping[tuple[int, int], Fault], seed: int) -> None:
         self.options = options
         self.named = dict(named)
         self.seed = seed
-        # A fixed order, so that a plan draws the same however its file is sorted.
+        # A fixed order, so that draws do not depend on the order of the file.
         self._rates = sorted((kind, rate) for kind, rate in options.rates.items() if rate)
         kinds = {kind for kind, _ in self._rates} | {fault.kind for fault in self.named.values()}
         self._anybody_leaves = not kinds.isdisjoint(AWAY)
         self._stays: dict[int, _Stay] = {}
 
     def due(self, round_: int, client: int) -> Fault | None:
-        """Return what goes wrong with a client in a round; None: nothing."""
+        """Return a client's fault in a round; None if it has none."""
         if not self._anybody_leaves:
             return self._find(round_, client)
         return self._stay(round_, client).fault
@@ -164,7 +165,7 @@ class FaultPlan:
         return self._stay(round_, client).moves if self._anybody_leaves else 0
 
     def _stay(self, round_: int, client: int) -> "_Stay":
-        """Follow a client up to a round; from where it was looked at last, or from the first."""
+        """Follow a client up to a round, from the last round computed or from the start."""
         stay = self._stays.get(client)
         if stay is None or stay.round > round_:
             stay = self._stays[client] = _Stay()
@@ -193,13 +194,13 @@ def read_faults(options: FaultOptions, population: "Population", rounds: int, se
 
     Args:
         options: The table.
-        population: Says who trains.
+        population: Says which clients train.
         rounds: Length of the run.
-        seed: Of the run.
+        seed: Seed of the run.
 
     Raises:
-        ConfigError: For an unknown kind or key, a client that does not train, a round that the run does
-            not have, or a client with two faults in a round.
+        ConfigError: For an unknown kind or key, a client that does not train, a round outside the run,
+            or a client with two faults in a round.
     """
     named: dict[tuple[int, int], Fault] = {}
     for place, table in enumerate(options.entries):
@@ -213,10 +214,10 @@ def read_faults(options: FaultOptions, population: "Population", rounds: int, se
                 )
             for round_ in entry.rounds:
                 if not 1 <= round_ <= rounds:
-                    raise ConfigError(f"{where}.rounds: round {round_} is not within 1 and {rounds}")
+                    raise ConfigError(f"{where}.rounds: round {round_} is not between 1 and {rounds}")
                 if (round_, client) in named:
                     raise ConfigError(
-                        f"{where}: client {client} has a fault in round {round_} already: "
+                        f"{where}: client {client} already has a fault in round {round_}: "
                         f"'{named[round_, client].kind}'"
                     )
                 named[round_, client] = fault

@@ -1,4 +1,4 @@
-"""Postprocessors: what is done to updates before they go on, by task, at the client or at the server."""
+"""Postprocessors, which change updates per task, at the client or at the server."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from fedmeta.registry import Registry
 
 
 class Postprocessor(ABC):
-    """Changes pseudo-gradients, a stack of them at once, and may remember something for each.
+    """Base class: changes a stack of pseudo-gradients, and may keep a state for each.
 
-    The stack's axis is that of tasks, of clients, or of the one server: no row may depend on another.
-    What an algorithm adds to the state as it is (see `fedmeta.learning.KeyRule`) is not among them.
+    The leading axis is over tasks, clients, or the one server; no row may depend on another. Tensors
+    that an algorithm adds to the state directly (see `fedmeta.learning.KeyRule`) are not passed.
 
     Args:
         options: Its own options.
@@ -31,7 +31,7 @@ class Postprocessor(ABC):
         self.options = options
 
     def init(self, template: Tensors) -> Tensors:  # noqa: ARG002 (for those that remember)
-        """Return what it remembers of a client, or at the server, before the first round; {}: nothing.
+        """Return its initial state for a client or the server; empty if it keeps none.
 
         Args:
             template: One pseudo-gradient, without the axis.
@@ -40,11 +40,11 @@ class Postprocessor(ABC):
 
     @abstractmethod
     def apply(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
-        """Return the changed updates, and what is remembered from now on.
+        """Return the changed updates and the new state.
 
         Args:
             updates: Pseudo-gradients, ``[N, ...]`` by key.
-            state: What is remembered of each, ``[N, ...]``: keys of `init`.
+            state: The state of each, ``[N, ...]`` by key of `init`.
         """
 
 
@@ -53,7 +53,7 @@ POSTPROCESSORS: Registry[type[Postprocessor]] = parts.POSTPROCESSORS
 
 @dataclass(frozen=True)
 class Assigned:
-    """A postprocessor and its place.
+    """A postprocessor and its place in the config.
 
     Attributes:
         head: Its kind and stage.
@@ -80,14 +80,14 @@ class Postprocessing:
     Args:
         tables: Those of the config, of all stages.
         stage: The stage.
-        template: A state, or a pseudo-gradient of it.
-        added: Tensors that are left alone.
+        template: A state, or a pseudo-gradient of the same form.
+        added: Tensors to leave unchanged.
 
     Attributes:
-        init: What they remember before the first round, without the axis of the stack.
+        init: Their initial states, without the leading axis.
 
     Raises:
-        ConfigError: For a bad table, or one that would remember tasks.
+        ConfigError: For a bad table, or a stateful postprocessor at stage ``task``.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class Postprocessing:
             self.init |= {f"{_prefix(one)}{key}": value for key, value in mine.items()}
         if self.init and stage == "task":
             raise ConfigError(
-                f"postprocessors.{self._parts[0].place}: a task has no round after its own, so that "
-                f"'{self._parts[0].head.kind}' cannot remember it: set stage = 'client' or 'server'"
+                f"postprocessors.{self._parts[0].place}: '{self._parts[0].head.kind}' keeps state "
+                "between rounds, but a task has no next round: set stage = 'client' or 'server'"
             )
 
     def try_out(self, template: Tensors) -> None:
-        """Apply each of them to two made-up updates, twice over.
+        """Test each of them on two made-up updates, twice.
 
         Args:
             template: A state.
@@ -135,8 +135,8 @@ class Postprocessing:
                 ) from None
             if _forms(changed) != _forms(updates) or _forms(after) != _forms(state):
                 raise ConfigError(
-                    f"postprocessors: {self._names} must return the tensors that it was given, and what "
-                    "init did, each with its axis"
+                    f"postprocessors: {self._names} must return updates and state with the names, "
+                    "shapes and dtypes that it was given"
                 )
             state = after
 
@@ -149,7 +149,7 @@ class Postprocessing:
 
     @torch.no_grad()
     def __call__(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
-        """Return the changed updates, ``[N, ...]``, and what is remembered from now on, ``[N, ...]``."""
+        """Return the changed updates, ``[N, ...]``, and the new state, ``[N, ...]``."""
         changed, after = dict(updates), Tensors()
         for one in self._parts:
             start = _prefix(one)
@@ -165,5 +165,5 @@ def _forms(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
 
 
 def _prefix(one: Assigned) -> str:
-    # No parameter is named so, nor anything that an algorithm remembers.
+    # No parameter, and nothing in an algorithm's client memory, has such a name.
     return f"@postprocessor.{one.place}."

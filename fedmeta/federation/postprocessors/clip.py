@@ -10,7 +10,7 @@ from fedmeta.learning import Tensors
 
 
 class Clip(Postprocessor):
-    """Scales a longer update down: ``g min(1, norm / |g|)``, over all its tensors together.
+    """Scales down an update with a larger norm: ``g min(1, norm / |g|)``, over all its tensors.
 
     Pascanu, Mikolov, Bengio 2013, "On the Difficulty of Training Recurrent Neural Networks",
     Algorithm 1. At the client it bounds what one client can change, as in McMahan, Ramage, Talwar,
@@ -21,7 +21,7 @@ class Clip(Postprocessor):
         """Options of the clipping.
 
         Attributes:
-            norm: Longest Euclidean norm.
+            norm: Largest Euclidean norm.
         """
 
         norm: float = Field(gt=0)
@@ -32,7 +32,7 @@ class Clip(Postprocessor):
     def apply(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
         squares = [value.double().flatten(1).square().sum(1) for value in updates.values()]
         lengths = torch.stack(squares).sum(0).sqrt()
-        # What is short enough keeps its bits.
+        # Updates within the norm keep their exact bits.
         scale = self.options.norm / lengths.clamp(min=self.options.norm)
         clipped = {
             key: value * scale.to(value.dtype).view(-1, *[1] * (value.dim() - 1))

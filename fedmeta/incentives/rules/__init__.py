@@ -1,4 +1,4 @@
-"""How a round's updates are scored: the interface of incentive rules, and ``[incentives]``."""
+"""`IncentiveRule`, the base class of rules that score a round's updates, and ``[incentives]``."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from fedmeta.incentives.game import Game
 
 NOTHING = "none"
-"""The rule by which nobody is paid."""
+"""The rule that pays nothing."""
 INCENTIVE_RULES: Registry[Any] = parts.INCENTIVE_RULES
 """Subclasses of `IncentiveRule`."""
 
 
 class IncentiveRule(ABC):
-    """Scores the updates of a round; a user's own is named by its dotted path.
+    """Base class: scores the updates of a round. A user's own rule is named by its dotted path.
 
     Args:
         options: ``[incentives]`` of the config.
     """
 
     Options: ClassVar[type[fedmeta.options.Options]] = fedmeta.options.Options
-    """Settings of a rule of fedmeta's, in a table called as its file, like ``[incentives.shapley]``."""
+    """Settings of one of fedmeta's rules, in a table named after its file: ``[incentives.shapley]``."""
     own: Any
     needs_vectors: ClassVar[bool] = False
     """Whether the rule reads the updates' values."""
@@ -47,29 +47,29 @@ class IncentiveRule(ABC):
 
     @abstractmethod
     def scores(self, game: Game, rng: np.random.Generator) -> list[float]:
-        """Return a score for each player of a round, finite, higher is better.
+        """Return a finite score for each player of a round; higher is better.
 
         Args:
-            game: The round; it has players, whose updates do not cancel.
-            rng: For rules that sample.
+            game: The round, with at least one player and updates that do not cancel.
+            rng: Random generator for rules that sample.
         """
 
 
 class _Common(Options):
-    """What an update was worth and what it is paid.
+    """Scoring and pay of updates.
 
     Attributes:
         rule: How the admitted updates of a round are scored: ``equal``, ``tasks``, ``leave-one-out``,
             ``shapley``, ``cosine``, or the dotted path of an `IncentiveRule`; ``none``: nothing is paid.
-        settle: What a round's pot follows: ``run``, all scores so far, so that luck evens out, or
-            ``round``, that round's scores alone.
-        cap: Largest share of a round's pot for one participant; what is cut off is not paid.
-        absent: In the model of a coalition the others' updates are ``zero`` (everybody keeps its weight
-            in the round) or ``excluded`` (the coalition's weights are scaled up to 1).
-        longest: An update longer than this many median lengths of its round is measured as if it were
-            just so long, so that exaggerating does not pay; 0: as long as it is.
-        tasks: Held-out tasks that measure a round, shared by all its coalitions.
-        steps: Adaptation steps before the loss on them is measured.
+        settle: How a round's pot is shared: ``run``: by all scores so far, so that luck evens out;
+            ``round``: by that round's scores only.
+        cap: Largest share of a round's pot for one participant; the rest is not paid.
+        absent: In the model of a coalition, the others' updates are ``zero`` (members keep their weights
+            in the round) or ``excluded`` (members' weights are scaled up to sum to 1).
+        longest: Updates longer than this many median lengths of their round are scored as if scaled down
+            to it, so that exaggerating does not pay; 0: no limit.
+        tasks: Held-out tasks to score a round on, shared by all its coalitions.
+        steps: Adaptation steps before the loss on these tasks is measured.
     """
 
     rule: Annotated[str, Key(training="federated")] = NOTHING
@@ -82,7 +82,7 @@ class _Common(Options):
 
 
 def _declared_by_rules() -> dict[str, Any]:
-    """Return the table of each rule that has settings of its own, by the name of its file."""
+    """Return the table of each rule that has its own settings, by the name of its file."""
     kinds = {name.replace("-", "_"): INCENTIVE_RULES.get(name).Options for name in INCENTIVE_RULES}
     return {name: (kind, kind()) for name, kind in kinds.items() if kind.model_fields}
 
@@ -92,12 +92,12 @@ if TYPE_CHECKING:
     class _OfRules(Options): ...
 
 else:
-    # Each rule declares its settings in its own file; here they are tables of one.
+    # Each rule declares its settings in its own file; here they become tables of one class.
     _OfRules = create_model("_OfRules", __base__=Options, **_declared_by_rules())
 
 
 class IncentiveOptions(_OfRules, _Common):
-    """What an update was worth and what it is paid: what all rules share, and each rule's own table."""
+    """Scoring and pay of updates: common settings, and each rule's own table."""
 
     @field_validator("rule")
     @classmethod
@@ -112,7 +112,7 @@ class IncentiveOptions(_OfRules, _Common):
         """The class of the rule.
 
         Raises:
-            ConfigError: If the rule is unknown, or what a dotted path leads to is not one.
+            ConfigError: If the rule is unknown, or a dotted path does not lead to one.
         """
         kind = INCENTIVE_RULES.get(self.rule)
         has = all(hasattr(kind, name) for name in ("scores", "needs_vectors", "needs_held_out"))
@@ -129,23 +129,23 @@ class IncentiveOptions(_OfRules, _Common):
 
     @property
     def needs_held_out(self) -> bool:
-        """Whether the rule measures models on held-out tasks, those of the validation clients."""
+        """Whether the rule measures models on held-out tasks, which are the validation clients'."""
         return self.rule != NOTHING and bool(self.kind.needs_held_out)
 
 
 def score(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> list[float]:
     """Score every player of a round by the rule of `options`; higher is better.
 
-    A contribution of nothing scores 0 under every rule: an update of zeros, any update of a round whose
-    updates cancel, and a score that the arithmetic cannot tell from 0.
+    Under every rule these score 0: zero updates, all updates of a round whose updates cancel, and scores
+    that do not differ from 0 beyond rounding.
 
     Args:
         options: The rule and its settings.
-        game: The round; a game of nobody has no scores.
-        rng: For the rules that sample.
+        game: The round; a game without players has no scores.
+        rng: Random generator for rules that sample.
 
     Returns:
-        Scores, finite, in the order of the players.
+        Finite scores, in the order of the players.
 
     Raises:
         RunError: If a user's own rule fails, or does not return one finite score for each player.
@@ -156,7 +156,7 @@ def score(options: IncentiveOptions, game: Game, rng: np.random.Generator) -> li
     scores = _scores(options, game, rng)
     noise = 0.0
     if options.needs_held_out:
-        # Scores are means of differences of worths, each of which is as uncertain as the round's own.
+        # Scores are means of differences of utilities, each as uncertain as that of the whole round.
         noise = game.precision * abs(game.value(game.everybody))
     return [
         0.0 if player in players.idle or abs(found) <= noise else found

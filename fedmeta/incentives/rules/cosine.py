@@ -1,4 +1,4 @@
-"""Agreement with the others' updates, by cosine."""
+"""Scores by cosine similarity with the others' updates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class Cosine(IncentiveRule):
-    """Scores how well each update agrees with the task-weighted sum of all others', by their cosine.
+    """Scores each update by its cosine with the task-weighted sum of all others.
 
     After the cosine gradient Shapley value of Xu, Lyu, Ma, Miao, Foo, Low 2021, "Gradient Driven Rewards
     to Guarantee Fairness in Collaborative Machine Learning" (NeurIPS); they compare with the aggregate,
-    of which the update is a part. It needs no held-out tasks and is cheap, and it is wrong in ways that
-    matter: it pays agreement, not usefulness, so a majority of poisoners is paid and the honest are
-    not; a copy, however scaled, is paid like its victim; rare but valuable data looks like
-    disagreement; and an update's size counts for nothing. An update of zeros agrees with nobody.
+    which includes the update. It needs no held-out tasks and is cheap, but flawed: it pays agreement,
+    not usefulness, so a majority of poisoners is paid and honest clients are not; a copy, however
+    scaled, is
+    paid like its victim; rare but valuable data look like disagreement; and an update's size does not
+    count. A zero update scores 0.
     """
 
     needs_vectors = True
@@ -36,7 +37,7 @@ class Cosine(IncentiveRule):
         weighted = vectors * torch.tensor(game.players.tasks, dtype=torch.float64)[:, None]
         others = weighted.sum(0) - weighted
         scores = torch.cosine_similarity(vectors, others, dim=1, eps=1e-30)
-        # What rounding leaves of two orthogonal updates, or of others that cancel, is no agreement.
+        # Rounding errors of orthogonal updates, or of others that cancel, do not count as agreement.
         cancelled = len(vectors) * vector_norm(weighted, dim=1).sum() / vector_norm(others, dim=1)
         noise = torch.finfo(torch.float64).eps * (vectors.shape[1] + cancelled)
         kept: list[float] = torch.where(scores.abs() > noise, scores, 0.0).tolist()

@@ -1,4 +1,4 @@
-"""Everybody is paid the same."""
+"""Equal pay for all clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Equal(IncentiveRule):
-    """Everyone the same: pays names, so whoever takes two of them is paid twice."""
+    """Pays all clients the same, so a client with two identities is paid twice."""
 
     @override
     def scores(self, game: Game, rng: np.random.Generator) -> list[float]:

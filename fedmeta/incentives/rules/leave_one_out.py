@@ -1,4 +1,4 @@
-"""What a round would lose without each player."""
+"""Leave-one-out scores: a round's loss of utility without each player."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class LeaveOneOut(IncentiveRule):
-    """Scores what the round would have lost without each player, ``v(N) - v(N without i)``.
+    """Scores each player by what the round would lose without it, ``v(N) - v(N without i)``.
 
-    It needs N + 1 models only, but two players that bring the same may both be found dispensable
+    It needs only N + 1 models, but two players with the same contribution may both appear dispensable
     (Ghorbani, Zou 2019, "Data Shapley", arXiv:1904.02868, section 2).
     """
 

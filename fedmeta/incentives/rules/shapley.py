@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from fedmeta.incentives.game import Game
 
 WINDOW = 10
-"""Permutations over which GTG-Shapley looks for change, as in the authors' code."""
+"""Permutations over which GTG-Shapley checks for convergence, as in the authors' code."""
 
 
 class ShapleyOptions(Options):
-    """GTG-Shapley's settings (Liu et al. 2022, arXiv:2109.02053); theirs are the defaults but for scale.
+    """GTG-Shapley's settings (Liu et al. 2022, arXiv:2109.02053), with the paper's defaults up to scale.
 
-    Their thresholds are in accuracy. Ours are shares of what the round gained, ``|v(all) - v(none)|``,
-    because a utility may be a loss of any size.
+    The paper's thresholds are in accuracy. Here they are shares of the round's gain,
+    ``|v(all) - v(none)|``, because a utility may be a loss of any size.
 
     Attributes:
         exact: Cohorts of at most this many clients are valued exactly, over all ``2^n`` coalitions.
-        permutations: Most permutations of a round.
-        truncation: Within a permutation, the rest is worth nothing once this share of the round's gain
-            is all that is left to explain (within-round truncation); 0: never.
-        negligible: A round is worth nothing to anybody if the loss changed by no more than this
+        permutations: Most permutations per round.
+        truncation: The rest of a permutation scores 0 once at most this share of the round's gain
+            remains to be explained (within-round truncation); 0: never.
+        negligible: All scores of a round are 0 if the loss changed by at most this
             (between-round truncation), in units of the loss; 0: every round counts.
-        convergence: Permutations end once the values of the last ten of them differ by no more than
-            this share of their mean size.
+        convergence: Sampling ends once the values of the last ten permutations differ by at most this
+            share of their mean size.
     """
 
     exact: int = Field(default=5, ge=0, le=16)
@@ -48,7 +48,7 @@ class ShapleyOptions(Options):
 
 
 class Shapley(IncentiveRule):
-    """Scores by Shapley value: exact for small cohorts, by GTG-Shapley for others."""
+    """Scores by Shapley value: exact for small cohorts, GTG-Shapley for larger ones."""
 
     Options = ShapleyOptions
     own: ShapleyOptions
@@ -64,8 +64,8 @@ class Shapley(IncentiveRule):
 def exact_shapley(game: Game) -> list[float]:
     """Return every player's Shapley value, from all ``2^N`` coalitions.
 
-    Shapley 1953, "A Value for n-Person Games": the mean over all coalitions S without player i, each
-    size weighing the same, of ``v(S and i) - v(S)``.
+    Shapley 1953, "A Value for n-Person Games": the mean of ``v(S and i) - v(S)`` over all coalitions S
+    without player i, with equal weight for each size.
     """
     count = len(game.players)
     added: list[list[float]] = [[] for _ in range(count)]
@@ -77,23 +77,23 @@ def exact_shapley(game: Game) -> list[float]:
             if player not in coalition:
                 joined = tuple(sorted((*coalition, player)))
                 added[player].append(weight * (worth[joined] - worth[coalition]))
-    # Exact sums do not depend on the order of players: equal ones stay equal.
+    # Exact sums do not depend on the order of players, so equal players stay equal.
     return [math.fsum(terms) for terms in added]
 
 
 def gtg_shapley(game: Game, options: ShapleyOptions, rng: np.random.Generator) -> list[float]:
-    """Estimate every player's Shapley value by Guided Truncation Gradient Shapley.
+    """Estimate every player's Shapley value with Guided Truncation Gradient Shapley.
 
     Liu, Chen, Yu, Liu, Cui 2022, "GTG-Shapley: Efficient and Accurate Participant Contribution
     Evaluation in Federated Learning", ACM TIST 13(4), arXiv:2109.02053. Models are reconstructed from
     updates (see `HeldOutUtility`), a round that changed nothing is skipped (between-round truncation),
     each player comes first in turn (guided sampling), a permutation ends where little is left to
-    explain (within-round truncation), and sampling ends when the values have settled.
+    explain (within-round truncation), and sampling ends when the values have converged.
 
-    Two things differ. Every other turn walks the permutations of the one before backwards: such
-    antithetic pairs are exact where players interact in pairs only (Mitchell, Cooper, Frank, Holmes
-    2022, "Sampling Permutations for Shapley Value Estimation", JMLR 23(43)). And whether values have
-    settled is judged by their mean size, not each by its own, as a free-rider's own is about nothing.
+    There are two differences. Every other turn reverses the permutations of the turn before: such
+    antithetic pairs are exact if players interact only in pairs (Mitchell, Cooper, Frank, Holmes 2022,
+    "Sampling Permutations for Shapley Value Estimation", JMLR 23(43)). And convergence is relative to
+    the mean size of values, not to each value, as a free-rider's is about 0.
     """
     import numpy as np
 
@@ -112,9 +112,9 @@ def gtg_shapley(game: Game, options: ShapleyOptions, rng: np.random.Generator) -
 
 
 def guided_turns(count: int, limit: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield permutations in turns ``[n, N]``, without end; in odd turns each player comes first once.
+    """Yield turns of permutations ``[n, N]``, without end; in odd turns each player comes first once.
 
-    Where there are more players than the `limit` of permutations, only as many come first.
+    If there are more players than the `limit` of permutations, only that many come first.
     """
     import numpy as np
 
@@ -129,9 +129,9 @@ def guided_turns(count: int, limit: int, rng: np.random.Generator) -> Iterator[N
 
 
 def marginals(game: Game, turn: NDArray[np.int64], truncation: float) -> NDArray[np.float64]:
-    """Return what each player added when it joined, ``[n, N]``, for each of n permutations.
+    """Return each player's marginal contribution ``[n, N]`` in each of n permutations.
 
-    All permutations advance together, so that their coalitions can be measured in one stack.
+    All permutations advance together, so that their coalitions are measured in one stack.
     """
     import numpy as np
 
@@ -150,7 +150,7 @@ def marginals(game: Game, turn: NDArray[np.int64], truncation: float) -> NDArray
 
 
 def _settled(records: list[NDArray[np.float64]], convergence: float) -> bool:
-    """Whether the last few running means are within `convergence` of the newest one."""
+    """Return whether the last `WINDOW` running means are within `convergence` of the latest."""
     import numpy as np
 
     if len(records) <= WINDOW:

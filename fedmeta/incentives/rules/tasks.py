@@ -1,4 +1,4 @@
-"""Payment by the number of tasks."""
+"""Pay by the number of tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Tasks(IncentiveRule):
-    """By the number of tasks: pays for work as claimed, whether or not anything was learned from it."""
+    """Pays for the claimed number of tasks, whether or not anything was learned from them."""
 
     @override
     def scores(self, game: Game, rng: np.random.Generator) -> list[float]:

@@ -1,4 +1,4 @@
-"""Meta-learning algorithms; each is one module."""
+"""Meta-learning algorithms, one per module."""
 
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.fedprox import FedProx

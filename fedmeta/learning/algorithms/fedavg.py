@@ -1,4 +1,4 @@
-"""Federated averaging: one model for all, as the baseline of meta-learning."""
+"""FedAvg: federated averaging, the baseline with one model for all."""
 
 from collections.abc import Iterator
 
@@ -18,8 +18,8 @@ class FedAvg(WeightAdaptation):
     Algorithm 1: this is one local step's gradient; the client repeats it (``local_steps``), the server
     averages. At test the model is fine-tuned on the support set by gradient descent with ``inner_lr``.
 
-    Where the classes of a test task are none of those trained on (``data.labels = "global"``), each
-    test task gets a new head, as in ``pretrained``; otherwise the trained head is fine-tuned.
+    Where the classes of test tasks were not trained on (``data.labels = "global"``), each test task gets
+    a new head, as in ``pretrained``; otherwise the trained head is fine-tuned.
 
     Raises:
         ConfigError: If a head has to be replaced and the model does not end in one.
@@ -29,7 +29,7 @@ class FedAvg(WeightAdaptation):
         """Options of FedAvg.
 
         Attributes:
-            inner_lr: Step size of fine-tuning on the support set, at test alone.
+            inner_lr: Step size of fine-tuning on the support set, only used at test.
         """
 
     def __init__(
@@ -46,7 +46,7 @@ class FedAvg(WeightAdaptation):
     @property
     @override
     def max_ways(self) -> int | None:
-        """Any number where a task gets a new head."""
+        """Largest number of classes at test; no limit where a task gets a new head."""
         return None if self._head else super().max_ways
 
     @torch.enable_grad()
@@ -59,7 +59,7 @@ class FedAvg(WeightAdaptation):
 
     @override
     def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
-        """Yield the weights after 0, 1, 2, ... steps; those of a new head come first."""
+        """Yield the weights after 0, 1, 2, ... steps, with a new head if needed."""
         if self._head:
             weights = self.weights(state)
             state = state | new_head(weights, self._head, int(support["y"].max()) + 1)
@@ -67,11 +67,11 @@ class FedAvg(WeightAdaptation):
 
 
 def find_head(model: Model, spec: TaskSpec) -> dict[str, int]:
-    """Find the parameters of a model's head by what they do: all 0, they must make all outputs 0.
+    """Find the parameters of a model's head: when they are all 0, all outputs must be 0.
 
     Returns:
-        For each parameter of the head its axis of outputs, counted from the end: the last one of
-        ``[in, out]`` as in fedmeta's models, or the first one of ``[out, in]`` as in `torch.nn`.
+        For each parameter of the head its axis of outputs, counted from the end: the last axis of
+        ``[in, out]`` as in fedmeta's models, or the first of ``[out, in]`` as in `torch.nn`.
 
     Raises:
         ConfigError: If the last declared layer is not a head whose number of outputs can change.
@@ -83,8 +83,8 @@ def find_head(model: Model, spec: TaskSpec) -> dict[str, int]:
         if _is_head(model, params, axes, spec):
             return axes
     raise ConfigError(
-        f"each test task gets a new head, but the model's last layer, '{layer}', is none: "
-        "declare a linear layer last, whose outputs are the model's"
+        f"each test task gets a new head, but the model's last layer, '{layer}', is not a head: "
+        "declare last the linear layer that computes the outputs"
     )
 
 
@@ -108,6 +108,6 @@ def _is_head(model: Model, params: Tensors, axes: dict[str, int], spec: TaskSpec
         with torch.no_grad():
             made = model.forward(weights | new_head(weights, axes, outputs), x)
     except Exception:
-        # A user's module may fail in any way if a layer of it has another shape.
+        # A user's module may fail in any way if one of its layers has another shape.
         return False
     return made.shape[-1] == outputs and not bool(made.any())

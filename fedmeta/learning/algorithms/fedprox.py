@@ -1,4 +1,4 @@
-"""Federated averaging whose clients are held near the state that they were sent."""
+"""FedProx: federated averaging with a proximal term that keeps clients near the server's state."""
 
 from dataclasses import replace
 
@@ -15,15 +15,15 @@ class FedProx(FedAvg):
 
     Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith 2020, "Federated Optimization in Heterogeneous Networks",
     equation 2: a client takes its local steps on ``F(theta) + mu / 2 |theta - theta_0|^2``, where
-    ``theta_0`` is the state that it was sent. With ``mu = 0`` it is FedAvg. The term does nothing in the
-    first step, so that it needs ``local_steps`` above 1.
+    ``theta_0`` is the state that it was sent. With ``mu = 0`` it is FedAvg. The term is 0 in the first
+    step, so it needs ``local_steps`` above 1.
     """
 
     class Options(FedAvg.Options):
         """Options of FedProx.
 
         Attributes:
-            mu: Weight of the term; a FedProx strategy of Flower's may ask for another one.
+            mu: Weight of the term; Flower's FedProx strategy may override it.
         """
 
         mu: float = Field(default=0.1, ge=0)

@@ -28,7 +28,7 @@ class MAML(WeightAdaptation):
 
     @torch.enable_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return each task's meta-gradient; losses before adaptation are the support set's at step 0."""
+        """Return each task's meta-gradient; the loss before adaptation is that of the support set."""
         source = leaves(state)
         adapted, before = self._inner_loop(source, tasks)
         support_x = self.statistics(self.context(tasks.support))

@@ -1,4 +1,4 @@
-"""Meta-SGD: MAML that also learns how far to step along every weight."""
+"""Meta-SGD: MAML that also learns an inner learning rate per weight."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Ordinary supervised training, then fine-tuning: the baseline that knows of no tasks."""
+"""Supervised pretraining, then fine-tuning: the baseline without tasks."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from fedmeta.tasks import TaskSpec, build_objective
 class Pretrained(FedAvg):
     """Pretraining: the plain gradient on all of a task's examples, pooled; fine-tuned at test.
 
-    Regression and text: all weights are fine-tuned on the support set from where pretraining left them
-    (Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.1, "pretraining on all of the tasks").
+    Regression and text: all pretrained weights are fine-tuned on the support set (Finn et al. 2017,
+    "Model-Agnostic Meta-Learning", section 5.1, "pretraining on all of the tasks").
 
     Classification with a label per example: training needs labels that mean the same in all tasks
     (``data.labels = "global"``). The classes of a test task are new, and so is its head: it starts at 0
@@ -23,7 +23,7 @@ class Pretrained(FedAvg):
     then stay fixed, here all weights are fine-tuned).
 
     Raises:
-        ConfigError: If labels mean something else in each training task, or a head has to be replaced
+        ConfigError: If labels differ in meaning between training tasks, or a head has to be replaced
             and the model does not end in one.
     """
 

@@ -53,11 +53,11 @@ class ProtoNet(Algorithm):
 
     @torch.enable_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return the gradient of the query loss; nothing is adapted: before and after are the same."""
+        """Return the gradient of the query loss; without adaptation, before and after are the same."""
         params = leaves(state)
         embedded = self.objective.forward(self.model, params, tasks.support)
-        # Test may have more ways than these tasks. Reading the ways off the labels, as `adapt` does,
-        # would make a shape depend on values, which cannot be compiled: absent classes get no chance.
+        # `adapt` infers the ways from the labels, but here a shape that depends on values could not be
+        # compiled. So there is a prototype for each class of the spec, and absent ones are masked out.
         ways = self.spec.outputs
         members = memberships(tasks.support, ways)
         prototypes = class_means(embedded, members)

@@ -1,4 +1,4 @@
-"""Reptile: step from the initial weights towards the weights that plain training on a task finds."""
+"""Reptile: steps from the initial weights towards the weights after plain training on a task."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, count, islice, repeat
@@ -21,18 +21,18 @@ class Reptile(WeightAdaptation):
     Nichol, Achiam, Schulman 2018, "On First-Order Meta-Learning Algorithms", Algorithm 2 (its batched
     version is the server's mean): ``U_k`` is k steps of SGD or Adam on the task. Support and query are
     one training set here, as the paper's train-shots; the paper's Adam has ``beta1 = 0`` (appendix A).
-    Adam starts anew in every task. Minibatches run through shuffled passes over the examples, without
-    gaps between passes; pass i is shuffled in the same way for every task.
+    Adam restarts in every task. Minibatches are cut from consecutive shuffled passes over the examples
+    and may span two passes; pass i has the same shuffle for every task.
     """
 
     class Options(InnerOptions):
         """Options of Reptile.
 
         Attributes:
-            inner_optimizer: What makes the inner steps; Adam starts anew in every task.
-            inner_batch: Examples of an inner step; None: all of the task's.
-            beta1: Of the inner Adam: decay of the gradient's running mean.
-            beta2: Of the inner Adam: decay of its square's running mean.
+            inner_optimizer: Optimizer of the inner steps; Adam restarts in every task.
+            inner_batch: Examples per inner step; None: all examples of the task.
+            beta1: Inner Adam's decay of the gradient's running mean.
+            beta2: Inner Adam's decay of the squared gradient's running mean.
         """
 
         inner_optimizer: Literal["sgd", "adam"] = "sgd"
@@ -43,7 +43,7 @@ class Reptile(WeightAdaptation):
     options: Options
 
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return ``theta - theta_k``; the loss after is that of the query set, which was trained on."""
+        """Return ``theta - theta_k``; the loss after is on the query set, which was trained on too."""
         walk = islice(self._walk(state, tasks.all_examples), self.options.inner_steps)
         adapted, first, first_seen = next(walk)
         for adapted, _, _ in walk:  # noqa: B007 (the last one counts)
@@ -62,9 +62,9 @@ class Reptile(WeightAdaptation):
             yield params
 
     def _walk(self, state: Tensors, examples: Examples) -> Iterator[tuple[Tensors, Gradient, Examples]]:
-        """Yield, step after step, the new weights, the gradient that led there and its examples."""
+        """Yield for each step the new weights, the gradient that led there and its examples."""
         if MASK in examples and self.options.inner_batch is not None:
-            raise DataError("learner.inner_batch needs tasks of one size: leave it out for ragged ones")
+            raise DataError("learner.inner_batch needs tasks of equal size: unset it for ragged tasks")
         step = self._optimizer()
         params = state
         size = next(iter(examples.values())).shape[1]
@@ -111,10 +111,10 @@ class Adam:
 
 
 def minibatches(examples: int, size: int | None) -> Iterator[list[int] | None]:
-    """Yield, without end, which examples each step takes; None stands for all of them.
+    """Yield the example indices of each step, without end; None means all examples.
 
     The stream of shuffled passes is cut every `size` examples, so a batch may span two passes. The
-    shuffle of pass i depends on i alone: the order of a task's examples is random already.
+    shuffle of pass i depends only on i, as the order of a task's examples is random already.
     """
     if size is None or size >= examples:
         yield from repeat(None)

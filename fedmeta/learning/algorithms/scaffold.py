@@ -10,11 +10,11 @@ from fedmeta.learning.local import KeyRule, LocalWork, mean_metrics
 from fedmeta.tasks import TaskBatch
 
 CONTROL = "@control."
-"""Before the name of a weight: the server's control variate of it, c. No parameter is named so."""
+"""Prefix of the server's control variates c, followed by the weight's name; no parameter has it."""
 
 
 class Scaffold(FedAvg):
-    """SCAFFOLD: local steps that are corrected by what the others would have done.
+    """SCAFFOLD: local steps corrected for client drift by control variates.
 
     Karimireddy, Kale, Mohri, Reddi, Stich, Suresh 2020, "SCAFFOLD: Stochastic Controlled Averaging for
     Federated Learning", Algorithm 1. A local step is ``y <- y - local_lr (g(y) - c_i + c)`` (equation
@@ -22,7 +22,7 @@ class Scaffold(FedAvg):
     (equation 4, option II). The server averages the weights and adds ``1/N`` of the changes of the
     ``c_i`` to ``c``, so that c is the mean of all N clients' ``c_i``. Both begin at 0.
 
-    The state holds the weights and c; a client remembers its ``c_i``. At test it is FedAvg.
+    The state holds the weights and c; a client's memory is its ``c_i``. At test it is FedAvg.
     """
 
     @override
@@ -44,12 +44,12 @@ class Scaffold(FedAvg):
 
     @override
     def key_rule(self, key: str) -> KeyRule:
-        """Let changes of control variates be averaged over all clients, and added."""
+        """Average changes of control variates over all clients, and add them."""
         return KeyRule("add", "population") if key.startswith(CONTROL) else KeyRule()
 
     @override
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return each task's gradient by the weights, and no change of the control variates."""
+        """Return each task's gradient of the weights, and zeros for the control variates."""
         updates, metrics = super().task_updates(self.weights(state), tasks)
         still = {key: torch.zeros_like(value) for key, value in state.items() if key not in updates}
         return updates | still, metrics
@@ -58,7 +58,7 @@ class Scaffold(FedAvg):
     def local_update(
         self, start: Tensors, client: Tensors, work: LocalWork
     ) -> tuple[Tensors, Tensors, Tensors]:
-        """Take corrected local steps; return the sum of what was descended, and the changes of c_i."""
+        """Take corrected local steps; return the sum of the steps' gradients, and the changes of c_i."""
         own = self.weights(start)
         server = {key: start[CONTROL + key] for key in own}
         total: dict[str, Tensor] = {key: torch.zeros_like(value) for key, value in own.items()}

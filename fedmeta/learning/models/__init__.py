@@ -1,4 +1,4 @@
-"""Networks as functions over the task axis; each is one module."""
+"""Networks as functions over the task axis, one per module."""
 
 from fedmeta.learning.models.conv4 import Conv4
 from fedmeta.learning.models.lstm import LSTM

@@ -22,9 +22,9 @@ BLOCKS = 4
 class Conv4(Model):
     """Four blocks of 3x3 convolution, batch norm and ReLU, then a linear head.
 
-    ``pooling = "stride"``: stride 2, and the mean over what is left of the image: the Omniglot network
-    of MAML (Finn et al. 2017, section 5.2). ``pooling = "max"``: stride 1, 2x2 max-pooling, flattened:
-    the network of Vinyals et al. 2016 ("Matching Networks", 4.1) and Snell et al. 2017; an image of one
+    ``pooling = "stride"``: stride 2, then the mean over the remaining image: the Omniglot network of
+    MAML (Finn et al. 2017, section 5.2). ``pooling = "max"``: stride 1, 2x2 max-pooling, flattened: the
+    network of Vinyals et al. 2016 ("Matching Networks", 4.1) and Snell et al. 2017; an image of one
     pixel is not pooled further. The convolutions have no bias, which batch norm would cancel.
 
     Weights start Glorot-uniform (Glorot, Bengio 2010, equation 16), as in MAML's code; biases at 0 and
@@ -46,8 +46,8 @@ class Conv4(Model):
         width: PositiveInt = 64
         pooling: Literal["stride", "max"] = "stride"
 
-    # Measured at 1 query a class, freed memory kept: 270 ms for 32 tasks one by one, 204 ms by fours,
-    # 195 ms by eights, the same by sixteens; fewer chunks would leave less to share out over workers.
+    # Measured for 32 tasks with 1 query per class and freed memory kept: 270 ms one by one, 204 ms in
+    # chunks of 4, 195 ms in chunks of 8 or 16; smaller chunks are easier to share among workers.
     chunk_tasks = 8
     batch_norm = True
 
@@ -99,7 +99,7 @@ class Conv4(Model):
 
 
 def _max_pool(images: Tensor) -> Tensor:
-    """Take the maximum of 2x2 pixels of ``[T, B, H, W, C]``; an odd last row or column is left out."""
+    """Max-pool ``[T, B, H, W, C]`` over 2x2 pixels; an odd last row or column is dropped."""
     tasks, batch, height, width, channels = images.shape
     window = (min(height, 2), min(width, 2))
     planes = images.reshape(tasks * batch, height, width, channels).permute(0, 3, 1, 2)

@@ -33,7 +33,7 @@ class LSTM(Model):
         Attributes:
             embedding: Size of a character's embedding.
             hidden: Units of a layer.
-            layers: LSTM layers, one above the other.
+            layers: Number of stacked LSTM layers.
         """
 
         embedding: PositiveInt = 8

@@ -19,8 +19,8 @@ ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 class MLP(Model):
     """Fully connected layers; the default is the sinusoid network of MAML (Finn et al. 2017, 5.1).
 
-    Inputs are flattened. Without a head the last hidden layer's activations are the embedding; without
-    hidden layers as well, that is the flattened input itself, and there is nothing to learn.
+    Inputs are flattened. Without a head the last hidden layer's activations are the embedding; if there
+    are no hidden layers either, the embedding is the flattened input, and there is nothing to learn.
     Weights and biases start uniform in ``±1/sqrt(fan_in)`` (see `init_linear`).
 
     Raises:
@@ -31,8 +31,8 @@ class MLP(Model):
         """Options of the MLP.
 
         Attributes:
-            hidden: Units of each hidden layer, from the input on; none: a linear model.
-            activation: Between the layers.
+            hidden: Units of each hidden layer, from the input on; an empty list: a linear model.
+            activation: Activation between layers.
         """
 
         hidden: list[PositiveInt] = Field(default=[40, 40])

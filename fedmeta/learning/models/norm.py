@@ -20,7 +20,7 @@ def batch_norm(
         x: ``[T, N, C]``: N values of each channel of each task.
         weight: ``[T, C]``.
         bias: ``[T, C]``.
-        stat_rows: Mean and variance are those of the first `stat_rows` of the N values; None: of all.
+        stat_rows: Mean and variance are over the first `stat_rows` of the N values; None: over all.
         eps: Added to the variance.
     """
     if stat_rows is None:
@@ -36,8 +36,8 @@ def batch_norm(
 class _BatchNorm(torch.autograd.Function):
     """``y = weight * xhat + bias`` with ``xhat = (x - mean) * rstd``.
 
-    Autograd through the plain expression keeps and revisits some twenty tensors of the size of `x`;
-    closed forms halve the time of a second-order step, which is bound by memory there.
+    Autograd of the plain expression keeps and rereads some twenty tensors of the size of `x`; closed
+    forms halve the time of a second-order step, which is memory-bound.
     """
 
     @staticmethod
@@ -56,7 +56,7 @@ class _BatchNorm(torch.autograd.Function):
 class _BatchNormGradient(torch.autograd.Function):
     """With ``P(v) = v - mean(v) - xhat * mean(v * xhat)``, which is its own adjoint:
     ``dx = weight * rstd * P(dy)``, ``dweight = sum(dy * xhat)``, ``dbias = sum(dy)`` (Ioffe, Szegedy
-    2015, section 3). `x` is passed along only to be differentiated by.
+    2015, section 3). `x` is an input only so that it can be differentiated by.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""Data files: where they come from, how they are read and checked."""
+"""Downloads, reads and checks data files."""

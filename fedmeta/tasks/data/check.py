@@ -1,4 +1,4 @@
-"""Looks at a user's files and says what would be read: `fedmeta data check`."""
+"""Inspects a user's data files for `fedmeta data check`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from fedmeta.tasks.families.shakespeare import lookalikes, read_play
 from fedmeta.tasks.image_files import ImageStyle, list_folder, read_images
 from fedmeta.tasks.image_pixels import Kind
 
-# Only edges and ranges are looked at, for which any size of the input serves.
+# Any input size will do, as only edges and ranges are inspected.
 _SHAPE = (1, 28, 28)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found.
+    """The findings about a user's files.
 
     Attributes:
         facts: The findings as plain values, for programs.
         lines: The same as label and text, for people.
-        notes: What is odd, was decided or needs a look, a line each.
+        notes: Oddities and decisions, one line each.
     """
 
     facts: dict[str, Any]
@@ -31,14 +31,14 @@ class Finding:
 
 
 def check(path: Path, samples: int | None = None) -> Finding:
-    """Look at a folder of images, flat or with a sub-folder per class, or at a text by its speakers.
+    """Inspect a folder of images, flat or with a subfolder per class, or a text with speakers.
 
     Args:
         path: The folder or file.
         samples: For images, see `read_images`.
 
     Raises:
-        DataError: If something of it cannot be read; it is named.
+        DataError: If a file cannot be read; the message names it.
     """
     if path.is_dir():
         return _images(path, samples)
@@ -55,7 +55,7 @@ def _images(folder: Path, samples: int | None) -> Finding:
     except UsageError as error:
         if isinstance(error, DataError):
             raise
-        # As many light edges as dark ones: whoever reads them must say it.
+        # As many light edges as dark ones: the user has to decide.
         images, ink = read_images(listed.files, ImageStyle(ink=False), _SHAPE, samples=samples), None
     kinds = Counter(f"{kind.format}, {kind.mode}" for kind in images.kinds)
     bits = Counter(str(kind.bits) if kind.bits else "float" for kind in images.kinds)
@@ -65,9 +65,9 @@ def _images(folder: Path, samples: int | None) -> Finding:
     transparent = sum(kind.transparent for kind in images.kinds)
     notes = list(images.notes)
     if listed.ignored:
-        notes.append(f"hidden and passed over: {len(listed.ignored)}, as {listed.ignored[0]}")
+        notes.append(f"hidden files skipped: {len(listed.ignored)}, such as {listed.ignored[0]}")
     if images.unlike:
-        notes.append(f"otherwise at the edge than most: {len(images.unlike)}, as {images.unlike[0]}")
+        notes.append(f"edge unlike most images: {len(images.unlike)}, such as {images.unlike[0]}")
     notes += _misnamed(listed.files, images.kinds)
     facts = {
         "path": str(folder),
@@ -84,7 +84,7 @@ def _images(folder: Path, samples: int | None) -> Finding:
     about_ink = {
         "dark": "dark on light paper",
         "light": "light on dark paper",
-        None: "undecided, as many edges are light as dark: say it by --invert yes or no",
+        None: "undecided, as many edges are light as dark: set --invert yes or no",
     }
     lines = [
         ("images", f"{len(listed.files)}" + ("" if listed.labels else ", without classes")),
@@ -93,7 +93,7 @@ def _images(folder: Path, samples: int | None) -> Finding:
         ("samples", _most(Counter({_bits(key): count for key, count in bits.items()}))),
         ("sizes", f"{small[0]} x {small[1]} to {large[0]} x {large[1]} pixels"),
         ("ink", about_ink[ink]),
-        ("transparent", f"{transparent} images, laid on paper" if transparent else "none"),
+        ("transparent", f"{transparent} images, placed on paper" if transparent else "none"),
     ]
     return Finding(facts, tuple(lines), tuple(notes))
 
@@ -108,8 +108,8 @@ def _misnamed(files: Sequence[Path], kinds: Sequence[Kind]) -> list[str]:
     if not wrong:
         return []
     return [
-        f"files of another kind than their name says: {len(wrong)}, as {wrong[0][0]}, which is read as "
-        f"{wrong[0][1]}"
+        f"files whose name does not match their format: {len(wrong)}, such as {wrong[0][0]}, which is "
+        f"read as {wrong[0][1]}"
     ]
 
 
@@ -118,10 +118,10 @@ def _text(path: Path) -> Finding:
     file = play.file
     alike = lookalikes(play.said)
     notes = list(file.odd)
-    notes += [f"speakers that may be one: {', '.join(map(repr, group))}" for group in alike]
+    notes += [f"speakers that may be the same: {', '.join(map(repr, group))}" for group in alike]
     if play.left_out:
         first = play.left_out[0].splitlines()[0][:40]
-        notes.append(f"{len(play.left_out)} blocks are not speech and belong to nobody, as {first!r}")
+        notes.append(f"{len(play.left_out)} blocks are not speech and are left out, such as {first!r}")
     characters = {speaker: sum(map(len, said)) for speaker, said in play.said.items()}
     speeches = Counter({speaker: len(said) for speaker, said in play.said.items()})
     facts = {

@@ -31,18 +31,18 @@ Progress = Callable[[str, int, int], None]
 def fetch(
     name: str, folder: Path | None = None, opener: Opener = urlopen, progress: Progress | None = None
 ) -> list[Path]:
-    """Return the files of source `name`, downloading those that are not on this machine yet.
+    """Return the files of source `name`; download those missing on this machine.
 
     Args:
         name: One of `sources`.
-        folder: Where to; files lie in it as in ``FEDMETA_DATA``. None: into the cache, unless
-            ``FEDMETA_DATA`` has them.
-        opener: Called as ``opener(request, timeout=seconds)``, as `urllib.request.urlopen` is.
-        progress: Called with a file's path, its bytes so far and in all.
+        folder: Target folder, with the layout of ``FEDMETA_DATA``. None: the cache, unless
+            ``FEDMETA_DATA`` has the files.
+        opener: Called as ``opener(request, timeout=seconds)``, like `urllib.request.urlopen`.
+        progress: Called with a file's path, its bytes so far and its total bytes.
 
     Raises:
         ConfigError: If there is no such source.
-        DataError: If a file cannot be had whole; what has arrived is kept and resumed from next time.
+        DataError: If a download fails; the partial file is kept, and resumed next time.
     """
     held = data_folders() if folder is None else [folder]
     paths = []
@@ -55,7 +55,7 @@ def fetch(
 def fetch_file(
     file: SourceFile, folder: Path, opener: Opener = urlopen, progress: Progress | None = None
 ) -> Path:
-    """Download one file as `fetch` does: bounded in size, resumed, checked, and put in place at once."""
+    """Download one file as `fetch` does: bounded in size, resumed, checked, and renamed atomically."""
     path = folder / file.path
     try:
         if _is_sound(path, file):
@@ -87,7 +87,7 @@ def _download(file: SourceFile, path: Path, opener: Opener, progress: Progress) 
 
 
 def _complete(file: SourceFile, part: Path, opener: Opener, progress: Progress) -> None:
-    """Bring the part file to its full size, in a few attempts that each go on from the last."""
+    """Download to the part file, in a few attempts that each resume from the last."""
     reason = "the connection ended early"
     for _ in range(ATTEMPTS):
         have = part.stat().st_size if part.exists() else 0
@@ -109,12 +109,12 @@ def _complete(file: SourceFile, part: Path, opener: Opener, progress: Progress) 
     if have != file.size:
         raise DataError(
             f"{file.url} could not be fetched: {reason} ({have} of {file.size} bytes); "
-            "run the command again to go on from there"
+            "run the command again to resume"
         )
 
 
 class _Unreachable(Exception):
-    """The network failed in a way that another attempt may mend."""
+    """A network failure that a retry may fix."""
 
 
 def _request(file: SourceFile, have: int, opener: Opener) -> Any:

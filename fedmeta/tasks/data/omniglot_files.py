@@ -1,4 +1,4 @@
-"""Reading Omniglot's official zip files into small grey images, and keeping the result."""
+"""Reads Omniglot's official zip files into small grey images, and caches them."""
 
 import hashlib
 import re
@@ -53,7 +53,7 @@ class Characters:
         images: ``[N, 28, 28]``, uint8, ink 255.
         character: ``[N]``, which character each image shows.
         names: The name of each character, such as ``Korean/character07``.
-        files: ``[characters]``, the position of the zip file each one comes from.
+        files: ``[characters]``, the index of the zip file each one comes from.
     """
 
     images: NDArray[np.uint8]
@@ -63,18 +63,18 @@ class Characters:
 
     @property
     def alphabets(self) -> tuple[str, ...]:
-        """Return the alphabet of each character."""
+        """The alphabet of each character."""
         return tuple(name.partition("/")[0] for name in self.names)
 
 
 def read_characters(files: Sequence[Path], source: str) -> Characters:
-    """Read official zip files, in order; an alphabet that an earlier file holds too is not read again.
+    """Read official zip files in order, skipping alphabets that an earlier file has.
 
-    The result is cached under the SHA-256 of the files, so that the second time takes milliseconds.
+    The result is cached under the SHA-256 of the files, so a second read takes milliseconds.
 
     Args:
         files: The zip files.
-        source: The data set that they are of, for messages.
+        source: Their data set, for messages.
 
     Raises:
         DataError: If a file is corrupt or holds no drawings, or Pillow is missing to decode them.
@@ -90,9 +90,9 @@ def read_characters(files: Sequence[Path], source: str) -> Characters:
 
 
 def shrink(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Average ``[B, 105, 105]`` over the area of each of 28 x 28 cells; 255 is a cell full of ink.
+    """Average ``[B, 105, 105]`` over each of 28 x 28 cells; 255 is a cell full of ink.
 
-    A cell is 3.75 pixels wide; a pixel on its border counts by the part that lies inside.
+    A cell is 3.75 pixels wide; a pixel on its border is weighted by the area inside.
     """
     weights = area_weights(SIDE, PAGE)
     grey: NDArray[np.uint8] = np.rint(weights @ ink @ weights.T * 255.0).astype(np.uint8)
@@ -143,13 +143,13 @@ def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float3
 
 
 def _require_small(archive: zipfile.ZipFile) -> None:
-    """Refuse an archive that is more work than its size says, before any of it is unpacked."""
+    """Refuse an archive with too many or too large members, before unpacking it."""
     members = archive.infolist()
     unpacked = sum(member.file_size for member in members)
     if len(members) > MOST_MEMBERS or unpacked > MOST_UNPACKED:
         raise ValueError(
-            f"{len(members)} members of {unpacked} bytes, where {MOST_MEMBERS} and {MOST_UNPACKED} "
-            "are the most"
+            f"{len(members)} members of {unpacked} bytes, more than the limits of {MOST_MEMBERS} and "
+            f"{MOST_UNPACKED}"
         )
     for member in members:
         if printable(member.filename) != member.filename or ".." in member.filename.split("/"):
@@ -157,7 +157,7 @@ def _require_small(archive: zipfile.ZipFile) -> None:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    # The size in its head may be a lie; reading piece by piece never unpacks more than is asked for.
+    # The size in its header may be wrong; a bounded read never unpacks more than requested.
     with archive.open(name) as member:
         data = member.read(_MOST_DRAWING + 1)
     if len(data) > _MOST_DRAWING:
@@ -174,13 +174,13 @@ def _page(png: bytes, name: str) -> NDArray[np.float32]:
     if (width, height) != (PAGE, PAGE):
         raise ValueError(f"{name} is {width}x{height}, not {PAGE}x{PAGE}")
     if image.bits != 8:
-        raise ValueError(f"{name} has more than 8 bits a sample")
+        raise ValueError(f"{name} has more than 8 bits per sample")
     ink: NDArray[np.float32] = (image.shade(255.0, 255.0, 1, white=True)[0] < 0.5).astype(np.float32)
     return ink
 
 
 def _load(cached: Path) -> Characters | None:
-    """Return what is cached; None if there is nothing or it is damaged, since it can be made again."""
+    """Return the cached drawings; None if there are none or they are damaged."""
     try:
         with cached.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return Characters(
@@ -204,5 +204,5 @@ def _save(characters: Characters, cached: Path) -> None:
             )
             whole.replace(cached)
     except OSError:
-        # The cache saves a few seconds; a home that cannot be written is no reason not to run.
+        # The cache only saves a few seconds; a run also works without it.
         return

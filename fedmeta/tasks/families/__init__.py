@@ -1,1 +1,1 @@
-"""Task families that come with fedmeta; each is one module."""
+"""fedmeta's task families, one per module."""

@@ -1,4 +1,4 @@
-"""Handwritten digits on turned pages: few-shot classification on real data without a download."""
+"""Rotated handwritten digits: few-shot classification of real data without a download."""
 
 import gzip
 import hashlib
@@ -19,7 +19,7 @@ from fedmeta.tasks.turned_digits import TurnedDigits, TurnedDigitsOptions, spec_
 
 LEVELS = 16.0
 SIDE = 8
-# Mean and standard deviation of a pixel in [0, 1]: constants, so that no client's data sets the scale.
+# Mean and standard deviation of a pixel in [0, 1]: constants, independent of clients' data.
 MEAN, DEVIATION = 0.305, 0.376
 
 
@@ -34,12 +34,12 @@ class DigitsOptions(TurnedDigitsOptions):
 
 
 class Digits(TurnedDigits):
-    """N-way K-shot over the 1,797 digits of scikit-learn, standardised pixels.
+    """N-way K-shot tasks over the 1,797 digits of scikit-learn, with standardised pixels.
 
     Each client has its own orientation and label coding: see `TurnedDigits`.
 
     Raises:
-        ConfigError: If the clients are too many for the ways, shots and queries.
+        ConfigError: If there are too many clients for the ways, shots and queries.
     """
 
     Options: ClassVar[type[Options]] = DigitsOptions
@@ -59,14 +59,14 @@ class Digits(TurnedDigits):
 
     @staticmethod
     def digest(options: DigitsOptions) -> str:  # noqa: ARG004
-        """Return the SHA-256 of all images and their digits, as scikit-learn gives them."""
+        """Return the SHA-256 of scikit-learn's images and digits."""
         images, digits = _load()
         return hashlib.sha256(images.numpy().tobytes() + digits.tobytes()).hexdigest()
 
 
 @cache
 def _load() -> tuple[Tensor, NDArray[np.int64]]:
-    # As `sklearn.datasets.load_digits` reads it, whose import takes longer than the rest of fedmeta.
+    # Like `sklearn.datasets.load_digits`, whose import takes longer than the rest of fedmeta.
     found = find_spec("sklearn")
     assert found is not None
     assert found.origin is not None

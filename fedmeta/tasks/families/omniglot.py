@@ -33,23 +33,25 @@ class OmniglotOptions(LabelOptions, PartitionOptions):
     """Options of `Omniglot`: those of episodes, labels and partition, and how characters are split.
 
     Attributes:
-        test_partition: How held-out clients' characters are dealt, by the same schemes. It is a key of
-            its own, so that runs which differ in `partition` are tested on the same tasks.
+        test_partition: How held-out clients' characters are dealt, with the same schemes. It is a
+            separate key so that runs with different `partition` are tested on the same tasks.
         source: ``small``: both small official sets, 242 characters; ``full``: all 1,623.
-        split: What is never shared between training and test: ``alphabets`` or ``characters``.
-        test_alphabets: None: Sanskrit and Tagalog of the small sets, the evaluation set of the full.
+        split: What training and test never share: ``alphabets`` or ``characters``.
+        test_alphabets: Alphabets for test clients; None: Sanskrit and Tagalog of the small sets, the
+            evaluation set of the full one.
         validation_alphabets: Alphabets for validation clients.
-        test_characters: Fraction of all characters, where split by ``characters``; None: 0.2.
-        validation_characters: Fraction of the characters for validation clients; split by
-            ``alphabets``, it is taken from each training alphabet, so that nothing of test is seen.
-        rotations: Whether training clients see their characters turned by 90, 180 and 270 degrees too,
-            as classes of their own (Santoro et al. 2016, arXiv:1605.06065).
+        test_characters: Fraction of all characters for test clients, with split ``characters``; None:
+            0.2.
+        validation_characters: Fraction of the characters for validation clients; with split
+            ``alphabets``, it is taken from each training alphabet, so that no test alphabet is used.
+        rotations: Whether training clients also have their characters rotated by 90, 180 and 270
+            degrees, as separate classes (Santoro et al. 2016, arXiv:1605.06065).
     """
 
     test_partition: Scheme = "iid"
     source: Literal["small", "full"] = "small"
     split: Literal["alphabets", "characters"] = "alphabets"
-    # TOML knows lists alone: these two are lenient where all else is strict.
+    # TOML only has lists, so these two are lenient where all other keys are strict.
     test_alphabets: tuple[str, ...] | None = Field(default=None, strict=False)
     validation_alphabets: tuple[str, ...] = Field(default=(), strict=False)
     test_characters: float | None = Field(default=None, gt=0.0, lt=1.0)
@@ -58,11 +60,11 @@ class OmniglotOptions(LabelOptions, PartitionOptions):
 
 
 class Omniglot:
-    """N-way K-shot over characters; x ``[T, ways * shots, 1, 28, 28]`` in [0, 1], ink 1.
+    """N-way K-shot tasks over characters; x ``[T, ways * shots, 1, 28, 28]`` in [0, 1], ink 1.
 
     Characters are split first (see `split_characters`) and then dealt to the clients of their split, so
-    that a character, with its drawings and rotations, has one owner. Labels are drawn for every task, or
-    with ``labels = "global"`` each training character, at each rotation, is one class of all tasks.
+    a character, with its drawings and rotations, has one owner. Labels are drawn for every task; with
+    ``labels = "global"`` each training character, at each rotation, is a class shared by all tasks.
 
     Paper: Lake et al. 2015, "Human-level concept learning"; episodes as in Vinyals et al. 2016.
 
@@ -85,7 +87,7 @@ class Omniglot:
         pages = torch.from_numpy(self.characters.images)[:, None]
         turns = range(QUARTER_TURNS if options.rotations else 1)
         self.pool = torch.cat([torch.rot90(pages, k, (2, 3)) for k in turns])
-        # Of a held-out character it is the place among training's where it would belong: never used.
+        # For a held-out character, this is where it would be among training characters: never used.
         place = np.searchsorted(self.split["train"], self.characters.character)
         self.classes = np.concatenate([place * len(turns) + k for k in turns])
         self.spec = _spec(options, len(self.split["train"]) * len(turns))
@@ -93,12 +95,12 @@ class Omniglot:
 
     @staticmethod
     def shape(options: OmniglotOptions) -> TaskSpec | None:
-        """Return what tasks look like; None for global labels: as many as the data have characters."""
+        """Return the shape of tasks; None for global labels, which depend on the data's characters."""
         return None if options.labels == "global" else _spec(options, 0)
 
     @staticmethod
     def digest(options: OmniglotOptions) -> str:
-        """Return the SHA-256 of the official files as they lie here."""
+        """Return the SHA-256 of the local data files."""
         return digest_of(_files(options))
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
@@ -160,7 +162,7 @@ def _spec(options: OmniglotOptions, classes: int) -> TaskSpec:
 def split_characters(
     characters: Characters, options: OmniglotOptions, rng: np.random.Generator
 ) -> dict[Split, Indices]:
-    """Return the characters of each split, in increasing order; no character is in two of them.
+    """Return the characters of each split, in increasing order; each character is in one split.
 
     Raises:
         ConfigError: If an alphabet is unknown or in two splits, or nothing is left to train on.

@@ -1,4 +1,4 @@
-"""Next-character prediction on plays: a client is a speaker, a task is a stretch of its text."""
+"""Shakespeare: next-character prediction on plays, where a client is a speaker."""
 
 import hashlib
 import logging
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 Tokens = NDArray[np.int64]
 
 SOURCE = "shakespeare"
-# Fixed, and not read off the text, so that no held-out speaker shapes the model.
+# Fixed, not derived from the text, so that held-out speakers do not influence the model.
 CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
 OTHER = len(CHARACTERS)
 VOCABULARY = len(CHARACTERS) + 1
 
-# Not how to fetch the official file, which would overwrite a text of the user's own.
+# This does not say how to fetch the official file, which would overwrite the user's own text.
 _OWN_TEXT = "correct it, or set data.verify to true for the official text"
 _SPEECH = re.compile(r"(?P<speaker>[^\n]+):\n(?P<words>.+)", re.DOTALL)
 # Cyrillic and Greek letters that look like Latin ones.
@@ -47,12 +47,12 @@ class ShakespeareOptions(PartitionOptions):
     """Options of `Shakespeare`: those of the partition, and the shape of a task.
 
     Attributes:
-        length: Characters that a window predicts, one after each of as many that it sees.
-        shots: Support windows of a task.
-        queries: Query windows of a task.
+        length: Characters per window; each position predicts the next character.
+        shots: Support windows per task.
+        queries: Query windows per task.
         test_queries: Query windows for validation and test clients; None: as in training.
-        support_fraction: The share of a speaker's text, from its start, that support is drawn from.
-        verify: Whether the file must be the official one; false for a text of your own laid out alike.
+        support_fraction: Share of a speaker's text, from its start, from which support is drawn.
+        verify: Whether the file must be the official one; false for your own text in the same layout.
     """
 
     length: int = Field(default=80, ge=1)
@@ -66,17 +66,17 @@ class ShakespeareOptions(PartitionOptions):
 class Shakespeare:
     """Predict the next character at every position; x and y ``[T, windows, length]``, int64 tokens.
 
-    The speakers with most text are the clients, one each, shuffled by the seed into training,
-    validation and test. Support comes from the earlier part of a speaker's text and query from the
-    later one; windows of a task never overlap. Tokens are printable ASCII, newline and one for the rest.
+    The clients are the speakers with the most text, shuffled by the seed into training, validation and
+    test. Support comes from the earlier part of a speaker's text and query from the later part; windows
+    of a task do not overlap. Tokens are printable ASCII, newline, and one for all other characters.
 
-    Another `partition` than ``natural`` deals the training speakers' speeches anew, whole, and a
-    client's text is what it was dealt, in random order.
+    A `partition` other than ``natural`` deals the training speakers' whole speeches among the training
+    clients, in random order.
 
-    Paper: McMahan et al. 2017, "Communication-Efficient Learning", has speakers as clients.
+    Paper: McMahan et al. 2017, "Communication-Efficient Learning", uses speakers as clients.
 
     Raises:
-        ConfigError: If there are fewer speakers than clients, or one speaks too little for a task.
+        ConfigError: If there are fewer speakers than clients, or one has too little text for a task.
         DataError: If the text is missing, corrupt or truncated.
     """
 
@@ -104,7 +104,7 @@ class Shakespeare:
 
     @staticmethod
     def shape(options: ShakespeareOptions) -> TaskSpec:
-        """Return what tasks look like."""
+        """Return the shape of tasks."""
         return TaskSpec("classification", (options.length,), VOCABULARY, VOCABULARY)
 
     @staticmethod
@@ -156,7 +156,7 @@ class Shakespeare:
 def redeal(
     said: list[list[str]], options: PartitionOptions, rng: np.random.Generator
 ) -> list[list[str]]:
-    """Deal the speeches of some speakers to as many clients; each one's in random order.
+    """Deal the speeches of speakers among as many clients, each client's in random order.
 
     Raises:
         ConfigError: If the partition leaves a client without a speech.
@@ -170,9 +170,9 @@ def redeal(
 def place_windows(
     length: int, size: int, shape: tuple[int, int], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw starts ``[T, windows]`` of windows of `size` within `length` that do not overlap in a row.
+    """Draw starts ``[T, windows]`` of windows of `size` within `length`; those of a row do not overlap.
 
-    Sorted draws from the room that the windows leave free, each moved on by the windows before it.
+    Starts are sorted draws from the space that the windows leave free, shifted by the windows before.
     """
     free = length - shape[1] * size
     gaps = np.sort(rng.integers(0, free + 1, shape), axis=1)
@@ -181,7 +181,7 @@ def place_windows(
 
 
 def encode(text: str) -> Tokens:
-    """Return the token of each character: its place in `CHARACTERS`, or `OTHER`."""
+    """Return the token of each character: its index in `CHARACTERS`, or `OTHER`."""
     codes = np.array([ord(character) for character in text], dtype=np.int64)
     tokens = np.where((codes >= 32) & (codes < 127), codes - 31, OTHER)
     return np.where(codes == ord("\n"), 0, tokens)
@@ -189,12 +189,12 @@ def encode(text: str) -> Tokens:
 
 @dataclass(frozen=True)
 class Play:
-    """A text by its speakers.
+    """A text grouped by speaker.
 
     Attributes:
         said: The speeches of each speaker, in the order of the text.
-        file: The text that they are of.
-        left_out: Blocks that are not speech, which nobody owns.
+        file: The text file.
+        left_out: Blocks that are not speech.
     """
 
     said: dict[str, list[str]]
@@ -203,42 +203,42 @@ class Play:
 
 
 def read_speakers(verify: bool) -> dict[str, list[str]]:
-    """Return the speeches of each speaker, in the order of the plays; what is odd is logged.
+    """Return the speeches of each speaker, in the order of the plays; log oddities of the file.
 
     Args:
-        verify: Whether to refuse a file that is not the official one, byte for byte.
+        verify: Whether to refuse a file that differs from the official one.
 
     Raises:
-        DataError: If the file is missing, not the official one, or no play.
+        DataError: If the file is missing, not the official one, or not a play.
     """
     (official,) = source_named(SOURCE).files
     path = locate(official.path, SOURCE)
     if verify and sha256_of(path) != official.sha256:
         raise DataError(
             f"{path} is corrupt, truncated or not the official file (its SHA-256 differs): "
-            f"{how_to_fetch(SOURCE, corrupt=path)}; data.verify = false reads a text of your own"
+            f"{how_to_fetch(SOURCE, corrupt=path)}; data.verify = false reads your own text"
         )
     play = read_play(path)
     if play.file.odd:
-        _warn(f"{path}: {'; '.join(play.file.odd)}; `fedmeta data check` tells more")
+        _warn(f"{path}: {'; '.join(play.file.odd)}; see `fedmeta data check` for details")
     return play.said
 
 
 @cache
 def _warn(line: str) -> None:
-    """Log a warning, once in a process: a run builds its family more than once."""
+    """Log a warning once per process, as a run builds its family more than once."""
     log.warning("%s", line)
 
 
 def read_play(path: Path) -> Play:
-    """Read a text of blocks between blank lines, each a line ``SPEAKER:`` and a speech.
+    """Read a text of blocks separated by blank lines, each a line ``SPEAKER:`` and a speech.
 
-    Who owns which speech depends on what a reader sees alone: see `read_text`. A line of spaces is
-    blank; spaces at the end of a line do not count, nor do those about a speaker's name or a second one
-    within it. In the official text they do: it has a few, and results depend on them.
+    Speeches depend only on the visible text, see `read_text`. A line of spaces is blank; trailing spaces
+    of a line and extra spaces around or within a speaker's name are ignored. The official text keeps
+    its few such spaces, as recorded results depend on them.
 
     Raises:
-        DataError: If it cannot be read, or holds no speech.
+        DataError: If it cannot be read, or has no speech.
     """
     file = read_text(path)
     text = file.text
@@ -258,12 +258,12 @@ def read_play(path: Path) -> Play:
         else:
             left_out.append(block)
     if not said:
-        raise DataError(f"{path} holds no speech (a line 'SPEAKER:' and text): {_OWN_TEXT}")
+        raise DataError(f"{path} has no speech (a line 'SPEAKER:' and text): {_OWN_TEXT}")
     return Play(said, file, tuple(left_out))
 
 
 def lookalikes(speakers: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return groups of names that differ in capitals, punctuation or look-alike letters alone."""
+    """Return groups of names that differ only in capitals, punctuation or look-alike letters."""
     groups: dict[str, list[str]] = {}
     for speaker in speakers:
         plain = unicodedata.normalize("NFKD", speaker.translate(_LATIN)).casefold()

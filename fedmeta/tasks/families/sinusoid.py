@@ -1,4 +1,4 @@
-"""Sinusoid regression: the toy family of MAML, with clients that differ in amplitude and phase."""
+"""Sinusoid regression, MAML's toy family, with clients that differ in amplitude and phase."""
 
 from typing import Annotated, ClassVar, Literal, cast
 
@@ -26,14 +26,14 @@ class SinusoidOptions(Options):
     """Options of `Sinusoid`.
 
     Attributes:
-        shots: Support points of a task.
-        queries: Query points of a task.
-        test_queries: Query points of a task of a held-out client; None: as many as in training.
-        heterogeneity: How much narrower than the whole range a client's own intervals of amplitude
-            and phase are: 0 all clients alike, 1 each client knows a single sine wave.
-        partition: Of the training clients' waves. ``natural``: from the client's own intervals; ``iid``:
-            each from those of a training client drawn at random. There is no stock of waves to deal out
-            by ``dirichlet``.
+        shots: Support points per task.
+        queries: Query points per task.
+        test_queries: Query points per task for held-out clients; None: as in training.
+        heterogeneity: How much narrower than the full range a client's intervals of amplitude and phase
+            are: 0: all clients are alike; 1: each client has a single sine wave.
+        partition: Where training clients' waves come from. ``natural``: the client's own intervals;
+            ``iid``: for each wave, those of a random training client. ``dirichlet`` does not apply, as
+            there is no finite set of waves to deal.
     """
 
     shots: int = Field(default=10, ge=1)
@@ -46,8 +46,8 @@ class SinusoidOptions(Options):
 class Sinusoid:
     """Regress ``y = a sin(x - p)``, with ``a`` in [0.1, 5], ``p`` in [0, pi] and ``x`` in [-5, 5].
 
-    `sample` yields x and y of shape ``[T, shots or queries, 1]``. Nothing is stored per client: its
-    intervals are derived again from the seed each time, so a population of any size costs nothing.
+    `sample` returns x and y of shape ``[T, shots or queries, 1]``. Nothing is stored per client: its
+    intervals are derived from the seed each time, so a population of any size costs nothing.
 
     Paper: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.1.
     """
@@ -62,11 +62,11 @@ class Sinusoid:
 
     @staticmethod
     def digest(options: SinusoidOptions) -> str:  # noqa: ARG004
-        """Return an empty text: waves are computed, and nothing is read."""
+        """Return an empty string: waves are computed, not read."""
         return ""
 
     def intervals(self, client: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the ``(low, high)`` of amplitude and of phase that `client` draws its waves from."""
+        """Return a client's intervals ``(low, high)`` of amplitude and of phase."""
         width = 1.0 - self.options.heterogeneity
         if width == 1.0:
             return AMPLITUDE, PHASE
@@ -83,8 +83,8 @@ class Sinusoid:
         shots, queries = self.options.shots, self.options.queries
         if self.options.test_queries and self.population.split_of(client) != "train":
             queries = self.options.test_queries
-        # One draw for everything, laid out so that support and query are contiguous: this is called
-        # once per client and round, a thousand times a round.
+        # One draw for everything, with contiguous support and query: this is called for each client,
+        # maybe a thousand times a round.
         draws = rng.random(count * (2 + shots + queries), dtype=np.float32)
         a = _scale(draws[:count], amplitude).reshape(count, 1, 1)
         p = _scale(draws[count : 2 * count], phase).reshape(count, 1, 1)

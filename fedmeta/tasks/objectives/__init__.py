@@ -1,1 +1,1 @@
-"""Objectives that come with fedmeta; each is one module."""
+"""fedmeta's objectives, one per module."""

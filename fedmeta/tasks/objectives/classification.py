@@ -1,4 +1,4 @@
-"""Classification: cross-entropy, and the share of labels that are ranked first."""
+"""Classification: cross-entropy loss and accuracy."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -13,11 +13,11 @@ from fedmeta.tasks.measure import Measure
 from fedmeta.tasks.objective import Objective, Tensors, dtype_name, mean_of_examples, within
 
 IGNORED = -100
-"""What PyTorch's losses leave out (``ignore_index``)."""
+"""The label that PyTorch's losses ignore (``ignore_index``)."""
 
 
 class Classification(Objective):
-    """Tell which of ``spec.outputs`` labels each example has, or each position of a text.
+    """Predicts which of ``spec.outputs`` labels each example, or each position of a text, has.
 
     Targets are labels ``y [T, B, ...]``, predictions logits ``[T, B, ..., C]``; means are over all but
     the task axis.
@@ -43,23 +43,21 @@ class Classification(Objective):
 
     @override
     def check(self, examples: Examples, half: str) -> Examples:
-        """Return the labels as int64; they are numbers from 0, one an example or position."""
+        """Return the labels as int64, counted from 0, one per example or position."""
         x, y, name = examples["x"], examples["y"], f"{half}_y"
         if list(y.shape) == [*x.shape[:2], self.spec.outputs] and bool((y.sum(-1) == 1).all()):
             raise ValueError(f"{name} is one-hot: pass the labels' numbers, y.argmax(-1)")
         if y.shape[:2] != x.shape[:2]:
-            raise ValueError(f"{name} has the shape {list(y.shape)}, but its inputs {list(x.shape)}")
+            raise ValueError(f"{name} has shape {list(y.shape)}, but its inputs {list(x.shape)}")
         if y.is_floating_point() or y.is_complex():
             raise ValueError(f"{name} is {dtype_name(y)}, but labels must be integers")
         if bool((y == IGNORED).any()):
-            raise ValueError(
-                f"{name} holds {IGNORED}: examples that are to be ignored must be left out of the task"
-            )
+            raise ValueError(f"{name} holds {IGNORED}: leave examples to be ignored out of the task")
         return {**examples, "y": within(y.long(), self.spec.outputs, name, "labels")}
 
     @override
     def made_up_targets(self, x: Tensor, generator: torch.Generator) -> Tensors:
-        """Return tokens at random for text, else the labels in turns."""
+        """Return random tokens for text, otherwise the labels in turn."""
         if self.spec.vocabulary:
             return {"y": torch.randint(self.spec.outputs, x.shape, generator=generator)}
         return {"y": (torch.arange(x.shape[1]) % self.spec.outputs).repeat(len(x), 1)}

@@ -9,7 +9,7 @@ from fedmeta.tasks.objective import Objective, Tensors, mean_of_examples
 
 
 class Regression(Objective):
-    """Predict ``spec.outputs`` real numbers for each example.
+    """Predicts ``spec.outputs`` real numbers for each example.
 
     Targets ``y`` and predictions are ``[T, B, outputs]``; the mean is over all but the task axis.
     """
@@ -21,17 +21,17 @@ class Regression(Objective):
         """Return the mean squared error of each task."""
         target = examples["y"]
         if prediction.shape != target.shape:
-            # Else they would be broadcast, without a word.
+            # Otherwise they would be broadcast silently.
             raise ValueError(f"predictions are {list(prediction.shape)}, targets {list(target.shape)}")
         return mean_of_examples((prediction - target).square(), examples)
 
     @override
     def check(self, examples: Examples, half: str) -> Examples:
-        """Return the targets as floating-point numbers, as many an example as the model has outputs."""
+        """Return the targets as floating-point numbers, ``spec.outputs`` per example."""
         x, y = examples["x"], examples["y"]
         wanted = [*x.shape[:2], self.spec.outputs]
         if list(y.shape) != wanted:
-            raise ValueError(f"{half}_y has the shape {list(y.shape)}, not {wanted}")
+            raise ValueError(f"{half}_y has shape {list(y.shape)}, not {wanted}")
         return examples if y.is_floating_point() else {**examples, "y": y.float()}
 
     @override

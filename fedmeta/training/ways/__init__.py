@@ -1,4 +1,4 @@
-"""`Way`: the interface of a way to train; each is one module here."""
+"""`Way`: the base class of ways to train, one per module."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ from fedmeta.registry import Registry
 from fedmeta.tasks import Split
 
 WAYS: Registry[type["Way"]] = parts.WAYS
-"""The ways to train by name; each is one file of `fedmeta.training.ways`."""
+"""The ways to train, by name of their file in `fedmeta.training.ways`."""
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a way to train is built from.
+    """The parts of a way to train.
 
     Attributes:
-        federation: Leads to the clients, and holds their side of the run in this process.
-        plan: What happens each round.
-        start: Where an earlier run stood; None: begin at the beginning.
-        rewards: How clients are known and paid, where there is a federation.
+        federation: Access to the clients, and their learner in this process.
+        plan: The settings of each round.
+        start: Snapshot to continue from; None: start at round 1.
+        rewards: How clients are identified and paid, in federated training.
     """
 
     federation: Federation
@@ -47,14 +47,14 @@ class TrainingSetup:
 
 
 class Way(ABC):
-    """What a way to train does in a round, and how it evaluates what it has learned.
+    """Base class: runs a round of training, and evaluates what was learned.
 
     Args:
-        setup: What it is built from.
+        setup: Its parts.
     """
 
     model_per_client: ClassVar[bool] = False
-    """Whether each training client has a model of its own: the state then is ``[C, ...]`` by key."""
+    """Whether each training client has its own model, so the state is ``[C, ...]`` by key."""
 
     def __init__(self, setup: TrainingSetup) -> None:
         self.learner = setup.federation.learner
@@ -64,14 +64,14 @@ class Way(ABC):
         self._states = setup.federation.states or ClientStates()
 
     def remembered(self, learner: Learner, round_: int, clients: Sequence[int]) -> Tensors:
-        """Return what learners in this process remember before a round, ``[C, ...]``."""
+        """Return the memory of learners in this process before a round, ``[C, ...]``."""
         if not learner.memory_template:
             return {}
         counted = self._states.counted(clients, round_)
         return StackMemory(learner, self._states).begin(clients, counted, self.plan.oldest(round_))
 
     def remember(self, learner: Learner, round_: int, update: CohortUpdate) -> None:
-        """Let learners in this process remember a round: their update counts."""
+        """Store the memory of learners in this process after a round, whose update counts."""
         if not learner.memory_template:
             return
         StackMemory(learner, self._states).propose(round_, update, update.clients)
@@ -80,19 +80,19 @@ class Way(ABC):
     @property
     @abstractmethod
     def state(self) -> Tensors:
-        """A copy of what was learned so far."""
+        """A copy of the current state."""
 
     @abstractmethod
     def train(self, round_: int) -> RoundRecord:
-        """Take one round; return what happened in it.
+        """Run one round and return its record.
 
         Raises:
-            RunError: If the round cannot be taken.
+            RunError: If the round fails.
         """
 
     @abstractmethod
     def export(self) -> Tensors:
-        """Return what is remembered from round to round beside the state, as flat tensors."""
+        """Return what is kept between rounds besides the state, as flat tensors."""
 
     def evaluate(
         self, state: Tensors, round_: int, clients: Sequence[int]
@@ -101,7 +101,7 @@ class Way(ABC):
 
         Args:
             state: The state.
-            round_: The round after which this is; 0: after the last.
+            round_: Evaluate after this round; 0: after the last.
             clients: Partition ids.
 
         Raises:

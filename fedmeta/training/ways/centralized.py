@@ -20,13 +20,13 @@ from fedmeta.training.ways import TrainingSetup, Way
 
 
 class Centralized(Way):
-    """A step of ``cohort * tasks_per_client`` pooled tasks for each local step of the federated run.
+    """Takes a step on ``cohort * tasks_per_client`` pooled tasks for each federated local step.
 
-    It is the algorithm, the optimizer, the schedule and the task budget of the federated run, without
-    messages: with one client that holds all data, the result is the federated one bit for bit.
+    Algorithm, optimizer, schedule and task budget are those of the federated run, without messages: with
+    one client that holds all data, the result equals the federated one bit for bit.
 
     Args:
-        setup: What it is built from.
+        setup: Its parts.
     """
 
     def __init__(self, setup: TrainingSetup) -> None:
@@ -64,21 +64,21 @@ class Centralized(Way):
         for failure in update.failures.values():
             report(round_, None, failure)
             raise LearnersFailedError(
-                f"round {round_}: the pooled tasks cannot be learned from: {failure.reason}"
+                f"round {round_}: training on the pooled tasks failed: {failure.reason}"
             )
         return update
 
 
 class PooledLearner(Learner):
-    """One learner that has the tasks of all training clients, as many a step as a cohort would have.
+    """One learner with the tasks of all training clients, and a cohort's number of tasks per step.
 
-    Each task is of a client drawn at random, so that a step's tasks are independent draws from the pool.
-    The draws of one client in one round come from the same stream as in federated training: where there
-    is a single client, they are the same tasks.
+    Each task is of a client drawn at random, so a step's tasks are independent draws from the pool. One
+    client's draws in a round use the same random stream as in federated training: a single client gets
+    the same tasks.
 
     Args:
         learner: The clients' side of the federated run.
-        cohort: Clients a round there.
+        cohort: Clients per round there.
     """
 
     def __init__(self, learner: Learner, cohort: int) -> None:
@@ -95,12 +95,12 @@ class PooledLearner(Learner):
             self.family.sample(owner, int((owners == owner).sum()), stream(seed, "train", round_, owner))
             for owner in np.unique(owners).tolist()
         ]
-        # They come owner by owner; the order of the draw mixes the owners over the local steps.
+        # They are sorted by owner; restoring the order of the draw mixes owners over local steps.
         order = torch.from_numpy(np.argsort(np.argsort(owners, kind="stable"), kind="stable"))
         return TaskBatch.concat(drawn)[order].to(self.dtype)
 
 
 def euclidean_norm(tensors: Mapping[str, Tensor]) -> float:
-    """Return the norm of all values together."""
+    """Return the Euclidean norm over all tensors."""
     squares = (float(torch.linalg.vector_norm(value.double()).square()) for value in tensors.values())
     return math.sqrt(math.fsum(squares))

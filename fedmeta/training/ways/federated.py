@@ -1,4 +1,4 @@
-"""Federated training: clients keep their data, and a server aggregates what they send."""
+"""Federated training: clients keep their data, and a server aggregates their updates."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,10 @@ from fedmeta.training.ways import TrainingSetup, Way
 
 
 class Federated(Way):
-    """Rounds of real messages: one strategy, on whatever engine is behind the grid.
+    """Trains with messages to clients and one strategy, on any engine.
 
     Args:
-        setup: What it is built from.
+        setup: Its parts.
 
     Raises:
         ConfigError: If the cohort is larger than the population.
@@ -42,5 +42,5 @@ class Federated(Way):
     def evaluate(
         self, state: Tensors, round_: int, clients: Sequence[int]
     ) -> Mapping[int, EvaluationSums]:
-        """Ask held-out clients; those that do not answer, or make no sense, are left out."""
+        """Evaluate on held-out clients, without those whose reply is missing or invalid."""
         return self.federation.evaluate(state, round_, clients, self.plan.timeout)

@@ -1,4 +1,4 @@
-"""Local training: every client alone, with a model and optimizer of its own."""
+"""Local training: every client alone, with its own model and optimizer."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -27,14 +27,14 @@ from fedmeta.training.ways import Way
 BY_ELEMENT = frozenset(
     ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")
 )
-"""Optimizers of `torch.optim` whose step on a value depends on no other value."""
+"""Optimizers of `torch.optim` that step each value independently."""
 
 
 class Local(Way):
-    """Each client alone, in the rounds and on the tasks that it would have had in the federation.
+    """Trains each client alone, in the rounds and on the tasks that it would have in the federation.
 
-    Every client starts from the same state and has an optimizer of its own, with the server's options.
-    Clients of a round whose models differ are still computed in one stack.
+    Every client starts from the same state and has its own optimizer, with the server's options. Clients
+    of a round are still computed in one stack.
     """
 
     model_per_client = True
@@ -73,10 +73,10 @@ class Local(Way):
 
     @override
     def evaluate_client(self, state: Tensors, round_: int, client: int) -> EvaluationSums:
-        """Evaluate the clients' models on one held-out client, each task with one of them.
+        """Evaluate the clients' models on one held-out client, each task with one model.
 
-        They take turns over a client's tasks, so that the mean over tasks is one over models as well, at
-        the price of evaluating one model.
+        Models take turns over a client's tasks, so the mean over tasks is also a mean over models, at
+        the cost of evaluating one.
         """
         learner, models = self.learner, len(next(iter(state.values())))
         tasks = learner.evaluation_count(client, round_)
@@ -112,7 +112,7 @@ class Local(Way):
 
 
 class Models(Protocol):
-    """The models of C training clients; every tensor of a state has their axis first."""
+    """The models of C training clients, which are the first axis of every tensor."""
 
     @property
     def state(self) -> Tensors:
@@ -120,7 +120,7 @@ class Models(Protocol):
         ...
 
     def step(self, round_: int, clients: Sequence[int], updates: Tensors) -> None:
-        """Descend the updates of some clients, ``[clients, ...]`` each, at the rate of `round_`."""
+        """Step some clients along their updates, ``[clients, ...]`` each, at the rate of `round_`."""
         ...
 
     def export(self) -> Tensors:
@@ -129,13 +129,13 @@ class Models(Protocol):
 
 
 def build_models(learner: Learner, clients: int, plan: Plan, start: Snapshot | None) -> Models:
-    """Return a model for each client.
+    """Build a model and optimizer for each client.
 
     Args:
-        learner: Says what all begin with.
-        clients: How many there are.
-        plan: The server's side of the federated run: the optimizer's options.
-        start: Where an earlier run stood; None: at the beginning.
+        learner: Gives the initial state.
+        clients: Number of clients.
+        plan: Gives the optimizer's options.
+        start: Snapshot to continue from; None: the initial state.
     """
     state = expand_state(learner.template, clients)
     by_element = plan.server.clip_norm is None and not learner.postprocessing("server")
@@ -145,7 +145,7 @@ def build_models(learner: Learner, clients: int, plan: Plan, start: Snapshot | N
 
 
 class _Together:
-    """One optimizer over the stacked states: the same steps, where all clients train in every round."""
+    """One optimizer over the stacked states, for when all clients train in every round."""
 
     def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, learner: Learner) -> None:
         self._optimizer = ServerOptimizer(plan.server, state, plan.rounds, learner.added_keys)
@@ -166,7 +166,7 @@ class _Together:
 
 
 class _Apart:
-    """An optimizer for each client, which stands still while its client is not asked."""
+    """One optimizer per client, which only steps in the client's rounds."""
 
     def __init__(self, state: Tensors, optimizer: Tensors, plan: Plan, learner: Learner) -> None:
         clients = len(next(iter(state.values())))
@@ -194,7 +194,7 @@ class _Apart:
 
 
 def model_for(client: int, models: int) -> int:
-    """Return whose model a held-out client's first task takes; its next task takes the next one."""
+    """Return the model for a held-out client's first task; its next task uses the next model."""
     return client % models
 
 

@@ -218,7 +218,7 @@ def test_a_node_that_dies_is_down_and_not_an_answer(tmp_path: Path) -> None:
 
 def test_a_folder_is_used_once_at_a_time(provider: str, tmp_path: Path) -> None:
     with open_chain(options(provider), tmp_path) as chain:
-        with pytest.raises(UsageError, match=f"the chain in {tmp_path} is open already"):
+        with pytest.raises(UsageError, match=f"the chain in {tmp_path} is already open"):
             open_chain(options(provider), tmp_path)
         # The refusal has taken nothing from the one that is open.
         assert latest(chain)["number"] == "0x0"

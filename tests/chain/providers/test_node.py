@@ -41,7 +41,7 @@ def test_it_listens_where_it_says_with_the_accounts_that_everybody_knows(
         assert key in shown
     assert f"Listening on {node.url}" in shown
     assert "1337" in shown
-    assert "EVERYBODY KNOWS THESE KEYS" in shown
+    assert "THESE KEYS ARE PUBLIC" in shown
     assert "test test test" in shown
 
 

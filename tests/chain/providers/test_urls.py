@@ -251,7 +251,7 @@ def test_json_rpc_that_is_no_chain_is_refused(tmp_path: Path) -> None:
     replies = [{"id": i, "result": {"hello": "world"}} for i in range(3)]
     with (
         server(lambda body, headers: (200, json.dumps(replies).encode())) as url,
-        pytest.raises(RpcError, match="is no Ethereum node"),
+        pytest.raises(RpcError, match="is not an Ethereum node"),
     ):
         open_chain(ChainOptions(provider=url), tmp_path)
 
@@ -336,7 +336,7 @@ class TestSecrets:
         environment = dict.fromkeys([*names, "FEDMETA_RPC_KEY"], self.SECRET)
         with server(answer) as host:
             options = ChainOptions(provider=url.format(host, place))
-            with pytest.raises(UsageError, match="only variables whose names begin with FEDMETA_RPC_"):
+            with pytest.raises(UsageError, match="only variables that begin with FEDMETA_RPC_"):
                 open_chain(options, tmp_path, environment)
         assert not asked
 
@@ -539,7 +539,7 @@ def test_a_node_that_stays_busy_is_one_line_in_the_end(
 ) -> None:
     with (
         proxy(node, lambda *_: limit) as (url, seen),
-        pytest.raises(NoNodeError, match=rf"{url}.*: it is asked too often or has too") as caught,
+        pytest.raises(NoNodeError, match=rf"{url}.*: it is rate-limiting requests or") as caught,
     ):
         open_chain(ChainOptions(provider=url), tmp_path)
     assert "\n" not in str(caught.value)

@@ -134,7 +134,7 @@ def test_steps_are_announced_before_and_after(path):
 
 
 def test_one_process_at_a_time(journal):
-    with pytest.raises(UsageError, match="open already"):
+    with pytest.raises(UsageError, match="already open"):
         Journal(journal.path)
     code = "import sys, pathlib, fedmeta.chain.settle.journal as j; j.Journal(pathlib.Path(sys.argv[1]))"
     other = processes.run([sys.executable, "-c", code, str(journal.path)])

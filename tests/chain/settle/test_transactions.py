@@ -253,6 +253,6 @@ def test_a_node_that_contradicts_itself_is_not_believed(chain, journal, sponsor,
     """The receipt is there and its effect is not: perhaps two nodes behind one address."""
     transactor = Transactor(chain, journal)
     transactor.perform(gift, sponsor, has(chain, gift))
-    with pytest.raises(ChainError, match="the node has the receipt, and not what it did"):
+    with pytest.raises(ChainError, match="the node has the receipt, but not its effect"):
         transactor.perform(gift, sponsor, lambda: False)
     assert balance(chain, gift) == GIFT

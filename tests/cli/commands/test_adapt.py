@@ -120,9 +120,9 @@ def test_what_was_passed_over_or_looks_otherwise_is_said(
     assert call("adapt", str(runs / "digits"), "--support", "support", "--query", "query") == 0
     err = capsys.readouterr().err.splitlines()
     assert err == [
-        "fedmeta: 1 hidden files were passed over, the first is support/.DS_Store",
+        "fedmeta: 1 hidden files were skipped, such as support/.DS_Store",
         "fedmeta: the images were taken as dark ink on light paper",
-        "fedmeta: 1 of them look otherwise at the edge, as query/zero/2.png",
+        "fedmeta: 1 of them differ at the edge, such as query/zero/2.png",
     ]
 
 
@@ -205,9 +205,9 @@ FOLDERS = ["--support", "support", "--query", "query"]
         ("truncated query", "digits", FOLDERS, "query/four/3.png: cannot be read"),
         ("empty class", "digits", FOLDERS, "support/empty is a class without images"),
         ("unknown class", "digits", FOLDERS, "'zeros' is not in the support: did you mean 'zero'?"),
-        ("one class", "digits", FOLDERS, "one class alone, 'zero'"),
+        ("one class", "digits", FOLDERS, "only one class, 'zero'"),
         ("many classes", "head", FOLDERS, "6 classes, but this run's network has 5 outputs"),
-        ("", "digits", ["--support", "query/zero", "--query", "query"], "query/zero needs a sub-folder"),
+        ("", "digits", ["--support", "query/zero", "--query", "query"], "query/zero has no subfolders"),
         ("", "digits", ["--support", "supprt", "--query", "query"], "no folder at 'supprt'"),
         ("", "digits", [*FOLDERS, "--steps", "-1"], "steps must be 0 or more"),
         ("", "digits", [*FOLDERS, "--invert", "maybe"], "Invalid value"),

@@ -49,7 +49,7 @@ def url(here: Path) -> Iterator[str]:
         if line.startswith("Listening on "):
             break
     try:
-        assert "EVERYBODY KNOWS THESE KEYS" in "\n".join(banner)
+        assert "THESE KEYS ARE PUBLIC" in "\n".join(banner)
         assert "(0) 0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266 (10,000 ETH)" in banner
         assert banner[-1] == f"Listening on http://127.0.0.1:{port}"
         yield f"http://127.0.0.1:{port}"

@@ -131,9 +131,9 @@ def test_an_arm_that_fails_is_named_the_others_finish_and_the_exit_code_is_1(
     assert data["status"] == "failed"
     assert [arm["status"] for arm in data["arms"]] == ["finished", "failed"]
     assert data["arms"][0]["final"][-1]["mean"] is not None
-    error = "seed 0: round 1: the pooled tasks cannot be learned from: NameError: name"
+    error = "seed 0: round 1: training on the pooled tasks failed: NameError: name"
     assert data["arms"][1]["error"].startswith(error)
-    assert "wild-seed0 failed: round 1: the pooled tasks cannot be learned from" in err
+    assert "wild-seed0 failed: round 1: training on the pooled tasks failed" in err
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def ended(*arguments: str, cwd: Path) -> tuple[int, str, str]:
         (("--nodes", "2", "--data", "1=nowhere"), "--data '1=nowhere': there is no folder 'nowhere'"),
         (
             ("--nodes", "1", "--dir", "/dev/null/here"),
-            "no federation can be kept in /dev/null/here: Not a directory",
+            "cannot use the folder /dev/null/here: Not a directory",
         ),
     ],
 )
@@ -41,7 +41,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = fedmeta(*UP, "--nodes", "1", "--port", port, cwd=tmp_path)
-    expected = f"fedmeta: port {port} cannot be used: Address already in use; name another by --port\n"
+    expected = f"fedmeta: port {port} cannot be used: Address already in use; choose another --port\n"
     assert (done.returncode, done.stderr) == (2, expected)
 
 
@@ -55,7 +55,7 @@ def test_all_processes_end_with_it_and_another_waits_its_turn(sent: int, tmp_pat
     below = psutil.Process(process.pid).children(recursive=True)
     assert {started["pid"], *started["nodes"]} <= {child.pid for child in below}
     second = fedmeta(*UP, *arguments, "--port", str(free_port()), cwd=tmp_path)
-    expected = "fedmeta: a federation runs in here: name another folder by --dir\n"
+    expected = "fedmeta: a federation already runs in here: choose another --dir\n"
     assert (second.returncode, second.stderr) == (2, expected)
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
@@ -87,10 +87,13 @@ def test_an_owner_joins_and_the_server_admits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("join", "--federation", "our study", "--partition", "0"), "--federation 'our study': letters"),
+        (
+            ("join", "--federation", "our study", "--partition", "0"),
+            "--federation 'our study': use at most",
+        ),
         (("admit", "nowhere.json", "--federation", "ours"), "there is no file nowhere.json"),
         (("admit", "nowhere.json"), "there is no roster at roster.json: name its federation"),
-        (("node", "mine", "--superlink", "link.example.org:8000"), "say --insecure"),
+        (("node", "mine", "--superlink", "link.example.org:8000"), "set --insecure"),
         (("node", "mine", "--superlink", "nothing"), "--superlink: 'nothing' is not host:port"),
         (
             ("node", "mine", "--superlink", "127.0.0.1:8000"),

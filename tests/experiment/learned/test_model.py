@@ -156,13 +156,13 @@ def test_more_steps_fit_the_support_better(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "y", "more", "message"),
     [
-        (torch.rand(3, 1, 9, 9), [0, 1, 2], {}, r"support_x has the shape \[3, 1, 9, 9\], but this run"),
+        (torch.rand(3, 1, 9, 9), [0, 1, 2], {}, r"support_x has shape \[3, 1, 9, 9\], but this run"),
         (torch.rand(3, 1, 8, 8), [0, 1], {}, "2 entries for 3 examples"),
-        (torch.rand(2, 1, 8, 8), [0, 0], {}, "one class alone"),
-        (torch.rand(2, 1, 8, 8), [0, "a"], {}, "labels of one kind"),
-        (torch.rand(2, 1, 8, 8), [[0], [1]], {}, "one label an example"),
+        (torch.rand(2, 1, 8, 8), [0, 0], {}, "only one class"),
+        (torch.rand(2, 1, 8, 8), [0, "a"], {}, "labels of one type"),
+        (torch.rand(2, 1, 8, 8), [[0], [1]], {}, "one label per example"),
         (torch.full((2, 1, 8, 8), float("nan")), [0, 1], {}, "not finite"),
-        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), [0, 1], {}, "holds bytes"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), [0, 1], {}, "is uint8"),
         (torch.zeros(0, 1, 8, 8), [], {}, "no example"),
         ([["a"]], [0], {}, "not an array of numbers"),
         ([[1.0], [1.0, 2.0]], [0, 1], {}, "rows differ in length"),
@@ -181,7 +181,7 @@ def test_regression_wants_as_many_values_as_outputs(runs: Path) -> None:
     learned = fedmeta.load(runs / "sinusoid")
     x = np.linspace(-3, 3, 6)
     assert learned.adapt(x[:, None], np.sin(x)).predict(x[:, None]).shape == (6, 1)
-    with pytest.raises(UsageError, match="1 finite numbers an example"):
+    with pytest.raises(UsageError, match="1 finite numbers per example"):
         learned.adapt(x[:, None], np.full(6, np.inf))
 
 
@@ -235,7 +235,7 @@ def test_a_run_of_an_older_version_takes_the_shape_from_its_data(runs: Path, tmp
 
 def test_a_model_per_client_is_none_to_load(tmp_path: Path) -> None:
     run(Config(**{**RUNS["sinusoid"], "training": "local"}), out=tmp_path / "r")
-    with pytest.raises(UsageError, match="a model per client"):
+    with pytest.raises(UsageError, match="one model per client"):
         Learned.open(tmp_path / "r")
 
 

@@ -27,7 +27,7 @@ def test_each_key_is_declared_beside_a_rule_that_reads_it_and_nowhere_else() -> 
 
 def test_what_a_key_means_is_read_from_the_rule_s_file() -> None:
     said = {one.path: one.meaning for one in declared(AggregationOptions)}
-    assert said["trim"].startswith("Share of the values that ``trimmed-mean`` leaves out")
+    assert said["trim"].startswith("Share of values that ``trimmed-mean`` drops")
     assert all(said.values())
 
 
@@ -42,7 +42,10 @@ def test_what_a_key_means_is_read_from_the_rule_s_file() -> None:
             {"rule": "trimmed-mean", "malicious": 1},
             "malicious has no effect .* bulyan, krum, multi-krum$",
         ),
-        ({"rule": "bulyan"}, "rule 'bulyan' withstands nobody with malicious = 0: set at least 1"),
+        (
+            {"rule": "bulyan"},
+            "rule 'bulyan' tolerates no malicious client with malicious = 0: set at least 1",
+        ),
         ({"rule": "median", "options": {"a": 1}}, "options has no effect .* a Flower strategy$"),
         (
             {"rule": "median", "trimm": 0.1},

@@ -238,21 +238,21 @@ def test_rules_that_could_be_left_with_too_few_updates_are_refused() -> None:
         ({"rule": "median", "trim": 0.1}, 12, "trim has no effect with rule 'median': .* trimmed-mean"),
         ({"rule": "krum", "malicious": 1, "keep": 2}, 12, "keep has no effect with rule 'krum'"),
         ({"rule": "median", "options": {"beta": 0.1}}, 12, "options has no effect .* a Flower strategy"),
-        ({"rule": "bulyan"}, 12, "'bulyan' withstands nobody with malicious = 0: set at least 1"),
-        ({"rule": "multi-krum", "keep": 2}, 12, "'multi-krum' withstands nobody"),
+        ({"rule": "bulyan"}, 12, "'bulyan' tolerates no malicious client .* = 0: set at least 1"),
+        ({"rule": "multi-krum", "keep": 2}, 12, "'multi-krum' tolerates no malicious client"),
         (
             {"rule": "trimmed-mean"},
             3,
-            r"trims nobody of a cohort of 3: set trim .* 0\.3334, or set cohort .* 5",
+            r"trims nothing from a cohort of 3: set trim .* 0\.3334, or set cohort .* 5",
         ),
         (
             {"rule": "trimmed-mean", "trim": 0.05},
             12,
             r"set trim to at least 0\.0834, or set cohort .* 20$",
         ),
-        ({"rule": "trimmed-mean", "trim": 0.3}, 2, "trims nobody of a cohort of 2: set cohort .* 4$"),
-        ({"rule": "trimmed-mean", "trim": 0.0}, 12, r"trims nobody .*: set trim to at least 0\.0834$"),
-        ({"rule": "multi-krum", "malicious": 1, "keep": 12}, 12, "keep = 12 is more than .* at most 11"),
+        ({"rule": "trimmed-mean", "trim": 0.3}, 2, "trims nothing from a cohort of 2: set cohort .* 4$"),
+        ({"rule": "trimmed-mean", "trim": 0.0}, 12, r"trims nothing .*: set trim to at least 0\.0834$"),
+        ({"rule": "multi-krum", "malicious": 1, "keep": 12}, 12, "keep = 12 is too large .* at most 11"),
         ({"rule": "krumm"}, 12, "unknown rule 'krumm': did you mean 'krum'"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_share_is_cut_down_to_whole_updates(trim: float, updates: int, cut: in
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_the_first_round_that_trims_nobody_is_said_and_no_other(
+def test_the_first_round_that_trims_nothing_is_logged_and_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Of a cohort of 5 one is cut at either end; of the 4 that are left without client 2, nobody."""
@@ -285,11 +285,11 @@ def test_the_first_round_that_trims_nobody_is_said_and_no_other(
     with caplog.at_level("WARNING"):
         _, records = run_on_grid(SINUSOID, plan, without(2))
     short = [record.round for record in records if record.admitted < 5]
-    said = [line for line in caplog.messages if "trims nobody" in line]
+    said = [line for line in caplog.messages if "trims nothing" in line]
     assert len(short) > 1
     assert said == [
-        f"round {short[0]}: aggregation.trim = 0.2 trims nobody of 4 updates: "
-        "this is their plain mean (said once)"
+        f"round {short[0]}: aggregation.trim = 0.2 trims nothing from 4 updates: "
+        "using their plain mean (logged once)"
     ]
 
 

@@ -86,7 +86,7 @@ def test_who_has_a_partition_keeps_it_from_others(caplog: pytest.LogCaptureFixtu
         for _ in range(5):
             list(grid.get_node_ids())
     assert grid.node_of(3) == holder
-    assert caplog.text.count("says it holds partition 3, as another does") == 1, "asked once"
+    assert caplog.text.count("claims partition 3, which another node holds") == 1, "asked once"
 
 
 def test_who_said_the_same_takes_over_when_the_first_leaves() -> None:

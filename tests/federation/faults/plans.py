@@ -37,7 +37,7 @@ REASONS = {
     "nan": "NaN in '.+'",
     "huge-tasks": "task count 1000000000 is not within 1 and 2",
     "garbage": "'.+' cannot be decoded",
-    "no-records": "'arrays' is missing or no ArrayRecord",
+    "no-records": "'arrays' is missing or not of type ArrayRecord",
 }
 """What the gate says of each fault that reaches it; the others are late or lost."""
 

@@ -75,12 +75,12 @@ def test_who_moves_has_another_node_id_when_it_is_back() -> None:
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"kind": "lat"}, "faults.entries.0.kind: unknown fault 'lat': did you mean 'late'?"),
     ({"clients": [10]}, "faults.entries.0.clients: client 10 is not one of the 10 that train"),
-    ({"rounds": [0]}, "faults.entries.0.rounds: round 0 is not within 1 and 100"),
-    ({"rounds": [101]}, "faults.entries.0.rounds: round 101 is not within 1 and 100"),
+    ({"rounds": [0]}, "faults.entries.0.rounds: round 0 is not between 1 and 100"),
+    ({"rounds": [101]}, "faults.entries.0.rounds: round 101 is not between 1 and 100"),
     ({"secnds": 3.0}, "unknown key 'faults.entries.0.secnds': did you mean 'faults.entries.0.seconds'?"),
     ({"seconds": 3.0}, "faults.entries.0.seconds: only 'late' has seconds, not 'nan'"),
     ({"away": 3}, "faults.entries.0.away: only 'vanish' and 'move' have it, not 'nan'"),
-    ({"rounds": [1, 1]}, "faults.entries.0: client 1 has a fault in round 1 already: 'nan'"),
+    ({"rounds": [1, 1]}, "faults.entries.0: client 1 already has a fault in round 1: 'nan'"),
 ]
 
 
@@ -95,10 +95,10 @@ def test_a_mistake_in_an_entry_is_refused_in_one_line(change: dict[str, Any], me
     ("rates", "message"),
     [
         ({"twise": 0.1}, "faults.rates: unknown fault 'twise': did you mean 'twice'?"),
-        ({"nan": 1.5}, "faults.rates.nan: a chance is within 0 and 1 (got 1.5)"),
+        ({"nan": 1.5}, "faults.rates.nan: must be between 0 and 1 (got 1.5)"),
         (
             {"nan": 0.8, "late": 0.4},
-            "faults.rates: a client meets one fault at a time, but they sum to 1.2",
+            "faults.rates: must sum to at most 1, as a client meets one fault at a time (got 1.2)",
         ),
     ],
 )

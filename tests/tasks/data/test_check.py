@@ -44,9 +44,9 @@ def test_a_folder_of_classes_is_told_whole(tmp_path: Path) -> None:
     assert lines["samples"] == "6 of 8 bits; 1 of 12 bits"
     assert [note.split(":")[0] for note in found.notes] == [
         "samples of more than 8 bits reach 4095",
-        "hidden and passed over",
-        "otherwise at the edge than most",
-        "files of another kind than their name says",
+        "hidden files skipped",
+        "edge unlike most images",
+        "files whose name does not match their format",
     ]
 
 
@@ -83,8 +83,8 @@ def test_a_text_is_told_by_its_speakers(tmp_path: Path) -> None:
         "begins with a byte-order mark",
         "lines end in 10 CR LF",
         "invisible characters left out: 1 zero width space",
-        "speakers that may be one: 'Ann', 'ANN'",
-        "1 blocks are not speech and belong to nobody, as 'Exeunt'",
+        "speakers that may be the same: 'Ann', 'ANN'",
+        "1 blocks are not speech and are left out, such as 'Exeunt'",
     )
 
 

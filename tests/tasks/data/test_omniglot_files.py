@@ -173,7 +173,7 @@ def test_pages_that_were_saved_anew_show_the_same_ink_or_are_refused(folders: Pa
     with zipfile.ZipFile(folders / SMALL_1, "w") as archive:
         archive.writestr("x/Greek/character01/0001_01.png", out.getvalue())
     if kind == "I;16":
-        with pytest.raises(DataError, match=r"0001_01\.png has more than 8 bits a sample"):
+        with pytest.raises(DataError, match=r"0001_01\.png has more than 8 bits per sample"):
             read_characters([folders / SMALL_1], "omniglot")
         return
     small = read_characters([folders / SMALL_1], "omniglot").images[0]
@@ -221,7 +221,7 @@ def test_an_archive_of_more_work_than_it_looks_is_refused_first(
     monkeypatch.setattr("fedmeta.tasks.data.omniglot_files.MOST_MEMBERS", 3)
     monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("it was unpacked"))
     for members in ({GOOD: bytes(1_000_001)}, {str(n): b"" for n in range(4)}):
-        with pytest.raises(DataError, match=r"members of \d+ bytes, where 3 and 1000000 are the most"):
+        with pytest.raises(DataError, match="more than the limits of 3 and 1000000"):
             read_characters([packed(tmp_path / "a.zip", **members)], "omniglot")
 
 

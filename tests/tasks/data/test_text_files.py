@@ -42,9 +42,9 @@ def test_the_bytes_tell_the_encoding(
     ("data", "message"),
     [
         # One byte of a letter was lost; other letters say that it was UTF-8.
-        ("über\nschön\ntür".encode().replace("ö".encode(), b"\xc3"), "not UTF-8 as it seems: line 2"),
-        (b"\xff\xfea\0b", "not UTF-16-LE as it seems: line 1"),
-        (b"caf\xe9\n\x81\n", "not Windows-1252 as it seems: line 2"),
+        ("über\nschön\ntür".encode().replace("ö".encode(), b"\xc3"), "not UTF-8 as it seemed: line 2"),
+        (b"\xff\xfea\0b", "not UTF-16-LE as it seemed: line 1"),
+        (b"caf\xe9\n\x81\n", "not Windows-1252 as it seemed: line 2"),
         (b"GIF89a\0\0\1\0\0", "zero bytes: it is not text"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_file_that_is_not_the_official_one_is_named_with_how_to_fetch_it(tiny:
 @pytest.mark.parametrize("content", [b"", b"no speaker here", b"\xff\xfe\xfa"])
 def test_a_file_that_is_no_play_is_refused(tiny: Path, content: bytes) -> None:
     tiny.write_bytes(content)
-    with pytest.raises(DataError, match=r"input\.txt (holds no speech|is corrupt)") as refusal:
+    with pytest.raises(DataError, match=r"input\.txt (has no speech|is corrupt)") as refusal:
         family(Population(2))
     assert "data fetch" not in str(refusal.value), "fetching would overwrite a text of one's own"
 

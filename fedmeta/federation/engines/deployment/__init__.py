@@ -1,4 +1,4 @@
-"""Flower's deployment engine, a SuperLink and SuperNodes: its address, and whether it answers."""
+"""Options of Flower's deployment engine (a SuperLink and SuperNodes), and a check that it answers."""
 
 import contextlib
 import ipaddress
@@ -19,12 +19,12 @@ class DeploymentOptions(Options):
     """Where Flower's deployment engine runs.
 
     Attributes:
-        address: Host and port of the SuperLink, which runs on this machine: it hands us its grid.
+        address: Host and port of the SuperLink, which must run on this machine, as it shares its grid.
         certificate: PEM file of the authority that signed the SuperLink's certificate; None: no TLS.
-        insecure: Do without TLS on another address than loopback: anybody on the way reads and changes
-            everything.
-        roster: File that `fedmeta federation admit` wrote: which node may hold which partition, and is
-            paid for it; None: any node any partition.
+        insecure: Allow an address other than loopback without TLS: anyone on the network path can read
+            and change all traffic.
+        roster: File written by `fedmeta federation admit`, which says which node may hold, and is paid
+            for, which partition; None: any node may hold any partition.
     """
 
     address: str = f"127.0.0.1:{PORT}"
@@ -49,18 +49,18 @@ def split_address(address: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     good = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
     with contextlib.suppress(UnicodeError):
-        host.encode("idna")  # as Python does it that looks the name up
+        host.encode("idna")  # as Python does when it looks the name up
         if good:
             return host, int(port)
     raise ValueError(f"'{address}' is not host:port, such as 127.0.0.1:{PORT}")
 
 
 def require_encrypted(address: str, certificate: object, consent: str) -> None:
-    """Refuse to do without TLS beyond this machine.
+    """Refuse an address on another machine without TLS.
 
     Args:
-        address: Of the SuperLink.
-        certificate: Of its authority; None: no TLS.
+        address: The SuperLink's address.
+        certificate: Its authority's certificate; None: no TLS.
         consent: The setting that allows it.
 
     Raises:
@@ -68,13 +68,13 @@ def require_encrypted(address: str, certificate: object, consent: str) -> None:
     """
     if certificate is None and not is_loopback(split_address(address)[0]):
         raise UsageError(
-            f"{address} is not on this machine, and without a certificate nothing is encrypted: name "
-            f"that of its authority, or say {consent}"
+            f"{address} is not on this machine, and traffic without a certificate is not encrypted: "
+            f"name its authority's certificate, or set {consent}"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine's own, as far as its text says."""
+    """Return whether a host name or address is loopback, without looking it up."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -82,10 +82,10 @@ def is_loopback(host: str) -> bool:
 
 
 def require_superlink(options: DeploymentOptions) -> None:
-    """Check that something answers at the address, with a certificate that we trust.
+    """Check that a SuperLink answers at the address, with a trusted certificate.
 
     Raises:
-        UsageError: If not, with the reason; or if it would be asked without TLS over a network.
+        UsageError: If not, with the reason; or if the address is on a network and there is no TLS.
     """
     if not options.insecure:
         require_encrypted(options.address, options.certificate, "deployment.insecure=true")
@@ -102,7 +102,7 @@ def require_superlink(options: DeploymentOptions) -> None:
                 )
     except ssl.SSLCertVerificationError as error:
         raise UsageError(
-            f"the certificate of the SuperLink at {options.address} is not good: {error.verify_message}"
+            f"the certificate of the SuperLink at {options.address} is invalid: {error.verify_message}"
         ) from None
     except ssl.SSLError as error:
         raise UsageError(
@@ -131,7 +131,7 @@ def _trust(options: DeploymentOptions) -> ssl.SSLContext | None:
         return ssl.create_default_context(cadata=Path(options.certificate).read_text())
     except (ssl.SSLError, ValueError):
         raise UsageError(
-            f"deployment.certificate: {options.certificate} holds no certificate in PEM form"
+            f"deployment.certificate: {options.certificate} does not hold a PEM certificate"
         ) from None
     except OSError as error:
         raise UsageError(

@@ -1,8 +1,8 @@
 """Shares the SuperLink's grid with the training process over a local socket.
 
-Rounds, logs and checkpoints then are where they are on every engine, and Ctrl-C, kills and resuming work
-as they do there. The two processes are one user's, on one machine; they talk over a socket in a folder
-that nobody else can enter.
+Rounds, logs and checkpoints are then in the same process as on every engine, and Ctrl-C, kills and
+resuming work the same. Both processes belong to one user on one machine; they talk over a socket in a
+private folder.
 """
 
 import contextlib
@@ -23,24 +23,24 @@ from fedmeta.federation.engines.timeouts import TimeoutGrid
 from fedmeta.federation.flower import Run, RunGrid, stamp
 
 ANSWER_SECONDS = 60.0
-"""How long the SuperLink may take to answer; Flower itself would ask again without end."""
+"""How long the SuperLink may take to answer; Flower itself would retry forever."""
 PUSH_SECONDS = 600.0
-"""How long it may take to accept messages, with the state that goes to each client."""
+"""How long it may take to accept messages, which include the state for each client."""
 
 LOOK_SECONDS = 10.0
-"""How often a borrower that waits looks whether it waits in vain."""
+"""How often a waiting borrower checks that the run still exists."""
 
 _LINE_ENDED = (EOFError, ConnectionError)
 
 
 def lend(grid: Grid, line: str) -> None:
-    """Answer for a grid until whoever borrowed it hangs up.
+    """Serve a grid until its borrower hangs up.
 
     Args:
-        grid: Flower's, in the process of its ServerApp.
+        grid: Flower's grid, in the process of its ServerApp.
         line: Path of the socket at which the borrower listens.
     """
-    # The token may have expired while this process loaded; then another one was started, and this ends.
+    # If the token expired while this process loaded, this raises: Flower has started another process.
     list(grid.get_node_ids())
     patient = TimeoutGrid(grid)
     with Client(line, family="AF_UNIX") as connection, contextlib.suppress(*_LINE_ENDED):
@@ -59,7 +59,7 @@ def _answer(grid: Grid, name: str, argument: Any) -> Any:
 
 
 class Desk:
-    """Where a borrower waits for its grid."""
+    """Listens for the ServerApp that lends its grid."""
 
     def __init__(self, folder: Path) -> None:
         self.line = str(folder / "line")
@@ -78,7 +78,7 @@ class Desk:
         trace: TracebackType | None,
     ) -> None:
         if self._waiter.is_alive():
-            # One last caller wakes whoever still waits in accept().
+            # A last connection wakes the thread that is still in accept().
             with contextlib.suppress(OSError):
                 Client(self.line, family="AF_UNIX").close()
         self._listener.close()
@@ -88,14 +88,14 @@ class Desk:
             self._came.put(self._listener.accept())
 
     def borrow(self, seconds: float, check: Callable[[], None]) -> "LentGrid":
-        """Wait for a ServerApp.
+        """Wait for a ServerApp to connect.
 
         Args:
-            seconds: For how long.
-            check: Called every `LOOK_SECONDS`; raises if none can come any more.
+            seconds: How long to wait.
+            check: Called every `LOOK_SECONDS`; raises if no ServerApp can connect any more.
 
         Raises:
-            RunError: If none came.
+            RunError: If none connected.
         """
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -132,16 +132,16 @@ class LentGrid(RunGrid):
         return [id_ for _, id_ in taken]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that have come, each once."""
+        """Return the replies that have arrived, each once."""
         found: list[Message] = self._ask("pull", set(message_ids))
         return found
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> NoReturn:
-        """Not for this grid: see `fedmeta.federation.engines.node_directory.Directory`."""
-        raise NotImplementedError("ask through a Directory")
+        """Not supported: use `fedmeta.federation.engines.node_directory.Directory`."""
+        raise NotImplementedError("send requests through a Directory")
 
     def close(self) -> None:
-        """Give the grid back: the ServerApp ends."""
+        """Return the grid, which ends the ServerApp."""
         self._connection.close()
 
     def _ask(self, name: str, argument: Any = None) -> Any:
@@ -160,4 +160,4 @@ class LentGrid(RunGrid):
             raise RunError(_ENDED) from None
 
 
-_ENDED = "the SuperLink ended the run: it was stopped, or it died; resume when it is up again"
+_ENDED = "the SuperLink ended the run, or died; resume when it is up again"

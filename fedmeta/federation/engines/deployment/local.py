@@ -34,9 +34,9 @@ from fedmeta.files import open_own
 START_SECONDS = 120.0
 """How long the SuperLink may take to come up."""
 LOOK_SECONDS = 0.5
-"""How often they are looked after."""
+"""Seconds between checks of the processes."""
 END_SECONDS = 10.0
-"""How long one may take to end when it is asked to; then it is killed."""
+"""How long a process may take to terminate before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Layout:
     Attributes:
         folder: Where logs, certificates and keys go.
         nodes: How many SuperNodes; node i holds partition i.
-        port: Of the SuperLink.
-        secure: Encrypt by TLS, and let only registered nodes in.
-        data: Folder of each node's data, by node; one that is not named uses ``FEDMETA_DATA``.
-        enrol: Makes the keys of a node and admits it; None: nodes have no accounts.
+        port: The SuperLink's port.
+        secure: Encrypt with TLS, and admit only registered nodes.
+        data: Data folder by node; other nodes use ``FEDMETA_DATA``.
+        enrol: Makes a node's keys and admits it; None: nodes have no accounts.
         allow_code: Whether nodes import what a config names by a dotted path.
     """
 
@@ -63,31 +63,31 @@ class Layout:
 
 
 class Enrol(Protocol):
-    """Makes nodes of accounts; see `fedmeta.experiment.roster.LocalNodes`."""
+    """Gives nodes their accounts; see `fedmeta.experiment.roster.LocalNodes`."""
 
     @property
     def roster(self) -> Path:
-        """The file that says who holds which partition."""
+        """The file that says which node holds which partition."""
         ...
 
     def join(self, partition: int) -> tuple[NodeKey, Path]:
-        """Make the keys of a node; return its own, and the file of its account."""
+        """Make the keys of a node; return its node key, and the file of its account."""
         ...
 
     def admit(self, partition: int, node: int | None) -> None:
-        """Admit the node of a partition, under the id that the SuperLink gave it, if it did."""
+        """Admit the node of a partition, under the SuperLink's id of it if there is one."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalFederation:
-    """Processes that run.
+    """The processes of a running federation.
 
     Attributes:
         options: How to reach it.
         home: A home folder for `flwr`, with the connection ``fedmeta`` in it.
-        superlink: Its process.
-        nodes: Those of the SuperNodes, by partition.
+        superlink: The SuperLink's process.
+        nodes: The SuperNodes' processes, by partition.
     """
 
     options: DeploymentOptions
@@ -96,7 +96,7 @@ class LocalFederation:
     nodes: Sequence[subprocess.Popen[bytes]]
 
     def watch(self, tell: Callable[[str], None]) -> NoReturn:
-        """Wait until the SuperLink ends, and tell of each SuperNode that does before.
+        """Wait until the SuperLink ends, and report each SuperNode that ends before.
 
         Raises:
             RunError: When it has ended.
@@ -104,9 +104,12 @@ class LocalFederation:
         left = dict(enumerate(self.nodes))
         while self.superlink.poll() is None:
             for partition in [number for number, node in left.items() if node.poll() is not None]:
-                tell(f"SuperNode of partition {partition} ended with {left.pop(partition).returncode}")
+                tell(
+                    f"SuperNode of partition {partition} ended with exit code "
+                    f"{left.pop(partition).returncode}"
+                )
             time.sleep(LOOK_SECONDS)
-        raise RunError(f"the SuperLink ended with {self.superlink.returncode}")
+        raise RunError(f"the SuperLink ended with exit code {self.superlink.returncode}")
 
 
 @contextmanager
@@ -118,14 +121,14 @@ def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> I
         tell: Called with a line about each step.
 
     Raises:
-        UsageError: If the port or the folder is taken, or the folder cannot be made.
-        RunError: If something did not come up.
+        UsageError: If the port or the folder is in use, or the folder cannot be made.
+        RunError: If a process did not start.
     """
     try:
         layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"no federation can be kept in {layout.folder}: {reason}") from None
+        raise UsageError(f"cannot use the folder {layout.folder}: {reason}") from None
     with _locked(layout.folder), contextlib.ExitStack() as stack:
         _require_free(layout.port)
         yield _start(layout, stack, tell)
@@ -133,12 +136,12 @@ def run_local(layout: Layout, tell: Callable[[str], None] = lambda _: None) -> I
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; the lock ends with the process, however it ends."""
+    """Lock a folder for this process; the lock ends with the process, however it ends."""
     with open(open_own(folder / "lock", os.O_WRONLY | os.O_APPEND), "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"a federation runs in {folder}: name another folder by --dir") from None
+            raise UsageError(f"a federation already runs in {folder}: choose another --dir") from None
         yield
 
 
@@ -176,7 +179,7 @@ def _superlink(layout: Layout, made: Certificates | None) -> list[str]:
 
 
 def _supernode(layout: Layout, partition: int, options: DeploymentOptions, home: Path) -> SuperNode:
-    """Make the keys of a node, and let it in."""
+    """Make the keys of a node, and admit it."""
     key, account, node = None, None, None
     if layout.enrol:
         key, account = layout.enrol.join(partition)
@@ -246,7 +249,7 @@ def _wait_for(options: DeploymentOptions, process: subprocess.Popen[bytes], log:
         time.sleep(0.1)
     lines = log.read_text(errors="replace").strip().splitlines()
     raise RunError(
-        f"the SuperLink did not come up: {lines[-1] if lines else 'it said nothing'}; see {log}"
+        f"the SuperLink did not start: {lines[-1] if lines else 'it printed nothing'}; see {log}"
     )
 
 
@@ -257,5 +260,5 @@ def _require_free(port: int) -> None:
             trial.bind((HOST, port))
         except OSError as error:
             raise UsageError(
-                f"port {port} cannot be used: {error.strerror}; name another by --port"
+                f"port {port} cannot be used: {error.strerror}; choose another --port"
             ) from None

@@ -24,10 +24,10 @@ from fedmeta.federation.flower import as_server
 from fedmeta.federation.signing import Seats
 
 CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY = "config", "line", "fedmeta", "signed-run"
-"""Keys of the run config: all that clients must know, where the server waits, its version, and the id
-that nodes sign under, as hexadecimal."""
+"""Keys of the run config: the clients' config, the socket at which the server waits, its version, and
+the hexadecimal run id in nodes' signatures."""
 STOP_SECONDS = 15.0
-"""How long it may take to stop a run that failed here; one that cannot be reached has stopped it."""
+"""How long to try to stop a failed run; a SuperLink that cannot be reached has stopped it already."""
 START_SECONDS = 180.0
 """How long the SuperLink may take to start its ServerApp."""
 
@@ -39,18 +39,18 @@ def open_deployment(
     """Open a grid of the SuperNodes that are connected to a SuperLink.
 
     Args:
-        options: Where it is; on this machine.
-        config: All that clients must know, as text; they find it in their context's run config.
-        clients: Partitions are 0 up to this number; each node is told its own by its node config.
-        seats: Decides which node may hold which; None: any node any.
-        run_id: What nodes sign under; empty: they do not.
+        options: The SuperLink's address, on this machine.
+        config: The clients' config as text; they read it from their context's run config.
+        clients: Number of partitions; a node's own is in its node config.
+        seats: Decides which node may hold which partition; None: any node any partition.
+        run_id: Run id in nodes' signatures; empty: they do not sign.
 
     Raises:
-        UsageError: If the SuperLink cannot be reached or does not take the app.
+        UsageError: If the SuperLink cannot be reached or refuses the app.
         RunError: If it did not start the app.
     """
     require_superlink(options)
-    # A socket's path may have no more than 107 bytes.
+    # A socket's path may have at most 107 bytes.
     short = "/tmp" if os.path.isdir("/tmp") else None
     with tempfile.TemporaryDirectory(prefix="fm-", dir=short, ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -65,10 +65,10 @@ def open_deployment(
 
 
 def _require_alive(folder: Path, run: int) -> None:
-    """Raise if the SuperLink gave the run up before its ServerApp came.
+    """Check that the SuperLink has not given up the run before its ServerApp connects.
 
     Raises:
-        RunError: If it did, with what it says about it.
+        RunError: If it has, with its reason.
     """
     try:
         listed = flwr(folder / "home", "list", "--run-id", str(run), CONNECTION)["runs"]
@@ -82,7 +82,7 @@ def _require_alive(folder: Path, run: int) -> None:
 
 @contextmanager
 def _stopped_if_it_fails(folder: Path, run: int) -> Iterator[None]:
-    """Stop the run on the SuperLink if the block fails; else its ServerApp ends by itself."""
+    """Stop the run on the SuperLink if the block fails; otherwise its ServerApp ends by itself."""
     try:
         yield
     except BaseException:
@@ -93,7 +93,7 @@ def _stopped_if_it_fails(folder: Path, run: int) -> Iterator[None]:
 
 CONNECTION = "fedmeta"
 FLWR_SECONDS = 120.0
-"""How long `flwr` may take; it asks the SuperLink once."""
+"""How long a `flwr` command, one request to the SuperLink, may take."""
 
 _SOURCE = '''"""Runs the installed fedmeta; this file only names what Flower starts."""
 
@@ -108,7 +108,7 @@ QUIET = {"FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_TELEMETRY_ENABLED": "0"}
 
 
 def write_connection(home: Path, options: DeploymentOptions) -> None:
-    """Write a folder that `flwr` takes for its home, with one connection in it."""
+    """Write a home folder for `flwr`, with one connection in it."""
     home.mkdir(parents=True, exist_ok=True)
     secured: dict[str, Any] = {"insecure": True}
     if options.certificate:
@@ -123,8 +123,8 @@ def submit(options: DeploymentOptions, run_config: Mapping[str, str], folder: Pa
 
     Args:
         options: Where the SuperLink is.
-        run_config: What the app finds in its contexts.
-        folder: An empty one, for what `flwr` reads.
+        run_config: The run config in the app's contexts.
+        folder: An empty folder for the app and the connection.
 
     Raises:
         UsageError: If the SuperLink refused it or cannot be reached.
@@ -157,15 +157,15 @@ def _project(run_config: Mapping[str, str]) -> dict[str, Any]:
 
 
 def flwr(home: Path, *arguments: str, seconds: float = FLWR_SECONDS) -> dict[str, Any]:
-    """Run `flwr` and return what it answers.
+    """Run `flwr` and return its JSON output.
 
     Args:
         home: Its home folder.
-        arguments: Command and arguments; its answer is asked for as JSON.
+        arguments: Command and arguments.
         seconds: How long it may take.
 
     Raises:
-        UsageError: If it failed, with its reason in one line.
+        UsageError: If it failed, with a one-line reason.
     """
     command = [program("flwr"), *arguments, "--format", "json"]
     environment = {**os.environ, **QUIET, "FLWR_HOME": str(home)}
@@ -184,7 +184,7 @@ def flwr(home: Path, *arguments: str, seconds: float = FLWR_SECONDS) -> dict[str
 
 
 def _reason(message: str) -> str:
-    """Return the one line that says why; before it come warnings, and where the request was sent."""
+    """Return the line with the reason, which follows warnings and the request's address."""
     lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith("For more information")]
     return said[-1] if said else "no reason given"

@@ -1,4 +1,4 @@
-"""Starts a SuperNode with its owner's settings, and with no code but the installed fedmeta's."""
+"""Starts a SuperNode with its owner's settings; it runs only the installed fedmeta's code."""
 
 import os
 import shlex
@@ -14,25 +14,25 @@ HOST = "127.0.0.1"
 
 _ANSWERS = "flwr-clientapp"
 _OTHERS = ("flwr-agentapp", "flwr-serverapp", "flwr-simulation", "flwr-model", "flwr-connector")
-"""Programs that a SuperNode may start by name for what a SuperLink sends."""
+"""Programs that a SuperNode may start by name when a SuperLink asks."""
 
 
 @dataclass(frozen=True)
 class SuperNode:
-    """What its owner decides.
+    """A node owner's settings.
 
     Attributes:
         superlink: Host and port of the SuperLink.
         partition: The partition that it holds.
-        port: Of this machine, at which its own processes talk.
-        certificate: Of the authority that signed the SuperLink's; None: no TLS.
-        key: By which the SuperLink knows it; None: it does not.
-        account: The encrypted key that it signs with; None: it does not.
-        data: Folder of its data; None: ``FEDMETA_DATA``.
-        allow_code: Whether it runs code that a server names by a dotted path, if it is installed here.
-        max_seconds: How long it works on one message; None: the default.
-        memory: Folder for what it remembers of its work; None: it is gone when the node stops.
-        device: What it computes on: ``auto``, ``cpu`` or ``cuda``; None: as the run's config says.
+        port: Local port on which the node's own processes talk.
+        certificate: Certificate of the SuperLink's authority; None: no TLS.
+        key: Key that authenticates the node to the SuperLink; None: no authentication.
+        account: The encrypted key that it signs with; None: it does not sign.
+        data: Its data folder; None: ``FEDMETA_DATA``.
+        allow_code: Whether it imports installed code that a server names by a dotted path.
+        max_seconds: Time limit of one message; None: the default.
+        memory: Folder of its memory between rounds; None: the memory is lost when the node stops.
+        device: Device to compute on: ``auto``, ``cpu`` or ``cuda``; None: the run's config decides.
     """
 
     superlink: str
@@ -65,13 +65,13 @@ class SuperNode:
 
 
 def pinned(folder: Path) -> Mapping[str, str]:
-    """Return an environment in which a SuperNode answers by the installed fedmeta alone.
+    """Return an environment in which a SuperNode answers only with the installed fedmeta.
 
-    Flower's SuperNode starts the program that answers a message by its name, and that runs the app that
-    the SuperLink sent. Here another one of that name comes first on ``PATH``.
+    Flower's SuperNode answers a message by starting a program by name, which runs the app that the
+    SuperLink sent. Here a program of ours with that name comes first on ``PATH``.
 
     Args:
-        folder: Where its programs go.
+        folder: Where these programs go.
     """
     programs = folder / "bin"
     programs.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def pinned(folder: Path) -> Mapping[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens at now."""
+    """Return a free local port."""
     with socket.socket() as trial:
         trial.bind((HOST, 0))
         port: int = trial.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Certificates and keys for a federation that somebody tries out on one machine."""
+"""Certificates and keys for trying out a federation on one machine."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fedmeta.files import open_new
 
 DAYS = 30
-"""How long certificates are good; a federation that lasts has its owners' own."""
+"""Days that certificates are valid; bring your own for a permanent federation."""
 EARLIER = timedelta(minutes=5)
-"""Clocks of machines differ."""
+"""Certificates are valid from this long ago, as machines' clocks differ."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Certificates:
     """Paths of PEM files.
 
     Attributes:
-        authority: Certificate of who signed; whoever connects trusts it.
-        certificate: Of the SuperLink.
-        key: Private, of the SuperLink.
+        authority: Certificate of the authority, which clients trust.
+        certificate: The SuperLink's certificate.
+        key: The SuperLink's private key.
     """
 
     authority: Path
@@ -42,19 +42,19 @@ class Certificates:
 
 @dataclass(frozen=True)
 class NodeKey:
-    """Paths of a SuperNode's keys, in OpenSSH's form."""
+    """Paths of a SuperNode's keys, in OpenSSH format."""
 
     private: Path
     public: Path
 
 
 def make_certificates(folder: Path, hosts: Sequence[str], days: float = DAYS) -> Certificates:
-    """Make an authority, and a certificate of a SuperLink that it signed.
+    """Make an authority, and a certificate for a SuperLink signed by it.
 
     Args:
         folder: Where they go.
-        hosts: Names and addresses by which the SuperLink is reached.
-        days: From now, until which they are good.
+        hosts: Names and addresses of the SuperLink.
+        days: How long they are valid.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     until = datetime.now(UTC) + timedelta(days=days)
@@ -89,7 +89,7 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: float = DAYS) ->
 
 
 def make_node_key(folder: Path, name: str) -> NodeKey:
-    """Make the keys by which a SuperLink knows a SuperNode: on the curve P-384."""
+    """Make the P-384 keys that authenticate a SuperNode to a SuperLink."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
     made = NodeKey(folder / name, folder / f"{name}.pub")

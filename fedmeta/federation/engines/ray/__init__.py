@@ -1,4 +1,4 @@
-"""Flower's simulation engine: where it runs, and whether it can; nothing here imports Ray."""
+"""Options of Flower's Ray engine, and a check that it can run; nothing here imports Ray."""
 
 import importlib.util
 import socket
@@ -16,18 +16,18 @@ class RayOptions(Options):
     """Where Flower's simulation engine runs.
 
     Attributes:
-        address: Of a Ray cluster, such as ``192.168.0.1:6379``; ``auto``: the one that this machine is
-            part of; ``local``: one on this machine, which ends with the run.
+        address: Address of a Ray cluster, such as ``192.168.0.1:6379``; ``auto``: the cluster that this
+            machine is part of; ``local``: a new one on this machine, which ends with the run.
     """
 
     address: str = HERE
 
 
 def require_ray(options: RayOptions | None = None) -> None:
-    """Check that the extra is installed, and that there is something at the address of a cluster.
+    """Check that the extra is installed, and that a cluster's address answers.
 
     Raises:
-        UsageError: If it is not, or nobody answers there.
+        UsageError: If not.
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError("engine = 'ray' needs the extra: pip install 'fedmeta[ray]'")
@@ -36,9 +36,9 @@ def require_ray(options: RayOptions | None = None) -> None:
         return
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and int(port) < 2**16):
-        raise UsageError(f"ray.address = '{address}' is no HOST:PORT, 'auto' or 'local'")
+        raise UsageError(f"ray.address = '{address}' is not HOST:PORT, 'auto' or 'local'")
     try:
         socket.create_connection((host, int(port)), REACH_SECONDS).close()
     except OSError as error:
         why = error.strerror or "no answer"
-        raise UsageError(f"ray.address: there is no Ray cluster at {address} ({why})") from None
+        raise UsageError(f"ray.address: no Ray cluster at {address} ({why})") from None

@@ -1,4 +1,4 @@
-"""Starts and stops Flower's Ray engine, and removes what it leaves on the disk."""
+"""Starts and stops Flower's Ray engine, and removes the files that it leaves."""
 
 import contextlib
 import copy
@@ -34,17 +34,17 @@ from fedmeta.federation.learner import Learner
 from fedmeta.federation.signing import Signatures
 
 START_SECONDS = 300.0
-"""How long Ray may take to start, or to be reached, and to have its workers."""
+"""How long Ray may take to start or to be reached, with its workers."""
 END_SECONDS = 60.0
 """How long it may take to end once its workers have been killed."""
 
-# Ray prints its errors on stdout, whatever it is told of logs; the first of these stops it.
+# Ray prints its errors to stdout whatever its log level; the first of these stops that.
 _ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Whatever is still asked of a Ray that was shut down would start another one.
+    # Otherwise a late call after Ray has shut down would start another Ray.
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    # On a busy machine a worker takes longer than Ray's minute to load what it needs.
+    # On a busy machine a worker takes longer to load than Ray's limit of a minute.
     "RAY_worker_register_timeout_seconds": "300",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -61,17 +61,17 @@ def open_ray(  # noqa: PLR0913 (three are optional)
     signatures: Signatures | None = None,
     states: ClientStates | None = None,
 ) -> Iterator[Directory]:
-    """Open a grid of as many nodes as there are clients, which Ray's workers answer for.
+    """Open a grid with one node per client, run by Ray's workers.
 
-    A worker that dies is started again, and what it was working on is computed once more.
+    A worker that dies is restarted, and its task is computed again.
 
     Args:
         build: Builds the clients' side in each worker; picklable.
-        learner: The same in this process.
-        options: Where Ray is.
+        learner: The clients' learner in this process.
+        options: Ray's address.
         workers: Ray's workers on this machine; ``auto``: one per core. A cluster has one per core too.
-        signatures: Signs in the name of each client, as its reply comes in; None: nobody signs.
-        states: What clients remember: in Flower's contexts while they work, and here in between.
+        signatures: Signs as each client when its reply arrives; None: replies are not signed.
+        states: Clients' memory, which is in Flower's contexts while they work.
 
     Raises:
         UsageError: If the extra is not installed, or there is no cluster at the address.
@@ -91,10 +91,10 @@ def open_ray(  # noqa: PLR0913 (three are optional)
 
 @contextmanager
 def contexts_from(states: ClientStates) -> Iterator[None]:
-    """Let Flower's engine, while it starts in the block, take what clients remember from `states`.
+    """Make an engine that Flower starts in the block keep clients' memory in `states`.
 
     Raises:
-        RunError: If the installed Flower has another layout.
+        RunError: If the installed Flower has a different layout.
     """
     from flwr.server.superlink.fleet.vce import vce_api
 
@@ -117,7 +117,7 @@ _STORES = "_register_node_info_stores"
 
 
 class _Contexts:
-    """Flower's store of one node's context, but for what the client remembers."""
+    """Flower's store of one node's context, without the client's memory."""
 
     def __init__(self, flowers: Any, client: int, states: ClientStates) -> None:
         self._flowers = flowers
@@ -126,7 +126,7 @@ class _Contexts:
         self._lent: dict[int, dict[int, bytes]] = {}
 
     def retrieve_context(self, run_id: int) -> Context:
-        """Return the context with what the client remembers; each of Flower's threads has its copy."""
+        """Return a copy of the context, with the client's memory, for this one of Flower's threads."""
         context: Context = copy.copy(self._flowers.retrieve_context(run_id))
         context.state = context.state.copy()
         before = self._states.versions(self._client)
@@ -164,16 +164,16 @@ def _backend(options: RayOptions, workers: int, folder: Path) -> dict[str, dict[
     }
     if options.address == HERE:
         init |= {"num_cpus": workers, "_temp_dir": str(folder)}
-    # Flower passes these on to Ray's actors as they are. By default a dead one would stay in the pool
-    # and fail every message that it is given.
+    # Flower passes these to Ray's actors unchanged. By default a dead one would stay in the pool and
+    # fail each of its messages.
     actor = {"num_cpus": 1, "num_gpus": 0.0, "max_restarts": -1, "max_task_retries": 1}
     return {"init_args": init, "client_resources": actor}
 
 
 class _Engine:
-    """Flower's engine in a thread of its own, where its ServerApp does nothing but lend us the grid.
+    """Flower's engine in its own thread, where the ServerApp only lends us its grid.
 
-    So the rounds run in the thread that asked for them, and a Ctrl-C ends them at once.
+    Rounds thus run in the caller's thread, and Ctrl-C ends them at once.
     """
 
     def __init__(self, app: ClientApp, clients: int, backend: dict[str, dict[str, Any]]) -> None:
@@ -195,7 +195,7 @@ class _Engine:
         try:
             run_simulation(server, app, num_supernodes=clients, backend_config=backend)
         except BaseException as error:
-            # Flower ends its engine by SystemExit too; whoever waits for the grid is told.
+            # Flower may end its engine by SystemExit; `check` reports it to the caller.
             self._failure = error
 
     def grid(self) -> Grid:
@@ -226,8 +226,8 @@ class _Engine:
         """End the engine and all of Ray's processes that it started."""
         with _stderr_closed():
             if self._thread.is_alive():
-                # Flower waits without end for what is under way. That must be killed before Flower shuts
-                # Ray down: it ends, with exit code 1, whoever asks something of it after that.
+                # Flower waits forever for running tasks. Kill them before Flower shuts Ray down: calls
+                # to Ray after that end their process with exit code 1.
                 with contextlib.suppress(Exception):
                     _kill_actors()
             self._done.set()
@@ -235,7 +235,7 @@ class _Engine:
 
 
 def _kill_actors() -> None:
-    """Kill our actors for good: who waits for their answers is told. Flower keeps their handles."""
+    """Kill our actors for good, which fails calls that wait for them. Flower keeps their handles."""
     from ray import ActorID, get_runtime_context
     from ray._private import state, worker
 
@@ -249,7 +249,7 @@ def _kill_actors() -> None:
 
 @contextmanager
 def _stderr_closed() -> Iterator[None]:
-    """Drop what is written to stderr: Ray's library tells there, unasked, of each actor that it ends."""
+    """Discard stderr: Ray's library reports there each actor that it ends."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -263,7 +263,7 @@ def _stderr_closed() -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what Ray's processes inherit, and put back what Flower changes of it."""
+    """Set the environment that Ray's processes inherit, and undo Flower's changes to it."""
     before = dict(os.environ)
     os.environ.update(_ENVIRONMENT)
     try:
@@ -282,13 +282,12 @@ LOCK = "fedmeta.lock"
 
 @contextmanager
 def scratch(parent: Path | None = None) -> Iterator[Path]:
-    """Make a folder for Ray's sockets and logs, and remove it with the block.
+    """Make a folder for Ray's sockets and logs, and remove it after the block.
 
-    Folders of runs that were killed, which could not do so, are removed as well: a lock tells them from
-    those in use.
+    Folders left by killed runs are removed too: those in use are locked.
 
     Args:
-        parent: Where it goes; None: in the system's folder for temporary files.
+        parent: Where it goes; None: the system's folder for temporary files.
     """
     parent = parent or _short()
     remove_stale(parent)
@@ -308,7 +307,7 @@ def scratch(parent: Path | None = None) -> Iterator[Path]:
 
 
 def _short() -> Path:
-    # A socket's path may have no more than 107 bytes, and Ray adds 64.
+    # A socket's path may have at most 107 bytes, and Ray adds 64.
     return Path("/tmp") if os.path.isdir("/tmp") else Path(tempfile.gettempdir())
 
 
@@ -318,7 +317,7 @@ def remove_stale(parent: Path) -> None:
         with contextlib.suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
-            # One that has no lock yet is being made.
+            # A folder without a lock is being made: this raises, and skips it.
             lock = os.open(folder / LOCK, os.O_RDWR)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,16 +26,16 @@ def open_vector(  # noqa: PLR0913 (all but one are optional)
     faults: FaultPlan | None = None,
     states: ClientStates | None = None,
 ) -> Iterator[VectorGrid]:
-    """Open a `VectorGrid`, and what computes it; workers end with the block, however it ends.
+    """Open a `VectorGrid` and its executor; workers end with the block, however it ends.
 
     Args:
         learner: The clients' side of the workload.
         workers: Processes that compute; ``auto`` measures first.
         rounds: Length of the run, for ``auto``.
         mods: Flower mods by client.
-        signatures: Signs in the name of each client; None: replies are not signed.
-        faults: What clients do wrong; see `with_faults` for what befalls their replies.
-        states: What clients remember; None: it is in memory, and gone with the block.
+        signatures: Signs as each client; None: replies are not signed.
+        faults: Faults of clients; see `with_faults` for faults of delivery.
+        states: Clients' memory; None: it is held in RAM and lost after the block.
     """
     keep_freed_memory()
     with one_thread(), as_server(), build_executor(learner, workers, rounds) as executor:

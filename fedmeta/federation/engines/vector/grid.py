@@ -1,4 +1,4 @@
-"""An in-process Flower grid that computes a whole cohort in stacked batches."""
+"""In-process Flower grid that computes a whole cohort in stacked batches."""
 
 import copy
 import math
@@ -54,20 +54,20 @@ FIRST_NODE = 2
 class VectorGrid(RunGrid):
     """Answers training and evaluation requests in chunks of clients, in the order of partition ids.
 
-    A chunk's size depends on the model alone, so results are the same bytes for any number of workers.
-    Only a chunk's updates are in memory at a time. Whatever is not a plain request (a query, a client
+    A chunk's size depends only on the model, so results are the same bytes for any number of workers.
+    Only one chunk's updates are in memory at a time. Anything but a plain request (a query, a client
     with mods) goes through the real ClientApp, one client at a time.
 
     Args:
         learner: The clients' side of the workload.
-        executor: Where it is computed.
-        mods: Flower mods by client; they wrap that client's app alone.
-        signatures: Signs in the name of each client; None: replies are not signed.
-        mods_in: Returns, by round and client, the mods outside its own that a client has in that round
-            alone; None: nobody has any.
-        moving: Whether a client may come back under another node id: each time by as many as there are
-            clients.
-        states: What clients remember; None: it is in memory, and gone with the grid.
+        executor: Computes the jobs.
+        mods: Flower mods by client; they wrap only that client's app.
+        signatures: Signs as each client; None: replies are not signed.
+        mods_in: Returns, by round and client, further mods around the client's own for that round; None:
+            there are none.
+        moving: Whether a client may come back under another node id, which grows by the number of
+            clients each time.
+        states: Clients' memory; None: it is held in RAM and lost with the grid.
     """
 
     def __init__(  # noqa: PLR0913 (all but two are optional)
@@ -110,7 +110,7 @@ class VectorGrid(RunGrid):
         return client + FIRST_NODE
 
     def client_of(self, node: int) -> int | None:
-        """Return the partition that `node` holds, or held before it moved; None: there is no such."""
+        """Return the partition that `node` holds, or held before it moved; None if there is none."""
         client = node - FIRST_NODE
         if self._moving and client >= 0:
             return client % self._clients
@@ -121,7 +121,7 @@ class VectorGrid(RunGrid):
         return 0.0
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Accept messages; they are answered when they are pulled."""
+        """Accept messages, to be answered when they are pulled."""
         ids = []
         for message in messages:
             stamp(message, next(self._ids))
@@ -137,11 +137,11 @@ class VectorGrid(RunGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Yield the replies by partition id, each chunk computed when it is asked for.
+        """Yield the replies by partition id, computing each chunk on demand.
 
         Args:
             messages: Requests.
-            timeout: Seconds after which nobody else is waited for; None: no limit.
+            timeout: Seconds after which no further chunk is started; None: no limit.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         pushed = [self._pushed.pop(message_id) for message_id in self.push_messages(messages)]
@@ -155,8 +155,7 @@ class VectorGrid(RunGrid):
     def _broadcast(self, message: Message) -> tuple[str, int]:
         """Return what the requests of clients that can be stacked have in common."""
         content = message.__dict__["_content"]
-        # The same object, as a broadcast is; where each client is told what it should remember, the
-        # same state.
+        # A broadcast is the same object for all; with clients' memory only the state is shared.
         shared = content.get(ARRAYS) if self._memory and COUNTED in content.get(CONFIG, {}) else content
         return message.metadata.message_type, id(shared)
 
@@ -183,7 +182,7 @@ class VectorGrid(RunGrid):
             yield from self._replies(chunk, outcome, round_)
 
     def _read(self, kind: str, messages: list[Message]) -> tuple[Tensors, int] | None:
-        """Decode a broadcast once for all its receivers; None if each must be asked by itself."""
+        """Decode a broadcast once for all its receivers; None if each needs its own call."""
         nodes = [message.metadata.dst_node_id for message in messages]
         known = all(self.client_of(node) is not None for node in nodes)
         if kind not in (MessageType.TRAIN, MessageType.EVALUATE) or not known:
@@ -197,15 +196,15 @@ class VectorGrid(RunGrid):
             return None
 
     def _job(self, kind: str, round_: int, chunk: list[Message]) -> Job:
-        # A client with mods has its place in the stack too: whether somebody has mods, and what they
-        # do, must not change the last bits of anybody else's update.
+        # Clients with mods are in the stack too: mods of one client must not change the last bits of
+        # another client's update.
         clients = tuple(self._client(message) for message in chunk)
         if kind == MessageType.TRAIN:
             return TrainJob(round_, clients, self._remembered(chunk, clients))
         return EvaluateJob(clients[0], round_)
 
     def _remembered(self, chunk: list[Message], clients: tuple[int, ...]) -> Tensors:
-        """Return what the clients of a chunk start from, as their requests say."""
+        """Return the memory that the clients of a chunk start from, as their requests say."""
         if not self._memory:
             return {}
         said = [read_counted(message.content.config_records[CONFIG]) for message in chunk]
@@ -228,11 +227,11 @@ class VectorGrid(RunGrid):
     def _contents(
         self, chunk: list[Message], outcome: JobResult, round_: int
     ) -> tuple[Iterator[RecordDict], dict[int, Failure]]:
-        """Return the contents of the replies of those who succeeded, in order, and why others failed."""
+        """Return the replies' contents of clients that succeeded, in order, and the failures."""
         if isinstance(outcome, CohortUpdate):
             forgot: Collection[int] = ()
             if self._memory:
-                # Those with mods are asked by themselves, and remember what comes of that.
+                # Clients with mods are called one by one, and store their own memory there.
                 alike = [c for c in outcome.clients if not self._own_app(c, round_, MessageType.TRAIN)]
                 forgot = self._memory.propose(round_, outcome, alike)
             return self._writer.training(outcome, round_, forgot), outcome.failures
@@ -241,12 +240,12 @@ class VectorGrid(RunGrid):
         return iter(()), {self._client(chunk[0]): outcome}
 
     def _client(self, message: Message) -> int:
-        """Return the client that a request goes to; -1: nobody's."""
+        """Return the client that a request is for; -1 if there is none."""
         client = self.client_of(message.metadata.dst_node_id)
         return -1 if client is None else client
 
     def _own_app(self, client: int, round_: int, kind: str) -> ClientApp | None:
-        """Return the app of a client that is not like all others in a round; None: it is."""
+        """Return a client's own app in a round; None if it has the common one."""
         more = self._mods_in(round_, client) if self._mods_in and kind == MessageType.TRAIN else ()
         if not more:
             return self._modded.get(client)
@@ -259,7 +258,7 @@ class VectorGrid(RunGrid):
         if client is None:
             return client_error(f"there is no node {node}", message)
         context = self._contexts.pop(node, None) or new_context(node, client, self._clients)
-        # Over a network every client would have its own copy; here it must not spoil the others'.
+        # As over a network, each client gets its own copy and cannot change the others'.
         own = copy.copy(message)
         own.__dict__["_content"] = copy.deepcopy(message.__dict__["_content"])
         with self._memory.lent(client, context) if self._memory else nullcontext():
@@ -272,16 +271,16 @@ class VectorGrid(RunGrid):
 
 
 _SETTINGS = {ROUND, COUNTED, OLDEST, MEMORY}
-"""What our server says to its clients."""
+"""Config keys that our server sends to its clients."""
 
 
 def _is_plain(message: Message) -> bool:
-    """Return whether a request of ours asks for nothing but a round."""
+    """Return whether a fedmeta request has no further settings."""
     return message.content.config_records[CONFIG].keys() <= _SETTINGS
 
 
 class _Jobs(Sequence[Job]):
-    """Makes each job when it is handed out: what its clients remember is not in memory before."""
+    """Builds each job on demand, so that clients' memory is loaded only then."""
 
     def __init__(self, make: Callable[[list[Message]], Job], chunks: Sequence[list[Message]]) -> None:
         self._make = make
@@ -310,7 +309,7 @@ def _call(app: ClientApp, message: Message, context: Context) -> Message:
         with one_thread():
             return app(message, context)
     except (Exception, SystemExit) as error:
-        # A client's own code: whatever it raises is that client's failure alone.
+        # A client's own code: whatever it raises fails that client only.
         return failed(error, message, context)
 
 

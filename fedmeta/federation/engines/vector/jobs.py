@@ -1,4 +1,4 @@
-"""Stacked computation of a cohort's jobs, in this process and in the worker processes beside it."""
+"""Stacked computation of a cohort's jobs, in this process and in worker processes."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ from fedmeta.learning import Tensors, keep_freed_memory
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A chunk of consecutive clients of a cohort, and what each remembers, ``[C, ...]``."""
+    """A chunk of consecutive clients of a cohort, and their memory ``[C, ...]``."""
 
     round: int
     clients: tuple[int, ...]
@@ -35,7 +35,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """One held-out client, in a round or (0) after the last."""
+    """One held-out client, in a round or (0) after the last round."""
 
     client: int
     round: int = 0
@@ -43,20 +43,20 @@ class EvaluateJob:
 
 Job = TrainJob | EvaluateJob
 JobResult = CohortUpdate | EvaluationSums | Failure
-"""What a job came to; a failure is that of an evaluation."""
+"""The outcome of a job; only an evaluation returns a failure of its own."""
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
-    """Computes jobs. What comes out is the same bytes wherever it was computed."""
+    """Computes jobs. Outcomes are the same bytes wherever they are computed."""
 
     def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[JobResult]:
-        """Yield the outcomes in the order of `jobs`; stop early once `deadline` (monotonic) is past."""
+        """Yield the outcomes in the order of `jobs`; stop early once `deadline` (monotonic) passes."""
         ...
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread in the block: how sums are split over threads changes their last bits."""
+    """Let torch use one thread in the block, as splitting sums over threads changes their last bits."""
     before = torch.get_num_threads()
     if before != 1:
         torch.set_num_threads(1)
@@ -75,7 +75,7 @@ def compute(learner: Learner, state: Tensors, job: Job) -> JobResult:
         try:
             return learner.evaluate(state, job.client, job.round)
         except Exception as error:
-            # A client's own code and data: whatever it raises is that client's failure alone.
+            # A client's own code and data: whatever they raise fails that client only.
             return failure_of(error)
 
 
@@ -107,7 +107,7 @@ Workers = int | Literal["auto"]
 
 
 MESSAGE_SECONDS = 60
-"""How long a worker may take no byte, or give none, in the middle of a message."""
+"""How long the transfer of a message to or from a worker may stall."""
 
 
 def launch(
@@ -116,24 +116,24 @@ def launch(
     """Start a worker.
 
     Args:
-        entry: Python code to run; it finds its end of the connection at the descriptor ``argv[1]``.
-        output: Where its stdout and stderr go; None: where ours do.
+        entry: Python code to run; its end of the connection is the file descriptor ``argv[1]``.
+        output: Where its stdout and stderr go; None: where ours go.
 
     Returns:
-        The process, and our end. It raises OSError where a message stands still for `MESSAGE_SECONDS`.
+        The process, and our end, which raises OSError where a message stalls for `MESSAGE_SECONDS`.
     """
     ours, theirs = socket.socketpair()
     for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-        # A worker that stands still in the middle of a message would hold us for ever.
+        # A worker that stalls in the middle of a message would block us forever.
         ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", MESSAGE_SECONDS, 0))
     environment = os.environ | {
-        # The child must find the same modules, a user's own among them.
+        # The child must find the same modules, including a user's own.
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "OMP_NUM_THREADS": "1",
     }
     with theirs:
         process = subprocess.Popen(
-            # -P: the current folder is no place to look in before all others.
+            # -P: do not search the current folder before all others.
             [sys.executable, "-P", "-c", entry, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env=environment,
@@ -171,7 +171,7 @@ def pack_outcome(outcome: JobResult) -> Packed:
 
 
 def unpack_outcome(packed: Packed) -> JobResult:
-    """Return what `pack_outcome` was given."""
+    """Invert `pack_outcome`."""
     if isinstance(packed, tuple):
         clients, updates, metrics, tasks, failures, memory = packed
         return CohortUpdate(
@@ -184,7 +184,7 @@ def main() -> None:
     """Serve the parent, at file descriptor ``argv[1]``, until it closes the connection or dies."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    # What is odd about the data was said by the parent, which read the same.
+    # The parent has read the same data and logged any warnings about it.
     logging.getLogger("fedmeta.tasks").setLevel(logging.ERROR)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
@@ -198,7 +198,7 @@ def _serve(connection: "Connection[Any, Any]") -> None:
     try:
         learner = Learner.build(workload)
     except Exception as error:
-        # The parent goes on without this process and says why.
+        # The parent continues without this process and logs why.
         connection.send(describe(error))
         return
     connection.send(READY)

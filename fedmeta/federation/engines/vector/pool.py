@@ -1,4 +1,4 @@
-"""A pool of worker processes, and the choice whether to use one."""
+"""Pool of worker processes, and the choice whether to use one."""
 
 import logging
 import time
@@ -26,11 +26,11 @@ from fedmeta.learning import Tensors
 log = logging.getLogger(__name__)
 
 JOBS_AHEAD = 2
-"""Jobs that wait at each worker, so that it need not wait; what it computed ahead stays with it."""
+"""Jobs queued at each worker, so that it never idles; it holds results computed ahead."""
 STARTUP_SECONDS = 120.0
 """How long a worker may take to import and load its data before the run continues without it."""
 JOB_SECONDS = 600.0
-"""How long a worker may be silent before it is taken for stuck, where nothing else sets a deadline."""
+"""How long a worker may be silent before it is considered stuck, if no deadline comes first."""
 
 _ENTRY = "from fedmeta.federation.engines.vector.jobs import main; main()"
 _ELSEWHERE = "its clients are computed elsewhere"
@@ -45,7 +45,7 @@ class _Stuck(_Gone):
 
 
 class Worker:
-    """One worker process, started and stopped by this one alone."""
+    """One worker process, which only this process starts and stops."""
 
     def __init__(self, learner: Learner) -> None:
         self.process, self.connection = launch(_ENTRY)
@@ -57,7 +57,7 @@ class Worker:
         self.send(learner.workload)
 
     def send(self, order: object) -> None:
-        """Send the workload, a state or a job; that a worker is dead may show only later."""
+        """Send the workload, a state or a job; a dead worker may be noticed only later."""
         try:
             self.connection.send(order)
         except OSError:
@@ -67,7 +67,7 @@ class Worker:
         """Wait for the worker's next message.
 
         Raises:
-            _Gone: If it died, or the deadline passed; it is stopped then.
+            _Gone: If it died, or the deadline passed, which stops it.
         """
         if not self.alive:
             raise _Gone
@@ -78,7 +78,7 @@ class Worker:
             self.stop(f"died; {_ELSEWHERE}")
             raise _Gone from None
         self.given_up = True
-        self.stop("did not answer in time; what it was busy with is given up")
+        self.stop("did not answer in time; its job is given up")
         raise _Stuck
 
     def becomes_ready(self, wait: bool) -> bool:
@@ -111,10 +111,10 @@ class Worker:
 
 
 class ProcessPool(Executor):
-    """Computes jobs in worker processes; what a lost worker owes is computed in this one.
+    """Computes jobs in worker processes; a lost worker's jobs are computed in this process.
 
-    But not the job that it was stuck in: that has failed. Workers start with the first job; where all of
-    them are gone because they were too slow, others take their place.
+    The job that a worker was stuck in fails instead. Workers start with the first job; if all of them
+    were stopped for being too slow, new ones replace them.
 
     Args:
         learner: The clients' side; every worker builds its own from the same workload.
@@ -127,7 +127,7 @@ class ProcessPool(Executor):
         self.workers: list[Worker] = []
 
     def start(self) -> None:
-        """Start the workers, if they have not been or were given up."""
+        """Start the workers if they have not started or were given up."""
         if any(worker.alive or not worker.given_up for worker in self.workers):
             return
         self.workers = []
@@ -190,7 +190,7 @@ class ProcessPool(Executor):
         except _Gone as gone:
             if time.monotonic() > deadline:
                 raise TimeoutError from None
-            # What holds a worker would hold this process too, where nobody could stop it.
+            # A job that blocks a worker would block this process too, and could not be stopped here.
             stuck = isinstance(gone, _Stuck)
             return _unanswered(self.learner, job) if stuck else compute(self.learner, state, job)
         owner.waiting -= 1
@@ -217,11 +217,11 @@ WORTHWHILE_SECONDS = 10.0
 class Auto(Executor):
     """Starts in this process, measures, and moves to worker processes where they save time.
 
-    Where a job is computed never changes its outcome, so timing may decide here.
+    Where a job is computed never changes its outcome, so timing may decide.
 
     Args:
         learner: The clients' side.
-        rounds: How many times `run` will be called, about.
+        rounds: About how many times `run` will be called.
     """
 
     def __init__(self, learner: Learner, rounds: int) -> None:
@@ -231,7 +231,7 @@ class Auto(Executor):
         self._measured = 0
 
     def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[JobResult]:
-        """Yield the outcomes of `jobs`, moving over in the middle if that is when workers are ready."""
+        """Yield the outcomes of `jobs`, moving to workers as soon as they are ready."""
         self.rounds -= 1
         local = InProcess(self.learner)
         for index, job in enumerate(jobs):
@@ -249,7 +249,7 @@ class Auto(Executor):
         """Start workers if the rest of the run is long enough to repay their start."""
         self._measured += 1
         count = min(available_cores(), width)
-        # The first job pays for warming up and says little.
+        # The first job includes warm-up, so its time says little.
         if self.pool is not None or count < 2 or self._measured < 3:
             return
         rest = seconds * (left + max(0, self.rounds) * width)
@@ -263,12 +263,12 @@ class Auto(Executor):
 
 
 def build_executor(learner: Learner, workers: Workers, rounds: int) -> Executor:
-    """Return what computes the jobs of a run.
+    """Build the executor of a run.
 
     Args:
         learner: The clients' side.
-        workers: Processes: 1 is this one, more are workers beside it, ``auto`` decides by measuring. One
-            process has a GPU to itself.
+        workers: 1: compute in this process; more: that many worker processes; ``auto``: decide by
+            measuring. On a GPU, always this process.
         rounds: Length of the run, for ``auto``.
     """
     if learner.device.type == "cuda":

@@ -132,7 +132,7 @@ def test_tls_where_the_superlink_has_none_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "No such file or directory"), ("hello", "holds no certificate in PEM form")],
+    [(None, "No such file or directory"), ("hello", "does not hold a PEM certificate")],
 )
 def test_a_certificate_that_cannot_be_read_is_named(
     content: str | None, message: str, tmp_path: Path
@@ -147,14 +147,14 @@ def test_a_certificate_that_cannot_be_read_is_named(
 @pytest.mark.parametrize(
     "address", ["192.0.2.7:8000", "link.example.org:8000", "[2001:db8::1]:8000", "0.0.0.0:8000"]
 )
-def test_another_address_than_loopback_needs_tls_or_a_word_of_consent(
+def test_another_address_than_loopback_needs_tls_or_explicit_consent(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(*_: object) -> socket.socket:
         raise OSError("tried to connect")
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    with pytest.raises(UsageError, match=r"nothing is encrypted: .* or say deployment\.insecure=true"):
+    with pytest.raises(UsageError, match=r"is not encrypted: .* or set deployment\.insecure=true"):
         require_superlink(DeploymentOptions(address=address))
     with pytest.raises(UsageError, match=r"no SuperLink at .*: tried to connect"):
         require_superlink(DeploymentOptions(address=address, insecure=True))

@@ -110,12 +110,12 @@ def test_a_run_on_a_cluster_learns_the_same_and_ends_nobody_else(address: str, t
 def test_nobody_at_the_address_is_told_at_once() -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(
-        UsageError, match=rf"^ray.address: there is no Ray cluster at {address} \(Connection refused\)$"
+        UsageError, match=rf"^ray.address: no Ray cluster at {address} \(Connection refused\)$"
     ):
         require_ray(RayOptions(address=address))
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", ":6379", "host:99999", "ray://host:x"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="is no HOST:PORT, 'auto' or 'local'"):
+    with pytest.raises(UsageError, match="is not HOST:PORT, 'auto' or 'local'"):
         require_ray(RayOptions(address=address))
