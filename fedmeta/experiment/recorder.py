@@ -29,6 +29,7 @@ class _Log:
 
     def append(self, data: bytes) -> None:
         self.file.write(data)
+        self.file.flush()
         self.length += len(data)
 
 
@@ -105,8 +106,9 @@ class Recorder:
                 row["model"] = tensors_digest(snapshot.state).hex()
             row["seconds"] = round(seconds, 6)
             clients = [client_row(client, **self._columns) for client in record.clients]
-            self._logs[METRICS.name].append(METRICS.write([row]))
+            # In this order, so that a reader finds the clients of every round in the metrics.
             self._logs[CLIENTS.name].append(CLIENTS.write(clients))
+            self._logs[METRICS.name].append(METRICS.write([row]))
             lengths = {name: log.length for name, log in self._logs.items()}
             self._pending = (record, snapshot, lengths)
             if self._due(record):
@@ -127,7 +129,6 @@ class Recorder:
             return
         record, snapshot, lengths = self._pending
         for log in self._logs.values():
-            log.file.flush()
             os.fsync(log.file.fileno())
         self.folder.checkpoints.save(snapshot, lengths, score(record, self.config))
         self._pending = None

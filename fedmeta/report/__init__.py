@@ -1,1 +1,1 @@
-"""What experiments leave in their folders, read and drawn; nothing is computed anew."""
+"""Reports about runs and comparisons, from their files alone."""

@@ -13,17 +13,25 @@ from fedmeta.report.tables import Bytes, Cell, Interval, Table
 
 
 class Arms:
-    """What a ``compare.json`` says of its arms, drawn.
+    """The arms in a ``compare.json``.
 
     Args:
         record: What it says.
         path: The comparison's folder.
         beside: Folder of the page, from which links to the runs lead; None: the comparison's.
+        readable: Whether a run's folder may be read and linked to.
     """
 
-    def __init__(self, record: CompareRecord, path: Path, beside: Path | None = None) -> None:
+    def __init__(
+        self,
+        record: CompareRecord,
+        path: Path,
+        beside: Path | None = None,
+        readable: Callable[[Path], bool] = lambda _: True,
+    ) -> None:
         self.record, self.path = record, path
         self.beside = beside or path
+        self._readable = readable
         self.all = record.arms
         self.measure = record.measure
         self.scale = scale_of(record.measure, record.scale)
@@ -34,23 +42,24 @@ class Arms:
 
     @property
     def intervals(self) -> str:
-        """What means and their intervals are over, in a sentence."""
+        """What the means and intervals are over, as a sentence."""
         if self.paired == "client":
             return "Of one seed; 95% intervals are over its test clients (Student's t)."
         return "Means over seeds, with 95% intervals over seeds (Student's t)."
 
     def series(self, arm: ArmRecord, x: Sequence[float], mark: Mark = "line") -> Series:
-        """Return a series without values in the arm's colour and line."""
+        """Return a series in the arm's colour and line style, without values."""
         place = next(place for place, one in enumerate(self.all) if one is arm)
         return Series(arm.name, x, [], mark=mark, colour=place, dash=place)
 
     def folder_of(self, run: str) -> Path | None:
-        """Return the folder of a run; None if it is not beside the comparison or in it.
+        """Return the folder of a run; None if it is not near the comparison, or may not be read.
 
         That is where a comparison finds its runs; ``compare.json`` of a stranger may name any folder.
         """
         path = Path(os.path.abspath(self.path / run))
-        return path if Path(os.path.abspath(self.path)).parent in path.parents else None
+        near = Path(os.path.abspath(self.path)).parent in path.parents
+        return path if near and self._readable(path) else None
 
     def finals(self) -> Table:
         """Return the results by arm and adaptation step."""
@@ -81,7 +90,7 @@ class Arms:
         return Table(key, title, columns, rows, note)
 
     def within(self) -> Table:
-        """Return each run's result after the last step, with its own intervals and what diverged."""
+        """Return each run's result after the last step, with its own intervals and diverged tasks."""
         rows: list[list[Cell]] = []
         for arm in self.all:
             at = at_step(arm.final, self.step)
@@ -97,7 +106,7 @@ class Arms:
         return Table("within", title, columns, rows, WITHIN_NOTE)
 
     def settings(self) -> Table:
-        """Return what each arm is, and how it stands."""
+        """Return each arm's description, settings and status."""
         rows: list[list[Cell]] = [
             [arm.name, arm.what, ", ".join(_pairs(arm.settings)), arm.status, arm.error or ""]
             for arm in self.all
@@ -118,8 +127,8 @@ class Arms:
             x=f"difference in {self.measure}",
             y="arm",
             series=series,
-            note=f"Paired by {self.paired}; bars are 95% intervals over {self.paired}s. An interval "
-            "that holds zero leaves open which arm is better.",
+            note=f"Paired by {self.paired}; bars are 95% intervals over {self.paired}s. Where "
+            "an interval contains zero, either arm may be better.",
             labels=[arm.name for arm in arms],
             flip=True,
             line=0.0,
@@ -127,7 +136,7 @@ class Arms:
         )
 
     def curve(self, field: str, label: str, unit: float = 1.0) -> Chart:
-        """Return the looks at the test clients against rounds, tasks or bytes.
+        """Return the tracked test results against rounds, tasks or bytes.
 
         Args:
             field: ``round``, ``tasks`` or ``bytes``.
@@ -138,7 +147,7 @@ class Arms:
         for arm in self.all:
             known = [(getattr(row, field), row) for row in arm.curve or ()]
             known = [(x, row) for x, row in known if x is not None]
-            # An arm that sends nothing has no place on an axis of bytes.
+            # An arm that sends nothing cannot be drawn against bytes.
             if known and known[-1][0]:
                 one = self.series(arm, [x / unit for x, _ in known])
                 series.append(_banded(one, [row for _, row in known]))
@@ -149,7 +158,7 @@ class Arms:
             y=f"{self.measure} after {self.step} steps",
             bounds=bounds_of(self.scale),
             series=series,
-            note=f"Looks at the test clients. {self.intervals}",
+            note=f"Test clients, tracked during training. {self.intervals}",
             line=self.target.value if self.target else None,
             line_name="target" if self.target else "",
         )
@@ -172,19 +181,19 @@ class Arms:
         )
 
     def costs(self) -> Table:
-        """Return what each arm spent, and what it took to reach the target."""
+        """Return each arm's costs, and the costs of reaching the target."""
         columns = {name: cell for name, cell in _COSTS.items() if self.target or "target" not in name}
         rows = [[cell(arm) for cell in columns.values()] for arm in self.all]
         note = (
-            "Bytes of arrays over the whole run, mean over seeds. Seeds that did not reach the target "
-            "are left out of the means to it."
+            "Bytes of arrays over the whole run, mean over seeds. Means to the target leave out seeds "
+            "that did not reach it."
         )
         return Table("costs", "Costs by arm", list(columns), rows, note)
 
 
 WITHIN_NOTE = (
-    "95% intervals of the one run: over clients for new clients, over tasks for new tasks of the same "
-    "clients; neither tells of training again. Clients are those that answered in every arm. A task "
+    "95% intervals within one run: over clients for new clients, over tasks for new tasks of the same "
+    "clients; neither covers training again. Clients are those that answered in every arm. A task "
     "that diverged counts as the worst: its accuracy is 0 and its loss infinite."
 )
 
@@ -234,7 +243,7 @@ def _over(value: Over | None, unit: float = 1.0) -> Interval | None:
 
 
 def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield settings as they are given on the command line."""
+    """Yield settings in the form of the command line."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _pairs(value, f"{prefix}{key}.")

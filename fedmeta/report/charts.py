@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fedmeta.tasks import Measure
 
 LIMIT = 1500
-"""Points of a curve that is drawn: more than a screen has pixels for."""
+"""Most points of a drawn curve; a screen has about as many pixels."""
 
 
 def keep(columns: Sequence[Sequence[float | None]], limit: int = LIMIT) -> list[int]:
@@ -39,9 +39,9 @@ def keep(columns: Sequence[Sequence[float | None]], limit: int = LIMIT) -> list[
 
 
 def _standing_out(values: np.ndarray, edges: np.ndarray) -> list[int]:
-    """Return the lowest, the highest and a missing one of the values between each two edges."""
+    """Return the positions of the lowest, the highest and a missing value of each bucket."""
     first, end = edges[:-1, None], edges[1:, None]
-    # Buckets differ in length by one at most: the shorter ones look at their last value twice.
+    # Buckets differ in length by at most one; the shorter ones repeat their last value.
     at = np.minimum(first + np.arange(int((end - first).max())), end - 1)
     missing = np.isnan(values)
     low = np.where(missing, np.inf, values)[at].argmin(axis=1)
@@ -56,11 +56,11 @@ def _standing_out(values: np.ndarray, edges: np.ndarray) -> list[int]:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#B8A800")
 """Okabe and Ito's colours, told apart by the colour-blind; grey and olive for black and yellow."""
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""Styles of lines, so that a chart can be read without colours."""
+"""Line styles, so that a chart can be read without colours."""
 
 
 def bounds_of(scale: "Measure | None") -> tuple[float, float] | None:
-    """Return what a measure can be at all, where that is known."""
+    """Return the bounds of a measure; None if it has none."""
     if scale is None or scale.low is None or scale.high is None:
         return None
     return scale.low, scale.high
@@ -116,7 +116,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture and all that it says.
+    """A chart as plain data.
 
     Attributes:
         key: Names its files, such as ``learning-accuracy``.
@@ -149,7 +149,7 @@ class Chart:
 
     @property
     def window(self) -> tuple[float, float] | None:
-        """The part of the vertical axis that is shown: all values and bands, within the bounds."""
+        """The range of the vertical axis: all values and bands, within the bounds."""
         columns = [column for one in self.series for column in (one.y, one.low, one.high) if column]
         known = [value for column in columns for value in column if value is not None]
         if self.bounds is None or not known:
@@ -177,7 +177,7 @@ def band(series: Series, means: Values, half: Values) -> Series:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """A picture of values by two things, such as client and round.
+    """A heatmap, such as of scores by client and round.
 
     Attributes:
         key: Names its files.

@@ -1,4 +1,4 @@
-"""The rows of ``clients.jsonl`` by column: a million of them take a few dozen bytes each."""
+"""The rows of ``clients.jsonl`` as columns, a few dozen bytes a row."""
 
 from array import array
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 class ClientLog:
-    """Rows of ``clients.jsonl``, added one by one; not to be added to once a column was looked at.
+    """Rows of ``clients.jsonl``, added one by one; none may be added once a column was used.
 
     Args:
         rows: Those to begin with.
@@ -52,7 +52,7 @@ class ClientLog:
         return len(self._round)
 
     def add(self, row: ClientRow) -> None:
-        """Add a row, whatever it holds beside its client."""
+        """Add a row; only its client must be valid."""
         round_, tasks, standing = _count(row.get("round")), _count(row.get("tasks")), row.get("admitted")
         state = _ADMITTED if standing is True else 0
         if standing is False and round_ >= 0:
@@ -73,7 +73,7 @@ class ClientLog:
     def _add_refusal(self, row: ClientRow) -> None:
         why = kind(row)
         if why not in self._places:
-            # A client names the type of its exception: the number of kinds has no other bound.
+            # A client chooses the name of its exception, so the number of kinds needs a bound.
             why = why if len(self.kinds) < _MOST_KINDS else _OTHER_REASONS
         if why not in self._places:
             self._places[why] = len(self.kinds)
@@ -138,7 +138,7 @@ def _count(value: object) -> int:
 
 
 def _float(value: object) -> float:
-    # Of a million rows each step counts: a number is neither bool nor an object of anybody's.
+    # With a million rows each step counts: an exact type check leaves out bool and subclasses.
     if (type(value) is float or type(value) is int) and -_TOO_LARGE < value < _TOO_LARGE:
         return value
     return np.nan

@@ -1,4 +1,4 @@
-"""Results as the files write them, a mean and half of its 95% interval in fields of a row."""
+"""Results in rows of files: means with half their 95% intervals."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from fedmeta.tasks.measure import LOSS
 Row = Mapping[str, Any]
 
 MOST_STEPS = 50
-"""Adaptation steps that are shown; a run has a handful."""
+"""Most adaptation steps that are shown."""
 
 
 def _half(field: str) -> str:
-    """Return the field with half the interval of a field with a mean; ``mean`` is a comparison's."""
+    """Return the name of the field that holds half the interval of a mean."""
     return "ci95" if field == "mean" else half_of(field)
 
 
@@ -47,7 +47,7 @@ def unit(rows: Iterable[Row]) -> str:
 
 
 def said_mean(row: Row, measure: str) -> str:
-    """Return a mean and its interval as a reader sees it; an infinite loss with what is behind it."""
+    """Return a mean and its interval as text; an infinite loss is explained."""
     found, diverged = interval_of(row, measure), number(row, "diverged")
     if found.mean is not None or not diverged:
         return shown(found)
@@ -65,7 +65,7 @@ def banded(series: Series, rows: Sequence[Row], field: str, half: Half = interva
 
 
 def results_table(final: Sequence[Row], measures: Iterable[str]) -> Table:
-    """Return test clients' results by adaptation step, with both intervals, and what diverged.
+    """Return test clients' results by adaptation step, with both intervals and diverged tasks.
 
     Args:
         final: Results by adaptation step.
@@ -95,7 +95,7 @@ RESULTS_NOTE = (
 
 
 def _with_intervals(field: str, name: str, final: Sequence[Row]) -> dict[str, Callable[[Row], Cell]]:
-    """Return the columns of a mean, by what its interval is over."""
+    """Return the columns of a mean with its interval over clients and over tasks."""
     columns: dict[str, Callable[[Row], Cell]] = {}
     if any(_has_both(row) for row in final):
         columns[f"{name} ± over clients"] = lambda row: _cell(interval_of(row, field), row)
@@ -113,12 +113,12 @@ def _answered(row: Row) -> Cell:
 
 
 def step_names(steps: Sequence[int]) -> list[str]:
-    """Return the heads of columns by adaptation step."""
+    """Return column names for adaptation steps."""
     return ["before" if step == 0 else f"{step} steps" for step in steps]
 
 
 def main_measure(run: RunFiles) -> str:
-    """Return what a run's results are compared by: the first of its measures that has values."""
+    """Return a run's main measure: the first one that has values."""
     rows = [*run.metrics[:1], *run.metrics[-1:], *run.final[:1]]
     known = (name for name in run.measures if any(number(row, name) is not None for row in rows))
     return next(known, LOSS)

@@ -1,4 +1,4 @@
-"""What a report is made of, before anybody has said how it looks."""
+"""The parts of a report as plain data: figures, sections, examples."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from fedmeta.report.tables import Table, table_of
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, and its data as a table for those who do not see it; None: the section has one."""
+    """A chart, and its data as a table; None: another table of the section has them."""
 
     chart: Chart | Heatmap
     table: Table | None = None
@@ -52,7 +52,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of text: (character, whether it was right) of the truth, and of the predictions."""
+    """A stretch of text: its characters, and of the predictions (character, whether it is right)."""
 
     truth: Sequence[str]
     before: Sequence[tuple[str, bool]]
@@ -61,7 +61,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Example:
-    """One test task; which parts it has depends on its kind.
+    """One test task; which fields it has depends on its kind.
 
     Attributes:
         client: Whose it is.
@@ -86,7 +86,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Section:
-    """One subject.
+    """A section of a report.
 
     Attributes:
         key: Names its place in the page.
@@ -115,7 +115,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Part:
-    """All about one run or one comparison.
+    """The report of one run or one comparison.
 
     Attributes:
         name: Its folder's name.
@@ -141,11 +141,11 @@ class Part:
 
     @property
     def charts(self) -> list[Chart | Heatmap]:
-        """All its pictures."""
+        """All its charts."""
         return [figure.chart for section in self.sections for figure in section.figures]
 
     def sheets(self) -> Iterator[Chart | Heatmap | Table]:
-        """Yield what the CSV writer shows: every picture, and every table but those that repeat one."""
+        """Yield what is written as CSV: every chart, and every table but those that repeat one."""
         yield from self.charts
         for section in self.sections:
             yield from section.tables
@@ -154,12 +154,12 @@ class Part:
 
 @dataclass
 class Keys:
-    """Gives out names for files and places in a page, each once."""
+    """Gives out unique names for files and places in a page."""
 
     taken: set[str] = field(default_factory=set)
 
     def new(self, name: str) -> str:
-        """Return `name`, made of letters that a file and an address may have, and not given out yet."""
+        """Return a unique form of `name` that is valid in a file name and an address."""
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
         key, number = plain, 1
         while key in self.taken:
@@ -170,7 +170,7 @@ class Keys:
 
 
 def described(info: Mapping[str, Any], seeds: tuple[str, object], folder: Path) -> list[tuple[str, str]]:
-    """Return where results come from, as ``run.json`` and ``compare.json`` say it alike.
+    """Return where results come from, from ``run.json`` or ``compare.json``.
 
     Args:
         info: What the file says.

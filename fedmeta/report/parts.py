@@ -1,19 +1,25 @@
-"""All that a report says of one run, or of one comparison."""
+"""The report of one run, or of one comparison."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from fedmeta.comparison.record import CompareRecord
+from fedmeta.files import one_line
 from fedmeta.report.arms import Arms, at_step, interval
 from fedmeta.report.measured import main_measure, said_mean
 from fedmeta.report.page import Part
 from fedmeta.report.read import CompareFiles, RunFiles, number
 from fedmeta.report.sections import sections_of_comparison, sections_of_run
 from fedmeta.report.sections.communication import sent_bytes
+from fedmeta.report.sections.learning import looks
 from fedmeta.report.tables import Bytes, shown
+
+Kind = Literal["run", "comparison"]
 
 
 def run_part(run: RunFiles, key: str) -> Part:
-    """Return all that the report says of a run, in whatever state it is.
+    """Return the report of a run in any state.
 
     Args:
         run: Its files.
@@ -32,15 +38,16 @@ def run_part(run: RunFiles, key: str) -> Part:
     )
 
 
+def unreadable_part(path: Path, kind: Kind, key: str, error: Exception) -> Part:
+    """Return the report of a folder that an unexpected error kept from being read."""
+    problem = f"it cannot be read ({type(error).__name__}): {one_line(error, 200)}"
+    return Part(path.name, kind, "unreadable", problem=problem, key=key)
+
+
 def headline(run: RunFiles) -> list[tuple[str, str]]:
-    """Return the few numbers that a reader looks for first."""
+    """Return the key numbers: results of the final test, or the latest ones before there is a test."""
     measure = main_measure(run)
-    found = []
-    if run.final:
-        for row in dict.fromkeys((0, len(run.final) - 1)):
-            at = run.final[row]
-            when = "before adaptation" if at["step"] == 0 else f"after {at['step']:g} steps"
-            found.append((f"{measure}, test clients, {when}", said_mean(at, measure)))
+    found = _tested(run, measure) if run.final else _latest(run, measure)
     total = f" of {run.config.rounds:,}" if run.config else ""
     found.append(("rounds", f"{len(run.metrics):,}{total}"))
     sent = sent_bytes(run.metrics)
@@ -52,8 +59,31 @@ def headline(run: RunFiles) -> list[tuple[str, str]]:
     return found
 
 
+def _tested(run: RunFiles, measure: str) -> list[tuple[str, str]]:
+    found = []
+    for row in dict.fromkeys((0, len(run.final) - 1)):
+        at = run.final[row]
+        when = "before adaptation" if at["step"] == 0 else f"after {at['step']:g} steps"
+        found.append((f"final {measure}, test clients, {when}", said_mean(at, measure)))
+    return found
+
+
+def _latest(run: RunFiles, measure: str) -> list[tuple[str, str]]:
+    """Return the latest results of training tasks and of held-out clients, each with its round."""
+    found = []
+    for field, name in (("test", "test clients"), ("evaluation", "validation clients")):
+        for round_, row in looks(run.metrics, field)[-1:]:
+            about = f"latest {measure}, {name}, after {row['step']:g} steps, round {round_:,}"
+            found.append((about, said_mean(row, measure)))
+    trained = [row for row in run.metrics if number(row, measure) is not None]
+    for last in trained[-1:]:
+        about = f"latest {measure}, training tasks, after adaptation, round {last['round']:,}"
+        found.append((about, shown(number(last, measure))))
+    return found
+
+
 def _failure(run: RunFiles) -> str:
-    return str(run.info.get("error") or "It does not say why") if run.status == "failed" else ""
+    return str(run.info.get("error") or "run.json gives no reason") if run.status == "failed" else ""
 
 
 def _said(run: RunFiles) -> str:
@@ -65,17 +95,20 @@ def _said(run: RunFiles) -> str:
     return f"{what}, {held_out} of them held out, {config.cohort} a round, seed {config.seed}."
 
 
-def compare_part(files: CompareFiles, key: str, beside: Path) -> Part:
-    """Return all that the report says of a comparison.
+def compare_part(
+    files: CompareFiles, key: str, beside: Path, readable: Callable[[Path], bool] = lambda _: True
+) -> Part:
+    """Return the report of a comparison.
 
     Args:
         files: Its files.
         key: The part's place in the page.
         beside: Folder of the page, from which links to the runs lead.
+        readable: Whether a run's folder may be read and linked to.
     """
     if files.record is None:
         return Part(files.name, "comparison", files.status, problem=files.problem or "", key=key)
-    arms = Arms(files.record, files.path, beside)
+    arms = Arms(files.record, files.path, beside, readable)
     return Part(
         name=files.name,
         kind="comparison",

@@ -1,14 +1,15 @@
 """Reads the files of runs and comparisons for reports."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedmeta.comparison.record import COMPARE, ArmRecord, CompareRecord, RunRecord, parse
 from fedmeta.config import Config
-from fedmeta.config.seals import made_here
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import DataError, UsageError
 from fedmeta.experiment.folder import RunFolder
@@ -18,6 +19,7 @@ from fedmeta.experiment.rows import (
     MOST_BYTES,
     MOST_ROWS,
     TEST,
+    ClientRow,
     Limit,
     LogFile,
     MetricsRow,
@@ -28,18 +30,13 @@ from fedmeta.experiment.rows import (
 )
 from fedmeta.files import MOST_INFO, MOST_JSON, one_line, read_json, read_lines, reason
 from fedmeta.options import nearest
+from fedmeta.report.log import MOST_PARSED, MOST_VALUES, Log, limit_of, too_long
 from fedmeta.tasks.measure import Measure
 
 if TYPE_CHECKING:
     from fedmeta.report.client_log import ClientLog
 
 _TOO_LARGE = 1e300
-OWN = 10
-"""How many times as much is read of a run that was made here: its owner waits for it."""
-MOST_VALUES = 1_500_000
-"""Values of a log that are read where its rows are kept as they are; see `Limit`."""
-MOST_PARSED = 3 * MOST_VALUES
-"""Values of a log that are read where its rows are added up."""
 _BYTES_OF_A_VALUE = 8
 _MOST_OF_ALL = 2 * MOST_VALUES
 """Values that are read of the test logs of all runs of a comparison."""
@@ -47,7 +44,7 @@ _RUN_FILES = ("config.toml", "run.json", "metrics.jsonl")
 
 
 def _no_clients() -> "ClientLog":
-    # It takes NumPy, which the list of comparisons does without.
+    # It imports NumPy, which a list of runs does not need.
     from fedmeta.report.client_log import ClientLog
 
     return ClientLog()
@@ -86,7 +83,7 @@ class RunFiles:
 
     @cached_property
     def measures(self) -> dict[str, Measure]:
-        """What its tasks are measured by, by name, the main one first."""
+        """The measures of its tasks by name, the main one first."""
         return measures_of(self.info)
 
 
@@ -110,7 +107,7 @@ class CompareFiles:
 
 
 def is_run(path: Path) -> bool:
-    """Tell whether a folder is a run's, however little is left of it."""
+    """Tell whether a folder holds at least one file of a run."""
     return any((path / name).exists() for name in _RUN_FILES)
 
 
@@ -158,7 +155,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def read_head(path: Path) -> RunFiles:
-    """Read what tells about a run as a whole, and not its logs; see `read_run`."""
+    """Read a run's config, ``run.json`` and status without its logs; see `read_run`."""
     folder = RunFolder(path)
     info, problem = _info(path)
     config = None
@@ -169,24 +166,60 @@ def read_head(path: Path) -> RunFiles:
     return RunFiles(path, path.name, folder.status, problem, config, info)
 
 
-def read_run(path: Path) -> RunFiles:
-    """Read a run's folder, also while a process writes to it.
+class RunReader:
+    """Reads a run's folder, also while a process writes to it; each line of its logs is read once.
 
     Damage is no error: what can be read is returned, and `RunFiles.problem` says what cannot.
+
+    Args:
+        path: The folder.
     """
-    head = read_head(path)
-    if later_format(head.info):
-        return head
-    metrics, bad_metrics = _rows(path, METRICS, limit_of(path, MOST_VALUES))
-    clients = _no_clients()
-    bad_clients = _read(path, CLIENTS, clients.add, limit_of(path, MOST_PARSED))
-    test, bad_test = list[TestedRow](), None
-    if (path / TEST.name).exists():
-        test, bad_test = _rows(path, TEST, limit_of(path, MOST_VALUES))
-    problem = head.problem or bad_metrics or bad_clients or bad_test
-    return RunFiles(
-        path, head.name, head.status, problem, head.config, head.info, metrics, clients, test
-    )
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rounds: list[MetricsRow] = []
+        self._replies = _no_clients()
+        self._metrics = Log(path, METRICS, self._rounds.clear, self._rounds.append, MOST_VALUES)
+        self._clients = Log(path, CLIENTS, self._restart, self._add, MOST_PARSED)
+
+    def _restart(self) -> None:
+        self._replies = _no_clients()
+
+    def _add(self, row: ClientRow) -> None:
+        self._replies.add(row)
+
+    @property
+    def values(self) -> int:
+        """Values that were read so far; see `Limit`."""
+        return self._metrics.values + self._clients.values
+
+    def read(self) -> RunFiles:
+        """Return what the folder holds now; its logs end with the same round."""
+        head = read_head(self.path)
+        if later_format(head.info):
+            return head
+        self._metrics.follow()
+        bad_metrics = self._metrics.problem
+        whole = head.status == "finished" or bad_metrics is not None
+        # A round's clients are written before its metrics: those of the next round may be there.
+        last = self._rounds[-1]["round"] if self._rounds else 0
+        self._clients.follow(math.inf if whole else last)
+        test, bad_test = list[TestedRow](), None
+        if (self.path / TEST.name).exists():
+            test, bad_test = _rows(self.path, TEST, limit_of(self.path, MOST_VALUES))
+        return replace(
+            head,
+            problem=head.problem or bad_metrics or self._clients.problem or bad_test,
+            metrics=list(self._rounds),
+            # The columns of a log are worked out once: those of this copy.
+            clients=copy(self._replies),
+            test=test,
+        )
+
+
+def read_run(path: Path) -> RunFiles:
+    """Read a run's folder once; see `RunReader`."""
+    return RunReader(path).read()
 
 
 class TestReader:
@@ -232,7 +265,7 @@ OneT = TypeVar("OneT", CompareRecord, ArmRecord, RunRecord)
 
 
 def _killed(record: CompareRecord) -> CompareRecord:
-    """Return a killed comparison's record; nobody could say of what was running that it was killed."""
+    """Return the record of a killed comparison, with what was running marked as killed."""
 
     def known(one: OneT, **more: Any) -> OneT:
         status = "killed" if one.status == "running" else one.status
@@ -242,7 +275,7 @@ def _killed(record: CompareRecord) -> CompareRecord:
 
 
 def number(row: Mapping[str, Any], key: str) -> float | None:
-    """Return a row's finite number; None where there is none, whatever is there instead."""
+    """Return a finite number of a row; None if there is none."""
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -251,7 +284,7 @@ def number(row: Mapping[str, Any], key: str) -> float | None:
 
 
 def steps_of(value: object) -> list[dict[str, Any]]:
-    """Return the results by adaptation step of a field such as ``final``; what is none is left out."""
+    """Return the results by adaptation step in a field such as ``final``; other values are left out."""
     rows = value if isinstance(value, list) else []
     return [row for row in rows if isinstance(row, dict) and number(row, "step") is not None]
 
@@ -280,51 +313,21 @@ def _object(path: Path, most: int = MOST_JSON) -> tuple[dict[str, Any], str | No
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is damaged")
 
 
-def limit_of(folder: Path, values: int) -> Limit:
-    """Return how much of one of a run's logs is read: of a stranger's what takes less than ten seconds.
-
-    Args:
-        folder: The run's.
-        values: Values that are read of a stranger's.
-    """
-    times = OWN if made_here(folder) else 1
-    return Limit(values * times, MOST_ROWS * times, MOST_BYTES * times)
-
-
-def too_long(name: str, read: int) -> str:
-    """Return that a log is longer than may be read, in one line."""
-    return f"{name} is too long: its first {read:,} lines are read"
-
-
 def _rows(folder: Path, log: LogFile[Row], limit: Limit) -> tuple[list[Row], str | None]:
     """Return the rows before the first damaged line, and what is wrong with that one."""
     rows: list[Row] = []
-    return rows, _read(folder, log, rows.append, limit)
-
-
-def _read(folder: Path, log: LogFile[Row], add: Callable[[Row], object], limit: Limit) -> str | None:
-    """Go through a log's rows up to the first damaged line, and return what is wrong with that one.
-
-    Args:
-        folder: Where it is.
-        log: What its rows are.
-        add: Called with each row.
-        limit: What may be read of it.
-    """
-    read = 0
     try:
         for line in read_lines(folder / log.name):
             if not limit.take(line):
-                return too_long(log.name, read)
-            add(log.parse(line))
-            read += 1
+                return rows, too_long(log.name, len(rows))
+            rows.append(log.parse(line))
     except FileNotFoundError:
-        return f"{log.name} is missing"
+        return rows, f"{log.name} is missing"
     except OSError as error:
-        return f"{log.name}: {reason(error)}"
+        return rows, f"{log.name}: {reason(error)}"
     except ValueError:
-        return f"{log.name}: line {read + 1} is damaged"
-    return None
+        return rows, f"{log.name}: line {len(rows) + 1} is damaged"
+    return rows, None
 
 
 def _short(message: str, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A run in a few lines of HTML, for notebooks: one curve, one table, no script."""
+"""A run as a short piece of HTML for notebooks: one curve, one table, no script."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -91,7 +91,7 @@ _DASHES = ("none", "6 4", "2 3", "8 3 2 3")
 
 
 class _Scale:
-    """Maps values of an axis to pixels; a range of nothing is widened."""
+    """Maps values of an axis to pixels; an empty range is widened."""
 
     def __init__(self, values: Iterable[float], pixels: tuple[float, float]) -> None:
         known = list(values) or [0.0, 1.0]

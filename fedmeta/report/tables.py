@@ -1,4 +1,4 @@
-"""A table as plain data, and how its values look; the page and the CSV writer show the same ones."""
+"""Tables as plain data, and the formatting of their values."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Interval(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A text that leads somewhere."""
+    """A link."""
 
     text: str
     href: str
@@ -34,7 +34,7 @@ Cell = str | int | float | None | Interval | Link | Bytes
 
 
 class LongRows(Sequence[Sequence[Cell]]):
-    """Rows that are made when they are looked at, of a table that may have a million of them.
+    """Rows of a long table, made when they are needed.
 
     Args:
         length: How many.
@@ -95,7 +95,7 @@ class Table:
 
 
 def shown(cell: Cell) -> str:
-    """Return a value as a reader sees it: whole numbers in full, others with three digits or so."""
+    """Return a value as text: integers in full, others with about three digits."""
     if isinstance(cell, Interval):
         return _with_half(cell)
     if isinstance(cell, Bytes):
@@ -114,7 +114,7 @@ def shown(cell: Cell) -> str:
 
 
 def _with_half(cell: Interval) -> str:
-    """Return a mean and half its interval, both with as many digits behind the point."""
+    """Return a mean and half its interval with the same number of decimals."""
     mean, half = cell
     if mean is None or half is None:
         return shown(mean)
@@ -126,7 +126,7 @@ def _with_half(cell: Interval) -> str:
 
 
 def _is_count(value: float) -> bool:
-    # A mean of counts is one as well; 1.0 is rather an accuracy.
+    # A mean of counts is shown as a count too, but 1.0 may well be an accuracy.
     return value == 0 or (value.is_integer() and 2 <= abs(value) < 1e15)
 
 
@@ -141,7 +141,7 @@ def _readable(count: float | None) -> str:
 
 
 def table_of(chart: Chart, limit: int = ROWS_OF_A_CHART) -> Table:
-    """Return a chart's values as a table, for those who do not see it.
+    """Return a chart's values as a table.
 
     Long curves are cut down to `limit` positions at equal distances, the first and the last among them.
     """

@@ -1,16 +1,15 @@
-"""From folders to a report: what is read, what is written, and what was wrong with the folders."""
+"""Writes reports: one HTML page about folders of runs, with pictures and CSV files beside it."""
 
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from fedmeta.errors import UsageError
-from fedmeta.files import one_line, write_atomically
+from fedmeta.files import write_atomically
 from fedmeta.report.page import Keys, Part
-from fedmeta.report.parts import compare_part, run_part
+from fedmeta.report.parts import Kind, compare_part, run_part, unreadable_part
 from fedmeta.report.read import is_compare, read_compare, read_run, require_folder
 from fedmeta.report.render.csv_files import write_sheets
 from fedmeta.report.render.html import render
@@ -21,7 +20,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Written:
-    """What a report came to.
+    """The files that a report was written to.
 
     Attributes:
         report: The page.
@@ -73,7 +72,7 @@ def write_report(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Look for no cycles meanwhile: rows have none, and a million of them are gone through each time."""
+    """Pause garbage collection: a million rows have no cycles, and each pass would visit them all."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -86,15 +85,14 @@ def _uncollected() -> Iterator[None]:
 def _part(folder: Path, key: str, beside: Path) -> Part:
     # The name of `.` is the folder's own.
     path = folder if folder.name else folder.resolve()
-    kind: Literal["comparison", "run"] = "comparison" if is_compare(folder) else "run"
+    kind: Kind = "comparison" if is_compare(folder) else "run"
     try:
         if kind == "comparison":
             return compare_part(read_compare(path), key, beside)
         return run_part(read_run(path), key)
     except Exception as error:
-        # Whatever else may be in one folder, the others are reported.
-        problem = f"it cannot be read ({type(error).__name__}): {one_line(error, 200)}"
-        return Part(path.name, kind, "unreadable", problem=problem, key=key)
+        # Whatever is in one folder, the others are reported.
+        return unreadable_part(path, kind, key, error)
 
 
 def _title(parts: Sequence[Part]) -> str:

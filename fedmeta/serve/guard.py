@@ -24,9 +24,9 @@ FRAME_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-"""The page around a report: a script may lead its own frame elsewhere, which this one forbids."""
+"""Policy of the page around a report: it keeps the report's frame from leading elsewhere."""
 MOST_HELD = 1 << 28
-"""Bytes of answers that wait for their readers, all together."""
+"""Most bytes of responses that wait for slow readers, all together."""
 _PIECE = 1 << 16
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -34,13 +34,13 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
-    # A name in an address would be looked up, and told to its owner, before anybody follows it.
+    # Browsers look up host names in links ahead of time, which tells their owner.
     "x-dns-prefetch-control": "off",
 }
 
 
 class Guard:
-    """Refuses what a browser on this machine has no reason to ask.
+    """Refuses requests that do not come from a browser on this machine.
 
     Only GET is answered. The name under which the server was reached must be one of its own: a page of
     another site, whose name was made to lead to this machine, still sends that site's name.
@@ -74,7 +74,7 @@ class Guard:
                 self._held -= answer.held
 
     def _hold(self, size: int) -> bool:
-        """Keep account of the bytes that wait; tell whether there is room for so many more."""
+        """Reserve room for bytes that wait; False: there is none."""
         if self._held + size > MOST_HELD:
             return False
         self._held += size
@@ -89,12 +89,12 @@ class Guard:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        # Nobody can make a bare address lead elsewhere than it does.
+        # DNS cannot redirect a bare address.
         return address.is_loopback or self._anywhere
 
 
 class _Answer:
-    """Sends an answer piece by piece, so that what a slow reader has not taken is held once."""
+    """Sends a response in pieces, so that what a slow reader has not taken is held only once."""
 
     def __init__(self, send: Send, hold: Callable[[int], bool]) -> None:
         self._send = send
@@ -149,7 +149,7 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
 
 
 class Json(Response):
-    """Plain values as JSON; a number that is not finite is null, text that is no UTF-8 is escaped."""
+    """JSON responses: NaN and infinity become null, and text that is not UTF-8 is escaped."""
 
     media_type = "application/json"
 

@@ -1,4 +1,4 @@
-"""The runs and comparisons of a folder, the only paths that the page ever opens, and their changes."""
+"""Finds the runs and comparisons of a folder, and reports their changes; no other path is opened."""
 
 import asyncio
 import os
@@ -26,6 +26,8 @@ _READ = (
     "metrics.jsonl",
     "clients.jsonl",
     "test.jsonl",
+    "examples.safetensors",
+    "config.seal",
     "run.lock",
     "report.html",
     COMPARE,
@@ -45,7 +47,7 @@ class UnknownError(UsageError):
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder that the page may read.
+    """A run or comparison in the folder.
 
     Attributes:
         id: Its path below the folder of runs; what an address names it by.
@@ -92,21 +94,21 @@ class Index:
                 self._seen = time.monotonic()
             return self._entries
 
-    def find(self, id_: str, kind: Kind) -> Entry:
+    def find(self, id_: str) -> Entry:
         """Return the run or comparison of an id.
 
         Raises:
             UnknownError: If there is none.
         """
         entry = self.entries().get(id_)
-        if entry is None or entry.kind != kind:
-            raise UnknownError(f"there is no such {kind} in the folder of runs")
+        if entry is None:
+            raise UnknownError("there is no such run in the folder of runs")
         return entry
 
-    def id_of(self, path: Path) -> str | None:
-        """Return the id of a run's folder, however its path is written; None: it is not served."""
-        self.entries()
-        return self._runs.get(os.path.abspath(path))
+    def at(self, path: Path) -> Entry | None:
+        """Return the run at a path, however it is written; None: it is not served."""
+        entries = self.entries()
+        return entries.get(self._runs.get(os.path.abspath(path), ""))
 
     def _scan(self) -> Iterator[Entry]:
         for path in self._folders(self.root):
@@ -167,12 +169,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A link that leads round in a circle.
+        # A circular link.
         return False
 
 
 def _id(path: Path) -> str:
-    # A name that is no UTF-8 is still listed, under one that is.
+    # A name that is not UTF-8 is listed in escaped form.
     return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 

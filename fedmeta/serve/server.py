@@ -1,4 +1,4 @@
-"""A server on this machine that ends when it is told to, whoever is still listening."""
+"""Runs the web server, and ends it while streams are still open."""
 
 import asyncio
 import errno
@@ -11,25 +11,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fedmeta.errors import UsageError
 from fedmeta.report.read import require_runs
-from fedmeta.serve.app import Site, make_app
+from fedmeta.serve.app import make_app
 from fedmeta.serve.guard import Guard
+from fedmeta.serve.site import Site
 
 _FREE_TRIES = 100
 _GRACE_SECONDS = 2
 MOST_CONNECTIONS = 128
 ASK_SECONDS = 20.0
-"""How long a connection may stay open without a whole request."""
+"""Seconds that a connection may stay open without a whole request."""
 SLOWEST_SECONDS = 30.0
-"""How long a reader may take to accept another piece of an answer."""
+"""Seconds that a reader may take to accept the next piece of a response."""
 
 
 class _Connection(H11Protocol):
-    """A connection to a browser; one too many is closed, and so is one that asks for nothing."""
+    """A connection; it is closed if there are too many, or if no request comes."""
 
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, if there are not too many."""
+        """Accept a connection unless there are too many."""
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
@@ -42,13 +43,13 @@ class _Connection(H11Protocol):
         self._patience = self.loop.call_later(SLOWEST_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on, since the reader has taken what was sent."""
+        """Stop the timer: the reader has taken what was sent."""
         super().resume_writing()
         if self._patience:
             self._patience.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of a connection."""
+        """Clean up a closed connection."""
         super().connection_lost(exc)
         if self._patience:
             self._patience.cancel()
@@ -78,10 +79,10 @@ def serve(root: Path, host: str, port: int, ready: Callable[[str], None]) -> Non
 
 
 def make_server(root: Path, host: str, port: int) -> tuple[uvicorn.Server, socket.socket, Site]:
-    """Return a server that is yet to run, the socket that it is to listen on, and what it shows."""
+    """Return a server that is not started yet, its listening socket, and its site."""
     require_runs(root)
     listener = _listen(host, port)
-    # Streams never end by themselves: they look at whether the server should.
+    # Streams only end when they see that the server should.
     site = Site(root, lambda: server.should_exit)
     config = uvicorn.Config(
         Guard(make_app(site), host),
@@ -94,7 +95,7 @@ def make_server(root: Path, host: str, port: int) -> tuple[uvicorn.Server, socke
         http=_Connection,
     )
     server = uvicorn.Server(config)
-    # What is loaded at the first look at a config takes seconds, which no reader should wait.
+    # The first look at a config loads modules for seconds; no reader should wait for that.
     site.runs()
     return server, listener, site
 
@@ -117,7 +118,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # A caller may come as soon as the address is told.
+        # Requests may come as soon as the address is printed.
         listener.listen(128)
     except OSError:
         listener.close()

@@ -1,20 +1,20 @@
-"""A line of the list: how a run or a comparison stands, from its heads and the end of its log."""
+"""The rows of the list of runs, from each folder's ``run.json``, config and last logged round."""
 
 import threading
 from typing import Any
 
 from fedmeta.experiment.rows import half_of
 from fedmeta.files import one_line
+from fedmeta.report.log import last_round
 from fedmeta.report.measured import unit
 from fedmeta.report.read import RunFiles, number, read_compare, read_head
 from fedmeta.serve.index import Entry, Stamp
-from fedmeta.serve.log import last_round
 
 Row = dict[str, Any]
 
 
 class Summaries:
-    """The lines of the list; a folder is read again only when one of its files has changed.
+    """The rows of the list; a folder is read again only when one of its files has changed.
 
     Attributes:
         read: Folders read so far.
@@ -26,7 +26,7 @@ class Summaries:
         self.read = 0
 
     def all(self, entries: dict[str, Entry]) -> list[Row]:
-        """Return a line for each entry, and forget those that are gone."""
+        """Return a row for each entry, and forget those that are gone."""
         with self._lock:
             self._known = {id_: known for id_, known in self._known.items() if id_ in entries}
             return [self._one(entry) for entry in entries.values()]
@@ -43,7 +43,7 @@ class Summaries:
 
 
 def summary(entry: Entry) -> Row:
-    """Return the line of one run or comparison."""
+    """Return the row of one run or comparison."""
     return _comparison(entry) if entry.kind == "comparison" else _run(entry)
 
 
@@ -51,7 +51,7 @@ def _summary(entry: Entry) -> Row:
     try:
         return summary(entry)
     except Exception as error:
-        # Whatever else may be in one folder, the others are shown.
+        # Whatever is in one folder, the others are shown.
         return _row(
             entry, "unreadable", f"it cannot be read ({type(error).__name__}): {one_line(error)}"
         )
@@ -85,7 +85,7 @@ def _run(entry: Entry) -> Row:
 
 
 def status_of(head: RunFiles) -> str:
-    """Return how a run stands; one whose heads cannot be read is ``unreadable`` whatever it says."""
+    """Return a run's status; ``unreadable`` if its config or ``run.json`` cannot be read."""
     return "unreadable" if head.problem else head.status
 
 

@@ -19,8 +19,7 @@ from fedmeta.experiment.learned.model import Learned
 from fedmeta.files import printable
 from fedmeta.report.sections.ledger import read_journal
 from fedmeta.report.writing import write_report
-from fedmeta.serve.app import Site
-from fedmeta.serve.runs import POINTS
+from fedmeta.serve.site import Site
 from fedmeta.tasks.data.omniglot_files import read_characters
 from fedmeta.tasks.families.shakespeare import read_play
 from fedmeta.tasks.image_files import ImageStyle, read_images
@@ -141,19 +140,12 @@ class Reader:
         for row in site.runs()["rows"]:
             json.dumps(row)
             assert len(str(row.get("problem"))) < 2000
+            views = [partial(site.page, row["id"])]
             if row["kind"] == "run":
-                id_ = row["id"]
-                for view in (
-                    partial(site.run, id_),
-                    partial(site.clients, id_),
-                    partial(site.curves, id_, POINTS),
-                    partial(site.selected, [id_], POINTS),
-                ):
-                    with suppress(FedmetaError):
-                        json.dumps(view())
-            else:
+                views.append(partial(site.selected, [row["id"]]))
+            for view in views:
                 with suppress(FedmetaError):
-                    json.dumps(site.comparison(row["id"]))
+                    assert view().text
 
     def _checkpoint(self, make: Make, ending: str) -> None:
         folder = self._copy()

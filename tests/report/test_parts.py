@@ -1,7 +1,8 @@
-"""A comparison's part of the report shows what its file says."""
+"""The part of a run or a comparison shows what its files say."""
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from fedmeta.errors import UsageError
 from fedmeta.experiment import RunFolder
 from fedmeta.report.charts import Chart
 from fedmeta.report.page import Part, Section
-from fedmeta.report.parts import compare_part
-from fedmeta.report.read import read_compare, require_folder
+from fedmeta.report.parts import compare_part, headline, run_part
+from fedmeta.report.read import read_compare, read_run, require_folder
 from fedmeta.report.tables import Bytes, Interval, Link, Table
-from tests.report.made import EVIL, client_accuracy, write_compare
+from tests.report.made import EVIL, client_accuracy, lines, write_compare
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +170,81 @@ def test_a_folder_with_a_link_out_of_it_is_not_reported(tmp_path: Path) -> None:
     (folder / "report.html").symlink_to("../diary")
     with pytest.raises(UsageError, match=r"report\.html is a link that leads out of the folder"):
         require_folder(folder)
+
+
+@pytest.fixture
+def unfinished(digits: Path, tmp_path: Path) -> Path:
+    """A run after its fourth round: two looks at test clients, one at validation clients, no test."""
+    run = Path(shutil.copytree(digits, tmp_path / "unfinished"))
+    info = json.loads((run / "run.json").read_text())
+    changes = {"status": "running", "final": None, "wall_seconds": None}
+    (run / "run.json").write_text(json.dumps(info | changes))
+    rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(rows[:4]))
+    for left in ("test.jsonl", "examples.safetensors"):
+        (run / left).unlink()
+    return run
+
+
+def test_the_key_numbers_of_a_finished_run_are_those_of_its_test(digits: Path) -> None:
+    first, *_, last = json.loads((digits / "run.json").read_text())["final"]
+    numbers = dict(headline(read_run(digits)))
+    before, after = (
+        numbers[f"final accuracy, test clients, {when}"]
+        for when in ("before adaptation", "after 3 steps")
+    )
+    assert before.startswith(f"{first['accuracy']:.3f} ± ")
+    assert after.startswith(f"{last['accuracy']:.3f} ± ")
+    assert numbers["rounds"] == "6 of 6"
+    assert not [name for name in numbers if "latest" in name]
+
+
+def test_the_key_numbers_of_a_run_that_goes_on_are_the_latest_with_their_rounds(
+    unfinished: Path,
+) -> None:
+    rows = lines(unfinished / "metrics.jsonl")
+    with RunFolder(unfinished).locked():
+        numbers = dict(headline(read_run(unfinished)))
+    assert numbers["rounds"] == "4 of 6"
+    trained = numbers["latest accuracy, training tasks, after adaptation, round 4"]
+    assert trained == f"{rows[3]['accuracy']:.3f}"
+    looked = max(row["round"] for row in rows if row["evaluation"])
+    mean = rows[looked - 1]["evaluation"][-1]["accuracy"]
+    said = numbers[f"latest accuracy, validation clients, after 3 steps, round {looked}"]
+    assert said.split(" ± ")[0] == f"{mean:.3f}"
+    assert not [name for name in numbers if "final" in name]
+
+
+def test_a_run_without_a_test_yet_says_when_it_comes(unfinished: Path) -> None:
+    def said() -> str:
+        return section(run_part(read_run(unfinished), "it"), "adaptation").text
+
+    with RunFolder(unfinished).locked():
+        assert said() == "The held-out test runs after the last round."
+    assert said() == (
+        "The held-out test runs after the last round, and this run ended before it. "
+        f"`fedmeta resume {unfinished}` continues it."
+    )
+    config = (unfinished / "config.toml").read_text()
+    (unfinished / "config.toml").write_text(
+        config.replace("test_clients = 5", "test_clients = 0").replace("track = 2", "track = 0")
+    )
+    assert said() == "No clients are held out for a test."
+
+
+def test_a_run_without_a_round_yet_says_so(unfinished: Path) -> None:
+    for log in ("metrics.jsonl", "clients.jsonl"):
+        (unfinished / log).write_text("")
+    with RunFolder(unfinished).locked():
+        part = run_part(read_run(unfinished), "it")
+    assert section(part, "learning").text == "No rounds logged yet."
+    assert ("rounds", "0 of 6") in part.results
+    assert [one.key for one in part.sections] == ["learning", "adaptation", "what"]
+
+
+def test_a_comparison_neither_reads_nor_links_to_a_run_that_may_not_be_read(comparison: Path) -> None:
+    kept = comparison.absolute() / "federated-seed1"
+    part = compare_part(read_compare(comparison), "it", comparison, lambda path: path == kept)
+    links = [row[-1] for row in table(part, "runs").rows if isinstance(row[-1], Link)]
+    assert links == [Link("federated-seed1", "federated-seed1/")]
+    assert [row[0] for row in table(part, "spread").rows] == ["federated"]

@@ -12,6 +12,7 @@ from fedmeta.errors import UsageError
 from fedmeta.experiment import RunFolder
 from fedmeta.report.parts import run_part
 from fedmeta.report.read import (
+    RunReader,
     TestReader,
     number,
     read_compare,
@@ -136,6 +137,65 @@ def test_the_test_logs_of_a_comparison_have_one_limit_together(
     assert [len(reader.read(copy)) for _ in range(4)] == [10, 10, 0, 0]
     assert reader.problem == "The runs' test.jsonl are too long: those of the first runs are read."
     assert TestReader().read(tmp_path / "none") == []
+
+
+def reply(client: int, round_: int) -> str:
+    return json.dumps({"round": round_, "client": client, "tasks": 1, "admitted": True}) + "\n"
+
+
+def begun(copy: Path, rounds: int, replies: str) -> RunReader:
+    """A run that goes on: that many rounds of two clients in the metrics, and replies as given."""
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(info | {"status": "running", "final": None}))
+    (copy / "test.jsonl").unlink()
+    (copy / "metrics.jsonl").write_text("".join(f'{{"round": {r}}}\n' for r in range(1, rounds + 1)))
+    (copy / "clients.jsonl").write_text(replies)
+    return RunReader(copy)
+
+
+def test_the_clients_of_a_round_are_shown_when_its_metrics_are_there(copy: Path) -> None:
+    """A reader comes between the two: the replies of round 2 wait, however often it comes."""
+    first, second = reply(0, 1) + reply(1, 1), reply(0, 2) + reply(1, 2)
+    with RunFolder(copy).locked():
+        reader = begun(copy, 1, first + second)
+        for _ in range(2):
+            run = reader.read()
+            assert (len(run.metrics), run.clients.round.tolist(), run.problem) == (1, [1, 1], None)
+        with (copy / "metrics.jsonl").open("a") as log:
+            log.write('{"round": 2}\n')
+        run = reader.read()
+        assert (len(run.metrics), run.clients.round.tolist()) == (2, [1, 1, 2, 2])
+
+
+def test_before_the_first_round_no_client_was_asked(copy: Path) -> None:
+    with RunFolder(copy).locked():
+        run = begun(copy, 0, reply(0, 1)).read()
+    assert (len(run.metrics), len(run.clients)) == (0, 0)
+
+
+def test_of_a_killed_run_the_round_that_was_cut_short_is_left_out(copy: Path) -> None:
+    run = begun(copy, 2, reply(0, 1) + reply(0, 2) + reply(0, 3)).read()
+    assert (run.status, run.clients.round.tolist()) == ("killed", [1, 2])
+
+
+def test_where_the_metrics_are_damaged_all_replies_are_shown(copy: Path) -> None:
+    reader = begun(copy, 1, reply(0, 1) + reply(0, 2))
+    with (copy / "metrics.jsonl").open("a") as log:
+        log.write("?\n")
+    assert len(reader.read().clients) == 2
+
+
+def test_a_reader_goes_on_where_it_stopped_and_what_was_looked_at_stays(copy: Path) -> None:
+    with RunFolder(copy).locked():
+        reader = begun(copy, 1, reply(0, 1))
+        before = reader.read()
+        assert before.clients.client.tolist() == [0]
+        with (copy / "clients.jsonl").open("a") as log:
+            log.write(reply(7, 2))
+        with (copy / "metrics.jsonl").open("a") as log:
+            log.write('{"round": 2}\n')
+        assert reader.read().clients.client.tolist() == [0, 7]
+        assert (len(before.metrics), before.clients.client.tolist()) == (1, [0])
 
 
 def test_a_run_that_nobody_holds_was_killed(copy: Path) -> None:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import uvicorn
 
-from fedmeta.serve.app import Site
 from fedmeta.serve.server import make_server
+from fedmeta.serve.site import Site
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Served:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def page(self, kind: str, id_: str) -> str:
-        return f"{self.address}/{kind}/{quote(id_)}"
+    def page(self, id_: str) -> str:
+        return f"{self.address}/runs/{quote(id_)}/"
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)

@@ -1,321 +1,101 @@
-"""The pages in a real browser."""
+"""Pages are rendered once for each change, whoever looks and however many."""
 
-import re
 import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
 
-from fedmeta.experiment import Listener, run
-from tests.browser import OpenPage, is_as_wide_as_its_window, screenshot, wait_until
-from tests.report.made import EVIL
-from tests.serve.serving import Served, copy, edit, rows, serving
-
-HOSTILE = EVIL.replace("/", "|")
+from fedmeta.serve.pages import Page, Pages
 
 
-def names(page: Page) -> list[str]:
-    return page.locator("#runs tbody .name").all_inner_texts()
+class Maker:
+    """Renders a text that counts, and can be held up."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def __call__(self) -> str:
+        self.began.set()
+        assert self.go_on.wait(60)
+        self.made += 1
+        return f"text {self.made}"
 
 
-def row(page: Page, id_: str) -> str:
-    return page.locator(f'#runs tbody tr[data-key="{id_}"]').inner_text()
+@pytest.fixture
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmeta.serve.pages._REST", 0)
 
 
-def ready(page: Page) -> Page:
-    expect(page.locator("#live")).to_have_text("live")
-    return page
+@pytest.mark.usefixtures("no_rest")
+def test_a_page_is_made_again_when_its_stamp_is_new() -> None:
+    pages, make = Pages(), Maker()
+    said = [pages.get("a", stamp, make).text for stamp in (1, 1, 2, 2, 1)]
+    assert said == ["text 1", "text 1", "text 2", "text 2", "text 3"]
+    assert pages.get("b", 1, make).text == "text 4"
+    assert (pages.made, make.made) == (4, 4)
 
 
-def drawn(page: Page, points: int = 1) -> None:
-    wait_until(
-        page,
-        """n => [...document.querySelectorAll(".chart")].some(
-          (chart) => (chart.data ?? []).some((trace) => trace.x.length >= n))""",
-        arg=points,
-    )
-
-
-def values(page: Page, title: str, name: str) -> list[float]:
-    """The values of a curve as plotly has drawn it."""
-    return list(
-        page.evaluate(
-            """([title, name]) => {
-              const chart = document.querySelector(`.chart[aria-label="${title}"]`);
-              return Array.from(chart.data.find((trace) => trace.name === name).y);
-            }""",
-            [title, name],
-        )
-    )
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_list_shows_every_run_and_what_is_wrong_with_it(
-    served: Served, open_page: OpenPage, dark: bool
-) -> None:
-    page = open_page(dark=dark)
-    page.goto(served.address)
-    ready(page)
-    expect(page.locator("#count")).to_have_text("10 runs")
-    for id_, text in {
-        "digits-001": "finished",
-        "half-written": "killed",
-        "no-json": "run.json is damaged",
-        "of-another-version": "unknown key 'warp'",
-        "linked-file": "leads out of the folder of runs",
-    }.items():
-        assert text in row(page, id_)
-    # A name that is HTML is text.
-    assert HOSTILE in names(page)
-    assert page.locator("main img").count() == 0
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
-    screenshot(page, f"serve-list-{'dark' if dark else 'light'}")
-
-
-def test_the_list_is_sorted_and_searched(served: Served, open_page: OpenPage) -> None:
-    page = open_page()
-    page.goto(served.address)
-    ready(page)
-    page.get_by_role("button", name="Run", exact=True).click()
-    assert names(page) == sorted(names(page), key=str.lower)
-    page.get_by_role("button", name="Run", exact=True).click()
-    assert names(page) == sorted(names(page), key=str.lower, reverse=True)
-    expect(page.locator("#runs th").filter(has_text=re.compile("^Run$"))).to_have_attribute(
-        "aria-sort", "descending"
-    )
-    page.get_by_role("searchbox").fill("warp unreadable")
-    assert names(page) == ["of-another-version"]
-    expect(page.locator("#count")).to_have_text("1 of 10 runs")
-    # The address keeps what was asked, for going back to it.
-    page.reload()
-    ready(page)
-    expect(page.locator("#count")).to_have_text("1 of 10 runs")
-
-
-def test_a_run_shows_what_its_files_say(served: Served, open_page: OpenPage) -> None:
-    log = rows(served.root / "digits-001" / "metrics.jsonl")
-    page = open_page()
-    page.goto(served.page("run", "digits-001"))
-    drawn(page)
-    for measure in ("accuracy", "loss"):
-        shown = values(page, f"{measure.capitalize()} by round", "training, after adaptation")
-        assert shown == [row[measure] for row in log]
-    refused = [row for row in rows(served.root / "digits-001" / "clients.jsonl") if not row["admitted"]]
-    expect(page.locator("#refused")).to_contain_text(f"{len(refused)} of 30 updates were refused")
-    page.get_by_role("searchbox").fill("the same update")
-    expect(page.locator("#client-table tbody tr")).to_have_count(len({row["client"] for row in refused}))
-    page.get_by_text("The resolved config").click()
-    expect(page.locator("#config")).to_contain_text('rule = "leave-one-out"')
-    screenshot(page, "serve-run")
-
-
-def test_a_ledger_is_shown_and_one_of_something_is_1(served: Served, open_page: OpenPage) -> None:
-    asked = Counter(row["client"] for row in rows(served.root / "chained" / "clients.jsonl"))
-    assert 1 in asked.values()
-    page = open_page(dark=True)
-    page.goto(served.page("run", "chained"))
-    shown = page.locator("#client-table tbody tr td:nth-child(2)")
-    expect(shown).to_have_text([str(asked[client]) for client in sorted(asked)])
-    expect(page.locator("#ledger")).to_contain_text("2 of 2 frozen")
-    drawn(page)
-    screenshot(page, "serve-chain-dark")
-
-
-def test_a_hostile_run_is_text_on_every_page(served: Served, open_page: OpenPage) -> None:
-    page = open_page()
-    page.goto(served.page("run", HOSTILE))
-    expect(page.locator("h1")).to_have_text(HOSTILE)
-    expect(page.locator("#problem")).to_contain_text(EVIL)
-    drawn(page)
-    page.goto(f"{served.address}/selected?run={HOSTILE}&run=digits-001")
-    drawn(page)
-    expect(page.locator("#results")).to_contain_text(HOSTILE)
-    assert page.locator("main img").count() == 0
-    page.goto(served.page("comparison", "compare-quickstart"))
-    expect(page.locator("#arms")).to_contain_text(EVIL)
-    assert page.locator("main img").count() == 0
-
-
-def test_selected_runs_are_compared_by_keyboard_alone(served: Served, open_page: OpenPage) -> None:
-    page = open_page()
-    page.goto(served.address)
-    ready(page)
-    page.keyboard.press("/")
-    page.keyboard.type("digits")
-    expect(page.locator("#search")).to_be_focused()
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
-        if focused in ("Select digits-001", "Select compare-quickstart/federated-seed0"):
-            page.keyboard.press("Space")
-        if page.evaluate("document.activeElement.id") == "compare":
-            break
-    expect(page.locator("#picked")).to_contain_text("2 runs selected")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/selected?*")
-    drawn(page)
-    expect(page.locator("#results table")).to_contain_text("digits-001")
-    screenshot(page, "serve-selected")
-    page.keyboard.press("Tab")
-    expect(page.locator(".skip")).to_be_focused()
-
-
-def test_a_comparison_is_shown_with_its_intervals(served: Served, open_page: OpenPage) -> None:
-    page = open_page()
-    page.goto(served.page("comparison", "compare-quickstart"))
-    drawn(page)
-    expect(page.locator("#section-outcome")).to_contain_text("±")
-    expect(page.locator("#arms")).to_contain_text("failed")
-    page.get_by_role("link", name="seed 0").first.click()
-    expect(page.locator("h1")).to_have_text("compare-quickstart/federated-seed0")
-    page.go_back()
-    drawn(page)
-    screenshot(page, "serve-comparison")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/comparison/compare-quickstart",
-        pytest.param("/run/chained", marks=pytest.mark.slow),
-        pytest.param("/run/bad-line", marks=pytest.mark.slow),
-        pytest.param("/selected?run=digits-001", marks=pytest.mark.slow),
-    ],
-)
-def test_a_phone_shows_all_without_scrolling_sideways(
-    served: Served, open_page: OpenPage, path: str
-) -> None:
-    page = open_page(phone=True)
-    page.goto(served.address + path)
-    ready(page)
-    if path != "/":
-        drawn(page)
-    assert is_as_wide_as_its_window(page)
-    screenshot(page, f"serve-phone{path.split('?')[0].replace('/', '-').rstrip('-')}")
-
-
-def test_a_page_that_is_not_there_is_one_panel(served: Served, open_page: OpenPage) -> None:
-    page = open_page()
-    page.goto(f"{served.address}/run/..%2f..%2fetc%2fpasswd")
-    expect(page.get_by_role("alert")).to_contain_text("There is no such run", ignore_case=True)
-    assert page.complaints.pop().endswith("404 (Not Found)")  # type: ignore[attr-defined]
-
-
-@contextmanager
-def paused_run(config: Path, out: Path) -> Iterator[threading.Event]:
-    """A run in another thread that waits after round 60 until it is let go on."""
-    go_on, arrived = threading.Event(), threading.Event()
-
-    def wait(record: object) -> None:
-        if record.round == 60:  # type: ignore[attr-defined]
-            arrived.set()
-            go_on.wait(60)
-
-    listener = replace(Listener(), round=wait)
-    thread = threading.Thread(target=run, args=(str(config),), kwargs={"out": out, "listener": listener})
-    thread.start()
-    try:
-        assert arrived.wait(60)
-        yield go_on
-    finally:
-        go_on.set()
+def together(count: int, ask: Callable[[], Page]) -> list[Page]:
+    found: list[Page] = []
+    threads = [threading.Thread(target=lambda: found.append(ask())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
         thread.join(60)
+    return found
 
 
-def test_a_new_run_appears_and_its_curves_grow(tmp_path: Path, open_page: OpenPage) -> None:
-    from fedmeta.config import to_toml
-    from fedmeta.experiment import Config
-    from tests.experiment.helpers import TINY
-
-    config = tmp_path / "tiny.toml"
-    config.write_text(to_toml(Config(**TINY | {"rounds": 90, "checkpoint_every": 20})))
-    (tmp_path / "runs").mkdir()
-    with serving(tmp_path / "runs") as site:
-        page = open_page()
-        page.goto(site.address)
-        expect(page.locator("#problem")).to_contain_text("No runs yet")
-        page.evaluate("window.stayed = true")
-        with paused_run(config, tmp_path / "runs" / "live") as go_on:
-            expect(page.locator("#runs .name")).to_have_text("live")
-            expect(page.locator("#runs .status")).to_have_text("running")
-            expect(page.locator("#runs progress")).to_have_attribute("value", "60")
-            assert page.evaluate("window.stayed")
-            page.get_by_role("link", name="live").click()
-            drawn(page, 60)
-            page.evaluate("window.stayed = true")
-            assert len(values(page, "Loss by round", "training, after adaptation")) == 60
-            go_on.set()
-            expect(page.locator("#status")).to_have_text("finished")
-        drawn(page, 90)
-        log = rows(tmp_path / "runs" / "live" / "metrics.jsonl")
-        assert values(page, "Loss by round", "training, after adaptation") == [r["loss"] for r in log]
-        assert page.evaluate("window.stayed")
-        page.close()  # before its server goes, or it may complain that it cannot find it
+def test_a_hundred_readers_of_a_new_page_cost_one_rendering() -> None:
+    pages, make = Pages(), Maker()
+    found = together(100, lambda: pages.get("a", 1, make))
+    assert make.made == 1
+    assert found == [Page("text 1")] * 100
 
 
-def test_a_run_that_is_resumed_starts_its_curves_anew(own: Path, open_page: OpenPage) -> None:
-    log = own / "one" / "metrics.jsonl"
-    lines = log.read_text().splitlines(keepends=True)
-    with serving(own) as site:
-        page = open_page()
-        page.goto(site.page("run", "one"))
-        drawn(page, 6)
-        log.write_text("".join(lines[:3]))
-        wait_until(
-            page,
-            """() => document.querySelector('[aria-label="Loss by round"]').data[0].x.length === 3""",
-        )
-        edit(own / "one", status="failed", error="round 4: the disk is full")
-        expect(page.locator("#problem")).to_contain_text("the disk is full")
-        page.close()
+@pytest.mark.usefixtures("no_rest")
+def test_who_comes_while_a_page_is_rendered_gets_the_last_one_marked_as_stale() -> None:
+    pages, make = Pages(), Maker()
+    pages.get("a", 1, make)
+    make.began.clear()
+    make.go_on.clear()
+    renders = threading.Thread(target=pages.get, args=("a", 2, make))
+    renders.start()
+    assert make.began.wait(60)
+    assert together(100, lambda: pages.get("a", 2, make)) == [Page("text 1", stale=True)] * 100
+    make.go_on.set()
+    renders.join(60)
+    assert pages.get("a", 2, make) == Page("text 2")
+    assert make.made == 2
 
 
-def test_a_server_that_went_is_told_and_found_again(own: Path, open_page: OpenPage) -> None:
-    with serving(own) as site:
-        page = open_page()
-        page.goto(site.address)
-        ready(page)
-    expect(page.locator("#live")).to_have_text("not connected")
-    page.complaints.clear()  # type: ignore[attr-defined]
+def test_a_page_that_takes_long_is_made_again_only_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took 2 s, so the next one may begin 6 s later."""
+    now = [100.0]
+    monkeypatch.setattr("fedmeta.serve.pages.time.monotonic", lambda: now[0])
+    pages = Pages()
+
+    def make() -> str:
+        now[0] += 2.0
+        return f"made until {now[0]:g}"
+
+    assert pages.get("a", 1, make) == Page("made until 102")
+    now[0] = 107.9
+    assert pages.get("a", 2, make) == Page("made until 102", stale=True)
+    now[0] = 108.0
+    assert pages.get("a", 3, make) == Page("made until 110")
 
 
-@pytest.mark.slow
-def test_many_tabs_are_open_at_once(served: Served, open_page: OpenPage) -> None:
-    """Each in a window of its own, as a browser keeps six connections for all tabs of one window."""
-    pages = [open_page() for _ in range(8)]
-    # A drawing takes a browser much longer than a connection: one of them, behind all the others.
-    for page in pages[:-1]:
-        page.goto(served.address)
-    pages[-1].goto(served.page("run", "digits-001"))
-    for page in pages:
-        ready(page)
-    drawn(pages[-1])
-    for page in pages:
-        page.close()
+def test_the_pages_that_nobody_looks_at_any_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmeta.serve.pages._MOST_PAGES", 2)
+    pages, make = Pages(), Maker()
+    for name in ("a", "b", "a", "c", "a", "b"):
+        pages.get(name, 1, make)
+    # a, b, c, and b once more, which c had taken the place of.
+    assert make.made == 4
 
 
-def test_200_runs_are_listed_and_sorted(own: Path, open_page: OpenPage) -> None:
-    for number in range(199):
-        (own / f"run-{number:03d}").mkdir()
-        for name in ("run.json", "config.toml", "metrics.jsonl", "clients.jsonl"):
-            (own / f"run-{number:03d}" / name).write_bytes((own / "one" / name).read_bytes())
-    assert copy(own / "one", own / "last").exists()
-    with serving(own) as site:
-        page = open_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(site.address)
-        expect(page.locator("#count")).to_have_text("201 runs")
-        page.get_by_role("button", name="Run", exact=True).click()
-        assert names(page)[0] == "last"
-        page.get_by_role("searchbox").fill("run-19")
-        expect(page.locator("#count")).to_have_text("9 of 201 runs")
-        assert len([url for url in asked if "/api/" in url]) == 1
-        assert site.site.summaries.read == 201
+def test_the_version_of_a_page_is_that_of_its_text() -> None:
+    assert Page("a").version == Page("a", stale=True).version != Page("b").version
+    assert Page("\udcff").version

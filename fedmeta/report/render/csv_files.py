@@ -17,7 +17,7 @@ from fedmeta.report.tables import Bytes, Cell, Interval, Link, LongRows, Table
 
 Row = Sequence[str | int | float | None]
 
-# What a spreadsheet takes for the start of a formula, in full width as well.
+# Characters that begin a formula in a spreadsheet, full-width ones included.
 _FORMULA = re.compile(r"\s*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _PLAIN = {int, float, str, type(None)}
 _NUMBER = re.compile(r"[+-]?(?:[0-9][0-9,]*\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
@@ -49,7 +49,7 @@ def write_sheets(folder: Path, parts: Sequence[Part]) -> list[Path]:
 
 
 def _harmless(row: Row) -> Row:
-    """Return a row whose texts are texts to a spreadsheet: no name is run as a formula."""
+    """Return a row that a spreadsheet takes for text: no name is run as a formula."""
     return [_text(cell) if isinstance(cell, str) else cell for cell in row]
 
 
@@ -109,7 +109,7 @@ def _table(table: Table) -> Iterator[Row]:
         head += [name, f"{name} ci95"] if two else [name]
     yield head
     if all(found <= _PLAIN for found in kinds):
-        # Of many rows each cell counts.
+        # With a million rows, the time per cell matters.
         yield from cast(Sequence[Row], table.rows)
         return
     for row in table.rows:

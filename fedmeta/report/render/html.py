@@ -1,5 +1,6 @@
-"""Draws charts with Plotly."""
+"""Renders reports as HTML, with charts drawn by Plotly."""
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from fedmeta.report.charts import DASHES, PALETTE, Chart, Heatmap, Series, Values
@@ -164,7 +165,7 @@ def _heatmap(chart: Heatmap) -> Trace:
 
 
 DIVERGING: Sequence[Sequence[Any]] = ((0, "#D55E00"), (0.5, "#F2F2F2"), (1, "#0072B2"))
-"""From below nothing to above it: vermilion and blue, which the colour-blind can tell apart."""
+"""From negative to positive: vermilion and blue, which the colour-blind can tell apart."""
 
 
 def _heatmap_layout(chart: Heatmap) -> dict[str, Any]:
@@ -174,43 +175,59 @@ def _heatmap_layout(chart: Heatmap) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    # Plotly reads a little HTML in texts; what comes from a file is none.
+    # Plotly interprets some HTML in texts; names from files must stay text.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 MOST_ROWS = 5000
-"""Rows of a table that a page has: a browser could not show the replies of a million clients."""
+"""Rows of a table in a page: a browser cannot show the replies of a million clients."""
 _STATUSES = ("running", "finished", "failed", "interrupted", "killed")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}|0x[0-9a-fA-F]{64}")
+_CODE = re.compile(r"`([^`\n]+)`")
 _HERE = Path(__file__).parents[1] / "templates"
 LOOK = Path(__file__).parents[1] / "look"
-"""Folder of the style and the script that the live page shares."""
+"""Folder of the style and the script that the report shares with the live page."""
 
 
 def render(title: str, parts: Sequence[Part]) -> str:
-    """Return the page.
+    """Return the report as one self-contained page.
 
     Args:
         title: Its heading.
         parts: Runs and comparisons, in order.
     """
-    template = _environment().get_template("report.html")
-    drawn = [chart for part in parts for chart in part.charts]
-    script, plotly = _text(LOOK / "drawing.js", _HERE / "report.js"), _plotly() if drawn else Markup("")
-    return template.render(
-        policy=_policy(script, plotly),
-        title=title,
-        parts=parts,
-        figures=[figure(chart) for chart in drawn],
-        numbers={id(chart): number for number, chart in enumerate(drawn)},
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
-        style=_text(LOOK / "look.css", _HERE / "report.css"),
-        script=script,
-        plotly=plotly,
+    figures = figures_of(parts)
+    script = _text(LOOK / "drawing.js") + Markup("drawCharts();\n")
+    plotly = _plotly() if figures else Markup("")
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            policy=_policy(script, plotly),
+            title=title,
+            parts=parts,
+            figures=figures,
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            style=_text(LOOK / "look.css", _HERE / "report.css"),
+            script=script,
+            plotly=plotly,
+        )
     )
 
 
+def render_part(part: Part) -> Markup:
+    """Return the part of one run or comparison in a report, without the page around it."""
+    module: Any = _environment().get_template("part.html").module
+    return Markup(module.article(part))
+
+
+def figures_of(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
+    """Return Plotly's data and layout of each chart, by the ``data-chart`` of its place in the page."""
+    return {f"{part.key}-{chart.key}": figure(chart) for part in parts for chart in part.charts}
+
+
 def _policy(*scripts: str) -> str:
-    """Return what the page may do: run its own scripts and no other, and ask nobody for anything."""
+    """Return the page's Content-Security-Policy: its own scripts run, and nothing is loaded."""
     sums = (b64encode(sha256(one.encode()).digest()).decode() for one in scripts)
     own = " ".join(f"'sha256-{one}'" for one in sums)
     return (
@@ -221,7 +238,7 @@ def _policy(*scripts: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    # A name or an error text from a file is text, whatever it looks like.
+    # Names and error texts from files are escaped.
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -231,13 +248,19 @@ def _environment() -> Environment:
     )
     environment.globals["most_rows"] = MOST_ROWS
     environment.filters["shown"] = shown
-    environment.filters["picture_id"] = id
+    environment.filters["with_code"] = _with_code
     environment.filters["status_class"] = lambda status: status if status in _STATUSES else "unreadable"
+    environment.tests["address"] = lambda cell: isinstance(cell, str) and bool(_ADDRESS.fullmatch(cell))
     environment.tests["link"] = lambda cell: isinstance(cell, Link)
     environment.tests["quantity"] = lambda cell: (
         isinstance(cell, int | float | Interval | Bytes) or cell is None
     )
     return environment
+
+
+def _with_code(text: str) -> Markup:
+    """Return a text as HTML, with what is between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _text(*files: Path) -> Markup:

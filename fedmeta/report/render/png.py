@@ -21,7 +21,7 @@ _MARKERS = "oDs^P*Xv"
 
 
 def require_extra() -> None:
-    """Refuse to go on without the extra `png`.
+    """Require the extra `png`.
 
     Raises:
         UsageError: In one line that says what to install.
@@ -75,7 +75,7 @@ def draw(chart: Chart | Heatmap, path: Path) -> None:
     else:
         _chart(axes, chart)
     with warnings.catch_warnings():
-        # A name may hold a letter that the font lacks; a box stands in its place.
+        # The font may lack a letter of a name; a box is drawn instead.
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         # No date and no version: the same files give the same picture.
         picture = BytesIO()
@@ -200,5 +200,5 @@ def _heatmap(axes: "Axes", chart: Heatmap) -> None:
 
 
 def _plain(text: str) -> str:
-    # A dollar begins a formula, and a formula that is none is an error.
+    # A dollar begins a formula, and Matplotlib fails on an invalid one.
     return text.replace("$", r"\$")

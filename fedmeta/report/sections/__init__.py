@@ -12,7 +12,7 @@ SECTIONS: Registry[type["ReportSection"]] = Registry("section", "fedmeta.report.
 
 
 class ReportSection:
-    """One subject of a report, of a run or of a comparison or of both.
+    """A section of the report of runs, of comparisons, or of both.
 
     Attributes:
         order: Sections come by rising order.

@@ -1,4 +1,4 @@
-"""What was run or compared: where results come from."""
+"""Where results come from: command, seed, versions and config."""
 
 from typing_extensions import override
 
@@ -10,9 +10,9 @@ from fedmeta.report.sections import ReportSection
 
 
 class About(ReportSection):
-    """What was run or compared."""
+    """What was run or compared; it comes last, after the results."""
 
-    order = 10
+    order = 120
 
     @staticmethod
     @override

@@ -14,6 +14,8 @@ from fedmeta.report.sections import ReportSection
 from fedmeta.tasks import Measure
 
 Row = dict[str, Any]
+TITLE = "Adaptation"
+_TEST = "The held-out test runs after the last round"
 
 
 class Adaptation(ReportSection):
@@ -25,10 +27,11 @@ class Adaptation(ReportSection):
     @override
     def of_run(run: RunFiles) -> Section | None:
         if not run.final:
-            return None
+            text = _not_tested(run)
+            return Section(key="adaptation", title=TITLE, text=text) if text else None
         return Section(
             key="adaptation",
-            title="Adaptation",
+            title=TITLE,
             figures=figures_of(adaptation_charts(run)),
             tables=[results_table(run.final, run.measures)],
         )
@@ -37,7 +40,18 @@ class Adaptation(ReportSection):
     @override
     def of_comparison(arms: Arms) -> Section | None:
         chart = arms.adaptation()
-        return None if chart.empty else Section("adaptation", "Adaptation", figures=figures_of([chart]))
+        return None if chart.empty else Section("adaptation", TITLE, figures=figures_of([chart]))
+
+
+def _not_tested(run: RunFiles) -> str:
+    """Return why a run has no results of test clients; empty if that is not known."""
+    if run.config is None or run.status == "finished":
+        return ""
+    if not run.config.test_clients:
+        return "No clients are held out for a test."
+    if run.status == "running":
+        return f"{_TEST}."
+    return f"{_TEST}, and this run ended before it. `fedmeta resume {run.path}` continues it."
 
 
 def adaptation_charts(run: RunFiles) -> list[Chart]:

@@ -1,4 +1,4 @@
-"""What a run sent, and what the arms of a comparison cost."""
+"""Communication of a run, and costs of a comparison's arms."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -17,7 +17,7 @@ from fedmeta.report.tables import Bytes, shown
 
 
 class Communication(ReportSection):
-    """What was sent, and what it cost."""
+    """Communication and costs."""
 
     order = 50
 

@@ -29,7 +29,7 @@ Values = NDArray[np.float64]
 
 
 class Examples(ReportSection):
-    """A few test tasks, and what the model said."""
+    """A few test tasks with the model's predictions."""
 
     order = 70
 
@@ -39,9 +39,7 @@ class Examples(ReportSection):
         examples, problem = read_examples(run.path)
         if not examples and problem is None:
             return None
-        text = (
-            "Tasks of test clients, not among those of the test: what the model saw, and what it said."
-        )
+        text = "Tasks of test clients that are not part of the test, with the model's predictions."
         charts = [one.chart for one in examples if one.chart is not None]
         return Section(
             key="examples",
@@ -70,7 +68,7 @@ def read_examples(folder: Path) -> tuple[list[Example], str | None]:
     except (OSError, SafetensorError):
         return [], f"{FILE} is damaged"
     except Exception as error:
-        # Of anybody's tensors, of any names, shapes and kinds; nothing else of the report needs them.
+        # The file may be a stranger's and hold anything; the rest of the report does not need it.
         return [], f"{FILE} is of another version ({type(error).__name__}: {one_line(error, 200)})"
 
 

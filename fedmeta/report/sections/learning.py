@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 COLOURS = {"after": 0, "before": 1, "validation": 2, "test": 3}
-"""Places in the palette of what a run's curves show."""
+"""A run's curves, and their places in the palette."""
 _SMOOTH_FROM = 100
 _MOST_COLUMNS = 100
 """Names of ``metrics.jsonl`` that the CSV file has."""
@@ -37,6 +37,8 @@ class Learning(ReportSection):
     @override
     def of_run(run: RunFiles) -> Section | None:
         charts = learning_charts(run)
+        if not run.metrics and run.config:
+            return Section(key="learning", title="Learning", text="No rounds logged yet.")
         if not charts:
             return None
         return Section(
@@ -124,7 +126,7 @@ def _held_out(run: RunFiles, field: str, name: str, measure: str) -> list[Series
 
 
 def smoothing(rounds: int) -> int:
-    """Return over how many rounds a training curve's running mean goes; 1: there is none."""
+    """Return the number of rounds in a training curve's running mean; 1: there is none."""
     return 1 if rounds < _SMOOTH_FROM else max(rounds // 50, 5)
 
 

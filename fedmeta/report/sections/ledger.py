@@ -1,4 +1,4 @@
-"""Records, payments and audit of a run's ledger."""
+"""The ledger: recorded rounds, stakes, transactions and the last audit."""
 
 import shutil
 from collections import defaultdict
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from fedmeta.chain import require_extra
+from fedmeta.config import Config
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment.client_totals import UNITS
 from fedmeta.experiment.saved_audit import AUDIT, VERSION
@@ -18,6 +19,7 @@ from fedmeta.files import one_line, open_file, read_json, reason
 from fedmeta.report.page import Section
 from fedmeta.report.read import RunFiles, number
 from fedmeta.report.sections import ReportSection
+from fedmeta.report.sections.payment import kinds_of
 from fedmeta.report.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -25,18 +27,19 @@ if TYPE_CHECKING:
 
 
 _MOST_JOURNAL = 1 << 30
-_AGREES = {True: "agrees", None: "not seen"}
+_AGREES = {True: "agrees", None: "not checked"}
 
 
 @dataclass(frozen=True)
 class JournalFacts:
-    """What the journal says.
+    """What the journal holds.
 
     Attributes:
-        campaign: Whose it is; None if it cannot be read.
+        campaign: Its campaign; None if it cannot be read.
         frozen: Last frozen round.
-        recorded: Last round that the chain was seen to hold.
+        recorded: Last round that is recorded on the chain.
         actions: What each mined transaction was for.
+        staked: Accounts that were to put down a stake, in the order of the clients.
         problem: Why it cannot be read; None if it could.
     """
 
@@ -44,6 +47,7 @@ class JournalFacts:
     frozen: int = 0
     recorded: int = 0
     actions: Sequence[str] = field(default_factory=list)
+    staked: Sequence[str] = field(default_factory=list)
     problem: str | None = None
 
 
@@ -75,7 +79,8 @@ def _facts(path: Path) -> JournalFacts:
     view = JournalView(path)
     try:
         actions = [one.action for one in view.landed()]
-        return JournalFacts(view.campaign, view.frozen, view.recorded, actions)
+        staked = [one.account for one in view.stakes()]
+        return JournalFacts(view.campaign, view.frozen, view.recorded, actions, staked)
     finally:
         view.close()
 
@@ -90,7 +95,7 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
 
 
 class Ledger(ReportSection):
-    """How the run's ledger stands."""
+    """The run's ledger."""
 
     order = 100
 
@@ -100,31 +105,29 @@ class Ledger(ReportSection):
         if run.config is None or not run.config.chain.enabled:
             return None
         journal, audit = read_journal(run.path / "chain"), read_audit(run.path / "chain")
-        findings, gas = _findings(audit), _gas(journal, audit)
+        tables = [_stakes(run.config, journal), _gas(journal, audit), _findings(audit)]
         return Section(
             key="ledger",
             title="Ledger",
             text=_audit_line(run, audit),
             warning=_warning(run, journal, audit),
             facts=_about(run, journal),
-            tables=[table for table in (gas, findings) if table is not None],
+            tables=[table for table in tables if table is not None],
         )
 
 
 def _unseen(audit: dict[str, Any]) -> bool:
-    """Tell whether nothing was found to differ, and not everything could be looked at."""
+    """Tell whether the audit found no difference but could not check everything."""
     return "agrees" in audit and audit["agrees"] is None
 
 
 def _audit_line(run: RunFiles, audit: dict[str, Any] | None) -> str:
     if audit is None:
-        return (
-            f"Not audited yet: `fedmeta chain audit {run.path}` checks it, and says what gas was used."
-        )
+        return f"Not audited yet: `fedmeta chain audit {run.path}` checks it and reports the gas used."
     verdict = (
         "the run's files and the chain agree"
         if audit.get("agrees") is True
-        else "the chain could not be looked at"
+        else "the chain could not be reached"
         if _unseen(audit)
         else "they do not agree"
     )
@@ -145,10 +148,10 @@ def _about(run: RunFiles, journal: JournalFacts) -> list[tuple[str, str]]:
     settled = run.info.get("chain")
     settled = settled if isinstance(settled, dict) else {}
     facts = [("Rounds recorded on the chain", f"{journal.recorded:,} of {journal.frozen:,} frozen")]
-    for key, name in (("awarded", "Tokens awarded"), ("waiting", "Tokens that wait for their delay")):
+    for key, name in (("awarded", "Tokens awarded"), ("waiting", "Tokens in their waiting period")):
         units = number(settled, key)
-        if units or key == "awarded":
-            facts.append((name, f"{(units or 0) / UNITS:,.6g}" if units is not None else "–"))
+        if units or (key == "awarded" and units is not None):
+            facts.append((name, f"{units / UNITS:,.6g}"))
     campaign = journal.campaign
     if campaign is not None:
         facts.append(("Pot of a round", f"{campaign.round_cap / UNITS:,.6g} tokens"))
@@ -164,6 +167,33 @@ def _about(run: RunFiles, journal: JournalFacts) -> list[tuple[str, str]]:
     return facts
 
 
+def _stakes(config: Config, journal: JournalFacts) -> Table | None:
+    """Return what each client has at stake, and how much of it was taken, in whole tokens."""
+    if not journal.staked:
+        return None
+    staking, kinds = config.chain.staking, kinds_of(config)
+    joined = _accounts(journal, "join")
+    slashed = _accounts(journal, "slash")
+    rows: list[list[Cell]] = []
+    # Stakes are asked for in the order of the clients.
+    for client, account in enumerate(journal.staked):
+        put_down = staking.stake if account.lower() in joined else 0
+        lost = float(staking.stake * staking.slash_share) if account.lower() in slashed else 0
+        rows.append([client, kinds.get(client, ""), put_down, lost, put_down - lost, account])
+    columns = ["client", "behaviour", "tokens put down", "tokens lost", "tokens at stake", "account"]
+    note = (
+        f"A client loses {staking.slash_share:.0%} of its stake, once, after {staking.slash_after} "
+        "refused updates that were its own fault."
+    )
+    return Table("stakes", "Stakes by client", columns, rows, note)
+
+
+def _accounts(journal: JournalFacts, action: str) -> set[str]:
+    """Return the accounts that mined transactions of an action are about, in lower case."""
+    words = (one.replace(",", "").split() for one in journal.actions)
+    return {found[1].lower() for found in words if len(found) > 1 and found[0] == action}
+
+
 def _findings(audit: dict[str, Any] | None) -> Table | None:
     found = audit.get("findings") if audit else None
     if not isinstance(found, list):
@@ -173,11 +203,11 @@ def _findings(audit: dict[str, Any] | None) -> Table | None:
         for one in found
         if isinstance(one, dict)
     ]
-    return Table("audit", "What the audit looked at", ["verdict", "what", "found"], rows)
+    return Table("audit", "What the audit checked", ["verdict", "checked", "found"], rows)
 
 
 def _gas(journal: JournalFacts, audit: dict[str, Any] | None) -> Table | None:
-    """Return transactions and gas by what they were for; gas is known from the last audit alone."""
+    """Return transactions and gas by purpose; only an audit tells the gas."""
     counts: dict[str, int] = defaultdict(int)
     for action in journal.actions:
         counts[_kind(action)] += 1
@@ -189,7 +219,7 @@ def _gas(journal: JournalFacts, audit: dict[str, Any] | None) -> Table | None:
     kinds = sorted({*counts, *spent})
     if not kinds:
         return None
-    note = "" if spent else "Gas is known after an audit."
+    note = "" if spent else "Gas used is known after an audit."
     rows: list[list[Cell]] = [
         [kind, counts[kind] or None, sum(spent[kind]) or None, _mean(spent[kind])] for kind in kinds
     ]
@@ -200,7 +230,7 @@ def _gas(journal: JournalFacts, audit: dict[str, Any] | None) -> Table | None:
 
 
 def _kind(action: str) -> str:
-    """Return what a transaction was for, such as ``record`` or ``deploy FedToken``."""
+    """Return the purpose of a transaction, such as ``record`` or ``deploy FedToken``."""
     words = action.split()
     return " ".join(words[:2]) if words[:1] == ["deploy"] else words[0] if words else "?"
 

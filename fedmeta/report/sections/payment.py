@@ -1,4 +1,4 @@
-"""Contributions and rewards by client and round."""
+"""Clients: contributions, and rewards by client and round."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +14,17 @@ from fedmeta.report.client_log import ClientLog, Flags, Floats, Integers
 from fedmeta.report.page import Figure, Section
 from fedmeta.report.read import RunFiles
 from fedmeta.report.sections import ReportSection
-from fedmeta.report.tables import Cell, LongRows, Table
+from fedmeta.report.tables import Cell, LongRows, Table, shown
 
 MOST_DRAWN = 200
-"""Clients that are drawn: more than a screen tells apart."""
+"""Clients in a chart; more could not be told apart."""
 _MOST_COLUMNS = 100
 _NAMED = 4
 _GREY = 6
 
 
 class Payment(ReportSection):
-    """Contributions and rewards."""
+    """What clients contributed, and with an incentive rule what they earned."""
 
     order = 90
 
@@ -33,21 +33,23 @@ class Payment(ReportSection):
     def of_run(run: RunFiles) -> Section | None:
         paid = paid_rows(run.clients)
         if paid is None:
-            return None
-        rule = f"By the rule “{run.config.incentives.rule}”." if run.config else ""
+            everyone = _among(run.clients, np.ones(len(run.clients), dtype=bool))
+            tables = [clients_table(everyone, run.config)] if everyone else []
+            return Section(key="clients", title="Clients", tables=tables) if tables else None
+        rule = f" by the rule “{run.config.incentives.rule}”" if run.config else ""
         return Section(
             key="rewards",
             title="Contributions and rewards",
-            text=rule,
+            text=f"{shown(float(paid.tokens.sum()))} tokens were awarded{rule}.",
             figures=payment_figures(paid, run.config),
-            tables=[earnings_table(paid, run.config)],
+            tables=[clients_table(paid, run.config)],
             files=[partial(rounds_table, paid)],
         )
 
 
 @dataclass(frozen=True)
 class Paid:
-    """The rows of ``clients.jsonl`` that say what was paid, added up by client.
+    """Rows of ``clients.jsonl`` by client; with an incentive rule, those that say what was paid.
 
     Attributes:
         log: The whole log.
@@ -79,51 +81,57 @@ class Paid:
 
 def paid_rows(log: ClientLog) -> Paid | None:
     """Return the rows of ``clients.jsonl`` that say what was paid; None where nothing is."""
-    rows = np.flatnonzero(log.paid)
+    return _among(log, log.paid)
+
+
+def _among(log: ClientLog, which: Flags) -> Paid | None:
+    rows = np.flatnonzero(which)
     clients, place = np.unique(log.client[rows], return_inverse=True)
     return Paid(log, rows, clients, place) if len(rows) else None
 
 
-def earnings_table(paid: Paid, config: Config | None) -> Table:
-    """Return who contributed and earned how much; those who earned most come first."""
+def clients_table(paid: Paid, config: Config | None) -> Table:
+    """Return what each client contributed and earned; those that earned most come first."""
     log, kinds = paid.log, kinds_of(config)
+    earned = bool(log.paid[paid.rows].any())
     admitted = log.admitted[paid.rows]
     scores, rewards = log.score[paid.rows], log.reward[paid.rows]
+    tokens = paid.by_client(rewards, admitted) / UNITS
     columns: dict[str, Floats | Integers] = {
-        "rounds admitted": paid.by_client(admitted).astype(np.int64),
-        "tasks": paid.by_client(log.tasks[paid.rows]).astype(np.int64),
+        "tokens": tokens,
         "mean score": _ratio(
             paid.by_client(scores, admitted), paid.by_client(~np.isnan(scores), admitted)
         ),
-        "tokens": paid.by_client(rewards, admitted) / UNITS,
+        "rounds asked": np.bincount(paid.place),
+        "rounds admitted": paid.by_client(admitted).astype(np.int64),
+        "tasks": paid.by_client(np.maximum(log.tasks[paid.rows], 0)).astype(np.int64),
     }
-    order = np.lexsort((paid.clients, -columns["tasks"], -columns["tokens"]))
-    refused = _refusals(paid)
-    optional: dict[str, Mapping[int, str]] = {
+    order = np.lexsort((paid.clients, -columns["tasks"], -tokens))
+    if not earned:
+        order = np.argsort(paid.clients)
+        del columns["tokens"], columns["mean score"]
+    texts: dict[str, Mapping[int, str]] = {
         "behaviour": {one: kinds[one] for one in paid.clients.tolist() if one in kinds} if kinds else {},
+        "refused": _refusals(paid),
         "account": log.accounts,
-        "refused": refused,
     }
-    names = ["client", "behaviour", "account", *columns, "refused"]
-    used = [name for name in names if name not in optional or any(optional[name].values())]
+    texts = {name: found for name, found in texts.items() if any(found.values())}
+    names = ("client", "behaviour", *columns, "refused", "account")
+    used = [name for name in names if name == "client" or name in columns or name in texts]
 
     def make(first: int, end: int) -> list[tuple[Cell, ...]]:
         at = order[first:end]
         clients = paid.clients[at].tolist()
         cells: dict[str, Sequence[Cell]] = {"client": clients}
         cells |= {name: _cells(column[at]) for name, column in columns.items()}
-        for name, found in optional.items():
-            if name in used:
-                cells[name] = [found.get(client, "") for client in clients]
+        cells |= {name: [found.get(one, "") for one in clients] for name, found in texts.items()}
         return list(zip(*(cells[name] for name in used), strict=True))
 
-    return Table(
-        "earnings",
-        "Contributions and rewards by client",
-        used,
-        LongRows(len(order), make, numbers=not optional.keys() & used),
-        "The score is the mean over the client's admitted updates, by the run's incentive rule.",
-    )
+    rows = LongRows(len(order), make, numbers=not texts)
+    if not earned:
+        return Table("clients", "Contributions by client", used, rows)
+    note = "The score is the mean over the client's admitted updates, by the run's incentive rule."
+    return Table("earnings", "Contributions and rewards by client", used, rows, note)
 
 
 def _cells(values: Floats | Integers) -> list[int | float | None]:
@@ -142,7 +150,7 @@ def _ratio(sums: Floats, counts: Floats) -> Floats:
 def _refusals(paid: Paid) -> dict[int, str]:
     """Return how often each client was refused, with the first example of the most frequent reason."""
     log = paid.log
-    at = np.flatnonzero(log.paid[log.refused])
+    at = np.flatnonzero(np.isin(log.refused, paid.rows))
     if not len(at):
         return {}
     whose = np.searchsorted(paid.clients, log.client[log.refused[at]])
@@ -157,7 +165,7 @@ def _refusals(paid: Paid) -> dict[int, str]:
 
 
 def kinds_of(config: Config | None) -> dict[int, str]:
-    """Return what the config makes each client do instead of its part; empty for those who do theirs."""
+    """Return the behaviour of each client that the config gives one."""
     found: dict[int, str] = {}
     for behaviour in config.behaviours if config else []:
         clients = behaviour.get("clients")
@@ -228,12 +236,10 @@ def _earned(paid: Paid, order: Integers, kinds: Mapping[int, str]) -> Chart:
         Series(_name(client, kinds), rounds.tolist(), so_far[client], colour=place, dash=place)
         for place, client in enumerate(named)
     ]
-    note = f"Named are the {_NAMED} clients that earned most and the {_NAMED} that earned least."
+    note = f"Named: the {_NAMED} clients that earned most and the {_NAMED} that earned least."
     if count > len(drawn):
         most = len(drawn) - _NAMED
-        note += (
-            f" Drawn are those and the others among the {most} that earned most, of {count:,} clients."
-        )
+        note += f" Drawn: these and the others among the {most} that earned most, of {count:,} clients."
     return replace(chart, series=[*others, *front], note="" if few else note)
 
 
@@ -253,7 +259,7 @@ def _drawn_rounds(rounds: Integers) -> Integers:
 
 
 def _alike(paid: Paid) -> bool:
-    """Tell whether every client earned the same in every round."""
+    """Tell whether all clients earned the same in every round."""
     at = np.flatnonzero(paid.tokens)
     each, rest = divmod(len(at), len(paid.clients))
     if rest:
@@ -261,7 +267,7 @@ def _alike(paid: Paid) -> bool:
     round_ = paid.log.round[paid.rows[at]]
     order = np.lexsort((round_, paid.place[at]))
     columns = (round_[order], paid.tokens[at][order])
-    # Clients with more or fewer payments than the others are out of step here.
+    # If one client has more or fewer payments, the columns no longer line up.
     tables = (paid.place[at][order], *columns)
     whose, *same = (column.reshape(len(paid.clients), each) for column in tables)
     mine = bool((whose == np.arange(len(paid.clients))[:, None]).all())
@@ -299,7 +305,7 @@ def _scores(paid: Paid, order: Integers, kinds: Mapping[int, str]) -> Heatmap | 
     notes = [f"Each column is the mean over {width} rounds."] if width > 1 else []
     notes.append("Empty where the client was not asked or not admitted.")
     if len(drawn) < len(order):
-        notes.append(f"Drawn are the {len(drawn)} clients of the rewards' picture, of {len(order):,}.")
+        notes.append(f"Drawn: the {len(drawn)} clients of the rewards chart, of {len(order):,}.")
     return Heatmap(
         key="scores",
         title="Contribution scores by client and round",

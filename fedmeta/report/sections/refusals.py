@@ -1,9 +1,8 @@
-"""Refused updates: whose, why, and when."""
+"""Refused updates by reason, client and round."""
 
 import numpy as np
 from typing_extensions import override
 
-from fedmeta.experiment.rows import ClientRow
 from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.client_log import ClientLog, Integers
 from fedmeta.report.page import Figure, Section
@@ -27,8 +26,9 @@ class Refusals(ReportSection):
         if not len(log):
             return None
         skipped = sum(row.get("skipped") is True for row in run.metrics)
-        total = f"{len(log.refused):,} of {len(log):,} updates were refused"
-        text = f"{total}; {skipped:,} rounds were skipped for want of admitted updates."
+        text = f"{len(log.refused):,} of {len(log):,} updates were refused."
+        if skipped:
+            text += f" {skipped:,} rounds were skipped because too few updates were admitted."
         if not log.kinds:
             return Section(key="quarantine", title="Quarantine", text=text)
         return Section(
@@ -41,7 +41,7 @@ class Refusals(ReportSection):
 
 
 def reasons_table(log: ClientLog) -> Table:
-    """Return how often each reason came up, and for whom."""
+    """Return how often each reason came up, and for how many clients."""
     rows: list[list[Cell]] = []
     for kind in _by_frequency(log):
         at = np.flatnonzero(log.refused_kind == kind)
@@ -64,16 +64,10 @@ def _totals(log: ClientLog) -> Integers:
     return np.bincount(log.refused_kind, minlength=len(log.kinds))
 
 
-def example(row: ClientRow) -> str:
-    """Return a reason with its values, and whose it is."""
-    said = row.get("reason") or "no reason given"
-    return f"{said} (client {row['client']}, round {row.get('round', '?')})"
-
-
 def clients_table(log: ClientLog) -> Table:
     """Return how often each client was refused, for each reason."""
     client, round_ = log.client[log.refused], log.round[log.refused]
-    # By the alphabet, as the last thing that tells rows apart.
+    # Ties are broken by the name of the reason.
     name = np.argsort(np.argsort(np.array(log.kinds)))[log.refused_kind]
     order = np.lexsort((name, client))
     changes = (np.diff(client[order]) != 0) | (np.diff(name[order]) != 0)

@@ -21,7 +21,7 @@ from fedmeta.tasks import Measure
 
 
 class Spread(ReportSection):
-    """How evenly test clients are served."""
+    """How evenly results are spread over test clients."""
 
     order = 60
 

@@ -1,4 +1,4 @@
-// Elements are made from data as text, never as HTML.
+// Makes elements; data becomes text, never HTML.
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,34 +16,27 @@ export function fill(place, ...children) {
   place.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
 }
 
-// Names of folders may hold anything; the slash alone keeps its meaning.
-export const address = (page, id) => `/${page}/${id.split("/").map(encodeURIComponent).join("/")}`;
+// Folder names may hold any character; only the slash keeps its meaning.
+export const address = (id) => `/runs/${id.split("/").map(encodeURIComponent).join("/")}/`;
 
-export async function ask(url) {
-  let answer;
+export async function reach(url, headers = {}) {
   try {
-    answer = await fetch(url, { cache: "no-store" });
+    return await fetch(url, { cache: "no-store", headers });
   } catch {
     throw new Error("The server does not answer. Is `fedmeta serve` still running?");
   }
-  const said = await answer.json().catch(() => ({ error: `status ${answer.status}` }));
-  if (!answer.ok) throw new Error(said.error);
-  return said;
 }
 
 export function complain(error) {
-  fill($("problem"), error ? make("p", { class: "panel", role: "alert" }, error.message) : null);
+  fill($("problem"), error ? make("p", { class: "warning", role: "alert" }, error.message) : null);
 }
 
-export const warning = (title, text, kind = "") =>
-  text ? make("p", { class: `panel ${kind}`, role: "note" }, make("strong", {}, title), ` ${text}`) : null;
-
 export const badge = (status) => {
-  const known = ["running", "finished", "failed", "interrupted", "killed", "waiting"];
+  const known = ["running", "finished", "failed", "interrupted", "killed"];
   return make("span", { class: `status ${known.includes(status) ? status : "unreadable"}` }, status);
 };
 
-// As the report writes numbers: whole ones in full, others to three decimals or four digits.
+// Formats numbers as in the report: integers in full, others with three decimals or four digits.
 export function shown(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
@@ -52,9 +45,6 @@ export function shown(value) {
   if (size >= 0.001 && size < 100) return value.toFixed(3);
   return value.toLocaleString("en", { maximumSignificantDigits: 4 });
 }
-
-// Of what is a count by its nature: 1 of them is no 1.000.
-export const count = (value) => (typeof value === "number" ? value.toLocaleString("en") : shown(value));
 
 export const interval = (mean, half) =>
   half === null || half === undefined ? shown(mean) : `${shown(mean)} ± ${shown(half)}`;
@@ -73,20 +63,4 @@ export function moment(iso) {
   if (Number.isNaN(at.getTime())) return "–";
   const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
   return make("time", { datetime: iso, title: iso }, at.toLocaleString("en", { ...time, ...year }));
-}
-
-export function facts(pairs) {
-  return pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
-}
-
-export function plainTable(table) {
-  const head = table.columns.map((name) => make("th", { scope: "col" }, name));
-  const rows = table.rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", { class: cell.length < 24 ? "brief" : null }, cell))));
-  const grid = make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
-  const label = table.title || table.columns.join(", ");
-  return make(
-    "div", {},
-    make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, grid),
-    table.note ? make("p", { class: "note" }, table.note) : null,
-  );
 }

@@ -1,12 +1,12 @@
 import { make } from "/static/dom.js";
 
 const compare = (a, b) => {
-  // What is not known comes last in either direction.
+  // Unknown values come last in either order.
   if (a === null || a === undefined || b === null || b === undefined) return (a ?? null) === null ? 1 : -1;
   return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
 };
 
-// A table that is searched and sorted here, in the browser.
+// A table that is searched and sorted in the browser.
 //
 // columns: { name, title, cell(row), value?(row), text?(row), kind? }; key(row) names a row.
 export class Grid {
@@ -78,7 +78,7 @@ export class Grid {
     this.count = rows.length;
   }
 
-  // Rows that are as they were keep their elements, and with them what the reader is doing there.
+  // Unchanged rows keep their elements, so that focus and ticks stay.
   element(row) {
     const said = JSON.stringify(row);
     const known = this.made.get(this.key(row));

@@ -1,4 +1,4 @@
-import { $, address, ask, badge, complain, duration, interval, make, moment, shown } from "/static/dom.js";
+import { $, address, badge, complain, duration, interval, make, moment, reach, shown } from "/static/dom.js";
 import { Grid } from "/static/grid.js";
 import { follow, paced } from "/static/live.js";
 
@@ -13,7 +13,7 @@ const lasting = (row) => row.status === "running" && row.started
 function name(row) {
   const [last, ...above] = row.id.split("/").reverse();
   const folder = above.length ? [make("span", { class: "above" }, `${above.reverse().join("/")}/`), make("wbr")] : [];
-  const link = make("a", { href: address(row.kind, row.id), class: row.id.length < 45 ? "name short" : "name" }, ...folder, last);
+  const link = make("a", { href: address(row.id), class: row.id.length < 45 ? "name short" : "name" }, ...folder, last);
   const under = row.problem ? make("span", { class: "why" }, row.problem) : null;
   return [link, under].filter(Boolean);
 }
@@ -112,7 +112,9 @@ function remember() {
 
 const refresh = paced(500, async () => {
   try {
-    const { rows } = await ask("/api/runs");
+    const answer = await reach("/api/runs");
+    const { rows, error } = await answer.json();
+    if (error) throw new Error(error);
     const some = rows.filter((row) => row.kind === "comparison");
     showMeasures(rows);
     runs.update(rows.filter((row) => row.kind === "run"));
@@ -150,7 +152,7 @@ document.addEventListener("keydown", (event) => {
 runs.search($("search").value);
 comparisons.search($("search").value);
 follow(refresh);
-// A run that goes on takes longer by the second.
+// The duration of a running run grows by the second.
 setInterval(() => {
   if (document.hidden) return;
   for (const row of runs.rows.filter((one) => one.status === "running")) {

@@ -1,7 +1,7 @@
 import { $ } from "/static/dom.js";
 
-// One stream for as long as somebody looks: a browser keeps few connections to one server, and tabs
-// in the background must not use them up.
+// One stream while the page is visible: a browser keeps few connections to one server, and background
+// tabs must not use them up.
 let stream = null;
 
 function say(state, text) {
@@ -21,7 +21,7 @@ export function follow(look) {
     stream.addEventListener("message", (event) => look(JSON.parse(event.data).changed));
     stream.addEventListener("error", () => {
       say("off", "not connected");
-      // A server that refused the stream is asked again as one that is away.
+      // A refused stream is opened again later, as after a lost connection.
       if (stream && stream.readyState === EventSource.CLOSED) {
         close();
         setTimeout(open, 2000);

@@ -13,7 +13,7 @@ from fedmeta.report.charts import PALETTE, Chart, Series
 from fedmeta.report.page import Figure, Part, Section
 from fedmeta.report.parts import run_part
 from fedmeta.report.read import read_run
-from fedmeta.report.render.html import LOOK, figure, render
+from fedmeta.report.render.html import LOOK, figure, render, render_part
 from fedmeta.report.tables import Table, table_of
 from fedmeta.report.writing import write_report
 from tests.report.made import EVIL
@@ -90,7 +90,7 @@ def test_data_for_scripts_cannot_end_the_script() -> None:
     data = re.search(r'id="figures">(.*?)</script>', text, re.DOTALL)
     assert data is not None
     # Plotly itself reads some HTML in names; they reach it escaped.
-    (trace,) = json.loads(data[1])[0]["data"]
+    (trace,) = json.loads(data[1])["k-k"]["data"]
     assert trace["name"] == "&lt;img src=x onerror=alert(1)&gt;&lt;/script&gt;"
 
 
@@ -151,9 +151,26 @@ def test_a_colour_of_the_palette_is_given_a_light_one_for_the_dark() -> None:
     assert all(f'"{colour}": "#' in script for colour in PALETTE)
 
 
+def test_commands_in_a_text_are_set_as_code_and_the_rest_of_it_is_text() -> None:
+    section = Section("s", "s", text=f"`fedmeta resume a` goes on. {EVIL} `<b>`", warning="a ` alone")
+    page = render_part(Part("n", "run", "failed", failure="see `x`", sections=[section], key="n"))
+    assert "<p><code>fedmeta resume a</code> goes on. &lt;img" in page
+    assert "<code>&lt;b&gt;</code>" in page
+    assert "a ` alone" in page
+    assert "see <code>x</code>." in page
+
+
+def test_an_account_is_short_on_the_page_and_can_be_copied_whole() -> None:
+    account, digest = "0x" + "aB" * 20, "0x" + "cd" * 32
+    cells = [account, digest, account + "0", "0xyz", account.upper()]
+    table = Table("t", "t", [str(n) for n in range(5)], [cells])
+    page = render_part(Part("n", "run", "", sections=[Section("s", "s", tables=[table])], key="n"))
+    assert re.findall(r'<code class="address" title="(\w+)">\1</code>', page) == [account, digest]
+
+
 def test_a_page_has_the_first_rows_of_a_table_that_no_browser_could_show() -> None:
     table = Table("t", "t", ["client"], [[f"row {i}."] for i in range(6000)])
     part = Part("n", "run", "finished", sections=[Section("s", "s", tables=[table])], key="n")
     page = render("t", [part])
     assert ("row 4999." in page, "row 5000." in page) == (True, False)
-    assert "5970 more rows, the first 4970 of which are here;" in page
+    assert "5970 more rows; the first 4970 of them are here," in page

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from fedmeta.chain.settle.journal import Journal
+from fedmeta.chain.settle.journal_rows import Transaction
 from fedmeta.experiment import RunFolder
 from fedmeta.experiment.saved_audit import audit
 from fedmeta.report.read import read_run
@@ -63,7 +66,7 @@ def test_a_run_that_was_not_audited_says_how(copy: Path) -> None:
     assert section is not None
     assert section.text.startswith(f"Not audited yet: `fedmeta chain audit {copy}`")
     (gas,) = section.tables
-    assert gas.note == "Gas is known after an audit."
+    assert gas.note == "Gas used is known after an audit."
     assert [row[2] for row in gas.rows] == [None] * len(gas.rows)
 
 
@@ -74,8 +77,8 @@ def test_an_audit_that_could_not_see_the_chain_is_no_disagreement(copy: Path) ->
     path.write_text(json.dumps(said | {"agrees": None}))
     section = Ledger.of_run(read_run(copy))
     assert section is not None
-    assert "the chain could not be looked at" in section.text
-    assert "not seen" in {row[0] for row in section.tables[-1].rows}
+    assert "the chain could not be reached" in section.text
+    assert "not checked" in {row[0] for row in section.tables[-1].rows}
     assert "agree" not in section.warning
 
 
@@ -105,6 +108,50 @@ def test_a_damaged_journal_is_named(copy: Path) -> None:
     section = Ledger.of_run(read_run(copy))
     assert section is not None
     assert "damaged" in section.warning
+
+
+def test_stakes_are_those_of_the_journal_and_its_mined_transactions(copy: Path) -> None:
+    """Clients 0 to 2 are to stake; the chain has mined what 0 and 1 put down, and the slash of 1."""
+    config = tomllib.loads((copy / "config.toml").read_text())
+    config["chain"]["staking"] |= {"enabled": True, "stake": 800, "slash_after": 3, "slash_share": 0.25}
+    config["behaviours"] = [{"kind": "zero-update", "clients": [1]}]
+    (copy / "config.toml").write_text(tomli_w.dumps(config))
+    accounts = ["0x" + str(n) * 40 for n in range(3)]
+    journal = Journal(copy / "chain" / "journal.sqlite")
+    try:
+        journal.stake(accounts)
+        for number, (action, state) in enumerate(
+            [
+                (f"join {accounts[0]}", "final"),
+                (f"join {accounts[1]}, nonce 2", "mined"),
+                (f"join {accounts[2]}", "sent"),
+                (f"slash {accounts[1].upper().replace('X', 'x')} {'ab' * 32}, nonce 0", "mined"),
+                (f"slash {accounts[0]} {'cd' * 32}, nonce 0", "dropped"),
+            ]
+        ):
+            journal.add(Transaction(bytes([number]) * 32, action, accounts[0], number, b"", state))
+    finally:
+        journal.close()
+    run = read_run(copy)
+    assert run.problem is None
+    section = Ledger.of_run(run)
+    assert section is not None
+    table = next(one for one in section.tables if one.key == "stakes")
+    tokens = ["tokens put down", "tokens lost", "tokens at stake"]
+    assert table.columns == ["client", "behaviour", *tokens, "account"]
+    assert [list(row[:5]) for row in table.rows] == [
+        [0, "", 800, 0, 800],
+        [1, "zero-update", 800, 200, 600],
+        [2, "", 0, 0, 0],
+    ]
+    assert [row[5] for row in table.rows] == accounts
+    assert table.note.startswith("A client loses 25% of its stake, once, after 3 refused updates")
+
+
+def test_without_stakes_there_is_no_table_of_them(chained: Path) -> None:
+    section = Ledger.of_run(read_run(chained))
+    assert section is not None
+    assert "stakes" not in [table.key for table in section.tables]
 
 
 def test_a_run_without_a_chain_has_no_ledger(sinusoid: Path) -> None:

@@ -12,7 +12,8 @@ from fedmeta.report.client_log import ClientLog
 from fedmeta.report.read import read_run
 from fedmeta.report.sections.payment import (
     Paid,
-    earnings_table,
+    Payment,
+    clients_table,
     paid_rows,
     payment_figures,
     rounds_table,
@@ -37,7 +38,9 @@ def test_rewards_add_up_to_the_log_s(digits: Path) -> None:
     rows = paid_rows(run.clients)
     assert rows is not None
     total = sum(row["reward"] or 0 for row in lines(digits / "clients.jsonl")) / 1e6
-    earned = sum(float(str(row[-2])) for row in earnings_table(rows, run.config).rows)
+    table = clients_table(rows, run.config)
+    at = list(table.columns).index("tokens")
+    earned = sum(float(str(row[at])) for row in table.rows)
     assert earned == pytest.approx(total, rel=1e-12)
     assert len(rounds_table(rows).rows) == len(lines(digits / "clients.jsonl"))
     chart, scores = (figure.chart for figure in payment_figures(rows, run.config))
@@ -86,12 +89,12 @@ def test_shares_are_added_up_by_client() -> None:
         paid(7, 2, 0) | refused,
         paid(7, 3, 250_000, None),
     ]
-    table = earnings_table(log(rows), None)
-    columns = ["client", "account", "rounds admitted", "tasks", "mean score", "tokens", "refused"]
-    assert list(table.columns) == columns
+    table = clients_table(log(rows), None)
+    columns = ["client", "tokens", "mean score", "rounds asked", "rounds admitted", "tasks"]
+    assert list(table.columns) == [*columns, "refused", "account"]
     assert [list(row) for row in table.rows] == [
-        [7, "", 2, 2, 0.5, 3.25, "1: norm 12.5 exceeds max_norm 10"],
-        [2, "0xabc", 2, 2, 0.5, 1.5, ""],
+        [7, 3.25, 0.5, 3, 2, 2, "1: norm 12.5 exceeds max_norm 10", ""],
+        [2, 1.5, 0.5, 2, 2, 2, "", "0xabc"],
     ]
     assert [list(row) for row in rounds_table(log(rows)).rows] == [
         [1, 7, 1, 1, 0.5, 3.0],
@@ -112,8 +115,8 @@ def test_of_more_clients_than_a_screen_tells_apart_some_are_drawn_and_the_note_s
     drawn = {series.name for series in chart.series}
     assert drawn == {f"client {n}" for n in (*range(1304, 1500), 0, 1, 2, 3)} == set(scores.rows)
     assert "196 that earned most, of 1,500 clients" in chart.note
-    assert "200 clients of the rewards' picture, of 1,500" in scores.note
-    assert len(earnings_table(log(rows), None).rows) == 1500
+    assert "200 clients of the rewards chart, of 1,500" in scores.note
+    assert len(clients_table(log(rows), None).rows) == 1500
 
 
 def test_of_more_rounds_than_a_screen_has_points_the_sums_stay() -> None:
@@ -146,10 +149,26 @@ def test_clients_that_earn_the_same_in_other_rounds_are_lines_of_their_own() -> 
 )
 def test_what_no_run_writes_is_left_out(wrong: dict[str, object]) -> None:
     rows = [paid(0, 1, 5), paid(1, 1, 7) | wrong]
-    assert [row[0] for row in earnings_table(log(rows), None).rows] == [0]
+    assert [row[0] for row in clients_table(log(rows), None).rows] == [0]
 
 
 @pytest.mark.parametrize("reward", [1e305, -(1e301), True, "5", [5], None])
 def test_a_reward_that_is_no_number_pays_nothing(reward: object) -> None:
     rows = [paid(0, 1, 2_000_000), paid(0, 2, 0) | {"reward": reward}]
-    assert [row[-1] for row in earnings_table(log(rows), None).rows] == [2.0]
+    assert [row[1] for row in clients_table(log(rows), None).rows] == [2.0]
+
+
+def test_without_an_incentive_rule_every_client_is_listed_with_what_it_did(tmp_path: Path) -> None:
+    """Client 4 was asked twice and refused once; client 1 did three tasks in one round."""
+    rows = [
+        {"round": 1, "client": 4, "tasks": 2, "admitted": True, "reason": None},
+        {"round": 1, "client": 1, "tasks": 3, "admitted": True, "reason": None},
+        {"round": 2, "client": 4, "tasks": 0, "admitted": False, "reason": "not signed"},
+    ]
+    (tmp_path / "clients.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = Payment.of_run(read_run(tmp_path))
+    assert section is not None
+    assert (section.title, section.figures) == ("Clients", ())
+    (table,) = section.tables
+    assert list(table.columns) == ["client", "rounds asked", "rounds admitted", "tasks", "refused"]
+    assert [list(row) for row in table.rows] == [[1, 1, 1, 3, ""], [4, 2, 1, 2, "1: not signed"]]

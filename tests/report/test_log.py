@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.experiment.rows import METRICS, MetricsRow
-from fedmeta.serve.log import Log, last_round
+from fedmeta.report.log import Log, last_round
 
 
 class Follower:
@@ -58,6 +58,15 @@ def test_each_line_is_read_once(path: Path) -> None:
     assert follower.now()[-1] == 1001
     # A look costs the few bytes that tell whether the log was cut back.
     assert follower.log.bytes_read - first < 6 * 300 + len(line(1001))
+
+
+def test_rows_of_later_rounds_are_left_for_another_call(path: Path) -> None:
+    add(path, line(3) + line(4) + line(3))
+    follower = Follower(path)
+    for last, rounds in ((0, []), (2, [1, 2]), (2, [1, 2]), (3, [1, 2, 3]), (9, [1, 2, 3, 4, 3])):
+        follower.log.follow(last)
+        assert follower.rounds == rounds
+        assert follower.log.problem is None
 
 
 def test_a_log_that_was_cut_back_is_read_anew(path: Path) -> None:

@@ -1,85 +1,43 @@
-"""Views of a comparison, and of runs selected from the list."""
+"""Selected runs side by side: their curves in one chart, their results in one table."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from fedmeta.comparison.record import ArmRecord
 from fedmeta.report.charts import Chart, Series
 from fedmeta.report.measured import banded, interval_of, main_measure, step_names, unit
-from fedmeta.report.parts import compare_part
-from fedmeta.report.read import CompareFiles, RunFiles, number, read_compare
+from fedmeta.report.page import Part, Section, figures_of
+from fedmeta.report.read import RunFiles, number
 from fedmeta.report.sections.learning import looks, running_mean, smoothing
-from fedmeta.report.tables import Cell, Table
-from fedmeta.serve.index import Entry, Index
-from fedmeta.serve.runs import chart_view, report_view, section_view, table_view
-from fedmeta.serve.summary import summary
+from fedmeta.report.tables import Cell, Link, Table
 from fedmeta.tasks.measure import LOSS
-
-_LEFT_OUT = ("runs",)
-
-
-def comparison_view(entry: Entry, index: Index) -> dict[str, Any]:
-    """Return a comparison's arms and what the report says of them.
-
-    Args:
-        entry: The comparison.
-        index: What may be read: a run of an arm that is not in it is named and not read.
-    """
-    files = read_compare(entry.path)
-    part = compare_part(_served(files, index), "comparison", entry.path)
-    return summary(entry) | {
-        "said": part.said,
-        "results": [one for one in part.results if one[1] != "–"],
-        "arms": [_arm(arm, entry.path, index) for arm in files.record.arms] if files.record else [],
-        "sections": [section_view(one) for one in part.sections if one.key not in _LEFT_OUT],
-        "report": report_view(entry),
-    }
-
-
-def _served(files: CompareFiles, index: Index) -> CompareFiles:
-    """Return the same comparison with those runs alone that may be read."""
-    if files.record is None:
-        return files
-    arms = [
-        arm.model_copy(update={"runs": [run for run in arm.runs if index.id_of(files.path / run.run)]})
-        for arm in files.record.arms
-    ]
-    return replace(files, record=files.record.model_copy(update={"arms": arms}))
-
-
-def _arm(arm: ArmRecord, folder: Path, index: Index) -> dict[str, Any]:
-    runs = [
-        {"id": index.id_of(folder / run.run), "seed": run.seed, "status": run.status, "error": run.error}
-        for run in arm.runs
-    ]
-    kept = {"name": arm.name, "what": arm.what, "status": arm.status, "error": arm.error}
-    return kept | {"runs": runs}
-
 
 _SOURCES = {"test": "test clients", "evaluation": "validation clients", "": "training tasks"}
 _STYLES = 8
 
 
-def selected_view(runs: Mapping[str, RunFiles], points: int) -> dict[str, Any]:
-    """Return the curves of some runs in one chart, and their results in one table.
+def selected_part(runs: Mapping[str, RunFiles]) -> Part:
+    """Return the curves and the results of some runs.
 
     Args:
         runs: By id.
-        points: Most points of a curve.
     """
     files = list(runs.values())
     measures = {main_measure(run) for run in files}
     measure = measures.pop() if len(measures) == 1 else LOSS
     tasks = sorted({run.config.task for run in files if run.config})
+    different = f"These runs are of different tasks: {', '.join(tasks)}." if len(tasks) > 1 else ""
     charts = [_curves(runs, measure), _adaptation(runs, measure)]
-    return {
-        "runs": [{"id": id_, "status": run.status, "problem": run.problem} for id_, run in runs.items()],
-        "warning": f"These runs are of different tasks: {', '.join(tasks)}." if len(tasks) > 1 else None,
-        "charts": [chart_view(chart, points) for chart in charts if not chart.empty],
-        "table": table_view(_finals(runs, measure)),
-    }
+    section = Section(
+        "selected",
+        "Curves and results",
+        warning=different,
+        figures=figures_of(chart for chart in charts if not chart.empty),
+        tables=[_finals(runs, measure)],
+    )
+    problem = "; ".join(f"{id_}: {run.problem}" for id_, run in runs.items() if run.problem)
+    name = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+    return Part(name, "selection", "", problem=problem, sections=[section], key="runs")
 
 
 def _curves(runs: Mapping[str, RunFiles], measure: str) -> Chart:
@@ -97,7 +55,7 @@ def _curves(runs: Mapping[str, RunFiles], measure: str) -> Chart:
         "over about a fiftieth of the rounds."
     )
     return Chart(
-        key="selected-curves",
+        key="curves",
         title=f"{measure.capitalize()} by round, {_SOURCES[source]}",
         x="round",
         y=measure,
@@ -121,12 +79,12 @@ def _adaptation(runs: Mapping[str, RunFiles], measure: str) -> Chart:
         _style(_by_step(id_, run, measure), place) for place, (id_, run) in enumerate(runs.items())
     ]
     return Chart(
-        key="selected-adaptation",
+        key="adaptation",
         title=f"{measure.capitalize()} by adaptation step, test clients",
         x="adaptation steps on the support set",
         y=measure,
         series=[one for one in series if one.y],
-        note=f"Of finished runs; bands are 95% intervals over {_unit(runs)}.",
+        note=f"Finished runs only; bands are 95% intervals over {_unit(runs)}.",
     )
 
 
@@ -144,7 +102,7 @@ def _finals(runs: Mapping[str, RunFiles], measure: str) -> Table:
     rows: list[list[Cell]] = []
     for id_, run in runs.items():
         by_step = {int(row["step"]): row for row in run.final}
-        cells: list[Cell] = [id_, run.status, len(run.metrics)]
+        cells: list[Cell] = [Link(id_, f"/runs/{quote(id_)}/"), run.status, len(run.metrics)]
         for step in steps:
             row = by_step.get(step)
             cells.append(interval_of(row, measure) if row else None)

@@ -1,15 +1,22 @@
-"""A log that grows while it is read: each line is read once."""
+"""Reads a log of JSON lines, also while it grows: each line is read once."""
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Generic
 
-from fedmeta.experiment.rows import METRICS, LogFile, MetricsRow, Row
+from fedmeta.config.seals import made_here
+from fedmeta.experiment.rows import METRICS, MOST_BYTES, MOST_ROWS, Limit, LogFile, MetricsRow, Row
 from fedmeta.files import MOST_LINE, open_file, reason
-from fedmeta.report.read import MOST_VALUES, limit_of, too_long
 
+OWN = 10
+"""How many times as much is read of a run that was made here."""
+MOST_VALUES = 1_500_000
+"""Values of a log that are read where its rows are kept as they are; see `Limit`."""
+MOST_PARSED = 3 * MOST_VALUES
+"""Values of a log that are read where its rows are added up."""
 _CHECKED = 256
 _CHUNK = 1 << 20
 _TAIL = 1 << 16
@@ -19,14 +26,14 @@ class Log(Generic[Row]):
     """Follows a file of JSON lines.
 
     A last line without its end is left for later. A file that was cut back, as a resume does, or that
-    another one took the place of, is read from its start again.
+    was replaced by another, is read from its start again.
 
     Args:
         folder: Where it is.
         kind: What its rows are.
         restart: Called before the file is read from its start.
         add: Called with each row.
-        most: Values that are read of it; see `Limit`.
+        most: Values that are read of a stranger's; see `Limit`.
 
     Attributes:
         problem: What is wrong with the file, in one line; None: nothing.
@@ -60,8 +67,12 @@ class Log(Generic[Row]):
         """Values that were read of it."""
         return self._most - self._limit.values
 
-    def follow(self) -> None:
-        """Read what has come since the last call."""
+    def follow(self, last: float = math.inf) -> None:
+        """Read what has come since the last call.
+
+        Args:
+            last: Rows of later rounds are left for another call.
+        """
         self.problem = None
         try:
             with open_file(self._path) as file:
@@ -72,7 +83,7 @@ class Log(Generic[Row]):
                     self._most = self._limit.values
                     self._restart()
                 file.seek(self._offset)
-                self._read(file)
+                self._read(file, last)
         except FileNotFoundError:
             self.problem = f"{self._path.name} is missing"
         except OSError as error:
@@ -86,29 +97,50 @@ class Log(Generic[Row]):
         self.bytes_read += len(found)
         return found == self._end
 
-    def _read(self, file: BinaryIO) -> None:
+    def _read(self, file: BinaryIO, last: float) -> None:
         rest = b""
-        while self.problem is None and (chunk := file.read(_CHUNK)):
+        while chunk := file.read(_CHUNK):
             self.bytes_read += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > MOST_LINE:
                 lines.append(rest)
             for line in lines:
-                if self.problem is None:
-                    self._take(line)
+                if not self._take(line, last):
+                    return
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, last: float) -> bool:
+        """Add a line's row; False: the lines from this one on are not read."""
         row = _row(line, self._kind)
         if row is None:
             self.problem = f"{self._path.name}: line {self._lines + 1} is damaged"
-            return
+            return False
+        round_ = row.get("round")
+        if isinstance(round_, int) and round_ > last:
+            return False
         if not self._limit.take(line):
             self.problem = too_long(self._path.name, self._lines)
-            return
+            return False
         self._offset += len(line) + 1
         self._lines += 1
         self._end = (line + b"\n")[-_CHECKED:]
         self._add(row)
+        return True
+
+
+def limit_of(folder: Path, values: int) -> Limit:
+    """Return how much of one of a run's logs is read: of a stranger's what takes less than ten seconds.
+
+    Args:
+        folder: The run's.
+        values: Values that are read of a stranger's.
+    """
+    times = OWN if made_here(folder) else 1
+    return Limit(values * times, MOST_ROWS * times, MOST_BYTES * times)
+
+
+def too_long(name: str, read: int) -> str:
+    """Return that a log is longer than may be read, in one line."""
+    return f"{name} is too long: its first {read:,} lines are read"
 
 
 def last_round(folder: Path) -> tuple[MetricsRow | None, str | None]:
