@@ -76,7 +76,9 @@ class Pages:
                 began = time.monotonic()
                 slot.page, slot.stamp = Page(make()), stamp
                 self.made += 1
-                slot.next = time.monotonic() + _REST * (time.monotonic() - began)
+                if before is not None:
+                    # The first time may be long because modules are loaded.
+                    slot.next = time.monotonic() + _REST * (time.monotonic() - began)
             return replace(slot.page, stale=slot.stamp != stamp)
         finally:
             slot.lock.release()

@@ -81,10 +81,12 @@ def test_a_page_that_takes_long_is_made_again_only_after_a_rest(monkeypatch: pyt
         return f"made until {now[0]:g}"
 
     assert pages.get("a", 1, make) == Page("made until 102")
-    now[0] = 107.9
-    assert pages.get("a", 2, make) == Page("made until 102", stale=True)
-    now[0] = 108.0
-    assert pages.get("a", 3, make) == Page("made until 110")
+    # The first time there is no rest: it may have loaded modules.
+    assert pages.get("a", 2, make) == Page("made until 104")
+    now[0] = 109.9
+    assert pages.get("a", 3, make) == Page("made until 104", stale=True)
+    now[0] = 110.0
+    assert pages.get("a", 4, make) == Page("made until 112")
 
 
 def test_the_pages_that_nobody_looks_at_any_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

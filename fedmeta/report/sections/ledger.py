@@ -147,7 +147,11 @@ def _warning(run: RunFiles, journal: JournalFacts, audit: dict[str, Any] | None)
 def _about(run: RunFiles, journal: JournalFacts) -> list[tuple[str, str]]:
     settled = run.info.get("chain")
     settled = settled if isinstance(settled, dict) else {}
-    facts = [("Rounds recorded on the chain", f"{journal.recorded:,} of {journal.frozen:,} frozen")]
+    # While a run goes on, the chain may have come further than the logs when they were read.
+    last = run.metrics[-1]["round"] if run.metrics else 0
+    last = last if run.status == "running" else journal.frozen
+    done = f"{min(journal.recorded, last):,} of {min(journal.frozen, last):,} frozen"
+    facts = [("Rounds recorded on the chain", done)]
     for key, name in (("awarded", "Tokens awarded"), ("waiting", "Tokens in their waiting period")):
         units = number(settled, key)
         if units or (key == "awarded" and units is not None):

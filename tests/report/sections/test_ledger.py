@@ -148,6 +148,21 @@ def test_stakes_are_those_of_the_journal_and_its_mined_transactions(copy: Path) 
     assert table.note.startswith("A client loses 25% of its stake, once, after 3 refused updates")
 
 
+@pytest.mark.parametrize(("logged", "said"), [(0, "0 of 0"), (1, "1 of 1"), (2, "2 of 2")])
+def test_the_ledger_of_a_run_that_goes_on_is_not_ahead_of_its_rounds(
+    copy: Path, logged: int, said: str
+) -> None:
+    """The journal is read after the logs, and has two rounds by then."""
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(info | {"status": "running"}))
+    rows = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(rows[:logged]))
+    with RunFolder(copy).locked():
+        section = Ledger.of_run(read_run(copy))
+    assert section is not None
+    assert dict(section.facts)["Rounds recorded on the chain"] == f"{said} frozen"
+
+
 def test_without_stakes_there_is_no_table_of_them(chained: Path) -> None:
     section = Ledger.of_run(read_run(chained))
     assert section is not None
