@@ -334,6 +334,8 @@ class TestOthersRecords:
         settled = settle(folder, options, ROUNDS[:3])
         assert settled.refused
         assert "has a record of rounds 2 to 9 and this run has 3 frozen rounds" in settled.problem
+        assert "fedmeta chain deploy --to FILE" in settled.problem
+        assert "fedmeta resume RUN --new-campaign" in settled.problem
 
 
 def next_content(recording, frozen):
