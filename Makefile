@@ -21,7 +21,7 @@ setup: $(VENV)/.ready ## make the virtual environment: what runs and the demo ne
 $(VENV)/.ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "fedmeta needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 2; }
-	@echo "Installing fedmeta, PyTorch and 111 other packages into $(VENV): 1.4 GB, or 6 GB if PyTorch comes with CUDA."
+	@echo "Installing fedmeta, PyTorch and 111 other packages into $(VENV): 1.5 GB, or several GB more if PyTorch comes with CUDA."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements.lock
 	$(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
