@@ -304,8 +304,8 @@ def _require_run(run_folder: Path) -> None:
     """Refuse a folder that is no run before web3 is imported, which takes a second."""
     from fedmeta.experiment.folder import RunFolder
 
-    RunFolder.open(run_folder)
     _require_extra()
+    RunFolder.open(run_folder)
 
 
 def _with_chain(
