@@ -14,8 +14,9 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment import RunFolder, load_config, run
 from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
-from fedmeta.federation.postprocessors import read_postprocessors
+from fedmeta.federation.part_tables import read_postprocessors
 from fedmeta.learning import Algorithm, LearnerSetup, LocalWork, Tensors, build_algorithm, build_model
+from fedmeta.parts import POSTPROCESSORS
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
 from fedmeta.training import evaluate
@@ -117,7 +118,9 @@ def test_with_own_heads_clients_know_their_own_images_better(tmp_path: Path) -> 
 
 def test_the_largest_tenth_is_sent_and_the_rest_comes_later() -> None:
     """Two rows of ten: 9 of (0..9) goes first; then twice 8, as it was left out once, and so on."""
-    part = read_postprocessors([{"kind": "top_tenth:TopTenth"}])[0].part
+    kind = "top_tenth:TopTenth"
+    (table,) = read_postprocessors([{"kind": kind}])
+    part = POSTPROCESSORS.get(kind)(table.options)
     values = torch.stack([torch.arange(10.0), -torch.arange(10.0).flip(0)])
     state = {key: value[None].expand(2, 10) for key, value in part.init({"w": torch.zeros(10)}).items()}
     sent, total = [], torch.zeros(2, 10)
