@@ -162,8 +162,8 @@ class Recording:
             raise WrongCampaignError(
                 f"the ledger {self.ledger.address} has a record of {rounds} and this run has "
                 f"{self.journal.frozen} frozen rounds: it belongs to another run. Leave chain.addresses "
-                "out, deploy to another file (fedmeta chain deploy --to FILE), or start this run's ledger "
-                "over (fedmeta resume RUN --new-campaign)"
+                "out, deploy to another file (fedmeta chain deploy --to FILE), or start this run's "
+                "ledger over (fedmeta resume RUN --new-campaign)"
             )
         difference = found.differs(self.journal.content(found.first, found.last))
         if difference:
