@@ -31,5 +31,5 @@ def test_a_run_without_rounds_is_seen_once_before_any_round(tmp_path: Path) -> N
 
 
 def test_a_comparison_without_rounds_has_no_budget_and_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^rounds = 0: a comparison needs at least one"):
+    with pytest.raises(ConfigError, match=r"^rounds = 0: a comparison needs at least 1"):
         compare(Config(**DIGITS), {"rounds": 0})

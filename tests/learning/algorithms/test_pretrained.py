@@ -169,7 +169,7 @@ def learner_with(kind: type[nn.Module]) -> Algorithm:
 def test_a_module_without_a_head_at_its_end_is_refused_in_one_line(
     kind: type[nn.Module], layer: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"last layer, '{layer}', is none") as refusal:
+    with pytest.raises(ConfigError, match=f"last layer, '{layer}', is not a head") as refusal:
         learner_with(kind)
     assert "\n" not in str(refusal.value)
 
