@@ -44,7 +44,8 @@ def test_a_folder_that_is_removed_under_a_run_is_named(gone: str, tmp_path: Path
     def remove(_: RoundRecord) -> None:
         shutil.rmtree(tmp_path / "run" / gone, ignore_errors=True)
 
-    with pytest.raises(RunError, match=f"the folder {re.escape(str(tmp_path / 'run' / gone))} was removed"):
+    folder = re.escape(str(tmp_path / "run" / gone))
+    with pytest.raises(RunError, match=f"the folder {folder} was removed"):
         run(CONFIG, out=tmp_path / "run", listener=Listener(round=remove))
 
 
