@@ -8,7 +8,7 @@ from typing import Any
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fedmeta.cli.streams import Screen
+from fedmeta.cli.screen import Screen
 from fedmeta.comparison.compare import CompareListener, Comparison
 from fedmeta.comparison.status import Job
 from fedmeta.experiment.result import ignore

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from fedmeta.cli.streams import Screen
+from fedmeta.cli.screen import Screen
 from fedmeta.cli.tables import earnings_table, final_table, reasons_table, replies_line, settled_line
 from fedmeta.config import experiment_names
 from fedmeta.errors import UntrainedError

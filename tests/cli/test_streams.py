@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from fedmeta.cli.streams import LastingFile, PlainText, SafeConsole, Screen, styled
+from fedmeta.cli.screen import SafeConsole, Screen
+from fedmeta.cli.streams import LastingFile, PlainText, styled
 from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.planning import resolve

@@ -327,6 +327,6 @@ def _with_chain(
 
 
 def _print(table: "Table") -> None:
-    from fedmeta.cli.streams import SafeConsole
+    from fedmeta.cli.screen import SafeConsole
 
     SafeConsole().print(table)

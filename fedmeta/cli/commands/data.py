@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from fedmeta.cli.commands import Json, Samples
-from fedmeta.cli.streams import SafeConsole
 from fedmeta.files import one_line, to_json
 
 app = typer.Typer(
@@ -105,13 +103,17 @@ def _bars() -> Iterator[Callable[[str, int, int], None] | None]:
 
     Drawing begins with the first bytes, so that an error before them stays a line of its own.
     """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from fedmeta.cli.screen import SafeConsole
+
     console = SafeConsole(stderr=True)
     if not console.is_terminal:
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bars = Progress(*columns, console=console)
-    tasks: dict[str, TaskID] = {}
+    tasks = {}
 
     def show(path: str, done: int, size: int) -> None:
         bars.start()
