@@ -18,7 +18,6 @@ try:
     from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
     from flwr.supercore.run import Run as Run
     from flwr.supercore.task_identity import TaskIdentity
-    from flwr.superlink.grid import InMemoryGrid
 except ImportError as error:
     raise FedmetaError(
         f"flwr {flwr.__version__} is not laid out as expected ({error}); install '{SUPPORTED}'"
@@ -32,6 +31,9 @@ RecordT = TypeVar("RecordT", ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 def is_simulation(grid: Grid) -> bool:
     """Return whether a grid is that of Flower's simulation, where all nodes exist from the start."""
+    # It imports Flower's whole server, which takes longer than the rest of Flower.
+    from flwr.superlink.grid import InMemoryGrid
+
     return isinstance(grid, InMemoryGrid)
 
 
