@@ -118,7 +118,7 @@ def values(schema: dict[str, Any]) -> str:
     if kind == "array":
         return f"list, each {values(schema['items'])}"
     words = {
-        "integer": "whole number",
+        "integer": "integer",
         "boolean": "`true`, `false`",
         "string": "text",
         "object": "table",

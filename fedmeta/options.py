@@ -174,9 +174,12 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) ->
         return f"missing key '{key}'"
     reason = _PLAIN_WORDS.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     reason = reason[:1].lower() + reason[1:]
-    # The value of a whole group would not help.
-    got = "" if isinstance(first["input"], Mapping) else f" (got {_shortened(repr(first['input']))})"
-    return f"{key}: {reason}{got}" if key else reason
+    value = first["input"]
+    got = _shortened(repr(value))
+    # A whole group would not help, nor a value that the reason names already.
+    if key and not isinstance(value, Mapping) and not (isinstance(value, str) and got in reason):
+        reason += f" (got {got})"
+    return f"{key}: {reason}" if key else reason
 
 
 def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
@@ -202,7 +205,7 @@ _PLAIN_WORDS = {
     "dict_type": "must be a table of keys",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
-    "int_type": "must be a whole number",
+    "int_type": "must be an integer",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "string_type": "must be text",

@@ -1,4 +1,4 @@
-"""The command line: thin, one file a command; everything it does can be done from Python as well."""
+"""Command line: a thin layer, one file per command, over what Python can do as well."""
 
 import sys
 
@@ -8,9 +8,9 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line and exit; what a user waits for is imported only then.
+    """Run the command line and exit.
 
-    Python's own answer to a Ctrl-C while modules load would be pages of their names.
+    Imports the commands inside a try: Python's own answer to Ctrl-C during imports is a long traceback.
     """
     stdout = steady()
     try:

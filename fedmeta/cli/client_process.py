@@ -1,4 +1,4 @@
-"""Answers one message of a SuperLink in the place of Flower's ``flwr-clientapp``.
+"""Answers one SuperLink message in place of Flower's ``flwr-clientapp``.
 
 The app that the SuperLink sent is neither unpacked nor loaded: the installed fedmeta answers. Like
 `fedmeta.federation.flower` this touches what Flower keeps private, but before PyTorch is loaded: a

@@ -75,7 +75,7 @@ class ComparisonDisplay(Screen):
             self.console.print(f"{self._done}/{self._all} {job.name} round {done}/{rounds}")
 
     def show_result(self, result: Comparison) -> None:
-        """Print what the arms came to and what they cost."""
+        """Print the arms' results and costs."""
         data = result.data
         self.console.print(results_table(data))
         self.console.print(costs_table(data))
@@ -87,11 +87,11 @@ class ComparisonDisplay(Screen):
 
 
 def results_table(data: Mapping[str, Any]) -> Table:
-    """Return each arm's accuracy or loss by adaptation step, and its difference to the first arm."""
+    """Return each arm's accuracy or loss by adaptation step, and its difference from the first arm."""
     what = f"{data['experiment']}: {data['measure']} of held-out clients by adaptation steps"
     title = f"{what}, mean and 95% interval over {_repetitions(data)}"
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
-    table.add_column("arm", no_wrap=True)  # so that the others give way in a narrow terminal
+    table.add_column("arm", no_wrap=True)  # the other columns wrap in a narrow terminal
     for step in data["steps"]:
         table.add_column(str(step) if step else "before", justify="right")
     one_seed = data["interval"] == "clients"
@@ -117,7 +117,7 @@ def _repetitions(data: Mapping[str, Any]) -> str:
 
 
 def _reservations(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a reader must know of the means: who did not answer, and what diverged."""
+    """Yield caveats on the means: clients that did not answer, and tasks that diverged."""
     asked = data["test_clients"]
     for place, seed in enumerate(data["seeds"]):
         answered = min((arm["clients"][place] or asked for arm in data["arms"]), default=asked)
@@ -131,7 +131,7 @@ def _reservations(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def costs_table(data: Mapping[str, Any]) -> Table:
-    """Return what each arm took, and when it reached the target."""
+    """Return each arm's costs, and when it reached the target."""
     target = data["target"]
     title = "what it took"
     if target:
@@ -140,7 +140,7 @@ def costs_table(data: Mapping[str, Any]) -> Table:
             f"{target['why']}"
         )
     table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 0, 0, 1))
-    table.add_column("arm", no_wrap=True)  # so that the others give way in a narrow terminal
+    table.add_column("arm", no_wrap=True)  # the other columns wrap in a narrow terminal
     names = (
         "rounds",
         "tasks",

@@ -1,4 +1,4 @@
-"""The entry point: finds the command, and turns every error of a user into one line and a code."""
+"""Entry point: runs the command, and turns errors into one line and an exit code."""
 
 import signal
 import sys
@@ -8,22 +8,21 @@ from pkgutil import iter_modules
 from typing import NoReturn
 
 import click
-import typer
 
 from fedmeta.cli import INTERRUPTED, commands
 from fedmeta.cli.commands import DEBUG
+from fedmeta.cli.help import App, hint
 from fedmeta.cli.streams import MOST_SHOWN, LastingFile
 from fedmeta.errors import FedmetaError
 from fedmeta.files import one_line, to_json
 
 _FIRST = ("run", "resume", "compare", "report", "serve", "adapt", "export", "list")
-"""What help shows first; the others follow by name."""
+"""Commands that help lists first; the others follow by name."""
 _COMMANDS = [module.name for module in iter_modules(commands.__path__)]
 
-app = typer.Typer(
+app = App(
+    help="Federated meta-learning: run, resume, compare and report simulations of many clients.",
     name="fedmeta",
-    help="Federated meta-learning: launch multi-client simulations, resume them, measure them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,19 +39,19 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage or config, 130 interrupted.
 
     Args:
-        arguments: The words after the command's name; None: those of this process.
-        stdout: The file behind stdout, which knows whether all could be written.
+        arguments: Words after the command name; None: those of this process.
+        stdout: The file behind stdout, which knows whether output was lost.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     for polite in (signal.SIGTERM, signal.SIGHUP):
-        # Whoever started us with nohup wants us to outlive a terminal.
+        # Started with nohup, the run should outlive its terminal.
         if polite == signal.SIGTERM or signal.getsignal(polite) != signal.SIG_IGN:
             signal.signal(polite, _terminate)
-    # A shell starts background jobs with SIGINT ignored; a script that sends one means it.
+    # Shells start background jobs with SIGINT ignored, but a script that sends one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = app(arguments, prog_name="fedmeta", standalone_mode=False)
-        if code == INTERRUPTED:  # typer's way of passing on a Ctrl-C
+        if code == INTERRUPTED:  # how typer reports Ctrl-C
             _complain("interrupted", arguments)
     except FedmetaError as error:
         _complain(str(error), arguments)
@@ -64,29 +63,29 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
         sys.stderr.write(error.format_message() + "\n")
         code = error.exit_code
     except click.ClickException as error:
-        hint = "; see `fedmeta --help`" if isinstance(error, click.UsageError) else ""
-        _complain(error.format_message().rstrip(".") + hint, arguments)
+        more = f"; {hint(error)}" if isinstance(error, click.UsageError) else ""
+        _complain(error.format_message().rstrip(".") + more, arguments)
         code = error.exit_code
     except Exception as error:
         _complain_unexpected(error, arguments)
         code = FedmetaError.exit_code
     sys.stdout.flush()
     if stdout and stdout.lost:
-        _complain(f"not all could be written to stdout: {stdout.lost.strerror}", [])
+        _complain(f"could not write all output to stdout: {stdout.lost.strerror}", [])
         code = code or FedmetaError.exit_code
     sys.exit(code or 0)
 
 
 def _terminate(*_: object) -> NoReturn:
-    # A polite request to end is a Ctrl-C from another hand: finished rounds are kept.
+    # As for Ctrl-C: finished rounds are kept.
     raise KeyboardInterrupt
 
 
 def _complain_unexpected(error: Exception, arguments: list[str]) -> None:
-    """Tell of a mistake of ours, or of a user's part, that nobody foresaw."""
+    """Report an unexpected error, in fedmeta or in a user's own part."""
     notes = getattr(error, "__notes__", [])
     if DEBUG in arguments or not notes:
-        # The note says where the traceback was logged; without one this is the only place.
+        # A note says where the traceback was logged; without one, print it here.
         traceback.print_exception(error)
     _complain("; ".join([f"unexpected {type(error).__name__}: {error}", *notes]), arguments)
 

@@ -24,7 +24,7 @@ _NEXT_WIDTH = 56
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left, from the average pace; rich's own looks at the last 1,000 updates alone."""
+    """Time left, from the average pace; rich's own column uses only the last 1,000 updates."""
 
     def render(self, task: Task) -> Text:
         done = task.completed - task.fields["first"]
@@ -68,7 +68,7 @@ class Display(Screen):
         self._task = config.task
         self._began = time.monotonic()
         held_out = config.validation_clients + config.test_clients
-        where = f", going on after round {done}" if done else ""
+        where = f", resuming after round {done}" if done else ""
         training = "" if config.training == "federated" else f", {config.training}"
         self.console.print(
             f"{config.algorithm} on {config.task}{training}: {config.clients} clients "
@@ -129,7 +129,7 @@ class Display(Screen):
             self.console.print(line)
 
     def show_result(self, result: Result) -> None:
-        """Print how held-out clients do by adaptation step."""
+        """Print the result tables and the commands to try next."""
         if result.final:
             self.console.print(final_table(result))
         if result.participants:
@@ -144,7 +144,7 @@ class Display(Screen):
             self.console.print(f"next: {command:{_NEXT_WIDTH}} {what}", soft_wrap=True)
 
     def _next(self, result: Result) -> Iterator[tuple[str, str]]:
-        """Yield commands that show or use the run, with what each does."""
+        """Yield commands to try next, each with what it does."""
         from fedmeta.tasks import family_kind
 
         run, folder = shlex.quote(str(result.run)), shlex.quote(str(result.run.parent))
@@ -170,5 +170,5 @@ def _quality(record: "RoundRecord") -> str:
 
 
 def _change(before: float, after: float) -> str:
-    """Return both values; one of them where adaptation has no steps, so that both are the same."""
+    """Return both values, or one if they are equal, as without adaptation steps."""
     return f"{after:.3f}" if before == after else f"{before:.3f} -> {after:.3f}"

@@ -11,21 +11,21 @@ from fedmeta.files import printable
 
 _PLAIN = str.maketrans({"±": "+-", "…": "...", "–": "-", "—": "-", "’": "'", "“": '"', "”": '"'})
 _GONE = (errno.EPIPE, errno.EIO)
-"""Errors of a reader or a terminal that went away."""
+"""Errors raised when the reader or the terminal is gone."""
 
 
 class LastingFile(io.FileIO):
-    """A file that drops what cannot be written any more.
+    """A file that drops output it can no longer write.
 
     Attributes:
-        lost: Why something was dropped that somebody still waits for, on a full disk say; None: nothing
-            was, or the reader went away.
+        lost: Error that lost output a reader still expects, such as a full disk; None if nothing was
+            lost or the reader is gone.
     """
 
     lost: OSError | None = None
 
     def write(self, data: object) -> int:
-        """Write what can be written; say that all was."""
+        """Write what can be written, and report all of it as written."""
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BlockingIOError:
@@ -37,7 +37,7 @@ class LastingFile(io.FileIO):
 
 
 class PlainText(io.TextIOWrapper):
-    """A stream whose text changes nothing on a terminal but by its letters, whoever it comes from."""
+    """A text stream that escapes control characters, whoever the text comes from."""
 
     def write(self, text: str) -> int:
         """Write text with its control characters escaped."""
@@ -46,7 +46,7 @@ class PlainText(io.TextIOWrapper):
 
 
 class _Styled:
-    """The same stream for a library that writes the terminal's colours and cursor itself."""
+    """The same stream for a library that writes colours and moves the cursor itself."""
 
     def __init__(self, stream: PlainText) -> None:
         self._stream = stream
@@ -59,17 +59,17 @@ class _Styled:
 
 
 def styled(stream: IO[str]) -> IO[str]:
-    """Return a stream that takes control characters, for text that was made `printable` before."""
+    """Return a stream that accepts control characters, for text already made `printable`."""
     return cast(IO[str], _Styled(stream)) if isinstance(stream, PlainText) else stream
 
 
 def steady() -> LastingFile:
-    """Replace this process's stdout and stderr by ones that last; return the file behind stdout."""
+    """Replace stdout and stderr by streams that survive write errors; return the file behind stdout."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Closed by whoever started us: the next file that is opened would take its place.
+            # Closed by the parent process: the next file we open would take its number.
             os.open(os.devnull, os.O_RDWR)
     codecs.register_error("fedmeta", _degraded)
     files = []
@@ -87,7 +87,7 @@ def steady() -> LastingFile:
 
 
 def _degraded(error: UnicodeError) -> tuple[str, int]:
-    """Show what an encoding lacks in plain letters, or as a question mark."""
+    """Replace characters that an encoding lacks by plain letters or question marks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end].translate(_PLAIN)
@@ -95,4 +95,4 @@ def _degraded(error: UnicodeError) -> tuple[str, int]:
 
 
 MOST_SHOWN = 4000
-"""Characters of a line about a problem; what somebody else wrote may be of any length."""
+"""Longest error line, in characters: text from others may have any length."""

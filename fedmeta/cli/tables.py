@@ -1,4 +1,4 @@
-"""The tables at the end of a run."""
+"""Result tables of a run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ SHOWN_REASONS = 5
 
 
 def earnings_table(participants: Sequence[ClientTotals], on_chain: bool) -> Table:
-    """Return who contributed, what it was worth and what it earns; the highest paid come first."""
+    """Return each client's contribution, score and earnings, highest paid first."""
     total = sum(one.earned for one in participants) / UNITS
     table = Table(
         title=f"who contributed: {total:,.6g} tokens for {len(participants)} clients",
@@ -47,8 +47,8 @@ def _short(account: str | None) -> str:
 
 
 def status_lines(status: "Status") -> Iterator[str]:
-    """Yield how a campaign stands as a whole."""
-    where = f"chain {status.chain_id}, ledger {status.ledger}" if status.ledger else "on no chain yet"
+    """Yield the state of a campaign as lines."""
+    where = f"chain {status.chain_id}, ledger {status.ledger}" if status.ledger else "not on a chain yet"
     yield f"campaign {status.campaign}: {where}"
     pot = f"{_tokens(status.pot)} tokens a round"
     yield f"rounds: {status.recorded} recorded, {status.waiting} waiting; the pot is {pot}"
@@ -59,11 +59,11 @@ def status_lines(status: "Status") -> Iterator[str]:
             f"{_tokens(escrow.paid)} paid"
         )
     if status.problem:
-        yield f"nothing is known from the chain: {status.problem}"
+        yield f"the chain could not be read: {status.problem}"
 
 
 def participants_table(participants: "Sequence[Participant]") -> Table:
-    """Return what each participant was awarded and has claimed."""
+    """Return each participant's awarded and claimed tokens."""
     table = Table()
     table.add_column("client", justify="right")
     table.add_column("account", min_width=42)
@@ -81,12 +81,12 @@ def _tokens(units: int) -> str:
 
 
 def settled_line(result: Result) -> str:
-    """Return how far the ledger came, and what to do next."""
+    """Return how many rounds are on the chain, and what to do next."""
     chain = result.chain or {}
     line = f"{chain['recorded']} of {chain['frozen']} rounds recorded on the chain"
     if chain["complete"] and chain["waiting"]:
-        later = f"{chain['waiting'] / UNITS:,.6g} tokens wait for their challenge delay"
-        return f"{line}; {later}: `fedmeta chain claim {result.run}`"
+        later = f"{chain['waiting'] / UNITS:,.6g} tokens are under a challenge delay"
+        return f"{line}; {later}: claim them later with `fedmeta chain claim {result.run}`"
     if chain["complete"]:
         return f"{line}; check it with `fedmeta chain audit {result.run}`"
     if chain["refused"]:
@@ -95,16 +95,16 @@ def settled_line(result: Result) -> str:
 
 
 def replies_line(replies: Mapping[str, Any] | None) -> str | None:
-    """Return what became of the replies in one line; None if all were admitted."""
+    """Return the reply counts by outcome in one line; None if all were admitted."""
     if not replies or replies["admitted"] == replies["asked"]:
         return None
     counts = ", ".join(f"{replies[name]} {name}" for name in COUNTS if replies[name])
     skipped = f"; {replies['skipped']} rounds skipped" if replies["skipped"] else ""
-    return f"{replies['asked']} clients asked: {counts or 'nothing came'}{skipped}"
+    return f"{replies['asked']} clients asked: {counts or 'no replies'}{skipped}"
 
 
 def reasons_table(replies: Mapping[str, Any]) -> Table:
-    """Return why replies were not admitted, by kind, each with an example; the most frequent first."""
+    """Return the reasons for refused replies with an example each, most frequent first."""
     table = Table(title="why replies were not admitted", title_justify="left", title_style="bold")
     table.add_column("replies", justify="right")
     table.add_column("outcome", no_wrap=True)
@@ -124,7 +124,7 @@ def reasons_table(replies: Mapping[str, Any]) -> Table:
 
 
 def final_table(result: Result) -> Table:
-    """Return how held-out clients do by adaptation step, with intervals over clients and over tasks."""
+    """Return held-out results by adaptation step, with intervals over clients and over tasks."""
     first = result.final[0]
     over = f"{_counted(first.clients, 'client')} ({_counted(first.tasks, 'task')})"
     title = f"{result.experiment}: held-out clients, mean and 95% interval over {over}"
@@ -135,7 +135,7 @@ def final_table(result: Result) -> Table:
         table.add_column(name, justify="right")
     rows = [(_when(step), *(cell(step) for cell in columns.values())) for step in result.final]
     if len(rows) > 1 and len({cells[1:] for cells in rows}) == 1:
-        # An algorithm that adapts in one go, such as by class means, has no steps to compare.
+        # An algorithm without adaptation steps, such as class means, has only one row.
         rows = [("any", *rows[0][1:])]
     for row in rows:
         table.add_row(*row)
@@ -150,7 +150,7 @@ def _when(step: "StepResult") -> str:
 
 
 def _columns(final: Sequence["StepResult"]) -> dict[str, Callable[["StepResult"], str]]:
-    """Return what is said of an adaptation step, by the name of its column."""
+    """Return the cell functions of an adaptation step, by column name."""
     main = final[0].main
     columns: dict[str, Callable[[StepResult], str]] = {
         main: lambda step: _with_half(step.measures[main].mean, step.ci95),

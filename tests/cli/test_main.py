@@ -312,6 +312,45 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage: fedmeta" in capsys.readouterr().out
 
 
+def test_help_describes_each_argument_once_in_plain_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, described in {
+        "run": "NAME|FILE  An experiment from `fedmeta list`, or a TOML file.  [required]",
+        "chain up": "[NODE]  anvil or ganache.  [default: anvil]",
+        "chain proof": "ACCOUNT  Client number or account.  [required]",
+        "data check": "PATH  A folder of images, or a text file.  [required]",
+        "federation node": "FOLDER  Folder with the node's keys, from `join`.  [required]",
+    }.items():
+        assert call(*words.split(), "--help") == 0
+        out = capsys.readouterr().out
+        assert out.count(described) == 1
+        assert out.count("rguments:\n") == 1
+        assert "\\[" not in out
+
+
+def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    for group in ([], ["chain"], ["data"], ["federation"]):
+        assert call(*group, "--help") == 0
+        _, _, listed = capsys.readouterr().out.partition("Commands:\n")
+        assert listed.strip()
+        assert "..." not in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rn quickstart", "No such command 'rn'. Did you mean 'run'?; see `fedmeta --help`"),
+        ("data lst", "No such command 'lst'. Did you mean 'list'?; see `fedmeta data --help`"),
+        ("resume", "Missing argument 'RUN'; see `fedmeta resume --help`"),
+        ("chain up geth", "'geth' is not one of 'anvil', 'ganache'; see `fedmeta chain up --help`"),
+    ],
+)
+def test_a_misused_command_is_told_which_help_to_read(
+    capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    assert call(*words.split()) == 2
+    assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
 def test_doctor_finds_this_machine_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("doctor", "--json") == 0
     states = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)["checks"]}

@@ -80,7 +80,7 @@ def test_a_full_disk_behind_stderr_is_no_fault_and_behind_stdout_is_told(here: P
         assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "finished")
         done = fedmeta("list", "keys", "--json", cwd=here, stdout=full)
     assert done.returncode == 1
-    assert done.stderr == "fedmeta: not all could be written to stdout: No space left on device\n"
+    assert done.stderr == "fedmeta: could not write all output to stdout: No space left on device\n"
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def test_an_arm_that_would_answer_another_question_is_refused(table: dict[str, A
         ({"cohort": 99}, "arm 'varied': cohort = 99 is larger than the population"),
         ({"seed": 3}, "arm 'varied': seed: all arms have the same seeds"),
         ({"compare": {"points": 3}}, "arm 'varied': compare.points: an arm cannot change"),
-        ({"cohort": "x"}, "arm 'varied': cohort: must be a whole number"),
+        ({"cohort": "x"}, "arm 'varied': cohort: must be an integer"),
     ],
 )
 def test_a_mistake_in_an_arm_names_the_arm(table: dict[str, Any], message: str) -> None:

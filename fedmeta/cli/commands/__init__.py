@@ -1,6 +1,6 @@
-"""Commands; each is one module, found by its name.
+"""Commands, one module each, found by name.
 
-It holds a function of that name (``list_`` in ``list.py``), or a `typer.Typer` called ``app``.
+A module holds a function of its name (``list_`` in ``list.py``), or a `typer.Typer` called ``app``.
 """
 
 from enum import StrEnum
@@ -11,47 +11,43 @@ import typer
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Replace a value; see `fedmeta list keys`."),
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a config key; see `fedmeta list keys`."),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout; the rest goes to stderr.")
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and all else on stderr.")
 ]
 Experiment = Annotated[
-    str, typer.Argument(metavar="NAME|FILE", help="An experiment of `fedmeta list`, or a TOML file.")
+    str, typer.Argument(metavar="NAME|FILE", help="An experiment from `fedmeta list`, or a TOML file.")
 ]
 RunPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart-001.")
+    Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart-001.")
 ]
-Seed = Annotated[list[int] | None, typer.Option(metavar="N", help="Random seed; the same as -s seed=N.")]
+Seed = Annotated[list[int] | None, typer.Option(metavar="N", help="Random seed (same as -s seed=N).")]
 Faults = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Faults to inject: a TOML file with the keys of [faults]."),
+    typer.Option(metavar="FILE", help="TOML file with a fault plan ([faults] keys)."),
 ]
 NoCheck = Annotated[
     bool,
     typer.Option(
         "--no-check",
-        help="Do not try your own model, algorithm or task family on a tiny batch first.",
+        help="Skip the check that tries your own model, algorithm or task family on a tiny batch.",
     ),
 ]
 TrustCode = Annotated[
     bool,
     typer.Option(
-        "--trust-code", help="Run the code that a run's config names, though it was not made here."
+        "--trust-code", help="Run code named in the run's config, even if the run comes from elsewhere."
     ),
 ]
 DEBUG = "--debug"
-Debug = Annotated[
-    bool, typer.Option(DEBUG, help="Print the tracebacks of clients' code, and of ours, on stderr.")
-]
-Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default new under runs/.")]
-Best = Annotated[
-    bool, typer.Option("--best", help="Take the checkpoint that scored best, not the newest.")
-]
+Debug = Annotated[bool, typer.Option(DEBUG, help="Print tracebacks, of client code too, on stderr.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default: a new one under runs/.")]
+Best = Annotated[bool, typer.Option("--best", help="Use the best checkpoint instead of the latest.")]
 
 
 class Samples(StrEnum):
-    """Bits in use of samples with room for more than 8; those of `RANGES`."""
+    """Bits actually used by samples of more than 8 bits; as in `RANGES`."""
 
     auto = "auto"
     eight = "8"

@@ -1,4 +1,4 @@
-"""`fedmeta adapt`: labels images from a few examples."""
+"""`fedmeta adapt`: label images from a few examples."""
 
 import sys
 from enum import StrEnum
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Invert(StrEnum):
-    """Whether ink is dark in the files."""
+    """Whether the images have dark ink."""
 
     auto = "auto"
     yes = "yes"
@@ -25,36 +25,39 @@ class Invert(StrEnum):
 def adapt(  # noqa: PLR0913 (one for each option)
     run_folder: RunPath,
     support: Annotated[
-        Path, typer.Option(metavar="DIR", help="Images to adapt to: a sub-folder per class.")
+        Path, typer.Option(metavar="DIR", help="Labelled images: one sub-folder per class.")
     ],
     query: Annotated[
-        Path, typer.Option(metavar="DIR", help="Images to label: flat, or a sub-folder per class.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Images to label; with one sub-folder per class, accuracy is shown."
+        ),
     ],
     steps: Annotated[
-        int | None, typer.Option(help="Adaptation steps; by default the last of evaluation.steps.")
+        int | None, typer.Option(help="Adaptation steps; default: the last of evaluation.steps.")
     ] = None,
     invert: Annotated[
-        Invert, typer.Option(help="Whether ink is dark in the files; auto looks at their edges.")
+        Invert, typer.Option(help="Whether the ink is dark; auto decides by the image edges.")
     ] = Invert.auto,
     samples: Annotated[
         Samples,
-        typer.Option(help="Bits in use in files of 16 bits or floats; auto looks at all the images."),
+        typer.Option(help="Bits actually used in 16-bit or float images; auto decides from all images."),
     ] = Samples.auto,
     transductive: Annotated[
         bool,
-        typer.Option("--transductive", help="Batch norm takes its statistics from the query images."),
+        typer.Option("--transductive", help="Use batch-norm statistics of the query images."),
     ] = False,
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the adapted weights, as safetensors.")
+        Path | None, typer.Option(metavar="FILE", help="Save the adapted weights as safetensors.")
     ] = None,
     best: Best = False,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Adapt a run's model to a few labelled images, and label others.
+    """Adapt a trained model to labelled images, and label others.
 
-    Images may be PNG, JPEG, TIFF, BMP, GIF or WebP of any size, colour and depth. What was done to them
-    is said on stderr; `fedmeta data check DIR` says beforehand what would be read.
+    Images may be PNG, JPEG, TIFF, BMP, GIF or WebP of any size, colour and depth. Preprocessing is
+    logged to stderr; `fedmeta data check DIR` shows in advance how a folder would be read.
 
     Example:
 
@@ -62,7 +65,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     """
     from fedmeta.experiment.folder import RunFolder
 
-    RunFolder.open(run_folder)  # what is refused is refused before torch is imported
+    RunFolder.open(run_folder)  # refuse before importing torch
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 
@@ -86,7 +89,7 @@ def _show(answer: "Answer") -> None:
         line = (
             f"{one_line(one.file):{width}}  {one_line(one.label):{names}}  {one.probability:.3f}{wrong}"
         )
-        # A file's name may be no text at all.
+        # A file name may contain bytes that are not valid text.
         typer.echo(line.encode(errors="replace").decode())
     if answer.accuracy is not None:
         typer.echo(f"accuracy {answer.accuracy:.3f} ({answer.right} of {len(answer.files)})")

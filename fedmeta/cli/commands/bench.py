@@ -14,15 +14,19 @@ if TYPE_CHECKING:
 
 ALL = "all"
 
-Name = Annotated[str, typer.Argument(metavar="NAME|all", help="What to measure.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME|all", help="A case from the list above, or all of them.")
+]
 Runs = Annotated[
     int | None,
-    typer.Option(min=1, help="Samples of each side; by default as many as the case needs."),
+    typer.Option(min=1, help="Samples per side; default: what the case needs."),
 ]
 
 
 def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
-    """Measure fedmeta's speed, each case against a rival in the same process, turn by turn.
+    """Benchmark fedmeta against the usual implementations.
+
+    Both sides run in one process and take turns.
 
     Cases:
 
@@ -32,11 +36,11 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
       maml-conv4: a MAML meta-gradient of Conv4; one process, and two
 
-      grid-overhead: a round of 1,000 clients that do nothing
+      grid-overhead: message overhead, in a round of 1,000 clients that do nothing
 
       population: 100,000 registered clients; start and memory
 
-      clients: rounds that ask 10 to 100,000 clients; slope and memory
+      clients: rounds with cohorts of 10 to 100,000 clients; slope and memory
 
       engines: the same rounds on engine vector and on Ray
 
@@ -44,8 +48,8 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
       chain-round: what recording and paying on Anvil adds to a round
 
-    Figures are medians, with the quartiles in brackets. Ratios can be compared between machines;
-    milliseconds cannot. A missed goal is reported and is no error.
+    Figures are medians, with quartiles in brackets. Ratios can be compared between machines,
+    milliseconds cannot. A missed goal is reported, but the exit code stays 0.
     """
     from fedmeta.bench import find_cases
 
@@ -58,7 +62,7 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
         except FedmetaError as error:
             if name != ALL:
                 raise
-            # One case may need what this machine lacks, a compiler say; the others are still wanted.
+            # This machine may lack what one case needs, such as a compiler; the others can still run.
             failures += 1
             rows.append({"case": case.name, "error": str(error)})
             sys.stderr.write(f"fedmeta: {case.name}: {error}\n")

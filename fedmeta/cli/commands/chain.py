@@ -1,4 +1,4 @@
-"""`fedmeta chain`: start a node, deploy, and look at, claim from, stake in or audit a run's ledger."""
+"""`fedmeta chain`: start a node, deploy contracts; inspect, claim from, stake in or audit a ledger."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from fedmeta.cli.commands import Experiment, Json, RunPath, Settings
+from fedmeta.cli.help import App
 from fedmeta.files import to_json
 
 if TYPE_CHECKING:
@@ -21,18 +22,17 @@ FoundT = TypeVar("FoundT")
 Provider = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="The node to ask, instead of the run's; a run not made here needs it."
+        metavar="URL", help="Node to use instead of the run's; required for a run from elsewhere."
     ),
 ]
 
-app = typer.Typer(
-    help="Start a local chain, deploy the contracts, see who was paid, audit a run's ledger.",
-    no_args_is_help=True,
+app = App(
+    help="Start a local chain; deploy, pay from and audit ledgers.",
 )
 
 
 class Kind(StrEnum):
-    """Nodes that we can start."""
+    """Nodes that `chain up` can start."""
 
     anvil = "anvil"
     ganache = "ganache"
@@ -40,16 +40,18 @@ class Kind(StrEnum):
 
 @app.command("up")
 def up(  # noqa: PLR0913 (options of a command)
-    kind: Annotated[Kind, typer.Argument(help="Which node.")] = Kind.anvil,
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="On 127.0.0.1.")] = 8545,
-    chain_id: Annotated[int, typer.Option(min=1)] = 31337,
-    accounts: Annotated[int, typer.Option(min=1, max=1000, help="Funded accounts.")] = 10,
+    kind: Annotated[Kind, typer.Argument(metavar="NODE", help="anvil or ganache.")] = Kind.anvil,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1.")] = 8545,
+    chain_id: Annotated[int, typer.Option(min=1, help="Chain id.")] = 31337,
+    accounts: Annotated[int, typer.Option(min=1, max=1000, help="Number of funded accounts.")] = 10,
     state: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the chain; by default it is forgotten.")
+        Path | None, typer.Option(help="Folder to keep the chain in; default: discard it at the end.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start Anvil or Ganache with accounts that everybody knows, until Ctrl-C.
+    """Start a local Anvil or Ganache node; Ctrl-C stops it.
+
+    Its accounts have public development keys: never use them on a real network.
 
     Examples:
 
@@ -73,7 +75,7 @@ def up(  # noqa: PLR0913 (options of a command)
             return
         finally:
             node.stop()
-    typer.echo(f"fedmeta: {kind.value} ended by itself with status {status}", err=True)
+    typer.echo(f"fedmeta: {kind.value} stopped unexpectedly with status {status}", err=True)
     raise typer.Exit(1)
 
 
@@ -81,14 +83,16 @@ def up(  # noqa: PLR0913 (options of a command)
 def deploy(
     experiment: Experiment,
     settings: Settings = None,
-    url: Annotated[str | None, typer.Option(help="The node; the same as -s chain.provider=URL.")] = None,
-    to: Annotated[Path, typer.Option(help="File for the addresses.")] = Path("addresses.json"),
+    url: Annotated[
+        str | None, typer.Option(help="URL of the node (same as -s chain.provider=URL).")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="File to write the addresses to.")] = Path("addresses.json"),
     as_json: Json = False,
 ) -> None:
-    """Put the contracts of an experiment on a node, fund the escrow, and write the addresses to a file.
+    """Deploy an experiment's contracts and fund the escrow.
 
-    Safe to run twice: what is there already is checked and left alone. Then run the experiment with
-    the same settings and -s chain.addresses=FILE.
+    Writes the addresses to a file. Safe to repeat: contracts that exist are checked and left alone. Then
+    run the experiment with the same settings and -s chain.addresses=FILE.
 
     Example:
 
@@ -107,7 +111,7 @@ def deploy(
     if as_json:
         typer.echo(to_json({"fresh": fresh, "file": str(to)} | asdict(addresses)))
         return
-    typer.echo("deployed" if fresh else "deployed already; nothing was changed")
+    typer.echo("deployed" if fresh else "already deployed; nothing changed")
     for name, address in addresses.contracts().items():
         typer.echo(f"{name:20} {address}")
     typer.echo(f"chain {addresses.chain_id}, campaign {addresses.campaign}\naddresses are in {to}")
@@ -115,9 +119,9 @@ def deploy(
 
 @app.command("status")
 def status(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
-    """Show a run's campaign: rounds, pot, paid, and what each participant has yet to claim.
+    """Show the recorded rounds, and who was paid and can claim.
 
-    With --json also each account's balance, stake, slashes and Merkle proof.
+    --json adds each account's balance, stake, slashes and Merkle proof.
     """
     _require_run(run_folder)
     from fedmeta.chain.settle.status import status as look
@@ -136,16 +140,19 @@ def status(run_folder: RunPath, provider: Provider = None, as_json: Json = False
 def claim(
     run_folder: RunPath,
     who: Annotated[
-        str | None, typer.Option(help="A client's number or account; by default everybody.")
+        str | None, typer.Option(help="Client number or account; default: all participants.")
     ] = None,
     provider: Provider = None,
     keystore: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Encrypted keys; the same as chain.keystore of the run."),
+        typer.Option(metavar="DIR", help="Folder of encrypted keys (same as chain.keystore)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Claim what participants have earned, for one or for all; only they are paid."""
+    """Claim earned tokens for one participant or for all.
+
+    Whoever sends a claim, the tokens go to the participant's account.
+    """
     _require_run(run_folder)
     from fedmeta.chain.settle.claims import claim as claim_for
     from fedmeta.experiment.client_totals import UNITS
@@ -158,18 +165,16 @@ def claim(
         return
     typer.echo(f"{claimed.units / UNITS:,.6g} tokens claimed for {claimed.accounts} accounts")
     if claimed.waiting:
-        typer.echo(
-            f"{claimed.waiting / UNITS:,.6g} more can be claimed when their challenge delay is over"
-        )
+        typer.echo(f"{claimed.waiting / UNITS:,.6g} more can be claimed after their challenge delay")
 
 
 @app.command("audit")
 def audit(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
-    """Compute a run's ledger again from its files and the chain, and say whether they agree.
+    """Check a run's ledger: recompute it and compare with the chain.
 
-    Exit code 1 if they do not; the last line then names the first thing that differs. Exit code 2 if
-    nothing differs and the node is away, so that not everything could be looked at. What was found stays
-    in the run's chain/audit.json, where `fedmeta report` reads it.
+    Exit code 1 if they differ; the last line names the first difference. Exit code 2 if nothing differs
+    but the node could not be reached, so that the audit is incomplete. The findings are saved in the
+    run's chain/audit.json, where `fedmeta report` reads them.
     """
     _require_run(run_folder)
     from fedmeta.chain.audit.findings import first_failure, verdict
@@ -192,12 +197,12 @@ def audit(run_folder: RunPath, provider: Provider = None, as_json: Json = False)
 @app.command("proof")
 def proof(
     run_folder: RunPath,
-    who: Annotated[str, typer.Argument(metavar="ACCOUNT", help="A client's number or account.")],
+    who: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Client number or account.")],
     as_json: Json = False,
 ) -> None:
-    """Show what an account needs to claim for itself: the arguments of the ledger's `claim`.
+    """Print the arguments with which an account can claim by itself.
 
-    It comes from the run's journal; no node is asked.
+    They are those of the ledger's `claim`, read from the run's journal without a node.
     """
     _require_run(run_folder)
     from fedmeta.chain.settle.claims import prove
@@ -214,11 +219,9 @@ def proof(
 
 @app.command("abi")
 def abi(
-    contract: Annotated[
-        str | None, typer.Argument(help="FedToken, RewardLedger or ParticipantRegistry.")
-    ] = None,
+    contract: Annotated[str | None, typer.Argument(help="Such as RewardLedger; default: all.")] = None,
 ) -> None:
-    """Print the ABI of a contract as JSON; without a name those of all, by name.
+    """Print the ABI of one contract, or of all by name, as JSON.
 
     Example:
 
@@ -237,7 +240,7 @@ def abi(
 
 @app.command("events")
 def events(run_folder: RunPath, provider: Provider = None, as_json: Json = False) -> None:
-    """Show what happened on a run's contracts, event by event, decoded."""
+    """List the decoded events of a run's contracts."""
     _require_run(run_folder)
     from fedmeta.chain.settle.status import events as look
 
@@ -254,24 +257,26 @@ def events(run_folder: RunPath, provider: Provider = None, as_json: Json = False
 def stake(  # noqa: PLR0913 (options of a command)
     step: Annotated[
         Literal["join", "leave", "withdraw"],
-        typer.Argument(help="join, leave, or withdraw what was left."),
+        typer.Argument(metavar="STEP", help="join, leave or withdraw."),
     ],
     run_folder: RunPath,
     who: Annotated[
-        str, typer.Option(help="A client's number or account; by default the key's own account.")
+        str, typer.Option(help="Client number or account; default: the account of --key.")
     ] = "",
     key: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Encrypted key that signs and pays; FEDMETA_KEYSTORE_PASSWORD opens it. By default the "
+            help="Encrypted key that signs and pays (password: FEDMETA_KEYSTORE_PASSWORD); default: the "
             "sponsor's.",
         ),
     ] = None,
     provider: Provider = None,
     as_json: Json = False,
 ) -> None:
-    """Join a campaign by stake, leave it, and have the stake back when its delay is over.
+    """Put down a stake, start to leave, or withdraw the stake.
+
+    A stake can be withdrawn once the unbonding delay after `leave` is over.
 
     Examples:
 
@@ -285,7 +290,7 @@ def stake(  # noqa: PLR0913 (options of a command)
     from fedmeta.experiment.node_keys import open_account
 
     if not who and key is None:
-        raise UsageError("chain stake: say who, with --who, or --key and the account's key file")
+        raise UsageError("chain stake: name the account, with --who or --key FILE")
     signer = open_account(key) if key else None
     account = _with_chain(
         run_folder, lambda folder, chain: change(folder, chain, step, who, signer), provider, None
@@ -301,7 +306,7 @@ def _require_extra() -> None:
 
 
 def _require_run(run_folder: Path) -> None:
-    """Refuse a folder that is no run before web3 is imported, which takes a second."""
+    """Refuse a folder that is not a run before importing web3, which takes a second."""
     from fedmeta.experiment.folder import RunFolder
 
     _require_extra()

@@ -10,20 +10,22 @@ from fedmeta.files import to_json
 
 Arms = Annotated[
     str | None,
-    typer.Option(help="Arms by name, with commas; the others are compared with the first."),
+    typer.Option(help="Arms to run, comma-separated; the others are compared with the first."),
 ]
 Variations = Annotated[
     list[str] | None,
     typer.Option(
-        "--arm", metavar="NAME:KEY=VALUE,...", help="A variation of the config as an arm of its own."
+        "--arm", metavar="NAME:KEY=VALUE,...", help="An arm of your own: a name and the keys it changes."
     ),
 ]
-Seeds = Annotated[int, typer.Option(help="Runs of each arm: seeds from the config's on.")]
+Seeds = Annotated[int, typer.Option(help="Runs per arm, with consecutive seeds from the config's.")]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder; by default runs/compare-NAME. An existing comparison is resumed."),
+    typer.Option(help="Folder; default: runs/compare-NAME. Resumes an existing comparison."),
 ]
-Jobs = Annotated[int | None, typer.Option(help="Runs at once; by default what cores and memory allow.")]
+Jobs = Annotated[
+    int | None, typer.Option(help="Runs at the same time; default: as many as cores and memory allow.")
+]
 
 
 def compare(  # noqa: PLR0913 (a parameter for each option)
@@ -38,26 +40,27 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     debug: Debug = False,
     as_json: Json = False,
 ) -> None:
-    """Compare centralized, federated and other training of an experiment, with one task budget.
+    """Compare federated training with centralized and other methods.
 
-    Arms: centralized, federated-iid, federated, fedavg, local, pretrained, untrained, linear,
-    prototypes, those of the config's [compare.arms] and of --arm. Every arm and seed is a run; the
-    same command again goes on where it stopped, and takes finished runs of the same config from runs/.
+    All arms train on the same number of tasks: centralized, federated-iid, federated, fedavg, local,
+    pretrained, untrained, linear, prototypes, and those of [compare.arms] and --arm. Each arm and seed
+    is a run. The same command resumes a comparison, and reuses finished runs of the same config in
+    runs/.
 
     Examples:
 
       fedmeta compare quickstart
 
-      fedmeta compare quickstart --arms federated,fedavg --arm fewer:cohort=8 --seeds 5
+      fedmeta compare quickstart --arms federated,fedavg --seeds 5 -s rounds=300
 
-      fedmeta compare quickstart --arms federated --arm first-order:algorithm=fomaml -s rounds=300
+      fedmeta compare quickstart --arms federated --arm fewer:cohort=8
     """
     from fedmeta.comparison.arms import parse_arms, require_arms
     from fedmeta.config import parse_settings
     from fedmeta.experiment.swap import load
 
     variations = parse_arms(arm or [])
-    # An arm that changes nothing is one too; its empty table comes before what -s says of it.
+    # An arm may change nothing; its empty table comes before the values that -s sets in it.
     changes: dict[str, Any] = {f"compare.arms.{name}": {} for name in variations}
     changes |= parse_settings(settings or [])
     for name, own in variations.items():
@@ -65,7 +68,7 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
     names = None if arms is None else [name.strip() for name in arms.split(",") if name.strip()]
     if names is not None:
         names += [name for name in variations if name not in names]
-    # What is refused is refused before torch is imported, which takes seconds.
+    # Refuse before importing torch, which takes seconds.
     require_arms(load(experiment, changes)[0], names, changes)
     from fedmeta.cli.comparison_display import ComparisonDisplay
     from fedmeta.comparison.compare import Execution

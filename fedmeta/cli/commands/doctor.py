@@ -1,4 +1,4 @@
-"""`fedmeta doctor`: whether this machine can run what fedmeta offers."""
+"""`fedmeta doctor`: check what this machine can run."""
 
 import os
 import re
@@ -21,20 +21,21 @@ from fedmeta.files import to_json
 def doctor(
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="Also import PyTorch and Flower and try them, for some seconds."),
+        typer.Option("--deep", help="Also import and try PyTorch and Flower; takes a few seconds."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check this machine: versions, folders, data, compiler, GPU, Ray, chains, and that Flower is known.
+    """Check what this machine can run, and how to get the rest.
 
-    Exits 1 if something that every run needs is missing; what only some runs need is 'optional'.
+    Looks at versions, folders, data, compiler, GPU, Ray and chains. Exit code 1 if something is missing
+    that every run needs; what only some runs need is marked 'optional'.
     """
     checks: list[dict[str, Any]] = []
     for name, needed, check in (*_CHECKS, *(_DEEP if deep else ())):
         try:
             state, detail = "ok", check()
         except Exception as error:
-            # A check may fail in any way; that is the finding, not a fault of the doctor.
+            # Any exception is a finding, not an error of the doctor.
             state, detail = ("failed" if needed else "optional"), str(error) or type(error).__name__
         checks.append({"check": name, "state": state, "detail": detail})
     if as_json:
@@ -83,8 +84,8 @@ def _temporary() -> str:
 def _runs() -> str:
     here = Path("runs") if Path("runs").is_dir() else Path()
     if not os.access(here, os.W_OK):
-        raise RuntimeError(f"{here.resolve()} cannot be written: runs need --out elsewhere")
-    return f"{here.resolve()} can be written"
+        raise RuntimeError(f"{here.resolve()} is not writable: run with --out in another folder")
+    return f"{here.resolve()} is writable"
 
 
 def _data() -> str:
@@ -94,7 +95,9 @@ def _data() -> str:
     missing = [name for name, folder in places.items() if folder is None]
     found = ", ".join(f"{name} in {folder}" for name, folder in places.items() if folder) or "none"
     if missing:
-        raise RuntimeError(f"{found}; missing: {', '.join(missing)} (get with `fedmeta data fetch`)")
+        raise RuntimeError(
+            f"{found}; missing: {', '.join(missing)} (get it with `fedmeta data fetch NAME`)"
+        )
     return found
 
 
@@ -157,7 +160,7 @@ def _node(provider: str) -> str:
 def _messages() -> str:
     from fedmeta.federation import check_flower
 
-    return f"flwr {check_flower()}: messages can be made in process"
+    return f"flwr {check_flower()}: messages work in this process"
 
 
 def _tensors() -> str:
@@ -188,4 +191,4 @@ _DEEP: list[tuple[str, bool, Callable[[], str]]] = [
     ("messages", True, _messages),
     ("tensors", True, _tensors),
 ]
-"""Checks that import what they try."""
+"""Checks that import what they test."""

@@ -1,4 +1,4 @@
-"""`fedmeta export`: writes a run's model as a plain PyTorch state_dict."""
+"""`fedmeta export`: write a run's model as a plain PyTorch state_dict."""
 
 import json
 import sys
@@ -14,15 +14,15 @@ from fedmeta.files import one_line, to_json
 def export(
     run_folder: RunPath,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to; by default RUN/model.safetensors.")
+        Path | None, typer.Option(metavar="FILE", help="File to write; default: RUN/model.safetensors.")
     ] = None,
     best: Best = False,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Write a run's meta-learned model as a plain PyTorch state_dict, and print how to load it.
+    """Export a run's model as a plain PyTorch state_dict.
 
-    The weights are in torch.nn's own layouts, and the lines on stdout run as they are.
+    The weights have the layouts of torch.nn. The Python code that loads them is printed on stdout.
 
     Example:
 
@@ -30,7 +30,7 @@ def export(
     """
     from fedmeta.experiment.folder import RunFolder
 
-    RunFolder.open(run_folder)  # what is refused is refused before torch is imported
+    RunFolder.open(run_folder)  # refuse before importing torch
     from fedmeta.experiment.learned.model import Learned
     from fedmeta.learning.export import FILE
 
@@ -48,8 +48,10 @@ def export(
         return
     sys.stderr.write(f"fedmeta: the weights of round {learned.round} are in {path}\n")
     if left_out:
-        sys.stderr.write(f"fedmeta: left out as no weights: {', '.join(left_out)}\n")
+        sys.stderr.write(f"fedmeta: left out, as not weights of the network: {', '.join(left_out)}\n")
     if code:
         typer.echo(code, nl=False)
     else:
-        sys.stderr.write("fedmeta: the model is not a torch.nn network: its tensors keep their names\n")
+        sys.stderr.write(
+            "fedmeta: not a torch.nn network: the tensors keep the names they have in fedmeta\n"
+        )

@@ -1,4 +1,4 @@
-"""`fedmeta federation`: Flower's deployment engine, on one machine and on several."""
+"""`fedmeta federation`: Flower's deployment engine, on one machine or several."""
 
 import os
 import shlex
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fedmeta.cli.commands import Json
+from fedmeta.cli.help import App
 from fedmeta.errors import UsageError
 from fedmeta.files import to_json
 
@@ -17,34 +18,39 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Flower's deployment engine: on this machine, or on several (docs/deploy.md).",
+app = App(
+    help="Run on SuperNodes, here or on several machines. See docs/deploy.md.",
 )
 
 
 @app.command("up")
 def up(  # noqa: PLR0913 (one parameter an option)
-    nodes: Annotated[int, typer.Option(min=1, help="How many SuperNodes.")],
+    nodes: Annotated[int, typer.Option(min=1, help="Number of SuperNodes.")],
     tls: Annotated[
-        bool, typer.Option("--tls", help="Make certificates and node keys; only these nodes may join.")
+        bool,
+        typer.Option(
+            "--tls", help="Encrypt: create certificates and node keys, and admit only these nodes."
+        ),
     ] = False,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the SuperLink.")] = 8000,
-    folder: Annotated[Path, typer.Option("--dir", help="Where logs, certificates and keys go.")] = Path(
-        ".federation"
-    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the SuperLink.")] = 8000,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Folder for logs, certificates and keys.")
+    ] = Path(".federation"),
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="I=DIR", help="Data folder of node I, instead of FEDMETA_DATA."),
+        typer.Option(
+            metavar="I=DIR", help="Data folder of node I; default: FEDMETA_DATA. May be repeated."
+        ),
     ] = None,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let nodes import what a config names by a dotted path.")
+        bool,
+        typer.Option("--allow-code", help="Let nodes import code that a config names by a dotted path."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Start a SuperLink and SuperNodes on this machine; Ctrl-C ends them all.
+    """Start a SuperLink and SuperNodes here; Ctrl-C stops them.
 
-    Node I holds partition I: a run needs as many clients as there are nodes.
+    Node I holds partition I, so a run needs as many clients as there are nodes.
 
     Examples:
 
@@ -71,10 +77,10 @@ def up(  # noqa: PLR0913 (one parameter an option)
             pids = [process.pid for process in federation.nodes]
             found = {**federation.options.model_dump(), "pid": federation.superlink.pid, "nodes": pids}
             typer.echo(to_json({**found, "home": str(federation.home.resolve())}))
-        tell(f"logs are in {folder}; run on it from another terminal, Ctrl-C here ends it:")
+        tell(f"logs are in {folder}; start a run from another terminal (Ctrl-C here stops the nodes):")
         tell(f"  {_run_on(federation.options, nodes)}")
         if federation.options.roster:
-            tell("and with -s chain.provider=anvil the nodes' accounts are paid for it")
+            tell("add -s chain.provider=anvil to pay the nodes' accounts")
         federation.watch(tell)
 
 
@@ -92,15 +98,19 @@ def _run_on(options: "DeploymentOptions", nodes: int) -> str:
 
 @app.command("join")
 def join_(
-    federation: Annotated[str, typer.Option(metavar="NAME", help="What its server calls it.")],
-    partition: Annotated[int, typer.Option(min=0, help="Of the data, which this node will hold.")],
-    folder: Annotated[Path, typer.Option("--dir", help="Where the node's keys go.")] = Path("node"),
+    federation: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the federation, from its server's owner.")
+    ],
+    partition: Annotated[
+        int, typer.Option(min=0, help="Number of the data partition that this node holds.")
+    ],
+    folder: Annotated[Path, typer.Option("--dir", help="Folder for the node's keys.")] = Path("node"),
     as_json: Json = False,
 ) -> None:
-    """Make a node's keys and its registration; the registration is what its owner sends.
+    """Create a node's keys and the registration to send.
 
-    The private keys stay in the folder. FEDMETA_KEYSTORE_PASSWORD, if it is set, encrypts that of the
-    account, and has to be set wherever the node runs.
+    Send the registration to the server's owner; the private keys stay in the folder. If
+    FEDMETA_KEYSTORE_PASSWORD is set, it encrypts the account's key and must be set when the node runs.
 
     Examples:
 
@@ -113,27 +123,36 @@ def join_(
     if as_json:
         typer.echo(to_json({**made.model_dump(), "registration": str(files.registration)}))
         return
-    typer.echo(f"account {made.account}, which is paid; its key is in {files.account}: keep a copy")
-    typer.echo(f"send {files.registration} to the server's owner; nothing in it is secret")
+    typer.echo(
+        f"account {made.account} receives the rewards; its key is in {files.account}: keep a copy"
+    )
+    typer.echo(f"send {files.registration} to the server's owner; it contains no secrets")
 
 
 @app.command("admit")
 def admit_(  # noqa: PLR0913 (one parameter an option)
-    registrations: Annotated[list[Path], typer.Argument(help="Files that nodes' owners sent.")],
-    roster: Annotated[Path, typer.Option(help="The file to write; runs name it.")] = Path("roster.json"),
+    registrations: Annotated[
+        list[Path], typer.Argument(help="Registration files from the nodes' owners.")
+    ],
+    roster: Annotated[
+        Path, typer.Option(help="Roster file to write; runs use it as deployment.roster.")
+    ] = Path("roster.json"),
     federation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the federation, for a new roster.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the federation; required for a new roster."),
     ] = None,
-    address: Annotated[str, typer.Option(help="Of the SuperLink.")] = "127.0.0.1:8000",
+    address: Annotated[str, typer.Option(help="Address of the SuperLink.")] = "127.0.0.1:8000",
     certificate: Annotated[
         str | None,
-        typer.Option(help="Of its authority; then the nodes' keys are let into the SuperLink as well."),
+        typer.Option(
+            help="CA certificate of the SuperLink; with it, node keys are registered there too."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check nodes' registrations, and give each its partition.
+    """Check nodes' registrations and admit each to its partition.
 
-    A SuperLink that was started anew knows no keys: run it again then.
+    Repeat it when the SuperLink was restarted without --database: it has forgotten the keys.
 
     Examples:
 
@@ -152,36 +171,38 @@ def admit_(  # noqa: PLR0913 (one parameter an option)
         typer.echo(to_json({"roster": str(roster), "admitted": [seat.model_dump() for seat in seats]}))
         return
     for seat in seats:
-        known = f"node {seat.node}" if seat.node else "its key is bound to no SuperLink (--certificate)"
+        known = (
+            f"node {seat.node}"
+            if seat.node
+            else "its key is not registered with a SuperLink (use --certificate)"
+        )
         typer.echo(f"partition {seat.registration.partition}: {seat.registration.account}, {known}")
-    typer.echo(f"runs take it by -s deployment.roster={shlex.quote(str(roster))}")
+    typer.echo(f"use it in a run with -s deployment.roster={shlex.quote(str(roster))}")
 
 
 @app.command("node")
 def node_(  # noqa: PLR0913 (one parameter an option)
-    folder: Annotated[Path, typer.Argument(help="Where `join` put the node's keys.")],
-    superlink: Annotated[str, typer.Option(metavar="HOST:PORT", help="The SuperLink.")],
-    certificate: Annotated[str | None, typer.Option(help="Of the authority of the SuperLink.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder with the node's keys, from `join`.")],
+    superlink: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the SuperLink.")],
+    certificate: Annotated[str | None, typer.Option(help="CA certificate of the SuperLink.")] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Do without TLS, over a network too.")
+        bool, typer.Option("--insecure", help="Connect without TLS, even over a network.")
     ] = False,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of its data, instead of FEDMETA_DATA.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data folder; default: FEDMETA_DATA.")] = None,
     allow_code: Annotated[
         bool,
-        typer.Option("--allow-code", help="Import what the server names by a dotted path."),
+        typer.Option("--allow-code", help="Import code that the server names by a dotted path."),
     ] = False,
     max_seconds: Annotated[
-        float | None, typer.Option(min=1.0, help="How long it works on one message; by default an hour.")
+        float | None, typer.Option(min=1.0, help="Time limit for one message; default: an hour.")
     ] = None,
     device: Annotated[
-        Device | None, typer.Option(help="What it computes on; by default what the run's config says.")
+        Device | None, typer.Option(help="Device to compute on; default: the one in the run's config.")
     ] = None,
 ) -> None:
-    """Run the SuperNode of a folder that `join` made; Ctrl-C ends it.
+    """Run a SuperNode with keys made by `join`; Ctrl-C stops it.
 
-    It answers by the fedmeta that is installed here. The app that the SuperLink sends is not run.
+    It runs the fedmeta installed here, never the app that the SuperLink sends.
 
     Examples:
 

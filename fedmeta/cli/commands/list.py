@@ -1,4 +1,4 @@
-"""`fedmeta list`: what can be run, what was run, and what can be set."""
+"""`fedmeta list`: experiments, runs, comparisons, config keys and parts."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -27,14 +27,16 @@ class Kind(StrEnum):
 
 
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.experiments,
-    runs: Annotated[Path | None, typer.Option(help="Where runs are.", show_default="runs")] = None,
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", help="experiments, runs, comparisons, keys or parts.")
+    ] = Kind.experiments,
+    runs: Annotated[Path | None, typer.Option(help="Folder of runs; default: runs.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the experiments that come with fedmeta, runs, comparisons, the config's keys, or its parts.
+    """List experiments, runs, comparisons, config keys or parts.
 
-    Parts are what a config can name: task families, algorithms, models, ways to train, rules and
-    behaviours, each with the options of its own: keys of [data], [learner], [network] and so on.
+    Parts are what a config can name: task families, algorithms, models, training methods, rules and
+    behaviours, each with its own options (keys of [data], [learner], [network] and so on).
     """
     if runs is not None and not runs.is_dir():
         raise UsageError(f"--runs: there is no folder '{runs}'")
@@ -70,7 +72,7 @@ def _runs(parent: Path) -> list[dict[str, Any]]:
     from fedmeta.experiment.folder import RunFolder
 
     rows = []
-    # The runs of a comparison lie in its folder, one level down.
+    # The runs of a comparison are in its folder, one level down.
     for path in sorted([*parent.glob("*/config.toml"), *parent.glob("*/*/config.toml")]):
         folder = RunFolder(path.parent)
         info = folder.info
@@ -87,7 +89,7 @@ def _runs(parent: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: object) -> object:
-    # Of a run of anybody: a list or a table is neither a name nor a number.
+    # The run may come from anyone: a list or a table is neither a name nor a number.
     return value if isinstance(value, str | int | float) else "?"
 
 

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN|COMPARE ...", help="Folders of runs and comparisons.")
+        list[Path], typer.Argument(metavar="FOLDER...", help="Run and comparison folders.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The page; by default report.html in the folder, for several here."
+            metavar="FILE", help="Default: report.html in the folder; here if there are several."
         ),
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the charts as pictures to this folder too.")
+        Path | None, typer.Option(metavar="DIR", help="Also write the charts as PNG to this folder.")
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write every number as CSV to this folder too.")
+        Path | None, typer.Option(metavar="DIR", help="Also write all numbers as CSV to this folder.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one HTML file about runs and comparisons, with charts, that opens without a network.
+    """Write an HTML report of runs and comparisons, with charts.
 
-    It reads the folders and computes nothing anew; a run may still be running. Exit code 1 if a folder
-    is damaged: the report says what is wrong with it and shows the rest.
+    The file opens offline. Nothing is recomputed, and a run may still be in progress. Exit code 1 if a
+    folder is damaged: the report names the damage and shows the rest.
 
     Examples:
 
@@ -46,7 +46,7 @@ def report(
     from fedmeta.report.read import require_folder
 
     for one in folders:
-        require_folder(one)  # what is refused is refused before the report's libraries are imported
+        require_folder(one)  # refuse before importing the report's libraries
     from fedmeta.report.writing import write_report
 
     written = write_report(folders, out, png, csv)

@@ -24,7 +24,9 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     debug: Debug = False,
     as_json: Json = False,
 ) -> None:
-    """Run an experiment: clients learn to learn from private tasks, held-out clients are tested.
+    """Run an experiment and test it on held-out clients.
+
+    Training clients meta-learn from private tasks; held-out clients show how well the result adapts.
 
     Examples:
 
@@ -43,7 +45,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
         )
     if seed:
         changes["seed"] = seed[0]
-    load(experiment, changes)  # what is refused is refused before torch is imported, which takes seconds
+    load(experiment, changes)  # refuse before importing torch, which takes seconds
     from fedmeta import experiment as experiments
     from fedmeta.cli.run_display import Display
 
@@ -55,7 +57,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
 
 
 def changes_of(settings: list[str] | None, faults: Path | None) -> dict[str, Any]:
-    """Return the values that the command line sets; a setting goes before the file of faults."""
+    """Return the values set on the command line; -s overrides the fault plan."""
     from fedmeta.config import parse_settings, read_fault_file
 
     named = {"faults": read_fault_file(faults)} if faults else {}
@@ -69,5 +71,5 @@ def finish(result: "Result", display: "Display", as_json: bool) -> None:
     else:
         display.show_result(result)
     if result.chain and result.chain["refused"]:
-        # The model is there, and nobody can be paid for it this way.
+        # The model is trained, but its clients cannot be paid.
         raise typer.Exit(1)

@@ -11,15 +11,15 @@ from fedmeta.files import to_json
 
 
 def serve(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8642,
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8642,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     as_json: Json = False,
 ) -> None:
-    """Show a folder of runs in a browser: live curves, clients, ledgers, comparisons.
+    """Show a folder of runs in the browser, live.
 
-    The page is for this machine alone unless --host says otherwise. It reads the folder of runs and
-    changes nothing. Ctrl-C ends it.
+    Shows curves, clients, ledgers and comparisons, and changes nothing. Only this machine can open the
+    page, unless you set --host. Ctrl-C stops it.
 
     Examples:
 
@@ -36,10 +36,10 @@ def serve(
         if as_json:
             typer.echo(to_json({"address": address, "runs": str(runs)}))
             return
-        typer.echo(f"{runs} is shown at {address} (Ctrl-C ends it)")
+        typer.echo(f"{runs} is shown at {address} (Ctrl-C stops it)")
 
     if not _is_loopback(host):
-        typer.echo(f"fedmeta: whoever can reach {host} can read these runs", err=True)
+        typer.echo(f"fedmeta: everyone who can reach {host} can read these runs", err=True)
     serve_runs(runs, host, port, ready)
 
 

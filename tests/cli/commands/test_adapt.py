@@ -245,7 +245,7 @@ def test_export_prints_lines_that_load_what_it_wrote(
     assert call("export", str(runs / "head"), "--out", "m.safetensors") == 0
     out, err = capsys.readouterr()
     assert "the weights of round 2 are in m.safetensors" in err
-    assert "left out as no weights: lr.head.bias" in err
+    assert "left out, as not weights of the network: lr.head.bias" in err
     names: dict[str, Any] = {}
     exec(out, names)
     assert capsys.readouterr().out == "torch.Size([2, 5])\n"

@@ -100,7 +100,7 @@ def test_it_says_where_it_is_and_ends_when_it_is_told_to(
     assert call("serve", "runs", "--port", str(free_port)) == 130
     reader.join(20)
     out, err = capsys.readouterr()
-    assert out == f"runs is shown at http://127.0.0.1:{free_port}/ (Ctrl-C ends it)\n"
+    assert out == f"runs is shown at http://127.0.0.1:{free_port}/ (Ctrl-C stops it)\n"
     assert err == "fedmeta: interrupted\n"
     assert said[0] == b"retry: 1000\n"
     assert len(said) == 2

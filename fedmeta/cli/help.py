@@ -1,0 +1,65 @@
+"""Commands whose help pages describe their arguments.
+
+typer 0.20 loses an argument's description under click 8.5, which writes such descriptions itself, and
+escapes brackets for a markup that plain help pages do not have.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperArgument, TyperCommand
+from typer.models import CommandFunctionType
+
+
+class _Formatter(click.HelpFormatter):
+    def write_dl(self, rows: Sequence[tuple[str, str]], *args: Any, **options: Any) -> None:
+        """Write terms and descriptions, with brackets as they are."""
+        super().write_dl([(term, text.replace(r"\[", "[")) for term, text in rows], *args, **options)
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
+class Command(TyperCommand):
+    """A command whose help page describes its arguments."""
+
+    context_class = _Context
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        declared = inspect.signature(self.callback).parameters if self.callback else {}
+        for one in self.params:
+            if isinstance(one, TyperArgument):
+                [argument] = declared[str(one.name)].annotation.__metadata__
+                one.help = argument.help
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options; typer would write the arguments a second time."""
+        click.Command.format_options(self, ctx, formatter)
+
+
+class App(typer.Typer):
+    """A group of such commands.
+
+    Args:
+        help: What the group is for, in one line.
+    """
+
+    def __init__(self, help: str, **options: Any) -> None:
+        # click suggests similar commands itself.
+        super().__init__(help=help, no_args_is_help=True, suggest_commands=False, **options)
+
+    def command(
+        self, name: str | None = None, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Return a decorator that makes a function a command."""
+        return super().command(name, cls=Command, **options)
+
+
+def hint(error: click.UsageError) -> str:
+    """Return where to read about the command that was misused."""
+    return f"see `{error.ctx.command_path if error.ctx else 'fedmeta'} --help`"
