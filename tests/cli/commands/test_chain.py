@@ -234,7 +234,7 @@ class TestStakes:
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
         assert "this campaign has no stakes" in refused.stderr
         nobody = fedmeta("chain", "stake", "join", str(staked), cwd=here)
-        assert (nobody.returncode, "say who" in nobody.stderr) == (2, True)
+        assert (nobody.returncode, "name the account" in nobody.stderr) == (2, True)
 
 
 def run_shell(line: str, environment: dict[str, str]) -> str:

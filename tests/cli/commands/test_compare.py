@@ -170,4 +170,4 @@ def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing_behind(
 
 def test_help_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("compare", "--help") == 0
-    assert "fedmeta compare quickstart --arms federated,fedavg --arm" in capsys.readouterr().out
+    assert "fedmeta compare quickstart --arms federated,fedavg --seeds" in capsys.readouterr().out
