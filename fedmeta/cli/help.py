@@ -15,9 +15,10 @@ from typer.models import CommandFunctionType
 
 
 class _Formatter(click.HelpFormatter):
-    def write_dl(self, rows: Sequence[tuple[str, str]], *args: Any, **options: Any) -> None:
+    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """Write terms and descriptions, with brackets as they are."""
-        super().write_dl([(term, text.replace(r"\[", "[")) for term, text in rows], *args, **options)
+        plain = [(term, text.replace(r"\[", "[")) for term, text in rows]
+        super().write_dl(plain, col_max, col_spacing)
 
 
 class _Context(click.Context):
