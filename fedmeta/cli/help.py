@@ -5,7 +5,7 @@ escapes brackets for a markup that plain help pages do not have.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -15,7 +15,7 @@ from typer.models import CommandFunctionType
 
 
 class _Formatter(click.HelpFormatter):
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """Write terms and descriptions, with brackets as they are."""
         plain = [(term, text.replace(r"\[", "[")) for term, text in rows]
         super().write_dl(plain, col_max, col_spacing)

@@ -1,4 +1,4 @@
-"""A console that shows text as it is, and live lines on a terminal."""
+"""A console that prints text literally, and base class of progress displays."""
 
 import sys
 import time
@@ -14,10 +14,10 @@ from fedmeta.files import one_line, printable
 
 
 class SafeConsole(Console):
-    """Shows text as it is: nothing in it is markup or moves the cursor.
+    """Prints text literally: no markup, no cursor movement.
 
     Args:
-        stderr: Where to, instead of stdout.
+        stderr: Print to stderr instead of stdout.
     """
 
     def __init__(self, stderr: bool = False) -> None:
@@ -25,12 +25,12 @@ class SafeConsole(Console):
         super().__init__(file=file, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """Return a text, or a cell of a table, as it is to be drawn."""
+        """Return a text or table cell, ready to draw."""
         return super().render_str(printable(text), **how)
 
 
 class Screen:
-    """Base of what shows a command's progress.
+    """Base class of progress displays.
 
     Args:
         quiet_stdout: Keep stdout for JSON; progress goes to stderr as plain lines.
