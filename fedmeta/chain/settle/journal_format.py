@@ -6,6 +6,7 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeVar
 
 from fedmeta.chain.hashing import from_address, to_address
@@ -94,17 +95,20 @@ def account_text(account: bytes) -> str:
 
 
 def digest(head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bytes:
-    """Return the SHA-256 of a round's number, model, evidence and rows.
+    """Return SHA-256 over a round's number, model, evidence and rows.
 
-    Each row is encoded as a line of its numbers and the lengths of its byte strings, then the byte
-    strings; this takes a quarter of the time of `repr`.
+    Columns of numbers and the lengths of the byte strings are written as Python shows them, then the
+    byte strings as they are, which takes about half as long as the `repr` of the rows.
     """
-    parts = [repr(head).encode()]
-    for client, account, tasks, update, signature, score, reward in rows:
-        sizes = f"{len(account)} {len(update)} {len(signature)}"
-        parts.append(f"\n{client!r} {tasks!r} {score!r} {reward!r} {sizes}\n".encode())
-        parts += account, update, signature
-    return hashlib.sha256(b"".join(parts)).digest()
+    client, account, tasks, update, signature, score, reward = (
+        zip(*rows, strict=True) if rows else _EMPTY
+    )
+    raw = (account, update, signature)
+    numbers = (head, client, tasks, score, reward, [[len(value) for value in column] for column in raw])
+    return hashlib.sha256(repr(numbers).encode() + b"".join(chain(*raw))).digest()
+
+
+_EMPTY: tuple[tuple[Any, ...], ...] = ((),) * 7
 
 
 def is_digest(stored: bytes, head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bool:
