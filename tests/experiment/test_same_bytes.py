@@ -103,6 +103,10 @@ def resumed(folder: Path) -> dict[str, str]:
     return digests(fedmeta.resume(half.run, {"rounds": 6}).run)
 
 
+RECORDED_WORDS = {"The federation as configured.": "The federation as the config has it."}
+"""Sentences of today, and those of when the digests were recorded."""
+
+
 def compared(folder: Path) -> dict[str, str]:
     """Compare two arms of the first case; return a digest of what the comparison says, and of a run."""
     import fedmeta
@@ -111,6 +115,8 @@ def compared(folder: Path) -> dict[str, str]:
     config = fedmeta.Config(**SINUSOID | {"rounds": 3})
     fedmeta.compare(config, arms=["centralized", "federated"], seeds=2, execution=execution)
     said = json.loads((folder / "compared" / "compare.json").read_text())
+    for arm in said["arms"]:
+        arm["what"] = RECORDED_WORDS.get(arm["what"], arm["what"])
     runs = sorted((folder / "compared").glob("*/config.toml"))
     return {"compare.json": of_values(said["arms"])} | digests(runs[0].parent)
 
