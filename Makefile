@@ -55,10 +55,10 @@ $(VENV)/.mnist: $(VENV)/.ready
 demo: $(VENV)/.mnist ## run federated meta-learning on real data; the clients are paid on a chain in the process
 	$(BIN)/fedmeta run mnist -s chain.provider=embedded
 
-test: tools nodes browser ## the tests, but for the slow ones
+test: setup tools nodes browser ## the tests, but for the slow ones
 	$(PYTEST)
 
-test-all: tools nodes browser ## all tests, the slow ones too
+test-all: setup tools nodes browser ## all tests, the slow ones too
 	$(PYTEST) -m ''
 
 lint: tools ## style, types and the arrows between the rooms
