@@ -205,8 +205,8 @@ class Config(Options):
         training = self.clients - self.validation_clients - self.test_clients
         if training < 1:
             raise ValueError(
-                f"clients = {self.clients} leaves nobody to train: {self.validation_clients} are held "
-                f"out for validation and {self.test_clients} for test"
+                f"clients = {self.clients} leaves no training clients: {self.validation_clients} are "
+                f"held out for validation and {self.test_clients} for test"
             )
         if self.cohort + self.oversample > training:
             more = f" + oversample = {self.oversample}" if self.oversample else ""

@@ -4,7 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,21 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
 }
 """Types of entries of ``run.json``."""
+
+
+def similar(path: Path, beside: Iterable[str], inside: Iterable[str]) -> str:
+    """Return the end of a message that `path` is not a run: the run that was probably meant.
+
+    Args:
+        path: What was given.
+        beside: Names of the runs next to it.
+        inside: Names of the runs in it.
+    """
+    if first := min(inside, default=""):
+        return f": it is a folder of runs; name one, such as '{path / first}'"
+    prefix = "" if path.parent == Path() else f"{path.parent}/"
+    names = list(beside)
+    return f": {nearest(path.name, names, prefix)}" if names else ""
 
 
 class RunFolder:
@@ -135,9 +150,10 @@ class RunFolder:
                 link leads out of it, or a later version wrote it.
         """
         if not (path / "config.toml").is_file():
-            beside = [p.parent.name for p in path.parent.glob("*/config.toml")]
-            hint = f": {nearest(path.name, beside)}" if beside else ""
-            raise UsageError(f"no run folder at '{path}'{hint}")
+            found = [
+                [p.parent.name for p in where.glob("*/config.toml")] for where in (path.parent, path)
+            ]
+            raise UsageError(f"no run folder at '{path}'{similar(path, *found)}")
         require_no_links(path)
         folder = cls(path)
         folder._require_known_format()

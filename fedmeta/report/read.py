@@ -12,7 +12,7 @@ from fedmeta.comparison.record import COMPARE, ArmRecord, CompareRecord, RunReco
 from fedmeta.config import Config
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import DataError, UsageError
-from fedmeta.experiment.folder import RunFolder
+from fedmeta.experiment.folder import RunFolder, similar
 from fedmeta.experiment.rows import (
     CLIENTS,
     METRICS,
@@ -29,7 +29,6 @@ from fedmeta.experiment.rows import (
     measures_of,
 )
 from fedmeta.files import MOST_INFO, MOST_JSON, one_line, read_json, read_lines, reason
-from fedmeta.options import nearest
 from fedmeta.report.log import MOST_PARSED, MOST_VALUES, Log, limit_of, too_long
 from fedmeta.tasks.measure import Measure
 
@@ -126,10 +125,11 @@ def require_folder(path: Path) -> Path:
     if is_compare(path) or is_run(path):
         require_no_links(path)
         return path
-    parent = path.parent
-    beside = [one.name for one in _folders(parent) if is_compare(one) or is_run(one)]
-    hint = f": {nearest(path.name, beside)}" if beside else ""
-    raise UsageError(f"no run or comparison at '{path}'{hint}")
+    found = [
+        [one.name for one in _folders(where) if is_compare(one) or is_run(one)]
+        for where in (path.parent, path)
+    ]
+    raise UsageError(f"no run or comparison at '{path}'{similar(path, *found)}")
 
 
 def require_runs(root: Path) -> Path:

@@ -134,7 +134,7 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"clients": 0}, "clients: a federation needs at least one client"),
         (
             {"clients": 2},
-            "clients = 2 leaves nobody to train: 0 are held out for validation and 2 for test",
+            "clients = 2 leaves no training clients: 0 are held out for validation and 2 for test",
         ),
         ({"cohort": 5}, "cohort = 5 is larger than the population of 4 training clients"),
         ({"quorum": 5}, "quorum = 5 is larger than cohort = 4"),

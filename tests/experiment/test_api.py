@@ -263,7 +263,9 @@ def test_a_place_that_cannot_be_written_is_named(config: Config, tmp_path: Path)
 
 
 def test_a_missing_run_is_met_with_the_nearest(finished: Path) -> None:
-    with pytest.raises(UsageError, match=r"no run folder at .*undisturbd'.*did you mean 'undisturbed'"):
+    with pytest.raises(
+        UsageError, match=r"no run folder at .*undisturbd'.*did you mean '.+/undisturbed'"
+    ):
         resume(finished.parent / "undisturbd")
 
 

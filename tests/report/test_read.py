@@ -232,8 +232,12 @@ def test_what_is_no_finite_number_is_none(value: object) -> None:
 
 def test_what_is_no_run_is_refused_with_the_nearest(digits: Path) -> None:
     assert require_folder(digits) == digits
-    with pytest.raises(UsageError, match=r"no run or comparison at '.*digit': did you mean 'digits'\?"):
+    with pytest.raises(
+        UsageError, match=r"no run or comparison at '.*digit': did you mean '.+/digits'\?"
+    ):
         require_folder(digits.parent / "digit")
+    with pytest.raises(UsageError, match=r"it is a folder of runs; name one, such as '.+/digits'"):
+        require_folder(digits.parent)
     with pytest.raises(UsageError, match="no run or comparison"):
         require_folder(digits / "metrics.jsonl")
 
