@@ -1,4 +1,4 @@
-"""What keys may do, gathered from beside them: change on resume, count for identity, vary in an arm.
+"""What config keys may do: change on resume, count for identity, vary in an arm.
 
 Each key says it itself, by a `fedmeta.options.Key`; a new key that says nothing counts for identity, may
 not change on resume, and may differ from arm to arm.
@@ -16,7 +16,7 @@ from fedmeta.options import Key, declared
 
 
 def resumable(kind: type[BaseModel]) -> list[str]:
-    """Return the keys that may change on resume; a table all of whose keys may stands for them."""
+    """Return the keys that may change on resume; a table stands for all its keys if all may."""
     found = list(declared(kind))
     fixed = [one.path for one in found if not (one.key.resume or one.options)]
     may: list[str] = []
@@ -28,12 +28,12 @@ def resumable(kind: type[BaseModel]) -> list[str]:
 
 
 def is_within(key: str, tables: list[str]) -> bool:
-    """Tell whether a key is one of some keys, or lies in a table that is one."""
+    """Return whether a key is in `keys`, or in a table that is."""
     return any(f"{key}.".startswith(f"{table}.") for table in tables)
 
 
 def replies_can_be_late(config: BaseModel) -> bool:
-    """Tell whether the timeout can decide what a round computes."""
+    """Return whether the timeout can affect what a round computes."""
     return bool(value_at(config, "faults.any") or value_at(config, "engine") != "vector")
 
 
@@ -96,7 +96,7 @@ def differing(one: BaseModel, other: BaseModel, own_network: bool) -> Iterator[s
 
 
 def in_use(config: BaseModel, training: str) -> dict[str, Any]:
-    """Return the default of each key that one way to train alone reads, and that is not left at it."""
+    """Return the defaults of changed keys that only one way to train reads."""
     found: dict[str, Any] = {}
     looked: list[str] = []
     for one in declared(type(config)):
@@ -110,7 +110,7 @@ def in_use(config: BaseModel, training: str) -> dict[str, Any]:
 
 
 def set_in(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what in a table of an options class is not at its default, as plain values."""
+    """Return the values of a table that differ from their defaults, as plain values."""
     defaults = {one.path: one.default for one in declared(kind)}
     return {
         key: plain(value)
@@ -137,12 +137,12 @@ def value_at(config: BaseModel, path: str) -> Any:
 
 
 def is_default(value: Any, default: Any) -> bool:
-    """Tell whether a value is the default, tuples and lists being alike."""
+    """Return whether a value equals the default; tuples and lists count as equal."""
     return default is not PydanticUndefined and bool(plain(value) == plain(default))
 
 
 plain: Callable[[Any], Any] = to_jsonable_python
-"""A value as JSON has it."""
+"""A JSON value."""
 
 _LATER: dict[str, Callable[[Any], bool]] = {
     "rounds": lambda config: bool(config.server.schedule != "constant"),

@@ -1,4 +1,4 @@
-"""Checks the parts that a config names, and their options; fedmeta's own are not imported for it."""
+"""Checks the parts that a config names and their options, without importing built-in parts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,9 +21,9 @@ _TABLES = {
 
 
 def require_parts(config: Config) -> None:
-    """Refuse unknown parts and options, and parts of clients that there are not.
+    """Refuse unknown parts and options, and behaviours of clients that do not exist.
 
-    A part of a user's own is imported; whether it is one is told where it is built.
+    Users' own parts are imported; their base class is checked where they are built.
 
     Raises:
         ConfigError: For the first mistake.
@@ -53,10 +53,10 @@ def faults(config: Config) -> FaultPlan:
 
 
 def concise(config: Config) -> Config:
-    """Return a config without those options of its parts that have their defaults.
+    """Return a config without the options of its parts that have their default values.
 
-    So a new option of a part in a later version does not change the identity of a run. A user's own part
-    is left unchanged, as it is not imported for this.
+    So a new option in a later version does not change the identity of a run. Options of users' own parts
+    stay, as those parts are not imported here.
     """
     tables: dict[str, Any] = {
         table: _concise(registry, getattr(config, key), getattr(config, table))

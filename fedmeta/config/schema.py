@@ -21,15 +21,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class CompareOptions(Options):
-    """How `fedmeta compare` judges, and its arms; a run alone takes no notice of it.
+    """Target and arms of `fedmeta compare`; a single run ignores them.
 
     Attributes:
-        target: Value of the main measure, such as an accuracy, in regression the loss, to reach; None: a
-            share of the reference arm's final one.
-        share: That share of what is better the higher it is, as an accuracy; a loss is divided by it.
-        step: Adaptation step that the target is about; None: the last of evaluation.steps.
-        points: Looks at the test clients along a run.
-        arms: Settings by name: they change an arm that comes with fedmeta, or make a new one.
+        target: Value of the main measure to reach (an accuracy; in regression a loss); None: `share` of
+            the reference arm's final value.
+        share: Share of the reference arm's final accuracy to reach; a loss is divided by it instead.
+        step: Adaptation step at which the target is measured; None: the last of evaluation.steps.
+        points: Evaluations of the test clients during a run, for curves.
+        arms: Settings by arm: they change a built-in arm, or define a new one.
     """
 
     target: float | None = None
@@ -51,12 +51,11 @@ class EvaluationOptions(Options):
     """How held-out clients are evaluated.
 
     Attributes:
-        tasks: Tasks that each held-out client is tested on.
+        tasks: Test tasks per held-out client.
         steps: Adaptation steps to report.
         every: Rounds between evaluations of the validation clients; 0: never.
-        track: Rounds between looks at the test clients, for curves alone: nothing is chosen by them;
-            0: never.
-        track_tasks: Tasks of each test client in such a look.
+        track: Rounds between evaluations of the test clients, for monitoring only; 0: never.
+        track_tasks: Tasks per test client in such an evaluation.
     """
 
     tasks: int = Field(100, ge=2)
@@ -82,51 +81,51 @@ def _named(value: Any) -> Any:
 
 
 class Config(Options):
-    """A run is a function of these values and nothing else.
+    """Config of an experiment; a run is a function of these values alone.
 
     Attributes:
         description: What the experiment shows.
         task: Task family: a name or a dotted path.
         algorithm: Meta-learning algorithm: a name or a dotted path.
-        training: Who learns together: ``federated``, clients through a server; ``centralized``, one
-            learner with the tasks of all; ``local``, each client alone.
+        training: ``federated``, clients learn through a server; ``centralized``, one learner has the
+            tasks of all clients; ``local``, each client learns alone.
         model: Network: a name, or the dotted path of a torch.nn.Module.
-        rounds: Federated rounds; 0: the initial state is tested as it is drawn.
-        clients: All clients, those held out included.
-        validation_clients: Clients held out to choose by.
-        test_clients: Clients held out to report on.
-        cohort: Training clients a round.
-        oversample: Training clients asked beyond the cohort; the first ``cohort`` sound replies count.
-        quorum: Admitted replies a round needs; 0: half the cohort.
+        rounds: Rounds; 0: the initial state is tested without training.
+        clients: Number of clients, including held-out ones.
+        validation_clients: Clients held out for choosing checkpoints and settings.
+        test_clients: Clients held out for the final test.
+        cohort: Training clients per round.
+        oversample: Extra training clients asked per round; the first ``cohort`` valid replies count.
+        quorum: Admitted replies that a round needs; 0: half the cohort.
         timeout: Seconds to wait for a round's replies.
-        tasks_per_client: Tasks of each client and local step.
-        local_steps: Meta-steps a client takes before it replies.
-        local_lr: Step size of those local meta-steps.
-        transductive: Batch norm takes statistics from the query set.
-        dtype: Of state and updates.
+        tasks_per_client: Tasks per client and local step.
+        local_steps: Meta-steps that a client takes before it replies.
+        local_lr: Step size of these local meta-steps.
+        transductive: Whether batch norm takes its statistics from the query set.
+        dtype: Data type of state and updates.
         engine: Where clients run: ``vector``, in this process; ``ray``, Flower's simulation engine;
             ``deployment``, SuperNodes of a SuperLink.
-        workers: Processes that compute chunks; on a GPU it is one.
+        workers: Worker processes; always one on a GPU.
         device: Where tasks are computed: ``cpu``; ``cuda``, a GPU; ``auto``, a GPU if there is one and
             clients are computed in this process, decided when the run is made.
         compile: Compile the task updates (needs a C++ compiler).
-        tracking: Where metrics go besides the run's folder; each needs its extra.
+        tracking: Where to log metrics besides the run's folder; needs the extra of that name.
         seed: Random seed.
         checkpoint_every: Rounds between checkpoints.
         data: Options of the task family.
         network: Options of the model.
         learner: Options of the algorithm.
         server: The server's optimizer.
-        gate: What a reply must satisfy.
-        aggregation: How admitted updates become one.
-        mods: Flower mods around the training of every client, by dotted path, the outermost first.
-        postprocessors: What is done to updates, in order: tables of kind, stage and options.
+        gate: Limits of the admission gate.
+        aggregation: How admitted updates are combined.
+        mods: Flower mods around every client's training, by dotted path, outermost first.
+        postprocessors: Postprocessors of updates, in order: tables of kind, stage and options.
         behaviours: Misbehaving clients: tables of kind, clients and options.
-        faults: What goes wrong by plan.
-        evaluation: Of held-out clients.
-        incentives: What updates are worth.
+        faults: The fault plan.
+        evaluation: How held-out clients are evaluated.
+        incentives: How contributions are scored and paid.
         chain: The optional ledger.
-        compare: Of `fedmeta compare` alone.
+        compare: Options of `fedmeta compare` only.
     """
 
     description: Annotated[str, Key(decides="nothing", code=False)] = ""

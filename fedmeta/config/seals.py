@@ -1,4 +1,4 @@
-"""Seals: how a folder is known whose config was made here.
+"""Seals: mark folders whose config this user made on this machine.
 
 Each config that fedmeta writes into a folder is sealed with a secret of this user: ``config.seal``
 beside it holds its HMAC-SHA256 (RFC 2104). A folder that is moved or copied stays one that was made
@@ -24,7 +24,7 @@ _WHAT = b"fedmeta config\0"
 
 
 def seal(folder: Path, *configs: bytes) -> None:
-    """Write down that a folder's config is ours, if it is one of `configs`.
+    """Seal a folder's config as ours, if it is one of `configs`.
 
     Where that is not possible, `problem` says why.
 
@@ -36,7 +36,7 @@ def seal(folder: Path, *configs: bytes) -> None:
 
 
 def made_here(folder: Path) -> bool:
-    """Tell whether this user made a folder's config on this machine, and nobody changed it since."""
+    """Return whether this user made a folder's config on this machine, unchanged since."""
     secret = _secret(make=False)
     if secret is None:
         return False
@@ -64,7 +64,7 @@ def problem() -> str | None:
 
 
 def state_folder() -> Path:
-    """Return where fedmeta keeps what is this user's on this machine (XDG Base Directory)."""
+    """Return the folder of this user's state on this machine (XDG Base Directory)."""
     if named := os.environ.get(STATE):
         return Path(named).expanduser().absolute()
     if sys.platform == "darwin":
@@ -90,7 +90,7 @@ def _secret(make: bool) -> bytes | None:
 
 
 def _make(path: Path) -> None:
-    """Make the secret if there is none: only the user can read it, whatever the umask."""
+    """Create the secret if there is none, readable by the user only, regardless of the umask."""
     if os.path.lexists(path):
         return
     for parent in reversed([path.parent, *path.parent.parents]):

@@ -69,7 +69,7 @@ def load_config(
 
 
 def _checked(path: Path, values: Mapping[str, Any], merged: Mapping[str, Any]) -> Config:
-    """Parse an experiment's values and settings; what is wrong in its own file is said with the file."""
+    """Parse an experiment's values and settings; an error in its file names the file."""
     try:
         return parse_options(Config, merged)
     except ConfigError as error:
@@ -157,7 +157,7 @@ def merge(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def resumed(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return the config of a run with what changes when it is resumed.
+    """Return the config of a run with the changes of a resume.
 
     Raises:
         ConfigError: If a key may not change then, or has a bad value.
@@ -174,7 +174,7 @@ def resumed(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse ``key=value`` pairs of the command line; a value is TOML, or else plain text.
+    """Parse ``key=value`` pairs of the command line; a value is TOML or plain text.
 
     Raises:
         ConfigError: If a pair has no ``=`` or no key, or its value goes on with another key.

@@ -1,4 +1,4 @@
-"""What a folder that was not made here may do: run no code, and name no host.
+"""Trust in folders that were not made here: they may run no code and name no host.
 
 A config says which code runs and which hosts are contacted, so that a run folder of a stranger would
 decide it for whoever opens it. `fedmeta.config.seals` tells which folders were made here.
@@ -55,7 +55,7 @@ def require_hosts(folder: Path, config: Config, given: Mapping[str, Any]) -> Non
 def chain_options(
     folder: Path, config: Config, provider: str | None, keystore: str | None = ""
 ) -> ChainOptions:
-    """Return the options of a run's chain for whoever looks at it or claims from it.
+    """Return the chain options of a run, for inspection or claims.
 
     Args:
         folder: Of the run.
@@ -105,7 +105,7 @@ def require_named(
 
 
 def stranger(folder: Path, config: Config) -> str | None:
-    """Return why a run may not be resumed unasked; None if it may."""
+    """Return why resuming a run needs explicit consent; None if it does not."""
     if link := link_out_of(folder):
         return f"{link} is a link that leads out of the folder"
     named = [*code_in(config.model_dump()), *hosts_in(config)]
@@ -124,7 +124,7 @@ def code_in(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def hosts_in(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield what a config connects to beside this process, and the keys and files it does so with."""
+    """Yield the hosts that a config connects to, and the keys and files it uses for it."""
     yield from _in_chain(config.chain)
     # Whatever the engine: an arm of a comparison may have another one.
     if config.ray.address != "local":
@@ -189,7 +189,7 @@ def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _is_given(key: str, given: Mapping[str, Any]) -> bool:
-    """Tell whether a user set a key, by its name or within a table above it."""
+    """Return whether a user set a key, by its name or through a table above it."""
     parts = key.split(".")
     for end in range(1, len(parts) + 1):
         value: Any = given.get(".".join(parts[:end]))
