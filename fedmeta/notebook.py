@@ -82,6 +82,11 @@ class Bar:
         done = len(self._finished)
         self._show(done, self._runs, f"{done} of {self._runs} runs finished | {text}", now)
 
+    def end(self) -> None:
+        """Show that all is done, and how long it took."""
+        if self._handle is not None:
+            self._show(1, 1, f"done in {time.monotonic() - self._began:.0f} s -> {self._name}", now=True)
+
     def _show(self, done: int, total: int, text: str, now: bool = False) -> None:
         if not now and time.monotonic() - self._shown < UPDATE_SECONDS:
             return
@@ -122,7 +127,11 @@ def _watched(function: Callable[P, R], watch: Callable[[dict[str, Any], Bar], No
             formatter = shell.display_formatter.formatters["text/html"]
             formatter.for_type(Result, lambda result: run_snippet(result.run))
             formatter.for_type(comparing.Comparison, lambda compared: compare_snippet(compared.folder))
-            watch(kwargs, Bar(display))
+            bar = Bar(display)
+            watch(kwargs, bar)
+            result = function(*args, **kwargs)
+            bar.end()
+            return result
         return function(*args, **kwargs)
 
     return call

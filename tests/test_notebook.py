@@ -1,6 +1,7 @@
 """A notebook shows progress while it runs, and runs and comparisons as HTML."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,19 @@ def test_the_bar_shows_the_first_and_the_last_round_and_what_comes_after(tmp_pat
     assert f"testing {TINY['test_clients']} held-out clients" in output.shown[-1]
 
 
+def test_the_bar_of_a_comparison_counts_its_runs(tmp_path: Path) -> None:
+    output = Output()
+    bar = Bar(output)
+    bar.end()
+    assert output.shown == [], "nothing was shown that could end"
+    execution = fedmeta.Execution(out=tmp_path / "c", jobs=1, listener=bar.compare_listener)
+    fedmeta.compare(Config(**TINY), {"rounds": 2}, arms=["federated"], seeds=1, execution=execution)
+    bar.end()
+    assert f"1 runs -&gt; {tmp_path / 'c'}" in output.shown[0]
+    assert "1 of 1 runs finished | federated" in output.shown[-2]
+    assert re.search(rf"done in \d+ s -&gt; {re.escape(str(tmp_path / 'c'))}", output.shown[-1])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_notebook_shows_progress_then_results_and_no_warning(tmp_path: Path) -> None:
@@ -99,12 +113,12 @@ def test_a_notebook_shows_progress_then_results_and_no_warning(tmp_path: Path) -
     bar, shown = ran
     assert bar["output_type"] == "display_data"
     assert '<progress value="1" max="1">' in bar["data"]["text/html"], "the last update"
-    assert "testing 6 held-out clients" in bar["data"]["text/html"]
+    assert re.search(r"done in \d+ s -&gt; a-run", bar["data"]["text/html"])
     assert "<svg" in shown["data"]["text/html"]
     assert [output["output_type"] for output in resumed][-2:] == ["display_data", "execute_result"]
     assert resumed[-1]["data"]["text/plain"] == "[1, 2, 3, 4, 5, 6]"
     bar, shown = compared
-    assert "2 of 2 runs finished" in bar["data"]["text/html"]
+    assert re.search(r"done in \d+ s -&gt; runs/compare-quickstart", bar["data"]["text/html"])
     assert "centralized" in shown["data"]["text/html"]
     assert refused == [], "a bar that has nothing to show is not shown"
 

@@ -13,7 +13,7 @@ from fedmeta.report.read import RunFiles, read_compare, read_run
 from fedmeta.report.sections.learning import learning_charts
 from fedmeta.report.tables import Table, shown
 
-_CELL = "padding:2px 10px;text-align:right;border:0"
+_CELL = "padding:2px 10px;text-align:right;border:0;white-space:nowrap"
 
 
 def run_snippet(path: Path) -> str:
