@@ -23,35 +23,32 @@ if TYPE_CHECKING:
 
     __version__: str
 else:
-    _NAMES = {
-        "errors": ("ConfigError", "DataError", "FedmetaError", "RunError", "UsageError"),
-        "experiment": ("Config", "RunFolder", "load_config"),
-        "comparison.compare": ("CompareListener", "Comparison", "Execution"),
-        "experiment.result": ("Listener", "Result"),
-        "federation": ("Plan", "RoundRecord", "Snapshot", "StepResult", "Workload"),
-        "learning": ("Algorithm", "LearnerSetup", "Model", "build_algorithm", "expand_state"),
-        "notebook": ("compare", "load", "resume", "run"),
-        "training": ("evaluate", "simulate"),
-        "tasks": ("Population", "TaskBatch", "TaskFamily", "TaskSpec", "build_family"),
-    }
-    _HOMES = {name: f"fedmeta.{module}" for module, names in _NAMES.items() for name in names}
+    from fedmeta import lazy as _lazy
+
+    _load, _names = _lazy.lazy_names(
+        __name__,
+        {
+            "errors": "ConfigError DataError FedmetaError RunError UsageError",
+            "experiment": "Config RunFolder load_config",
+            "comparison.compare": "CompareListener Comparison Execution",
+            "experiment.result": "Listener Result",
+            "federation": "Plan RoundRecord Snapshot StepResult Workload",
+            "learning": "Algorithm LearnerSetup Model build_algorithm expand_state",
+            "notebook": "compare load resume run",
+            "training": "evaluate simulate",
+            "tasks": "Population TaskBatch TaskFamily TaskSpec build_family",
+        },
+    )
 
     def __getattr__(name):
-        if name == "__version__":
-            from importlib.metadata import version
+        if name != "__version__":
+            return _load(name)
+        from importlib.metadata import version
 
-            value = version("fedmeta")
-        elif name in _HOMES:
-            from importlib import import_module
-
-            value = getattr(import_module(_HOMES[name]), name)
-        else:
-            raise AttributeError(f"module 'fedmeta' has no attribute '{name}'")
-        globals()[name] = value
-        return value
+        return version("fedmeta")
 
     def __dir__():
-        return sorted({*globals(), *__all__})
+        return ["__version__", *_names()]
 
 
 __all__ = [

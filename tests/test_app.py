@@ -17,7 +17,16 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
 
-from fedmeta.app import EXPERIMENT, OUT, SET, client_app, config_of, require_nodes, settings_of
+from fedmeta.app import (
+    EXPERIMENT,
+    OUT,
+    SET,
+    client_app,
+    config_of,
+    require_nodes,
+    server_app,
+    settings_of,
+)
 from fedmeta.chain import recover
 from fedmeta.chain.typed_data import presence_digest
 from fedmeta.config import to_toml
@@ -336,6 +345,18 @@ def test_a_simulation_with_too_few_nodes_is_refused_at_once() -> None:
     require_nodes(grid, 2)
     with pytest.raises(UsageError, match=r'simulates 2 SuperNodes.* 7 clients: .*"num-supernodes=7"'):
         require_nodes(grid, 7)
+
+
+def test_the_server_app_refuses_such_a_simulation_before_it_makes_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = InMemoryGrid.__new__(InMemoryGrid)
+    grid.get_node_ids = lambda: range(2)  # type: ignore[method-assign]
+    context = Context(1, 0, {}, RecordDict(), {EXPERIMENT: "quickstart"})
+    with pytest.raises(UsageError, match="simulates 2 SuperNodes, and the experiment has 30 clients"):
+        server_app(grid, context)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nodes_of_real_machines_may_join_later() -> None:
