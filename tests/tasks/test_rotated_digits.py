@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedmeta.tasks.turned_digits import deal_by_class, turn
+from fedmeta.tasks.rotated_digits import deal_by_class, turn
 
 
 def test_turning_by_a_full_circle_in_small_steps_keeps_the_ink_in_the_middle() -> None:
