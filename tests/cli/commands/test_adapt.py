@@ -214,7 +214,7 @@ FOLDERS = ["--support", "support", "--query", "query"]
         ("", "digits", [*FOLDERS, "--samples", "11"], "Invalid value"),
         ("", "digits", [*FOLDERS, "--save", "none/a.safetensors"], "cannot write to none/a.safetensors"),
         ("", "sinusoid", FOLDERS, "use fedmeta.load(RUN).adapt(support_x, support_y)"),
-        ("", "digit", FOLDERS, "digit': did you mean 'digits'?"),
+        ("", "digit", FOLDERS, "/digits'?"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2_and_writes_nothing(
