@@ -17,7 +17,7 @@ abstract contract Committee is EIP712 {
 
     address[] private _members;
 
-    /// @notice The members must be in strictly ascending order, so that none is zero or there twice.
+    /// @notice The members must be in strictly ascending order, so that none is zero or appears twice.
     error MembersNotAscending(address member);
     error ThresholdOutOfRange(uint8 threshold, uint256 members);
     error SignaturesMalformed(uint256 length);

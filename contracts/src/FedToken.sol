@@ -7,7 +7,7 @@ import {ERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20P
 /// @title The token that participants are paid in
 /// @notice ERC-20 with permit. The whole supply goes to the deployer; nobody can mint more, and nobody owns it.
 contract FedToken is ERC20Permit {
-    /// @param supply How many base units (10^-6 of a token) exist.
+    /// @param supply Number of base units (10^-6 of a token).
     constructor(string memory name, string memory symbol, uint256 supply) ERC20(name, symbol) ERC20Permit(name) {
         _mint(msg.sender, supply);
     }

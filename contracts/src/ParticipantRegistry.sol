@@ -8,8 +8,8 @@ import {Committee} from "./Committee.sol";
 import {RewardLedger} from "./RewardLedger.sol";
 
 /// @title The participants of a campaign and their stakes
-/// @notice Who joins puts down a stake in the ledger's token. It comes back some time after leaving, less what the
-/// committee slashed for misbehaviour meanwhile. What is slashed funds the ledger's escrow.
+/// @notice A participant joins with a stake in the ledger's token. It is returned some time after leaving, less what
+/// the committee slashed for misbehaviour. Slashed tokens fund the ledger's escrow.
 contract ParticipantRegistry is Committee {
     using SafeERC20 for IERC20;
 
@@ -28,15 +28,14 @@ contract ParticipantRegistry is Committee {
     RewardLedger public immutable ledger;
     /// @notice The token of the stakes.
     IERC20 public immutable token;
-    /// @notice What everyone puts down to join.
+    /// @notice The stake of each participant.
     uint128 public immutable stake;
     /// @notice The most that can be slashed of one stake.
     uint128 public immutable slashCap;
-    /// @notice For how many seconds after leaving a stake cannot be withdrawn, and can still be slashed.
+    /// @notice The number of seconds after leaving in which a stake cannot be withdrawn, and can still be slashed.
     uint40 public immutable unbonding;
 
-    /// @notice An account's stake, since when it can be withdrawn (0: it has not left), and the nonce of its next
-    /// slash.
+    /// @notice An account's stake, when it can be withdrawn (0: it has not left), and the nonce of its next slash.
     mapping(address account => Member) public members;
 
     event Joined(address indexed account, address indexed payer, uint256 stake);
@@ -54,7 +53,7 @@ contract ParticipantRegistry is Committee {
     error ZeroSlash();
     error SlashCapExceeded(uint256 amount, uint128 room);
 
-    /// @dev The committee and the token are the ledger's.
+    /// @dev Takes the committee and the token from the ledger.
     constructor(RewardLedger ledger_, uint128 stake_, uint128 slashCap_, uint40 unbonding_)
         Committee("fedmeta ParticipantRegistry", ledger_.committee(), ledger_.threshold())
     {
@@ -67,7 +66,7 @@ contract ParticipantRegistry is Committee {
         unbonding = unbonding_;
     }
 
-    /// @notice Puts down the stake for an account. Anyone may pay it; it will come back to the account.
+    /// @notice Pays the stake of an account. Anyone may pay it; it is returned to the account.
     function join(address account) external {
         Member storage member = members[account];
         if (member.stake != 0) revert AlreadyStaked(account);
@@ -84,8 +83,8 @@ contract ParticipantRegistry is Committee {
         emit Left(msg.sender, withdrawableAt);
     }
 
-    /// @notice Gives an account that has left what remains of its stake. Anyone may submit it; only the account is
-    /// paid.
+    /// @notice Returns what remains of its stake to an account that has left. Anyone may submit it; only the account
+    /// is paid.
     function withdraw(address account) external {
         Member storage member = members[account];
         if (member.withdrawableAt == 0) revert NotLeaving(account);
@@ -100,7 +99,7 @@ contract ParticipantRegistry is Committee {
 
     /// @notice Takes a part of an account's stake, also while it is unbonding, and funds the ledger with it. Anyone may
     /// submit it.
-    /// @param signatures As Committee wants them; the members sign the other arguments with the account's nonce.
+    /// @param signatures See `_requireCommittee`; the members sign the other arguments and the account's nonce.
     function slash(address account, uint256 amount, bytes32 evidenceHash, bytes calldata signatures) external {
         Member storage member = members[account];
         uint128 left = member.stake;

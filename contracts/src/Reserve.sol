@@ -4,8 +4,8 @@ pragma solidity 0.8.37;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
-/// @title The pocket in which a ledger keeps what it has not awarded
-/// @notice Only the ledger that made it can take tokens out.
+/// @title Holds the tokens that a ledger has not awarded
+/// @notice Only the ledger that created it can take tokens out.
 contract Reserve {
     address private immutable _ledger = msg.sender;
     IERC20 private immutable _token;

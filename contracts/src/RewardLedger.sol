@@ -9,20 +9,20 @@ import {Committee} from "./Committee.sol";
 import {Reserve} from "./Reserve.sol";
 import {RewardsTree} from "./RewardsTree.sol";
 
-/// @title The ledger of a federated training campaign: what was done in each round, and who is owed what for it
+/// @title The ledger of a federated training campaign: records of its rounds, and the rewards that they award
 /// @notice A sponsor funds it, a committee records rounds, participants claim.
 ///
-/// The tokens lie in two pockets: the reserve holds what is not awarded, this contract what is awarded and not claimed.
+/// The tokens are in two places: the reserve holds what is not awarded, this contract what is awarded and not claimed.
 /// A record moves what it adds to the total from the first to the second. So no claim, not even under a root whose
 /// leaves add up to more than its total, can pay out a token that was not awarded, and no sweep can take one that was.
 ///
-/// Tokens sent to the reserve without `fund` fund it all the same. Tokens sent to this contract are a gift to the
-/// participants, and make `paid` read low. A token that takes a fee on transfers, or changes balances, must not be
+/// Tokens sent to the reserve without `fund` count as funding. Tokens sent to this contract are a gift to the
+/// participants, and make `paid` too low. A token that takes a fee on transfers, or changes balances, must not be
 /// used.
 contract RewardLedger is Committee {
     using SafeERC20 for IERC20;
 
-    /// @notice What a campaign agrees on for good; see the getters of the same names.
+    /// @notice The fixed terms of a campaign; see the getters of the same names.
     struct Terms {
         IERC20 token;
         address sponsor;
@@ -37,7 +37,7 @@ contract RewardLedger is Committee {
 
     /// @notice What the committee signs for the rounds from `firstRound` to `lastRound`.
     /// @dev `total` is all that participants were awarded since round 1. `rewardsRoot` is that of OpenZeppelin's
-    /// StandardMerkleTree over (account, cumulative amount). The other hashes are written down, not interpreted.
+    /// StandardMerkleTree over (account, cumulative amount). The other hashes are recorded, not interpreted.
     struct Record {
         uint64 firstRound;
         uint64 lastRound;
@@ -48,7 +48,7 @@ contract RewardLedger is Committee {
         uint256 total;
     }
 
-    /// @notice All that an account has earned so far, and the proof that a root says so.
+    /// @notice All that an account has earned so far, and its proof under a root.
     struct Claim {
         address account;
         uint256 cumulative;
@@ -70,7 +70,7 @@ contract RewardLedger is Committee {
         keccak256("Veto(bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash)");
 
     /// @notice The one unit that the first funding awards to nobody. It keeps this contract's balance from returning to
-    /// zero when all is claimed: a balance that leaves zero would make the next record 17,000 gas dearer.
+    /// zero when all is claimed: writing to a zero balance would add 17,000 gas to the next record.
     uint128 public constant DUST = 1;
 
     /// @notice The token of all amounts.
@@ -85,16 +85,16 @@ contract RewardLedger is Committee {
     uint128 public immutable lifetimeCap;
     /// @notice The last second in which the sponsor may not sweep.
     uint40 public immutable deadline;
-    /// @notice For how many seconds after a record it can be vetoed and not be claimed under.
+    /// @notice The number of seconds after a record in which it can be vetoed, and cannot be claimed under.
     uint40 public immutable challengeDelay;
-    /// @notice Holds what is not awarded.
+    /// @notice Holds the tokens that are not awarded.
     Reserve public immutable reserve;
 
-    /// @notice The last record's total, and DUST.
+    /// @notice The last record's total plus DUST.
     uint128 public awarded;
-    /// @notice The round with which the next record must begin.
+    /// @notice The first round of the next record.
     uint64 public nextRound = 1;
-    /// @notice How many vetoes there were. Every signature names it, so that a veto voids all signatures from before.
+    /// @notice The number of vetoes. Every signature names it, so that a veto voids all earlier signatures.
     uint64 public epoch;
 
     /// @notice How much an account has claimed.
@@ -153,9 +153,9 @@ contract RewardLedger is Committee {
         if (awarded < DUST) _award(DUST);
     }
 
-    /// @notice Writes down the next rounds and awards what they add to the total. Anyone may submit it.
-    /// @dev More than is funded is refused by the token.
-    /// @param signatures As Committee wants them; the members sign the record with the campaign and the epoch.
+    /// @notice Records the next rounds and awards what they add to the total. Anyone may submit it.
+    /// @dev The token refuses more than is funded.
+    /// @param signatures See `_requireCommittee`; the members sign the record with the campaign and the epoch.
     function record(Record calldata r, bytes calldata signatures) external {
         if (r.firstRound != nextRound) revert NotTheNextRound(r.firstRound, nextRound);
         if (r.lastRound < r.firstRound) revert EmptyRange(r.firstRound, r.lastRound);
@@ -183,13 +183,13 @@ contract RewardLedger is Committee {
     }
 
     /// @notice Pays an account what it has earned and not claimed. Anyone may submit it; only the account is paid.
-    /// @dev The token's Transfer event says it all.
+    /// @dev The only event is the token's Transfer.
     /// @param firstRound Of the record to claim under: any that is claimable.
     function claim(uint64 firstRound, address account, uint256 cumulative, bytes32[] calldata proof) external {
         if (!_pay(firstRound, account, cumulative, proof)) revert NothingDue(account, claimed[account]);
     }
 
-    /// @notice Pays many accounts under one record. Those with nothing due are passed over.
+    /// @notice Pays many accounts under one record. Those with nothing due are skipped.
     function claimMany(uint64 firstRound, Claim[] calldata claims) external {
         for (uint256 i = 0; i < claims.length; i++) {
             _pay(firstRound, claims[i].account, claims[i].cumulative, claims[i].proof);
@@ -198,7 +198,7 @@ contract RewardLedger is Committee {
 
     /// @notice Drops a record that is not claimable yet and all after it, for good. Anyone may submit it.
     /// @param rewardsRoots Of the record that begins with `firstRound`, and of each one after it.
-    /// @param signatures As Committee wants them; the members sign `firstRound` and `evidenceHash` with the campaign
+    /// @param signatures See `_requireCommittee`; the members sign `firstRound` and `evidenceHash` with the campaign
     /// and the epoch.
     function veto(uint64 firstRound, bytes32[] calldata rewardsRoots, bytes32 evidenceHash, bytes calldata signatures)
         external

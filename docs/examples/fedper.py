@@ -1,4 +1,4 @@
-"""FedPer: a body that clients learn together, under a head that each keeps to itself."""
+"""FedPer: a shared body with a personal head for each client."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from fedmeta.tasks import TaskBatch, TaskSpec
 
 
 class FedPer(FedAvg):
-    """FedAvg of all layers but the last one, which never leaves its client.
+    """FedAvg of all layers but the last one, which stays on the client.
 
     Arivazhagan, Aggarwal, Singh, Choudhary 2019, "Federated Learning with Personalization Layers",
     Algorithm 1: a client takes local steps on both, sends the body, and keeps the head for its next
-    round. Heads begin at 0; held-out clients, who have none, are fine-tuned from there.
+    round. Heads start at 0; held-out clients are fine-tuned from there.
     """
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
@@ -30,7 +30,7 @@ class FedPer(FedAvg):
 
     @override
     def init_client(self, client: int) -> Tensors:
-        """Return a head of zeros, whoever the client is."""
+        """Return a head of zeros, the same for every client."""
         drawn = self.model.init(torch.Generator())
         return {key: torch.zeros_like(drawn[key]) for key in self.head_names}
 
@@ -38,7 +38,7 @@ class FedPer(FedAvg):
     def local_update(
         self, start: Tensors, client: Tensors, work: LocalWork
     ) -> tuple[Tensors, Tensors, Tensors]:
-        """Step body and head; send the body's way, remember the head."""
+        """Step body and head; send the change of the body, keep the head."""
         own, seen = start | client, []
         total = {key: torch.zeros_like(value) for key, value in start.items()}
         for step in range(work.steps):
@@ -50,7 +50,7 @@ class FedPer(FedAvg):
 
     @override
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return each task's gradient by what it is given: the body, or body and head."""
+        """Return each task's gradient for the keys of `state`: the body, or body and head."""
         updates, metrics = super().task_updates(self.weights(state), tasks)
         return {key: updates[key] for key in state}, metrics
 

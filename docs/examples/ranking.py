@@ -1,4 +1,4 @@
-"""Ranking: put in order what a user rated, by a pairwise loss; measured by nDCG@5."""
+"""Ranking of items that a user rated: a pairwise loss, measured by nDCG@5."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -30,17 +30,17 @@ class Ranking(Objective):
 
     @override
     def inputs(self, examples: Examples) -> Tensor:
-        """Return the items: that is what the model reads."""
+        """Return the items, which the model reads."""
         return examples["item"]
 
     @override
     def loss(self, prediction: Tensor, examples: Examples) -> Tensor:
-        """Return the mean loss of each task's pairs of different rating."""
+        """Return the mean loss over each task's pairs with different ratings."""
         return _mean_of_pairs(F.softplus(-_gaps(prediction)), examples)
 
     @override
     def measure(self, prediction: Tensor, examples: Examples) -> Tensors:
-        """Return the nDCG of the first five, and the share of pairs in the wrong order."""
+        """Return nDCG@5 and the share of pairs in the wrong order."""
         wrong = (_gaps(prediction) <= 0).to(prediction.dtype)
         scores, gains = prediction.squeeze(-1), 2.0 ** examples["rating"] - 1
         if MASK in examples:
@@ -55,18 +55,18 @@ class Ranking(Objective):
         """Require a rating for each item."""
         items, ratings = examples["item"], examples["rating"]
         if ratings.shape != items.shape[:2]:
-            raise ValueError(f"{half}_rating has shape {list(ratings.shape)}: one number an item")
+            raise ValueError(f"{half}_rating has shape {list(ratings.shape)}: one number per item")
         return {**examples, "rating": ratings if ratings.is_floating_point() else ratings.float()}
 
 
 def _gaps(prediction: Tensor) -> Tensor:
-    """Return by how much item i is ahead of item j, ``[T, B, B]``."""
+    """Return the score of item i minus that of item j, ``[T, B, B]``."""
     scores = prediction.squeeze(-1)
     return scores.unsqueeze(2) - scores.unsqueeze(1)
 
 
 def _mean_of_pairs(values: Tensor, examples: Examples) -> Tensor:
-    """Average ``[T, B, B]`` over pairs of which the first is rated higher; 0 where there are none."""
+    """Average ``[T, B, B]`` over pairs whose first item is rated higher; 0 if there are none."""
     ratings = examples["rating"]
     pairs = ratings.unsqueeze(2) > ratings.unsqueeze(1)
     if MASK in examples:
@@ -77,6 +77,6 @@ def _mean_of_pairs(values: Tensor, examples: Examples) -> Tensor:
 
 
 def _discounted(gains: Tensor) -> Tensor:
-    """Return ``sum_k gain_k / log2(k + 1)`` of the first five, which are in order."""
+    """Return ``sum_k gain_k / log2(k + 1)`` of the first five of the ordered gains."""
     places = torch.arange(2, 2 + min(CUT, gains.shape[1]), dtype=gains.dtype)
     return (gains[:, :CUT] / places.log2()).sum(1)

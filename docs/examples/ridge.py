@@ -1,4 +1,4 @@
-"""Ridge regression on meta-learned features: tasks are solved in closed form, without a step."""
+"""Ridge regression on meta-learned features, solved in closed form."""
 
 import math
 from typing import Any
@@ -19,22 +19,22 @@ LOG_RIDGE = "log_ridge"
 
 
 class RidgeHead(Algorithm):
-    """Meta-learn features, and how strongly to regularise the linear head that is solved on them.
+    """Meta-learn features, and the strength of the ridge penalty for a linear head on top of them.
 
     Bertinetto et al. 2019, "Meta-learning with Differentiable Closed-form Solvers", section 3.2: with
     the features ``X`` and targets ``Y`` of the support set, ``W = X^T (X X^T + lambda I)^-1 Y``. The
-    query loss is differentiated through that solution, by the network and by ``log lambda``, which
-    make up the state.
+    query loss is differentiated through that solution. The state is the network's weights and
+    ``log lambda``.
 
     Raises:
-        ConfigError: If the tasks are no regression.
+        ConfigError: If the objective is not regression.
     """
 
     class Options(options.Options):
         """Options of the ridge head.
 
         Attributes:
-            ridge: The regularisation ``lambda`` to start from.
+            ridge: Initial value of the regularisation ``lambda``.
         """
 
         ridge: float = Field(default=0.1, gt=0)
@@ -47,7 +47,7 @@ class RidgeHead(Algorithm):
     @staticmethod
     @override
     def model_outputs(spec: TaskSpec) -> None:
-        """Ask for a network without a head: its last hidden layer is the features."""
+        """Return None, for a network without a head: its last hidden layer is the features."""
         return
 
     @override
@@ -95,7 +95,7 @@ class RidgeHead(Algorithm):
         return head
 
     def _features(self, state: Tensors, examples: Examples, support_x: Tensor | None) -> Tensor:
-        """Compute the features ``[T, B, features]``, the last of which is constant 1, for an offset."""
+        """Compute the features ``[T, B, features]``, the last of which is constant 1 (the bias)."""
         params = {key: value for key, value in state.items() if key != LOG_RIDGE}
         features = self.objective.forward(self.model, params, examples, support_x)
         return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)

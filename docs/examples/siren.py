@@ -1,4 +1,4 @@
-"""A sine network twice: as a plain module, and on the task axis."""
+"""A sine network, as a plain module and on the task axis."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ from fedmeta.tasks import TaskSpec
 
 
 class Siren(nn.Module):
-    """Linear layers with sines between them, for a single input and output.
+    """Linear layers with sine activations, for a single input and output.
 
     Sitzmann et al. 2020, "Implicit Neural Representations with Periodic Activation Functions",
     section 3.2: ``sin(w0 (W x + b))`` with ``W`` uniform in ``±1/in`` in the first layer and in

@@ -20,7 +20,7 @@ class SwingsOptions(Options):
     Attributes:
         shots: Measured points of a swing, the support set.
         queries: Points of the same swing to predict.
-        seconds: How long a swing is observed.
+        seconds: Length of the observation.
     """
 
     shots: int = Field(default=10, ge=1)

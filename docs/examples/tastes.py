@@ -1,4 +1,4 @@
-"""Tastes: a client is a user, who rates items by a taste of its own."""
+"""Recommendation: a client is a user who rates items by a taste of its own."""
 
 from typing import ClassVar
 
@@ -17,8 +17,8 @@ class TastesOptions(Options):
     """Options of `Tastes`.
 
     Attributes:
-        ratings: Most items that a user has rated, the support set; the least is half as many.
-        queries: Items that are to be put in order.
+        ratings: Largest number of items in a support set; the smallest is half of it.
+        queries: Items to rank.
     """
 
     ratings: int = Field(default=10, ge=2)
@@ -26,10 +26,10 @@ class TastesOptions(Options):
 
 
 class Tastes:
-    """Put items in the order of a user's taste, after a few ratings.
+    """Rank items by a user's taste, given a few ratings.
 
-    All users like what is good, and each has a taste beside that: ``r = 2.5 + x . (common + own)``, cut
-    to ``0 .. 5``. A task has between half of ``ratings`` and all of them in its support set.
+    A rating has a part common to all users and one of the user's own: ``r = 2.5 + x . (common + own)``,
+    clipped to ``0 .. 5``. A support set has between half of ``ratings`` and all of them.
     """
 
     Options: ClassVar[type[Options]] = TastesOptions
@@ -56,6 +56,6 @@ class Tastes:
         most, queries = self.options.ratings, self.options.queries
         sizes = rng.integers(most // 2, most + 1, count).tolist()
         support = padded([rated(size) for size in sizes], most)
-        # No query set needs padding, and so none has a mask.
+        # Query sets are equally large, so they need no padding and no mask.
         query = [rated(queries) for _ in range(count)]
         return TaskBatch(support, {key: torch.stack([one[key] for one in query]) for key in query[0]})

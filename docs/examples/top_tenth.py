@@ -19,12 +19,12 @@ class TopTenth(Postprocessor):
 
     @override
     def init(self, template: Tensors) -> Tensors:
-        """Return what was left out so far: nothing."""
+        """Return zeros: nothing was left out so far."""
         return {key: torch.zeros_like(value) for key, value in template.items()}
 
     @override
     def apply(self, updates: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
-        """Return the largest values of update and memory together, and what is left."""
+        """Return the largest values of update plus memory, and the rest."""
         sent, left = {}, {}
         for key, value in updates.items():
             whole = (value + state[key]).flatten(1)
