@@ -1,5 +1,8 @@
 """Exceptions shown to users: one line each, with the problem, its place and the remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FedmetaError(Exception):
     """Base class of all deliberate errors; `exit_code` is the command line's exit status."""
@@ -14,7 +17,26 @@ class UsageError(FedmetaError):
 
 
 class ConfigError(UsageError):
-    """A configuration key or value is unknown, out of range or inconsistent with others."""
+    """A configuration key or value is unknown, out of range or inconsistent with others.
+
+    Args:
+        message: The problem, in one line.
+        key: Dotted path of the key with the problem; empty: not of one key.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@contextmanager
+def about(key: str) -> Iterator[None]:
+    """Note in config errors of the block which key they are about, unless they say so themselves."""
+    try:
+        yield
+    except ConfigError as error:
+        error.key = error.key or key
+        raise
 
 
 class DataError(UsageError):

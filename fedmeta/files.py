@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 
 from pydantic_core import from_json
 
+from fedmeta.toml_text import problem
+
 MOST_JSON = 8 << 20
 """Most bytes of a JSON document: a hostile one takes up to 60 times that in memory."""
 MOST_INFO = 1 << 20
@@ -194,18 +196,31 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(f"nested more than {_DEEPEST} deep")
     if _LONG_NUMBER.search(text):
         raise ValueError(f"has {_TOO_LONG}")
-    return tomllib.loads(text)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(problem(text, error)) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file; raises as `read_file` and `parse_toml` do."""
+    """Parse a TOML file; raises as `read_toml_text` and `parse_toml` do."""
+    return parse_toml(read_toml_text(path))
+
+
+def read_toml_text(path: Path) -> str:
+    """Return the text of a TOML file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not UTF-8 text.
+    """
     data = read_file(path, MOST_TOML)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not UTF-8 text") from None
-    return parse_toml(text.replace("\r\n", "\n"))
+    return text.replace("\r\n", "\n")
 
 
 def reason(error: Exception) -> str:

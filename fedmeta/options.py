@@ -9,9 +9,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from fedmeta.errors import ConfigError
 from fedmeta.files import one_line
+from fedmeta.plain_words import either, requirement
 
 
 class Options(BaseModel):
@@ -154,32 +156,35 @@ def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = 
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_first_problem(kind, error, where)) from None
+        raise _first_problem(kind, error, where) from None
 
 
-def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> str:
+def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
+    def place(one: ErrorDetails) -> list[str]:
+        return [_shortened(str(part)) for part in one["loc"]]
+
     found = error.errors(include_url=False)
     # A missing key may be a misspelt one.
     unknown = (one for one in found if one["type"] == "extra_forbidden")
     first = next(unknown, found[0]) if found[0]["type"] == "missing" else found[0]
-    full = [_shortened(str(part)) for part in first["loc"]]
+    full = place(first)
     if first["type"] == "extra_forbidden":
         path = [where, *full] if where else full
-        return (
-            f"unknown key '{'.'.join(path)}': {_like(kind, full, ''.join(f'{t}.' for t in path[:-1]))}"
-        )
+        key = ".".join(path)
+        hint = _like(kind, full, "".join(f"{table}." for table in path[:-1]))
+        return ConfigError(f"unknown key '{key}': {hint}", key)
     path = _to_field(kind, full)
     key = ".".join([where, *path] if where else path)
     if first["type"] == "missing":
-        return f"missing key '{key}'"
-    reason = _PLAIN_WORDS.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
-    reason = reason[:1].lower() + reason[1:]
+        return ConfigError(f"missing key '{key}'", key)
+    # A value of several possible types has an error for each.
+    reason = either([requirement(one) for one in found if _to_field(kind, place(one)) == path])
     value = first["input"]
     got = _shortened(repr(value))
     # A whole group would not help, nor a value that the reason names already.
     if key and not isinstance(value, Mapping) and not (isinstance(value, str) and got in reason):
         reason += f" (got {got})"
-    return f"{key}: {reason}" if key else reason
+    return ConfigError(f"{key}: {reason}" if key else reason, key)
 
 
 def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
@@ -198,18 +203,6 @@ def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
 
 def _shortened(text: str) -> str:
     return one_line(text, 200)
-
-
-_PLAIN_WORDS = {
-    "model_type": "must be a table of keys",
-    "dict_type": "must be a table of keys",
-    "tuple_type": "must be a list",
-    "list_type": "must be a list",
-    "int_type": "must be an integer",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-}
 
 
 def _to_field(kind: type[BaseModel], path: list[str]) -> list[str]:

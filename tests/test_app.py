@@ -274,7 +274,7 @@ def test_a_bound_that_is_none_is_refused_in_one_line(seconds: object) -> None:
     [
         ("cpu", "cuda", "device: no CUDA device found"),
         ("cuda", None, "device: no CUDA device found"),
-        ("cpu", "gpu", "device: input should be 'auto', 'cpu' or 'cuda' (got 'gpu')"),
+        ("cpu", "gpu", "device: must be one of 'auto', 'cpu' or 'cuda' (got 'gpu')"),
         ("cuda", "cpu", ""),
         ("cuda", "auto", ""),
     ],

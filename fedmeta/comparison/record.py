@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from fedmeta.errors import DataError
 from fedmeta.files import finite, from_later, one_line, read_json, to_json, write_atomically
+from fedmeta.plain_words import requirement
 
 COMPARE = "compare.json"
 VERSION = 1
@@ -163,7 +164,7 @@ def parse(data: Mapping[str, Any]) -> CompareRecord:
         first = error.errors(include_url=False)[0]
         where = one_line(".".join(str(part) for part in first["loc"]), 100)
         raise DataError(
-            f"{COMPARE}: {where}: {first['msg']}: the file is incomplete, or of another version"
+            f"{COMPARE}: {where}: {requirement(first)}: the file is incomplete, or of another version"
         ) from None
     if sum(len(arm.runs) for arm in record.arms) > _MOST_RUNS:
         raise DataError(f"{COMPARE}: arms: more than {_MOST_RUNS:,} runs cannot be shown")

@@ -5,8 +5,15 @@ from typing import Any
 
 from fedmeta.config.identity import set_in
 from fedmeta.config.schema import Config
+from fedmeta.errors import about
 from fedmeta.federation.faults.plan import FaultPlan, read_faults
-from fedmeta.federation.part_tables import BehaviourHead, PartTable, read_behaviours, read_postprocessors
+from fedmeta.federation.part_tables import (
+    BehaviourHead,
+    PartTable,
+    load_mods,
+    read_behaviours,
+    read_postprocessors,
+)
 from fedmeta.options import parse_options
 from fedmeta.parts import ALGORITHMS, BEHAVIOURS, FAMILIES, MODELS, POSTPROCESSORS
 from fedmeta.registry import Registry
@@ -29,8 +36,11 @@ def require_parts(config: Config) -> None:
         ConfigError: For the first mistake.
     """
     for key, (table, registry) in _TABLES.items():
-        if options := registry.options(getattr(config, key)):
+        with about(key):
+            options = registry.options(getattr(config, key))
+        if options:
             parse_options(options, getattr(config, table), table)
+    load_mods(config.mods)
     faults(config)
     assignments(config)
     read_postprocessors(config.postprocessors)

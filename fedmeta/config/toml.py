@@ -9,11 +9,15 @@ import tomli_w
 from fedmeta.config.identity import is_within, resumable
 from fedmeta.config.schema import Config
 from fedmeta.config.trust import require_named
-from fedmeta.errors import ConfigError
-from fedmeta.files import parse_toml, read_toml, reason
+from fedmeta.errors import ConfigError, UsageError
+from fedmeta.federation.faults.plan import FaultOptions
+from fedmeta.files import parse_toml, read_toml_text, reason
 from fedmeta.options import nearest, parse_options
+from fedmeta.toml_text import line_of
 
 Merging = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+Check = Callable[[Config], None]
+_MAY_CHANGE = "`fedmeta list keys` marks the keys that may change"
 
 
 def simulations_folder() -> Path:
@@ -45,7 +49,10 @@ def find_experiment(name: str) -> Path:
 
 
 def load_config(
-    name: str, settings: Mapping[str, Any] | None = None, merged: Merging | None = None
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    merged: Merging | None = None,
+    check: Check | None = None,
 ) -> Config:
     """Read an experiment by name or path.
 
@@ -53,50 +60,72 @@ def load_config(
         name: A name from `experiment_names`, or the path of a TOML file.
         settings: Values that replace those of the file, by dotted key (``{"server.lr": 0.01}``).
         merged: Brings the values of the file and the settings together; None: `merge`.
+        check: Checks the config further, and raises `ConfigError`.
 
     Raises:
-        ConfigError: If it does not exist, is not TOML, or holds an unknown key or a bad value.
+        ConfigError: If it does not exist, is not TOML, or holds an unknown key or a bad value. If the
+            mistake is in the file, the message names the file and, if it can, the line.
         UsageError: If it lies in a run folder that was not made here, and names code or hosts.
     """
     path = find_experiment(name)
+    text, values = _read(path)
+
+    def parsed(candidate: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
+        config = parse_options(Config, candidate)
+        require_named(path, values, config, given)
+        if check:
+            check(config)
+        return config
+
+    given = settings or {}
     try:
-        values = read_toml(path)
+        return parsed((merged or merge)(values, given), given)
+    except ConfigError as error:
+        # If the file alone has the same error, it is not one of the settings.
+        try:
+            parsed(values, {})
+        except UsageError as own:
+            if str(own) == str(error):
+                raise in_file(path, text, error) from None
+        raise
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = read_toml_text(path)
+        return text, parse_toml(text)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {reason(error)}") from None
-    config = _checked(path, values, (merged or merge)(values, settings or {}))
-    require_named(path, values, config, settings or {})
-    return config
 
 
-def _checked(path: Path, values: Mapping[str, Any], merged: Mapping[str, Any]) -> Config:
-    """Parse an experiment's values and settings; an error in its file names the file."""
-    try:
-        return parse_options(Config, merged)
-    except ConfigError as error:
-        try:
-            parse_options(Config, values)
-        except ConfigError as own:
-            if str(own) == str(error):
-                raise ConfigError(f"{path}: {error}") from None
-        raise
+def in_file(path: Path, text: str, error: ConfigError) -> ConfigError:
+    """Return an error of a TOML file with the file's path, and the line of the key if it has one."""
+    # Other messages start with the key, as in "cohort = 5 is larger than ...".
+    line = line_of(text, error.key or str(error).split(" ")[0].strip(":"))
+    return ConfigError(f"{path}: line {line}: {error}" if line else f"{path}: {error}", error.key)
 
 
 def read_fault_file(path: Path) -> dict[str, Any]:
     """Read a file that holds the keys of a ``[faults]`` table, or such a table.
 
     Raises:
-        ConfigError: If there is none, or it is not TOML; the nearest file beside it is named.
+        ConfigError: If there is none, or it is not a fault plan; the nearest file beside it is named.
     """
     try:
-        values = read_toml(path)
+        text, values = _read(path)
     except FileNotFoundError:
         beside = [other.name for other in path.parent.glob("*.toml")]
         hint = f": {nearest(path.name, beside)}" if beside else ""
         raise ConfigError(f"no fault plan at '{path}'{hint}") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {reason(error)}") from None
-    table = values.get("faults", values)
-    return dict(table) if isinstance(table, Mapping) else values
+    where = "faults" if isinstance(values.get("faults"), Mapping) else ""
+    table = dict(values["faults"] if where else values)
+    try:
+        parse_options(FaultOptions, table, where)
+    except ConfigError as error:
+        raise in_file(path, text, error) from None
+    return table
 
 
 def to_toml(config: Config, without: Collection[str] = ()) -> str:
@@ -164,9 +193,11 @@ def resumed(config: Config, settings: Mapping[str, Any]) -> Config:
     """
     may = resumable(Config)
     for key in (key for key in settings if not is_within(key, may)):
-        known = key.split(".")[0] in Config.model_fields
-        why = "would change what the finished rounds mean" if known else nearest(key, may)
-        raise ConfigError(f"'{key}' cannot be changed on resume: {why} (may: {', '.join(may)})")
+        if key.split(".")[0] not in Config.model_fields:
+            raise ConfigError(f"unknown key '{key}': {nearest(key, may, more=_MAY_CHANGE)}")
+        raise ConfigError(
+            f"'{key}' cannot be changed on resume: it is fixed when a run is made; {_MAY_CHANGE}"
+        )
     changed = parse_options(Config, merge(config.model_dump(), settings))
     if changed.rounds < config.rounds:
         raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.config import Config, seals, to_toml
+from fedmeta.config.toml import in_file
 from fedmeta.config.trust import require_no_links
-from fedmeta.errors import UsageError
+from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment.rows import (
     CLIENTS,
     FORMAT,
@@ -30,8 +31,9 @@ from fedmeta.files import (
     one_line,
     open_file,
     open_own,
+    parse_toml,
     read_json,
-    read_toml,
+    read_toml_text,
     reason,
     to_json,
     write_atomically,
@@ -162,11 +164,16 @@ class RunFolder:
     @property
     def config(self) -> Config:
         """The resolved config of the run."""
+        path = self.path / "config.toml"
         try:
-            values = read_toml(self.path / "config.toml")
+            text = read_toml_text(path)
+            values = parse_toml(text)
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self.path / 'config.toml'}: {reason(error)}") from None
-        return parse_options(Config, values)
+            raise UsageError(f"{path}: {reason(error)}") from None
+        try:
+            return parse_options(Config, values)
+        except ConfigError as error:
+            raise in_file(path, text, error) from None
 
     def replace_config(self, config: Config) -> None:
         """Write a changed config, for a resume that changes some keys."""

@@ -16,9 +16,9 @@ from fedmeta.federation import Federation, Learner, Plan, Rewards, Snapshot, Wor
 from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.flower_strategy import build_strategy
-from fedmeta.federation.mods import load_mods, user_mods
+from fedmeta.federation.mods import user_mods
 from fedmeta.federation.optimizer import require_fits
-from fedmeta.federation.part_tables import STAGES, read_postprocessors
+from fedmeta.federation.part_tables import STAGES, load_mods, read_postprocessors
 from fedmeta.incentives.rule_trial import try_rule
 from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING
 from fedmeta.learning import (

@@ -64,9 +64,9 @@ def load(
 
     if isinstance(experiment, Config):
         config = parse_options(Config, merged(experiment.model_dump(), settings or {}))
+        require_parts(config)
     else:
-        config = load_config(experiment, settings, merged)
-    require_parts(config)
+        config = load_config(experiment, settings, merged, require_parts)
     return config, left_out
 
 

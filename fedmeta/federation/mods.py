@@ -1,6 +1,5 @@
 """A user's Flower mods around every client's training, shown messages in Flower's own format."""
 
-import inspect
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,7 +17,6 @@ from flwr.app import (
 )
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedmeta.errors import ConfigError
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
 from fedmeta.federation.flower_replies import (
     EXAMPLES,
@@ -28,31 +26,7 @@ from fedmeta.federation.flower_replies import (
     to_record,
     weights_of,
 )
-from fedmeta.registry import import_dotted
-
-
-def load_mods(paths: Sequence[str]) -> list[Mod]:
-    """Import Flower mods by their dotted paths.
-
-    Raises:
-        ConfigError: If one cannot be imported, or is not a mod.
-    """
-    return [_load_mod(path, f"mods.{place}") for place, path in enumerate(paths)]
-
-
-def _load_mod(path: str, where: str) -> Mod:
-    if "." not in path and ":" not in path:
-        raise ConfigError(f"{where}: '{path}' is not a dotted path, such as 'my_module:my_mod'")
-    mod: Mod = import_dotted(path, where)
-    try:
-        if inspect.isclass(mod):
-            raise TypeError
-        inspect.signature(mod).bind(None, None, None)
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"{where}: '{path}' is not a Flower mod, a function of (message, context, call_next)"
-        ) from None
-    return mod
+from fedmeta.federation.part_tables import load_mods
 
 
 def user_mods(paths: Sequence[str], local_lr: float) -> list[Mod]:

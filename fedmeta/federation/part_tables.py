@@ -1,16 +1,19 @@
-"""Reads the tables of a config that name parts: ``[[behaviours]]`` and ``[[postprocessors]]``."""
+"""Reads the keys of a config that name parts: behaviours, postprocessors and mods."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from fedmeta.errors import ConfigError
+from fedmeta.errors import ConfigError, about
 from fedmeta.options import Options, parse_options
 from fedmeta.parts import BEHAVIOURS, POSTPROCESSORS
-from fedmeta.registry import Registry
+from fedmeta.registry import Registry, import_dotted
 
 if TYPE_CHECKING:
+    from flwr.clientapp.typing import Mod
+
     from fedmeta.tasks.population import Population
 
 Stage = Literal["task", "client", "server"]
@@ -103,7 +106,8 @@ def read_behaviours(
         for client in assignment.head.clients:
             _check_trains(client, f"behaviours.{place}.clients", population)
             if client in parts:
-                raise ConfigError(f"behaviours.{place}.clients: client {client} already has a behaviour")
+                where = f"behaviours.{place}.clients"
+                raise ConfigError(f"{where}: client {client} already has a behaviour", where)
             parts[client] = assignment
     for place, assignment in enumerate(assignments):
         for key in ("of", "owner"):
@@ -111,13 +115,40 @@ def read_behaviours(
                 _check_trains(other, f"behaviours.{place}.{key}", population)
         victim = getattr(assignment.options, "of", None)
         if victim in parts and hasattr(parts[victim].options, "of"):
-            raise ConfigError(f"behaviours.{place}.of: client {victim} is a copier itself")
+            where = f"behaviours.{place}.of"
+            raise ConfigError(f"{where}: client {victim} is a copier itself", where)
     return assignments
+
+
+def load_mods(paths: Sequence[str]) -> "list[Mod]":
+    """Import Flower mods by their dotted paths.
+
+    Raises:
+        ConfigError: If one cannot be imported, or is not a mod.
+    """
+    return [_load_mod(path, f"mods.{place}") for place, path in enumerate(paths)]
+
+
+def _load_mod(path: str, where: str) -> "Mod":
+    if "." not in path and ":" not in path:
+        raise ConfigError(f"{where}: '{path}' is not a dotted path, such as 'my_module:my_mod'", where)
+    with about(where):
+        mod: Mod = import_dotted(path, where)
+    try:
+        if inspect.isclass(mod):
+            raise TypeError
+        inspect.signature(mod).bind(None, None, None)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{where}: '{path}' is not a Flower mod, a function of (message, context, call_next)", where
+        ) from None
+    return mod
 
 
 def _check_trains(client: int, where: str, population: "Population") -> None:
     if not 0 <= client < population.train:
-        raise ConfigError(f"{where}: client {client} is not one of the {population.train} that train")
+        count = population.train
+        raise ConfigError(f"{where}: client {client} is not one of the {count} that train", where)
 
 
 def _read(
@@ -134,9 +165,10 @@ def _read(
     keys = head.model_fields
     shared = parse_options(head, {key: v for key, v in table.items() if key in keys}, where)
     registry, base = kinds
-    if shared.kind not in registry:
-        _require_part(registry.get(shared.kind), f"{where}.kind: '{shared.kind}'", base)
-    options = registry.options(shared.kind) or Options
+    with about(f"{where}.kind"):
+        if shared.kind not in registry:
+            _require_part(registry.get(shared.kind), f"{where}.kind: '{shared.kind}'", base)
+        options = registry.options(shared.kind) or Options
     own = parse_options(options, {k: v for k, v in table.items() if k not in keys}, where)
     return PartTable(shared, own)
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from fedmeta.plain_words import requirement
 from fedmeta.report.render.html import LOOK
 from fedmeta.serve.guard import FRAME_POLICY, REPORT_POLICY, Json
 from fedmeta.serve.index import MOST_STREAMS, UnknownError
@@ -115,10 +116,9 @@ def _no_page(request: Request, error: Exception) -> Response:
 
 
 def _bad_query(request: Request, error: Exception) -> Response:
-    first = (
-        error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": ("?",), "msg": ""}
-    )
-    return _problem(400, request, f"{first['loc'][-1]}: {first['msg']}")
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return _problem(400, request, f"{first['loc'][-1]}: {requirement(first)}")
 
 
 def _broken(request: Request, error: Exception) -> Response:

@@ -18,6 +18,16 @@ from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, fedmeta, start
 from tests.test_files import strict
 
+OWN = b"""\
+task = 'sinusoid'
+model = 'mlp'
+algorithm = 'maml'
+rounds = 3
+clients = 6
+test_clients = 2
+cohort = 4
+"""
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -145,7 +155,7 @@ def test_resume_extends_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["run", "./tiny.toml", "-s", "rounds"], "expected key=value"),
         (["run", "./tiny.toml", "-s", "clients=0"], "at least one client"),
         (["run", "./tiny.toml", "-s", "cohort=99"], "cohort = 99 is larger than the population"),
-        (["run", "./tiny.toml", "-s", "server.lr=-0.1"], "server.lr: input should be greater than 0"),
+        (["run", "./tiny.toml", "-s", "server.lr=-0.1"], "server.lr: must be greater than 0"),
         (["run", "./tiny.toml", "-s", "learner.inner_lr=-1"], "learner.inner_lr"),
         (["run", "./tiny.toml", "-s", "model=nowhere.Net"], "model 'nowhere.Net' cannot be imported"),
         (
@@ -196,8 +206,21 @@ def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing_behind(
     ("text", "message"),
     [
         (b'algorithm = "maml"\n', "missing key 'task'"),
-        (b'task = "digits"\nalgoritm = "maml"\n', "unknown key 'algoritm': did you mean 'algorithm'?"),
+        (
+            b'task = "digits"\nalgoritm = "maml"\n',
+            "line 2: unknown key 'algoritm': did you mean 'algorithm'?",
+        ),
         (b'task = "digits"\nrounds = "3"\n', "missing key 'algorithm'"),
+        (
+            b'task = "digits\nrounds = 3\n',
+            "line 1: the string is not closed: its second quote is missing",
+        ),
+        (OWN + b"[learner]\niner_lr = 1\n", "line 9: unknown key 'learner.iner_lr': did you mean"),
+        (OWN + b"[network]\n\nhidden = [8, 0]\n", "line 10: network.hidden.1: must be greater than 0"),
+        (OWN.replace(b"'maml'", b"'mamml'"), "line 3: unknown algorithm 'mamml': did you mean 'maml'?"),
+        (OWN.replace(b"cohort = 4", b"cohort = 9"), "line 7: cohort = 9 is larger than the population"),
+        (OWN + b"[[behaviours]]\nkind='noise'\n", "line 8: missing key 'behaviours.0.clients'"),
+        (OWN + b"\nmods = ['no.such:mod']\n", "line 9: mods.0 'no.such:mod' cannot be imported"),
         (b'task = "digits"\n\n# caf\xe9\n', "line 3 is not UTF-8 text"),
         (b"task = \xff\xfe\n", "line 1 is not UTF-8 text"),
     ],
@@ -207,7 +230,38 @@ def test_what_is_wrong_in_a_file_is_said_with_the_file(
 ) -> None:
     (here / "own.toml").write_bytes(text)
     assert call("run", "./own.toml") == 2
-    assert capsys.readouterr().err == f"fedmeta: own.toml: {message}\n"
+    err = capsys.readouterr().err
+    assert err.startswith(f"fedmeta: own.toml: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rates = {late = 0.1}\nsecond = 3\n", "line 2: unknown key 'second': did you mean 'seconds'?"),
+        ("# mine\n[faults]\naway = 0\n", "line 3: faults.away: must be at least 1 (got 0)"),
+        ("rates = {late = 0.1\n", "line 1: the table is not closed by a } on the same line"),
+    ],
+)
+def test_what_is_wrong_in_a_fault_plan_is_said_with_its_file(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    (here / "faults.toml").write_text(text)
+    assert call("run", "./tiny.toml", "--faults", "faults.toml") == 2
+    assert capsys.readouterr().err.startswith(f"fedmeta: faults.toml: {message}")
+
+
+def test_what_is_wrong_in_the_config_of_a_run_is_said_with_its_line(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", "./tiny.toml", "-s", "rounds=1", "--out", "r") == 0
+    config = here / "r" / "config.toml"
+    config.write_text(config.read_text().replace("\ncohort = 4\n", '\ncohort = "4"\n'))
+    line = config.read_text().splitlines().index('cohort = "4"') + 1
+    capsys.readouterr()
+    assert call("resume", "r") == 2
+    said = f"fedmeta: r/config.toml: line {line}: cohort: must be an integer (got '4')\n"
+    assert capsys.readouterr().err == said
 
 
 def test_what_is_typed_is_said_without_the_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,10 +35,10 @@ def test_what_is_written_is_read_and_can_be_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
-        ({"mean": 1e300}, "arms.0.final.0.mean: Input should be less than"),
-        ({"mean": "high"}, "arms.0.final.0.mean: Input should be a valid number"),
+        ({"mean": 1e300}, "arms.0.final.0.mean: must be less than 1e+300"),
+        ({"mean": "high"}, "arms.0.final.0.mean: must be a number"),
         ({"values": [0.5, True]}, "arms.0.final.0.values.1"),
-        ({"diverged": [0.5]}, "arms.0.final.0.diverged.0: Input should be a valid integer"),
+        ({"diverged": [0.5]}, "arms.0.final.0.diverged.0: must be an integer"),
     ],
 )
 def test_what_could_not_be_drawn_is_named_with_its_place(changes: dict[str, Any], where: str) -> None:

@@ -79,8 +79,9 @@ def test_what_finished_rounds_do_not_depend_on_may_change_on_resume(key: str) ->
 def test_everything_else_is_refused_by_its_name(key: str) -> None:
     with pytest.raises(ConfigError) as refused:
         changed_on_resume(config(), {key: 1})
-    assert str(refused.value).startswith(
-        f"'{key}' cannot be changed on resume: would change what the finished rounds mean (may: "
+    assert str(refused.value) == (
+        f"'{key}' cannot be changed on resume: it is fixed when a run is made; "
+        "`fedmeta list keys` marks the keys that may change"
     )
 
 
@@ -89,8 +90,13 @@ def test_everything_else_is_refused_by_its_name(key: str) -> None:
     [("tracing", "tracking"), ("wokers", "workers"), ("rond", "rounds"), ("time_out", "timeout")],
 )
 def test_a_typo_on_resume_is_met_with_the_nearest_key_that_may(typo: str, key: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{typo}' cannot be changed on resume: did you mean '{key}'"):
+    with pytest.raises(ConfigError, match=rf"^unknown key '{typo}': did you mean '{key}'\?$"):
         changed_on_resume(config(), {typo: 1})
+
+
+def test_an_unknown_key_on_resume_that_has_no_near_one_is_told_where_the_keys_are() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown key 'zzz': `fedmeta list keys` marks the keys"):
+        changed_on_resume(config(), {"zzz": 1})
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_ctrl_c_keeps_the_finished_rounds(config: Config, finished: Path, tmp_pa
     [
         ({"seed": 3}, "'seed' cannot be changed on resume"),
         ({"server.lr": 3}, "'server.lr' cannot be changed on resume"),
-        ({"rouns": 3}, "'rouns' cannot be changed on resume: did you mean 'rounds'"),
+        ({"rouns": 3}, "unknown key 'rouns': did you mean 'rounds'"),
         ({"rounds": 2}, r"a run can only grow \(from 6, got 2\)"),
     ],
 )

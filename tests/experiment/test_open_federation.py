@@ -33,7 +33,7 @@ def ray_folders(processes: list[psutil.Process]) -> set[Path]:
 
 
 def test_an_engine_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="engine: input should be 'vector'"):
+    with pytest.raises(ConfigError, match="engine: must be one of 'vector'"):
         run(Config(**TINY), {"engine": "spark"})
 
 

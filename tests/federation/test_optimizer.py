@@ -142,7 +142,7 @@ def test_whole_numbers_in_a_state_are_carried_but_not_stepped() -> None:
         ({"optimizer": "SGD", "options": {"nesterov": True}}, "Nesterov momentum requires"),
         ({"optimizer": "LBFGS"}, "LBFGS cannot be the server's optimizer.*closure"),
         ({"optimizer": "SparseAdam"}, "SparseAdam cannot be the server's optimizer"),
-        ({"lr": -1.0}, "server.lr: input should be greater than 0"),
+        ({"lr": -1.0}, "server.lr: must be greater than 0"),
         ({"clip_norm": 0.0}, "server.clip_norm"),
         ({"clip": 1.0}, "unknown key 'server.clip': did you mean 'server.clip_norm'"),
         ({"schedule": "linar"}, "server.schedule"),

@@ -25,7 +25,7 @@ def test_the_algorithms_and_models_of_the_config_exist() -> None:
         ),
         ({"learner": {"inner_lr": -0.1}}, r"learner.inner_lr: .*greater than 0 \(got -0.1\)"),
         ({"learner": {"inner_lr": 0}}, "learner.inner_lr: .*greater than 0"),
-        ({"learner": {"inner_steps": 0}}, "learner.inner_steps: .*greater than or equal to 1"),
+        ({"learner": {"inner_steps": 0}}, "learner.inner_steps: .*must be at least 1"),
         ({"network": {"hidden": [8, 0]}}, "network.hidden.1: .*greater than 0"),
         ({"network": {"hiden": [8]}}, "unknown key 'network.hiden': did you mean 'network.hidden'"),
     ],

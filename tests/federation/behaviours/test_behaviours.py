@@ -227,7 +227,7 @@ MISTAKES: list[tuple[list[dict[str, Any]], str]] = [
         [part("poison", facto=2.0)],
         "unknown key 'behaviours.0.facto': did you mean 'behaviours.0.factor'?",
     ),
-    ([part("poison", factor=-1.0)], "behaviours.0.factor: input should be greater than 0 (got -1.0)"),
+    ([part("poison", factor=-1.0)], "behaviours.0.factor: must be greater than 0 (got -1.0)"),
     ([part("copy")], "missing key 'behaviours.0.of'"),
     ([{"kind": "noise"}], "missing key 'behaviours.0.clients'"),
     (
