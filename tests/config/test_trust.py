@@ -16,9 +16,10 @@ import tomli_w
 import fedmeta
 from fedmeta.config import to_toml
 from fedmeta.config.trust import chain_options, code_in, hosts_in
-from fedmeta.errors import FedmetaError, UsageError
+from fedmeta.errors import ConfigError, FedmetaError, UsageError
 from fedmeta.experiment import Config, RunFolder, load_config, resume
 from fedmeta.experiment.learned.model import Learned
+from fedmeta.experiment.swap import load
 from fedmeta.report.writing import write_report
 from tests.cli.test_main import call
 from tests.experiment.helpers import TINY
@@ -213,6 +214,16 @@ def test_who_claims_names_the_keystore_too_and_who_looks_needs_none(here: Path) 
     assert chain_options(ours, config, None, None) == config.chain
     with pytest.raises(UsageError, match="no such provider"):
         chain_options(ours, config, "ftp://x")
+
+
+@pytest.mark.parametrize("mistake", [{"rounds": -1}, {"server.lr": 0}, {"mods": ["no.such:mod"]}])
+def test_looking_for_whose_mistake_it_is_runs_no_code_of_a_strangers_config(
+    here: Path, mistake: dict[str, Any]
+) -> None:
+    path = theirs(here / "theirs", model="wants:Net") / "config.toml"
+    with pytest.raises(ConfigError, match=rf"^{next(iter(mistake))}[.:]"):
+        load(str(path), {"model": "mlp", "network": {}} | mistake)
+    assert not (here / "ran").exists()
 
 
 def test_a_config_below_a_run_folder_is_that_runs(here: Path) -> None:
