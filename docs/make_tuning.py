@@ -19,7 +19,7 @@ from typing import Any
 
 from fedmeta.comparison.arms import choose
 from fedmeta.comparison.plans import plan_arms
-from fedmeta.comparison.run_reuse import essence
+from fedmeta.comparison.run_reuse import run_key
 from fedmeta.config import Config
 from fedmeta.experiment import load_config, parse_settings, planning
 from fedmeta.federation import Federation, Learner, merge
@@ -47,10 +47,10 @@ def main() -> None:
     groups = _groups(config for configs in planned for config in configs)
     with ProcessPoolExecutor(given.jobs) as pool:
         scores = dict(itertools.chain.from_iterable(pool.map(_scored, groups)))
-    means = [statistics.mean(scores[essence(config)] for config in configs) for configs in planned]
+    means = [statistics.mean(scores[run_key(config)] for config in configs) for configs in planned]
     for candidate, configs, mean in zip(candidates, planned, means, strict=True):
         cells = [str(value) for value in candidate.values()]
-        by_seed = ", ".join(f"{scores[essence(config)]:.3f}" for config in configs)
+        by_seed = ", ".join(f"{scores[run_key(config)]:.3f}" for config in configs)
         best = "**" if mean == max(means) else ""
         print(f"| {' | '.join([given.arm, *cells])} | {best}{mean:.3f}{best} ({by_seed}) |")
 
@@ -75,14 +75,14 @@ def _groups(configs: Iterable[Config]) -> list[list[Config]]:
     for config in configs:
         fine_tuned = issubclass(algorithm_kind(config.algorithm), FedAvg) or not config.rounds
         trained = config.model_copy(update={"learner": {}}) if fine_tuned else config
-        groups.setdefault(essence(trained), []).append(config)
+        groups.setdefault(run_key(trained), []).append(config)
     return list(groups.values())
 
 
 def _scored(configs: list[Config]) -> list[tuple[str, float]]:
     """Train once, and return each config's score on the validation clients: higher is better."""
     state = _train(configs[0])
-    return [(essence(config), _score(config, state)) for config in configs]
+    return [(run_key(config), _score(config, state)) for config in configs]
 
 
 def _train(config: Config) -> Tensors:

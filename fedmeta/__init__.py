@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedmeta.experiment import Config, RunFolder, load_config
     from fedmeta.experiment.result import Listener, Result
     from fedmeta.federation import Plan, RoundRecord, Snapshot, StepResult, Workload
-    from fedmeta.learning import Algorithm, LearnerSetup, Model, build_algorithm, expand_state
+    from fedmeta.learning import Algorithm, AlgorithmSetup, Model, build_algorithm, expand_state
     from fedmeta.notebook import compare, load, resume, run
     from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family
     from fedmeta.training import evaluate, simulate
@@ -33,7 +33,7 @@ else:
             "comparison.compare": "CompareListener Comparison Execution",
             "experiment.result": "Listener Result",
             "federation": "Plan RoundRecord Snapshot StepResult Workload",
-            "learning": "Algorithm LearnerSetup Model build_algorithm expand_state",
+            "learning": "Algorithm AlgorithmSetup Model build_algorithm expand_state",
             "notebook": "compare load resume run",
             "training": "evaluate simulate",
             "tasks": "Population TaskBatch TaskFamily TaskSpec build_family",
@@ -53,6 +53,7 @@ else:
 
 __all__ = [
     "Algorithm",
+    "AlgorithmSetup",
     "CompareListener",
     "Comparison",
     "Config",
@@ -60,7 +61,6 @@ __all__ = [
     "DataError",
     "Execution",
     "FedmetaError",
-    "LearnerSetup",
     "Listener",
     "Model",
     "Plan",

@@ -23,12 +23,12 @@ from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, experiment_names, planning, run
 from fedmeta.experiment.open_federation import clients_side
 from fedmeta.experiment.swap import load
+from fedmeta.federation.accounts import Signing
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
-from fedmeta.federation.engines.deployment.grid_sharing import lend
-from fedmeta.federation.engines.deployment.session import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
+from fedmeta.federation.engines.deployment.grid_sharing import share_grid
+from fedmeta.federation.engines.deployment.superlink import CONFIG_KEY, LINE_KEY, RUN_KEY, VERSION_KEY
 from fedmeta.federation.engines.timeouts import TimeoutGrid
 from fedmeta.federation.flower import is_simulation
-from fedmeta.federation.signing import Signing
 from fedmeta.files import parse_toml
 from fedmeta.learning import keep_freed_memory
 from fedmeta.learning.device import choose_device
@@ -61,7 +61,7 @@ server_app = ServerApp()
 def _serve(grid: Grid, context: Context) -> None:
     given = context.run_config
     if line := given.get(LINE_KEY):
-        lend(grid, str(line))
+        share_grid(grid, str(line))
         return
     out = str(given.get(OUT) or "") or None
     name = str(given[EXPERIMENT])

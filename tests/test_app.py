@@ -35,14 +35,14 @@ from fedmeta.experiment import Config, RunFolder, load_config, run
 from fedmeta.experiment.node_keys import NodeFiles, join
 from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
+from fedmeta.federation.accounts import NONCE, PROOF
 from fedmeta.federation.behaviours import BEHAVIOURS
 from fedmeta.federation.client import CONFIG, PARTITION, request_content
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines.client_app import TooLongError, at_most
 from fedmeta.federation.engines.deployment.local import Layout, free_port, run_local
-from fedmeta.federation.engines.deployment.session import CONNECTION, flwr
+from fedmeta.federation.engines.deployment.superlink import CONNECTION, flwr
 from fedmeta.federation.flower import as_server, stamp
-from fedmeta.federation.signing import NONCE, PROOF
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS
 from fedmeta.options import Options
 from fedmeta.tasks import FAMILIES

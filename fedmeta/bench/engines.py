@@ -51,7 +51,7 @@ def race(workload: Workload, plan: Plan, runs: int, workers: int) -> Race:
         UsageError: If Ray is not installed.
         RunError: If a reply was not admitted, or the engines' results differ.
     """
-    from fedmeta.federation.engines.ray.session import open_ray
+    from fedmeta.federation.engines.ray.engine import open_ray
 
     keep_freed_memory()
     learner = Learner.build(workload)

@@ -14,7 +14,7 @@ from fedmeta.bench.rounds import Flat, NoData, NoLearning
 from fedmeta.bench.timing import Timing
 from fedmeta.errors import RunError
 from fedmeta.federation import Plan, RoundRecord, Snapshot, Workload
-from fedmeta.learning import LearnerSetup
+from fedmeta.learning import AlgorithmSetup
 from fedmeta.tasks import Population
 from fedmeta.training import simulate
 
@@ -55,7 +55,7 @@ def mlp_workload(clients: int) -> Workload:
 
 def _workload(clients: int, shape: list[int], model: str, network: dict[str, Any]) -> Workload:
     here = NoData.__module__
-    setup = LearnerSetup(f"{here}:{NoLearning.__name__}", {}, model, network)
+    setup = AlgorithmSetup(f"{here}:{NoLearning.__name__}", {}, model, network)
     data = {"input_shape": shape, "outputs": 5 if len(shape) > 1 else 1}
     return Workload(f"{here}:{NoData.__name__}", data, Population(clients), setup, seed=0)
 

@@ -18,7 +18,7 @@ from fedmeta.bench.timing import Timing, count_flops, gemm, gemm_flops, interlea
 from fedmeta.federation import Plan, Workload
 from fedmeta.learning import (
     Algorithm,
-    LearnerSetup,
+    AlgorithmSetup,
     Tensors,
     build_algorithm,
     expand_state,
@@ -64,7 +64,7 @@ class Duel:
 
 
 def make_duel(
-    setup: LearnerSetup,
+    setup: AlgorithmSetup,
     family: TaskFamily,
     tasks: int,
     module: Callable[[Tensors], nn.Module],
@@ -115,7 +115,7 @@ WHAT = "one second-order MAML meta-gradient: MLP 40-40, 25 sinusoids, 10-shot, 5
 def sinusoid_duel(compiled: bool = False, dtype: Dtype = "float32") -> Duel:
     """Prepare the MAML paper's sinusoid setting (Finn et al. 2017, 5.1) with five inner steps."""
     family = build_family("sinusoid", {"shots": 10, "queries": 10}, Population(1), 0)
-    setup = LearnerSetup("maml", LEARNER, "mlp", {"hidden": [40, 40]}, compile=compiled)
+    setup = AlgorithmSetup("maml", LEARNER, "mlp", {"hidden": [40, 40]}, compile=compiled)
     return make_duel(setup, family, SINUSOID_TASKS, rivals.mlp, dtype)
 
 
@@ -152,10 +152,10 @@ WIDTH = 64
 GEMM = "gemm"
 
 
-def setup(width: int = WIDTH) -> LearnerSetup:
+def setup(width: int = WIDTH) -> AlgorithmSetup:
     """Return the MAML paper's Omniglot learner (Finn et al. 2017, appendix A.1): one step at 0.4."""
     network = {"width": width, "pooling": "stride"}
-    return LearnerSetup("maml", {"inner_lr": 0.4, "inner_steps": 1}, "conv4", network)
+    return AlgorithmSetup("maml", {"inner_lr": 0.4, "inner_steps": 1}, "conv4", network)
 
 
 def conv4_duel(tasks: int = TASKS, width: int = WIDTH, dtype: Dtype = "float32") -> Duel:

@@ -16,7 +16,7 @@ from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.flower import as_server
-from fedmeta.learning import Algorithm, LearnerSetup, Model, Tensors
+from fedmeta.learning import Algorithm, AlgorithmSetup, Model, Tensors
 from fedmeta.options import Options
 from fedmeta.tasks import Examples, Population, TaskBatch, TaskSpec
 
@@ -143,7 +143,7 @@ class NoLearning(Algorithm):
 
 def small_workload(clients: int) -> Workload:
     """Return MAML on sinusoids: one task per client and round, an MLP of 1,761 numbers."""
-    setup = LearnerSetup("maml", {"inner_lr": 0.01, "inner_steps": 1}, "mlp", {"hidden": [40, 40]})
+    setup = AlgorithmSetup("maml", {"inner_lr": 0.01, "inner_steps": 1}, "mlp", {"hidden": [40, 40]})
     return Workload("sinusoid", {}, Population(clients), setup, seed=0)
 
 

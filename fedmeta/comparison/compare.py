@@ -11,7 +11,7 @@ from fedmeta.comparison import arms as choosing
 from fedmeta.comparison.jobs import Pool, default_jobs
 from fedmeta.comparison.plans import ArmPlan, plan_arms
 from fedmeta.comparison.record import COMPARE, later_version, written
-from fedmeta.comparison.run_reuse import Finder, Note, essence
+from fedmeta.comparison.run_reuse import Note, RunFinder, run_key
 from fedmeta.comparison.status import ArmStatus, ComparisonStatus, Entry, Job, Question, Status
 from fedmeta.comparison.worker import Order
 from fedmeta.config import Config
@@ -122,18 +122,18 @@ def compare(
     chosen, notes = choosing.choose(question.base, arms, settings)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
-    finder = Finder(folder, execution.listener.note)
+    finder = RunFinder(folder, execution.listener.note)
     for config in (config for plan in plans for config in plan.configs):
         finder.made(config)  # may refuse the config, so call it before making the folder
     with _opened(folder, name):
         for line in (*map(str, left_out), *notes, *_left_out(plans)):
             execution.listener.note(line)
-        sides = _sides(plans, finder)
+        arm_statuses = _arm_statuses(plans, finder)
         about = provenance()
-        board = ComparisonStatus(folder, question, sides, {"experiment": name, **about})
-        _tell_of_other_versions(board.jobs, about, execution.listener.note)
-        execution.listener.began(folder, board.jobs)
-        return _carry_out(board, execution)
+        progress = ComparisonStatus(folder, question, arm_statuses, {"experiment": name, **about})
+        _tell_of_other_versions(progress.jobs, about, execution.listener.note)
+        execution.listener.began(folder, progress.jobs)
+        return _carry_out(progress, execution)
 
 
 def _left_out(plans: Sequence[ArmPlan]) -> Iterator[str]:
@@ -186,13 +186,13 @@ def _holds_more_than_a_lock(folder: Path) -> bool:
     )
 
 
-def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[ArmStatus]:
+def _arm_statuses(plans: Sequence[ArmPlan], finder: RunFinder) -> list[ArmStatus]:
     jobs: dict[str, Job] = {}
-    sides = []
+    found = []
     for plan in plans:
         entries = []
         for config in plan.configs:
-            what = essence(config)
+            what = run_key(config)
             shared = what in jobs
             if not shared:
                 name = f"{plan.arm.name}-seed{config.seed}"
@@ -201,8 +201,8 @@ def _sides(plans: Sequence[ArmPlan], finder: Finder) -> list[ArmStatus]:
                 status: Status = "finished" if done else "waiting"
                 jobs[what] = Job(name, config, finder.made(config), place, status)
             entries.append(Entry(jobs[what], shared or jobs[what].status == "finished"))
-        sides.append(ArmStatus(plan, tuple(entries)))
-    return sides
+        found.append(ArmStatus(plan, tuple(entries)))
+    return found
 
 
 def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note: Note) -> None:
@@ -217,40 +217,40 @@ def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note:
         )
 
 
-def _carry_out(board: ComparisonStatus, execution: Execution) -> Comparison:
+def _carry_out(progress: ComparisonStatus, execution: Execution) -> Comparison:
     listener = execution.listener
     # Longest first: a long run that starts last would keep one core busy and the others idle.
-    todo = sorted((job for job in board.jobs if job.status == "waiting"), key=lambda job: -job.cost)
-    board.write()
+    todo = sorted((job for job in progress.jobs if job.status == "waiting"), key=lambda job: -job.cost)
+    progress.write()
     # Runs on a GPU would only wait for each other.
     usual = 1 if any(job.config.device == "cuda" for job in todo) else default_jobs()
     try:
-        with Pool(min(len(todo), execution.jobs or usual), board.folder / LOG) as pool:
-            for place, message in pool.run([_order(job, board) for job in todo]):
-                _note_down(board, todo[place], message, listener)
+        with Pool(min(len(todo), execution.jobs or usual), progress.folder / LOG) as pool:
+            for place, message in pool.run([_order(job, progress) for job in todo]):
+                _note_down(progress, todo[place], message, listener)
     except BaseException:
         for job in todo:
             job.status = "interrupted" if job.status == "running" else job.status
-        board.status = "interrupted"
-        board.write()
+        progress.status = "interrupted"
+        progress.write()
         raise
-    failures = tuple(board.failures)
-    board.status = "failed" if failures else "finished"
-    return Comparison(board.folder, board.write(), failures)
+    failures = tuple(progress.failures)
+    progress.status = "failed" if failures else "finished"
+    return Comparison(progress.folder, progress.write(), failures)
 
 
-def _order(job: Job, board: ComparisonStatus) -> Order:
+def _order(job: Job, progress: ComparisonStatus) -> Order:
     return Order(
         path=job.place.path,
         config=job.config.model_dump(),
         made=job.made,
         begun=job.place.state == "begun",
-        experiment=board.about["experiment"],
+        experiment=progress.about["experiment"],
         command=tuple(sys.argv),
     )
 
 
-def _note_down(board: ComparisonStatus, job: Job, message: Any, listener: CompareListener) -> None:
+def _note_down(progress: ComparisonStatus, job: Job, message: Any, listener: CompareListener) -> None:
     if message is not None and message[0] == "progress":
         listener.progress(job, message[1], message[2])
         return
@@ -266,5 +266,5 @@ def _note_down(board: ComparisonStatus, job: Job, message: Any, listener: Compar
         job.status = "finished"
     else:
         job.status, job.error = "failed", message[1]
-    board.write()
+    progress.write()
     listener.changed(job)

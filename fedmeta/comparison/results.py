@@ -14,7 +14,7 @@ from fedmeta.federation import counting_missing
 
 
 @dataclass(frozen=True)
-class Look:
+class TrackedTest:
     """An evaluation of the test clients during a run.
 
     Attributes:
@@ -57,7 +57,7 @@ class Measured:
     Attributes:
         final: The final test by adaptation step.
         clients: The same for each client that answered, by its id; empty if not recorded.
-        looks: Evaluations of the test clients during the run.
+        tracked: Evaluations of the test clients during the run.
         wall_seconds: Time spent.
         tasks: Training tasks that entered the model.
         bytes_down: Bytes to clients.
@@ -66,7 +66,7 @@ class Measured:
 
     final: Mapping[int, Tested]
     clients: Mapping[int, Mapping[int, Tested]]
-    looks: tuple[Look, ...]
+    tracked: tuple[TrackedTest, ...]
     wall_seconds: float
     tasks: int
     bytes_down: int
@@ -102,18 +102,18 @@ def read(path: Path, measure: str, worst: float | None) -> Measured:
     tested = folder.test() if (path / "test.jsonl").exists() else []
     tasks = list(accumulate(row["tasks"] for row in rows))
     sent = list(accumulate(row["bytes_down"] + row["bytes_up"] for row in rows))
-    looks = tuple(
-        Look(row["round"], tasks[i], sent[i], *_looked(row["test"], measure, worst))
+    tracked = tuple(
+        TrackedTest(row["round"], tasks[i], sent[i], *_tracked_values(row["test"], measure, worst))
         for i, row in enumerate(rows)
         if row["test"]
     )
     if not rows:
         # Without rounds, the final test is also the evaluation at round 0.
-        looks = (Look(0, 0, 0, *_looked(info["final"], measure, worst)),)
+        tracked = (TrackedTest(0, 0, 0, *_tracked_values(info["final"], measure, worst)),)
     return Measured(
         final=_by_step(info["final"], measure),
         clients={row["client"]: _by_step(row["steps"], measure) for row in tested},
-        looks=looks,
+        tracked=tracked,
         wall_seconds=info["wall_seconds"],
         tasks=sum(row["tasks"] for row in rows),
         bytes_down=sum(row["bytes_down"] for row in rows),
@@ -134,7 +134,7 @@ def _or_infinite(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else math.inf
 
 
-def _looked(
+def _tracked_values(
     steps: Iterable[Mapping[str, Any]], measure: str, worst: float | None
 ) -> tuple[dict[int, float], dict[int, float | None]]:
     values, halves = {}, {}

@@ -9,7 +9,7 @@ from typing import Literal
 
 from fedmeta.config import Config, parts
 from fedmeta.config.identity import counted
-from fedmeta.config.trust import link_out_of, stranger
+from fedmeta.config.trust import link_out_of, why_untrusted
 from fedmeta.errors import UsageError
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.made_with import (
@@ -36,15 +36,15 @@ class RunSlot:
     state: Literal["finished", "begun", "free"]
 
 
-def essence(config: Config) -> str:
-    """Return a text that is equal for configs whose runs compute the same.
+def run_key(config: Config) -> str:
+    """Return a key that is equal for configs whose runs compute the same.
 
     This assumes the same code and data, which `fedmeta.experiment.made_with` tracks.
     """
     return json.dumps(counted(parts.concise(config), place=True), sort_keys=True)
 
 
-class Finder:
+class RunFinder:
     """Finds a folder for each run of a comparison, without overwriting files or using damaged ones.
 
     Args:
@@ -66,7 +66,7 @@ class Finder:
             ConfigError: If a user's file was edited after this process imported it.
             DataError: If the data cannot be read.
         """
-        what = essence(config)
+        what = run_key(config)
         if what not in self._made:
             # This builds a family that has no digest of its own, so do it once for all arms.
             about = {"task", "data", "clients", "validation_clients", "test_clients", "seed"}
@@ -78,7 +78,7 @@ class Finder:
 
     def find(self, name: str, config: Config) -> RunSlot:
         """Return the folder for a run of a config with the given name within the comparison."""
-        wanted = essence(config)
+        wanted = run_key(config)
         own = next(self._own(name, config, wanted))
         if own.state != "finished":
             for path in self._finished.get(wanted, []):
@@ -101,7 +101,7 @@ class Finder:
                 continue
             folder = RunFolder(path)
             try:
-                if essence(folder.config) != wanted:
+                if run_key(folder.config) != wanted:
                     continue
             except UsageError as error:
                 self.note(f"{error}: running it again in a new folder")
@@ -121,7 +121,7 @@ class Finder:
 
     def _begun_trouble(self, folder: RunFolder, config: Config) -> str | None:
         """Return why an interrupted run cannot be resumed; None if it can."""
-        if problem := stranger(folder.path, config) or begun_damage(folder):
+        if problem := why_untrusted(folder.path, config) or begun_damage(folder):
             return problem
         # Without a checkpoint no round is kept, so it does not matter how they were made.
         kept = folder.checkpoints.rounds()
@@ -129,7 +129,7 @@ class Finder:
 
     @cached_property
     def _finished(self) -> dict[str, list[Path]]:
-        """Finished runs next to the comparison and in other comparisons, by `essence`."""
+        """Finished runs next to the comparison and in other comparisons, by `run_key`."""
         found: dict[str, list[Path]] = {}
         beside = self.folder.parent
         for pattern in ("*/config.toml", "*/*/config.toml"):
@@ -138,7 +138,7 @@ class Finder:
                 if folder.path.parent == self.folder or folder.status != "finished":
                     continue
                 try:
-                    found.setdefault(essence(folder.config), []).append(folder.path)
+                    found.setdefault(run_key(folder.config), []).append(folder.path)
                 except UsageError:
                     # Of another version or damaged: ignore it.
                     continue

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedmeta.comparison.results import Look, Measured, Runs
+from fedmeta.comparison.results import Measured, Runs, TrackedTest
 from fedmeta.federation import clustered_half_width
 
 
@@ -137,30 +137,30 @@ def to_target(runs: Runs, target: Target) -> dict[str, Any]:
     """Return the rounds and bytes until each run first reached the target."""
     first = [_first(run, target) for run in runs]
     return {
-        "reached": sum(look is not None for look in first),
-        "rounds": estimate([look.round if look else None for look in first]).to_json(),
-        "bytes": estimate([look.bytes if look else None for look in first]).to_json(),
+        "reached": sum(one is not None for one in first),
+        "rounds": estimate([one.round if one else None for one in first]).to_json(),
+        "bytes": estimate([one.bytes if one else None for one in first]).to_json(),
     }
 
 
-def _first(run: Measured | None, target: Target) -> Look | None:
-    looks = run.looks if run else ()
-    return next((look for look in looks if target.reached(look.values[target.step])), None)
+def _first(run: Measured | None, target: Target) -> TrackedTest | None:
+    tracked = run.tracked if run else ()
+    return next((one for one in tracked if target.reached(one.values[target.step])), None)
 
 
 def curve(runs: Runs, step: int) -> list[dict[str, Any]]:
     """Return the evaluations during training at an adaptation step, over finished seeds; see `final`."""
-    finished = [run.looks for run in runs if run]
+    finished = [run.tracked for run in runs if run]
     points = []
-    for looks in zip(*finished, strict=False):
-        values = estimate([look.values[step] for look in looks])
+    for tracked in zip(*finished, strict=False):
+        values = estimate([one.values[step] for one in tracked])
         points.append(
             {
-                "round": looks[0].round,
-                "tasks": estimate([look.tasks for look in looks]).mean,
-                "bytes": estimate([look.bytes for look in looks]).mean,
+                "round": tracked[0].round,
+                "tasks": estimate([one.tasks for one in tracked]).mean,
+                "bytes": estimate([one.bytes for one in tracked]).mean,
                 "mean": values.mean,
-                "ci95": values.ci95 if len(runs) > 1 else looks[0].ci95[step],
+                "ci95": values.ci95 if len(runs) > 1 else tracked[0].ci95[step],
             }
         )
     return points

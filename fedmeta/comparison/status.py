@@ -143,16 +143,16 @@ class ComparisonStatus:
     Args:
         folder: The comparison's folder.
         question: The experiment and measure.
-        sides: The arms.
+        arms: The arms.
         about: First entries of the file: experiment, command, versions.
     """
 
     def __init__(
-        self, folder: Path, question: Question, sides: Sequence[ArmStatus], about: Mapping[str, Any]
+        self, folder: Path, question: Question, arms: Sequence[ArmStatus], about: Mapping[str, Any]
     ) -> None:
         self.folder = folder
         self.question = question
-        self.sides = tuple(sides)
+        self.arms = tuple(arms)
         self.about = dict(about)
         self.status: Status = "running"
         self._began = time.monotonic()
@@ -162,7 +162,7 @@ class ComparisonStatus:
     @property
     def jobs(self) -> list[Job]:
         """Every run once, in the order of arms and seeds."""
-        return list({id(e.job): e.job for side in self.sides for e in side.entries}.values())
+        return list({id(e.job): e.job for arm in self.arms for e in arm.entries}.values())
 
     @property
     def failures(self) -> Iterator[str]:
@@ -179,7 +179,7 @@ class ComparisonStatus:
 
     def data(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
-        runs = on_common_clients([side.runs(self.question) for side in self.sides])
+        runs = on_common_clients([arm.runs(self.question) for arm in self.arms])
         target = self._target(runs)
         return {
             **self.about,
@@ -187,37 +187,37 @@ class ComparisonStatus:
             "started": self._started,
             "ended": None if self.status == "running" else _now(),
             "wall_seconds": round(self._spent + time.monotonic() - self._began, 3),
-            "seeds": [config.seed for config in self.sides[0].plan.configs],
+            "seeds": [config.seed for config in self.arms[0].plan.configs],
             "steps": list(self.question.steps),
             "measure": self.question.measure,
             "scale": asdict(self.question.scale),
             "test_clients": self.question.base.test_clients,
-            "interval": "seeds" if len(self.sides[0].entries) > 1 else "clients",
+            "interval": "seeds" if len(self.arms[0].entries) > 1 else "clients",
             "target": target.to_json() if target else None,
             "arms": [
-                self._arm(side, own, runs[0] if place else None, partial(_to_target, target))
-                for place, (side, own) in enumerate(zip(self.sides, runs, strict=True))
+                self._arm(arm, own, runs[0] if place else None, partial(_to_target, target))
+                for place, (arm, own) in enumerate(zip(self.arms, runs, strict=True))
             ],
         }
 
     def _arm(
         self,
-        side: ArmStatus,
+        arm: ArmStatus,
         runs: Runs,
         reference: Runs | None,
         to_target: Any,
     ) -> dict[str, Any]:
-        config = side.config
+        config = arm.config
         tasks = statistics.mean_tasks(runs)
         planned = budget(config)
         used = planned if tasks is None else tasks
         return {
-            "name": side.plan.arm.name,
-            "what": side.plan.arm.what,
-            "settings": dict(side.plan.arm.settings),
-            "status": side.status,
-            "error": side.error,
-            "runs": [self._run(entry) for entry in side.entries],
+            "name": arm.plan.arm.name,
+            "what": arm.plan.arm.what,
+            "settings": dict(arm.plan.arm.settings),
+            "status": arm.status,
+            "error": arm.error,
+            "runs": [self._run(entry) for entry in arm.entries],
             "clients": [len(run.clients) if run and run.clients else None for run in runs],
             "final": statistics.final(runs, self.question.steps),
             "difference": statistics.difference(runs, reference, self.question.steps)
@@ -246,7 +246,7 @@ class ComparisonStatus:
         wanted = self.question.base.compare
         if wanted.target is not None:
             return self._target_of(wanted.target, "compare.target of the config")
-        names = [side.plan.arm.name for side in self.sides]
+        names = [arm.plan.arm.name for arm in self.arms]
         place = names.index(REFERENCE) if REFERENCE in names else 0
         final = statistics.mean_final(runs[place], self.question.step)
         if final is None:

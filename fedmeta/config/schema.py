@@ -11,7 +11,7 @@ from fedmeta.federation.aggregation import AggregationOptions
 from fedmeta.federation.engines.deployment import DeploymentOptions
 from fedmeta.federation.engines.ray import RayOptions
 from fedmeta.federation.faults.plan import FaultOptions
-from fedmeta.federation.options import GateOptions, ServerOptions
+from fedmeta.federation.round_plan import GateOptions, ServerOptions
 from fedmeta.incentives.rules import INCENTIVE_RULES, IncentiveOptions
 from fedmeta.options import Key, Options, declared, nearest
 from fedmeta.parts import WAYS

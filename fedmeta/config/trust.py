@@ -104,7 +104,7 @@ def require_named(
         )
 
 
-def stranger(folder: Path, config: Config) -> str | None:
+def why_untrusted(folder: Path, config: Config) -> str | None:
     """Return why resuming a run needs explicit consent; None if it does not."""
     if link := link_out_of(folder):
         return f"{link} is a link that leads out of the folder"

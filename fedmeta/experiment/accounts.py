@@ -60,7 +60,7 @@ class ClientSignatures(_Checking):
 
 
 class RosterSignatures(_Checking):
-    """Checks signatures against the accounts of a roster; see `fedmeta.federation.signing.Checking`.
+    """Checks signatures against the accounts of a roster; see `fedmeta.federation.accounts.Checking`.
 
     Args:
         roster: The federation's roster.
@@ -80,7 +80,7 @@ class RosterSignatures(_Checking):
 
 
 class RosterSeats:
-    """Lets each node hold the partition that it was admitted to; see `fedmeta.federation.signing.Seats`.
+    """Lets each node hold the partition that it was admitted to, as `fedmeta.federation.accounts.Seats`.
 
     Args:
         roster: The federation's roster.

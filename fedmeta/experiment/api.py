@@ -146,9 +146,9 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         parts.faults(config)
         _require_memory(folder, config)
         made = made_with(config, data_of(config, learner.family))
-        _look_at_changes(folder, made, listener, accept_changes)
+        _check_changes(folder, made, listener, accept_changes)
         if config.chain.enabled:
-            _look_at_ledger(folder, config, new_campaign)
+            _check_ledger(folder, config, new_campaign)
         elif new_campaign:
             raise UsageError(f"{folder.path} has no chain: there is no campaign to restart")
         if config != before:
@@ -166,7 +166,7 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         return execute(folder, config, learner, _writing(made, listener))
 
 
-def _look_at_changes(folder: RunFolder, now: Made, listener: Listener, accepted: bool) -> None:
+def _check_changes(folder: RunFolder, now: Made, listener: Listener, accepted: bool) -> None:
     """Note what changed since the run's rounds were made; refuse changes that were not accepted.
 
     Raises:
@@ -211,7 +211,7 @@ def _require_memory(folder: RunFolder, config: Config) -> None:
         require_resumable(config.aggregation)
 
 
-def _look_at_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:
+def _check_ledger(folder: RunFolder, config: Config, new_campaign: bool) -> None:
     """Restart the campaign if requested, and check that the ledger fits the config."""
     from fedmeta.experiment.ledger import RunLedger, start_over
 

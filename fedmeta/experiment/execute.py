@@ -38,8 +38,8 @@ from fedmeta.experiment.rows import LOGS
 from fedmeta.experiment.scorer import RunScorer
 from fedmeta.experiment.tracker import tracked
 from fedmeta.federation import Learner, Rewards, Snapshot, StepResult
+from fedmeta.federation.accounts import Checking
 from fedmeta.federation.client_states import ClientStates
-from fedmeta.federation.signing import Checking
 from fedmeta.files import remove_unfinished
 from fedmeta.training import Way, run_rounds
 

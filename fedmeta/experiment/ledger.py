@@ -99,11 +99,11 @@ class FinishedRounds:
 
     Args:
         folder: The run's folder.
-        look: Called with each row of ``clients.jsonl`` and its bytes.
+        on_row: Called with each row of ``clients.jsonl`` and its bytes.
     """
 
-    def __init__(self, folder: Path, look: Callable[[ClientRow, bytes], object]) -> None:
-        self._look = look
+    def __init__(self, folder: Path, on_row: Callable[[ClientRow, bytes], object]) -> None:
+        self._on_row = on_row
         self._clients = folder / CLIENTS.name
         self._metrics = folder / METRICS.name
         self._read = {self._clients: 0, self._metrics: 0}
@@ -120,7 +120,7 @@ class FinishedRounds:
             contributions = []
             for row, line in group:
                 evidence.update(line)
-                self._look(row, line)
+                self._on_row(row, line)
                 if row["admitted"]:
                     contributions.append(_contribution(row))
             yield FrozenRound(round_, models[round_], evidence.digest(), tuple(contributions))
@@ -168,8 +168,8 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         self.signatures = open_signatures(config, run)
         if isinstance(self.signatures, RosterSignatures):
             require_same_accounts(folder, self.signatures)
-        self._rounds = FinishedRounds(folder.path, self._look)
-        self._conduct = SlashingPolicy(options.staking.slash_after)
+        self._rounds = FinishedRounds(folder.path, self._blame)
+        self._slashing = SlashingPolicy(options.staking.slash_after)
         self._staking = options.staking.enabled
         self._participants = range(parts.population(config).train)
         self._slashed: list[tuple[str, bytes]] = []
@@ -208,9 +208,9 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         while self._slashed:
             self.settlement.slash(*self._slashed.pop(0))
 
-    def _look(self, row: ClientRow, line: bytes) -> None:
+    def _blame(self, row: ClientRow, line: bytes) -> None:
         blamed = self._staking and at_fault(row)
-        found = self._conduct.blame(row["client"], line) if blamed else None
+        found = self._slashing.blame(row["client"], line) if blamed else None
         if found:
             client, evidence = found
             self._slashed.append((self.signatures.account(client), evidence))

@@ -207,7 +207,7 @@ def open_account(path: Path) -> Signer:
 
 
 class NodeSigner:
-    """Signs for one node; see `fedmeta.federation.signing.Signing` and `Proving`.
+    """Signs for one node; see `fedmeta.federation.accounts.Signing` and `Proving`.
 
     It signs two things, with typed data that no contract accepts: an update that this process computed,
     and a proof that the node holds its partition.

@@ -11,14 +11,14 @@ from flwr.serverapp import Grid
 from fedmeta.config import Config, parts, to_toml
 from fedmeta.experiment import planning
 from fedmeta.federation import Federation, Learner, Signatures, VectorGrid, require_ray
+from fedmeta.federation.accounts import Checking, Seats
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.client_app import ClientSide, build_side
 from fedmeta.federation.engines.deployment import require_superlink
-from fedmeta.federation.engines.deployment.session import open_deployment
+from fedmeta.federation.engines.deployment.superlink import open_deployment
 from fedmeta.federation.engines.node_directory import Directory, ignore
 from fedmeta.federation.engines.vector import open_vector
 from fedmeta.federation.faults import FaultPlan, with_faults
-from fedmeta.federation.signing import Checking, Seats
 
 
 def require_engine(config: Config) -> None:
@@ -94,7 +94,7 @@ def _grid(  # noqa: PLR0913 (what `open_federation` was given)
     if config.engine == "deployment":
         seats, run_id = _seats(config, signatures, refused)
         return open_deployment(config.deployment, to_toml(config), config.clients, seats, run_id)
-    from fedmeta.federation.engines.ray.session import open_ray
+    from fedmeta.federation.engines.ray.engine import open_ray
 
     return open_ray(clients_side(config), learner, config.ray, config.workers, own, states)
 

@@ -24,7 +24,7 @@ from fedmeta.incentives.rules import INCENTIVE_RULES, NOTHING
 from fedmeta.learning import (
     ALGORITHMS,
     MODELS,
-    LearnerSetup,
+    AlgorithmSetup,
     Tensors,
     build_algorithm,
     expand_state,
@@ -93,7 +93,7 @@ def workload(config: Config) -> Workload:
         task=config.task,
         data=config.data,
         population=population(config),
-        learner=_setup(config),
+        setup=_setup(config),
         seed=config.seed,
         tasks_per_client=config.tasks_per_client,
         local_steps=config.local_steps,
@@ -202,8 +202,8 @@ def initial_state(config: Config, state: Tensors) -> Tensors:
     return expand_state(state, population(config).train) if model_per_client(config) else state
 
 
-def _setup(config: Config) -> LearnerSetup:
-    return LearnerSetup(
+def _setup(config: Config) -> AlgorithmSetup:
+    return AlgorithmSetup(
         algorithm=config.algorithm,
         learner=config.learner,
         model=config.model,
@@ -237,7 +237,7 @@ def try_parts(config: Config, learner: Learner) -> None:
     if not (own_family or own_model or own_algorithm):
         return
     # Compiling takes half a minute and does not change results.
-    setup = replace(learner.workload.learner, compile=False)
+    setup = replace(learner.workload.setup, compile=False)
     spec = learner.family.spec
     algorithm = build_algorithm(setup, spec, config.seed)
     model, name = f"model '{config.model}'", f"algorithm '{config.algorithm}'"

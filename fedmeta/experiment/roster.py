@@ -21,7 +21,7 @@ from fedmeta.experiment.node_keys import (
     read_registration,
 )
 from fedmeta.federation.engines.deployment import DeploymentOptions, require_superlink
-from fedmeta.federation.engines.deployment.session import CONNECTION, flwr, write_connection
+from fedmeta.federation.engines.deployment.superlink import CONNECTION, flwr, write_connection
 from fedmeta.federation.engines.deployment.tls import NodeKey
 from fedmeta.files import write_atomically
 from fedmeta.options import Options, parse_options

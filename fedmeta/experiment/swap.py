@@ -10,7 +10,7 @@ from fedmeta.config import Config, load_config, merge
 from fedmeta.config.parts import require_parts
 from fedmeta.errors import ConfigError
 from fedmeta.federation.aggregation import AggregationOptions
-from fedmeta.federation.options import optimizer_arguments
+from fedmeta.federation.round_plan import optimizer_arguments
 from fedmeta.options import Options, parse_options
 from fedmeta.parts import AGGREGATION_RULES, ALGORITHMS, FAMILIES, MODELS
 from fedmeta.registry import name_of

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from fedmeta.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fedmeta.federation.accounts import Preview, Rewards, Scorer, Signatures
     from fedmeta.federation.aggregation import AggregationOptions
     from fedmeta.federation.client import build_client_app
     from fedmeta.federation.codec import tensors_digest
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fedmeta.federation.gate import AdmissionGate, Update
     from fedmeta.federation.learner import Learner
     from fedmeta.federation.optimizer import ServerOptimizer
-    from fedmeta.federation.options import GateOptions, ServerOptions
     from fedmeta.federation.records import (
         Award,
         ClientRecord,
@@ -32,15 +32,14 @@ if TYPE_CHECKING:
         Snapshot,
         StepResult,
     )
-    from fedmeta.federation.round_plan import Plan
-    from fedmeta.federation.scoring import Preview, Rewards, Scorer
-    from fedmeta.federation.signing import Signatures
+    from fedmeta.federation.round_plan import GateOptions, Plan, ServerOptions
     from fedmeta.federation.strategy import MetaStrategy
     from fedmeta.federation.workload import Workload
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "accounts": "Preview Rewards Scorer Signatures",
             "aggregation": "AggregationOptions",
             "client": "build_client_app",
             "codec": "tensors_digest",
@@ -54,11 +53,8 @@ else:
             "gate": "AdmissionGate Update",
             "learner": "Learner",
             "optimizer": "ServerOptimizer",
-            "options": "GateOptions ServerOptions",
             "records": "Award ClientRecord RoundRecord SignedUpdate Snapshot StepResult",
-            "round_plan": "Plan",
-            "scoring": "Preview Rewards Scorer",
-            "signing": "Signatures",
+            "round_plan": "GateOptions Plan ServerOptions",
             "strategy": "MetaStrategy",
             "workload": "Workload",
         },

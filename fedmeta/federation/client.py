@@ -15,6 +15,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from fedmeta.federation.accounts import NONCE, PROOF, SIGNATURE, Proving, Signing
 from fedmeta.federation.client_memory import FORGOT, ClientMemory
 from fedmeta.federation.codec import Codec, CodecError
 from fedmeta.federation.evaluation import EvaluationSums
@@ -24,7 +25,6 @@ from fedmeta.federation.flower_replies import METRICS as METRICS
 from fedmeta.federation.flower_replies import ROUND as ROUND
 from fedmeta.federation.flower_replies import SERVER_ROUND, StockReplies, is_stock, with_proximal
 from fedmeta.federation.learner import CohortUpdate, Learner
-from fedmeta.federation.signing import NONCE, PROOF, SIGNATURE, Proving, Signing
 
 ARRAYS = "arrays"
 CONFIG = "config"

@@ -133,15 +133,15 @@ class Receiver:
 
     Args:
         grid: Connects to the clients.
-        book: Maps nodes to clients.
+        addresses: Maps nodes to clients.
         round_: The round.
         timeout: Seconds to wait.
         seed: Seed of the run; on a grid with simulated time it breaks ties between arrivals.
     """
 
-    def __init__(self, grid: Grid, book: Addresses, round_: int, timeout: float, seed: int) -> None:
+    def __init__(self, grid: Grid, addresses: Addresses, round_: int, timeout: float, seed: int) -> None:
         self.grid = grid
-        self.book = book
+        self.addresses = addresses
         self.round = round_
         self.timeout = timeout
         self.seed = seed
@@ -182,7 +182,7 @@ class Receiver:
             kept += sent[client]
         if found >= enough and not simulated:
             # Clients that had not answered by then were not waited for.
-            everybody = {self.book.client_of(request.metadata.dst_node_id) for request in requests}
+            everybody = {self.addresses.client_of(request.metadata.dst_node_id) for request in requests}
             surplus |= {client for client in everybody if client is not None and client not in sent}
         self.surplus = frozenset(surplus)
         return kept
@@ -227,6 +227,6 @@ class Receiver:
 
     def _known(self, replies: Iterable[Message]) -> Iterator[tuple[int, Message]]:
         for reply in replies:
-            client = self.book.client_of(reply.metadata.src_node_id)
+            client = self.addresses.client_of(reply.metadata.src_node_id)
             if client is not None:
                 yield client, reply

@@ -110,7 +110,7 @@ class StockReplies:
         """
         learner, round_, key, record = self._read(message)
         if learner.memory_template:
-            return client_error(_REMEMBERS.format(learner.workload.learner.algorithm), message)
+            return client_error(_REMEMBERS.format(learner.workload.setup.algorithm), message)
         split = learner.workload.population.split_of(client)
         if split != "train":
             return client_error(f"client {client} is held out for {split}: it does not train", message)

@@ -1,7 +1,11 @@
-"""Runs a user's Flower strategy instead of fedmeta's aggregation and server step, after the gate."""
+"""Runs a user's Flower strategy instead of fedmeta's aggregation and server step, after the gate.
+
+The strategy's state between rounds goes into checkpoints, where it can be known.
+"""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +19,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.serverapp.strategy import Strategy
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError, RunError, UsageError
@@ -33,13 +37,14 @@ from fedmeta.federation.flower_replies import (
     to_state,
     weights_of,
 )
-from fedmeta.federation.flower_strategy_state import export, restore, why_not_resumable
 from fedmeta.federation.gate import Update
 from fedmeta.learning import Tensors
 from fedmeta.registry import import_dotted
 
-LOOKS = 4
-"""How often a strategy may look for nodes before it is assumed to wait for more than there are."""
+PREFIX = "strategy."
+"""Prefix of a strategy's tensors in a checkpoint, which also holds the server optimizer's."""
+MOST_WAITS = 4
+"""How often a strategy may ask for the nodes before it is assumed to wait for more than there are."""
 
 
 def build_strategy(options: AggregationOptions) -> Strategy:
@@ -182,12 +187,22 @@ class UserStrategy:
             raise RunError(f"round {round_}: {self.name} failed: {describe(error)}") from None
 
     def export(self) -> Tensors:
-        """Return the strategy's state as flat tensors, for a checkpoint, if it is known."""
-        return export(self.strategy)
+        """Return the strategy's state as flat tensors, for a checkpoint; nothing if it is unknown."""
+        if isinstance(self.strategy, Remembering):
+            kept = dict(self.strategy.state_dict())
+        elif _not_plain(self.strategy):
+            return {}
+        else:
+            kept = _memory(self.strategy)
+        return {f"{PREFIX}{key}": torch.from_numpy(np.array(value)) for key, value in kept.items()}
 
     def restore(self, flat: Mapping[str, torch.Tensor]) -> None:
         """Restore the state that `export` returned."""
-        restore(self.strategy, flat)
+        kept = {key.removeprefix(PREFIX): value.numpy() for key, value in flat.items()}
+        if isinstance(self.strategy, Remembering):
+            self.strategy.load_state_dict(kept)
+        else:
+            _remember(self.strategy, kept)
 
 
 class _NoGrid(RunGrid):
@@ -196,12 +211,12 @@ class _NoGrid(RunGrid):
     def __init__(self, nodes: int) -> None:
         super().__init__(new_run())
         self._nodes = nodes
-        self._looks = 0
+        self._waits = 0
 
     @override
     def get_node_ids(self) -> Iterable[int]:
-        self._looks += 1
-        if self._looks > LOOKS:
+        self._waits += 1
+        if self._waits > MOST_WAITS:
             raise RuntimeError(f"it waits for more than the {self._nodes} nodes of a round")
         return range(1, self._nodes + 1)
 
@@ -218,3 +233,88 @@ class _NoGrid(RunGrid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         raise RuntimeError("configure_train may not send messages here")
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A strategy that can save and load its state."""
+
+    def state_dict(self) -> Mapping[str, ArrayLike]:
+        """Return all state kept between rounds: arrays or numbers by name."""
+        ...
+
+    def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
+        """Load what `state_dict` returned, as arrays."""
+        ...
+
+
+def why_not_resumable(strategy: Strategy) -> str | None:
+    """Return why a strategy's state cannot go into a checkpoint; None if it can."""
+    if isinstance(strategy, Remembering) or (unknown := _not_plain(strategy)) is None:
+        return None
+    return f"{unknown}; define state_dict(), which returns arrays by name, and load_state_dict()"
+
+
+def _not_plain(strategy: Strategy) -> str | None:
+    """Return why a strategy's state is unknown; None if it is one of Flower's own."""
+    kind = type(strategy)
+    if not kind.__module__.startswith("flwr."):
+        return f"the state of {kind.__name__} is unknown"
+    for name, value in vars(strategy).items():
+        parts = list(value.values()) if isinstance(value, dict) else value
+        plain = value is None or isinstance(value, str | int | float | ArrayRecord | np.ndarray)
+        arrays = isinstance(parts, list) and all(isinstance(part, np.ndarray) for part in parts)
+        if not (plain or arrays or callable(value)):
+            return f"the state of its {name}, {type(value).__name__}, is unknown"
+    return None
+
+
+def _memory(strategy: Strategy) -> dict[str, Any]:
+    """Return the arrays and numbers among a strategy's attributes, by ``form:attribute/place/key``."""
+    kept: dict[str, Any] = {}
+    for name, value in vars(strategy).items():
+        form, parts = _parts(value)
+        for place, (key, part) in enumerate(parts.items()):
+            kept[f"{form}:{name}/{place}/{key}"] = part
+    return kept
+
+
+def _parts(value: object) -> tuple[str, dict[str, Any]]:
+    """Return the form of an attribute's value and the arrays or numbers in it, in their order."""
+    if isinstance(value, ArrayRecord):
+        return "record", {key: array.numpy() for key, array in value.items()}
+    if isinstance(value, dict):
+        return "dict", value
+    if isinstance(value, list):
+        return "list", {str(place): part for place, part in enumerate(value)}
+    if isinstance(value, np.ndarray):
+        return "array", {"": value}
+    if isinstance(value, bool | int | float):
+        return "number", {"": value}
+    return "", {}
+
+
+def _remember(strategy: Strategy, kept: Mapping[str, NDArray[Any]]) -> None:
+    """Set the attributes that `_memory` returned; a checkpoint may reorder them."""
+    groups: dict[tuple[str, str], dict[int, tuple[str, NDArray[Any]]]] = {}
+    try:
+        for path, value in kept.items():
+            head, place, key = path.split("/", 2)
+            form, _, name = head.partition(":")
+            if name not in vars(strategy) or callable(vars(strategy)[name]):
+                raise ValueError
+            groups.setdefault((form, name), {})[int(place)] = (key, value)
+        for (form, name), placed in groups.items():
+            parts = dict(placed[place] for place in sorted(placed))
+            setattr(strategy, name, _FORMS[form](parts))
+    except (LookupError, ValueError, TypeError, RuntimeError):
+        raise UsageError("the checkpoint does not hold the state of this strategy") from None
+
+
+_FORMS: dict[str, Callable[[dict[str, NDArray[Any]]], Any]] = {
+    "record": to_record,
+    "dict": dict,
+    "list": lambda parts: list(parts.values()),
+    "array": lambda parts: parts[""],
+    "number": lambda parts: parts[""].item(),
+}

@@ -9,13 +9,13 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from fedmeta.federation.accounts import SIGNATURE, Checking
 from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
 from fedmeta.federation.client_memory import FORGOT
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.options import GateOptions
 from fedmeta.federation.records import SignedUpdate
 from fedmeta.federation.refusal import Refusal, RefusalCode, RefusedError
-from fedmeta.federation.signing import SIGNATURE, Checking
+from fedmeta.federation.round_plan import GateOptions
 from fedmeta.tasks import Measure
 
 _PARTS = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CONFIG: ConfigRecord}

@@ -94,7 +94,7 @@ class Learner:
         family = build_family(workload.task, workload.data, workload.population, workload.seed)
         if not type(family).__module__.startswith("fedmeta."):
             family = CheckedFamily(family, workload.population)
-        return Learner(workload, family, build_algorithm(workload.learner, family.spec, workload.seed))
+        return Learner(workload, family, build_algorithm(workload.setup, family.spec, workload.seed))
 
     @staticmethod
     def build_for_server(workload: Workload) -> "Learner":
@@ -112,7 +112,7 @@ class Learner:
             if spec is None:
                 raise
             family = RemoteFamily(spec, workload.population)
-            return Learner(workload, family, build_algorithm(workload.learner, spec, workload.seed))
+            return Learner(workload, family, build_algorithm(workload.setup, spec, workload.seed))
 
     @property
     def has_data(self) -> bool:
@@ -254,7 +254,8 @@ class Learner:
         A test client evaluated during the run draws other tasks than for the final test, so the curve
         and the final result are independent.
         """
-        path = "look" if self._is_look(client, round_) else "evaluate"
+        # The stream of a tracked evaluation has an old name: another would draw other tasks.
+        path = "look" if self._is_tracking(client, round_) else "evaluate"
         count = self.evaluation_count(client, round_)
         drawn = self.family.sample(client, count, stream(self.workload.seed, path, client))
         return drawn.to(self.dtype)
@@ -262,9 +263,9 @@ class Learner:
     def evaluation_count(self, client: int, round_: int) -> int:
         """Return how many tasks a held-out client is evaluated on in a round."""
         workload = self.workload
-        return workload.track_tasks if self._is_look(client, round_) else workload.evaluation_tasks
+        return workload.track_tasks if self._is_tracking(client, round_) else workload.evaluation_tasks
 
-    def _is_look(self, client: int, round_: int) -> bool:
+    def _is_tracking(self, client: int, round_: int) -> bool:
         return round_ > 0 and self.workload.population.split_of(client) == "test"
 
     def _draw(

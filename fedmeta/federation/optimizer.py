@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from fedmeta.errors import ConfigError
-from fedmeta.federation.options import ServerOptions
 from fedmeta.federation.postprocessors import Postprocessing
+from fedmeta.federation.round_plan import ServerOptions
 from fedmeta.learning import Tensors
 
 

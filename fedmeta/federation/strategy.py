@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
+from fedmeta.federation.accounts import Rewards
 from fedmeta.federation.aggregation import Aggregator
 from fedmeta.federation.client import TASKS
 from fedmeta.federation.client_memory import COUNTED, MEMORY, OLDEST
@@ -26,15 +27,12 @@ from fedmeta.federation.cohort import (
     sample_cohort,
     wait_for_nodes,
 )
-from fedmeta.federation.flower_strategy import StrategyAggregator, UserStrategy
-from fedmeta.federation.flower_strategy_state import why_not_resumable
+from fedmeta.federation.flower_strategy import StrategyAggregator, UserStrategy, why_not_resumable
 from fedmeta.federation.gate import AdmissionGate, Update
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.optimizer import ServerOptimizer, learning_rate
-from fedmeta.federation.options import ServerOptions
 from fedmeta.federation.records import RoundRecord, Snapshot
-from fedmeta.federation.round_plan import Plan
-from fedmeta.federation.scoring import Rewards
+from fedmeta.federation.round_plan import Plan, ServerOptions
 from fedmeta.federation.tally import RoundTally
 from fedmeta.federation.update_keys import UpdateKeys
 from fedmeta.learning import KeyRule, Tensors
@@ -149,14 +147,14 @@ class MetaStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Draw the clients of the round and yield a request to each."""
-        book = self._addresses or self.connect(grid)
+        addresses = self._addresses or self.connect(grid)
         self._cohort = sample_cohort(self.seed, server_round, self.population.train, self.plan.asked)
         more: Settings | Callable[[int], Settings] | None = None
         if self._user:
             more = self._user.configure(server_round, arrays)
         elif self._states:
             more = self._counted_before(self._states, server_round)
-        return requests(MessageType.TRAIN, server_round, arrays, self._cohort, book, more)
+        return requests(MessageType.TRAIN, server_round, arrays, self._cohort, addresses, more)
 
     def _counted_before(self, states: ClientStates, round_: int) -> Callable[[int], Settings]:
         """Return a function from client to its last counted round and related settings."""
@@ -180,7 +178,7 @@ class MetaStrategy(Strategy):
         aggregator = self._aggregator(server_round)
         scored = self.keys.scored
         tally = RoundTally(server_round, self._cohort, self.gate, aggregator, self.scorer, scored)
-        for client, sent in by_client(replies, self._book()):
+        for client, sent in by_client(replies, self._connected()):
             tally.take(client, sent)
         tally.close(self.plan, self._receiver)
         skipped = self._why_skipped(tally)
@@ -260,7 +258,7 @@ class MetaStrategy(Strategy):
     def _receive(self, round_: int, asked: Iterable[Message], grid: Grid) -> Iterable[Message]:
         """Send the requests of a round and return the replies to use."""
         plan = self.plan
-        self._receiver = receiver = Receiver(grid, self._book(), round_, plan.timeout, self.seed)
+        self._receiver = receiver = Receiver(grid, self._connected(), round_, plan.timeout, self.seed)
         if not plan.oversample:
             return receiver.all(asked)
 
@@ -276,7 +274,7 @@ class MetaStrategy(Strategy):
             vector[self.keys.scored] = scored
         return self._optimizer.preview(round_, self.codec.split(vector))
 
-    def _book(self) -> Addresses:
+    def _connected(self) -> Addresses:
         if self._addresses is None:
             raise RuntimeError("connect the strategy to a grid first")
         return self._addresses
@@ -297,7 +295,7 @@ def require_fitting(learner: Learner, plan: Plan) -> None:
         )
     if not plan.aggregation.is_strategy:
         return
-    name = learner.workload.learner.algorithm
+    name = learner.workload.setup.algorithm
     rules = [learner.algorithm.key_rule(key) for key in learner.template]
     if learner.memory_template or any(rule != KeyRule() for rule in rules):
         raise ConfigError(

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
 from fedmeta.errors import DivergedError
+from fedmeta.federation.accounts import Preview, Scorer
 from fedmeta.federation.aggregation import Aggregator
 from fedmeta.federation.client import ARRAYS
 from fedmeta.federation.cohort import Receiver
@@ -19,7 +20,6 @@ from fedmeta.federation.gate import AdmissionGate, Update
 from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.refusal import Refusal, RefusalCode
 from fedmeta.federation.round_plan import Plan, advice
-from fedmeta.federation.scoring import Preview, Scorer
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedmeta.learning import LearnerSetup
+from fedmeta.learning import AlgorithmSetup
 from fedmeta.tasks import Population
 
 
@@ -16,7 +16,7 @@ class Workload:
         task: Task family, by name or dotted path.
         data: The family's options.
         population: Clients by split.
-        learner: Algorithm and model.
+        setup: Algorithm and model.
         seed: Random seed.
         tasks_per_client: Tasks of a client in each local step.
         local_steps: Meta-steps that a client takes before it replies.
@@ -33,7 +33,7 @@ class Workload:
     task: str
     data: Mapping[str, Any]
     population: Population
-    learner: LearnerSetup
+    setup: AlgorithmSetup
     seed: int
     tasks_per_client: int = 1
     local_steps: int = 1

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fedmeta.learning.allocator import keep_freed_memory
     from fedmeta.learning.device import CPU, chunk_tasks, place, use_device
     from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
-    from fedmeta.learning.setup import LearnerSetup, build_algorithm, build_model, resolve_setup
+    from fedmeta.learning.setup import AlgorithmSetup, build_algorithm, build_model, resolve_setup
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -18,7 +18,7 @@ else:
             "allocator": "keep_freed_memory",
             "device": "CPU chunk_tasks place use_device",
             "local": "KeyRule LocalWork local_steps mean_metrics",
-            "setup": "LearnerSetup build_algorithm build_model resolve_setup",
+            "setup": "AlgorithmSetup build_algorithm build_model resolve_setup",
         },
     )
 
@@ -27,8 +27,8 @@ __all__ = [
     "CPU",
     "MODELS",
     "Algorithm",
+    "AlgorithmSetup",
     "KeyRule",
-    "LearnerSetup",
     "LocalWork",
     "Model",
     "Tensors",

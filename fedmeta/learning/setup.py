@@ -57,7 +57,7 @@ def _part(name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class LearnerSetup:
+class AlgorithmSetup:
     """The choice of algorithm and model, as plain values.
 
     Attributes:
@@ -77,7 +77,7 @@ class LearnerSetup:
     compile: bool = False
 
 
-def resolve_setup(setup: LearnerSetup) -> LearnerSetup:
+def resolve_setup(setup: AlgorithmSetup) -> AlgorithmSetup:
     """Check the options of `setup` and fill in the defaults, so that a saved config is complete.
 
     Raises:
@@ -108,7 +108,7 @@ def algorithm_kind(name: str) -> type[Algorithm]:
     return kind
 
 
-def build_algorithm(setup: LearnerSetup, spec: TaskSpec, seed: int = 0) -> Algorithm:
+def build_algorithm(setup: AlgorithmSetup, spec: TaskSpec, seed: int = 0) -> Algorithm:
     """Build the algorithm of `setup` with its model, for tasks of the shape `spec`.
 
     Args:

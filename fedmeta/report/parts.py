@@ -12,7 +12,7 @@ from fedmeta.report.page import Part
 from fedmeta.report.read import CompareFiles, RunFiles, number
 from fedmeta.report.sections import sections_of_comparison, sections_of_run
 from fedmeta.report.sections.communication import sent_bytes
-from fedmeta.report.sections.learning import looks
+from fedmeta.report.sections.learning import evaluations
 from fedmeta.report.tables import Bytes, shown
 
 Kind = Literal["run", "comparison"]
@@ -72,7 +72,7 @@ def _latest(run: RunFiles, measure: str) -> list[tuple[str, str]]:
     """Return the latest results of training tasks and of held-out clients, each with its round."""
     found = []
     for field, name in (("test", "test clients"), ("evaluation", "validation clients")):
-        for round_, row in looks(run.metrics, field)[-1:]:
+        for round_, row in evaluations(run.metrics, field)[-1:]:
             about = f"latest {measure}, {name}, after {row['step']:g} steps, round {round_:,}"
             found.append((about, said_mean(row, measure)))
     trained = [row for row in run.metrics if number(row, measure) is not None]

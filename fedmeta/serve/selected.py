@@ -8,7 +8,7 @@ from fedmeta.report.charts import Chart, Series
 from fedmeta.report.measured import banded, interval_of, main_measure, step_names, unit
 from fedmeta.report.page import Part, Section, figures_of
 from fedmeta.report.read import RunFiles, number
-from fedmeta.report.sections.learning import looks, running_mean, smoothing
+from fedmeta.report.sections.learning import evaluations, running_mean, smoothing
 from fedmeta.report.tables import Cell, Link, Table
 from fedmeta.tasks.measure import LOSS
 
@@ -42,12 +42,16 @@ def selected_part(runs: Mapping[str, RunFiles]) -> Part:
 
 def _curves(runs: Mapping[str, RunFiles], measure: str) -> Chart:
     source = next(
-        name for name in _SOURCES if not name or all(looks(run.metrics, name) for run in runs.values())
+        name
+        for name in _SOURCES
+        if not name or all(evaluations(run.metrics, name) for run in runs.values())
     )
     series = [
         _style(_curve(id_, run, source, measure), place) for place, (id_, run) in enumerate(runs.items())
     ]
-    found = [row for run in runs.values() for _, row in looks(run.metrics, source)] if source else []
+    found = (
+        [row for run in runs.values() for _, row in evaluations(run.metrics, source)] if source else []
+    )
     note = (
         f"Bands are 95% intervals over {unit(found)}."
         if source
@@ -69,7 +73,7 @@ def _curve(id_: str, run: RunFiles, source: str, measure: str) -> Series:
         rounds = [row["round"] for row in run.metrics]
         values = [None if row.get("skipped") else number(row, measure) for row in run.metrics]
         return Series(id_, rounds, running_mean(values, smoothing(len(values))))
-    found = looks(run.metrics, source)
+    found = evaluations(run.metrics, source)
     series = Series(id_, [round_ for round_, _ in found], [], mark="line+points")
     return banded(series, [row for _, row in found], measure)
 

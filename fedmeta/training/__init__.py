@@ -1,7 +1,6 @@
 """Federated, centralized and local training, with one loop over rounds."""
 
-from fedmeta.training.loop import Observer, run_rounds
-from fedmeta.training.simulation import evaluate, simulate
+from fedmeta.training.loop import Observer, evaluate, run_rounds, simulate
 from fedmeta.training.ways import WAYS, TrainingSetup, Way
 from fedmeta.training.ways.local import model_for
 

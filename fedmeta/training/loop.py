@@ -1,19 +1,32 @@
-"""The loop over rounds of every way to train: train, check for divergence, evaluate, observe."""
+"""The loop over rounds of every way to train; training and evaluation of a workload on this machine."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from flwr.clientapp.typing import Mod
 
-from fedmeta.errors import DivergedError
-from fedmeta.federation import Plan, RoundRecord, Snapshot
-from fedmeta.federation.engines.vector.jobs import one_thread
+from fedmeta.errors import DivergedError, UsageError
+from fedmeta.federation import (
+    Federation,
+    Learner,
+    Plan,
+    Rewards,
+    RoundRecord,
+    Signatures,
+    Snapshot,
+    StepResult,
+    Workload,
+    merge,
+)
+from fedmeta.federation.client_states import ClientStates
+from fedmeta.federation.engines.vector import open_vector
+from fedmeta.federation.engines.vector.jobs import Workers, one_thread
 from fedmeta.federation.evaluation import with_evaluation
-from fedmeta.federation.optimizer import learning_rate
-from fedmeta.federation.records import ClientRecord
+from fedmeta.federation.faults import FaultPlan, with_faults
 from fedmeta.federation.round_plan import advice
 from fedmeta.learning import Tensors
-from fedmeta.training.ways import Way
+from fedmeta.tasks import Split
+from fedmeta.training.ways import WAYS, TrainingSetup, Way
 
 Observer = Callable[[RoundRecord, Snapshot], None]
 """Called after each round with its record and a snapshot of the run."""
@@ -73,41 +86,72 @@ def _require_finite(state: Tensors, record: RoundRecord, way: Way) -> None:
         )
 
 
-def describe_round(  # noqa: PLR0913 (one is optional)
-    round_: int,
+def simulate(  # noqa: PLR0913 (all but two are optional)
+    workload: Workload,
     plan: Plan,
-    tasks: int,
-    metrics: Tensors,
-    norms: Sequence[float],
-    clients: tuple[ClientRecord, ...] = (),
-) -> RoundRecord:
-    """Return the record of a round in which C learners trained without messages.
+    *,
+    observer: Observer,
+    start: Snapshot | None = None,
+    workers: Workers = 1,
+    mods: Mapping[int, Sequence[Mod]] | None = None,
+    rewards: Rewards | None = None,
+    faults: FaultPlan | None = None,
+    training: str = "federated",
+    states: ClientStates | None = None,
+) -> Snapshot:
+    """Train with all clients on this machine.
+
+    The result is a function of workload, plan, mods and faults: neither the number of workers nor a
+    restart from a snapshot changes a bit of it.
 
     Args:
-        round_: The round.
-        plan: Gives the learning rate.
-        tasks: Tasks of each learner.
-        metrics: Each learner's metrics, ``[C]`` by name.
-        norms: Norm of each learner's update; the record has their mean.
-        clients: The learners' records, if they are clients of the population.
+        workload: The clients' work.
+        plan: The server's settings.
+        observer: Called after each round.
+        start: Snapshot of an earlier run to continue from.
+        workers: Processes that compute; ``auto`` measures first.
+        mods: Flower mods by client, for instance to simulate misbehaving ones.
+        rewards: How clients are identified and paid; None: neither.
+        faults: Injected faults of clients and replies; None: no faults.
+        training: The way to train: ``federated``, ``centralized`` or ``local``.
+        states: Clients' memory; None: it is held in RAM and lost after the run.
+
+    Raises:
+        UsageError: If the parts do not fit each other or data cannot be read.
+        LearnersFailedError: If a centralized or local learner cannot learn or be evaluated.
+        DivergedError: If the state, or every update to it, became non-finite.
     """
-    means = {name: float(values.double().mean()) for name, values in metrics.items()}
-    return RoundRecord(
-        round=round_,
-        skipped=False,
-        cohort=len(norms),
-        admitted=len(norms),
-        quarantined=0,
-        late=0,
-        lost=0,
-        surplus=0,
-        tasks=len(norms) * tasks,
-        measures=means,
-        update_norm=math.fsum(norms) / len(norms),
-        lr=learning_rate(plan.server, round_, plan.rounds),
-        bytes_down=0,
-        bytes_up=0,
-        evaluation=None,
-        test=None,
-        clients=clients,
-    )
+    rewards = rewards or Rewards()
+    signatures = rewards.signatures
+    if signatures is not None and not isinstance(signatures, Signatures):
+        raise UsageError("clients in this process have no keys: clients that sign are on nodes")
+    with one_thread():
+        learner = Learner.build(workload)
+        states = states or ClientStates()
+        states.rewind(start.round if start else 0)
+        with open_vector(learner, workers, plan.rounds, mods, signatures, faults, states) as grid:
+            first = start.round + 1 if start else 1
+            faulty = with_faults(grid, faults, first) if faults else grid
+            federation = Federation(learner, faulty, in_turn=True, states=states)
+            setup = TrainingSetup(federation, plan, start, rewards)
+            return run_rounds(WAYS.get(training)(setup), observer)
+
+
+def evaluate(
+    workload: Workload, state: Tensors, split: Split, workers: Workers = 1
+) -> tuple[StepResult, ...]:
+    """Evaluate a state on the clients of one split.
+
+    Returns:
+        Means over all tasks with confidence intervals, one result per adaptation step; none if the split
+        has no clients.
+
+    Raises:
+        LearnersFailedError: If no client of the split could be evaluated.
+    """
+    with one_thread():
+        learner = Learner.build(workload)
+        with open_vector(learner, workers) as grid:
+            found = Federation(learner, grid, in_turn=True).test(state, split, Plan.timeout)
+    clients = workload.population.clients(split)
+    return merge(workload.evaluation_steps, found.values(), learner.evaluation_measures, len(clients))

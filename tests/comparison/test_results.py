@@ -106,7 +106,7 @@ def test_a_look_at_which_a_client_was_missing_or_diverged_does_not_reach_a_targe
 ) -> None:
     looks = [step([0.1, None], 2), step([0.1], 2), step([0.1, 0.9], 2), step([0.1, 0.1], 2)]
     run = made(tmp_path / "a", {0: 0.1, 1: 0.1}, looks)
-    assert [look.values[1] for look in run.looks] == [math.inf, math.inf, 0.5, 0.1]
+    assert [look.values[1] for look in run.tracked] == [math.inf, math.inf, 0.5, 0.1]
     reach = measures.to_target([run], Target(0.2, 1, "by hand", higher_is_better=False))
     assert reach["rounds"]["values"] == [4]
     assert [point["mean"] for point in measures.curve([run], 1)] == [None, None, 0.5, 0.1]

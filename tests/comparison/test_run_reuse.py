@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.comparison.run_reuse import Finder, RunSlot, essence
+from fedmeta.comparison.run_reuse import RunFinder, RunSlot, run_key
 from fedmeta.experiment import Config, RunFolder, run
 from fedmeta.experiment.planning import resolve
 from tests.comparison.helpers import TINY
@@ -25,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def find(folder: Path, config: Config = CONFIG) -> tuple[RunSlot, list[str]]:
     notes: list[str] = []
-    return Finder(folder, notes.append).find("federated-seed0", config), notes
+    return RunFinder(folder, notes.append).find("federated-seed0", config), notes
 
 
 def changed(**values: object) -> Config:
@@ -49,7 +49,7 @@ def test_keys_that_change_nothing_are_not_compared(made: Path, tmp_path: Path) -
     shutil.copytree(made, tmp_path / "c" / "federated-seed0")
     other = changed(workers="auto", checkpoint_every=1, timeout=3.0, description="x")
     assert find(tmp_path / "c", other)[0].state == "finished"
-    assert essence(other) == essence(CONFIG) != essence(changed(cohort=3))
+    assert run_key(other) == run_key(CONFIG) != run_key(changed(cohort=3))
 
 
 def test_a_run_with_another_config_is_not_touched(made: Path, tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ def test_a_begun_run_of_somebody_else_is_made_again_if_its_config_names_code_or_
         folder = tmp_path / "c" / name
         RunFolder.create(folder, config, {"status": "killed"})
         notes: list[str] = []
-        finder = Finder(tmp_path / "c", notes.append)
+        finder = RunFinder(tmp_path / "c", notes.append)
         assert finder.find(name, config).state == "begun"
         (folder / "config.seal").unlink()
-        finder = Finder(tmp_path / "c", notes.append)
+        finder = RunFinder(tmp_path / "c", notes.append)
         if not update:
             assert finder.find(name, config).state == "begun"
             continue

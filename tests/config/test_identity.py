@@ -10,7 +10,7 @@ from fedmeta.chain import open_client_keys
 from fedmeta.chain.settle.campaign import campaign_id
 from fedmeta.comparison.arms import Arm
 from fedmeta.comparison.plans import plan_arms
-from fedmeta.comparison.run_reuse import essence
+from fedmeta.comparison.run_reuse import run_key
 from fedmeta.config import Config, describe_keys, merge
 from fedmeta.config.identity import later_settings, resumable
 from fedmeta.config.toml import resumed as changed_on_resume
@@ -112,7 +112,7 @@ def test_an_unknown_key_on_resume_that_has_no_near_one_is_told_where_the_keys_ar
     ],
 )
 def test_a_run_is_used_again_whatever_the_keys_that_change_nothing(settings: dict[str, Any]) -> None:
-    assert essence(config(**settings)) == essence(config())
+    assert run_key(config(**settings)) == run_key(config())
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_run_is_used_again_whatever_the_keys_that_change_nothing(settings: dic
     ],
 )
 def test_any_other_key_makes_another_run(settings: dict[str, Any]) -> None:
-    assert essence(config(**settings)) != essence(config())
+    assert run_key(config(**settings)) != run_key(config())
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_key_that_another_version_adds_changes_no_run_account_or_campaign(
     one, other = (open_client_keys(it.chain, None, run_id(it)).address(3) for it in (ours, theirs))
     assert one == other
     assert campaign_id(run_id(ours)) == campaign_id(run_id(theirs))
-    assert essence(ours) == essence(theirs)
+    assert run_key(ours) == run_key(theirs)
     assert later_settings(ours) == later_settings(theirs)
 
 
@@ -206,7 +206,7 @@ def test_a_key_that_another_version_adds_changes_no_run_account_or_campaign(
 def test_a_new_key_that_is_set_makes_another_run(key: str) -> None:
     theirs = later(config(), **{key: 9})
     assert run_id(theirs) != run_id(config())
-    assert essence(theirs) != essence(config())
+    assert run_key(theirs) != run_key(config())
 
 
 def test_a_key_that_may_change_on_resume_is_kept_account_of_once_it_is_set() -> None:
@@ -236,7 +236,7 @@ def test_neither_does_an_option_that_a_part_gets(
     monkeypatch.setattr(part, "Options", Wider)
     after = config(algorithm="maml", **changes)
     assert before != after
-    assert (run_id(before), essence(before)) == (run_id(after), essence(after))
+    assert (run_id(before), run_key(before)) == (run_id(after), run_key(after))
 
 
 def test_the_id_is_the_digest_of_what_is_not_at_its_default() -> None:

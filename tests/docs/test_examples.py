@@ -15,7 +15,7 @@ from fedmeta.experiment import RunFolder, load_config, run
 from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
 from fedmeta.federation.part_tables import read_postprocessors
-from fedmeta.learning import Algorithm, LearnerSetup, LocalWork, Tensors, build_algorithm, build_model
+from fedmeta.learning import Algorithm, AlgorithmSetup, LocalWork, Tensors, build_algorithm, build_model
 from fedmeta.parts import POSTPROCESSORS
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
@@ -51,7 +51,7 @@ def swings(seed: int = 3) -> TaskFamily:
 
 
 def learner(algorithm: str, model: str = "siren:TaskSiren", **options: Any) -> Algorithm:
-    return build_algorithm(LearnerSetup(algorithm, options, model, {"width": 5}), SPEC)
+    return build_algorithm(AlgorithmSetup(algorithm, options, model, {"width": 5}), SPEC)
 
 
 @pytest.mark.parametrize(("toml", "settings"), RUNS.values(), ids=list(RUNS))
@@ -78,11 +78,11 @@ def test_the_command_that_the_pages_give_works(tmp_path: Path) -> None:
 def test_a_head_stays_at_home_and_the_body_takes_the_local_steps_of_the_whole() -> None:
     """FedPer by hand for each of two clients: plain gradient descent on a whole network."""
     algorithm = build_algorithm(
-        LearnerSetup("fedper:FedPer", {}, "mlp", {"hidden": [5]}),
+        AlgorithmSetup("fedper:FedPer", {}, "mlp", {"hidden": [5]}),
         TaskSpec("classification", (3,), 4),
     )
     whole = build_algorithm(
-        LearnerSetup("fedavg", {}, "mlp", {"hidden": [5]}), TaskSpec("classification", (3,), 4)
+        AlgorithmSetup("fedavg", {}, "mlp", {"hidden": [5]}), TaskSpec("classification", (3,), 4)
     )
     body = {key: value.double() for key, value in algorithm.init(generator(1, "body")).items()}
     assert set(whole.init(generator(1, "body"))) - set(body) == {"head.weight", "head.bias"}
@@ -228,4 +228,4 @@ def test_examples_refuse_tasks_that_they_do_not_fit() -> None:
     with pytest.raises(ConfigError, match=r"'TaskSiren' reads one number, not inputs of \(8, 8\)"):
         build_model("siren:TaskSiren", {}, images, 5)
     with pytest.raises(ConfigError, match="'RidgeHead' needs a regression task"):
-        build_algorithm(LearnerSetup("ridge:RidgeHead", {}, "mlp", {}), images)
+        build_algorithm(AlgorithmSetup("ridge:RidgeHead", {}, "mlp", {}), images)

@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import ndcg_score
 
 from fedmeta import Population, RunFolder, TaskBatch, TaskSpec, run
-from fedmeta.learning import LearnerSetup, build_algorithm
+from fedmeta.learning import AlgorithmSetup, build_algorithm
 from fedmeta.tasks import Examples, Objective, build_family, build_objective, padded, stream
 from fedmeta.tasks.family_check import CheckedFamily
 from tests.learning.cases import assert_gradient, loss_after, make_state
@@ -74,7 +74,7 @@ def test_ndcg_is_that_of_scikit_learn() -> None:
 def test_a_meta_gradient_through_it_is_that_of_finite_differences() -> None:
     spec = TaskSpec("ranking:Ranking", (6,), 1)
     learner = build_algorithm(
-        LearnerSetup("maml", {"inner_lr": 0.3, "inner_steps": 2}, "mlp", {"hidden": [5]}), spec
+        AlgorithmSetup("maml", {"inner_lr": 0.3, "inner_steps": 2}, "mlp", {"hidden": [5]}), spec
     )
     tasks = users().sample(1, 2, stream(0, "test")).to(torch.float64)
     state = make_state(learner)

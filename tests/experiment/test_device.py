@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fedmeta
-from fedmeta.comparison.run_reuse import essence
+from fedmeta.comparison.run_reuse import run_key
 from fedmeta.config import Config
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import planning
@@ -218,7 +218,7 @@ def test_a_run_that_changed_its_device_is_no_run_of_either(tmp_path: Path) -> No
 
 def test_comparisons_take_no_run_of_another_device() -> None:
     here = planning.resolve(Config(**TINY))
-    assert essence(here) != essence(here.model_copy(update={"device": "cuda"}))
+    assert run_key(here) != run_key(here.model_copy(update={"device": "cuda"}))
 
 
 def test_arms_are_computed_on_one_device(tmp_path: Path) -> None:

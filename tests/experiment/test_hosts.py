@@ -15,7 +15,7 @@ from fedmeta.config import to_toml
 from fedmeta.experiment import Config, RunFolder, run
 from fedmeta.federation.engines.deployment import DeploymentOptions
 from fedmeta.federation.engines.deployment.local import end
-from fedmeta.federation.engines.deployment.session import CONNECTION, QUIET, program, write_connection
+from fedmeta.federation.engines.deployment.superlink import CONNECTION, QUIET, program, write_connection
 from fedmeta.federation.engines.deployment.tls import make_certificates, make_node_key
 from tests.experiment.deployed import PAIR, rounds_of, wait_until
 

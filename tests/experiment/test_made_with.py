@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedmeta.comparison.run_reuse import Finder, essence
+from fedmeta.comparison.run_reuse import RunFinder, run_key
 from fedmeta.comparison.worker import Order, _carry_out
 from fedmeta.errors import UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
@@ -86,7 +86,7 @@ def notes_of(path: Path, **how: Any) -> list[str]:
 def place(folder: Path, wanted: Config) -> tuple[str, str, list[str]]:
     """Where a comparison would have a run, how that place stands, and what it says."""
     notes: list[str] = []
-    found = Finder(folder, notes.append).find("arm", resolve(wanted))
+    found = RunFinder(folder, notes.append).find("arm", resolve(wanted))
     return found.path.name, found.state, notes
 
 
@@ -252,7 +252,7 @@ def test_an_extended_run_whose_rounds_are_equal_is_the_same(
 def test_the_timeout_counts_where_a_reply_can_be_late() -> None:
     for settings, counts in (({}, False), ({"faults": {"rates": {"late": 0.1}}}, True)):
         ours, theirs = (Config(**PLAIN | settings | {"timeout": seconds}) for seconds in (1.0, 2.0))
-        assert (essence(ours) != essence(theirs)) == counts
+        assert (run_key(ours) != run_key(theirs)) == counts
 
 
 A = Made({"net": "1"}, "d", "f", {"engine": "vector"})

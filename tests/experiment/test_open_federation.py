@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, resume, run
-from fedmeta.experiment.api import _look_at_ledger as look_at_ledger
+from fedmeta.experiment.api import _check_ledger as check_ledger
 from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, fedmeta, start
 
@@ -175,5 +175,5 @@ def test_a_paid_run_does_not_go_from_nodes_accounts_to_others(
         UsageError,
         match=f"accounts are those of engine = '{made}', so it cannot be resumed with '{wanted}'",
     ):
-        look_at_ledger(folder, config, False)
+        check_ledger(folder, config, False)
     assert not (folder.path / "chain").exists()

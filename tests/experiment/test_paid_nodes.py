@@ -19,7 +19,7 @@ from fedmeta.experiment import Config, RunFolder
 from fedmeta.experiment.node_keys import NodeFiles, join
 from fedmeta.experiment.roster import LOCAL, LocalNodes, Roster
 from fedmeta.federation.engines.deployment.local import Layout, LocalFederation, end, run_local
-from fedmeta.federation.engines.deployment.session import CONNECTION, flwr
+from fedmeta.federation.engines.deployment.superlink import CONNECTION, flwr
 from fedmeta.federation.engines.deployment.supernode import SuperNode, free_port, pinned
 from fedmeta.federation.engines.deployment.tls import NodeKey
 from tests.experiment.deployed import DIGITS, on, rounds_of, wait_until

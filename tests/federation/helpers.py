@@ -22,7 +22,7 @@ from fedmeta.federation import (
 )
 from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
-from fedmeta.learning import LearnerSetup, Tensors
+from fedmeta.learning import AlgorithmSetup, Tensors
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
 from fedmeta.tasks.families.sinusoid import Sinusoid
@@ -33,7 +33,7 @@ SINUSOID = Workload(
     task="sinusoid",
     data={"shots": 5, "queries": 5},
     population=Population(12, 2, 3),
-    learner=LearnerSetup("maml", {"inner_lr": 0.01}, "mlp", {"hidden": [8, 8]}),
+    setup=AlgorithmSetup("maml", {"inner_lr": 0.01}, "mlp", {"hidden": [8, 8]}),
     seed=7,
     evaluation_tasks=6,
     evaluation_steps=(0, 1, 3),
@@ -124,8 +124,8 @@ class NoisyImages:
 
 def algorithm(name: str, options: Mapping[str, Any] | None = None, **changes: Any) -> Workload:
     """The sinusoid workload with another algorithm."""
-    setup = replace(SINUSOID.learner, algorithm=name, learner=dict(options or {}))
-    return replace(SINUSOID, learner=setup, **changes)
+    setup = replace(SINUSOID.setup, algorithm=name, learner=dict(options or {}))
+    return replace(SINUSOID, setup=setup, **changes)
 
 
 class Unreliable(VectorGrid):

@@ -138,7 +138,7 @@ def test_a_client_with_mods_is_computed_again_and_remembers_once() -> None:
     ids=lambda table: str(table["kind"]),
 )
 def test_clients_that_misbehave_remember_by_the_same_rule(table: Mapping[str, Any]) -> None:
-    plain = COUNTING if table["kind"] not in ("copy", "sybil") else replace(COUNTING, learner=NO_IDS)
+    plain = COUNTING if table["kind"] not in ("copy", "sybil") else replace(COUNTING, setup=NO_IDS)
     assert_counted(run(workload=plain, mods=mods_for([table], plain)))
 
 
@@ -154,7 +154,7 @@ class NoIds(Counting):
         return super().local_update(start, client, replace(work, clients=[0] * len(work.clients)))
 
 
-NO_IDS = replace(COUNTING.learner, algorithm="tests.federation.test_client_memory:NoIds")
+NO_IDS = replace(COUNTING.setup, algorithm="tests.federation.test_client_memory:NoIds")
 
 
 def test_a_client_that_breaks_its_stack_changes_nothing_for_the_others() -> None:

@@ -287,8 +287,8 @@ def test_looks_at_test_clients_use_other_tasks_than_the_final_test_and_change_no
 
 def steep(learning_rate: float) -> Workload:
     """Sinusoids whose inner loop diverges within 60 steps on some tasks and not on others."""
-    learner = replace(SINUSOID.learner, learner={"inner_lr": learning_rate})
-    return replace(SINUSOID, learner=learner, evaluation_steps=(0, 1, 60), evaluation_tasks=8)
+    setup = replace(SINUSOID.setup, learner={"inner_lr": learning_rate})
+    return replace(SINUSOID, setup=setup, evaluation_steps=(0, 1, 60), evaluation_tasks=8)
 
 
 def test_a_client_whose_tasks_diverge_at_a_step_is_as_it_is_at_the_others() -> None:
@@ -314,8 +314,8 @@ def test_a_client_whose_tasks_diverge_at_a_step_is_as_it_is_at_the_others() -> N
 
 def test_the_accuracy_of_tasks_that_diverged_is_0_and_not_that_of_the_first_class() -> None:
     """Of logits that are NaN, the largest is the first class: by luck, a third is right."""
-    learner = replace(CONV.learner, learner={"inner_lr": 1e30})
-    workload = replace(CONV, learner=learner)
+    setup = replace(CONV.setup, learner={"inner_lr": 1e30})
+    workload = replace(CONV, setup=setup)
     tasks = NoisyImages(None, Population(1), 0).sample(0, 5, np.random.default_rng(0))  # type: ignore[arg-type]
     built = Learner.build(workload)
     sums = evaluate_tasks(built.algorithm, built.init_state(), tasks, (0, 3))

@@ -11,7 +11,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedmeta.errors import DivergedError
 from fedmeta.federation import Learner, Plan, Workload
-from fedmeta.learning import LearnerSetup
+from fedmeta.learning import AlgorithmSetup
 from fedmeta.tasks import Population
 from tests.federation.helpers import (
     PLAN,
@@ -169,7 +169,7 @@ ODD = Workload(
     task="tests.federation.helpers:OddClients",
     data={},
     population=Population(9),
-    learner=LearnerSetup("maml", {}, "mlp", {"hidden": [4]}),
+    setup=AlgorithmSetup("maml", {}, "mlp", {"hidden": [4]}),
     seed=1,
 )
 

@@ -12,7 +12,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment import run
 from fedmeta.federation import ServerOptimizer, ServerOptions
 from fedmeta.federation.optimizer import learning_rate, require_fits
-from fedmeta.federation.options import optimizer_arguments
+from fedmeta.federation.round_plan import optimizer_arguments
 from fedmeta.learning import Tensors
 from fedmeta.options import parse_options
 from tests.federation.helpers import assert_same

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedmeta.federation import Learner, ServerOptimizer, ServerOptions, Workload
 from fedmeta.federation.codec import Codec
 from fedmeta.incentives import ContributionScorer, Game, IncentiveOptions, Players
-from fedmeta.learning import LearnerSetup, Tensors
+from fedmeta.learning import AlgorithmSetup, Tensors
 from fedmeta.tasks import Population
 
 Vectors = NDArray[np.float64]
@@ -19,7 +19,7 @@ DIGITS = Workload(
     task="digits",
     data={"ways": 5, "shots": 1, "queries": 4},
     population=Population(8, 4, 1),
-    learner=LearnerSetup("maml", {"inner_lr": 0.1, "inner_steps": 3}, "mlp", {"hidden": [32]}),
+    setup=AlgorithmSetup("maml", {"inner_lr": 0.1, "inner_steps": 3}, "mlp", {"hidden": [32]}),
     seed=11,
     tasks_per_client=3,
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedmeta.learning import (
     Algorithm,
-    LearnerSetup,
+    AlgorithmSetup,
     Tensors,
     build_algorithm,
     expand_state,
@@ -80,7 +80,7 @@ def make_tasks(
 def make_learner(algorithm: str, case: Case, transductive: bool = True, **learner: Any) -> Algorithm:
     """Build `algorithm` on the model of `case`."""
     return build_algorithm(
-        LearnerSetup(algorithm, learner, case.model, case.network, transductive), case.spec
+        AlgorithmSetup(algorithm, learner, case.model, case.network, transductive), case.spec
     )
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning import LearnerSetup, build_algorithm, expand_state
+from fedmeta.learning import AlgorithmSetup, build_algorithm, expand_state
 from fedmeta.tasks import TaskSpec, torch_generator
 from tests.learning.cases import CASES, Case, make_learner, make_state, make_tasks
 
 CASE = Case("mlp", {"hidden": [4]}, TaskSpec("classification", (3,), 2))
-SETUP = LearnerSetup("maml", {"inner_steps": 1}, CASE.model, CASE.network, compile=True)
+SETUP = AlgorithmSetup("maml", {"inner_steps": 1}, CASE.model, CASE.network, compile=True)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -57,7 +57,7 @@ def test_compiled_updates_equal_eager_ones_for_every_layout_of_the_state(
 def test_every_algorithm_and_model_can_be_compiled(algorithm: str, name: str) -> None:
     case = CASES[name]
     eager = make_learner(algorithm, case)
-    setup = LearnerSetup(algorithm, {}, case.model, case.network, compile=True)
+    setup = AlgorithmSetup(algorithm, {}, case.model, case.network, compile=True)
     compiled = build_algorithm(setup, case.spec)
     tasks, state = make_tasks(case.spec), make_state(eager)
     expected, actual = eager.task_updates(state, tasks), compiled.task_updates(state, tasks)

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning import Algorithm, LearnerSetup, Tensors, build_algorithm, expand_state
+from fedmeta.learning import Algorithm, AlgorithmSetup, Tensors, build_algorithm, expand_state
 from fedmeta.learning.algorithm_trial import try_updates
 from fedmeta.learning.export import Network, to_plain
 from fedmeta.learning.model_trial import try_model
@@ -101,7 +101,7 @@ ALGORITHMS = {
 def _build(
     name: str, network: Mapping[str, Any], spec: TaskSpec, algorithm: str, seed: int = 5
 ) -> Algorithm:
-    setup = LearnerSetup(algorithm, ALGORITHMS[algorithm], f"tests.learning.networks:{name}", network)
+    setup = AlgorithmSetup(algorithm, ALGORITHMS[algorithm], f"tests.learning.networks:{name}", network)
     return build_algorithm(setup, spec, seed)
 
 

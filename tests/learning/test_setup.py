@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning import ALGORITHMS, LearnerSetup, build_algorithm, resolve_setup
+from fedmeta.learning import ALGORITHMS, AlgorithmSetup, build_algorithm, resolve_setup
 from tests.learning.cases import CASES
 
 SPEC = CASES["image-mlp"].spec
@@ -33,11 +33,11 @@ def test_the_algorithms_and_models_of_the_config_exist() -> None:
 def test_a_wrong_choice_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
     plain: dict[str, Any] = {"algorithm": "maml", "learner": {}, "model": "mlp", "network": {}}
     with pytest.raises(ConfigError, match=message) as refusal:
-        build_algorithm(LearnerSetup(**(plain | changes)), SPEC)
+        build_algorithm(AlgorithmSetup(**(plain | changes)), SPEC)
     assert "\n" not in str(refusal.value)
 
 
 def test_resolving_writes_the_defaults_down() -> None:
-    setup = resolve_setup(LearnerSetup("maml", {"inner_lr": 0.4}, "conv4", {}))
+    setup = resolve_setup(AlgorithmSetup("maml", {"inner_lr": 0.4}, "conv4", {}))
     assert setup.learner == {"inner_lr": 0.4, "inner_steps": 1}
     assert setup.network == {"width": 64, "pooling": "stride"}

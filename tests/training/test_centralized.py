@@ -8,7 +8,7 @@ import torch
 
 from fedmeta.errors import RunError
 from fedmeta.federation import Learner, Plan, RoundRecord, ServerOptions, Snapshot, Workload
-from fedmeta.learning import LearnerSetup, expand_state
+from fedmeta.learning import AlgorithmSetup, expand_state
 from fedmeta.tasks import Population, TaskBatch, stream
 from fedmeta.training import simulate
 from fedmeta.training.ways.centralized import PooledLearner
@@ -38,7 +38,7 @@ def test_one_client_with_all_data_is_the_same_bit_for_bit_with_and_without_a_fed
     alone = replace(
         SINUSOID,
         population=Population(1, 2, 3),
-        learner=replace(SINUSOID.learner, algorithm=algorithm),
+        setup=replace(SINUSOID.setup, algorithm=algorithm),
         tasks_per_client=3,
         local_steps=2,
     )
@@ -113,7 +113,7 @@ def test_batch_norm_models_can_be_trained_centrally() -> None:
         SINUSOID,
         task="tests.federation.helpers:NoisyImages",
         data={},
-        learner=LearnerSetup("fomaml", {"inner_lr": 0.1}, "conv4", {"width": 4}),
+        setup=AlgorithmSetup("fomaml", {"inner_lr": 0.1}, "conv4", {"width": 4}),
     )
     _, records, _ = run(images, replace(PLAN, rounds=2))
     assert records[-1].evaluation is not None

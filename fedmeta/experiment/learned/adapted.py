@@ -26,7 +26,7 @@ CHUNK = 128
 
 
 @dataclass(frozen=True)
-class Learner:
+class TrainedModel:
     """A run's algorithm, model and state.
 
     Attributes:
@@ -51,14 +51,14 @@ class Adapted:
     """A run's model after adaptation, made by `Learned.adapt`.
 
     Attributes:
-        learner: The model that was adapted.
+        trained: The model that was adapted.
         values: Result of the algorithm's `adapt`, with a task axis of size 1.
         classes: The class of each column of the probabilities; None for regression and text.
         steps: Adaptation steps.
         transductive: Whether batch norm takes its statistics from the examples to predict.
     """
 
-    learner: Learner
+    trained: TrainedModel
     values: Tensors
     classes: tuple[Hashable, ...] | None
     steps: int
@@ -84,21 +84,21 @@ class Adapted:
             UsageError: If `x` does not fit the model.
             DivergedError: If predictions are not finite.
         """
-        spec = self.learner.algorithm.spec
-        inputs = to_inputs(spec, self.learner.dtype, x, "x")
+        spec = self.trained.algorithm.spec
+        inputs = to_inputs(spec, self.trained.dtype, x, "x")
         size = len(inputs) if self.transductive else CHUNK
         chunks = [inputs[first : first + size] for first in range(0, len(inputs), size)]
-        said = torch.cat([self._forward(chunk.to(self.learner.device)) for chunk in chunks])
+        said = torch.cat([self._forward(chunk.to(self.trained.device)) for chunk in chunks])
         if not bool(said.isfinite().all()):
             raise DivergedError(f"the model diverged in {self.steps} adaptation steps: take fewer")
-        if self.learner.algorithm.objective.labels:
+        if self.trained.algorithm.objective.labels:
             # Outputs beyond the classes are unused and get no probability.
             said = said[..., : len(self.classes) if self.classes else None].softmax(-1)
         return said.to(x.device) if isinstance(x, Tensor) else said.cpu().numpy()
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        state = expand_state(self.learner.state, 1)
-        algorithm = self.learner.algorithm
+        state = expand_state(self.trained.state, 1)
+        algorithm = self.trained.algorithm
         return algorithm.predict(state, self.values, {"x": inputs.unsqueeze(0)}, self.transductive)[0]
 
     def save(self, path: Path | str) -> None:
@@ -113,21 +113,18 @@ class Adapted:
             UsageError: If the file cannot be written.
         """
         own = place(self.weights, CPU)
-        weights = {key: own.get(key, value) for key, value in self._initial().items()}
+        weights = {key: own.get(key, value) for key, value in model_weights(self.trained).items()}
         support = self.values.get(SUPPORT_X)
         seen = None if support is None else support[0].cpu()
-        tensors = to_plain(self.learner.network, weights, seen).tensors
+        tensors = to_plain(self.trained.network, weights, seen).tensors
         tensors |= {key: value.contiguous() for key, value in own.items() if key not in weights}
-        write_file(path, tensors, self.learner.about | {"classes": self.classes, "steps": self.steps})
-
-    def _initial(self) -> Tensors:
-        return model_weights(self.learner)
+        write_file(path, tensors, self.trained.about | {"classes": self.classes, "steps": self.steps})
 
 
-def model_weights(learner: Learner) -> Tensors:
+def model_weights(trained: TrainedModel) -> Tensors:
     """Return the network's weights in the meta-learned state."""
-    keys = learner.algorithm.model.init(torch.Generator()).keys()
-    return {key: learner.state[key].cpu() for key in keys}
+    keys = trained.algorithm.model.init(torch.Generator()).keys()
+    return {key: trained.state[key].cpu() for key in keys}
 
 
 def write_file(path: Path | str, tensors: Tensors, about: dict[str, Any]) -> None:

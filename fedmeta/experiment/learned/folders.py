@@ -80,7 +80,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain values."""
         return {
-            **self.adapted.learner.about,
+            **self.adapted.trained.about,
             "steps": self.adapted.steps,
             "classes": list(self.adapted.classes or ()),
             "inverted": self.inverted,
@@ -118,7 +118,7 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
         for file, row, truth in zip(query.files, chances, truths, strict=True)
     ]
     notes = [*learned.notes, *_notes(support.ignored + query.ignored, images, style)]
-    if folders.steps is not None and not isinstance(adapted.learner.algorithm, WeightAdaptation):
+    if folders.steps is not None and not isinstance(adapted.trained.algorithm, WeightAdaptation):
         notes.append(f"{learned.config.algorithm} has no inner loop: steps have no effect")
     return Answer(adapted, tuple(labelled), tuple(notes), images.inverted)
 

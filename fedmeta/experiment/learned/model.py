@@ -17,8 +17,8 @@ from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.learned.adapted import (
     Adapted,
     Array,
-    Learner,
     Targets,
+    TrainedModel,
     model_weights,
     to_inputs,
     to_targets,
@@ -75,7 +75,7 @@ class Learned:
         if model_per_client(self.config):
             raise UsageError(f"{folder.path} has one model per client and no common one to adapt")
         self.spec = _spec(folder, self.config)
-        self._learner = self._build()
+        self._trained = self._build()
 
     @classmethod
     def open(
@@ -123,7 +123,7 @@ class Learned:
     @property
     def max_ways(self) -> int | None:
         """Largest number of classes that the model supports; None: no limit."""
-        return self._learner.algorithm.max_ways
+        return self._trained.algorithm.max_ways
 
     def adapt(
         self,
@@ -152,16 +152,16 @@ class Learned:
         steps = self.config.evaluation.steps[-1] if steps is None else steps
         if steps < 0:
             raise UsageError(f"steps must be 0 or more (got {steps})")
-        x = to_inputs(self.spec, self._learner.dtype, support_x, "support_x")
-        algorithm = self._learner.algorithm
-        targets = to_targets(algorithm.objective, self._learner.dtype, support_y, len(x))
+        x = to_inputs(self.spec, self._trained.dtype, support_x, "support_x")
+        algorithm = self._trained.algorithm
+        targets = to_targets(algorithm.objective, self._trained.dtype, support_y, len(x))
         targets = self._numbered(targets)
-        state = expand_state(self._learner.state, 1)
+        state = expand_state(self._trained.state, 1)
         support = place({"x": x.unsqueeze(0), "y": targets.y.unsqueeze(0)}, self.device)
         values = algorithm.adapt(state, support, steps)
         if not all(bool(value.isfinite().all()) for value in values.values()):
             raise DivergedError(f"the weights diverged in {steps} adaptation steps: take fewer")
-        return Adapted(self._learner, values, targets.classes, steps, transductive)
+        return Adapted(self._trained, values, targets.classes, steps, transductive)
 
     def export(self, path: Path | str | None = None) -> Plain:
         """Return the meta-learned weights as a `state_dict` of a plain `torch.nn` network.
@@ -175,20 +175,20 @@ class Learned:
         Raises:
             UsageError: If the file cannot be written.
         """
-        plain = to_plain(self._learner.network, model_weights(self._learner))
+        plain = to_plain(self._trained.network, model_weights(self._trained))
         if path is not None:
-            write_file(path, plain.tensors, self._learner.about)
+            write_file(path, plain.tensors, self._trained.about)
         return plain
 
     @property
     def beside_weights(self) -> list[str]:
         """Names in the state that are not weights of the network."""
-        return sorted(self.state.keys() - model_weights(self._learner).keys())
+        return sorted(self.state.keys() - model_weights(self._trained).keys())
 
-    def _build(self) -> Learner:
+    def _build(self) -> TrainedModel:
         config = self.config
         # `compile` does not affect adapting, and there may be no compiler here.
-        setup = replace(planning.workload(config).learner, compile=False)
+        setup = replace(planning.workload(config).setup, compile=False)
         algorithm = build_algorithm(setup, self.spec, config.seed)
         self._restore_constants(algorithm.model)
         dtype: torch.dtype = getattr(torch, config.dtype)
@@ -201,7 +201,9 @@ class Learned:
         outputs = algorithm_kind(config.algorithm).model_outputs(self.spec)
         network = Network(config.model, config.network, self.spec, outputs, algorithm.model)
         about = {"run": self.path.name, "round": self.round, "algorithm": config.algorithm}
-        return Learner(algorithm, network, place(self.state, self.device), dtype, about, self.device)
+        return TrainedModel(
+            algorithm, network, place(self.state, self.device), dtype, about, self.device
+        )
 
     def _restore_constants(self, model: Model) -> None:
         """Restore a module's frozen parameters and buffers, which old checkpoints do not have."""

@@ -17,6 +17,7 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from fedmeta.federation.accounts import Signing
 from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.client import CONFIG, build_client_app, failed, partition_of
 from fedmeta.federation.client_memory import MEMORY
@@ -26,7 +27,6 @@ from fedmeta.federation.failures import Failure, watched
 from fedmeta.federation.faults import FaultPlan, fault_mod
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.mods import user_mods
-from fedmeta.federation.signing import Signing
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import keep_freed_memory
 

@@ -10,14 +10,14 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedmeta.errors import UsageError
+from fedmeta.federation.accounts import NONCE, PROOF, Seats
 from fedmeta.federation.client import CONFIG, PARTITION
 from fedmeta.federation.engines.timeouts import PolledGrid
 from fedmeta.federation.flower import Run, refused
-from fedmeta.federation.signing import NONCE, PROOF, Seats
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
+REFRESH_SECONDS = 2.0
 """Seconds between checks for nodes that joined or left, while waiting for replies."""
 QUERY_SECONDS = 120.0
 """Seconds after which a node that did not answer, or was refused, is queried again."""
@@ -67,7 +67,7 @@ class Directory(PolledGrid):
         self._node_of: dict[int, int] = {}
         self._refused: dict[int, str] = {}
         self._receivers: dict[str, int] = {}
-        self._looked = -math.inf
+        self._refreshed = -math.inf
         self._began = math.inf
         self._missing: int | None = 0
 
@@ -94,14 +94,14 @@ class Directory(PolledGrid):
         Raises:
             UsageError: If a node says that it cannot take part, for instance because it has no data.
         """
-        self._look()
+        self._refresh()
         for node, reason in self._refused.items():
             raise UsageError(f"node {node} cannot take part: {reason}")
         return list(self._node_of.values())
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; they may be a generator, read after the list of nodes is updated."""
-        self._look()
+        self._refresh()
         receivers = self._push(list(messages))
         self._receivers |= receivers
         return list(receivers)
@@ -109,8 +109,8 @@ class Directory(PolledGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that have arrived from the addressed nodes, each once."""
         self._check()
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._look()
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            self._refresh()
         found = self._grid.pull_messages(set(message_ids))
         expected = [reply for reply in found if self._is_expected(reply)]
         for reply in expected:
@@ -136,10 +136,10 @@ class Directory(PolledGrid):
         for message_id in message_ids:
             self._receivers.pop(message_id, None)
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """Note which nodes joined or left, without waiting."""
         self._check()
-        self._looked = time.monotonic()
+        self._refreshed = time.monotonic()
         connected = set(self._grid.get_node_ids())
         self._tell_of_missing(len(connected))
         for node in [node for node in self._client_of if node not in connected]:
@@ -150,7 +150,7 @@ class Directory(PolledGrid):
         self._turned_away = {n: why for n, why in self._turned_away.items() if n in connected}
         self._nonces = {n: nonce for n, nonce in self._nonces.items() if n in connected}
         # A node may die while it answers and come back under the same id.
-        oldest = self._looked - QUERY_SECONDS
+        oldest = self._refreshed - QUERY_SECONDS
         lasting = {n: at for n, at in self._asked_at.items() if n in connected and at > oldest}
         self._asked_at = lasting
         self._asked = {id_: node for id_, node in self._asked.items() if node in lasting}
@@ -160,11 +160,11 @@ class Directory(PolledGrid):
 
     def _tell_of_missing(self, connected: int) -> None:
         """Warn while there are fewer nodes than clients, until all have been there once."""
-        self._began = min(self._began, self._looked)
+        self._began = min(self._began, self._refreshed)
         missing = self._clients - connected
         if self._missing is None or missing <= 0:
             self._missing = None
-        elif self._looked - self._began >= SHORT_SECONDS and self._missing != missing:
+        elif self._refreshed - self._began >= SHORT_SECONDS and self._missing != missing:
             self._missing = missing
             log.warning(
                 "%d of %d nodes are connected, waiting for the others: start more SuperNodes",
@@ -175,7 +175,7 @@ class Directory(PolledGrid):
     def _ask(self, nodes: list[int]) -> None:
         if nodes:
             self._asked |= self._push([Message(self._query(n), n, MessageType.QUERY) for n in nodes])
-            self._asked_at |= dict.fromkeys(nodes, self._looked)
+            self._asked_at |= dict.fromkeys(nodes, self._refreshed)
 
     def _query(self, node: int) -> RecordDict:
         if self._seats is None:
@@ -204,7 +204,7 @@ class Directory(PolledGrid):
 
     def _turn_away(self, node: int, why: str) -> None:
         """Refuse a node; it is queried again after a while, and each reason is logged once."""
-        self._asked_at[node] = self._looked
+        self._asked_at[node] = self._refreshed
         if self._turned_away.get(node) != why:
             self._turned_away[node] = why
             log.warning("node %d is refused: %s", node, why)

@@ -62,8 +62,8 @@ def learning_charts(run: RunFiles) -> list[Chart]:
     return [chart for chart in charts if not chart.empty]
 
 
-def looks(metrics: Iterable[MetricsRow], field: str) -> list[tuple[int, Row]]:
-    """Return (round, result) of each look at held-out clients, at its last adaptation step.
+def evaluations(metrics: Iterable[MetricsRow], field: str) -> list[tuple[int, Row]]:
+    """Return (round, result) of each evaluation of held-out clients, at its last adaptation step.
 
     Args:
         metrics: Rows of ``metrics.jsonl``.
@@ -113,7 +113,7 @@ def _training(series: Series) -> list[Series]:
 
 
 def _held_out(run: RunFiles, field: str, name: str, measure: str) -> list[Series]:
-    found = looks(run.metrics, field)
+    found = evaluations(run.metrics, field)
     if not found:
         return []
     step = int(found[-1][1]["step"])
@@ -149,7 +149,7 @@ def _learning_note(run: RunFiles, measure: str) -> str:
         notes.append(
             f"Bold lines are running means over {2 * (window // 2) + 1} rounds, faint ones each round."
         )
-    held_out = [row for field in ("evaluation", "test") for _, row in looks(run.metrics, field)]
+    held_out = [row for field in ("evaluation", "test") for _, row in evaluations(run.metrics, field)]
     if held_out:
         notes.append(f"Bands are 95% intervals of the mean {measure} over {unit(held_out)}.")
     return " ".join(notes)

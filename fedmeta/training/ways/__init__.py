@@ -1,5 +1,6 @@
 """`Way`: the base class of ways to train, one per module."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import failure_of, report
 from fedmeta.federation.learner import CohortUpdate
+from fedmeta.federation.optimizer import learning_rate
+from fedmeta.federation.records import ClientRecord
 from fedmeta.learning import Tensors
 from fedmeta.registry import Registry
 from fedmeta.tasks import Split
@@ -132,3 +135,43 @@ class Way(ABC):
             LearnersFailedError: If no client could be evaluated.
         """
         return self.federation.test(state, split, self.plan.timeout)
+
+
+def describe_round(  # noqa: PLR0913 (one is optional)
+    round_: int,
+    plan: Plan,
+    tasks: int,
+    metrics: Tensors,
+    norms: Sequence[float],
+    clients: tuple[ClientRecord, ...] = (),
+) -> RoundRecord:
+    """Return the record of a round in which C learners trained without messages.
+
+    Args:
+        round_: The round.
+        plan: Gives the learning rate.
+        tasks: Tasks of each learner.
+        metrics: Each learner's metrics, ``[C]`` by name.
+        norms: Norm of each learner's update; the record has their mean.
+        clients: The learners' records, if they are clients of the population.
+    """
+    means = {name: float(values.double().mean()) for name, values in metrics.items()}
+    return RoundRecord(
+        round=round_,
+        skipped=False,
+        cohort=len(norms),
+        admitted=len(norms),
+        quarantined=0,
+        late=0,
+        lost=0,
+        surplus=0,
+        tasks=len(norms) * tasks,
+        measures=means,
+        update_norm=math.fsum(norms) / len(norms),
+        lr=learning_rate(plan.server, round_, plan.rounds),
+        bytes_down=0,
+        bytes_up=0,
+        evaluation=None,
+        test=None,
+        clients=clients,
+    )

@@ -15,8 +15,7 @@ from fedmeta.federation.failures import report
 from fedmeta.federation.learner import CohortUpdate
 from fedmeta.learning import Tensors
 from fedmeta.tasks import TaskBatch, stream
-from fedmeta.training.loop import describe_round
-from fedmeta.training.ways import TrainingSetup, Way
+from fedmeta.training.ways import TrainingSetup, Way, describe_round
 
 
 class Centralized(Way):

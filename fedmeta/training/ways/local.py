@@ -21,8 +21,7 @@ from fedmeta.federation.cohort import sample_cohort
 from fedmeta.federation.failures import report
 from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import Split
-from fedmeta.training.loop import describe_round
-from fedmeta.training.ways import Way
+from fedmeta.training.ways import Way, describe_round
 
 BY_ELEMENT = frozenset(
     ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")

@@ -18,7 +18,7 @@ from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.part_tables import read_behaviours
 from fedmeta.federation.strategy import MetaStrategy
-from fedmeta.learning import LearnerSetup
+from fedmeta.learning import AlgorithmSetup
 from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, assert_same, flat, run_on_grid, train_requests
 
@@ -197,7 +197,7 @@ DIGITS = Workload(
     task="digits",
     data={"ways": 5, "shots": 2, "queries": 4},
     population=Population(4, 1, 1),
-    learner=LearnerSetup("maml", {}, "mlp", {"hidden": [8]}),
+    setup=AlgorithmSetup("maml", {}, "mlp", {"hidden": [8]}),
     seed=3,
 )
 

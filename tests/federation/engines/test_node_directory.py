@@ -253,9 +253,9 @@ def stranger(nodes: Nodes, partition: int) -> int:
     return node
 
 
-def seated(nodes: Nodes, seats: OneKeyEach, looks: int = 40) -> Directory:
+def seated(nodes: Nodes, seats: OneKeyEach, refreshes: int = 40) -> Directory:
     grid = Directory(nodes, CLIENTS, seats=seats)
-    for _ in range(looks):
+    for _ in range(refreshes):
         grid.get_node_ids()
     return grid
 

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.federation import Learner, Plan, RoundRecord, ServerOptions, Workload
-from fedmeta.learning import LearnerSetup, expand_state
+from fedmeta.learning import AlgorithmSetup, expand_state
 from fedmeta.tasks import Population, TaskSpec
 from fedmeta.training import evaluate, simulate
 from tests.learning.cases import (
@@ -121,7 +121,7 @@ def test_digits_with_more_ways_at_test_than_in_training_are_learned(
         task="digits",
         data={"ways": 5, "test_ways": 8, "queries": 3},
         population=Population(8, 0, 2),
-        learner=LearnerSetup("protonet", {}, model, network),
+        setup=AlgorithmSetup("protonet", {}, model, network),
         seed=0,
         evaluation_tasks=20,
         evaluation_steps=(0,),

@@ -13,7 +13,7 @@ from fedmeta.federation import GateOptions, Learner, Plan, ServerOptions, Worklo
 from fedmeta.federation.client_memory import StackMemory
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.faults import KINDS, FaultOptions, read_faults
-from fedmeta.learning import LearnerSetup, Tensors
+from fedmeta.learning import AlgorithmSetup, Tensors
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
 from fedmeta.training import simulate
@@ -57,7 +57,7 @@ class Line(torch.nn.Module):
 
 def workload(name: str, **changes: Any) -> Workload:
     here = "tests.learning.algorithms.test_scaffold"
-    setup = LearnerSetup(name, {}, f"{here}:Line", {})
+    setup = AlgorithmSetup(name, {}, f"{here}:Line", {})
     plain = Workload(f"{here}:Quadratics", {}, Population(CLIENTS), setup, 0, dtype="float64")
     return replace(plain, local_steps=STEPS, local_lr=RATE, **changes)
 

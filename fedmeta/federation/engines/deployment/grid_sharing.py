@@ -27,27 +27,27 @@ ANSWER_SECONDS = 60.0
 PUSH_SECONDS = 600.0
 """How long it may take to accept messages, which include the state for each client."""
 
-LOOK_SECONDS = 10.0
-"""How often a waiting borrower checks that the run still exists."""
+CHECK_SECONDS = 10.0
+"""How often a waiting `GridListener` checks that the run still exists."""
 
-_LINE_ENDED = (EOFError, ConnectionError)
+_DISCONNECTED = (EOFError, ConnectionError)
 
 
-def lend(grid: Grid, line: str) -> None:
-    """Serve a grid until its borrower hangs up.
+def share_grid(grid: Grid, address: str) -> None:
+    """Serve a grid to the training process until that closes the connection.
 
     Args:
         grid: Flower's grid, in the process of its ServerApp.
-        line: Path of the socket at which the borrower listens.
+        address: Path of the socket at which a `GridListener` waits.
     """
     # If the token expired while this process loaded, this raises: Flower has started another process.
     list(grid.get_node_ids())
-    patient = TimeoutGrid(grid)
-    with Client(line, family="AF_UNIX") as connection, contextlib.suppress(*_LINE_ENDED):
+    grid = TimeoutGrid(grid)
+    with Client(address, family="AF_UNIX") as connection, contextlib.suppress(*_DISCONNECTED):
         connection.send(grid.run)
         while True:
             name, argument = connection.recv()
-            connection.send(_answer(patient, name, argument))
+            connection.send(_answer(grid, name, argument))
 
 
 def _answer(grid: Grid, name: str, argument: Any) -> Any:
@@ -58,17 +58,17 @@ def _answer(grid: Grid, name: str, argument: Any) -> Any:
     return list(grid.pull_messages(argument))
 
 
-class Desk:
-    """Listens for the ServerApp that lends its grid."""
+class GridListener:
+    """Waits for the ServerApp that shares its grid."""
 
     def __init__(self, folder: Path) -> None:
-        self.line = str(folder / "line")
-        self._listener = Listener(self.line, family="AF_UNIX")
+        self.address = str(folder / "grid.sock")
+        self._listener = Listener(self.address, family="AF_UNIX")
         self._came: Queue[Connection] = Queue()
-        self._waiter = threading.Thread(target=self._wait, name="lent-grid", daemon=True)
+        self._waiter = threading.Thread(target=self._wait, name="grid-listener", daemon=True)
         self._waiter.start()
 
-    def __enter__(self) -> "Desk":
+    def __enter__(self) -> "GridListener":
         return self
 
     def __exit__(
@@ -80,19 +80,19 @@ class Desk:
         if self._waiter.is_alive():
             # A last connection wakes the thread that is still in accept().
             with contextlib.suppress(OSError):
-                Client(self.line, family="AF_UNIX").close()
+                Client(self.address, family="AF_UNIX").close()
         self._listener.close()
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             self._came.put(self._listener.accept())
 
-    def borrow(self, seconds: float, check: Callable[[], None]) -> "LentGrid":
+    def accept(self, seconds: float, check: Callable[[], None]) -> "RemoteGrid":
         """Wait for a ServerApp to connect.
 
         Args:
             seconds: How long to wait.
-            check: Called every `LOOK_SECONDS`; raises if no ServerApp can connect any more.
+            check: Called every `CHECK_SECONDS`; raises if no ServerApp can connect any more.
 
         Raises:
             RunError: If none connected.
@@ -100,16 +100,16 @@ class Desk:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(Empty):
-                return LentGrid(self._came.get(timeout=min(LOOK_SECONDS, left)))
+                return RemoteGrid(self._came.get(timeout=min(CHECK_SECONDS, left)))
             check()
         raise RunError(f"the SuperLink did not start its ServerApp within {seconds:g} s")
 
 
-class LentGrid(RunGrid):
+class RemoteGrid(RunGrid):
     """A grid in another process.
 
     Args:
-        connection: Leads to `lend`.
+        connection: Leads to `share_grid`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -141,13 +141,13 @@ class LentGrid(RunGrid):
         raise NotImplementedError("send requests through a Directory")
 
     def close(self) -> None:
-        """Return the grid, which ends the ServerApp."""
+        """Close the connection, which ends the ServerApp."""
         self._connection.close()
 
     def _ask(self, name: str, argument: Any = None) -> Any:
         try:
             self._connection.send((name, argument))
-        except _LINE_ENDED:
+        except _DISCONNECTED:
             raise RunError(_ENDED) from None
         return self._hear(PUSH_SECONDS if name == "push" else ANSWER_SECONDS)
 
@@ -156,7 +156,7 @@ class LentGrid(RunGrid):
             if not self._connection.poll(seconds):
                 raise RunError(f"the SuperLink has not answered for {seconds:g} s")
             return self._connection.recv()
-        except _LINE_ENDED:
+        except _DISCONNECTED:
             raise RunError(_ENDED) from None
 
 

@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 
 from fedmeta.errors import RunError, UsageError
 from fedmeta.federation.engines.deployment import DeploymentOptions, require_superlink
-from fedmeta.federation.engines.deployment.session import (
+from fedmeta.federation.engines.deployment.superlink import (
     CONNECTION,
     QUIET,
     flwr,
@@ -33,7 +33,7 @@ from fedmeta.files import open_own
 
 START_SECONDS = 120.0
 """How long the SuperLink may take to come up."""
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 """Seconds between checks of the processes."""
 END_SECONDS = 10.0
 """How long a process may take to terminate before it is killed."""
@@ -108,7 +108,7 @@ class LocalFederation:
                     f"SuperNode of partition {partition} ended with exit code "
                     f"{left.pop(partition).returncode}"
                 )
-            time.sleep(LOOK_SECONDS)
+            time.sleep(CHECK_SECONDS)
         raise RunError(f"the SuperLink ended with exit code {self.superlink.returncode}")
 
 

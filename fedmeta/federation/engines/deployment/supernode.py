@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmeta.federation.engines.deployment.session import QUIET, program
+from fedmeta.federation.engines.deployment.superlink import QUIET, program
 
 HOST = "127.0.0.1"
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from flwr.clientapp.typing import Mod
 
+from fedmeta.federation.accounts import Signatures
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector.grid import VectorGrid
 from fedmeta.federation.engines.vector.jobs import Workers, one_thread
@@ -12,7 +13,6 @@ from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.faults import FaultPlan, mods_in
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.learner import Learner
-from fedmeta.federation.signing import Signatures
 from fedmeta.learning import keep_freed_memory
 
 

@@ -12,6 +12,7 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
+from fedmeta.federation.accounts import Signatures
 from fedmeta.federation.client import (
     ARRAYS,
     CONFIG,
@@ -44,7 +45,6 @@ from fedmeta.federation.flower import (
 )
 from fedmeta.federation.flower_replies import is_stock
 from fedmeta.federation.learner import CohortUpdate, Learner
-from fedmeta.federation.signing import Signatures
 from fedmeta.learning import Tensors
 
 FIRST_NODE = 2

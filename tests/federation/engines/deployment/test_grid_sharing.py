@@ -1,4 +1,4 @@
-"""A lent grid works as one that is here, and either side notices when the other goes."""
+"""A shared grid works as one that is here, and either side notices when the other goes."""
 
 import threading
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
 from fedmeta.federation import Federation, Learner, Plan, VectorGrid
-from fedmeta.federation.engines.deployment import grid_sharing as lending
-from fedmeta.federation.engines.deployment.grid_sharing import Desk, LentGrid, lend
+from fedmeta.federation.engines.deployment import grid_sharing
+from fedmeta.federation.engines.deployment.grid_sharing import GridListener, RemoteGrid, share_grid
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server
@@ -22,24 +22,24 @@ PLAN = Plan(rounds=3, cohort=4)
 
 
 @contextmanager
-def lent(grid: Grid, folder: Path) -> Iterator[tuple[LentGrid, threading.Thread]]:
-    with Desk(folder) as desk:
-        lender = threading.Thread(target=lend, args=(grid, desk.line))
-        lender.start()
-        yield desk.borrow(30, lambda: None), lender
+def shared(grid: Grid, folder: Path) -> Iterator[tuple[RemoteGrid, threading.Thread]]:
+    with GridListener(folder) as listener:
+        server = threading.Thread(target=share_grid, args=(grid, listener.address))
+        server.start()
+        yield listener.accept(30, lambda: None), server
 
 
-def test_a_federation_on_a_lent_grid_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
+def test_a_federation_on_a_shared_grid_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
     learner = Learner.build(SINUSOID)
     with one_thread(), as_server():
         grid = VectorGrid(learner, InProcess(learner))
-        with lent(grid, tmp_path) as (borrowed, lender):
-            assert borrowed.run == grid.run
-            directory = Directory(borrowed, len(SINUSOID.population))
+        with shared(grid, tmp_path) as (remote, server):
+            assert remote.run == grid.run
+            directory = Directory(remote, len(SINUSOID.population))
             end = train(Federation(learner, directory), PLAN)
-            borrowed.close()
-            lender.join(30)
-            assert not lender.is_alive(), "whoever lends ends when its grid comes back"
+            remote.close()
+            server.join(30)
+            assert not server.is_alive(), "whoever shares a grid ends when the other closes"
     assert_same(end.state, simulate(SINUSOID, PLAN, observer=lambda *_: None).state)
 
 
@@ -58,18 +58,18 @@ def test_a_superlink_that_goes_is_noticed(tmp_path: Path) -> None:
 
     def die() -> None:
         with pytest.raises(Gone):
-            lend(grid, desk.line)
+            share_grid(grid, listener.address)
 
     learner = Learner.build(SINUSOID)
     grid = Dying(learner, InProcess(learner))
-    with Desk(tmp_path) as desk:
-        lender = threading.Thread(target=die)
-        lender.start()
-        borrowed = desk.borrow(30, lambda: None)
+    with GridListener(tmp_path) as listener:
+        server = threading.Thread(target=die)
+        server.start()
+        remote = listener.accept(30, lambda: None)
         for _ in range(2):
             with pytest.raises(RunError, match="the SuperLink ended the run"):
-                borrowed.get_node_ids()
-        lender.join(30)
+                remote.get_node_ids()
+        server.join(30)
 
 
 def test_a_superlink_that_says_nothing_is_not_waited_for_without_end(
@@ -87,27 +87,27 @@ def test_a_superlink_that_says_nothing_is_not_waited_for_without_end(
             return []
 
     learner = Learner.build(SINUSOID)
-    with lent(Stuck(learner, InProcess(learner)), tmp_path) as (borrowed, lender):
-        monkeypatch.setattr(lending, "ANSWER_SECONDS", 0.2)
+    with shared(Stuck(learner, InProcess(learner)), tmp_path) as (remote, server):
+        monkeypatch.setattr(grid_sharing, "ANSWER_SECONDS", 0.2)
         with pytest.raises(RunError, match=r"the SuperLink has not answered for 0\.2 s"):
-            borrowed.get_node_ids()
-        borrowed.close()
+            remote.get_node_ids()
+        remote.close()
         go_on.set()
-        lender.join(30)
-        assert not lender.is_alive()
+        server.join(30)
+        assert not server.is_alive()
 
 
 def test_a_serverapp_that_never_comes_is_waited_for_until_the_deadline(tmp_path: Path) -> None:
-    with Desk(tmp_path) as desk, pytest.raises(RunError, match=r"ServerApp within 0\.1 s"):
-        desk.borrow(0.1, lambda: None)
+    with GridListener(tmp_path) as listener, pytest.raises(RunError, match=r"ServerApp within 0\.1 s"):
+        listener.accept(0.1, lambda: None)
 
 
-def test_nothing_is_left_of_a_desk_that_nobody_came_to(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_listener_that_nobody_connected_to(tmp_path: Path) -> None:
     before = threading.active_count()
-    with Desk(tmp_path):
+    with GridListener(tmp_path):
         pass
     for thread in threading.enumerate():
-        if thread.name == "lent-grid":
+        if thread.name == "grid-listener":
             thread.join(30)
     assert threading.active_count() <= before
     assert list(tmp_path.iterdir()) == []

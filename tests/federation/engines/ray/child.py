@@ -71,7 +71,7 @@ def train(federation: Federation, plan: Plan, kill_in: int = 0) -> Seen:
 
 
 def session(workload: Workload, behaviours: list[dict[str, Any]], *runs: tuple[Plan, int]) -> list[Seen]:
-    from fedmeta.federation.engines.ray.session import open_ray
+    from fedmeta.federation.engines.ray.engine import open_ray
 
     learner = Learner.build(workload)
     with open_ray(partial(build_side, workload, behaviours), learner, RayOptions(), 2) as grid:
@@ -79,7 +79,7 @@ def session(workload: Workload, behaviours: list[dict[str, Any]], *runs: tuple[P
 
 
 def faulty_session() -> Seen:
-    from fedmeta.federation.engines.ray.session import open_ray
+    from fedmeta.federation.engines.ray.engine import open_ray
 
     learner, faults = Learner.build(everything.CREW), everything.FAULTS
     build = partial(build_side, everything.CREW, [], faults)
@@ -89,7 +89,7 @@ def faulty_session() -> Seen:
 
 def on_cluster() -> None:
     """Train on the cluster at the address that the command line names; write to the file it names."""
-    from fedmeta.federation.engines.ray.session import open_ray
+    from fedmeta.federation.engines.ray.engine import open_ray
 
     learner, options = Learner.build(SINUSOID), RayOptions(address=sys.argv[1])
     with open_ray(partial(build_side, SINUSOID, BEHAVIOURS), learner, options) as grid:

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 from fedmeta.federation import AggregationOptions, Federation, Learner, Plan, RayOptions
 from fedmeta.federation.cohort import wait_for_nodes
 from fedmeta.federation.engines.client_app import build_side
-from fedmeta.federation.engines.ray.session import open_ray
+from fedmeta.federation.engines.ray.engine import open_ray
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.flower import quiet
 from fedmeta.federation.mods import user_mods

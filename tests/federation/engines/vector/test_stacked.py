@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload, build_client_app
 from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
 from fedmeta.federation.flower import as_server, new_context
-from fedmeta.learning import LearnerSetup
+from fedmeta.learning import AlgorithmSetup
 from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, algorithm, train_requests
 
@@ -19,7 +19,7 @@ CONV = Workload(
     task="tests.federation.helpers:NoisyImages",
     data={},
     population=Population(6),
-    learner=LearnerSetup("maml", {"inner_lr": 0.1, "inner_steps": 2}, "conv4", {"width": 4}),
+    setup=AlgorithmSetup("maml", {"inner_lr": 0.1, "inner_steps": 2}, "conv4", {"width": 4}),
     seed=2,
 )
 

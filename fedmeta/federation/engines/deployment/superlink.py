@@ -17,11 +17,11 @@ from typing import Any
 import tomli_w
 
 from fedmeta.errors import RunError, UsageError
+from fedmeta.federation.accounts import Seats
 from fedmeta.federation.engines.deployment import DeploymentOptions, require_superlink
-from fedmeta.federation.engines.deployment.grid_sharing import Desk
+from fedmeta.federation.engines.deployment.grid_sharing import GridListener
 from fedmeta.federation.engines.node_directory import Directory
 from fedmeta.federation.flower import as_server
-from fedmeta.federation.signing import Seats
 
 CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY = "config", "line", "fedmeta", "signed-run"
 """Keys of the run config: the clients' config, the socket at which the server waits, its version, and
@@ -54,12 +54,12 @@ def open_deployment(
     short = "/tmp" if os.path.isdir("/tmp") else None
     with tempfile.TemporaryDirectory(prefix="fm-", dir=short, ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with Desk(folder) as desk:
-            told = {CONFIG_KEY: config, LINE_KEY: desk.line, VERSION_KEY: version("fedmeta")}
+        with GridListener(folder) as listener:
+            told = {CONFIG_KEY: config, LINE_KEY: listener.address, VERSION_KEY: version("fedmeta")}
             told[RUN_KEY] = run_id
             run = submit(options, told, folder)
             with _stopped_if_it_fails(folder, run):
-                grid = desk.borrow(START_SECONDS, partial(_require_alive, folder, run))
+                grid = listener.accept(START_SECONDS, partial(_require_alive, folder, run))
                 with closing(grid), as_server(grid.run.run_id):
                     yield Directory(grid, clients, seats=seats)
 

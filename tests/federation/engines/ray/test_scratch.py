@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedmeta.federation.engines.ray.session import LOCK, PREFIX, remove_stale, scratch
+from fedmeta.federation.engines.ray.engine import LOCK, PREFIX, remove_stale, scratch
 from tests import processes
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fedmeta.federation.engines.ray.session import scratch
+from fedmeta.federation.engines.ray.engine import scratch
 
 with scratch(Path(sys.argv[1])) as folder:
     (folder / "session").mkdir()

@@ -8,7 +8,7 @@ import pytest
 
 from fedmeta.errors import UsageError
 from fedmeta.federation.engines.deployment import DeploymentOptions
-from fedmeta.federation.engines.deployment.session import submit
+from fedmeta.federation.engines.deployment.superlink import submit
 
 
 def test_a_server_that_is_no_superlink_is_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,17 @@
-"""Interfaces for signing updates, checking signatures and admitting nodes."""
+"""Interfaces to clients' accounts: signing, admitting nodes, scoring and pay."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmeta.federation.records import Award
+from fedmeta.learning import Tensors
+
+if TYPE_CHECKING:
+    from fedmeta.federation.gate import Update
 
 SIGNATURE = "signature"
 """Key of the signature in the config record of a training reply."""
@@ -63,3 +74,40 @@ class Seats(Protocol):
     def refused(self, node: int, why: str) -> None:
         """Record that a node was refused; called once for each reason."""
         ...
+
+
+Preview = Callable[[NDArray[np.float64]], Tensors]
+"""Returns the state after the server's step along a flat pseudo-gradient ``[D]``."""
+
+
+class Scorer(Protocol):
+    """Scores a round's updates and decides their pay.
+
+    Attributes:
+        wants_vectors: Whether it reads the updates' values, which then stay in memory for the round.
+    """
+
+    wants_vectors: bool
+
+    def award(self, round_: int, admitted: "Sequence[Update]", preview: Preview) -> Mapping[int, Award]:
+        """Return the score and pay of each admitted client of a round, by partition id.
+
+        Args:
+            round_: The round, counted from 1.
+            admitted: The updates that were aggregated, by partition id; never empty.
+            preview: Returns the state that an aggregated pseudo-gradient would lead to.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """How clients are identified and paid.
+
+    Attributes:
+        signatures: Their accounts; None: replies are not signed.
+        scorer: Scores and pays their updates; None: nothing is paid.
+    """
+
+    signatures: Checking | None = None
+    scorer: Scorer | None = None

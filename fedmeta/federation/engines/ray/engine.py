@@ -22,6 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from fedmeta.errors import RunError
+from fedmeta.federation.accounts import Signatures
 from fedmeta.federation.client import sign_reply
 from fedmeta.federation.client_states import ClientStates, put_versions, versions_in
 from fedmeta.federation.codec import Codec
@@ -31,7 +32,6 @@ from fedmeta.federation.engines.ray import HERE, RayOptions, require_ray
 from fedmeta.federation.engines.vector.jobs import Workers, available_cores
 from fedmeta.federation.flower import as_server, silence
 from fedmeta.federation.learner import Learner
-from fedmeta.federation.signing import Signatures
 
 START_SECONDS = 300.0
 """How long Ray may take to start or to be reached, with its workers."""
