@@ -118,14 +118,15 @@ def compare(
         raise ConfigError(f"seeds = {seeds}: a comparison needs at least one")
     if execution.jobs is not None and execution.jobs < 1:
         raise ConfigError(f"jobs = {execution.jobs}: must be at least 1")
+    folder = Path(execution.out or Path("runs") / f"compare-{name}")
+    _require_comparison_of(name, folder)
     question = _question(config, execution.check)
     chosen, notes = choosing.choose(question.base, arms, settings)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
-    folder = Path(execution.out or Path("runs") / f"compare-{name}")
     finder = RunFinder(folder, execution.listener.note)
     for config in (config for plan in plans for config in plan.configs):
         finder.made(config)  # may refuse the config, so call it before making the folder
-    with _opened(folder, name):
+    with _opened(folder):
         for line in (*map(str, left_out), *notes, *_left_out(plans)):
             execution.listener.note(line)
         arm_statuses = _arm_statuses(plans, finder)
@@ -159,9 +160,12 @@ def _question(config: Config, check: bool) -> Question:
     return question
 
 
-@contextmanager
-def _opened(folder: Path, name: str) -> Iterator[None]:
-    """Make or reuse the comparison's folder, and lock it for this process."""
+def _require_comparison_of(name: str, folder: Path) -> None:
+    """Refuse a folder that exists, but not as a comparison of this experiment by this version.
+
+    Raises:
+        UsageError: Naming the folder.
+    """
     require_no_links(folder)
     if folder.exists() and not (folder / COMPARE).is_file() and _holds_more_than_a_lock(folder):
         raise UsageError(f"{folder} exists and is not a comparison: choose another --out")
@@ -171,6 +175,11 @@ def _opened(folder: Path, name: str) -> Iterator[None]:
     other = before.get("experiment", name)
     if other != name:
         raise UsageError(f"{folder} is a comparison of '{other}': choose another --out")
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[None]:
+    """Make or reuse the comparison's folder, and lock it for this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

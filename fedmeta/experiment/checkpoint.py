@@ -126,8 +126,6 @@ class CheckpointStore:
 
     def rounds(self) -> list[int]:
         """Return the rounds that have any file of a checkpoint, newest first."""
-        if not self.folder.is_dir():
-            return []
         files = self.folder.iterdir() if self.folder.is_dir() else ()
         named = (_NAME.fullmatch(path.name) for path in files)
         return sorted({int(match[1]) for match in named if match}, reverse=True)

@@ -187,7 +187,7 @@ class Limit:
         self.values -= line.count(b",") + _VALUES_OF_A_LIST * lists
         self.rows -= 1
         self.size -= len(line)
-        return self.values >= 0 and self.rows >= 0 and self.size >= 0
+        return self.left
 
     @property
     def left(self) -> bool:

@@ -1,17 +1,10 @@
 """Clients' memory during a round: loaded at its start, kept if their update counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from flwr.app import ConfigRecordValues, Context
 
-from fedmeta.federation.client_states import (
-    ClientStates,
-    ContextStates,
-    StateForm,
-    put_versions,
-    versions_in,
-)
+from fedmeta.federation.client_states import ClientStates, ContextStates, StateForm
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.learning import Tensors
 
@@ -79,7 +72,7 @@ class StackMemory:
     def __init__(self, learner: Learner, states: ClientStates) -> None:
         self._learner = learner
         self._form = StateForm(learner.memory_template)
-        self._states = states
+        self.states = states
         self._forgot: set[int] = set()
 
     def begin(self, clients: Sequence[int], counted: Sequence[int], oldest: int) -> Tensors:
@@ -90,7 +83,7 @@ class StackMemory:
             counted: Round of each one's last update that counted; 0: none did.
             oldest: The earliest round from which the run can resume.
         """
-        found = self._states.begin(clients, counted, oldest)
+        found = self.states.begin(clients, counted, oldest)
         new = [client for client, state in zip(clients, found, strict=True) if state is None]
         begun = iter(self._form.pack(self._learner.init_clients(new)) if new else ())
         lost = zip(clients, counted, found, strict=True)
@@ -104,16 +97,7 @@ class StackMemory:
             Those that had lost their memory.
         """
         packed = dict(zip(update.clients, self._form.pack(update.memory), strict=True))
-        self._states.propose(round_, clients, [packed[client] for client in clients])
+        self.states.propose(round_, clients, [packed[client] for client in clients])
         forgot = self._forgot & packed.keys()
         self._forgot -= forgot
         return forgot
-
-    @contextmanager
-    def lent(self, client: int, context: Context) -> Iterator[None]:
-        """Lend a client's versions to its own app, in the context of the call."""
-        before = self._states.versions(client)
-        put_versions(context.state, before)
-        yield
-        self._states.merge(client, before, versions_in(context.state))
-        put_versions(context.state, {})

@@ -99,22 +99,16 @@ class ContextStates:
 
     def begin(self, counted: int, oldest: int) -> bytes | None:
         """Return the version to start from, None if it is missing; drop outdated ones."""
-        held = self._held()
+        held = versions_in(self._state)
         for round_ in outdated(held, counted, oldest):
             del held[round_]
-        self._put(held)
+        put_versions(self._state, held)
         found = held.get(counted)
         return found if found is not None and len(found) == self._form.nbytes else None
 
     def propose(self, round_: int, state: bytes) -> None:
         """Store the version of a round's update."""
-        self._put(self._held() | {round_: state})
-
-    def _held(self) -> dict[int, bytes]:
-        return versions_in(self._state)
-
-    def _put(self, held: Mapping[int, bytes]) -> None:
-        put_versions(self._state, held)
+        put_versions(self._state, versions_in(self._state) | {round_: state})
 
 
 def versions_in(state: RecordDict) -> dict[int, bytes]:
@@ -207,6 +201,15 @@ class ClientStates:
             for round_, state in after.items():
                 if before.get(round_) != state:
                     self.propose(round_, [client], [state])
+
+    @contextmanager
+    def in_context(self, client: int, state: RecordDict) -> Iterator[None]:
+        """Put a client's versions into the state of its Flower context during the block."""
+        before = self.versions(client)
+        put_versions(state, before)
+        yield
+        self.merge(client, before, versions_in(state))
+        put_versions(state, {})
 
     def counted(self, clients: Iterable[int], before: int) -> list[int]:
         """Return the round of each client's last update that counted before a round; 0: none did."""

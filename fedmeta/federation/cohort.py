@@ -169,7 +169,10 @@ class Receiver:
         """
         requests = list(asked)
         simulated = isinstance(self.grid, Clock)
-        sent = self._simulated(requests) if simulated else self._poll(requests, enough, sound)
+        if simulated:
+            sent = dict(by_client(list(self.all(requests)), self.addresses))
+        else:
+            sent = self._poll(requests, enough, sound)
         kept: list[Message] = []
         found = 0
         surplus = set()
@@ -187,9 +190,6 @@ class Receiver:
         self.surplus = frozenset(surplus)
         return kept
 
-    def _simulated(self, requests: list[Message]) -> dict[int, list[Message]]:
-        return self._grouped(self.grid.send_and_receive(requests, timeout=self.timeout))
-
     def _in_order(self, sent: Mapping[int, Sequence[Message]]) -> list[int]:
         """Return the clients in the order in which their replies arrived."""
         if not isinstance(self.grid, Clock):
@@ -201,15 +201,15 @@ class Receiver:
         )
         return sorted(clients, key=lambda client: (self.arrival(client) or 0.0, tie[client]))
 
-    def _poll(self, requests: list[Message], enough: int, sound: Sound) -> dict[int, list[Message]]:
+    def _poll(self, requests: list[Message], enough: int, sound: Sound) -> dict[int, Sequence[Message]]:
         deadline = time.monotonic() + self.timeout
         waiting = set(self.grid.push_messages(requests))
-        sent: dict[int, list[Message]] = {}
+        sent: dict[int, Sequence[Message]] = {}
         while waiting:
             new = list(self.grid.pull_messages(waiting))
             waiting -= {reply.metadata.reply_to_message_id for reply in new}
-            for client, replies in self._grouped(new).items():
-                sent.setdefault(client, []).extend(replies)
+            for client, replies in by_client(new, self.addresses):
+                sent[client] = [*sent.get(client, ()), *replies]
             if sum(sound(client, replies) for client, replies in sent.items()) >= enough:
                 break
             left = deadline - time.monotonic()
@@ -217,16 +217,3 @@ class Receiver:
                 break
             time.sleep(min(POLL_SECONDS, left))
         return sent
-
-    def _grouped(self, replies: Iterable[Message]) -> dict[int, list[Message]]:
-        """Return replies by client, in order of partition id, without those of unknown nodes."""
-        grouped: dict[int, list[Message]] = {}
-        for client, reply in sorted(self._known(replies), key=lambda pair: pair[0]):
-            grouped.setdefault(client, []).append(reply)
-        return grouped
-
-    def _known(self, replies: Iterable[Message]) -> Iterator[tuple[int, Message]]:
-        for reply in replies:
-            client = self.addresses.client_of(reply.metadata.src_node_id)
-            if client is not None:
-                yield client, reply

@@ -120,9 +120,6 @@ def _require_possible(name: str, measure: Measure, tasks: int, sums: tuple[float
         raise RefusedError(RefusalCode.EVALUATION_SUM, name=name, tasks=tasks, low=low, high=high)
 
 
-log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class Federation:
     """The server's access to its clients, on any engine.

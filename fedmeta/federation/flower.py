@@ -49,23 +49,11 @@ def new_context(node: int, client: int, clients: int) -> Context:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Flower's log in the block, except warnings and errors."""
+def quiet(level: int = logging.WARNING) -> Iterator[None]:
+    """Silence Flower's log in the block, except messages of at least a level."""
     logger = logging.getLogger("flwr")
     before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Silence Flower's log in the block completely: errors that matter arrive as replies."""
-    logger = logging.getLogger("flwr")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    logger.setLevel(level)
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from fedmeta.federation.accounts import Signing
 from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.client import CONFIG, build_client_app, failed, partition_of
 from fedmeta.federation.client_memory import MEMORY
-from fedmeta.federation.client_states import ClientStates, put_versions, versions_in
+from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import Failure, watched
 from fedmeta.federation.faults import FaultPlan, fault_mod
@@ -127,12 +127,9 @@ def on_disk(folder: Path | None, message: Message, context: Context) -> Iterator
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     client = partition_of(context)
     with closing(ClientStates(folder / f"{run}-{client}.sqlite")) as states:
-        before = states.versions(client)
-        put_versions(context.state, before)
-        yield
-        states.merge(client, before, versions_in(context.state))
+        with states.in_context(client, context.state):
+            yield
         states.commit()
-        put_versions(context.state, {})
 
 
 class TooLongError(BaseException):

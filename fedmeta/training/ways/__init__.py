@@ -136,42 +136,40 @@ class Way(ABC):
         """
         return self.federation.test(state, split, self.plan.timeout)
 
+    def describe_round(
+        self,
+        round_: int,
+        tasks: int,
+        metrics: Tensors,
+        norms: Sequence[float],
+        clients: tuple[ClientRecord, ...] = (),
+    ) -> RoundRecord:
+        """Return the record of a round in which C learners trained without messages.
 
-def describe_round(  # noqa: PLR0913 (one is optional)
-    round_: int,
-    plan: Plan,
-    tasks: int,
-    metrics: Tensors,
-    norms: Sequence[float],
-    clients: tuple[ClientRecord, ...] = (),
-) -> RoundRecord:
-    """Return the record of a round in which C learners trained without messages.
-
-    Args:
-        round_: The round.
-        plan: Gives the learning rate.
-        tasks: Tasks of each learner.
-        metrics: Each learner's metrics, ``[C]`` by name.
-        norms: Norm of each learner's update; the record has their mean.
-        clients: The learners' records, if they are clients of the population.
-    """
-    means = {name: float(values.double().mean()) for name, values in metrics.items()}
-    return RoundRecord(
-        round=round_,
-        skipped=False,
-        cohort=len(norms),
-        admitted=len(norms),
-        quarantined=0,
-        late=0,
-        lost=0,
-        surplus=0,
-        tasks=len(norms) * tasks,
-        measures=means,
-        update_norm=math.fsum(norms) / len(norms),
-        lr=learning_rate(plan.server, round_, plan.rounds),
-        bytes_down=0,
-        bytes_up=0,
-        evaluation=None,
-        test=None,
-        clients=clients,
-    )
+        Args:
+            round_: The round.
+            tasks: Tasks of each learner.
+            metrics: Each learner's metrics, ``[C]`` by name.
+            norms: Norm of each learner's update; the record has their mean.
+            clients: The learners' records, if they are clients of the population.
+        """
+        means = {name: float(values.double().mean()) for name, values in metrics.items()}
+        return RoundRecord(
+            round=round_,
+            skipped=False,
+            cohort=len(norms),
+            admitted=len(norms),
+            quarantined=0,
+            late=0,
+            lost=0,
+            surplus=0,
+            tasks=len(norms) * tasks,
+            measures=means,
+            update_norm=math.fsum(norms) / len(norms),
+            lr=learning_rate(self.plan.server, round_, self.plan.rounds),
+            bytes_down=0,
+            bytes_up=0,
+            evaluation=None,
+            test=None,
+            clients=clients,
+        )

@@ -15,7 +15,7 @@ from fedmeta.federation.failures import report
 from fedmeta.federation.learner import CohortUpdate
 from fedmeta.learning import Tensors
 from fedmeta.tasks import TaskBatch, stream
-from fedmeta.training.ways import TrainingSetup, Way, describe_round
+from fedmeta.training.ways import TrainingSetup, Way
 
 
 class Centralized(Way):
@@ -51,7 +51,7 @@ class Centralized(Way):
         self._optimizer.step(round_, gradient)
         self.remember(self._pooled, round_, update)
         norms = [euclidean_norm(gradient)]
-        return describe_round(round_, self.plan, update.tasks, update.metrics, norms)
+        return self.describe_round(round_, update.tasks, update.metrics, norms)
 
     @override
     def export(self) -> Tensors:

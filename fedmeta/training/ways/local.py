@@ -21,7 +21,7 @@ from fedmeta.federation.cohort import sample_cohort
 from fedmeta.federation.failures import report
 from fedmeta.learning import Tensors, expand_state
 from fedmeta.tasks import Split
-from fedmeta.training.ways import Way, describe_round
+from fedmeta.training.ways import Way
 
 BY_ELEMENT = frozenset(
     ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "ASGD")
@@ -64,7 +64,7 @@ class Local(Way):
             ClientRecord(round_, client, each, norm, True, None, own)
             for client, norm, own in zip(cohort, norms, measures, strict=True)
         )
-        return describe_round(round_, self.plan, each, metrics, norms, clients)
+        return self.describe_round(round_, each, metrics, norms, clients)
 
     @override
     def export(self) -> Tensors:

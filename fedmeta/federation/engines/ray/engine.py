@@ -30,7 +30,7 @@ from fedmeta.federation.engines.client_app import ClientSide, build_ray_app
 from fedmeta.federation.engines.node_directory import Directory, ignore
 from fedmeta.federation.engines.ray import HERE, RayOptions, require_ray
 from fedmeta.federation.engines.vector.jobs import Workers, available_cores
-from fedmeta.federation.flower import as_server, silence
+from fedmeta.federation.flower import as_server, quiet
 from fedmeta.federation.learner import Learner
 
 START_SECONDS = 300.0
@@ -81,7 +81,8 @@ def open_ray(  # noqa: PLR0913 (three are optional)
     count = available_cores() if workers == "auto" else workers
     clients = len(learner.workload.population)
     remembering = contexts_from(states) if states and learner.memory_template else nullcontext()
-    with as_server(), silence(), _environment(), remembering, scratch() as folder:
+    # Errors that matter arrive as replies.
+    with as_server(), quiet(logging.CRITICAL + 1), _environment(), remembering, scratch() as folder:
         engine = _Engine(build_ray_app(build), clients, _backend(options, count, folder))
         try:
             yield Directory(engine.grid(), clients, engine.check, _signing(learner, signatures))

@@ -261,7 +261,7 @@ class VectorGrid(RunGrid):
         # As over a network, each client gets its own copy and cannot change the others'.
         own = copy.copy(message)
         own.__dict__["_content"] = copy.deepcopy(message.__dict__["_content"])
-        with self._memory.lent(client, context) if self._memory else nullcontext():
+        with self._memory.states.in_context(client, context.state) if self._memory else nullcontext():
             reply = _call(app, own, context)
         if len(context.state):
             self._contexts[node] = context
