@@ -25,20 +25,7 @@ if TYPE_CHECKING:
 else:
     from fedmeta import lazy as _lazy
 
-    _load, _names = _lazy.lazy_names(
-        __name__,
-        {
-            "errors": "ConfigError DataError FedmetaError RunError UsageError",
-            "experiment": "Config RunFolder load_config",
-            "comparison.compare": "CompareListener Comparison Execution",
-            "experiment.result": "Listener Result",
-            "federation": "Plan RoundRecord Snapshot StepResult Workload",
-            "learning": "Algorithm AlgorithmSetup Model build_algorithm expand_state",
-            "notebook": "compare load resume run",
-            "training": "evaluate simulate",
-            "tasks": "Population TaskBatch TaskFamily TaskSpec build_family",
-        },
-    )
+    _load, _names = _lazy.lazy_names(__name__)
 
     def __getattr__(name):
         if name != "__version__":

@@ -10,7 +10,7 @@ from fedmeta.options import nearest
 if TYPE_CHECKING:
     from fedmeta.bench.result import Case, Goal, Result
 else:
-    __getattr__, __dir__ = lazy_names(__name__, {"result": "Case Goal Result"})
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["ALL", "CASES", "Case", "Goal", "Result", "find_cases"]
 

@@ -18,15 +18,7 @@ if TYPE_CHECKING:
     from fedmeta.experiment.made_with import versions
     from fedmeta.experiment.result import Listener, Result
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "api": "resume run",
-            "folder": "RunFolder",
-            "made_with": "versions",
-            "result": "Listener Result",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "Config",

@@ -36,29 +36,7 @@ if TYPE_CHECKING:
     from fedmeta.federation.strategy import MetaStrategy
     from fedmeta.federation.workload import Workload
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "accounts": "Preview Rewards Scorer Signatures",
-            "aggregation": "AggregationOptions",
-            "client": "build_client_app",
-            "codec": "tensors_digest",
-            "engines.deployment": "DeploymentOptions",
-            "engines.ray": "RayOptions require_ray",
-            "engines.vector.grid": "VectorGrid",
-            "evaluation": "EvaluationSums clustered_half_width counting_missing merge",
-            "faults": "FaultOptions FaultPlan",
-            "federation": "Federation",
-            "flower": "check_flower",
-            "gate": "AdmissionGate Update",
-            "learner": "Learner",
-            "optimizer": "ServerOptimizer",
-            "records": "Award ClientRecord RoundRecord SignedUpdate Snapshot StepResult",
-            "round_plan": "GateOptions Plan ServerOptions",
-            "strategy": "MetaStrategy",
-            "workload": "Workload",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "AdmissionGate",

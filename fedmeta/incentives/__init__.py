@@ -16,16 +16,7 @@ if TYPE_CHECKING:
     from fedmeta.incentives.rules import IncentiveOptions, IncentiveRule, score
     from fedmeta.incentives.rules.shapley import ShapleyOptions, exact_shapley, gtg_shapley
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "contribution_scorer": "ContributionScorer HeldOutUtility Preview held_out_tasks",
-            "game": "Coalition Game Players Utility",
-            "rewards": "RewardAccumulator allocate",
-            "rules": "IncentiveOptions IncentiveRule score",
-            "rules.shapley": "ShapleyOptions exact_shapley gtg_shapley",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "Coalition",

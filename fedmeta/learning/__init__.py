@@ -11,16 +11,7 @@ if TYPE_CHECKING:
     from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
     from fedmeta.learning.setup import AlgorithmSetup, build_algorithm, build_model, resolve_setup
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "algorithm": "ALGORITHMS MODELS Algorithm Model Tensors expand_state",
-            "allocator": "keep_freed_memory",
-            "device": "CPU chunk_tasks place use_device",
-            "local": "KeyRule LocalWork local_steps mean_metrics",
-            "setup": "AlgorithmSetup build_algorithm build_model resolve_setup",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ALGORITHMS",

@@ -26,23 +26,7 @@ if TYPE_CHECKING:
     from fedmeta.tasks.population import Population, Split
     from fedmeta.tasks.seeding import stream, torch_generator
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "batch": "MASK Examples TaskBatch padded",
-            "families.digits": "Digits",
-            "families.mnist": "MNIST",
-            "families.omniglot": "Omniglot",
-            "families.shakespeare": "Shakespeare",
-            "families.sinusoid": "Sinusoid",
-            "family": "FAMILIES RemoteFamily TaskFamily TaskSpec build_family data_digest family_kind "
-            "shape_of_tasks",
-            "measure": "Measure",
-            "objective": "OBJECTIVES Objective build_objective mean_of_examples",
-            "population": "Population Split",
-            "seeding": "stream torch_generator",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "FAMILIES",

@@ -9,14 +9,7 @@ if TYPE_CHECKING:
     from fedmeta.federation.faults.mods import fault_mod, mods_in
     from fedmeta.federation.faults.plan import KINDS, Fault, FaultOptions, FaultPlan, read_faults
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "delivery": "FaultyDelivery SimulatedDelivery with_faults",
-            "mods": "fault_mod mods_in",
-            "plan": "KINDS Fault FaultOptions FaultPlan read_faults",
-        },
-    )
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "KINDS",
