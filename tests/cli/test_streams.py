@@ -4,8 +4,10 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,6 @@ def here(tmp_path: Path) -> Path:
     ("environment", "sign"),
     [
         ({"PYTHONIOENCODING": "ascii"}, "+-"),
-        ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, "+-"),
         ({"PYTHONIOENCODING": "latin-1"}, "±"),
     ],
 )
@@ -45,6 +46,26 @@ def test_an_encoding_that_lacks_letters_gets_plain_ones(
     assert "before" in done.stdout
     # A frame of plain letters has the two as well.
     assert re.search(rf"\d {re.escape(sign)} \d", done.stdout), done.stdout
+
+
+STEADY = [
+    sys.executable,
+    "-c",
+    "from fedmeta.cli.streams import steady; steady(); print('0.3 \\u00b1 0.1')",
+]
+"""What every command does first, without what it imports later."""
+OPEN_ONE = [
+    sys.executable,
+    "-c",
+    "from fedmeta.cli.streams import steady; steady(); print('lost')\n"
+    "with open('log', 'w') as log: log.write(str(log.fileno()))",
+]
+
+
+def test_a_locale_that_lacks_letters_gets_plain_ones() -> None:
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(STEADY, env=os.environ | plain, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"0.3 +- 0.1\n", b"")
 
 
 def test_a_reader_that_leaves_does_not_end_a_run(here: Path) -> None:
@@ -64,8 +85,15 @@ def test_a_reader_that_leaves_does_not_end_a_run(here: Path) -> None:
     assert (folder.status, len(folder.metrics())) == ("finished", 40)
 
 
-def test_closed_standard_files_are_not_taken_for_the_runs_logs(here: Path) -> None:
+def test_the_numbers_of_closed_standard_files_are_taken_at_the_start(tmp_path: Path) -> None:
     # What an interpreter makes of closed files it does as it starts: no fork will do.
+    line = f"{shlex.join(OPEN_ONE)} 0<&- 1>&- 2>&-"
+    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, check=False).returncode == 0
+    assert int((tmp_path / "log").read_text()) > 2
+
+
+@pytest.mark.slow
+def test_closed_standard_files_are_not_taken_for_the_runs_logs(here: Path) -> None:
     line = " ".join([*command("run", "tiny.toml", "-s", "rounds=2", "--out", "r"), "0<&- 1>&- 2>&-"])
     assert subprocess.run(["bash", "-c", line], cwd=here, check=False).returncode == 0
     folder = RunFolder.open(here / "r")

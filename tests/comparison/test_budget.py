@@ -51,7 +51,7 @@ class Counts:
 def test_every_arm_uses_the_same_tasks_and_the_inner_steps_of_its_algorithm(
     base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config(**base)
+    config = Config(**base | {"rounds": 5})
     used = Counter[str]()
     for plan in plan_arms(config, choose(resolve(config), None)[0], [0]):
         with monkeypatch.context() as patches:
@@ -65,7 +65,7 @@ def test_every_arm_uses_the_same_tasks_and_the_inner_steps_of_its_algorithm(
         assert logged == counts.tasks == budget(arm), name
     untrained = [used.pop(name) for name in ("untrained", "prototypes") if name in used]
     assert set(untrained) == {0}
-    assert set(used.values()) == {10 * 4 * 2}
+    assert set(used.values()) == {5 * 4 * 2}
     assert len(used) == 7
 
 

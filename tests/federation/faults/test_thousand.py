@@ -9,7 +9,7 @@ import pytest
 
 from tests.federation.faults.plans import check
 
-FAST = 25
+FAST = 12
 ALL = 1000
 
 
