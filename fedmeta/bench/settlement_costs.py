@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.chain.chain import Chain, open_chain
+from fedmeta.chain.hashing import from_address, to_address
 from fedmeta.chain.keys import open_keys
-from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.campaign import bind, campaign_id
-from fedmeta.chain.settle.claims import Claims
-from fedmeta.chain.settle.deployment import Deployment
+from fedmeta.chain.options import UNITS, ChainOptions
+from fedmeta.chain.settle.campaign import campaign_id
+from fedmeta.chain.settle.claims import claim_all, proofs
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign, Contribution, FrozenRound
 from fedmeta.chain.settle.recording import Recording
-from fedmeta.chain.settle.terms import UNITS
-from fedmeta.chain.settle.transactions import Transactor
+from fedmeta.chain.settle.transactions import Action
 
 FEW = 10
 _ROUNDS = 8
+_CLAIM_GAS = 160_000
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,8 @@ class _Campaign:
     def __init__(self, options: ChainOptions, journal: Journal, chain: Chain, run: bytes) -> None:
         pot = options.pot * UNITS
         journal.found(Campaign(campaign_id(run), run, pot, _ROUNDS * pot))
-        bind(journal, chain)
         keys = open_keys(options, chain.chain_id)
-        transactor = Transactor(chain, journal)
-        deployed = Deployment(transactor, keys, options).ensure()
-        self.recording = Recording(deployed, transactor, keys, 1)
-        self.claims = Claims(self.recording)
+        self.recording = Recording(chain, journal, options, keys)
         self.journal, self.chain, self.run, self.pot = journal, chain, run, pot
 
     def measure(self, participants: int) -> Costs:
@@ -117,13 +113,17 @@ class _Campaign:
 
     def claim(self, client: int) -> int:
         """Claim for one client in its own transaction; return the gas."""
-        action = self.claims.single(self.account(client))
+        ledger = self.recording.ledger
+        mine = proofs(self.journal)[to_address(from_address(self.account(client)))]
+        path = [bytes.fromhex(node[2:]) for node in mine.proof]
+        data = ledger.data("claim", mine.first_round, mine.account, mine.cumulative, path)
+        action = Action(f"claim {data.hex()}", ledger.address, data, _CLAIM_GAS)
         self.recording.transactor.perform(action, self.recording.keys.sponsor, lambda: False)
         return self.gas()
 
     def claim_many(self, clients: range) -> int:
         """Claim for clients in one transaction; return the gas per client."""
-        self.claims.claim([self.account(client) for client in clients])
+        claim_all(self.recording, [self.account(client) for client in clients])
         return self.gas() // len(clients)
 
     def gas(self) -> int:

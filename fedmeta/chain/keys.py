@@ -59,21 +59,14 @@ class Keys:
     Attributes:
         sponsor: Pays, deploys and sends all transactions.
         committee: The members, whose keys sign records, by ascending address as the contracts require.
-        development: Whether they are the public development keys.
     """
 
     sponsor: Signer
     committee: tuple[Signer, ...]
-    development: bool
 
-    def check(self, chain_id: int) -> None:
-        """Refuse development keys on a chain that is not local.
-
-        Raises:
-            UsageError: Names the variables to set.
-        """
-        if self.development and chain_id not in LOCAL_CHAIN_IDS:
-            raise UsageError(_not_local(f"chain {chain_id}"))
+    def sign(self, threshold: int, digest: bytes) -> bytes:
+        """Return the signatures of the first `threshold` committee members."""
+        return b"".join(member.sign(digest) for member in self.committee[:threshold])
 
 
 def open_keys(
@@ -85,7 +78,7 @@ def open_keys(
 
     Args:
         options: Options of the chain.
-        chain_id: The node's chain id, or None if it has not answered yet; then call `Keys.check` later.
+        chain_id: The node's chain id, or None if it has not answered yet.
         environment: Source of FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS (separated by commas) and
             FEDMETA_KEYSTORE_PASSWORD.
 
@@ -93,7 +86,7 @@ def open_keys(
         UsageError: If keys are missing, malformed or not allowed on the chain.
     """
     source = _Source(options, chain_id, environment)
-    keys = Keys(source.sponsor(), source.committee(), source.development)
+    keys = Keys(source.sponsor(), source.committee())
     if keys.sponsor.address in {member.address for member in keys.committee}:
         raise UsageError("the sponsor and a committee member have the same key: use another")
     return keys

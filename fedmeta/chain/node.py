@@ -2,9 +2,10 @@
 
 import socket
 import time
+from abc import abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from fedmeta.chain.chain import Chain
 from fedmeta.chain.errors import ChainDownError, ChainError
@@ -17,7 +18,6 @@ from fedmeta.chain.node_process import (
     NodeProcess,
     identify,
     mend,
-    new_identity,
     stop_orphan,
 )
 from fedmeta.chain.options import DEFAULT_CHAIN_ID
@@ -34,8 +34,16 @@ _POLL_SECONDS = 0.02
 _TRIES = 3
 
 
-class Node:
-    """A running node; a context manager that stops it.
+class Node(Http):
+    """A running node of ours as a web3 provider, ``Web3(Anvil("folder"))``; `close` stops it.
+
+    A subclass names the chain, finds its program and gives the arguments.
+
+    Args:
+        folder: State folder of the chain; created if missing.
+        chain_id: Id of a new chain; an existing one must have it.
+        port: None: a free port.
+        accounts: Number of funded accounts of a new chain.
 
     Attributes:
         kind: anvil or ganache.
@@ -44,22 +52,73 @@ class Node:
         accounts: Funded development accounts: address and private key, as 0x text.
         folder: Its state folder.
         pid: Its process id.
+
+    Raises:
+        UsageError: No binary, a port or folder in use, or another chain in the folder.
+        RunError: If it does not answer after its start.
     """
 
-    def __init__(self, identity: Identity, port: int, process: NodeProcess, lock: FileLock) -> None:
-        self.kind = identity.kind
-        self.url = f"http://127.0.0.1:{port}"
-        self.chain_id = identity.chain_id
+    kind: NodeKind
+
+    def __init__(
+        self,
+        folder: Path | str,
+        chain_id: int = DEFAULT_CHAIN_ID,
+        port: int | None = None,
+        accounts: int = 10,
+    ) -> None:
+        binary = self.find()
+        if port is not None and _in_use(port):
+            raise UsageError(f"port {port} is in use: choose another")
+        self.folder = Path(folder).absolute()
+        self._lock = FileLock(self.folder / "lock", f"the chain in {self.folder}")
+        try:
+            stop_orphan(self.folder)
+            identity = identify(self.folder, self.kind, chain_id, accounts)
+            mend(self.folder / ANVIL_STATE)
+            self._process, chosen = self._started(binary, identity, port)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.url, self.chain_id, self.pid = _url(chosen), identity.chain_id, self._process.pid
         self.accounts = tuple(
             (Signer(key).address, "0x" + key.hex()) for key in development_keys(identity.accounts)
         )
-        self.folder = process.folder
-        self.pid = process.pid
-        self._process = process
-        self._lock = lock
+        super().__init__(self.url, f"{self.kind} at {self.url}")
 
-    def stop(self) -> None:
-        """Stop it with its state saved; may be called twice."""
+    @staticmethod
+    @abstractmethod
+    def find() -> list[str]:
+        """Return the command that starts it."""
+
+    @staticmethod
+    @abstractmethod
+    def arguments(identity: Identity, port: int, folder: Path, hardfork: str) -> list[str]:
+        """Return the command's arguments for the chain of `folder`."""
+
+    def _started(
+        self, binary: list[str], identity: Identity, port: int | None
+    ) -> tuple[NodeProcess, int]:
+        """Return the process of a node that answers, and its port."""
+        for _ in range(_TRIES):
+            chosen = port or _free_port()
+            arguments = self.arguments(identity, chosen, self.folder, HARDFORK)
+            process = NodeProcess([*binary, *arguments], self.folder)
+            try:
+                if _answers(process, chosen, identity):
+                    return process, chosen
+                reason = process.last_words()
+            except BaseException:
+                process.stop()
+                raise
+            process.stop()
+            if port is not None or "address" not in reason.lower():
+                break
+        raise RunError(f"{self.kind} does not start: {reason} (see {self.folder / 'node.log'})")
+
+    def close(self) -> None:
+        """Close the connections, and stop the node with its state saved. May be called twice."""
+        super().close()
         self._process.stop()
         self._lock.release()
 
@@ -67,13 +126,13 @@ class Node:
         """Wait until it ends, and return its exit status."""
         return self._process.wait()
 
-    def __enter__(self) -> "Node":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.close()
 
 
 def start_node(
@@ -83,86 +142,18 @@ def start_node(
     chain_id: int = DEFAULT_CHAIN_ID,
     accounts: int = 10,
 ) -> Node:
-    """Start a node on 127.0.0.1 and wait until it answers.
-
-    Args:
-        kind: anvil or ganache.
-        folder: State folder of the chain; created if missing.
-        port: None: a free port.
-        chain_id: Id of a new chain; an existing one must have it.
-        accounts: Number of funded accounts of a new chain.
-
-    Raises:
-        UsageError: No binary, a port or folder in use, or another chain in the folder.
-        RunError: If it does not answer after its start.
-    """
-    part: Any = PROVIDERS.get(kind)
-    binary = part.find()
-    if port is not None and _in_use(port):
-        raise UsageError(f"port {port} is in use: choose another")
-    folder = folder.absolute()
-    lock = FileLock(folder / "lock", f"the chain in {folder}")
-    try:
-        stop_orphan(folder)
-        identity = identify(folder, new_identity(kind, chain_id, accounts))
-        mend(folder / ANVIL_STATE)
-        for _ in range(_TRIES):
-            chosen = port or _free_port()
-            arguments = part.arguments(identity, chosen, folder, HARDFORK)
-            process = NodeProcess([*binary, *arguments], folder)
-            try:
-                if _answers(process, chosen, identity):
-                    return Node(identity, chosen, process, lock)
-                reason = process.last_words()
-            except BaseException:
-                process.stop()
-                raise
-            process.stop()
-            if port is not None or "address" not in reason.lower():
-                break
-        raise RunError(f"{kind} does not start: {reason} (see {folder / 'node.log'})")
-    except BaseException:
-        lock.release()
-        raise
-
-
-class OwnNode(Http):
-    """A node of ours as a web3 provider, stopped by `close`: ``Web3(Anvil("folder"))``.
-
-    Subclasses find the program (`find`) and give its arguments (`arguments`); the class name is the name
-    of the chain.
-
-    Args:
-        folder: State folder of the chain; created if missing.
-        chain_id: Id of a new chain; an existing one must have it.
-        port: None: a free port.
-
-    Raises:
-        UsageError: As `start_node`.
-        RunError: If it does not answer after its start.
-    """
-
-    def __init__(
-        self, folder: Path | str, chain_id: int = DEFAULT_CHAIN_ID, port: int | None = None
-    ) -> None:
-        kind: Any = type(self).__name__.lower()
-        self.node = start_node(kind, Path(folder), port, chain_id)
-        super().__init__(self.node.url, f"{kind} at {self.node.url}")
-
-    def close(self) -> None:
-        """Close the connections, and stop the node with its state saved. May be called twice."""
-        super().close()
-        self.node.stop()
+    """Start a node on 127.0.0.1 and wait until it answers; see `Node`."""
+    start: Any = PROVIDERS.get(kind)
+    node: Node = start(folder, chain_id, port, accounts)
+    return node
 
 
 def banner(node: Node) -> str:
     """Return the output of `fedmeta chain up`: accounts, keys, chain id, URL, and a warning."""
     funds = f"{BALANCE // 10**18:,} ETH"
-    addresses = [f"({i}) {address} ({funds})" for i, (address, _) in enumerate(node.accounts)]
-    keys = [f"({i}) {key}" for i, (_, key) in enumerate(node.accounts)]
     sections = {
-        "Available accounts": addresses,
-        "Private keys": keys,
+        "Available accounts": [f"({i}) {one[0]} ({funds})" for i, one in enumerate(node.accounts)],
+        "Private keys": [f"({i}) {one[1]}" for i, one in enumerate(node.accounts)],
         "Wallet": [f"Mnemonic:        {MNEMONIC}", "Derivation path: m/44'/60'/0'/0/"],
         "Chain": [f"Chain ID:  {node.chain_id}", f"Hard fork: {HARDFORK}", f"State:     {node.folder}"],
     }
@@ -176,10 +167,14 @@ def banner(node: Node) -> str:
     return "\n".join([*lines, f"Listening on {node.url}"])
 
 
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
 def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:
     """Wait until the node answers as the expected chain; False if it ends or does not in time."""
     end = time.monotonic() + _START_SECONDS
-    provider = Http(f"http://127.0.0.1:{port}")
+    provider = Http(_url(port))
     try:
         while process.running and time.monotonic() < end:
             try:

@@ -175,30 +175,26 @@ class Identity:
     timestamp: int
 
 
-def new_identity(kind: NodeKind, chain_id: int, accounts: int) -> Identity:
-    """Return the identity of a new chain."""
-    gas_limit = _LEAST_GAS + secrets.randbelow(2**24)
-    return Identity(kind, chain_id, accounts, gas_limit, int(time.time()))
-
-
-def identify(folder: Path, new: Identity) -> Identity:
-    """Return the identity of the chain in `folder`; if it has none, store `new`.
+def identify(folder: Path, kind: NodeKind, chain_id: int, accounts: int) -> Identity:
+    """Return the identity of the chain in `folder`; if it has none, store a new one.
 
     Raises:
         UsageError: If it has another kind or chain id.
     """
     path = folder / _IDENTITY
     if not path.exists():
+        gas_limit = _LEAST_GAS + secrets.randbelow(2**24)
+        new = Identity(kind, chain_id, accounts, gas_limit, int(time.time()))
         write_atomically(path, json.dumps(vars(new)).encode())
         return new
     try:
         found = Identity(**read_json(path))
     except (OSError, ValueError, TypeError):
         raise UsageError(f"{path} is damaged: remove {folder} to start a new chain") from None
-    if (found.kind, found.chain_id) != (new.kind, new.chain_id):
+    if (found.kind, found.chain_id) != (kind, chain_id):
         raise UsageError(
             f"{folder} holds a chain of {found.kind} with chain id {found.chain_id}, "
-            f"not of {new.kind} with {new.chain_id}"
+            f"not of {kind} with {chain_id}"
         )
     return found
 

@@ -16,7 +16,9 @@ LOCAL_CHAIN_IDS = (DEFAULT_CHAIN_ID, 1337)
 URL_SCHEMES = ("http://", "https://", "ws://", "wss://", "ipc://")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_MEMBERS = 32
-MOST_TOKENS = (2**128 - 2) // 10**6
+UNITS = 10**6
+"""Token units in a whole token."""
+MOST_TOKENS = (2**128 - 2) // UNITS
 """Most tokens of a campaign: the ledger counts units of 10^-6 token in 128 bits, and keeps one."""
 
 

@@ -3,12 +3,11 @@
 The types match `contracts/src`; those of clients and nodes are not checked on the chain.
 """
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedmeta.chain.hashing import keccak
 
-_TYPES = {
+TYPES = {
     "Record": "bytes32 campaign,uint64 epoch,uint64 firstRound,uint64 lastRound,bytes32 rewardsRoot,"
     "bytes32 contributionsRoot,bytes32 modelHash,bytes32 evidenceHash,uint256 total",
     "Veto": "bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash",
@@ -17,63 +16,10 @@ _TYPES = {
     "Registration": "string federation,uint64 partition,bytes32 key",
     "Presence": "bytes32 run,uint64 node,uint64 partition,bytes32 nonce",
 }
+"""The fields of each signed struct."""
 VERSION = "1"
 
 Domain = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Record of a range of rounds, signed by the committee.
-
-    Attributes:
-        campaign: The campaign's id, 32 bytes, as are all hashes and roots.
-        epoch: Vetoes so far.
-        first_round: First round covered.
-        last_round: Last round covered.
-        rewards_root: Root of the tree of cumulative rewards.
-        contributions_root: Root of the tree of these rounds' contributions.
-        model_hash: Hash of the model after the last round.
-        evidence_hash: Hash of the log of these rounds.
-        total: Token units awarded since the campaign's start.
-    """
-
-    campaign: bytes
-    epoch: int
-    first_round: int
-    last_round: int
-    rewards_root: bytes
-    contributions_root: bytes
-    model_hash: bytes
-    evidence_hash: bytes
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Veto:
-    """Veto of a queued record and all after it, signed by the committee; see `Record`."""
-
-    campaign: bytes
-    epoch: int
-    first_round: int
-    evidence_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Slash:
-    """Slashing of a stake, signed by the committee.
-
-    Attributes:
-        account: Owner of the stake.
-        amount: Token units.
-        evidence_hash: Hash of the evidence of misbehaviour, 32 bytes.
-        nonce: The account's slashings so far.
-    """
-
-    account: str
-    amount: int
-    evidence_hash: bytes
-    nonce: int
 
 
 def ledger_domain(chain_id: int, ledger: str) -> Domain:
@@ -86,23 +32,28 @@ def registry_domain(chain_id: int, registry: str) -> Domain:
     return _domain("fedmeta ParticipantRegistry", chainId=chain_id, verifyingContract=registry)
 
 
-def record_digest(domain: Domain, record: Record) -> bytes:
-    """Return the 32 bytes that committee members sign for a record.
+def typed_digest(domain: Domain, name: str, *values: object) -> bytes:
+    """Return the 32 bytes to sign for a struct of `TYPES`, such as ``Slash``.
 
     Raises:
         ValueError: If a value does not fit its type.
     """
-    return _digest(domain, "Record", *asdict(record).values())
+    from eth_abi.exceptions import EncodingError
+    from eth_account.messages import encode_typed_data
 
-
-def veto_digest(domain: Domain, veto: Veto) -> bytes:
-    """Return the 32 bytes that committee members sign for a veto; see `record_digest` for errors."""
-    return _digest(domain, "Veto", *asdict(veto).values())
-
-
-def slash_digest(domain: Domain, slash: Slash) -> bytes:
-    """Return the 32 bytes that committee members sign for a slashing; errors: see `record_digest`."""
-    return _digest(domain, "Slash", *asdict(slash).values())
+    fields = [
+        dict(zip(("type", "name"), field.split(), strict=True)) for field in TYPES[name].split(",")
+    ]
+    for field, value in zip(fields, values, strict=True):
+        # eth-account would pad shorter values.
+        if field["type"] == "bytes32":
+            _word(value)
+    message: dict[str, Any] = {f["name"]: value for f, value in zip(fields, values, strict=True)}
+    try:
+        signable = encode_typed_data(domain, {name: fields}, message)
+    except EncodingError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return keccak(b"\x19" + signable.version + signable.header + signable.body)
 
 
 def update_digest(run: bytes, round_: int, tasks: int, update: bytes) -> bytes:
@@ -127,7 +78,7 @@ def registration_digest(federation: str, partition: int, key: bytes) -> bytes:
         partition: The partition.
         key: SHA-256 of the node's public key.
     """
-    return _digest(_domain("fedmeta node"), "Registration", federation, partition, key)
+    return typed_digest(_domain("fedmeta node"), "Registration", federation, partition, key)
 
 
 def presence_digest(run: bytes, node: int, partition: int, nonce: bytes) -> bytes:
@@ -139,30 +90,11 @@ def presence_digest(run: bytes, node: int, partition: int, nonce: bytes) -> byte
         partition: The partition.
         nonce: The server's 32 random bytes for this query.
     """
-    return _digest(_domain("fedmeta node"), "Presence", run, node, partition, nonce)
+    return typed_digest(_domain("fedmeta node"), "Presence", run, node, partition, nonce)
 
 
 def _domain(name: str, **where: object) -> Domain:
     return {"name": name, "version": VERSION, **where}
-
-
-def _digest(domain: Domain, name: str, *values: object) -> bytes:
-    from eth_abi.exceptions import EncodingError
-    from eth_account.messages import encode_typed_data
-
-    fields = [
-        dict(zip(("type", "name"), field.split(), strict=True)) for field in _TYPES[name].split(",")
-    ]
-    for field, value in zip(fields, values, strict=True):
-        # eth-account would pad shorter values.
-        if field["type"] == "bytes32":
-            _word(value)
-    message: dict[str, Any] = {f["name"]: value for f, value in zip(fields, values, strict=True)}
-    try:
-        signable = encode_typed_data(domain, {name: fields}, message)
-    except EncodingError as error:
-        raise ValueError(f"{name}: {error}") from None
-    return keccak(b"\x19" + signable.version + signable.header + signable.body)
 
 
 def _word(value: object) -> bytes:
@@ -177,7 +109,7 @@ def _uint64(value: int) -> bytes:
     return value.to_bytes(8).rjust(32, b"\0")
 
 
-_UPDATE = keccak(f"Update({_TYPES['Update']})".encode())
+_UPDATE = keccak(f"Update({TYPES['Update']})".encode())
 _UPDATE_DOMAIN = keccak(
     keccak(b"EIP712Domain(string name,string version)")
     + keccak(b"fedmeta update")

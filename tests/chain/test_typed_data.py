@@ -8,17 +8,12 @@ from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 from fedmeta.chain.typed_data import (
-    Record,
-    Slash,
-    Veto,
     ledger_domain,
     presence_digest,
-    record_digest,
     registration_digest,
     registry_domain,
-    slash_digest,
+    typed_digest,
     update_digest,
-    veto_digest,
 )
 
 CONTRACT = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
@@ -41,9 +36,9 @@ def on_chain(name: str) -> dict[str, Any]:
     return {"name": name, "version": "1", "chainId": CHAIN_ID, "verifyingContract": CONTRACT}
 
 
-RECORD = Record(word(1), 2, 3, 2**64 - 1, word(5), word(6), word(7), word(8), 2**255 + 9)
-VETO = Veto(word(1), 2, 3, word(4))
-SLASH = Slash(ACCOUNT, 10**20, word(2), 4)
+RECORD = [word(1), 2, 3, 2**64 - 1, word(5), word(6), word(7), word(8), 2**255 + 9]
+VETO = [word(1), 2, 3, word(4)]
+SLASH = [ACCOUNT, 10**20, word(2), 4]
 
 
 def test_a_record_is_hashed_as_eip_712_says() -> None:
@@ -51,22 +46,21 @@ def test_a_record_is_hashed_as_eip_712_says() -> None:
         "bytes32 campaign,uint64 epoch,uint64 firstRound,uint64 lastRound,bytes32 rewardsRoot,"
         "bytes32 contributionsRoot,bytes32 modelHash,bytes32 evidenceHash,uint256 total"
     )
-    values = [word(1), 2, 3, 2**64 - 1, word(5), word(6), word(7), word(8), 2**255 + 9]
-    expected = oracle(on_chain("fedmeta RewardLedger"), "Record", fields, values)
-    assert record_digest(ledger_domain(CHAIN_ID, CONTRACT), RECORD) == expected
+    expected = oracle(on_chain("fedmeta RewardLedger"), "Record", fields, RECORD)
+    assert typed_digest(ledger_domain(CHAIN_ID, CONTRACT), "Record", *RECORD) == expected
 
 
 def test_a_veto_is_hashed_as_eip_712_says() -> None:
     fields = "bytes32 campaign,uint64 epoch,uint64 firstRound,bytes32 evidenceHash"
-    expected = oracle(on_chain("fedmeta RewardLedger"), "Veto", fields, [word(1), 2, 3, word(4)])
-    assert veto_digest(ledger_domain(CHAIN_ID, CONTRACT), VETO) == expected
+    expected = oracle(on_chain("fedmeta RewardLedger"), "Veto", fields, VETO)
+    assert typed_digest(ledger_domain(CHAIN_ID, CONTRACT), "Veto", *VETO) == expected
 
 
 def test_a_slashing_is_hashed_as_eip_712_says() -> None:
     fields = "address account,uint256 amount,bytes32 evidenceHash,uint64 nonce"
     domain = on_chain("fedmeta ParticipantRegistry")
-    expected = oracle(domain, "Slash", fields, [ACCOUNT, 10**20, word(2), 4])
-    assert slash_digest(registry_domain(CHAIN_ID, CONTRACT), SLASH) == expected
+    expected = oracle(domain, "Slash", fields, SLASH)
+    assert typed_digest(registry_domain(CHAIN_ID, CONTRACT), "Slash", *SLASH) == expected
 
 
 def test_an_update_is_hashed_as_eip_712_says_without_any_chain() -> None:
@@ -92,7 +86,7 @@ def test_a_presence_is_hashed_as_eip_712_says() -> None:
 
 def test_another_chain_or_contract_is_another_digest() -> None:
     digests = {
-        record_digest(ledger_domain(chain_id, contract), RECORD)
+        typed_digest(ledger_domain(chain_id, contract), "Record", *RECORD)
         for chain_id in (1, CHAIN_ID)
         for contract in (ACCOUNT, CONTRACT)
     }
@@ -114,6 +108,6 @@ def test_hashes_of_another_length_are_refused() -> None:
 def test_a_digest_takes_microseconds() -> None:
     start = time.process_time()
     for round_ in range(2_000):
-        update_digest(RECORD.campaign, round_, 4, RECORD.model_hash)
+        update_digest(word(1), round_, 4, word(2))
     # 2 us with the C module, 20 us without.
     assert (time.process_time() - start) / 2_000 < 100e-6

@@ -83,7 +83,7 @@ def anvil(folder: Path, port: int, kind: NodeKind = "anvil") -> Iterator[str]:
     try:
         yield node.url
     finally:
-        node.stop()
+        node.close()
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def anvil(tmp_path: Path) -> Iterator[str]:
     try:
         yield node.url
     finally:
-        node.stop()
+        node.close()
 
 
 @contextmanager

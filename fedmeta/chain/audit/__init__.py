@@ -1,11 +1,12 @@
 """`fedmeta chain audit`: recomputes the ledger of a run from its files and compares it to the chain."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from fedmeta.chain.audit.files import RunChecks, RunFiles
 from fedmeta.chain.audit.findings import Finding, look
-from fedmeta.chain.audit.ledger import ChainChecks, RecordChecks
+from fedmeta.chain.audit.ledger import ChainChecks, journaled
 from fedmeta.chain.audit.tokens import TokenChecks
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
@@ -39,10 +40,8 @@ def audit(run_folder: Path, options: ChainOptions) -> list[Finding]:
         if error.exit_code == 2:
             raise
         return [Finding(False, "journal", str(error))]
-    try:
+    with closing(journal):
         return [*_files(files, journal), *_chain(run_folder, options, journal)]
-    finally:
-        journal.close()
 
 
 def _files(files: RunFiles, journal: JournalView) -> Iterator[Finding]:
@@ -51,14 +50,14 @@ def _files(files: RunFiles, journal: JournalView) -> Iterator[Finding]:
     yield look("rounds in the logs", checks.rounds)
     yield look("clients' signatures", checks.signatures)
     yield look("checkpoints", checks.checkpoints)
-    yield look("records in the journal", RecordChecks(journal).journaled)
+    yield look("records in the journal", lambda: journaled(journal))
 
 
 def _chain(run_folder: Path, options: ChainOptions, journal: JournalView) -> list[Finding]:
     try:
         with open_chain(options, run_folder / "chain") as chain:
-            deployed, records = attach(journal, chain), RecordChecks(journal)
-            ledger, tokens = ChainChecks(deployed, records), TokenChecks(deployed, records)
+            deployed = attach(journal, chain)
+            ledger, tokens = ChainChecks(deployed, journal), TokenChecks(deployed, journal)
             return [
                 look("contracts", ledger.contracts),
                 look("records on the chain", ledger.recorded),

@@ -6,8 +6,9 @@ from functools import cached_property
 from web3.types import EventData
 
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
-from fedmeta.chain.audit.ledger import RecordChecks
+from fedmeta.chain.contracts import Contract
 from fedmeta.chain.settle.deployment import Deployed
+from fedmeta.chain.settle.journal import JournalView
 
 _NOBODY = "0x" + 40 * "0"
 
@@ -17,26 +18,30 @@ class TokenChecks:
 
     Args:
         deployed: The campaign's contracts.
-        records: Gives the awards.
+        journal: Gives the awards.
     """
 
-    def __init__(self, deployed: Deployed, records: RecordChecks) -> None:
+    def __init__(self, deployed: Deployed, journal: JournalView) -> None:
         self.deployed = deployed
         self.ledger = deployed.ledger
         self.token = deployed.token
-        self.records = records
-        self.campaign = records.journal.founded
-        self.clients = records.journal.clients()
+        self.journal = journal
+        self.clients = journal.clients()
+
+    def _events(self, contract: Contract, name: str) -> list[EventData]:
+        return contract.events(name, self.journal.founded.block)
 
     @cached_property
-    def _transfers(self) -> list[EventData]:
-        return self.token.events("Transfer", self.campaign.block)
+    def _transfers(self) -> list[tuple[str, str, int]]:
+        """The sender, receiver and units of each transfer."""
+        found = (event["args"] for event in self._events(self.token, "Transfer"))
+        return [(one["from"].lower(), one["to"].lower(), one["value"]) for one in found]
 
     @cached_property
     def _awarded(self) -> dict[str, int]:
         """Units awarded to each account by the rounds on the chain."""
-        last = int(self.ledger.call("nextRound")) - 1
-        return self.records.journal.rewards(min(last, self.records.frozen))
+        last = self.ledger.call("nextRound") - 1
+        return self.journal.rewards(min(last, self.journal.frozen))
 
     @cached_property
     def _claimed(self) -> dict[str, int]:
@@ -44,7 +49,7 @@ class TokenChecks:
 
     def awards(self) -> str:
         """Check that the ledger awarded exactly what the rounds award."""
-        awarded, dust = (int(value) for value in self.ledger.many("awarded", "DUST"))
+        awarded, dust = self.ledger.many("awarded", "DUST")
         expected = sum(self._awarded.values())
         # The ledger keeps one unit for itself from its first funding on.
         found = max(0, awarded - dust)
@@ -54,11 +59,10 @@ class TokenChecks:
     def claims(self) -> str:
         """Check that no account claimed more than its award, and that each claim went to the account."""
         received: Counter[str] = Counter()
-        for event in self._transfers:
-            if _lower(event["args"]["from"]) == self.ledger.address.lower():
-                received[_lower(event["args"]["to"])] += int(event["args"]["value"])
-        reserve = _lower(self.ledger.call("reserve"))
-        known = {account.lower() for account in self.clients} | {reserve}
+        for sender, receiver, units in self._transfers:
+            if sender == self.ledger.address.lower():
+                received[receiver] += units
+        known = {account.lower() for account in self.clients} | {self.ledger.call("reserve").lower()}
         for account, units in received.items():
             if account not in known:
                 raise DisagreementError(f"{account} was paid {units} units and contributed nothing")
@@ -75,14 +79,12 @@ class TokenChecks:
     def tokens(self) -> str:
         """Check that balances match the transfers, and sum to the supply."""
         balances: Counter[str] = Counter()
-        for event in self._transfers:
-            units = int(event["args"]["value"])
-            balances[_lower(event["args"]["from"])] -= units
-            balances[_lower(event["args"]["to"])] += units
+        for sender, receiver, units in self._transfers:
+            balances[sender] -= units
+            balances[receiver] += units
         supply = -balances.pop(_NOBODY, 0)
-        require_equal(
-            "the token", "supply", (int(self.token.call("totalSupply")), supply), ("it", "its transfers")
-        )
+        found = self.token.call("totalSupply")
+        require_equal("the token", "supply", (found, supply), ("it", "its transfers"))
         for account, held in self.token.each("balanceOf", sorted(balances)).items():
             values = (held, balances[account])
             require_equal(account, "balance", values, ("the token", "its transfers"))
@@ -90,9 +92,11 @@ class TokenChecks:
 
     def escrow(self) -> str:
         """Check that escrow and payments together equal the funding."""
-        awarded, paid, unawarded = (int(v) for v in self.ledger.many("awarded", "paid", "unawarded"))
-        funded = self._sum("Funded")
-        swept = self._sum("Swept")
+        awarded, paid, unawarded = self.ledger.many("awarded", "paid", "unawarded")
+        funded, swept = (
+            sum(event["args"]["amount"] for event in self._events(self.ledger, name))
+            for name in ("Funded", "Swept")
+        )
         found = awarded + unawarded + swept
         if found < funded:
             raise DisagreementError(f"{funded} units were funded, and {found} are there or were paid")
@@ -102,22 +106,14 @@ class TokenChecks:
         kept = f"{paid} paid + {found - paid - swept} in escrow + {swept} taken back"
         return f"{funded} units funded{given} = {kept}"
 
-    def _sum(self, event: str) -> int:
-        found = self.ledger.events(event, self.campaign.block)
-        return sum(int(e["args"]["amount"]) for e in found)
-
     def stakes(self) -> str:
         """Check that the registry holds all stakes."""
         registry = self.deployed.registry
         if registry is None:
             return "none"
-        joined = {e["args"]["account"] for e in registry.events("Joined", self.campaign.block)}
-        stakes = sum(int(registry.call("members", account)[0]) for account in sorted(joined))
-        held = int(self.token.call("balanceOf", registry.address))
+        joined = {event["args"]["account"] for event in self._events(registry, "Joined")}
+        stakes = sum(member[0] for member in registry.each("members", sorted(joined)).values())
+        held = self.token.call("balanceOf", registry.address)
         if held < stakes:
             raise DisagreementError(f"the registry holds {held} units, and the stakes are {stakes}")
         return f"{stakes} units of {counted(len(joined), 'account')}"
-
-
-def _lower(address: object) -> str:
-    return str(address).lower()

@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedmeta.chain.keys import BALANCE, MNEMONIC
-from fedmeta.chain.node import OwnNode
+from fedmeta.chain.node import Node
 from fedmeta.chain.node_process import ANVIL_STATE, Identity
 from fedmeta.chain.programs import find_anvil
 
 
-class Anvil(OwnNode):
-    """An Anvil of ours as a web3 provider; see `OwnNode`."""
+class Anvil(Node):
+    """An Anvil of ours as a web3 provider; see `Node`."""
 
+    kind = "anvil"
     find = staticmethod(find_anvil)
 
     @staticmethod
+    @override
     def arguments(identity: Identity, port: int, folder: Path, hardfork: str) -> list[str]:
-        """Return the arguments for the chain of `folder`."""
         options: dict[str, object] = {
             "--host": "127.0.0.1",
             "--port": port,

@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedmeta.chain.keys import BALANCE, MNEMONIC
-from fedmeta.chain.node import OwnNode
+from fedmeta.chain.node import Node
 from fedmeta.chain.node_process import Identity
 from fedmeta.chain.programs import find_ganache
 
 
-class Ganache(OwnNode):
-    """A Ganache of ours as a web3 provider; see `OwnNode`."""
+class Ganache(Node):
+    """A Ganache of ours as a web3 provider; see `Node`."""
 
+    kind = "ganache"
     find = staticmethod(find_ganache)
 
     @staticmethod
+    @override
     def arguments(identity: Identity, port: int, folder: Path, hardfork: str) -> list[str]:
-        """Return the arguments for the chain of `folder`."""
         options: dict[str, object] = {
             "--server.host": "127.0.0.1",
             "--server.port": port,

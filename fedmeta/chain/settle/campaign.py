@@ -2,16 +2,16 @@
 
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 from fedmeta.chain.chain import Chain, require_rules
 from fedmeta.chain.errors import WrongCampaignError
 from fedmeta.chain.hashing import keccak
-from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.options import UNITS, ChainOptions
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.store import DamagedJournalError
-from fedmeta.chain.settle.terms import UNITS
 from fedmeta.errors import UsageError
 
 JOURNAL = "journal.sqlite"
@@ -55,31 +55,37 @@ def bind(journal: Journal, chain: Chain) -> None:
         WrongCampaignError: If it is bound to another chain.
         UsageError: If nothing is deployed yet, and the chain cannot run the contracts.
     """
-    campaign = journal.campaign
-    if campaign is None or campaign.ledger is None:
+    campaign = journal.founded
+    if campaign.ledger is None:
         require_rules(chain)
-    if campaign is None or campaign.genesis is None:
+    if campaign.genesis is None:
         journal.note("bind", chain_id=chain.chain_id, genesis=chain.genesis)
     else:
         check_chain(journal.path, campaign, chain)
 
 
 def check_chain(path: Path, campaign: Campaign, chain: Chain) -> None:
-    """Refuse a chain other than the campaign's.
+    """Refuse a chain other than the campaign's; see `require_chain`."""
+    genesis = f"0x{(campaign.genesis or b'').hex()}"
+    require_chain(path, campaign.chain_id, genesis, chain, "start over with --new-campaign")
+
+
+def require_chain(path: Path, chain_id: int | None, genesis: str, chain: Chain, remedy: str) -> None:
+    """Refuse a chain other than the one that a file belongs to.
 
     Raises:
-        WrongCampaignError: Names both.
+        WrongCampaignError: Names both, and the remedy.
     """
-    if campaign.chain_id != chain.chain_id:
+    if chain.chain_id != chain_id:
         raise WrongCampaignError(
-            f"{path} belongs to chain {campaign.chain_id}, and the node has chain {chain.chain_id}: "
-            "use the right node, or start over with --new-campaign"
+            f"{path} belongs to chain {chain_id}, and the node has chain {chain.chain_id}: "
+            f"use the right node, or {remedy}"
         )
-    genesis = campaign.genesis or b""
-    if genesis != chain.genesis:
+    here = f"0x{chain.genesis.hex()}"
+    if here != genesis:
         raise WrongCampaignError(
-            f"the chain was reset (its genesis is 0x{chain.genesis.hex()[:8]}, in {path} "
-            f"0x{genesis.hex()[:8]}): nothing is paid again; start over with --new-campaign"
+            f"{path} belongs to another chain with id {chain_id} (genesis {genesis[:10]}, here "
+            f"{here[:10]}): the chain was reset; {remedy} (nothing is paid until then)"
         )
 
 
@@ -106,40 +112,27 @@ def new_campaign(folder: Path, options: ChainOptions, run: bytes, budget: int) -
         raise UsageError(f"there is no campaign in '{folder}' to start over")
     counter = counter_of(folder) + 1
     new, aside = _unfinished(folder), folder.with_name(f"{folder.name}-{counter}")
-    campaign = Campaign(campaign_id(run, counter), run, options.pot * UNITS, budget)
-    copied = Journal(new / JOURNAL)
-    try:
-        copied.found(campaign)
-        _copy_rounds(folder, copied)
-    finally:
-        copied.close()
+    with closing(Journal(new / JOURNAL)) as copied:
+        copied.found(Campaign(campaign_id(run, counter), run, options.pot * UNITS, budget))
+        try:
+            with closing(Journal(folder / JOURNAL)) as old:
+                _copy(old, copied)
+        except DamagedJournalError:
+            # The rounds copied so far are valid; the rest comes from the run's logs.
+            pass
     folder.rename(aside)
     new.rename(folder)
     return aside
 
 
-def _copy_rounds(folder: Path, copied: Journal) -> None:
-    try:
-        old = Journal(folder / JOURNAL)
-    except DamagedJournalError:
-        return
-    try:
-        for frozen in old.rounds():
-            copied.freeze([frozen])
-        _copy_stakes(old, copied)
-    except DamagedJournalError:
-        # The rounds copied so far are valid; the rest comes from the run's logs.
-        return
-    finally:
-        old.close()
-
-
-def _copy_stakes(old: Journal, copied: Journal) -> None:
+def _copy(old: Journal, copied: Journal) -> None:
+    for frozen in old.rounds():
+        copied.freeze([frozen])
     stakes = old.stakes()
-    copied.stake([stake.account for stake in stakes])
-    for stake in stakes:
-        if stake.evidence is not None:
-            copied.accuse(stake.account, stake.evidence)
+    copied.stake(list(stakes))
+    for account, evidence in stakes.items():
+        if evidence is not None:
+            copied.accuse(account, evidence)
 
 
 def complete_restart(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Claims participants' awards in batches; the ledger pays only them, whoever sends the claim."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,108 +55,72 @@ class Proof:
     proof: tuple[str, ...]
 
 
-def proofs(journal: JournalView) -> dict[str, Proof]:
-    """Return the proof of each account with a reward in the newest record on the chain."""
-    records = [record for record in journal.records() if record.mined]
-    ledger = journal.founded.ledger
-    if not records or ledger is None:
-        return {}
-    newest = records[-1]
-    rewards = journal.rewards(newest.last)
-    tree = rewards_tree(rewards.items())
-
-    def proof(account: str, units: int) -> Proof:
-        path = tree.proof(reward_leaf(account, units))
-        return Proof(ledger, newest.first, account, units, tuple(f"0x{node.hex()}" for node in path))
-
-    return {account: proof(account, units) for account, units in rewards.items()}
-
-
-@dataclass(frozen=True)
-class _Claim:
-    account: str
-    cumulative: int
-    units: int
-
-
-class Claims:
-    """Claims under the records of one journal.
+def proofs(journal: JournalView, record: SignedRecord | None = None) -> dict[str, Proof]:
+    """Return the proof of each account with a reward in a record.
 
     Args:
-        recording: Gives the ledger, the journal and the rewards.
+        journal: The journal.
+        record: The record; None: the newest on the chain.
     """
-
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        self.ledger = recording.ledger
-
-    def claim(self, accounts: Sequence[str] | None = None) -> Claimed:
-        """Claim for some accounts, or for all; safe to repeat.
-
-        Args:
-            accounts: Addresses; None: all with a reward.
-
-        Raises:
-            ChainError: See `Transactor.perform`; call again later.
-        """
-        record, waiting = self._newest_claimable()
-        if record is None:
-            return Claimed(0, 0, waiting)
-        rewards = self.recording.journal.rewards(record.last)
-        chosen = rewards if accounts is None else _only(rewards, accounts)
-        claims = list(self._open(chosen))
-        if claims:
-            tree = rewards_tree(rewards.items())
-            proofs = {d.account: tree.proof(reward_leaf(d.account, d.cumulative)) for d in claims}
-            for batch in chunks(claims, IN_ONE_TRANSACTION):
-                self._pay(record, batch, proofs)
-        return Claimed(len(claims), sum(one.units for one in claims), waiting)
-
-    def single(self, account: str) -> Action:
-        """Return an account's own claim under the newest record."""
-        record = self.recording.journal.records()[-1]
-        rewards = self.recording.journal.rewards(record.last)
-        cumulative = rewards[to_address(from_address(account))]
-        proof = rewards_tree(rewards.items()).proof(reward_leaf(account, cumulative))
-        data = self.ledger.data("claim", record.first, account, cumulative, proof)
-        key = f"claim {keccak(data).hex()[:32]}"
-        return Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS)
-
-    def _newest_claimable(self) -> tuple[SignedRecord | None, int]:
-        """Return the newest record past its challenge delay, and the units of the records after it."""
-        records = [r for r in self.recording.journal.records() if r.mined]
-        total = records[-1].total if records else 0
-        for record in reversed(records):
-            _, claimable_at, _ = self.ledger.call("entries", record.first, record.rewards_root)
-            if claimable_at and self.recording.transactor.chain.is_past(claimable_at):
-                return record, total - record.total
-        return None, total
-
-    def _open(self, rewards: Mapping[str, int]) -> Iterator[_Claim]:
-        claimed = self.ledger.each("claimed", list(rewards))
-        for account, cumulative in rewards.items():
-            if cumulative > claimed[account]:
-                yield _Claim(account, cumulative, cumulative - claimed[account])
-
-    def _pay(
-        self, record: SignedRecord, batch: Sequence[_Claim], proofs: Mapping[str, list[bytes]]
-    ) -> None:
-        claims = [(one.account, one.cumulative, proofs[one.account]) for one in batch]
-        data = self.ledger.data("claimMany", record.first, claims)
-        key = f"claim {keccak(data).hex()[:32]}"
-        action = Action(key, self.ledger.address, data, _BASE_GAS + _CLAIM_GAS * len(batch))
-
-        def done() -> bool:
-            claimed = self.ledger.each("claimed", [one.account for one in batch])
-            return all(claimed[one.account] >= one.cumulative for one in batch)
-
-        recording = self.recording
-        recording.transactor.perform(action, recording.keys.sponsor, done)
+    if record is None:
+        record = max((r for r in journal.records() if r.mined), key=lambda r: r.first, default=None)
+    ledger = journal.founded.ledger
+    if record is None or ledger is None:
+        return {}
+    rewards = journal.rewards(record.last)
+    tree, found = rewards_tree(rewards.items()), {}
+    for account, units in rewards.items():
+        path = tuple(f"0x{node.hex()}" for node in tree.proof(reward_leaf(account, units)))
+        found[account] = Proof(ledger, record.first, account, units, path)
+    return found
 
 
-def _only(rewards: Mapping[str, int], accounts: Sequence[str]) -> dict[str, int]:
-    wanted = {account.lower() for account in accounts}
-    return {account: units for account, units in rewards.items() if account.lower() in wanted}
+def claim_all(recording: Recording, accounts: Collection[str] | None = None) -> Claimed:
+    """Claim under the newest claimable record; safe to repeat.
+
+    Args:
+        recording: The campaign.
+        accounts: The accounts to claim for; None: all with a reward.
+
+    Raises:
+        ChainError: See `Transactor.perform`; call again later.
+    """
+    record, waiting = _newest_claimable(recording)
+    if record is None:
+        return Claimed(0, 0, waiting)
+    known = proofs(recording.journal, record)
+    wanted = known if accounts is None else {to_address(from_address(one)) for one in accounts}
+    chosen = [account for account in known if account in wanted]
+    claimed = recording.ledger.each("claimed", chosen)
+    due = [known[one] for one in chosen if known[one].cumulative > claimed[one]]
+    for batch in chunks(due, IN_ONE_TRANSACTION):
+        _pay(recording, batch)
+    return Claimed(len(due), sum(one.cumulative - claimed[one.account] for one in due), waiting)
+
+
+def _newest_claimable(recording: Recording) -> tuple[SignedRecord | None, int]:
+    """Return the newest record past its challenge delay, and the units of the records after it."""
+    records = [r for r in recording.journal.records() if r.mined]
+    total = records[-1].total if records else 0
+    for record in reversed(records):
+        _, claimable_at, _ = recording.ledger.call("entries", record.first, record.rewards_root)
+        if claimable_at and recording.chain.is_past(claimable_at):
+            return record, total - record.total
+    return None, total
+
+
+def _pay(recording: Recording, batch: Sequence[Proof]) -> None:
+    ledger = recording.ledger
+    claims = [(p.account, p.cumulative, [bytes.fromhex(node[2:]) for node in p.proof]) for p in batch]
+    data = ledger.data("claimMany", batch[0].first_round, claims)
+    gas = _BASE_GAS + _CLAIM_GAS * len(batch)
+
+    def done() -> bool:
+        claimed = ledger.each("claimed", [one.account for one in batch])
+        return all(claimed[one.account] >= one.cumulative for one in batch)
+
+    action = Action(f"claim {keccak(data).hex()[:32]}", ledger.address, data, gas)
+    recording.transactor.perform(action, recording.keys.sponsor, done)
 
 
 def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claimed:
@@ -171,8 +135,7 @@ def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claime
         UsageError: If `who` did not contribute.
     """
     with attached(folder, options) as recording:
-        accounts = None if who is None else [recording.journal.account(who)]
-        return Claims(recording).claim(accounts)
+        return claim_all(recording, None if who is None else [recording.journal.account(who)])
 
 
 def prove(folder: Path, who: str) -> Proof:

@@ -1,24 +1,18 @@
 """`fedmeta chain deploy`: deploys a campaign's contracts before its run, and writes their addresses."""
 
+from contextlib import closing
 from pathlib import Path
 
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.contracts import Contract, load_artifact
 from fedmeta.chain.errors import PoorAccountError, WrongCampaignError
-from fedmeta.chain.keys import open_keys
-from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.campaign import bind, campaign_id
-from fedmeta.chain.settle.deployment import Deployment
+from fedmeta.chain.keys import Keys, open_keys
+from fedmeta.chain.options import UNITS, ChainOptions
+from fedmeta.chain.settle.campaign import campaign_id
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
-from fedmeta.chain.settle.terms import (
-    UNITS,
-    Addresses,
-    check_deployed,
-    expected_terms,
-    read_addresses,
-)
-from fedmeta.chain.settle.transactions import Transactor
+from fedmeta.chain.settle.recording import Recording
+from fedmeta.chain.settle.terms import Addresses, check_deployed, expected_terms, read_addresses
 from fedmeta.errors import UsageError
 from fedmeta.files import write_atomically
 
@@ -48,18 +42,16 @@ def deploy_to_file(
     """
     campaign = Campaign(campaign_id(run), run, options.pot * UNITS, budget)
     with open_chain(options, folder) as chain:
+        keys = open_keys(options, chain.chain_id)
         if path.exists():
-            return _check(path, options, chain, campaign), False
+            return _check(path, options, keys, chain, campaign), False
         beside = journal_beside(path)
-        journal = Journal(beside)
+        with closing(Journal(beside)) as journal:
+            addresses = _deploy(journal, campaign, options, keys, chain)
         try:
-            _identify(journal, campaign)
-            addresses = _deploy(journal, options, chain)
-            _write(path, addresses)
-        except PoorAccountError as error:
-            raise UsageError(str(error)) from None
-        finally:
-            journal.close()
+            write_atomically(path, addresses.to_json())
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
     for leftover in path.parent.glob(beside.name + "*"):
         leftover.unlink()
     return addresses, True
@@ -70,7 +62,9 @@ def journal_beside(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
 
 
-def _identify(journal: Journal, campaign: Campaign) -> None:
+def _deploy(
+    journal: Journal, campaign: Campaign, options: ChainOptions, keys: Keys, chain: Chain
+) -> Addresses:
     found = journal.campaign
     if found is None:
         journal.found(campaign)
@@ -79,13 +73,10 @@ def _identify(journal: Journal, campaign: Campaign) -> None:
             f"{journal.path} is an unfinished deployment with other settings: "
             "finish it with those, or remove the file"
         )
-
-
-def _deploy(journal: Journal, options: ChainOptions, chain: Chain) -> Addresses:
-    bind(journal, chain)
-    keys = open_keys(options, chain.chain_id)
-    deployed = Deployment(Transactor(chain, journal), keys, options).ensure()
-    campaign = journal.founded
+    try:
+        deployed = Recording(chain, journal, options, keys).deployed
+    except PoorAccountError as error:
+        raise UsageError(str(error)) from None
     return Addresses(
         chain_id=chain.chain_id,
         genesis=f"0x{chain.genesis.hex()}",
@@ -94,16 +85,15 @@ def _deploy(journal: Journal, options: ChainOptions, chain: Chain) -> Addresses:
         token=deployed.token.address,
         ledger=deployed.ledger.address,
         registry=deployed.registry.address if deployed.registry else None,
-        block=campaign.block,
+        block=journal.founded.block,
         code={c.artifact.name: f"0x{c.artifact.code_hash.hex()}" for c in deployed.contracts},
     )
 
 
-def _check(path: Path, options: ChainOptions, chain: Chain, campaign: Campaign) -> Addresses:
+def _check(path: Path, options: ChainOptions, keys: Keys, chain: Chain, campaign: Campaign) -> Addresses:
     """Return the addresses in a file, if they are of the requested campaign."""
     addresses = read_addresses(path)
-    expected = expected_terms(options, open_keys(options, chain.chain_id), campaign)
-    check_deployed(path, addresses, chain, expected)
+    check_deployed(path, addresses, chain, expected_terms(options, keys, campaign))
     if bool(addresses.registry) != options.staking.enabled:
         has = "a registry of stakes" if addresses.registry else "no registry of stakes"
         raise WrongCampaignError(f"{path} belongs to a campaign with {has}")
@@ -113,10 +103,3 @@ def _check(path: Path, options: ChainOptions, chain: Chain, campaign: Campaign) 
             f"{path}: the escrow holds less than the budget of {campaign.budget / UNITS:g} tokens"
         )
     return addresses
-
-
-def _write(path: Path, addresses: Addresses) -> None:
-    try:
-        write_atomically(path, addresses.to_json())
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None

@@ -14,11 +14,10 @@ from fedmeta.chain.contracts import Contract, NoCodeError, load_artifact
 from fedmeta.chain.errors import PoorAccountError, WrongCampaignError
 from fedmeta.chain.hashing import keccak
 from fedmeta.chain.keys import Keys
-from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.options import UNITS, ChainOptions
 from fedmeta.chain.settle.campaign import check_chain
-from fedmeta.chain.settle.journal import Journal, JournalView
+from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.terms import (
-    UNITS,
     Terms,
     check_deployed,
     difference,
@@ -84,32 +83,34 @@ def attach(journal: JournalView, chain: Chain) -> Deployed:
     return Deployed(token, ledger, registry, Terms.from_json(campaign.terms))
 
 
-class Deployment:
-    """Deploys the campaign of a journal, or finds it deployed.
+def deploy(transactor: Transactor, keys: Keys, options: ChainOptions) -> Deployed:
+    """Return the contracts of a journal's campaign, deployed and funded; nothing is done twice.
 
     Args:
         transactor: Sends transactions, and holds the chain and the journal.
         keys: The sponsor deploys; the committee is named in the terms.
         options: Terms of a new campaign.
-    """
 
+    Raises:
+        WrongCampaignError: If the existing campaign has other terms or code.
+        PoorAccountError: If the sponsor has too few tokens.
+        ChainError: See `Transactor.perform`; call again later.
+    """
+    return _Deployment(transactor, keys, options).ensure()
+
+
+class _Deployment:
     def __init__(self, transactor: Transactor, keys: Keys, options: ChainOptions) -> None:
         self.transactor = transactor
-        self.chain: Chain = transactor.chain
-        self.journal: Journal = transactor.journal
+        self.chain = transactor.chain
+        self.journal = transactor.journal
         self.keys = keys
         self.options = options
 
     def ensure(self) -> Deployed:
-        """Return the campaign's contracts, deployed and funded.
-
-        Raises:
-            WrongCampaignError: If the existing campaign has other terms or code.
-            PoorAccountError: If the sponsor has too few tokens.
-            ChainError: See `Transactor.perform`; call again later.
-        """
         code = load_artifact("RewardLedger").code_hash
-        if self.journal.founded.code not in (None, code):
+        campaign = self.journal.founded
+        if campaign.code not in (None, code):
             raise WrongCampaignError(
                 "the campaign's ledger was deployed by another version of fedmeta: resume with that "
                 "one, or start over with --new-campaign"
@@ -118,32 +119,35 @@ class Deployment:
         token = self._token()
         ledger = self._ledger(terms, token.address)
         registry = self._registry(ledger.address) if self.options.staking.enabled else None
+        found = {"token": token.address, "ledger": ledger.address, "code": code}
+        found |= {"registry": registry.address} if registry else {}
+        if not vars(self.journal.founded).items() >= found.items():
+            self.journal.note("deployed", **found)
         deployed = Deployed(token, ledger, registry, terms)
-        self._write_down(deployed)
         self._fund(deployed)
         return deployed
 
     def _terms(self) -> Terms:
         """Return the terms, the same at every attempt to deploy."""
         campaign = self.journal.founded
-        block = self.chain.eth.get_block("latest")
-        number = block["number"]
+        expected = expected_terms(self.options, self.keys, campaign)
         if campaign.terms is None and self.options.addresses:
-            return self._deployed_terms()
+            return self._deployed_terms(expected)
+        block = self.chain.eth.get_block("latest")
         if campaign.terms is None:
             deadline = block["timestamp"] + self.options.deadline
             terms = expected_terms(self.options, self.keys, campaign, deadline)
-            self.journal.note("terms", terms=terms.to_json(), block=number)
+            self.journal.note("terms", terms=terms.to_json(), block=block["number"])
             return terms
-        if number < campaign.block:
+        if block["number"] < campaign.block:
             # The chain was rolled back to before the deployment.
-            self.journal.note("block", block=number)
+            self.journal.note("block", block=block["number"])
         terms = Terms.from_json(campaign.terms)
-        if wrong := difference(terms, expected_terms(self.options, self.keys, campaign)):
+        if wrong := difference(terms, expected):
             raise WrongCampaignError(f"the campaign in {self.journal.path} has other terms: {wrong}")
         return terms
 
-    def _deployed_terms(self) -> Terms:
+    def _deployed_terms(self, expected: Terms) -> Terms:
         """Use the campaign in the addresses file.
 
         Raises:
@@ -151,7 +155,6 @@ class Deployment:
         """
         path = Path(self.options.addresses)
         addresses = read_addresses(path)
-        expected = expected_terms(self.options, self.keys, self.journal.founded)
         terms = check_deployed(path, addresses, self.chain, expected)
         self.journal.note(
             "terms",
@@ -185,15 +188,13 @@ class Deployment:
     def _registry(self, ledger: str) -> Contract:
         staking = self.options.staking
         stake = staking.stake * UNITS
-        most = int(stake * Fraction(repr(staking.slash_share)))
-        expected = [ledger.lower(), stake, most, staking.unbonding]
+        limits = (stake, int(stake * Fraction(repr(staking.slash_share))), staking.unbonding)
 
         def is_ours(registry: Contract) -> bool:
-            found = registry.many("ledger", "stake", "slashCap", "unbonding")
-            return [str(found[0]).lower(), *found[1:]] == expected
+            found, *others = registry.many("ledger", "stake", "slashCap", "unbonding")
+            return found.lower() == ledger.lower() and tuple(others) == limits
 
-        arguments = (ledger, stake, most, staking.unbonding)
-        return self._created("ParticipantRegistry", arguments, is_ours)
+        return self._created("ParticipantRegistry", (ledger, *limits), is_ours)
 
     def _created(
         self, name: str, arguments: tuple[object, ...], is_ours: Callable[[Contract], bool]
@@ -223,32 +224,21 @@ class Deployment:
             raise NoCodeError(f"{name} was deployed, but is not on the chain")
         return found
 
-    def _write_down(self, deployed: Deployed) -> None:
-        campaign = self.journal.founded
-        found = {
-            "token": deployed.token.address,
-            "ledger": deployed.ledger.address,
-            "registry": deployed.registry.address if deployed.registry else campaign.registry,
-            "code": deployed.ledger.artifact.code_hash,
-        }
-        if any(getattr(campaign, name) != value for name, value in found.items()):
-            self.journal.note("deployed", **found)
-
     def _fund(self, deployed: Deployed) -> None:
         """Bring the escrow up to the budget.
 
         It first approves exactly the missing amount, so an accidental second funding has no allowance.
         """
-        ledger, token = deployed.ledger, deployed.token
+        ledger, token, sponsor = deployed.ledger, deployed.token, self.keys.sponsor
         # The first funding sets one unit aside, which must not be missing at the end.
         budget = self.journal.founded.budget + int(ledger.call("DUST"))
-        sponsor = self.keys.sponsor
 
         def missing() -> int:
             return max(0, budget - int(ledger.call("funded")))
 
         lacking = missing()
-        if not lacking or self._after(deployed.terms.deadline):
+        # After the deadline the sponsor may have taken back the unawarded tokens.
+        if not lacking or self.chain.is_past(deployed.terms.deadline + 1):
             return
         if (held := int(token.call("balanceOf", sponsor.address))) < lacking:
             raise PoorAccountError(
@@ -267,10 +257,6 @@ class Deployment:
             self.transactor.perform(approve, sponsor, allowed)
         fund = Action(f"fund {step}", ledger.address, ledger.data("fund", lacking), _CALL_GAS)
         self.transactor.perform(fund, sponsor, lambda: not missing())
-
-    def _after(self, deadline: int) -> bool:
-        # The sponsor may have taken back the unawarded tokens.
-        return self.chain.is_past(deadline + 1)
 
 
 def created_address(sender: str, nonce: int) -> str:

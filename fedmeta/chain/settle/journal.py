@@ -2,9 +2,8 @@
 
 A file belongs to one campaign on one chain: it holds the campaign's id, the chain's genesis hash and
 the ledger's code hash, and another chain or ledger is refused. A round is first *frozen* here. The
-committee *signs* a record of some rounds; its transaction is *journaled*, *sent*, *mined* once its
-receipt arrives, and *final* once too deep for a reorganisation. Rounds never change; in everything else
-the journal follows the chain.
+committee *signs* a record of some rounds; its transaction is *journaled*, *sent*, and *mined* once its
+receipt arrives. Rounds never change; in everything else the journal follows the chain.
 """
 
 from collections import Counter, deque
@@ -15,13 +14,12 @@ from pathlib import Path
 
 from fedmeta.chain.merkle import contributions_tree, rewards_tree
 from fedmeta.chain.settle.journal_format import (
-    SCHEMA,
     Row,
     account_text,
     contribution,
+    insert,
     insert_round,
     is_digest,
-    marks,
     names,
     read,
     rows_of,
@@ -32,7 +30,6 @@ from fedmeta.chain.settle.journal_rows import (
     Content,
     FrozenRound,
     SignedRecord,
-    Stake,
     State,
     Transaction,
     range_evidence,
@@ -54,10 +51,10 @@ class JournalView:
     """
 
     def __init__(self, path: Path) -> None:
-        self._open(Reader(path, SCHEMA))
+        self._open(Reader(path))
 
-    def _open(self, store: Store | Reader) -> None:
-        self._store: Store | Reader = store
+    def _open(self, store: Reader) -> None:
+        self._store = store
         # Awards of the rounds up to `_added`, which are read and checked only once.
         self._added = 0
         self._units: Counter[bytes] = Counter()
@@ -96,8 +93,7 @@ class JournalView:
         Raises:
             DamagedJournalError: If one is missing, or was changed after it was frozen.
         """
-        last = self.frozen if last is None else last
-        for head, rows in self._rounds(first, last):
+        for head, rows in self._rounds(first, self.frozen if last is None else last):
             yield FrozenRound(*head, tuple(map(contribution, rows)))
 
     def _rounds(self, first: int, last: int) -> Iterator[tuple[tuple[int, bytes, bytes], list[Row]]]:
@@ -144,7 +140,7 @@ class JournalView:
         return [pair for pair in sorted(self._units.items()) if pair[1]]
 
     def awarded(self, last: int) -> int:
-        """Return the token units that the rounds up to `last` award."""
+        """Return the token units that the rounds up to `last` award; any thread may ask."""
         return sum(int(reward) for _, rows in self._rounds(1, last) for *_, reward in rows)
 
     def content(self, first: int, last: int) -> Content:
@@ -220,7 +216,7 @@ class JournalView:
         return self._transactions("action = ?", action)
 
     def pending(self) -> list[Transaction]:
-        """Return the transactions that are neither final nor dropped, in order of signing."""
+        """Return the transactions that may be on the chain or get there, in order of signing."""
         return self._transactions("state IN ('journaled', 'sent', 'mined')")
 
     def landed(self) -> list[Transaction]:
@@ -231,9 +227,9 @@ class JournalView:
         query = f"SELECT {names(Transaction)} FROM transactions WHERE {which} ORDER BY rowid"
         return [Transaction(*row) for row in self._store.rows(query, values)]
 
-    def stakes(self) -> list[Stake]:
-        """Return the requested stakes, in order of request."""
-        return [Stake(*row) for row in self._store.rows("SELECT account, evidence FROM stakes")]
+    def stakes(self) -> dict[str, bytes | None]:
+        """Return the accounts with a requested stake, and the evidence (32 bytes) for slashing it."""
+        return dict(self._store.rows("SELECT account, evidence FROM stakes"))
 
 
 class Journal(JournalView):
@@ -247,13 +243,12 @@ class Journal(JournalView):
     _store: Store
 
     def __init__(self, path: Path, hook: StepHook = ignore) -> None:
-        self._open(Store(path, SCHEMA, hook))
+        self._open(Store(path, hook))
 
     def found(self, campaign: Campaign) -> None:
         """Store the journal's campaign."""
         with self._store.step("campaign") as db:
-            query = f"INSERT INTO campaign (only_one, {names(Campaign)}) VALUES (1, {marks(Campaign)})"
-            db.execute(query, written(vars(campaign)))
+            insert(db, "INSERT INTO campaign", {"only_one": 1, **vars(campaign)})
 
     def note(self, step: str, **values: object) -> None:
         """Set fields of the campaign in one step named `step`."""
@@ -290,24 +285,15 @@ class Journal(JournalView):
             )
 
     def sign(self, record: SignedRecord) -> None:
-        """Store a signed record, replacing any that overlap its rounds."""
-        self._put("sign", record)
-
-    def adopt(self, record: SignedRecord) -> None:
-        """Store a record found on the chain that this journal did not send."""
-        self._put("adopt", record)
-
-    def _put(self, step: str, record: SignedRecord) -> None:
-        with self._store.step(step) as db:
+        """Store a signed record, or one found on the chain, replacing any that overlap its rounds."""
+        with self._store.step("sign" if record.signatures else "adopt") as db:
             db.execute("DELETE FROM records WHERE first <= ? AND last >= ?", (record.last, record.first))
-            query = f"INSERT INTO records ({names(SignedRecord)}) VALUES ({marks(SignedRecord)})"
-            db.execute(query, written(vars(record)))
+            insert(db, "INSERT INTO records", vars(record))
 
     def add(self, transaction: Transaction) -> None:
         """Store a signed transaction before it is sent."""
         with self._store.step("transaction") as db:
-            query = f"INSERT OR IGNORE INTO transactions ({names(Transaction)})"
-            db.execute(f"{query} VALUES ({marks(Transaction)})", tuple(vars(transaction).values()))
+            insert(db, "INSERT OR IGNORE INTO transactions", vars(transaction))
 
     def mark(self, transaction: Transaction, state: State) -> None:
         """Store a transaction's state."""

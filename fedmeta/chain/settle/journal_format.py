@@ -4,14 +4,13 @@ import hashlib
 import math
 import sqlite3
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
 from fedmeta.chain.hashing import from_address, to_address
 from fedmeta.chain.settle.journal_rows import Campaign, Contribution, FrozenRound, SignedRecord
-from fedmeta.chain.settle.store import Schema
 from fedmeta.errors import RunError
 
 AMOUNTS = frozenset({"round_cap", "budget", "total"})
@@ -55,6 +54,8 @@ CREATE TABLE transactions (
 CREATE TABLE stakes (account TEXT PRIMARY KEY, evidence BLOB);
 CREATE INDEX transactions_by_action ON transactions (action);
 """
+VERSION = 3
+TABLES = _CAMPAIGN + _RECORDS + _ROUNDS + _OTHERS
 
 
 def insert_round(db: sqlite3.Connection, frozen: FrozenRound) -> None:
@@ -100,15 +101,11 @@ def digest(head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bytes:
     Columns of numbers and the lengths of the byte strings are written as Python shows them, then the
     byte strings as they are, which takes about half as long as the `repr` of the rows.
     """
-    client, account, tasks, update, signature, score, reward = (
-        zip(*rows, strict=True) if rows else _EMPTY
-    )
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * 7
+    client, account, tasks, update, signature, score, reward = columns
     raw = (account, update, signature)
     numbers = (head, client, tasks, score, reward, [[len(value) for value in column] for column in raw])
     return hashlib.sha256(repr(numbers).encode() + b"".join(chain(*raw))).digest()
-
-
-_EMPTY: tuple[tuple[Any, ...], ...] = ((),) * 7
 
 
 def is_digest(stored: bytes, head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bool:
@@ -120,6 +117,12 @@ def is_digest(stored: bytes, head: tuple[int, bytes, bytes], rows: Sequence[Row]
         # Corruption has changed the type of a byte string.
         return False
     return hashlib.sha256(repr((head, list(rows))).encode()).digest() == stored
+
+
+def insert(db: sqlite3.Connection, into: str, values: Mapping[str, object]) -> None:
+    """Insert a row, given by column; `into` is the statement up to the columns."""
+    columns, marks = ", ".join(values), ", ".join("?" * len(values))
+    db.execute(f"{into} ({columns}) VALUES ({marks})", written(values))
 
 
 def written(values: Mapping[str, object]) -> tuple[object, ...]:
@@ -138,13 +141,8 @@ def read(kind: type[RowT], row: Sequence[Any]) -> RowT:
 
 
 def names(kind: type[Any]) -> str:
-    """Return the columns of a row type, for a query; see `marks`."""
+    """Return the columns of a row type, for a query."""
     return ", ".join(kind.__dataclass_fields__)
-
-
-def marks(kind: type[Any]) -> str:
-    """Return a placeholder for each column of a row type; see `names`."""
-    return ", ".join("?" for _ in kind.__dataclass_fields__)
 
 
 def _from_1(db: sqlite3.Connection) -> None:
@@ -192,13 +190,12 @@ def _unpacked(content: bytes) -> FrozenRound:
         raise ValueError("there is a round in bytes that no version wrote") from None
     if len(rows) != count:
         raise ValueError(f"round {round_} has {len(rows)} contributions of {count}")
-    return FrozenRound(round_, model, evidence, tuple(_contributions(rows)))
+    contributions = (
+        contribution((*values, None if math.isnan(score) else score, int.from_bytes(reward)))
+        for *values, score, reward in rows
+    )
+    return FrozenRound(round_, model, evidence, tuple(contributions))
 
 
-def _contributions(rows: Iterable[Row]) -> Iterable[Contribution]:
-    for client, account, tasks, update, signature, score, reward in rows:
-        known, units = None if math.isnan(score) else score, int.from_bytes(reward)
-        yield Contribution(client, to_address(account), tasks, update, signature, known, units)
-
-
-SCHEMA = Schema(3, _CAMPAIGN + _RECORDS + _ROUNDS + _OTHERS, {1: _from_1, 2: _from_2})
+UPGRADES = {1: _from_1, 2: _from_2}
+"""Upgrade a file from an older format; they raise `ValueError` for a damaged one."""

@@ -1,4 +1,4 @@
-"""Journal row types: campaign, frozen rounds, records of rounds, transactions, stakes."""
+"""Journal row types: campaign, frozen rounds, records of rounds, transactions."""
 
 import hashlib
 import math
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal
 
-from fedmeta.chain.typed_data import Record
+from fedmeta.chain.typed_data import Domain, typed_digest
 
 _MOST = 2**63
 """SQLite's integers end here; rewards end at 2^128."""
@@ -136,13 +136,18 @@ class Content:
     evidence: bytes
     total: int
 
+    @property
+    def rounds(self) -> str:
+        """The rounds, for messages."""
+        return f"rounds {self.first} to {self.last}"
+
     def stated(self) -> tuple[object, ...]:
         """Return the fields in order of the contract's struct."""
         return tuple(getattr(self, field.name) for field in fields(Content))
 
-    def to_sign(self, campaign: bytes, epoch: int) -> Record:
-        """Return the record that the committee of `campaign` signs after `epoch` vetoes."""
-        return Record(campaign, epoch, *self.stated())  # type: ignore[arg-type]
+    def digest(self, domain: Domain, campaign: bytes, epoch: int) -> bytes:
+        """Return what the committee of `campaign` signs after `epoch` vetoes."""
+        return typed_digest(domain, "Record", campaign, epoch, *self.stated())
 
     def differs(self, other: "Content") -> str | None:
         """Return the first field in which two records differ, with both values; None if equal."""
@@ -170,6 +175,7 @@ class SignedRecord(Content):
 
 
 State = Literal["journaled", "sent", "mined", "final", "reverted", "dropped"]
+"""Earlier versions marked old transactions as ``final``."""
 
 
 @dataclass(frozen=True)
@@ -195,19 +201,6 @@ class Transaction:
     state: State = "journaled"
     block_hash: bytes | None = None
     block_number: int | None = None
-
-
-@dataclass(frozen=True)
-class Stake:
-    """A requested stake.
-
-    Attributes:
-        account: Its owner.
-        evidence: Hash of the evidence for slashing it, 32 bytes; None if there is none.
-    """
-
-    account: str
-    evidence: bytes | None = None
 
 
 def range_evidence(evidence: Iterable[bytes]) -> bytes:

@@ -5,23 +5,26 @@ are sent again. If it is ahead, a receipt was lost or others sent a record; its 
 journal's rounds, or recording stops.
 """
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from web3.types import EventData
 
-from fedmeta.chain.chain import open_chain
+from fedmeta.chain.chain import Chain, open_chain
+from fedmeta.chain.contracts import Contract
 from fedmeta.chain.errors import ChainError, WrongCampaignError
 from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.campaign import JOURNAL
-from fedmeta.chain.settle.deployment import Deployed, attach
+from fedmeta.chain.settle.campaign import JOURNAL, bind
+from fedmeta.chain.settle.deployment import Deployed, attach, deploy
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Content, SignedRecord
-from fedmeta.chain.settle.transactions import Action, Transactor
+from fedmeta.chain.settle.transactions import Action, Transactor, Wait
 from fedmeta.chain.signing import Signer
-from fedmeta.chain.typed_data import ledger_domain, record_digest
+from fedmeta.chain.typed_data import ledger_domain
 from fedmeta.errors import UsageError
 
 FAR_BEHIND = 64
@@ -39,30 +42,43 @@ def record_gas(threshold: int) -> int:
     return _RECORD_GAS + threshold * _SIGNATURE_GAS
 
 
-class VetoedError(WrongCampaignError):
-    """The committee vetoed a record of this journal."""
-
-
 class Recording:
-    """Records the rounds of one journal on one deployed ledger.
+    """The campaign of a journal on one chain, ready to send transactions.
 
     Args:
-        deployed: The contracts.
-        transactor: Sends transactions, and holds the chain and the journal.
+        chain: The chain; a new journal is bound to it.
+        journal: The journal.
+        options: Options of the chain.
         keys: Keys of the sponsor, which sends, and the committee, which signs.
-        batch: Rounds per record while the chain keeps up.
+        wait: Waits for a block.
+
+    Raises:
+        WrongCampaignError: If it is not the journal's chain.
     """
 
-    def __init__(self, deployed: Deployed, transactor: Transactor, keys: Keys, batch: int) -> None:
-        self.deployed = deployed
-        self.ledger = deployed.ledger
-        self.terms = deployed.terms
-        self.transactor = transactor
-        self.journal: Journal = transactor.journal
+    def __init__(
+        self, chain: Chain, journal: Journal, options: ChainOptions, keys: Keys, wait: Wait = time.sleep
+    ) -> None:
+        bind(journal, chain)
+        self.chain = chain
+        self.journal = journal
+        self.options = options
         self.keys = keys
-        self.batch = batch
-        chain = transactor.chain
-        self._domain = ledger_domain(chain.chain_id, deployed.ledger.address)
+        self.transactor = Transactor(chain, journal, wait)
+
+    @cached_property
+    def deployed(self) -> Deployed:
+        """The campaign's contracts, deployed and funded if necessary; see `deploy` for errors."""
+        return deploy(self.transactor, self.keys, self.options)
+
+    def forget(self) -> None:
+        """Forget the contracts, as a chain that was rolled back has lost them: deploy them again."""
+        vars(self).pop("deployed", None)
+
+    @property
+    def ledger(self) -> Contract:
+        """The ledger."""
+        return self.deployed.ledger
 
     def step(self, draining: bool = False) -> bool:
         """Record the next waiting rounds.
@@ -79,16 +95,14 @@ class Recording:
         """
         next_round, epoch = self.follow()
         last = self._last(next_round, draining)
-        if last is None:
-            return False
-        self._record(next_round, last, epoch)
-        return True
+        if last is not None:
+            self._record(next_round, last, epoch)
+        return last is not None
 
     def follow(self) -> tuple[int, int]:
         """Update the journal from the chain; return the ledger's next round and epoch."""
         next_round, epoch = self.ledger.many("nextRound", "epoch")
-        campaign = self.journal.founded
-        if epoch != campaign.epoch:
+        if epoch != self.journal.founded.epoch:
             self._refuse_vetoed(next_round, epoch)
             self.journal.note("epoch", epoch=epoch)
         recorded = self.journal.recorded
@@ -104,63 +118,56 @@ class Recording:
         if signed:
             # It may already have been sent: a signed record stays the next one.
             return signed.last
-        frozen = self.journal.frozen
+        frozen, batch = self.journal.frozen, self.options.batch
         waiting = frozen - next_round + 1
-        if waiting <= 0 or (waiting < self.batch and not draining):
+        if waiting <= 0 or (waiting < batch and not draining):
             return None
-        if waiting > FAR_BEHIND * self.batch:
+        if waiting > FAR_BEHIND * batch:
             return self.journal.last_within(next_round, MOST_LEAVES)
-        return min(next_round + self.batch - 1, frozen)
+        return min(next_round + batch - 1, frozen)
 
     def _record(self, first: int, last: int, epoch: int) -> None:
+        ledger = self.ledger
         signed = self._signed(first, last, epoch)
-        data = self.ledger.data("record", signed.stated(), signed.signatures)
-        key = f"record {first} to {last}, epoch {epoch}, {self.ledger.address}"
-        action = Action(key, self.ledger.address, data, record_gas(self.terms.threshold))
+        data = ledger.data("record", signed.stated(), signed.signatures)
+        key = f"record {first} to {last}, epoch {epoch}, {ledger.address}"
+        action = Action(key, ledger.address, data, record_gas(self.deployed.terms.threshold))
 
         def done() -> bool:
-            return int(self.ledger.call("nextRound")) > last
+            return int(ledger.call("nextRound")) > last
 
         if self.transactor.perform(action, self.keys.sponsor, done):
             self.journal.recorded_through(last)
 
     def _signed(self, first: int, last: int, epoch: int) -> SignedRecord:
         """Return the record with the committee's signatures, stored in the journal."""
-        signed = self.journal.record(first)
-        if signed and (signed.ledger, signed.epoch) == (self.ledger.address, epoch):
+        address, signed = self.ledger.address, self.journal.record(first)
+        if signed and (signed.ledger, signed.epoch) == (address, epoch):
             return signed
-        content = self.journal.content(first, last)
-        digest = record_digest(self._domain, content.to_sign(self.journal.founded.campaign, epoch))
-        signatures = sign_by(self.keys.committee, self.terms.threshold, digest)
-        record = SignedRecord(
-            **vars(content), ledger=self.ledger.address, epoch=epoch, signatures=signatures
-        )
+        content, domain = self.journal.content(first, last), ledger_domain(self.chain.chain_id, address)
+        digest = content.digest(domain, self.journal.founded.campaign, epoch)
+        signatures = self.keys.sign(self.deployed.terms.threshold, digest)
+        record = SignedRecord(**vars(content), ledger=address, epoch=epoch, signatures=signatures)
         self.journal.sign(record)
         return record
 
     def _adopt(self, first: int, last: int) -> None:
         """Store records that are on the chain but not yet mined in the journal."""
-        events = self.ledger.events("Recorded", self.journal.founded.block)
-        # Events of vetoed records stay in the log; the newest event for a first round counts.
-        newest = {int(event["args"]["firstRound"]): event for event in events}
-        while first <= last:
-            if first not in newest:
-                raise ChainError(f"the node has no event of the record that begins with round {first}")
-            content = self._checked(newest[first])
-            signed = self.journal.record(first)
+        for event in newest_records(self.ledger, self.journal.founded.block, first, last):
+            content = self._checked(event)
+            signed = self.journal.record(content.first)
             if signed is None or signed.last != content.last:
-                adopted = SignedRecord(**vars(content), ledger="", epoch=0, signatures=b"", mined=True)
-                self.journal.adopt(adopted)
+                self.journal.sign(
+                    SignedRecord(**vars(content), ledger="", epoch=0, signatures=b"", mined=True)
+                )
             self.journal.recorded_through(content.last)
-            first = content.last + 1
 
     def _checked(self, event: EventData) -> Content:
         """Return the content of a record on the chain if it matches the journal's rounds."""
         found = recorded_content(event)
-        rounds = f"rounds {found.first} to {found.last}"
         if found.last > self.journal.frozen:
             raise WrongCampaignError(
-                f"the ledger {self.ledger.address} has a record of {rounds} and this run has "
+                f"the ledger {self.ledger.address} has a record of {found.rounds} and this run has "
                 f"{self.journal.frozen} frozen rounds: it belongs to another run. Leave chain.addresses "
                 "out, deploy to another file (fedmeta chain deploy --to FILE), or start this run's "
                 "ledger over (fedmeta resume RUN --new-campaign)"
@@ -168,8 +175,8 @@ class Recording:
         difference = found.differs(self.journal.content(found.first, found.last))
         if difference:
             raise WrongCampaignError(
-                f"the ledger {self.ledger.address} has a record of {rounds} that is not this run's "
-                f"({difference}): nothing more is recorded"
+                f"the ledger {self.ledger.address} has a record of {found.rounds} that is not this "
+                f"run's ({difference}): nothing more is recorded"
             )
         return found
 
@@ -177,13 +184,13 @@ class Recording:
         """Raise if a vetoed record matches the journal; other vetoed records are ignored."""
         for event in self.ledger.events("Recorded", self.journal.founded.block):
             found = recorded_content(event)
-            if int(event["args"]["epoch"]) >= epoch or found.first < next_round:
+            if event["args"]["epoch"] >= epoch or found.first < next_round:
                 continue
             if found.last <= self.journal.frozen and found == self.journal.content(
                 found.first, found.last
             ):
-                raise VetoedError(
-                    f"the committee vetoed the record of rounds {found.first} to {found.last}: "
+                raise WrongCampaignError(
+                    f"the committee vetoed the record of {found.rounds}: "
                     "nothing more is recorded; --new-campaign starts over"
                 )
 
@@ -203,21 +210,29 @@ def attached(folder: Path, options: ChainOptions, signer: Signer | None = None) 
     """
     if not (folder / JOURNAL).is_file():
         raise UsageError(f"there is no journal in '{folder}'")
-    journal = Journal(folder / JOURNAL)
-    try:
-        with open_chain(options, folder) as chain:
-            deployed = attach(journal, chain)
-            keys = Keys(signer, (), False) if signer else open_keys(options, chain.chain_id)
-            recording = Recording(deployed, Transactor(chain, journal), keys, options.batch)
-            recording.follow()
-            yield recording
-    finally:
-        journal.close()
+    with closing(Journal(folder / JOURNAL)) as journal, open_chain(options, folder) as chain:
+        deployed = attach(journal, chain)
+        keys = Keys(signer, ()) if signer else open_keys(options, chain.chain_id)
+        recording = Recording(chain, journal, options, keys)
+        recording.deployed = deployed
+        recording.follow()
+        yield recording
 
 
-def sign_by(committee: tuple[Signer, ...], threshold: int, digest: bytes) -> bytes:
-    """Return the signatures of the first `threshold` members, in the order of `Keys.committee`."""
-    return b"".join(member.sign(digest) for member in committee[:threshold])
+def newest_records(ledger: Contract, since: int, first: int, last: int) -> Iterator[EventData]:
+    """Yield the events of the records of rounds `first` to `last`, in order.
+
+    Events of vetoed records stay in the log; the newest event for a first round counts.
+
+    Raises:
+        ChainError: If one is missing.
+    """
+    newest = {event["args"]["firstRound"]: event for event in ledger.events("Recorded", since)}
+    while first <= last:
+        if first not in newest:
+            raise ChainError(f"the node has no event of the record that begins with round {first}")
+        yield newest[first]
+        first = newest[first]["args"]["lastRound"] + 1
 
 
 def recorded_content(event: EventData) -> Content:

@@ -11,17 +11,15 @@ from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.contracts import NoCodeError
 from fedmeta.chain.errors import ChainDownError, ChainError, NotMinedError, PoorAccountError
 from fedmeta.chain.keys import open_keys
-from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.campaign import JOURNAL, bind, complete_restart, identify
-from fedmeta.chain.settle.claims import Claims
-from fedmeta.chain.settle.deployment import Deployment
+from fedmeta.chain.options import UNITS, ChainOptions
+from fedmeta.chain.settle.campaign import JOURNAL, complete_restart, identify
+from fedmeta.chain.settle.claims import claim_all
+from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal import Journal
-from fedmeta.chain.settle.journal_rows import FrozenRound, Stake
+from fedmeta.chain.settle.journal_rows import FrozenRound
 from fedmeta.chain.settle.recording import Recording
 from fedmeta.chain.settle.staking import Stakes
 from fedmeta.chain.settle.store import ignore
-from fedmeta.chain.settle.terms import UNITS
-from fedmeta.chain.settle.transactions import Transactor, note_final
 from fedmeta.errors import FedmetaError, RunError, UsageError
 
 FIRST_PAUSE = 0.05
@@ -35,7 +33,6 @@ FAILURES_BEFORE_RECONNECT = 3
 SHARE = 0.25
 """Largest share of one processor's time for the thread during training."""
 _LONG = 0.1
-_LOOK_FOR_FINAL_EVERY = 10.0
 
 
 class StoppedError(Exception):
@@ -102,6 +99,7 @@ class Settlement:
         self._refusal: FedmetaError | None = None
         self._done = False
         self._waiting = 0
+        self._staked: tuple[Deployed, dict[str, bytes | None]] | None = None
         # Set once it is known whether the chain is up and accepts transactions.
         self._tried = threading.Event()
         self._draining = threading.Event()
@@ -130,8 +128,8 @@ class Settlement:
                 deployed with a smaller budget.
             RunError: If the journal is damaged.
         """
-        hooks = hooks or Hooks()
         complete_restart(folder)
+        hooks = hooks or Hooks()
         journal = Journal(folder / JOURNAL, hooks.step)
         try:
             identify(journal, options, run, budget)
@@ -271,34 +269,46 @@ class Settlement:
     def _settle(self) -> None:
         """Connect, and settle until it must stop or the node is down."""
         with self.hooks.connect(self.options, self.folder) as chain:
-            work, pauses = _Work(chain, self.journal, self.options, self._sleep), _Pauses()
+            keys, pauses = open_keys(self.options, chain.chain_id), _Pauses()
+            recording = Recording(chain, self.journal, self.options, keys, self._sleep)
             while not self._done:
                 try:
-                    self._step(work)
+                    self._step(recording)
                     pauses, self._delay, self._failing_since = _Pauses(), None, None
                 except ChainError as error:
                     self._delayed(error)
                     if isinstance(error, ChainDownError) and pauses.count >= FAILURES_BEFORE_RECONNECT:
                         raise
+                    if isinstance(error, NoCodeError):
+                        recording.forget()
                     self._sleep(pauses.next(self._draining.is_set()))
 
-    def _step(self, work: "_Work") -> None:
+    def _step(self, recording: Recording) -> None:
         """Perform the next step."""
         began, draining = time.thread_time(), self._draining.is_set()
         # Cleared first, so rounds frozen from here on wake it again.
         self._wake.clear()
-        recorded = work.record(draining)
+        self._stake(recording)
+        recorded = recording.step(draining)
         self._tried.set()
         if recorded and not draining:
             # Python threads share one processor, and training must get most of it.
             self._stop.wait(min((time.thread_time() - began) * (1 / SHARE - 1), 0.5))
             self._check()
         elif not recorded and draining:
-            self._waiting = work.claim()
+            if self.options.claim == "end":
+                self._waiting = claim_all(recording).waiting
             self._done = True
         elif not recorded:
             self._wake.wait(LOOK_EVERY)
             self._check()
+
+    def _stake(self, recording: Recording) -> None:
+        """Bring the stakes up to date if some are new, or the deployment is."""
+        wanted = (recording.deployed, self.journal.stakes())
+        if recording.deployed.registry is not None and wanted != self._staked:
+            Stakes(recording).settle(wanted[1])
+            self._staked = wanted
 
     def _sleep(self, seconds: float) -> None:
         """Sleep, unless the thread must stop.
@@ -329,62 +339,6 @@ class Settlement:
         if str(self._delay) != str(error):
             self.hooks.note(str(error))
         self._delay = error
-
-
-class _Work:
-    """Work of a settlement on one connected chain.
-
-    Raises:
-        WrongCampaignError: If it is not the journal's chain.
-        UsageError: If keys are missing.
-    """
-
-    def __init__(
-        self, chain: Chain, journal: Journal, options: ChainOptions, wait: Callable[[float], None]
-    ) -> None:
-        bind(journal, chain)
-        self._journal = journal
-        self._options = options
-        self._keys = open_keys(options, chain.chain_id)
-        self._transactor = Transactor(chain, journal, wait)
-        self._recording: Recording | None = None
-        self._staked: list[Stake] = []
-        self._looked = 0.0
-
-    def record(self, draining: bool) -> bool:
-        """Record the next rounds; return whether there were any."""
-        try:
-            recording = self._deployed()
-            self._stake(recording)
-            recorded = recording.step(draining)
-        except NoCodeError:
-            # The chain was rolled back to before the deployment.
-            self._recording = None
-            raise
-        if time.monotonic() - self._looked > _LOOK_FOR_FINAL_EVERY:
-            self._looked = time.monotonic()
-            note_final(self._transactor)
-        return recorded
-
-    def claim(self) -> int:
-        """Claim for all participants, if configured; return the units not claimable yet."""
-        return Claims(self._deployed()).claim().waiting if self._options.claim == "end" else 0
-
-    def _deployed(self) -> Recording:
-        """Return the recording on the campaign's ledger, deployed if necessary."""
-        if self._recording is None:
-            deployed = Deployment(self._transactor, self._keys, self._options).ensure()
-            batch = self._options.batch
-            self._recording = Recording(deployed, self._transactor, self._keys, batch)
-            # Check the stakes again: the deployment may be a new one.
-            self._staked = []
-        return self._recording
-
-    def _stake(self, recording: Recording) -> None:
-        stakes, deployed = self._journal.stakes(), recording.deployed
-        if deployed.registry is not None and stakes != self._staked:
-            Stakes(recording, deployed.token, deployed.registry).settle(stakes)
-            self._staked = stakes
 
 
 class _Pauses:

@@ -1,6 +1,7 @@
 """Status of a deployed campaign: records, awards, payments, stakes, events and gas."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,8 +41,8 @@ def events(folder: Path, options: ChainOptions) -> "list[Happened]":
     """Return all events of a campaign's contracts, decoded, oldest first; see `attached` for errors."""
     with closing(JournalView(folder / JOURNAL)) as journal, open_chain(options, folder) as chain:
         contracts, since = attach(journal, chain).contracts, journal.founded.block
-        found = [_happened(one, since) for one in contracts]
-    return sorted((event for some in found for event in some), key=lambda e: (e.block, e.place))
+        found = [event for one in contracts for event in _happened(one, since)]
+    return sorted(found, key=lambda event: (event.block, event.place))
 
 
 def _happened(contract: Contract, since: int) -> "list[Happened]":
@@ -174,21 +175,18 @@ def status(folder: Path, options: ChainOptions) -> Status:
         UsageError: If there is no journal.
         RunError: If the journal is damaged.
     """
-    journal = JournalView(folder / JOURNAL)
-    try:
+    with closing(JournalView(folder / JOURNAL)) as journal:
         found = _from_journal(journal)
         try:
             with open_chain(options, folder) as chain:
                 return _with_chain(found, attach(journal, chain), journal.founded.block)
         except FedmetaError as error:
             return replace(found, problem=str(error))
-    finally:
-        journal.close()
 
 
 def _from_journal(journal: JournalView) -> Status:
-    campaign = journal.founded
-    frozen, recorded = journal.frozen, journal.recorded
+    campaign, frozen, recorded = journal.founded, journal.frozen, journal.recorded
+    at_record, known, at_end = journal.rewards(recorded), proofs(journal), journal.rewards(frozen)
     return Status(
         campaign=f"0x{campaign.campaign.hex()}",
         run=f"0x{campaign.run.hex()}",
@@ -201,56 +199,45 @@ def _from_journal(journal: JournalView) -> Status:
         frozen=frozen,
         recorded=recorded,
         escrow=None,
-        participants=_participants(journal, frozen, recorded),
+        participants=tuple(
+            Participant(
+                client,
+                account,
+                frozen=at_end.get(account, 0),
+                awarded=at_record.get(account, 0),
+                proof=known.get(account),
+            )
+            for account, client in sorted(journal.clients().items(), key=lambda pair: pair[1])
+        ),
         problem=None,
-    )
-
-
-def _participants(journal: JournalView, frozen: int, recorded: int) -> tuple[Participant, ...]:
-    at_record, known, at_end = journal.rewards(recorded), proofs(journal), journal.rewards(frozen)
-    clients = sorted(journal.clients().items(), key=lambda pair: pair[1])
-    return tuple(
-        Participant(
-            client, account, at_end.get(account, 0), at_record.get(account, 0), proof=known.get(account)
-        )
-        for account, client in clients
     )
 
 
 def _with_chain(found: Status, deployed: Deployed, since: int) -> Status:
     names = ("funded", "awarded", "paid", "nextRound", "epoch", "deadline")
-    escrow = Escrow(*(int(value) for value in deployed.ledger.many(*names)))
     accounts = [p.account for p in found.participants]
     claimed = deployed.ledger.each("claimed", accounts)
     balances = deployed.token.each("balanceOf", accounts)
-    stakes, slashes = _stakes(deployed, accounts, since)
+    members: Mapping[str, tuple[int, ...]] = dict.fromkeys(accounts, (0,))
+    slashes: dict[str, list[Slashed]] = defaultdict(list)
+    if deployed.registry is not None:
+        members = deployed.registry.each("members", accounts)
+        for event in deployed.registry.events("Slashed", since):
+            values = event["args"]
+            part = Slashed(values["amount"], f"0x{values['evidenceHash'].hex()}")
+            slashes[values["account"]].append(part)
     participants = tuple(
         replace(
             p,
             claimed=claimed[p.account],
             balance=balances[p.account],
-            stake=stakes[p.account],
+            stake=members[p.account][0],
             slashes=tuple(slashes[p.account]),
         )
         for p in found.participants
     )
+    escrow = Escrow(*deployed.ledger.many(*names))
     return replace(found, escrow=escrow, participants=participants)
-
-
-def _stakes(
-    deployed: Deployed, accounts: Sequence[str], since: int
-) -> tuple[dict[str, int], dict[str, list[Slashed]]]:
-    """Return each account's stake and slashings."""
-    slashes: dict[str, list[Slashed]] = {account: [] for account in accounts}
-    if deployed.registry is None:
-        return dict.fromkeys(accounts, 0), slashes
-    for event in deployed.registry.events("Slashed", since):
-        values = event["args"]
-        if values["account"] in slashes:
-            part = Slashed(values["amount"], f"0x{values['evidenceHash'].hex()}")
-            slashes[values["account"]].append(part)
-    members = deployed.registry.each("members", accounts)
-    return {account: members[account][0] for account in accounts}, slashes
 
 
 @dataclass(frozen=True)
@@ -280,11 +267,8 @@ def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
         RunError: If the journal is damaged.
         ChainError: If the node is down.
     """
-    journal = JournalView(folder / JOURNAL)
-    try:
+    with closing(JournalView(folder / JOURNAL)) as journal:
         landed = journal.landed()
-    finally:
-        journal.close()
     with open_chain(options, folder) as chain:
         receipts = chain.receipts([one.hash for one in landed])
     found = zip(landed, receipts, strict=True)

@@ -1,18 +1,17 @@
-"""A small SQLite file with a single writer; each step is durable before the next begins."""
+"""The journal's SQLite file: a single writer, and each step is durable before the next begins."""
 
-import os
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmeta.chain.locks import FileLock
+from fedmeta.chain.settle.journal_format import TABLES, UPGRADES, VERSION
 from fedmeta.errors import RunError, UsageError
-from fedmeta.files import one_line, open_new
+from fedmeta.files import one_line, open_new, sync_folder
 
 StepHook = Callable[[str], None]
 # Virtual tables, and generated columns.
@@ -27,52 +26,45 @@ def ignore(_: str) -> None:
     """Ignore a step."""
 
 
-@dataclass(frozen=True)
-class Schema:
-    """The tables of a file.
+class Reader:
+    """Read-only access to the file, also while another process writes it.
 
-    Attributes:
-        version: Version of the tables; files of unknown versions are refused.
-        tables: SQL that creates them in a new file.
-        upgrades: Functions that upgrade a file from an older version, by that version; they raise
-            `ValueError` for a damaged file. Readers upgrade a copy in memory.
+    A file of an older format is upgraded in memory.
+
+    Raises:
+        UsageError: If there is no such file.
+        DamagedJournalError: If it cannot be read.
     """
 
-    version: int
-    tables: str
-    upgrades: Mapping[int, Callable[[sqlite3.Connection], None]]
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"there is no journal at '{path}'")
+        self.path = path
+        self._guard = threading.RLock()
+        with explained(path):
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+            if 0 < _check(self._db, path) < VERSION:
+                stored, self._db = self._db, sqlite3.connect(":memory:", isolation_level=None)
+                stored.backup(self._db)
+                stored.close()
+                bring_up_to_date(self._db, path)
 
-    def apply(self, db: sqlite3.Connection, path: Path) -> None:
-        """Create the tables of a new file, or upgrade an older one, in one transaction.
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return what a query finds."""
+        with self._guard, explained(self.path):
+            return self._db.execute(query, values).fetchall()
 
-        Raises:
-            DamagedJournalError: If an older file is damaged.
-        """
-        db.execute("BEGIN IMMEDIATE")
-        found = _version(db)
-        try:
-            # Another process may have upgraded it meanwhile.
-            if found == self.version:
-                db.execute("ROLLBACK")
-                return
-            if found:
-                self.upgrades[found](db)
-            else:
-                # executescript would commit before it begins.
-                for statement in self.tables.split(";"):
-                    db.execute(statement)
-        except ValueError as error:
-            raise damaged(path, str(error)) from None
-        db.execute(f"PRAGMA user_version = {self.version}")
-        db.execute("COMMIT")
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        with self._guard:
+            self._db.close()
 
 
-class Store:
-    """A SQLite file in WAL mode, flushed to disk at every commit.
+class Store(Reader):
+    """The file in WAL mode, flushed to disk at every commit.
 
     Args:
-        path: The file; it and its folder are created if missing.
-        schema: Schema of a new file; an older file is upgraded to it.
+        path: The file; it and its folder are created if missing, and an older format is upgraded.
         hook: Called with ``before NAME`` and ``after NAME`` around each step's transaction.
 
     Raises:
@@ -80,7 +72,7 @@ class Store:
         DamagedJournalError: If it is not such a file, or is damaged.
     """
 
-    def __init__(self, path: Path, schema: Schema, hook: StepHook = ignore) -> None:
+    def __init__(self, path: Path, hook: StepHook = ignore) -> None:
         self.path = path
         self._hook = hook
         self._guard = threading.RLock()
@@ -88,23 +80,15 @@ class Store:
         self._lock = FileLock(path.with_name(f"{path.name}.lock"), f"the journal '{path}'")
         try:
             self._db = _connect(path)
-            with self._clear():
-                _check(self._db, path, schema)
-                if _version(self._db) != schema.version:
-                    schema.apply(self._db, path)
-                    self._sync_folder()
+            with explained(path):
+                if _check(self._db, path) != VERSION:
+                    bring_up_to_date(self._db, path)
+                    sync_folder(path.parent)
         except BaseException:
             if hasattr(self, "_db"):
                 self._db.close()
             self._lock.release()
             raise
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     @contextmanager
     def step(self, name: str) -> Iterator[sqlite3.Connection]:
@@ -113,7 +97,7 @@ class Store:
         Raises:
             RunError: If the disk is full or the file is damaged; the block's writes are rolled back.
         """
-        with self._guard, self._clear():
+        with self._guard, explained(self.path):
             self._hook(f"before {name}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -125,50 +109,35 @@ class Store:
             self._db.execute("COMMIT")
             self._hook(f"after {name}")
 
-    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Return what a query finds."""
-        with self._guard, self._clear():
-            return self._db.execute(query, values).fetchall()
-
-    @contextmanager
-    def _clear(self) -> Iterator[None]:
-        with explained(self.path):
-            yield
-
     def close(self) -> None:
         """Close the file and release its lock. May be called twice."""
-        with self._guard:
-            self._db.close()
-            self._lock.release()
+        super().close()
+        self._lock.release()
 
 
-class Reader:
-    """Read-only access to the file, also while another process writes it.
+def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
+    """Create the tables of a new file, or upgrade an older one, in one transaction.
 
     Raises:
-        UsageError: If there is no such file.
-        DamagedJournalError: If it cannot be read.
+        DamagedJournalError: If an older file is damaged.
     """
-
-    def __init__(self, path: Path, schema: Schema) -> None:
-        if not path.is_file():
-            raise UsageError(f"there is no journal at '{path}'")
-        self.path = path
-        with explained(path):
-            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
-            _check(self._db, path, schema)
-            if 0 < _version(self._db) < schema.version:
-                self._db = _copied(self._db)
-                schema.apply(self._db, path)
-
-    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Return what a query finds."""
-        with explained(self.path):
-            return self._db.execute(query, values).fetchall()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+    db.execute("BEGIN IMMEDIATE")
+    found = _version(db)
+    try:
+        # Another process may have upgraded it meanwhile.
+        if found == VERSION:
+            db.execute("ROLLBACK")
+            return
+        if found:
+            UPGRADES[found](db)
+        else:
+            # executescript would commit before it begins.
+            for statement in TABLES.split(";"):
+                db.execute(statement)
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
+    db.execute(f"PRAGMA user_version = {VERSION}")
+    db.execute("COMMIT")
 
 
 def _require_own(path: Path) -> None:
@@ -184,30 +153,28 @@ def _connect(path: Path) -> sqlite3.Connection:
         # SQLite would create it readable by others, up to the umask; its other files copy this mode.
         open_new(path, 0o600).close()
     with explained(path):
-        # Two threads share the connection, one at a time; see `Store._guard`.
+        # Two threads share the connection, one at a time; see `Reader._guard`.
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
     return db
 
 
-def _check(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    """Refuse a file that this package did not write: SQLite executes code in a file's schema."""
+def _check(db: sqlite3.Connection, path: Path) -> int:
+    """Return a file's format; refuse a file that this package did not write.
+
+    SQLite executes code in a file's schema, and does not enforce the types of columns.
+    """
     db.execute("PRAGMA trusted_schema = OFF")
     for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall():
         if kind not in ("table", "index") or _COMPUTED.search(str(sql)):
             raise damaged(path, f"it holds a {kind} that no journal has: {one_line(name, 60)}")
     found = _version(db)
-    if found not in (0, schema.version, *schema.upgrades):
-        raise UsageError(f"{path}: a journal of format {found}, and this fedmeta reads {schema.version}")
+    if found not in (0, VERSION, *UPGRADES):
+        raise UsageError(f"{path}: a journal of format {found}, and this fedmeta reads {VERSION}")
     ((verdict,),) = db.execute("PRAGMA quick_check(1)").fetchall()
     if verdict != "ok":
         raise damaged(path, one_line(verdict, 200))
-    _require_kinds(db, path)
-
-
-def _require_kinds(db: sqlite3.Connection, path: Path) -> None:
-    """Refuse values that are not of their column's type, which SQLite does not enforce."""
     for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         quoted = table.replace('"', '""')
         for column in db.execute(f'PRAGMA table_info("{quoted}")').fetchall():
@@ -215,17 +182,20 @@ def _require_kinds(db: sqlite3.Connection, path: Path) -> None:
             wrong = f'SELECT 1 FROM "{quoted}" WHERE typeof("{name}") NOT IN (?, \'null\') LIMIT 1'
             if db.execute(wrong, (kind,)).fetchone():
                 raise damaged(path, f"a {one_line(column[1], 60)} in {one_line(table, 60)} is no {kind}")
-
-
-def _copied(db: sqlite3.Connection) -> sqlite3.Connection:
-    copy = sqlite3.connect(":memory:", isolation_level=None)
-    db.backup(copy)
-    db.close()
-    return copy
+    return found
 
 
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+_PASSING = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+    sqlite3.SQLITE_READONLY: "cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
+    sqlite3.SQLITE_IOERR: "the disk failed",
+}
 
 
 @contextmanager
@@ -245,15 +215,6 @@ def explained(path: Path) -> Iterator[None]:
         if kind in _PASSING:
             raise RunError(f"{path}: {_PASSING[kind]}") from None
         raise damaged(path, str(error)) from None
-
-
-_PASSING = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_BUSY: "another process keeps it locked",
-    sqlite3.SQLITE_READONLY: "cannot be written",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
-    sqlite3.SQLITE_IOERR: "the disk failed",
-}
 
 
 def damaged(path: Path, why: str) -> DamagedJournalError:

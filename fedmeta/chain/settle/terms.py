@@ -9,34 +9,26 @@ from fedmeta.chain.contracts import Contract, load_artifact
 from fedmeta.chain.errors import WrongCampaignError
 from fedmeta.chain.hashing import from_address
 from fedmeta.chain.keys import Keys
-from fedmeta.chain.options import ChainOptions
+from fedmeta.chain.options import UNITS, ChainOptions
+from fedmeta.chain.settle.campaign import require_chain
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.errors import UsageError
 from fedmeta.files import read_json
 
-UNITS = 10**6
-"""Token units in a whole token."""
-
-_VIEWS = {
-    "token": "token",
-    "sponsor": "sponsor",
-    "campaign": "campaign",
-    "committee": "committee",
-    "threshold": "threshold",
-    "round_cap": "roundCap",
-    "lifetime_cap": "lifetimeCap",
-    "deadline": "deadline",
-    "challenge_delay": "challengeDelay",
-}
+_VIEWS = (
+    *("token", "sponsor", "campaign", "committee", "threshold"),
+    *("roundCap", "lifetimeCap", "deadline", "challengeDelay"),
+)
+"""Views of the ledger: its token, and the fields of `Terms`."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Terms of a ledger; amounts in token units, times in seconds.
+    """Terms of a ledger, in the order of its constructor; amounts in token units, times in seconds.
 
     Attributes:
-        campaign: Id of the campaign, hexadecimal.
         sponsor: Address that funds it.
+        campaign: Id of the campaign, hexadecimal.
         committee: Addresses in ascending order.
         threshold: Signatures that a record needs.
         round_cap: Most that a round may pay.
@@ -45,8 +37,8 @@ class Terms:
         challenge_delay: Seconds before a record becomes claimable.
     """
 
-    campaign: str
     sponsor: str
+    campaign: str
     committee: tuple[str, ...]
     threshold: int
     round_cap: int
@@ -66,24 +58,15 @@ class Terms:
 
     def struct(self, token: str) -> tuple[object, ...]:
         """Return the constructor's argument for a ledger that pays in `token`."""
-        return (
-            token,
-            self.sponsor,
-            bytes.fromhex(self.campaign),
-            self.committee,
-            self.threshold,
-            self.round_cap,
-            self.lifetime_cap,
-            self.deadline,
-            self.challenge_delay,
-        )
+        values = vars(self) | {"campaign": bytes.fromhex(self.campaign)}
+        return (token, *values.values())
 
 
 def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadline: int = 0) -> Terms:
     """Return the terms given by a config and its keys."""
     return Terms(
-        campaign=campaign.campaign.hex(),
         sponsor=keys.sponsor.address,
+        campaign=campaign.campaign.hex(),
         committee=tuple(sorted((member.address for member in keys.committee), key=from_address)),
         threshold=options.threshold,
         round_cap=campaign.round_cap,
@@ -95,10 +78,8 @@ def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadli
 
 def read_terms(ledger: Contract) -> tuple[str, Terms]:
     """Return the token and the terms of a deployed ledger."""
-    values = dict(zip(_VIEWS, ledger.many(*_VIEWS.values()), strict=True))
-    token = str(values.pop("token"))
-    fields = values | {"campaign": values["campaign"].hex(), "committee": tuple(values["committee"])}
-    return token, Terms(**fields)
+    token, sponsor, campaign, *rest = ledger.many(*_VIEWS)
+    return token, Terms(sponsor, campaign.hex(), *rest)
 
 
 def difference(found: Terms, expected: Terms) -> str | None:
@@ -106,23 +87,17 @@ def difference(found: Terms, expected: Terms) -> str | None:
 
     The deadline is not compared, as it depends on the time of deployment.
     """
-    for name, value in asdict(expected).items():
-        other = asdict(found)[name]
-        if name != "deadline" and _plain(value) != _plain(other):
+    for name, value in vars(expected).items():
+        other = getattr(found, name)
+        if name != "deadline" and value != other:
             return f"{name.replace('_', ' ')} is {_text(name, other)}, not {_text(name, value)}"
     return None
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str):
-        return value.lower()
-    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, int) and name.endswith("_cap"):
         return f"{value / UNITS:g} tokens"
-    return ", ".join(value) if isinstance(value, (tuple, list)) else str(value)
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True)
@@ -165,21 +140,6 @@ class Addresses:
         """Return the file's content."""
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
 
-    def check_chain(self, path: Path, chain: Chain) -> None:
-        """Refuse a chain other than the file's.
-
-        Raises:
-            WrongCampaignError: Names both.
-        """
-        if chain.chain_id != self.chain_id:
-            raise WrongCampaignError(f"{path} belongs to chain {self.chain_id}, not {chain.chain_id}")
-        genesis = f"0x{chain.genesis.hex()}"
-        if genesis != self.genesis:
-            raise WrongCampaignError(
-                f"{path} belongs to another chain with id {self.chain_id} (genesis {self.genesis[:10]}, "
-                f"here {genesis[:10]}): the chain was reset; deploy to another file"
-            )
-
 
 def read_addresses(path: Path) -> Addresses:
     """Read an addresses file.
@@ -205,14 +165,13 @@ def check_deployed(path: Path, addresses: Addresses, chain: Chain, expected: Ter
         WrongCampaignError: If it is another chain, a contract is missing, has other code or belongs to
             another campaign, or the terms are not the expected ones.
     """
-    addresses.check_chain(path, chain)
+    require_chain(path, addresses.chain_id, addresses.genesis, chain, "deploy to another file")
     for name, address in addresses.contracts().items():
         if not Contract(chain, load_artifact(name), address).exists:
             raise WrongCampaignError(
                 f"{path}: at {address} there is no {name} of this version of fedmeta"
             )
-    ledger = Contract(chain, load_artifact("RewardLedger"), addresses.ledger)
-    token, terms = read_terms(ledger)
+    token, terms = read_terms(Contract(chain, load_artifact("RewardLedger"), addresses.ledger))
     if token.lower() != addresses.token.lower():
         raise WrongCampaignError(f"{path}: the ledger pays in {token}, not in {addresses.token}")
     if f"0x{terms.campaign}" != addresses.campaign:

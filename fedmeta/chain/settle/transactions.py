@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from web3.exceptions import BlockNotFound, TransactionNotFound
+from web3.exceptions import TransactionNotFound
 
 from fedmeta.chain.chain import Chain, Receipt
 from fedmeta.chain.errors import ChainError, NotMinedError, PoorAccountError, RevertedError, RpcError
@@ -110,7 +110,7 @@ class Transactor:
         """Update a transaction in the journal; return whether it was mined and succeeded."""
         receipt = self._receipt(transaction)
         if receipt is None:
-            # A reorganisation dropped it. Final ones stay final: nodes may prune old receipts.
+            # A reorganisation dropped it. Those that earlier versions marked as final stay so.
             if transaction.state in ("mined", "reverted"):
                 self.journal.mark(transaction, "sent")
             return False
@@ -264,31 +264,3 @@ class Transactor:
 
     def _nonce(self, sender: str) -> int:
         return self.chain.eth.get_transaction_count(sender, "pending")  # type: ignore[arg-type]
-
-
-FINAL_AFTER = 64
-"""Confirmations after which a transaction is final, on nodes that report no finalized block."""
-
-
-def note_final(transactor: Transactor) -> None:
-    """Mark mined transactions as final if deep enough, or as sent if a reorganisation dropped them."""
-    chain, journal = transactor.chain, transactor.journal
-    mined = [t for t in journal.pending() if t.state == "mined" and t.block_number is not None]
-    if not mined:
-        return
-    deepest, receipts = _final_block(chain), chain.receipts([one.hash for one in mined])
-    for transaction, receipt in zip(mined, receipts, strict=True):
-        if receipt is None:
-            journal.mark(transaction, "sent")
-        elif receipt.block != transaction.block_hash:
-            journal.mined(transaction, receipt.block, receipt.number)
-        elif receipt.number <= deepest:
-            journal.mark(transaction, "final")
-
-
-def _final_block(chain: Chain) -> int:
-    newest = chain.eth.block_number
-    try:
-        return min(chain.eth.get_block("finalized")["number"], newest)
-    except (RpcError, BlockNotFound):
-        return newest - FINAL_AFTER

@@ -74,7 +74,7 @@ def up(  # noqa: PLR0913 (options of a command)
             typer.echo("stopping", err=True)
             return
         finally:
-            node.stop()
+            node.close()
     typer.echo(f"fedmeta: {kind.value} stopped unexpectedly with status {status}", err=True)
     raise typer.Exit(1)
 

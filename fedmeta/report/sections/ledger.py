@@ -79,7 +79,7 @@ def _facts(path: Path) -> JournalFacts:
     view = JournalView(path)
     try:
         actions = [one.action for one in view.landed()]
-        staked = [one.account for one in view.stakes()]
+        staked = list(view.stakes())
         return JournalFacts(view.campaign, view.frozen, view.recorded, actions, staked)
     finally:
         view.close()

@@ -52,7 +52,7 @@ def test_a_port_that_is_in_use_is_refused(kind: NodeKind, tmp_path: Path) -> Non
         with pytest.raises(UsageError, match=f"port {port} is in use"):
             start_node(kind, tmp_path, port)
     # Nothing is left behind: the folder can be used.
-    start_node(kind, tmp_path).stop()
+    start_node(kind, tmp_path).close()
 
 
 def test_a_chosen_port_is_used(tmp_path: Path) -> None:

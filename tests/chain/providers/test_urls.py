@@ -144,7 +144,7 @@ def test_a_node_that_goes_and_comes_back_is_found_again(scheme: str, tmp_path: P
     port = int(first.url.rpartition(":")[2])
     with open_chain(ChainOptions(provider=first.url.replace("http", scheme)), tmp_path) as chain:
         send(chain, sign(0, to=NOBODY, value=3))
-        first.stop()
+        first.close()
         for _ in range(2):
             with pytest.raises(
                 ChainDownError, match=f"no node answers at {scheme}://127.0.0.1:{port}: "

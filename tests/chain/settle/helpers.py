@@ -12,10 +12,9 @@ from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal_rows import Content, FrozenRound
-from fedmeta.chain.settle.recording import sign_by
 from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement
 from fedmeta.chain.signing import Signer
-from fedmeta.chain.typed_data import Veto, ledger_domain, record_digest, veto_digest
+from fedmeta.chain.typed_data import ledger_domain, typed_digest
 from tests.chain.settle.rounds import POT
 
 
@@ -72,8 +71,7 @@ def record_as_committee(deployed: Deployed, keys: Keys, content: Content, epoch:
     """Write a record of one's own on the chain, with real signatures of the committee."""
     ledger, campaign = deployed.ledger, bytes.fromhex(deployed.terms.campaign)
     domain = ledger_domain(ledger.chain.chain_id, ledger.address)
-    digest = record_digest(domain, content.to_sign(campaign, epoch))
-    signatures = sign_by(keys.committee, deployed.terms.threshold, digest)
+    signatures = keys.sign(deployed.terms.threshold, content.digest(domain, campaign, epoch))
     data = ledger.data("record", content.stated(), signatures)
     assert send(ledger.chain, keys.sponsor, ledger.address, data)["status"] == "0x1"
 
@@ -83,8 +81,8 @@ def veto_as_committee(
 ) -> None:
     """Veto the records from round `first` on, with real signatures of the committee."""
     ledger, campaign = deployed.ledger, bytes.fromhex(deployed.terms.campaign)
-    veto = Veto(campaign=campaign, epoch=epoch, first_round=first, evidence_hash=b"e" * 32)
-    digest = veto_digest(ledger_domain(ledger.chain.chain_id, ledger.address), veto)
-    signatures = sign_by(keys.committee, deployed.terms.threshold, digest)
+    domain = ledger_domain(ledger.chain.chain_id, ledger.address)
+    digest = typed_digest(domain, "Veto", campaign, epoch, first, b"e" * 32)
+    signatures = keys.sign(deployed.terms.threshold, digest)
     data = ledger.data("veto", first, list(roots), b"e" * 32, signatures)
     assert send(ledger.chain, keys.sponsor, ledger.address, data)["status"] == "0x1"

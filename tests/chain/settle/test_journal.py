@@ -96,7 +96,7 @@ def test_no_round_is_left_out(journal):
 def test_a_new_signature_takes_the_place_of_the_records_it_overlaps(journal):
     for first, last in ((1, 2), (3, 3), (4, 6)):
         journal.sign(record(first, last))
-    journal.adopt(record(2, 4, mined=True))
+    journal.sign(record(2, 4, mined=True))
     assert [(r.first, r.last, r.mined) for r in journal.records()] == [(2, 4, True)]
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from fedmeta.chain.hashing import to_address
 from fedmeta.chain.settle.journal import Journal, JournalView
-from fedmeta.chain.settle.journal_format import SCHEMA, digest, is_digest, rows_of
+from fedmeta.chain.settle.journal_format import digest, is_digest, rows_of
 from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord, Transaction
-from fedmeta.chain.settle.store import DamagedJournalError
+from fedmeta.chain.settle.store import DamagedJournalError, bring_up_to_date
 from tests.chain.settle import old_journals
 from tests.chain.settle.rounds import account, synthetic_round, synthetic_rounds
 
@@ -205,7 +205,7 @@ def test_a_file_that_was_upgraded_since_it_was_looked_at_stays_as_it_is(path):
     with closing(Journal(path)) as journal:
         journal.freeze([ROUND])
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        SCHEMA.apply(db, path)
+        bring_up_to_date(db, path)
         assert not db.in_transaction
     with closing(Journal(path)) as journal:
         assert same(list(journal.rounds()), [ROUND])

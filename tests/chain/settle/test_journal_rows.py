@@ -40,4 +40,4 @@ def test_a_signed_record_differs_by_what_it_says_alone():
     signed = SignedRecord(**vars(CONTENT), ledger="0x1", epoch=3, signatures=b"s", mined=True)
     assert signed.differs(CONTENT) is None
     assert CONTENT.differs(replace(signed, total=8)) == "total 9 and 8"
-    assert signed.to_sign(b"i" * 32, 7) == CONTENT.to_sign(b"i" * 32, 7)
+    assert signed.digest({}, b"i" * 32, 7) == CONTENT.digest({}, b"i" * 32, 7)

@@ -2,13 +2,12 @@ import pytest
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import RevertedError
-from fedmeta.chain.options import ChainOptions, StakingOptions
+from fedmeta.chain.options import UNITS, ChainOptions, StakingOptions
 from fedmeta.chain.settle.deployment import attach
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.recording import attached
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.chain.settle.staking import Stakes
-from fedmeta.chain.settle.terms import UNITS
 from fedmeta.chain.signing import Signer
 from tests.chain.settle.helpers import earned, held, run_id
 from tests.chain.settle.rounds import POT, account, synthetic_rounds
@@ -74,7 +73,7 @@ def test_nobody_is_slashed_who_has_no_stake(folder, options):
 def test_the_contract_caps_what_one_account_can_lose(folder, options):
     run(folder, options)
     with attached(folder, options) as recording:
-        stakes = Stakes(recording, recording.deployed.token, recording.deployed.registry)
+        stakes = Stakes(recording)
         with pytest.raises(RevertedError, match="SlashCapExceeded"):
             stakes.slash(ACCOUNTS[0], STAKE, b"\x01" * 32)
         assert stakes.slash(ACCOUNTS[0], 1, b"\x01" * 32)
@@ -89,7 +88,7 @@ def test_who_stakes_and_never_contributes_earns_nothing_and_loses_nothing(folder
         deployed = recording.deployed
         assert deployed.ledger.call("claimed", LEAVER.address) == 0
         assert deployed.registry.call("members", LEAVER.address)[0] == STAKE
-        stakes = Stakes(recording, deployed.token, deployed.registry)
+        stakes = Stakes(recording)
         stakes.leave(LEAVER)
         stakes.withdraw(LEAVER.address)
         # What was awarded went to those who contributed, all of it: the stake is all that it has.
@@ -101,7 +100,7 @@ def test_who_leaves_gets_its_stake_back_and_is_not_staked_again(folder, options)
     run(folder, options)
     with attached(folder, options) as recording:
         deployed = recording.deployed
-        stakes = Stakes(recording, deployed.token, deployed.registry)
+        stakes = Stakes(recording)
         with pytest.raises(RevertedError, match="NotLeaving"):
             stakes.withdraw(LEAVER.address)
         for _ in range(2):
