@@ -1,20 +1,19 @@
 """web3 providers for a node's URL."""
 
-import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import requests
-from web3 import HTTPProvider, IPCProvider, WebSocketProvider
+from web3 import HTTPProvider, IPCProvider
+from web3.exceptions import TimeExhausted
 from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
+from websockets.sync.client import ClientConnection, connect
 
-from fedmeta.chain.contracts import chunks
 from fedmeta.chain.errors import NoNodeError
 from fedmeta.chain.options import LOOPBACK, shown
 
@@ -22,7 +21,6 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 
 _MOST_BYTES = 2**26
-_AT_ONCE = 100
 
 
 class OwnProvider(Protocol):
@@ -111,14 +109,8 @@ class Ipc(IPCProvider):
             held.sock = None
 
 
-class _Listener(WebSocketProvider):
-    def _raise_stray_errors_from_cache(self) -> None:
-        # web3's listener stops at an error reply; ours passes it on to the caller.
-        pass
-
-
 class WebSocket(JSONBaseProvider):
-    """Synchronous wrapper of web3's `WebSocketProvider`.
+    """A web3 provider over one WebSocket, which web3 itself has for asyncio only.
 
     It connects on first use, and again after a lost connection.
 
@@ -131,63 +123,46 @@ class WebSocket(JSONBaseProvider):
         self.name = shown(url)
         self._url = url
         self._guard = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: WebSocketProvider | None = None
+        self._opened = ExitStack()
+        self._socket: ClientConnection | None = None
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """Return the reply to one request."""
-        return self._ask([(method, params)])[0]
+        return self._ask(self.encode_rpc_request(method, params))
 
-    def make_batch_request(self, batch_requests: list[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
-        """Return the replies to several requests, sent concurrently."""
-        return [reply for some in chunks(batch_requests, _AT_ONCE) for reply in self._ask(some)]
+    def make_batch_request(self, batch_requests: list[tuple[RPCEndpoint, Any]]) -> Any:
+        """Return the node's raw answer to a batch."""
+        return self._ask(self.encode_batch_rpc_request(batch_requests))
 
-    def _ask(self, calls: Sequence[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
-        async def answers() -> list[RPCResponse]:
-            socket = await self._connected()
-            return await asyncio.gather(*(socket.make_request(*call) for call in calls))
-
+    def _ask(self, body: bytes) -> RPCResponse:
         with self._guard:
             try:
-                replies: list[RPCResponse] = self._run(answers())
-                return replies
+                if self._socket is None:
+                    joined = connect(
+                        self._url, open_timeout=CONNECT_SECONDS, max_size=_MOST_BYTES, compression=None
+                    )
+                    self._socket = self._opened.enter_context(joined)
+                self._socket.send(body.decode())
+                return self.decode_rpc_response(self._answer(self._socket))
             except BaseException:
                 # A late reply would be taken for the answer to the next request.
                 self._drop()
                 raise
 
-    async def _connected(self) -> WebSocketProvider:
-        if self._open is None:
-            limits = {"open_timeout": CONNECT_SECONDS, "max_size": _MOST_BYTES, "compression": None}
-            socket = _Listener(
-                self._url, limits, True, request_timeout=ANSWER_SECONDS, max_connection_retries=1
-            )
-            await socket.connect()
-            self._open = socket
-        return self._open
-
-    def _run(self, work: Awaitable[Any]) -> Any:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-            self._thread.start()
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()  # type: ignore[arg-type]
+    def _answer(self, socket: ClientConnection) -> bytes:
+        try:
+            return socket.recv(ANSWER_SECONDS, decode=False)
+        except TimeoutError:
+            raise TimeExhausted from None
 
     def _drop(self) -> None:
-        if self._open is not None:
-            with suppress(Exception):
-                self._run(self._open.disconnect())
-            self._open = None
+        self._socket = None
+        self._opened.close()
 
     def close(self) -> None:
         """Close the connection."""
         with self._guard:
             self._drop()
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join()
-                self._loop.close()
-            self._loop = None
 
 
 def provider_at(url: str) -> JSONBaseProvider:

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 import requests
 from web3.types import RPCEndpoint
+from websockets.sync.server import serve
 
 from fedmeta.chain import ChainOptions, rpc, urls
 from fedmeta.chain.chain import Chain, open_chain
@@ -268,6 +269,20 @@ def test_a_node_that_says_nothing_is_down(
             ChainDownError, match=r"no answer within 0\.2 s|timed out|no connection within"
         ):
             open_chain(ChainOptions(provider=url), tmp_path)
+
+
+def test_a_websocket_that_is_opened_and_never_answers_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(urls, "ANSWER_SECONDS", 0.2)
+    with serve(lambda opened: [None for _ in opened], "127.0.0.1", 0) as silent:
+        thread = threading.Thread(target=silent.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{silent.socket.getsockname()[1]}"
+        with pytest.raises(ChainDownError, match=f"no node answers at {url}: no answer within 0.2 s"):
+            open_chain(ChainOptions(provider=url), tmp_path)
+        silent.shutdown()
+        thread.join()
 
 
 class TestSecrets:

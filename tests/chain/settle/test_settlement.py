@@ -203,7 +203,9 @@ class TestTrouble:
         with start_node("anvil", tmp_path / "two", port):
             with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
                 settlement.start()
-                with pytest.raises(UsageError, match=r"the chain was reset; start over with --new-campaign") as error:
+                with pytest.raises(
+                    UsageError, match=r"the chain was reset; start over with --new-campaign"
+                ) as error:
                     settlement.check()
                 assert "\n" not in str(error.value)
                 settled = settlement.finish(10)
