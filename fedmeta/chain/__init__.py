@@ -4,7 +4,6 @@ The names below are the package's public names. They are imported on first use, 
 second to import and is an optional extra; without it a one-line error says what to install.
 """
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,51 +15,59 @@ from fedmeta.chain.errors import (
     RpcError,
     require_extra,
 )
-from fedmeta.chain.options import LOCAL_CHAIN_IDS, ChainOptions, StakingOptions
+from fedmeta.chain.options import ChainOptions, StakingOptions
+from fedmeta.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from fedmeta.chain.chain import *  # noqa: F403
-    from fedmeta.chain.contracts import *  # noqa: F403
-    from fedmeta.chain.hashing import *  # noqa: F403
-    from fedmeta.chain.keys import *  # noqa: F403
-    from fedmeta.chain.merkle import *  # noqa: F403
-    from fedmeta.chain.node import *  # noqa: F403
+    from fedmeta.chain.chain import Chain, open_chain
+    from fedmeta.chain.contracts import load_artifact
+    from fedmeta.chain.keys import ClientKeys, development_keys, open_client_keys, open_keys
+    from fedmeta.chain.node import Node, banner, start_node
     from fedmeta.chain.providers.embedded import Embedded
-    from fedmeta.chain.signing import *  # noqa: F403
-    from fedmeta.chain.typed_data import *  # noqa: F403
+    from fedmeta.chain.signing import Signer, recover
+    from fedmeta.chain.typed_data import update_digest
+else:
+    _load, __dir__ = lazy_names(
+        __name__,
+        {
+            "chain": "Chain open_chain",
+            "contracts": "load_artifact",
+            "keys": "ClientKeys development_keys open_client_keys open_keys",
+            "node": "Node banner start_node",
+            "signing": "Signer recover",
+            "typed_data": "update_digest",
+        },
+    )
 
-_NAMES = {
-    "chain": ("Chain", "open_chain"),
-    "contracts": ("Artifact", "Contract", "load_artifact"),
-    "hashing": ("keccak",),
-    "keys": ("ClientKeys", "Keys", "development_keys", "open_client_keys", "open_keys"),
-    "merkle": ("MerkleTree", "contributions_tree", "rewards_tree"),
-    "node": ("Node", "banner", "start_node"),
-    "signing": ("Signer", "recover"),
-    "typed_data": (
-        "Record",
-        "Slash",
-        "Veto",
-        "record_digest",
-        "slash_digest",
-        "update_digest",
-        "veto_digest",
-    ),
-}
-_HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+    def __getattr__(name):
+        if name in __all__:
+            require_extra()
+        return _load(name)
+
 
 __all__ = [
-    "LOCAL_CHAIN_IDS",
+    "Chain",
     "ChainDownError",
     "ChainError",
     "ChainOptions",
+    "ClientKeys",
     "NoNodeError",
+    "Node",
     "RevertedError",
     "RpcError",
+    "Signer",
     "StakingOptions",
+    "banner",
+    "development_keys",
     "embedded",
+    "load_artifact",
+    "open_chain",
+    "open_client_keys",
+    "open_keys",
+    "recover",
     "require_extra",
-    *_HOMES,
+    "start_node",
+    "update_digest",
 ]
 
 
@@ -74,18 +81,3 @@ def embedded(folder: Path | str) -> "Embedded":
     from fedmeta.chain.providers.embedded import Embedded
 
     return Embedded(folder)
-
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name):
-        if name not in _HOMES:
-            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-        require_extra()
-        value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

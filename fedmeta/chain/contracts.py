@@ -48,8 +48,6 @@ class Artifact:
         bytecode: Creation code, without constructor arguments.
         deployed: Code on the chain, with zeros for immutables.
         immutables: Byte ranges (start, length) of the immutables in `deployed`.
-        compiler: Version and settings.
-        source_hash: Hash of the sources.
     """
 
     name: str
@@ -57,8 +55,6 @@ class Artifact:
     bytecode: bytes
     deployed: bytes
     immutables: tuple[tuple[int, int], ...]
-    compiler: Mapping[str, Any]
-    source_hash: str
 
     @cached_property
     def code_hash(self) -> bytes:
@@ -162,8 +158,6 @@ def parse_artifact(content: Mapping[str, Any]) -> Artifact:
         bytecode=bytes.fromhex(content["bytecode"][2:]),
         deployed=bytes.fromhex(content["deployedBytecode"][2:]),
         immutables=tuple(sorted(ranges)),
-        compiler=content["compiler"],
-        source_hash=content["sourceHash"],
     )
     if any(start + length > len(artifact.deployed) for start, length in ranges):
         raise ValueError("immutables beyond the end of the code")

@@ -85,11 +85,24 @@ def open_keys(
     Raises:
         UsageError: If keys are missing, malformed or not allowed on the chain.
     """
-    source = _Source(options, chain_id, environment)
-    keys = Keys(source.sponsor(), source.committee())
-    if keys.sponsor.address in {member.address for member in keys.committee}:
+    if _is_development(options, chain_id, environment):
+        sponsor, *members = map(Signer, development_keys(1 + options.committee))
+    elif options.keystore:
+        names = ["sponsor", *(f"committee-{index + 1}" for index in range(options.committee))]
+        sponsor, *members = (Signer(read_key(options.keystore, n, environment)) for n in names)
+    else:
+        sponsor, members = _signers(SPONSOR_KEY, environment)[0], _signers(COMMITTEE_KEYS, environment)
+        if len(members) != options.committee:
+            raise UsageError(
+                f"{COMMITTEE_KEYS} has {len(members)} keys; chain.committee = {options.committee}"
+            )
+    members.sort(key=lambda member: member.address.lower())
+    addresses = {member.address for member in members}
+    if len(addresses) < len(members):
+        raise UsageError("two committee members have the same key")
+    if sponsor.address in addresses:
         raise UsageError("the sponsor and a committee member have the same key: use another")
-    return keys
+    return Keys(sponsor, tuple(members))
 
 
 def open_client_keys(
@@ -106,74 +119,41 @@ def open_client_keys(
         run: The run's id, 32 bytes.
         environment: Source of FEDMETA_CLIENT_SECRET and FEDMETA_KEYSTORE_PASSWORD.
     """
-    return _Source(options, chain_id, environment).clients(run)
+    if _is_development(options, chain_id, environment):
+        return ClientKeys(_DEVELOPMENT_SECRET, run)
+    if options.keystore:
+        return ClientKeys(read_key(options.keystore, "clients", environment), run)
+    secret = _variable(CLIENT_SECRET, environment)
+    if len(secret) < _SHORTEST_SECRET:
+        raise UsageError(f"{CLIENT_SECRET} has fewer than {_SHORTEST_SECRET} characters")
+    return ClientKeys(secret.encode(), run)
 
 
-class _Source:
-    """Source of the keys: the mnemonic, a keystore or the environment."""
-
-    def __init__(
-        self, options: ChainOptions, chain_id: int | None, environment: Mapping[str, str]
-    ) -> None:
-        self.options = options
-        self.environment = environment
-        given = any(environment.get(name) for name in (SPONSOR_KEY, COMMITTEE_KEYS, CLIENT_SECRET))
-        # On chains that we start only the mnemonic's accounts have funds.
-        self.development = not (options.is_url and (options.keystore or given))
-        if self.development:
-            _require_local(options, options.chain_id if chain_id is None else chain_id)
-
-    def sponsor(self) -> Signer:
-        if self.development:
-            return Signer(development_keys(1 + self.options.committee)[0])
-        return self._signer("sponsor") if self.options.keystore else self._from_text(SPONSOR_KEY)[0]
-
-    def committee(self) -> tuple[Signer, ...]:
-        size = self.options.committee
-        if self.development:
-            members = [Signer(key) for key in development_keys(1 + size)[1:]]
-        elif self.options.keystore:
-            members = [self._signer(f"committee-{index}") for index in range(1, size + 1)]
-        else:
-            members = self._from_text(COMMITTEE_KEYS)
-            if len(members) != size:
-                raise UsageError(f"{COMMITTEE_KEYS} has {len(members)} keys; chain.committee = {size}")
-        members.sort(key=lambda member: member.address.lower())
-        if len({member.address for member in members}) < len(members):
-            raise UsageError("two committee members have the same key")
-        return tuple(members)
-
-    def clients(self, run: bytes) -> ClientKeys:
-        if self.development:
-            return ClientKeys(_DEVELOPMENT_SECRET, run)
-        if self.options.keystore:
-            return ClientKeys(read_key(self.options.keystore, "clients", self.environment), run)
-        secret = self._variable(CLIENT_SECRET)
-        if len(secret) < _SHORTEST_SECRET:
-            raise UsageError(f"{CLIENT_SECRET} has fewer than {_SHORTEST_SECRET} characters")
-        return ClientKeys(secret.encode(), run)
-
-    def _signer(self, name: str) -> Signer:
-        return Signer(read_key(self.options.keystore, name, self.environment))
-
-    def _from_text(self, variable: str) -> list[Signer]:
-        """Return the keys in a variable; messages never show its value."""
-        signers = []
-        for part in self._variable(variable).split(","):
-            try:
-                signers.append(Signer(bytes.fromhex(part.strip().removeprefix("0x"))))
-            except ValueError:
-                raise UsageError(f"{variable} is not a private key in 64 hexadecimal digits") from None
-        return signers
-
-    def _variable(self, name: str) -> str:
-        value = self.environment.get(name)
-        if not value:
-            raise UsageError(f"the environment variable {name} is not set")
-        return value
+def _signers(variable: str, environment: Mapping[str, str]) -> list[Signer]:
+    """Return the keys in a variable; messages never show its value."""
+    try:
+        parts = _variable(variable, environment).split(",")
+        return [Signer(bytes.fromhex(part.strip().removeprefix("0x"))) for part in parts]
+    except ValueError:
+        raise UsageError(f"{variable} is not a private key in 64 hexadecimal digits") from None
 
 
-def _require_local(options: ChainOptions, chain_id: int | None) -> None:
+def _variable(name: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name)
+    if not value:
+        raise UsageError(f"the environment variable {name} is not set")
+    return value
+
+
+def _is_development(options: ChainOptions, chain_id: int | None, environment: Mapping[str, str]) -> bool:
+    """Return whether the public development keys are used, which only local chains may.
+
+    Chains that we start have no other accounts with funds.
+    """
+    given = any(environment.get(name) for name in (SPONSOR_KEY, COMMITTEE_KEYS, CLIENT_SECRET))
+    if options.is_url and (options.keystore or given):
+        return False
+    chain_id = options.chain_id if chain_id is None else chain_id
     if chain_id is None and options.is_url:
         host = urlsplit(options.provider).hostname
         if host not in LOOPBACK:
@@ -183,6 +163,7 @@ def _require_local(options: ChainOptions, chain_id: int | None) -> None:
             )
     elif chain_id is not None and chain_id not in LOCAL_CHAIN_IDS:
         raise UsageError(_not_local(f"chain {chain_id}"))
+    return True
 
 
 def _not_local(what: str) -> str:

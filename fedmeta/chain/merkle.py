@@ -4,7 +4,7 @@ A leaf is the double hash of its ABI-encoded values, so an inner node cannot pas
 sorted by hash and pairs are hashed in sorted order, so proofs need no directions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedmeta.chain.hashing import from_address, keccak
@@ -95,11 +95,3 @@ def contributions_tree(contributions: Iterable[tuple[Account, int, int, bytes, i
     Values ``["address", "uint64", "uint64", "bytes32", "uint256"]``.
     """
     return build_tree(contribution_leaf(*contribution) for contribution in contributions)
-
-
-def verify(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:
-    """Return whether `proof` leads from `leaf` to `root`."""
-    node = leaf
-    for sibling in proof:
-        node = keccak(node + sibling if node < sibling else sibling + node)
-    return node == root
