@@ -173,7 +173,7 @@ class RunLedger(AbstractContextManager["RunLedger"]):
         self._staking = options.staking.enabled
         self._participants = range(parts.population(config).train)
         self._slashed: list[tuple[str, bytes]] = []
-        self.settlement = Settlement.open(
+        self.settlement = Settlement(
             folder.path / "chain", options, run, budget_units(config), Hooks(note=self._say)
         )
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +22,7 @@ from fedmeta.errors import UsageError
 from fedmeta.files import (
     MOST_INFO,
     MOST_TENSORS,
-    one_line,
+    from_later,
     parse_json,
     read_file,
     read_json,
@@ -31,30 +30,12 @@ from fedmeta.files import (
     reason,
 )
 
+Row = dict[str, Any]
+
 _FORMAT = 2
 """Newest format of the logs; what an audit reads is the same in all formats up to this one."""
-_LOG, _JOURNAL = "clients.jsonl", "the journal"
+_LOG, _METRICS, _JOURNAL = "clients.jsonl", "metrics.jsonl", "the journal"
 _CHECKPOINT = re.compile(r"round-(\d+)\.safetensors")
-
-
-@dataclass(frozen=True)
-class LoggedRound:
-    """One round's lines of ``clients.jsonl``.
-
-    Attributes:
-        round: The round.
-        evidence: SHA-256 of the lines' bytes.
-        rows: The lines' values, in the file's order.
-    """
-
-    round: int
-    evidence: bytes
-    rows: tuple[Mapping[str, Any], ...]
-
-    @property
-    def admitted(self) -> tuple[Mapping[str, Any], ...]:
-        """The rows of admitted clients."""
-        return tuple(row for row in self.rows if row.get("admitted"))
 
 
 class RunFiles:
@@ -73,13 +54,8 @@ class RunFiles:
             self.info: Mapping[str, Any] = read_json(folder / "run.json", MOST_INFO)
         except (OSError, ValueError):
             raise UsageError(f"no run folder at '{folder}'") from None
-        found, versions = (self.info.get(key) for key in ("format", "versions"))
-        if type(found) is int and found > _FORMAT:
-            wrote = one_line(versions.get("fedmeta") if isinstance(versions, dict) else "?", 40)
-            raise UsageError(
-                f"{folder}: its logs are of format {found}, written by fedmeta {wrote}: audit them with "
-                "that version"
-            )
+        if later := from_later(self.info, "format", _FORMAT):
+            raise UsageError(f"{folder}: its logs are {later}; audit them with that version")
 
     @property
     def run(self) -> bytes:
@@ -88,27 +64,32 @@ class RunFiles:
         return bytes.fromhex(text.removeprefix("0x"))
 
     @cached_property
-    def rounds(self) -> dict[int, LoggedRound]:
-        """The rounds of ``clients.jsonl``.
+    def rounds(self) -> dict[int, tuple[bytes, dict[int, Row]]]:
+        """The rounds of ``clients.jsonl``: SHA-256 of a round's lines, and its admitted clients' rows.
 
         Raises:
             DisagreementError: If a line is damaged.
         """
-        lines = _lines(self.folder / "clients.jsonl")
-        rows = ((_parsed(self.folder / "clients.jsonl", n, line), line) for n, line in lines)
-        found: dict[int, LoggedRound] = {}
-        for round_, group in groupby(rows, key=lambda pair: pair[0].get("round")):
+        found: dict[int, tuple[bytes, dict[int, Row]]] = {}
+        for round_, group in groupby(self._rows(_LOG), key=lambda pair: pair[0]["round"]):
             pairs = list(group)
             evidence = hashlib.sha256(b"".join(line for _, line in pairs)).digest()
-            found[int(str(round_))] = LoggedRound(int(str(round_)), evidence, tuple(r for r, _ in pairs))
+            admitted = (row for row, _ in pairs if row.get("admitted"))
+            found[round_] = evidence, {int(row["client"]): row for row in admitted}
         return found
 
     @cached_property
     def models(self) -> dict[int, str]:
         """The model hash of each round of ``metrics.jsonl``, in hexadecimal."""
-        path = self.folder / "metrics.jsonl"
-        rows = [_parsed(path, number, line) for number, line in _lines(path)]
-        return {int(row["round"]): str(row.get("model")) for row in rows}
+        return {row["round"]: str(row.get("model")) for row, _ in self._rows(_METRICS)}
+
+    def _rows(self, log: str) -> Iterator[tuple[Row, bytes]]:
+        """Yield the rows of a log, which have a round, and their lines; leave out an unfinished one."""
+        try:
+            for number, line in enumerate(read_lines(self.folder / log), 1):
+                yield _parsed(line, f"{log}, line {number}"), line
+        except (OSError, ValueError) as error:
+            raise DisagreementError(f"{log}: {reason(error)}") from None
 
     def checkpoints(self) -> dict[int, Path]:
         """Return the tensor file of each kept checkpoint, by round."""
@@ -116,6 +97,16 @@ class RunFiles:
         names = sorted(folder.iterdir()) if folder.is_dir() else []
         matches = ((_CHECKPOINT.fullmatch(path.name), path) for path in names)
         return {int(match[1]): path for match, path in matches if match}
+
+
+def _parsed(line: bytes, where: str) -> Row:
+    try:
+        row = parse_json(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("round"), int):
+        raise DisagreementError(f"{where} is damaged")
+    return row
 
 
 def model_hash(path: Path) -> bytes:
@@ -141,24 +132,6 @@ def model_hash(path: Path) -> bytes:
     return digest.digest()
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the complete lines of a log with their numbers; a truncated last line is skipped."""
-    try:
-        yield from enumerate(read_lines(path), 1)
-    except (OSError, ValueError) as error:
-        raise DisagreementError(f"{path.name}: {reason(error)}") from None
-
-
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        row = parse_json(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict) or not isinstance(row.get("round"), int):
-        raise DisagreementError(f"{path.name}, line {number} is damaged")
-    return row
-
-
 class RunChecks:
     """Checks of one run's files; each method returns a summary, or raises where values differ.
 
@@ -174,9 +147,7 @@ class RunChecks:
 
     def identity(self) -> str:
         """Check that the journal belongs to this run."""
-        campaign = self.journal.campaign
-        if campaign is None:
-            raise DisagreementError("the journal is empty")
+        campaign = self.journal.founded
         require_equal("the run", "id", (self.files.run, campaign.run), ("run.json", _JOURNAL))
         return f"run 0x{campaign.run.hex()[:16]}, campaign 0x{campaign.campaign.hex()[:16]}"
 
@@ -184,24 +155,21 @@ class RunChecks:
         """Check that the frozen rounds equal the logs, to the byte."""
         number = 0
         for frozen in self.journal.rounds():
-            logged = self.files.rounds.get(frozen.round)
-            if logged is None:
+            if frozen.round not in self.files.rounds:
                 raise DisagreementError(f"round {frozen.round} is frozen and not in {_LOG}")
-            _same_contributions(logged, frozen)
+            evidence, rows = self.files.rounds[frozen.round]
+            _same_contributions(rows, frozen)
             where = f"round {frozen.round}"
-            _same(where, "hash of its lines", logged.evidence, frozen.evidence)
+            _same(where, "hash of its lines", evidence, frozen.evidence)
             model = self.files.models.get(frozen.round)
-            require_equal(where, "model", (model, frozen.model.hex()), ("metrics.jsonl", _JOURNAL))
+            require_equal(where, "model", (model, frozen.model.hex()), (_METRICS, _JOURNAL))
             number += len(frozen.contributions)
-        self._all_frozen()
-        return f"{counted(self.frozen, 'round')}, {counted(number, 'contribution')}, as frozen"
-
-    def _all_frozen(self) -> None:
         logged = max(self.files.rounds, default=0)
         if logged > self.frozen and self.files.info.get("status") == "finished":
             raise DisagreementError(
                 f"rounds {self.frozen + 1} to {logged} are in {_LOG} and were never frozen"
             )
+        return f"{counted(self.frozen, 'round')}, {counted(number, 'contribution')}, as frozen"
 
     def signatures(self) -> str:
         """Check that the paid account signed each update, and that each client has one account."""
@@ -223,9 +191,9 @@ class RunChecks:
         for round_, path in paths.items():
             stated = self.files.models.get(round_)
             if stated is None:
-                raise DisagreementError(f"{path.name}: round {round_} is not in metrics.jsonl")
+                raise DisagreementError(f"{path.name}: round {round_} is not in {_METRICS}")
             found = model_hash(path).hex()
-            require_equal(f"round {round_}", "model", (found, stated), (path.name, "metrics.jsonl"))
+            require_equal(f"round {round_}", "model", (found, stated), (path.name, _METRICS))
         rounds = ", ".join(str(round_) for round_ in sorted(paths))
         return f"{counted(len(paths), 'checkpoint')} (rounds {rounds})" if paths else "none is kept"
 
@@ -237,8 +205,7 @@ def _signer(digest: bytes, signature: bytes) -> str | None:
         return None
 
 
-def _same_contributions(logged: LoggedRound, frozen: FrozenRound) -> None:
-    rows = {int(row["client"]): row for row in logged.admitted}
+def _same_contributions(rows: Mapping[int, Row], frozen: FrozenRound) -> None:
     contributions = {c.client: c for c in frozen.contributions}
     for client in sorted(rows.keys() | contributions.keys()):
         where = f"round {frozen.round}, client {client}"
@@ -249,7 +216,7 @@ def _same_contributions(logged: LoggedRound, frozen: FrozenRound) -> None:
         _same_row(where, rows[client], contributions[client])
 
 
-def _same_row(where: str, row: Mapping[str, Any], frozen: Contribution) -> None:
+def _same_row(where: str, row: Row, frozen: Contribution) -> None:
     _same(where, "account", str(row.get("account")).lower(), frozen.account.lower())
     _same(where, "tasks", row.get("tasks"), frozen.tasks)
     _same(where, "update", row.get("update"), frozen.update.hex())

@@ -24,7 +24,7 @@ from eth_utils.exceptions import ValidationError
 
 from fedmeta.chain.evm import render
 from fedmeta.chain.evm.render import Fault, raise_if_failed, refusal
-from fedmeta.chain.evm.store import Store, StoredBlock
+from fedmeta.chain.evm.store import Store
 
 GAS_LIMIT = 60_000_000
 _FIRST_BASE_FEE = 10**9
@@ -249,6 +249,6 @@ class Machine:
         # py-evm looks up recent block hashes here.
         self.store[header.hash] = encoded
         body = render.block(header, [transaction["hash"]] if transaction else [])
-        self.store.add(StoredBlock(header.block_number, encoded, body, transaction, receipt))
+        self.store.add(encoded, body, transaction, receipt)
         self._next_timestamp = None
         self._head = header

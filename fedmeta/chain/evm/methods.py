@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from eth.abc import StateAPI
+
 from fedmeta.chain.evm.machine import Call, Machine
 from fedmeta.chain.evm.render import Fault, Json, base_fee, data, quantity
 from fedmeta.chain.hashing import from_address
@@ -30,10 +32,18 @@ class Methods:
             "eth_gasPrice": lambda: quantity(base_fee(machine.header(machine.number)) + _TIP),
             "eth_maxPriorityFeePerGas": lambda: quantity(_TIP),
             "eth_feeHistory": self._fee_history,
-            "eth_getBalance": self._balance,
-            "eth_getTransactionCount": self._nonce,
-            "eth_getCode": self._code,
-            "eth_getStorageAt": self._storage,
+            "eth_getBalance": lambda account, block="latest": quantity(
+                self._state(block).get_balance(_address(account))
+            ),
+            "eth_getTransactionCount": lambda account, block="latest": quantity(
+                self._state(block).get_nonce(_address(account))
+            ),
+            "eth_getCode": lambda account, block="latest": data(
+                self._state(block).get_code(_address(account))
+            ),
+            "eth_getStorageAt": lambda account, slot, block="latest": data(
+                self._state(block).get_storage(_address(account), _int(slot)).to_bytes(32)
+            ),
             "eth_getBlockByNumber": self._block_by_number,
             "eth_getBlockByHash": self._block_by_hash,
             "eth_getTransactionByHash": lambda digest: self._store.transaction(_hash(digest)),
@@ -42,7 +52,9 @@ class Methods:
             "eth_call": lambda call, block="latest": data(
                 machine.call(_call(call), self._number(block))
             ),
-            "eth_estimateGas": self._estimate,
+            "eth_estimateGas": lambda call, block="latest": quantity(
+                machine.estimate(_call(call), self._number(block))
+            ),
             "eth_sendRawTransaction": lambda raw: machine.submit(_bytes(raw)),
             "evm_increaseTime": lambda seconds: machine.advance(_int(seconds)),
             "evm_setNextBlockTimestamp": lambda when: machine.set_next_timestamp(_int(when)),
@@ -71,18 +83,8 @@ class Methods:
             return self._machine.number
         return 0 if block == "earliest" else _int(block)
 
-    def _balance(self, account: object, block: object = "latest") -> str:
-        return quantity(self._machine.state(self._number(block)).get_balance(_address(account)))
-
-    def _nonce(self, account: object, block: object = "latest") -> str:
-        return quantity(self._machine.state(self._number(block)).get_nonce(_address(account)))
-
-    def _code(self, account: object, block: object = "latest") -> str:
-        return data(self._machine.state(self._number(block)).get_code(_address(account)))
-
-    def _storage(self, account: object, slot: object, block: object = "latest") -> str:
-        state = self._machine.state(self._number(block))
-        return data(state.get_storage(_address(account), _int(slot)).to_bytes(32))
+    def _state(self, block: object) -> StateAPI:
+        return self._machine.state(self._number(block))
 
     def _block_by_number(self, block: object, full: bool = False) -> Json | None:
         return self._full(self._store.block("number", self._number(block)), full)
@@ -123,9 +125,6 @@ class Methods:
         return [
             log for log in self._store.logs(first, last, addresses) if _matches(log["topics"], topics)
         ]
-
-    def _estimate(self, call: object, block: object = "latest") -> str:
-        return quantity(self._machine.estimate(_call(call), self._number(block)))
 
     def _mine(self) -> str:
         self._machine.mine()

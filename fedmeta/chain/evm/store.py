@@ -8,7 +8,6 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +33,6 @@ CREATE INDEX transactions_by_number ON transactions (number);
 """  # noqa: E501
 
 
-@dataclass(frozen=True)
-class StoredBlock:
-    """A block to add: its header for py-evm, and its JSON-RPC forms."""
-
-    number: int
-    header: bytes
-    body: Json
-    transaction: Json | None = None
-    receipt: Json | None = None
-
-
 class Store(BaseAtomicDB):
     """State by hash for py-evm; blocks, transactions and logs for JSON-RPC.
 
@@ -60,18 +48,16 @@ class Store(BaseAtomicDB):
             found = self._database.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, _FORMAT):
                 raise UsageError(f"{path} was made by another version of fedmeta (format {found})")
-            self.fresh = found == 0
-            if self.fresh:
+            if found == 0:
                 with self._transaction():
                     # executescript would commit before it begins.
                     for statement in _SCHEMA.split(";"):
                         self._database.execute(statement)
                     self._database.execute(f"PRAGMA user_version = {_FORMAT}")
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self._database.close()
-            raise UsageError(f"{path} is not an embedded chain: {error}") from None
-        except UsageError:
-            self._database.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise UsageError(f"{path} is not an embedded chain: {error}") from None
             raise
 
     def __getitem__(self, key: bytes) -> bytes:
@@ -91,11 +77,7 @@ class Store(BaseAtomicDB):
         self._waiting.pop(key, None)
 
     def _exists(self, key: bytes) -> bool:
-        try:
-            self[key]
-        except KeyError:
-            return False
-        return True
+        return self.get(key) is not None
 
     @contextmanager
     def atomic_batch(self) -> Iterator[AtomicWriteBatchAPI]:
@@ -107,22 +89,26 @@ class Store(BaseAtomicDB):
         """Drop the writes since the last block."""
         self._waiting.clear()
 
-    def add(self, block: StoredBlock) -> None:
-        """Commit a block, with all state written since the last one."""
-        number = block.number
+    def add(
+        self, header: bytes, body: Json, transaction: Json | None = None, receipt: Json | None = None
+    ) -> None:
+        """Commit a block, with all state written since the last one.
+
+        Args:
+            header: The block's header for py-evm.
+            body: The block for JSON-RPC, as are the following.
+            transaction: Its only transaction; None: it has none.
+            receipt: The receipt of that transaction.
+        """
+        number = int(body["number"], 16)
         with self._transaction() as database:
             database.executemany("INSERT OR IGNORE INTO state VALUES (?, ?)", self._waiting.items())
-            database.execute(
-                "INSERT INTO blocks VALUES (?, ?, ?, ?)",
-                (number, block.body["hash"], block.header, json.dumps(block.body)),
-            )
-            if block.transaction is not None and block.receipt is not None:
-                row = (block.transaction["hash"], number)
-                bodies = (json.dumps(block.transaction), json.dumps(block.receipt))
-                database.execute("INSERT INTO transactions VALUES (?, ?, ?, ?)", (*row, *bodies))
-                logs = [
-                    (number, log["address"].lower(), json.dumps(log)) for log in block.receipt["logs"]
-                ]
+            block = (number, body["hash"], header, json.dumps(body))
+            database.execute("INSERT INTO blocks VALUES (?, ?, ?, ?)", block)
+            if transaction and receipt:
+                row = (transaction["hash"], number, json.dumps(transaction), json.dumps(receipt))
+                database.execute("INSERT INTO transactions VALUES (?, ?, ?, ?)", row)
+                logs = [(number, log["address"].lower(), json.dumps(log)) for log in receipt["logs"]]
                 database.executemany("INSERT INTO logs VALUES (?, ?, ?)", logs)
         self._waiting.clear()
 

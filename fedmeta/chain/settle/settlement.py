@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,17 +85,31 @@ class Settlement:
     in the caller's thread: they are retried, with growing pauses.
 
     Args:
-        folder: The run's ``chain`` folder.
-        options: Options of the chain.
-        journal: The journal in that folder, open for writing.
+        folder: The run's ``chain`` folder; created if missing.
+        options: Options of the chain, which may be down.
+        run: The run's id, 32 bytes.
+        budget: Token units in escrow.
         hooks: Hooks for tests.
+
+    Raises:
+        UsageError: If another process has it open, it is another run's, or the campaign was deployed
+            with a smaller budget.
+        RunError: If the journal is damaged.
     """
 
-    def __init__(self, folder: Path, options: ChainOptions, journal: Journal, hooks: Hooks) -> None:
+    def __init__(
+        self, folder: Path, options: ChainOptions, run: bytes, budget: int, hooks: Hooks = Hooks()
+    ) -> None:
         self.folder = folder
         self.options = options
-        self.journal = journal
         self.hooks = hooks
+        complete_restart(folder)
+        self.journal = Journal(folder / JOURNAL, hooks.step)
+        try:
+            identify(self.journal, options, run, budget)
+        except BaseException:
+            self.journal.close()
+            raise
         self._delay: ChainError | None = None
         self._refusal: FedmetaError | None = None
         self._done = False
@@ -109,34 +124,6 @@ class Settlement:
         self._failing_since: float | None = None
         # A daemon thread, so a hanging node does not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="fedmeta-settlement", daemon=True)
-
-    @classmethod
-    def open(
-        cls, folder: Path, options: ChainOptions, run: bytes, budget: int, hooks: Hooks | None = None
-    ) -> "Settlement":
-        """Open a run's settlement, or begin one; the chain may be down.
-
-        Args:
-            folder: The run's ``chain`` folder; created if missing.
-            options: Options of the chain.
-            run: The run's id, 32 bytes.
-            budget: Token units in escrow.
-            hooks: Hooks for tests.
-
-        Raises:
-            UsageError: If another process has it open, it is another run's, or the campaign was
-                deployed with a smaller budget.
-            RunError: If the journal is damaged.
-        """
-        complete_restart(folder)
-        hooks = hooks or Hooks()
-        journal = Journal(folder / JOURNAL, hooks.step)
-        try:
-            identify(journal, options, run, budget)
-        except BaseException:
-            journal.close()
-            raise
-        return cls(folder, options, journal, hooks)
 
     @property
     def frozen(self) -> int:
@@ -244,15 +231,8 @@ class Settlement:
             self._thread.join(1.0)
 
     def _run(self) -> None:
-        pauses = _Pauses()
         try:
-            while True:
-                try:
-                    self._settle()
-                    return
-                except ChainError as error:
-                    self._delayed(error)
-                    self._sleep(pauses.next(self._draining.is_set()))
+            self._settle()
         except StoppedError:
             return
         except FedmetaError as error:
@@ -267,21 +247,31 @@ class Settlement:
             self._tried.set()
 
     def _settle(self) -> None:
-        """Connect, and settle until it must stop or the node is down."""
-        with self.hooks.connect(self.options, self.folder) as chain:
-            keys, pauses = open_keys(self.options, chain.chain_id), _Pauses()
-            recording = Recording(chain, self.journal, self.options, keys, self._sleep)
+        """Connect, and settle; retry what the chain fails, and connect again if the node stays down."""
+        recording, failures = None, 0
+        with ExitStack() as opened:
             while not self._done:
                 try:
+                    if recording is None:
+                        chain = opened.enter_context(self.hooks.connect(self.options, self.folder))
+                        keys = open_keys(self.options, chain.chain_id)
+                        recording = Recording(chain, self.journal, self.options, keys, self._sleep)
                     self._step(recording)
-                    pauses, self._delay, self._failing_since = _Pauses(), None, None
+                    failures, self._delay, self._failing_since = 0, None, None
                 except ChainError as error:
                     self._delayed(error)
-                    if isinstance(error, ChainDownError) and pauses.count >= FAILURES_BEFORE_RECONNECT:
-                        raise
-                    if isinstance(error, NoCodeError):
+                    failures += 1
+                    if recording and isinstance(error, NoCodeError):
                         recording.forget()
-                    self._sleep(pauses.next(self._draining.is_set()))
+                    if isinstance(error, ChainDownError) and failures > FAILURES_BEFORE_RECONNECT:
+                        opened.close()
+                        recording = None
+                    self._sleep(self._pause(failures))
+
+    def _pause(self, failures: int) -> float:
+        """Return the seconds until the next attempt: twice as many after each failure, up to a limit."""
+        longest = LONGEST_PAUSE_AT_END if self._draining.is_set() else LONGEST_PAUSE
+        return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 20), longest)
 
     def _step(self, recording: Recording) -> None:
         """Perform the next step."""
@@ -339,17 +329,3 @@ class Settlement:
         if str(self._delay) != str(error):
             self.hooks.note(str(error))
         self._delay = error
-
-
-class _Pauses:
-    """Pauses between attempts, each twice as long as the one before, up to a limit."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def next(self, at_end: bool) -> float:
-        """Return the next pause in seconds; `at_end` it has a lower limit."""
-        longest = LONGEST_PAUSE_AT_END if at_end else LONGEST_PAUSE
-        pause = min(FIRST_PAUSE * 2.0 ** min(self.count, 20), longest)
-        self.count += 1
-        return pause

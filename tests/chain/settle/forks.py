@@ -74,7 +74,7 @@ def drive(run: Run) -> int:
 
     folder, budget = Path(run.folder), run.rounds * POT
     hooks = Hooks(connect=connect, step=hook)
-    with Settlement.open(folder, run.options, bytes.fromhex(run.run), budget, hooks) as settlement:
+    with Settlement(folder, run.options, bytes.fromhex(run.run), budget, hooks) as settlement:
         rounds = synthetic_rounds(run.rounds, clients=run.clients)[settlement.frozen :]
         if rounds:
             settlement.freeze(rounds[:2])

@@ -31,7 +31,7 @@ def settle(
     hooks: Hooks | None = None,
 ) -> Settled:
     """Freeze rounds, settle them, and say what came of it."""
-    with Settlement.open(folder, options, run_id(folder), budget, hooks) as settlement:
+    with Settlement(folder, options, run_id(folder), budget, hooks or Hooks()) as settlement:
         settlement.freeze(rounds[settlement.frozen :])
         settlement.start()
         return settlement.finish(60)

@@ -71,20 +71,20 @@ def free_port():
 class TestFreezing:
     def test_needs_no_chain(self, folder):
         options = ChainOptions(provider=f"http://127.0.0.1:{free_port()}", pot=1)
-        with Settlement.open(folder, options, run_id(folder), POT) as settlement:
+        with Settlement(folder, options, run_id(folder), POT) as settlement:
             assert settlement.frozen == 0
             settlement.freeze(ROUNDS)
             assert settlement.frozen == 6
 
     def test_a_round_that_pays_more_than_the_pot_is_refused(self, folder, options):
-        with Settlement.open(folder, options, run_id(folder), 2 * POT) as settlement:
+        with Settlement(folder, options, run_id(folder), 2 * POT) as settlement:
             with pytest.raises(RunError, match="round 1 pays 2000000 units; its pot is 1000000"):
                 settlement.freeze([synthetic_round(1, pot=2 * POT)])
             assert settlement.frozen == 0
 
     def test_fifty_rounds_of_24_clients_cost_training_a_few_milliseconds(self, folder, options):
         rounds = synthetic_rounds(50, clients=24)
-        with Settlement.open(folder, options, run_id(folder), 50 * POT) as settlement:
+        with Settlement(folder, options, run_id(folder), 50 * POT) as settlement:
             began = time.thread_time()
             settlement.freeze(rounds)
             assert time.thread_time() - began < 0.05
@@ -92,18 +92,18 @@ class TestFreezing:
 
 class TestOpening:
     def test_another_runs_journal_is_refused(self, folder, options):
-        Settlement.open(folder, options, run_id("a"), POT).close()
+        Settlement(folder, options, run_id("a"), POT).close()
         with pytest.raises(UsageError, match="journal of another run"):
-            Settlement.open(folder, options, run_id("b"), POT)
+            Settlement(folder, options, run_id("b"), POT)
 
     def test_another_pot_is_refused(self, folder, options):
-        Settlement.open(folder, options, run_id("a"), POT).close()
+        Settlement(folder, options, run_id("a"), POT).close()
         changed = options.model_copy(update={"pot": 7})
         with pytest.raises(UsageError, match=r"chain\.pot: the campaign pays 1 tokens a round, not 7"):
-            Settlement.open(folder, changed, run_id("a"), POT)
+            Settlement(folder, changed, run_id("a"), POT)
 
     def test_a_budget_may_grow_until_the_campaign_is_deployed(self, folder, options):
-        Settlement.open(folder, options, run_id(folder), 6 * POT).close()
+        Settlement(folder, options, run_id(folder), 6 * POT).close()
         assert settle(folder, options, ROUNDS, budget=8 * POT).complete
         with pytest.raises(UsageError, match=r"chain\.budget: .* deployed with 8 tokens and needs 9"):
             settle(folder, options, ROUNDS, budget=9 * POT)
@@ -170,7 +170,7 @@ class TestTrouble:
     def test_a_chain_that_is_down_for_the_whole_run_delays_payment(self, folder, tmp_path, impatient):
         port = free_port()
         options = ChainOptions(provider=f"http://127.0.0.1:{port}", pot=1)
-        with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+        with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
             settlement.freeze(ROUNDS)
             settlement.start()
             settlement.check()
@@ -187,7 +187,7 @@ class TestTrouble:
     def test_a_chain_that_comes_up_late_catches_up(self, folder, tmp_path):
         port = free_port()
         options = ChainOptions(provider=f"http://127.0.0.1:{port}", pot=1)
-        with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+        with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
             settlement.start()
             settlement.freeze(ROUNDS)
             settlement.check()
@@ -201,7 +201,7 @@ class TestTrouble:
         with start_node("anvil", tmp_path / "one", port):
             assert settle(folder, options, ROUNDS[:3]).complete
         with start_node("anvil", tmp_path / "two", port):
-            with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+            with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
                 settlement.start()
                 with pytest.raises(
                     UsageError, match=r"the chain was reset; start over with --new-campaign"
@@ -222,7 +222,7 @@ class TestTrouble:
             sponsor = keys_of(folder, options).sponsor.address
             with open_chain(options, folder) as chain:
                 chain.request("anvil_setBalance", (sponsor, hex(10**10)))
-                with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+                with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
                     settlement.start()
                     settlement.freeze(ROUNDS)
                     with pytest.raises(UsageError, match=f"account {sponsor} has 1e-08 ETH"):
@@ -284,7 +284,7 @@ class TestReorganisation:
 
     def test_it_is_noticed_while_the_run_goes_on(self, folder, options, monkeypatch):
         monkeypatch.setattr("fedmeta.chain.settle.settlement.LOOK_EVERY", 0.05)
-        with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+        with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
             settlement.start()
             settlement.freeze(ROUNDS)
             wait_until(lambda: settlement.journal.recorded == 6)
@@ -405,14 +405,14 @@ class TestNewCampaign:
         assert new_campaign(folder, options, run_id(folder), 100 * POT).name == "chain-2"
 
     def test_a_crash_half_way_leaves_one_campaign_or_the_other(self, folder, options):
-        Settlement.open(folder, options, run_id(folder), POT).close()
+        Settlement(folder, options, run_id(folder), POT).close()
         unfinished = folder.with_name("chain.new")
         shutil.copytree(folder, unfinished)
-        Settlement.open(folder, options, run_id(folder), POT).close()
+        Settlement(folder, options, run_id(folder), POT).close()
         assert not unfinished.exists(), "it had not taken the old one's place"
         shutil.copytree(folder, unfinished)
         folder.rename(folder.with_name("chain-1"))
-        Settlement.open(folder, options, run_id(folder), POT).close()
+        Settlement(folder, options, run_id(folder), POT).close()
         assert not unfinished.exists(), "it had"
 
     def test_needs_a_campaign(self, folder, options):
@@ -425,7 +425,7 @@ def test_closing_does_not_wait_for_a_node_that_hangs(folder, tmp_path, monkeypat
     monkeypatch.setattr("fedmeta.chain.urls.ANSWER_SECONDS", 3600)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = ChainOptions(provider=f"http://127.0.0.1:{silent.getsockname()[1]}", pot=1)
-        with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+        with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
             settlement.start()
             settlement.freeze(ROUNDS)
             settled = settlement.finish(1.0)

@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def run(folder, options, slash=()):
-    with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+    with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
         settlement.stake([*ACCOUNTS, LEAVER.address])
         for offender, evidence in slash:
             settlement.slash(offender, evidence)

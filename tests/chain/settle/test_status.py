@@ -15,7 +15,7 @@ def test_it_says_who_was_awarded_and_paid_what(anvil, tmp_path):
     folder = tmp_path / "chain"
     assert settle(folder, options, ROUNDS[:4]).complete
     claim(folder, options, "1")
-    with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+    with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
         settlement.freeze(ROUNDS)
         # While the run is in progress.
         found = status(folder, options)
@@ -41,7 +41,7 @@ def test_without_its_chain_it_says_what_the_journal_knows(tmp_path):
         port = server.getsockname()[1]
     options = ChainOptions(provider=f"http://127.0.0.1:{port}", pot=1)
     folder = tmp_path / "chain"
-    with Settlement.open(folder, options, run_id(folder), 100 * POT) as settlement:
+    with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:
         settlement.freeze(ROUNDS)
     found = status(folder, options)
     assert (found.frozen, found.recorded, found.escrow, found.ledger) == (5, 0, None, None)
