@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from web3.types import EventData
 
     from fedmeta.chain.chain import Chain
-    from fedmeta.chain.rpc import Call
 
 T = TypeVar("T")
 
@@ -244,7 +243,11 @@ class Contract:
 
     def ask(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call several views, each given as (name, *arguments), in one round trip; see `call`."""
-        answers = self.chain.batch([self._query(*question) for question in questions])
+        calls = [
+            ("eth_call", ({"to": self.address, "data": f"0x{self.data(*question).hex()}"}, "latest"))
+            for question in questions
+        ]
+        answers = self.chain.results(calls)
         return [self._result(q[0], answer) for q, answer in zip(questions, answers, strict=True)]
 
     def many(self, *functions: str) -> list[Any]:
@@ -258,13 +261,7 @@ class Contract:
             answers |= zip(some, self.ask([(function, one) for one in some]), strict=True)
         return answers
 
-    def _query(self, function: str, *arguments: object) -> "Call":
-        call = {"to": self.address, "data": "0x" + self.artifact.encode(function, *arguments).hex()}
-        return "eth_call", (call, "latest")
-
-    def _result(self, function: str, answer: Any) -> Any:
-        if isinstance(answer, ChainError):
-            raise answer
+    def _result(self, function: str, answer: object) -> Any:
         data = bytes.fromhex(str(answer).removeprefix("0x"))
         if not data:
             raise NoCodeError(f"there is no {self.artifact.name} at {self.address}")

@@ -77,7 +77,6 @@ def open_keys(
     """Return the keys of a run's sponsor and committee; for clients' see `open_client_keys`.
 
     Args:
-        options: Options of the chain.
         chain_id: The node's chain id, or None if it has not answered yet.
         environment: Source of FEDMETA_SPONSOR_KEY, FEDMETA_COMMITTEE_KEYS (separated by commas) and
             FEDMETA_KEYSTORE_PASSWORD.
@@ -114,7 +113,6 @@ def open_client_keys(
     """Return the keys of a simulation's clients; see `open_keys`.
 
     Args:
-        options: Options of the chain.
         chain_id: The node's chain id, or None if it has not answered yet.
         run: The run's id, 32 bytes.
         environment: Source of FEDMETA_CLIENT_SECRET and FEDMETA_KEYSTORE_PASSWORD.

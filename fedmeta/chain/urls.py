@@ -113,9 +113,6 @@ class WebSocket(JSONBaseProvider):
     """A web3 provider over one WebSocket, which web3 itself has for asyncio only.
 
     It connects on first use, and again after a lost connection.
-
-    Args:
-        url: The node's URL.
     """
 
     def __init__(self, url: str) -> None:

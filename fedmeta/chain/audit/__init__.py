@@ -22,10 +22,6 @@ __all__ = ["Finding", "audit"]
 def audit(run_folder: Path, options: ChainOptions) -> list[Finding]:
     """Recompute a run's ledger from the run's files, and compare it to the chain.
 
-    Args:
-        run_folder: The run's folder.
-        options: Options of its chain.
-
     Returns:
         The checks, in order; the first that is not ok is the first difference.
 

@@ -41,9 +41,6 @@ _CHECKPOINT = re.compile(r"round-(\d+)\.safetensors")
 class RunFiles:
     """The files of one run.
 
-    Args:
-        folder: The run's folder.
-
     Raises:
         UsageError: If it is not a run folder, or its logs have a later format.
     """
@@ -133,12 +130,7 @@ def model_hash(path: Path) -> bytes:
 
 
 class RunChecks:
-    """Checks of one run's files; each method returns a summary, or raises where values differ.
-
-    Args:
-        files: The run's files.
-        journal: Its journal.
-    """
+    """Checks of one run's files; each method returns a summary, or raises where values differ."""
 
     def __init__(self, files: RunFiles, journal: JournalView) -> None:
         self.files = files

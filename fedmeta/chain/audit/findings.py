@@ -46,8 +46,6 @@ def require_equal(
 
     Args:
         where: Such as ``round 3, client 7``.
-        name: The field's name.
-        values: The two values.
         sources: Where each value is from.
 
     Raises:

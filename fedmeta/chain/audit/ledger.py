@@ -54,12 +54,7 @@ def _require_signed(record: Content, digest: bytes, signatures: bytes, terms: Te
 
 
 class ChainChecks:
-    """Checks of the ledger contract's content; each returns a summary, or raises.
-
-    Args:
-        deployed: The campaign's contracts.
-        journal: The run's journal.
-    """
+    """Checks of the ledger contract's content; each returns a summary, or raises."""
 
     def __init__(self, deployed: Deployed, journal: JournalView) -> None:
         self.deployed = deployed

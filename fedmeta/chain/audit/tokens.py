@@ -14,12 +14,7 @@ _NOBODY = "0x" + 40 * "0"
 
 
 class TokenChecks:
-    """Checks of all token movements; each returns a summary, or raises where values differ.
-
-    Args:
-        deployed: The campaign's contracts.
-        journal: Gives the awards.
-    """
+    """Checks of all token movements; each returns a summary, or raises where values differ."""
 
     def __init__(self, deployed: Deployed, journal: JournalView) -> None:
         self.deployed = deployed

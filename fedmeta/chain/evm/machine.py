@@ -45,12 +45,7 @@ class Call:
 
 
 class Machine:
-    """Executes transactions on the state in a store, and stores the results.
-
-    Args:
-        store: Blocks and state.
-        chain_id: The chain's id.
-    """
+    """Executes transactions on the state in a store, and stores the results."""
 
     def __init__(self, store: Store, chain_id: int) -> None:
         self.store = store

@@ -96,9 +96,7 @@ def new_campaign(folder: Path, options: ChainOptions, run: bytes, budget: int) -
     new one. Rounds of a damaged journal are not copied: they must be frozen again from the run's logs.
 
     Args:
-        folder: The run's ``chain`` folder.
         options: Options of the chain, including the terms of the new campaign.
-        run: The run's id.
         budget: Token units in escrow.
 
     Returns:

@@ -59,7 +59,6 @@ def proofs(journal: JournalView, record: SignedRecord | None = None) -> dict[str
     """Return the proof of each account with a reward in a record.
 
     Args:
-        journal: The journal.
         record: The record; None: the newest on the chain.
     """
     if record is None:
@@ -79,7 +78,6 @@ def claim_all(recording: Recording, accounts: Collection[str] | None = None) -> 
     """Claim under the newest claimable record; safe to repeat.
 
     Args:
-        recording: The campaign.
         accounts: The accounts to claim for; None: all with a reward.
 
     Raises:
@@ -127,8 +125,6 @@ def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claime
     """Claim the awards of a run's participants; see `attached` for errors.
 
     Args:
-        folder: The run's ``chain`` folder.
-        options: Options of the chain.
         who: An address or a client's number; None: all participants.
 
     Raises:
@@ -142,7 +138,6 @@ def prove(folder: Path, who: str) -> Proof:
     """Return the arguments of an account's own claim, from the run's journal alone.
 
     Args:
-        folder: The run's ``chain`` folder.
         who: An address or a client's number.
 
     Raises:

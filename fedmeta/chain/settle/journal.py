@@ -44,11 +44,7 @@ _RANGE = "WHERE round BETWEEN ? AND ?"
 
 
 class JournalView:
-    """Read-only view of a journal.
-
-    Args:
-        path: The journal's file.
-    """
+    """Read-only view of a journal."""
 
     def __init__(self, path: Path) -> None:
         self._open(Reader(path))

@@ -47,8 +47,6 @@ class Recording:
 
     Args:
         chain: The chain; a new journal is bound to it.
-        journal: The journal.
-        options: Options of the chain.
         keys: Keys of the sponsor, which sends, and the committee, which signs.
         wait: Waits for a block.
 
@@ -200,8 +198,6 @@ def attached(folder: Path, options: ChainOptions, signer: Signer | None = None) 
     """Open a run's journal and chain, to send transactions while the run is not in progress.
 
     Args:
-        folder: The run's ``chain`` folder.
-        options: Options of the chain.
         signer: Sender; None: the sponsor.
 
     Raises:

@@ -29,7 +29,6 @@ class Stakes:
     account's nonce counts its withdrawals and slashings, so an action's key is not used a second time.
 
     Args:
-        recording: The campaign.
         payer: Pays stakes and sends the transactions; None: the sponsor.
 
     Raises:
@@ -79,7 +78,6 @@ class Stakes:
         """Slash an account's stake, once per piece of evidence.
 
         Args:
-            account: Owner of the stake.
             units: Token units to take; the contract caps an account's total loss.
             evidence: Hash of the evidence of misbehaviour, 32 bytes.
 
@@ -173,9 +171,6 @@ def stake(folder: Path, options: ChainOptions, step: StakeStep, who: str, signer
     """Join, leave or withdraw a stake, and return the account; see `attached` for errors.
 
     Args:
-        folder: The run's ``chain`` folder.
-        options: Options of the chain.
-        step: The step.
         who: The account: an address, or a client's number; empty: the signer's.
         signer: Signs and pays; None: the sponsor, or for a simulation's client that leaves, the client.
 

@@ -167,10 +167,6 @@ class Status:
 def status(folder: Path, options: ChainOptions) -> Status:
     """Return the status of a run's campaign, also while the run is in progress.
 
-    Args:
-        folder: The run's ``chain`` folder.
-        options: Options of the chain.
-
     Raises:
         UsageError: If there is no journal.
         RunError: If the journal is damaged.
@@ -257,10 +253,6 @@ class Spent:
 
 def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
     """Return the gas used by each mined transaction of a run, in order of signing.
-
-    Args:
-        folder: The run's ``chain`` folder.
-        options: Options of the chain.
 
     Raises:
         UsageError: If there is no journal.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from web3.exceptions import TransactionNotFound
@@ -62,7 +63,6 @@ class Transactor:
     """Sends the transactions of one journal on one chain.
 
     Args:
-        chain: The chain.
         journal: Stores each transaction before it is sent.
         wait: Waits for a block.
     """
@@ -72,7 +72,6 @@ class Transactor:
         self.journal = journal
         self._wait = wait
         self._slow: set[bytes] = set()
-        self._tip: int | None = None
 
     def perform(self, action: Action, signer: Signer, done: Callable[[], bool]) -> bool:
         """Perform `action` unless it is done; may be called again after any error.
@@ -163,8 +162,13 @@ class Transactor:
         refused = isinstance(tried, ChainError)
         gas = action.gas or (_LEAST_GAS if refused else int(tried, 16) * 5 // 4)
         fees = self._fees(known[2], slow)
-        # Checked first, as nodes' own messages for this vary.
-        self._require(signer.address, int(known[1], 16), gas * max(fees.values()) + action.value)
+        held, needed = int(known[1], 16), gas * max(fees.values()) + action.value
+        if held < needed:
+            # Checked first, as nodes' own messages for this vary.
+            raise PoorAccountError(
+                f"account {signer.address} has {held / 10**18:.6g} ETH on chain {self.chain.chain_id} "
+                f"and needs {needed / 10**18:.6g}: fund it"
+            )
         if refused:
             raise tried
         nonce = slow.nonce if slow else int(known[0], 16)
@@ -176,21 +180,13 @@ class Transactor:
         self.journal.add(transaction)
         return transaction
 
-    def _require(self, sender: str, balance: int, needed: int) -> None:
-        if balance < needed:
-            raise PoorAccountError(
-                f"account {sender} has {balance / 10**18:.6g} ETH on chain {self.chain.chain_id} "
-                f"and needs {needed / 10**18:.6g}: fund it"
-            )
-
     def _fees(self, block: Mapping[str, Any], slow: Transaction | None) -> dict[str, int]:
         if block.get("baseFeePerGas") is None:
             fees = {"gasPrice": int(self.chain.eth.gas_price)}
         else:
             # Twice the base fee suffices through six full blocks in a row; unused fees are not paid.
-            tip = self._find_tip()
-            most = 2 * int(block["baseFeePerGas"], 16) + tip
-            fees = {"maxFeePerGas": most, "maxPriorityFeePerGas": tip}
+            most = 2 * int(block["baseFeePerGas"], 16) + self._tip
+            fees = {"maxFeePerGas": most, "maxPriorityFeePerGas": self._tip}
         if slow is None:
             return fees
         # Nodes accept a replacement that pays at least 10% more.
@@ -202,13 +198,12 @@ class Transactor:
         least = self.chain.eth.get_block("latest").get("baseFeePerGas", 0)
         return max(offered_fees(transaction.raw).values()) < least
 
-    def _find_tip(self) -> int:
-        if self._tip is None:
-            try:
-                self._tip = self.chain.eth.max_priority_fee
-            except RpcError:
-                self._tip = _GWEI
-        return self._tip
+    @cached_property
+    def _tip(self) -> int:
+        try:
+            return self.chain.eth.max_priority_fee
+        except RpcError:
+            return _GWEI
 
     def _send(self, transaction: Transaction) -> bool:
         """Send a transaction; return whether the node now has it."""
