@@ -70,16 +70,9 @@ class Artifact:
         return bytes(masked) == self.deployed
 
     def creation(self, *arguments: object) -> bytes:
-        """Return the data of the deploying transaction, as web3 encodes it.
-
-        Raises:
-            ValueError: If the arguments do not fit the constructor.
-        """
-        from web3 import Web3
-
-        contract = Web3().eth.contract(abi=list(self.abi), bytecode=self.bytecode)
-        data = contract.constructor(*arguments).data_in_transaction
-        return bytes.fromhex(data.removeprefix("0x"))
+        """Return the data of the deploying transaction; see `encode` for errors."""
+        constructor = next(entry for entry in self.abi if entry["type"] == "constructor")
+        return self.bytecode + _encoded("constructor", get_abi_input_types(constructor), arguments)
 
     def encode(self, function: str, *arguments: object) -> bytes:
         """Return the call data of a function; a struct is a tuple.
@@ -91,10 +84,7 @@ class Artifact:
             ValueError: If the arguments do not fit the function.
         """
         selector, inputs, _ = self._function(function)
-        try:
-            return selector + _encode(inputs, arguments)
-        except (EncodingError, TypeError, ValueError) as error:
-            raise ValueError(f"{function}: not values of these types: {error}") from None
+        return selector + _encoded(function, inputs, arguments)
 
     def decode(self, function: str, data: bytes) -> tuple[Any, ...]:
         """Decode the values that a function returned; addresses are checksummed.
@@ -183,6 +173,13 @@ def _refusals() -> dict[bytes, tuple[str, list[str]]]:
     # Reverts that the compiler inserts.
     built_in = {"08c379a0": ("Error", ["string"]), "4e487b71": ("Panic", ["uint256"])}
     return known | {bytes.fromhex(selector): error for selector, error in built_in.items()}
+
+
+def _encoded(function: str, types: Sequence[str], values: Sequence[object]) -> bytes:
+    try:
+        return _encode(types, values)
+    except (EncodingError, TypeError, ValueError) as error:
+        raise ValueError(f"{function}: not values of these types: {error}") from None
 
 
 def _decoded(types: Sequence[str], data: bytes) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """Keccak-256, and addresses as text and bytes."""
 
 import os
+import re
 
 try:
     from sha3 import keccak_256  # type: ignore[import-untyped]
@@ -20,6 +21,9 @@ else:
         """Return the Keccak-256 hash of `data`, 32 bytes."""
         digest: bytes = keccak_256(data).digest()
         return digest
+
+
+_ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 
 
 def to_address(raw: bytes) -> str:
@@ -43,9 +47,6 @@ def from_address(address: str) -> bytes:
     Raises:
         ValueError: If it is not ``0x`` and 40 hexadecimal digits.
     """
-    if len(address) != 42 or address[:2] != "0x":
+    if not _ADDRESS.fullmatch(address):
         raise ValueError(f"not an address: {address!r}")
-    try:
-        return bytes.fromhex(address[2:])
-    except ValueError:
-        raise ValueError(f"not an address: {address!r}") from None
+    return bytes.fromhex(address[2:])

@@ -4,7 +4,6 @@ import socket
 import time
 from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from fedmeta.chain.chain import Chain
@@ -129,9 +128,7 @@ class Node(Http):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

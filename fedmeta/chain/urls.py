@@ -3,7 +3,7 @@
 import os
 import threading
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,20 +21,6 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 
 _MOST_BYTES = 2**26
-
-
-class OwnProvider(Protocol):
-    """A web3 provider with resources to release.
-
-    Attributes:
-        name: The node's name in messages, without secrets.
-    """
-
-    name: str
-
-    def close(self) -> None:
-        """Release the node; stop a node of ours, with its state saved. May be called twice."""
-        ...
 
 
 class _Session(requests.Session):

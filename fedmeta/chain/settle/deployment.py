@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from eth_typing import HexAddress, HexStr
@@ -22,6 +23,7 @@ from fedmeta.chain.settle.terms import (
     check_deployed,
     difference,
     expected_terms,
+    our_contract,
     read_addresses,
     read_terms,
 )
@@ -67,20 +69,13 @@ def attach(journal: JournalView, chain: Chain) -> Deployed:
     if campaign is None or not campaign.ledger or not campaign.token or not campaign.terms:
         raise UsageError(f"{journal.path}: nothing of this campaign is on a chain yet")
     check_chain(journal.path, campaign, chain)
-
-    def contract(name: str, address: str) -> Contract:
-        found = Contract(chain, load_artifact(name), address)
-        if not found.exists:
-            raise WrongCampaignError(
-                f"there is no {name} of this version of fedmeta at {address} on chain {chain.chain_id}"
-            )
-        return found
-
-    token, ledger = contract("FedToken", campaign.token), contract("RewardLedger", campaign.ledger)
-    if campaign.code != ledger.artifact.code_hash:
-        raise WrongCampaignError("the campaign's ledger was deployed by another version of fedmeta")
-    registry = contract("ParticipantRegistry", campaign.registry) if campaign.registry else None
-    return Deployed(token, ledger, registry, Terms.from_json(campaign.terms))
+    contract = partial(our_contract, journal.path, chain)
+    return Deployed(
+        token=contract("FedToken", campaign.token),
+        ledger=contract("RewardLedger", campaign.ledger),
+        registry=contract("ParticipantRegistry", campaign.registry) if campaign.registry else None,
+        terms=Terms.from_json(campaign.terms),
+    )
 
 
 def deploy(transactor: Transactor, keys: Keys, options: ChainOptions) -> Deployed:

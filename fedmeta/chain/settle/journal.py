@@ -9,8 +9,8 @@ receipt arrives. Rounds never change; in everything else the journal follows the
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 
 from fedmeta.chain.merkle import contributions_tree, rewards_tree
 from fedmeta.chain.settle.journal_format import (
@@ -34,7 +34,7 @@ from fedmeta.chain.settle.journal_rows import (
     Transaction,
     range_evidence,
 )
-from fedmeta.chain.settle.store import Reader, StepHook, Store, damaged, ignore
+from fedmeta.chain.settle.store import Reader, Store, damaged
 from fedmeta.errors import RunError, UsageError
 from fedmeta.options import nearest
 
@@ -43,31 +43,20 @@ _AT_ONCE = 200
 _RANGE = "WHERE round BETWEEN ? AND ?"
 
 
-class JournalView:
+class JournalView(Reader):
     """Read-only view of a journal."""
 
-    def __init__(self, path: Path) -> None:
-        self._open(Reader(path))
+    # Rewards of the rounds up to `_added`, which are read and checked only once.
+    _added = 0
 
-    def _open(self, store: Reader) -> None:
-        self._store = store
-        # Awards of the rounds up to `_added`, which are read and checked only once.
-        self._added = 0
-        self._units: Counter[bytes] = Counter()
-
-    @property
-    def path(self) -> Path:
-        """The journal's file."""
-        return self._store.path
-
-    def close(self) -> None:
-        """Close the file."""
-        self._store.close()
+    @cached_property
+    def _units(self) -> Counter[bytes]:
+        return Counter()
 
     @property
     def campaign(self) -> Campaign | None:
         """The journal's campaign; None in a new file."""
-        rows = self._store.rows(f"SELECT {names(Campaign)} FROM campaign")
+        rows = self.rows(f"SELECT {names(Campaign)} FROM campaign")
         return read(Campaign, rows[0]) if rows else None
 
     @property
@@ -81,7 +70,7 @@ class JournalView:
     @property
     def frozen(self) -> int:
         """The last frozen round; 0 if there is none."""
-        return int(self._store.rows("SELECT coalesce(max(round), 0) FROM rounds")[0][0])
+        return int(self.rows("SELECT coalesce(max(round), 0) FROM rounds")[0][0])
 
     def rounds(self, first: int = 1, last: int | None = None) -> Iterator[FrozenRound]:
         """Yield rounds `first` to `last`; None: to the last frozen one.
@@ -96,10 +85,10 @@ class JournalView:
         """Yield each round's (number, model, evidence) and contribution rows; see `rounds`."""
         for start in range(first, last + 1, _AT_ONCE):
             end = min(start + _AT_ONCE - 1, last)
-            heads = self._store.rows(f"SELECT * FROM rounds {_RANGE} ORDER BY round", (start, end))
+            heads = self.rows(f"SELECT * FROM rounds {_RANGE} ORDER BY round", (start, end))
             if [row[0] for row in heads] != list(range(start, end + 1)):
                 raise damaged(self.path, f"not all of rounds {start} to {end} are there")
-            found = self._store.rows(
+            found = self.rows(
                 f"SELECT * FROM contributions {_RANGE} ORDER BY round, client", (start, end)
             )
             rows = {number: [row[1:] for row in some] for number, some in groupby(found, lambda r: r[0])}
@@ -112,7 +101,8 @@ class JournalView:
     def _counted(self, first: int, last: int) -> Iterator[tuple[tuple[int, bytes, bytes], list[Row]]]:
         """Yield rounds `first` to `last` as `_rounds` does; add the rewards of those not yet added."""
         if last < self._added:
-            self._added, self._units = 0, Counter()
+            self._added = 0
+            self._units.clear()
         for head, rows in self._rounds(min(first, self._added + 1), last):
             if head[0] > self._added:
                 for _, account, *_, reward in rows:
@@ -170,12 +160,12 @@ class JournalView:
                 WHERE rounds.round >= ? GROUP BY rounds.round
             ) WHERE found <= ?
         """
-        return max(first, int(self._store.rows(query, (first, contributions))[0][0]))
+        return max(first, int(self.rows(query, (first, contributions))[0][0]))
 
     def clients(self) -> dict[str, int]:
         """Return the client of each account that contributed to a frozen round."""
         query = "SELECT account, client, max(round) FROM contributions GROUP BY account"
-        return {account_text(account): client for account, client, _ in self._store.rows(query)}
+        return {account_text(account): client for account, client, _ in self.rows(query)}
 
     def account(self, who: str) -> str:
         """Return the account that `who` names: an address, or a client's number.
@@ -199,13 +189,13 @@ class JournalView:
         return next(iter(self._records("WHERE first = ?", first)), None)
 
     def _records(self, which: str, *values: object) -> list[SignedRecord]:
-        rows = self._store.rows(f"SELECT {names(SignedRecord)} FROM records {which}", values)
+        rows = self.rows(f"SELECT {names(SignedRecord)} FROM records {which}", values)
         return [replace(read(SignedRecord, row), mined=bool(row[-1])) for row in rows]
 
     @property
     def recorded(self) -> int:
         """The last round with a record seen on the chain; 0 if there is none."""
-        return int(self._store.rows("SELECT coalesce(max(last), 0) FROM records WHERE mined")[0][0])
+        return int(self.rows("SELECT coalesce(max(last), 0) FROM records WHERE mined")[0][0])
 
     def transactions(self, action: str) -> list[Transaction]:
         """Return the transactions signed for an action, in order of signing."""
@@ -221,34 +211,24 @@ class JournalView:
 
     def _transactions(self, which: str, *values: object) -> list[Transaction]:
         query = f"SELECT {names(Transaction)} FROM transactions WHERE {which} ORDER BY rowid"
-        return [Transaction(*row) for row in self._store.rows(query, values)]
+        return [Transaction(*row) for row in self.rows(query, values)]
 
     def stakes(self) -> dict[str, bytes | None]:
         """Return the accounts with a requested stake, and the evidence (32 bytes) for slashing it."""
-        return dict(self._store.rows("SELECT account, evidence FROM stakes"))
+        return dict(self.rows("SELECT account, evidence FROM stakes"))
 
 
-class Journal(JournalView):
-    """The journal, open for writing by only this process.
-
-    Args:
-        path: The file; created if missing.
-        hook: Called with ``before STEP`` and ``after STEP`` around each durable step.
-    """
-
-    _store: Store
-
-    def __init__(self, path: Path, hook: StepHook = ignore) -> None:
-        self._open(Store(path, hook))
+class Journal(JournalView, Store):
+    """The journal, open for writing by only this process; see `Store` for arguments and errors."""
 
     def found(self, campaign: Campaign) -> None:
         """Store the journal's campaign."""
-        with self._store.step("campaign") as db:
+        with self.step("campaign") as db:
             insert(db, "INSERT INTO campaign", {"only_one": 1, **vars(campaign)})
 
     def note(self, step: str, **values: object) -> None:
         """Set fields of the campaign in one step named `step`."""
-        with self._store.step(step) as db:
+        with self.step(step) as db:
             assignments = ", ".join(f"{name} = ?" for name in values)
             db.execute(f"UPDATE campaign SET {assignments}", written(values))
 
@@ -261,7 +241,7 @@ class Journal(JournalView):
         """
         for frozen in rounds:
             frozen.check()
-        with self._store.step("freeze") as db:
+        with self.step("freeze") as db:
             last = self.frozen
             for frozen in rounds:
                 if frozen.round <= last:
@@ -282,39 +262,39 @@ class Journal(JournalView):
 
     def sign(self, record: SignedRecord) -> None:
         """Store a signed record, or one found on the chain, replacing any that overlap its rounds."""
-        with self._store.step("sign" if record.signatures else "adopt") as db:
+        with self.step("sign" if record.signatures else "adopt") as db:
             db.execute("DELETE FROM records WHERE first <= ? AND last >= ?", (record.last, record.first))
             insert(db, "INSERT INTO records", vars(record))
 
     def add(self, transaction: Transaction) -> None:
         """Store a signed transaction before it is sent."""
-        with self._store.step("transaction") as db:
+        with self.step("transaction") as db:
             insert(db, "INSERT OR IGNORE INTO transactions", vars(transaction))
 
     def mark(self, transaction: Transaction, state: State) -> None:
         """Store a transaction's state."""
-        with self._store.step(state) as db:
+        with self.step(state) as db:
             db.execute("UPDATE transactions SET state = ? WHERE hash = ?", (state, transaction.hash))
 
     def mined(self, transaction: Transaction, block_hash: bytes, block_number: int) -> None:
         """Store a transaction's block."""
-        with self._store.step("mined") as db:
+        with self.step("mined") as db:
             query = "UPDATE transactions SET state = 'mined', block_hash = ?, block_number = ?"
             db.execute(f"{query} WHERE hash = ?", (block_hash, block_number, transaction.hash))
 
     def stake(self, accounts: Sequence[str]) -> None:
         """Store that these accounts join with a stake; repeated ones are ignored."""
-        with self._store.step("stake") as db:
+        with self.step("stake") as db:
             query = "INSERT OR IGNORE INTO stakes (account) VALUES (?)"
             db.executemany(query, [(account,) for account in accounts])
 
     def accuse(self, account: str, evidence: bytes) -> None:
         """Store the evidence for slashing an account's stake; only the first counts."""
-        with self._store.step("accuse") as db:
+        with self.step("accuse") as db:
             query = "UPDATE stakes SET evidence = ? WHERE account = ? AND evidence IS NULL"
             db.execute(query, (evidence, account))
 
     def recorded_through(self, round_: int) -> None:
         """Store that the chain holds the records up to `round_`, and none after it."""
-        with self._store.step("recorded") as db:
+        with self.step("recorded") as db:
             db.execute("UPDATE records SET mined = (last <= ?)", (round_,))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.contracts import NoCodeError
@@ -218,9 +217,7 @@ class Settlement:
     def __enter__(self) -> "Settlement":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _end(self) -> None:

@@ -99,14 +99,9 @@ class Store(Reader):
         """
         with self._guard, explained(self.path):
             self._hook(f"before {name}")
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
             self._hook(f"after {name}")
 
     def close(self) -> None:
@@ -121,23 +116,20 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
     Raises:
         DamagedJournalError: If an older file is damaged.
     """
-    db.execute("BEGIN IMMEDIATE")
-    found = _version(db)
     try:
-        # Another process may have upgraded it meanwhile.
-        if found == VERSION:
-            db.execute("ROLLBACK")
-            return
-        if found:
-            UPGRADES[found](db)
-        else:
-            # executescript would commit before it begins.
-            for statement in TABLES.split(";"):
-                db.execute(statement)
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            found = _version(db)
+            if found == 0:
+                # executescript would commit before it begins.
+                for statement in TABLES.split(";"):
+                    db.execute(statement)
+            elif found != VERSION:
+                # Another process may have upgraded it meanwhile.
+                UPGRADES[found](db)
+            db.execute(f"PRAGMA user_version = {VERSION}")
     except ValueError as error:
         raise damaged(path, str(error)) from None
-    db.execute(f"PRAGMA user_version = {VERSION}")
-    db.execute("COMMIT")
 
 
 def _require_own(path: Path) -> None:

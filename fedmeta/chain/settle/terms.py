@@ -158,6 +158,18 @@ def read_addresses(path: Path) -> Addresses:
     return addresses
 
 
+def our_contract(path: Path, chain: Chain, name: str, address: str) -> Contract:
+    """Return one of our contracts, at the address that a file names.
+
+    Raises:
+        WrongCampaignError: If there is no such contract, or it has other code.
+    """
+    contract = Contract(chain, load_artifact(name), address)
+    if not contract.exists:
+        raise WrongCampaignError(f"{path}: at {address} there is no {name} of this version of fedmeta")
+    return contract
+
+
 def check_deployed(path: Path, addresses: Addresses, chain: Chain, expected: Terms) -> Terms:
     """Check that a file's contracts are ours, and return the terms of its ledger.
 
@@ -166,12 +178,10 @@ def check_deployed(path: Path, addresses: Addresses, chain: Chain, expected: Ter
             another campaign, or the terms are not the expected ones.
     """
     require_chain(path, addresses.chain_id, addresses.genesis, chain, "deploy to another file")
-    for name, address in addresses.contracts().items():
-        if not Contract(chain, load_artifact(name), address).exists:
-            raise WrongCampaignError(
-                f"{path}: at {address} there is no {name} of this version of fedmeta"
-            )
-    token, terms = read_terms(Contract(chain, load_artifact("RewardLedger"), addresses.ledger))
+    found = {
+        name: our_contract(path, chain, name, address) for name, address in addresses.contracts().items()
+    }
+    token, terms = read_terms(found["RewardLedger"])
     if token.lower() != addresses.token.lower():
         raise WrongCampaignError(f"{path}: the ledger pays in {token}, not in {addresses.token}")
     if f"0x{terms.campaign}" != addresses.campaign:

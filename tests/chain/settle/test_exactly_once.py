@@ -77,7 +77,7 @@ def require_paid_once(run: Run) -> None:
 def tokens_of(journal: JournalView) -> set[str]:
     """Addresses of all tokens that the run's processes tried to deploy."""
     query = "SELECT sender, nonce FROM transactions WHERE action LIKE 'deploy FedToken%'"
-    return {created_address(*row) for row in journal._store.rows(query)}
+    return {created_address(*row) for row in journal.rows(query)}
 
 
 def finish(run: Run) -> None:
