@@ -27,17 +27,7 @@ if TYPE_CHECKING:
     from fedmeta.chain.signing import Signer, recover
     from fedmeta.chain.typed_data import update_digest
 else:
-    _load, __dir__ = lazy_names(
-        __name__,
-        {
-            "chain": "Chain open_chain",
-            "contracts": "load_artifact",
-            "keys": "ClientKeys development_keys open_client_keys open_keys",
-            "node": "Node banner start_node",
-            "signing": "Signer recover",
-            "typed_data": "update_digest",
-        },
-    )
+    _load, __dir__ = lazy_names(__name__)
 
     def __getattr__(name):
         if name in __all__:
