@@ -119,12 +119,12 @@ def stop_orphan(folder: Path) -> None:
         # Truncated by a crash: the watchdog stops that node.
         note.unlink(missing_ok=True)
         return
-    for sent, patience in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
+    for sent in (signal.SIGTERM, signal.SIGKILL):
         if not _is_node(pid, folder):
             break
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sent)
-        end = time.monotonic() + patience
+        end = time.monotonic() + _STOP_SECONDS
         while _is_node(pid, folder) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
     else:

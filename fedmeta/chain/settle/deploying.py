@@ -12,7 +12,7 @@ from fedmeta.chain.settle.campaign import campaign_id
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.recording import Recording
-from fedmeta.chain.settle.terms import Addresses, check_deployed, expected_terms, read_addresses
+from fedmeta.chain.settle.terms import Addresses, check_deployed
 from fedmeta.errors import UsageError
 from fedmeta.files import write_atomically
 
@@ -44,7 +44,12 @@ def deploy_to_file(
     with open_chain(options, folder) as chain:
         keys = open_keys(options, chain.chain_id)
         if path.exists():
-            return _check(path, options, keys, chain, campaign), False
+            addresses, _ = check_deployed(path, chain, options, keys, campaign)
+            ledger = Contract(chain, load_artifact("RewardLedger"), addresses.ledger)
+            if ledger.call("funded") < budget:
+                tokens = f"{budget / UNITS:g} tokens"
+                raise WrongCampaignError(f"{path}: the escrow holds less than the budget of {tokens}")
+            return addresses, False
         beside = journal_beside(path)
         with closing(Journal(beside)) as journal:
             addresses = _deploy(journal, campaign, options, keys, chain)
@@ -88,18 +93,3 @@ def _deploy(
         block=journal.founded.block,
         code={c.artifact.name: f"0x{c.artifact.code_hash.hex()}" for c in deployed.contracts},
     )
-
-
-def _check(path: Path, options: ChainOptions, keys: Keys, chain: Chain, campaign: Campaign) -> Addresses:
-    """Return the addresses in a file, if they are of the requested campaign."""
-    addresses = read_addresses(path)
-    check_deployed(path, addresses, chain, expected_terms(options, keys, campaign))
-    if bool(addresses.registry) != options.staking.enabled:
-        has = "a registry of stakes" if addresses.registry else "no registry of stakes"
-        raise WrongCampaignError(f"{path} belongs to a campaign with {has}")
-    ledger = Contract(chain, load_artifact("RewardLedger"), addresses.ledger)
-    if int(ledger.call("funded")) < campaign.budget:
-        raise WrongCampaignError(
-            f"{path}: the escrow holds less than the budget of {campaign.budget / UNITS:g} tokens"
-        )
-    return addresses

@@ -18,13 +18,13 @@ from fedmeta.chain.keys import Keys
 from fedmeta.chain.options import UNITS, ChainOptions
 from fedmeta.chain.settle.campaign import check_chain
 from fedmeta.chain.settle.journal import JournalView
+from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.terms import (
     Terms,
     check_deployed,
     difference,
     expected_terms,
     our_contract,
-    read_addresses,
     read_terms,
 )
 from fedmeta.chain.settle.transactions import Action, Transactor
@@ -125,9 +125,8 @@ class _Deployment:
     def _terms(self) -> Terms:
         """Return the terms, the same at every attempt to deploy."""
         campaign = self.journal.founded
-        expected = expected_terms(self.options, self.keys, campaign)
         if campaign.terms is None and self.options.addresses:
-            return self._deployed_terms(expected)
+            return self._deployed_terms(campaign)
         block = self.chain.eth.get_block("latest")
         if campaign.terms is None:
             deadline = block["timestamp"] + self.options.deadline
@@ -138,19 +137,18 @@ class _Deployment:
             # The chain was rolled back to before the deployment.
             self.journal.note("block", block=block["number"])
         terms = Terms.from_json(campaign.terms)
-        if wrong := difference(terms, expected):
+        if wrong := difference(terms, expected_terms(self.options, self.keys, campaign)):
             raise WrongCampaignError(f"the campaign in {self.journal.path} has other terms: {wrong}")
         return terms
 
-    def _deployed_terms(self, expected: Terms) -> Terms:
+    def _deployed_terms(self, campaign: Campaign) -> Terms:
         """Use the campaign in the addresses file.
 
         Raises:
             WrongCampaignError: If it is not the one that the config asks for.
         """
         path = Path(self.options.addresses)
-        addresses = read_addresses(path)
-        terms = check_deployed(path, addresses, self.chain, expected)
+        addresses, terms = check_deployed(path, self.chain, self.options, self.keys, campaign)
         self.journal.note(
             "terms",
             terms=terms.to_json(),

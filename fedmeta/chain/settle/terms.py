@@ -170,13 +170,17 @@ def our_contract(path: Path, chain: Chain, name: str, address: str) -> Contract:
     return contract
 
 
-def check_deployed(path: Path, addresses: Addresses, chain: Chain, expected: Terms) -> Terms:
-    """Check that a file's contracts are ours, and return the terms of its ledger.
+def check_deployed(
+    path: Path, chain: Chain, options: ChainOptions, keys: Keys, campaign: Campaign
+) -> tuple[Addresses, Terms]:
+    """Check that a file's contracts are those of a campaign, and return it and the ledger's terms.
 
     Raises:
         WrongCampaignError: If it is another chain, a contract is missing, has other code or belongs to
             another campaign, or the terms are not the expected ones.
+        UsageError: See `read_addresses`.
     """
+    addresses = read_addresses(path)
     require_chain(path, addresses.chain_id, addresses.genesis, chain, "deploy to another file")
     found = {
         name: our_contract(path, chain, name, address) for name, address in addresses.contracts().items()
@@ -188,6 +192,9 @@ def check_deployed(path: Path, addresses: Addresses, chain: Chain, expected: Ter
         raise WrongCampaignError(
             f"{path}: the ledger is of campaign 0x{terms.campaign}, not {addresses.campaign}"
         )
-    if wrong := difference(terms, expected):
+    if wrong := difference(terms, expected_terms(options, keys, campaign)):
         raise WrongCampaignError(f"the campaign in {path} has other terms: {wrong}")
-    return terms
+    if bool(addresses.registry) != options.staking.enabled:
+        has = "a registry of stakes" if addresses.registry else "no registry of stakes"
+        raise WrongCampaignError(f"{path} belongs to a campaign with {has}")
+    return addresses, terms

@@ -112,3 +112,21 @@ def test_who_leaves_gets_its_stake_back_and_is_not_staked_again(folder, options)
     with open_chain(options, folder) as chain:
         deployed = attach(JournalView(folder / "journal.sqlite"), chain)
         assert not deployed.registry.call("isActive", LEAVER.address)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_an_account_may_come_and_go_more_than_once(folder, options, times):
+    """Each leave, withdrawal and stake is a transaction of its own, and each is made once."""
+    run(folder, options)
+    with attached(folder, options) as recording:
+        deployed, stakes = recording.deployed, Stakes(recording)
+        for _ in range(times):
+            stakes.leave(LEAVER)
+            stakes.withdraw(LEAVER.address)
+            assert deployed.token.call("balanceOf", LEAVER.address) > 0
+            assert deployed.registry.call("members", LEAVER.address)[0] == 0
+            stakes.join([LEAVER.address])
+            stakes.join([LEAVER.address])
+            assert deployed.registry.call("members", LEAVER.address)[0] == STAKE
+        assert deployed.token.call("balanceOf", LEAVER.address) == times * STAKE
+        assert len(deployed.registry.events("Withdrawn", 0)) == times
