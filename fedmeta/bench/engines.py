@@ -15,8 +15,9 @@ from fedmeta.federation import Learner, Plan, VectorGrid, Workload
 from fedmeta.federation.cohort import wait_for_nodes
 from fedmeta.federation.engines.client_app import build_side
 from fedmeta.federation.engines.ray import RayOptions
-from fedmeta.federation.engines.vector.jobs import InProcess, available_cores, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, available_cores
 from fedmeta.learning import Tensors, keep_freed_memory
+from fedmeta.learning.device import one_thread
 
 ROUNDS = 20
 CLIENTS = 100

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fedmeta.errors import RunError
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload
-from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.flower import as_server
 from fedmeta.learning import Algorithm, AlgorithmSetup, Model, Tensors
+from fedmeta.learning.device import one_thread
 from fedmeta.options import Options
 from fedmeta.tasks import Examples, Population, TaskBatch, TaskSpec
 

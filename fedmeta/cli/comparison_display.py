@@ -41,7 +41,7 @@ class ComparisonDisplay(Screen):
     def _began(self, folder: Path, jobs: Sequence[Job]) -> None:
         self._all = len(jobs)
         self._done = sum(job.status == "finished" for job in jobs)
-        begun = sum(job.place.state == "begun" for job in jobs)
+        begun = sum(job.slot.state == "begun" for job in jobs)
         states = [f"{self._done} finished before"] * bool(self._done) + [f"{begun} begun"] * bool(begun)
         known = f" ({', '.join(states)})" if states else ""
         self.console.print(f"{self._all} runs{known} -> {folder}")

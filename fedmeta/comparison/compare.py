@@ -12,7 +12,7 @@ from fedmeta.comparison.jobs import Pool, default_jobs
 from fedmeta.comparison.plans import ArmPlan, plan_arms
 from fedmeta.comparison.record import COMPARE, later_version, written
 from fedmeta.comparison.run_reuse import Note, RunFinder, run_key
-from fedmeta.comparison.status import ArmStatus, ComparisonStatus, Entry, Job, Question, Status
+from fedmeta.comparison.status import ArmRun, ArmStatus, ComparisonStatus, Job, Question, Status
 from fedmeta.comparison.worker import Order
 from fedmeta.config import Config
 from fedmeta.config.trust import require_no_links
@@ -199,18 +199,18 @@ def _arm_statuses(plans: Sequence[ArmPlan], finder: RunFinder) -> list[ArmStatus
     jobs: dict[str, Job] = {}
     found = []
     for plan in plans:
-        entries = []
+        arm_runs = []
         for config in plan.configs:
             what = run_key(config)
             shared = what in jobs
             if not shared:
                 name = f"{plan.arm.name}-seed{config.seed}"
-                place = finder.find(name, config)
-                done = place.state == "finished"
+                slot = finder.find(name, config)
+                done = slot.state == "finished"
                 status: Status = "finished" if done else "waiting"
-                jobs[what] = Job(name, config, finder.made(config), place, status)
-            entries.append(Entry(jobs[what], shared or jobs[what].status == "finished"))
-        found.append(ArmStatus(plan, tuple(entries)))
+                jobs[what] = Job(name, config, finder.made(config), slot, status)
+            arm_runs.append(ArmRun(jobs[what], shared or jobs[what].status == "finished"))
+        found.append(ArmStatus(plan, tuple(arm_runs)))
     return found
 
 
@@ -218,10 +218,10 @@ def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note:
     # Other versions of packages may round differently; the code of finished runs has not changed.
     finished = [job for job in jobs if job.status == "finished"]
     now = about["versions"]
-    other = [job for job in finished if RunFolder(job.place.path).info.get("versions") != now]
+    other = [job for job in finished if RunFolder(job.slot.path).info.get("versions") != now]
     if other:
         note(
-            f"{len(other)} of {len(finished)} finished runs, such as {other[0].place.path}, were made "
+            f"{len(other)} of {len(finished)} finished runs, such as {other[0].slot.path}, were made "
             "with other versions of packages: using them anyway; delete their folders to run them again"
         )
 
@@ -250,10 +250,10 @@ def _carry_out(progress: ComparisonStatus, execution: Execution) -> Comparison:
 
 def _order(job: Job, progress: ComparisonStatus) -> Order:
     return Order(
-        path=job.place.path,
+        path=job.slot.path,
         config=job.config.model_dump(),
         made=job.made,
-        begun=job.place.state == "begun",
+        begun=job.slot.state == "begun",
         experiment=progress.about["experiment"],
         command=tuple(sys.argv),
     )

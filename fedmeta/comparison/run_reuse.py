@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedmeta.config import Config, parts
-from fedmeta.config.identity import counted
+from fedmeta.config.identity import identity_keys
 from fedmeta.config.trust import link_out_of, why_untrusted
 from fedmeta.errors import UsageError
 from fedmeta.experiment.folder import RunFolder
@@ -16,7 +16,7 @@ from fedmeta.experiment.made_with import (
     Made,
     data_of,
     difference,
-    entries,
+    made_entries,
     made_with,
 )
 
@@ -41,7 +41,7 @@ def run_key(config: Config) -> str:
 
     This assumes the same code and data, which `fedmeta.experiment.made_with` tracks.
     """
-    return json.dumps(counted(parts.concise(config), place=True), sort_keys=True)
+    return json.dumps(identity_keys(parts.without_defaults(config), place=True), sort_keys=True)
 
 
 class RunFinder:
@@ -117,7 +117,7 @@ class RunFinder:
         """Return why a finished run cannot be used; None if it can."""
         if link := link_out_of(folder.path):
             return f"{link} is a link that leads out of the folder"
-        return damage(folder, config) or difference(entries(folder.info), self.made(config))
+        return damage(folder, config) or difference(made_entries(folder.info), self.made(config))
 
     def _begun_trouble(self, folder: RunFolder, config: Config) -> str | None:
         """Return why an interrupted run cannot be resumed; None if it can."""
@@ -125,7 +125,7 @@ class RunFinder:
             return problem
         # Without a checkpoint no round is kept, so it does not matter how they were made.
         kept = folder.checkpoints.rounds()
-        return difference(entries(folder.info), self.made(config)) if kept else None
+        return difference(made_entries(folder.info), self.made(config)) if kept else None
 
     @cached_property
     def _finished(self) -> dict[str, list[Path]]:

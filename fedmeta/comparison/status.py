@@ -55,7 +55,7 @@ class Job:
         name: Name of the arm and seed that it was made for.
         config: Its resolved config.
         made: The code and data that it is made with.
-        place: Its folder, and whether that exists.
+        slot: Its folder, and whether that exists.
         status: Its status.
         error: Why it failed.
     """
@@ -63,7 +63,7 @@ class Job:
     name: str
     config: Config
     made: Made
-    place: RunSlot
+    slot: RunSlot
     status: Status
     error: str | None = None
 
@@ -78,7 +78,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArmRun:
     """An arm's run of one seed.
 
     Attributes:
@@ -96,16 +96,16 @@ class ArmStatus:
 
     Attributes:
         plan: The arm and its configs.
-        entries: Its run for each seed.
+        arm_runs: Its run for each seed.
     """
 
     plan: ArmPlan
-    entries: tuple[Entry, ...]
+    arm_runs: tuple[ArmRun, ...]
 
     @property
     def status(self) -> Status:
         """The arm's overall status."""
-        found = {entry.job.status for entry in self.entries}
+        found = {arm_run.job.status for arm_run in self.arm_runs}
         if "running" in found:
             return "running"
         if found <= {"finished", "failed"}:
@@ -115,7 +115,7 @@ class ArmStatus:
     @property
     def error(self) -> str | None:
         """Why its first failed run failed."""
-        errors = (f"seed {e.job.config.seed}: {e.job.error}" for e in self.entries if e.job.error)
+        errors = (f"seed {e.job.config.seed}: {e.job.error}" for e in self.arm_runs if e.job.error)
         return next(errors, None)
 
     @property
@@ -126,10 +126,10 @@ class ArmStatus:
     def runs(self, question: Question) -> list[Measured | None]:
         """Return its finished runs by seed."""
         return [
-            read(entry.job.place.path, question.measure, question.scale.worst)
-            if entry.job.status == "finished"
+            read(arm_run.job.slot.path, question.measure, question.scale.worst)
+            if arm_run.job.status == "finished"
             else None
-            for entry in self.entries
+            for arm_run in self.arm_runs
         ]
 
 
@@ -162,7 +162,7 @@ class ComparisonStatus:
     @property
     def jobs(self) -> list[Job]:
         """Every run once, in the order of arms and seeds."""
-        return list({id(e.job): e.job for arm in self.arms for e in arm.entries}.values())
+        return list({id(e.job): e.job for arm in self.arms for e in arm.arm_runs}.values())
 
     @property
     def failures(self) -> Iterator[str]:
@@ -192,7 +192,7 @@ class ComparisonStatus:
             "measure": self.question.measure,
             "scale": asdict(self.question.scale),
             "test_clients": self.question.base.test_clients,
-            "interval": "seeds" if len(self.arms[0].entries) > 1 else "clients",
+            "interval": "seeds" if len(self.arms[0].arm_runs) > 1 else "clients",
             "target": target.to_json() if target else None,
             "arms": [
                 self._arm(arm, own, runs[0] if place else None, partial(_to_target, target))
@@ -217,7 +217,7 @@ class ComparisonStatus:
             "settings": dict(arm.plan.arm.settings),
             "status": arm.status,
             "error": arm.error,
-            "runs": [self._run(entry) for entry in arm.entries],
+            "runs": [self._run(arm_run) for arm_run in arm.arm_runs],
             "clients": [len(run.clients) if run and run.clients else None for run in runs],
             "final": statistics.final(runs, self.question.steps),
             "difference": statistics.difference(runs, reference, self.question.steps)
@@ -232,13 +232,13 @@ class ComparisonStatus:
             "curve": statistics.curve(runs, self.question.step),
         }
 
-    def _run(self, entry: Entry) -> dict[str, Any]:
-        job = entry.job
+    def _run(self, arm_run: ArmRun) -> dict[str, Any]:
+        job = arm_run.job
         return {
             "seed": job.config.seed,
-            "run": os.path.relpath(job.place.path, self.folder),
+            "run": os.path.relpath(job.slot.path, self.folder),
             "status": job.status,
-            "reused": entry.reused,
+            "reused": arm_run.reused,
             "error": job.error,
         }
 

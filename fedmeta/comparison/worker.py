@@ -18,7 +18,7 @@ from fedmeta.config import Config
 from fedmeta.errors import FedmetaError, RunError
 from fedmeta.experiment.api import resume, run
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.made_with import Made, difference, entries
+from fedmeta.experiment.made_with import Made, difference, made_entries
 from fedmeta.experiment.result import Listener
 from fedmeta.federation import RoundRecord
 from fedmeta.options import parse_options
@@ -125,7 +125,7 @@ class _Reporter:
 
     def _started(self, folder: RunFolder, config: Config, done: int) -> None:
         folder.update_info({"experiment": self.order.experiment})
-        if why := difference(entries(folder.info), self.order.made):
+        if why := difference(made_entries(folder.info), self.order.made):
             raise RunError(f"{why} since the comparison began: start it again")
         self.rounds = config.rounds
         _send(self.connection, ("progress", done, self.rounds))

@@ -37,7 +37,7 @@ def replies_can_be_late(config: BaseModel) -> bool:
     return bool(value_at(config, "faults.any") or value_at(config, "engine") != "vector")
 
 
-def counted(config: BaseModel, place: bool = False) -> dict[str, Any]:
+def identity_keys(config: BaseModel, place: bool = False) -> dict[str, Any]:
     """Return the keys that decide a run's result and are not at their defaults, as plain values.
 
     So a key that comes with another version changes nothing for those who do not set it.
@@ -60,9 +60,9 @@ def counted(config: BaseModel, place: bool = False) -> dict[str, Any]:
 def run_id(config: BaseModel) -> bytes:
     """Return the id of a new run of a config: what it computes and pays, not where.
 
-    SHA-256 over ``fedmeta run 2``, a line feed, and `counted` as JSON without spaces, its keys sorted.
+    SHA-256 over ``fedmeta run 2``, a line feed, and `identity_keys` as JSON without spaces, keys sorted.
     """
-    text = json.dumps(counted(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(identity_keys(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(f"fedmeta run 2\n{text}".encode()).digest()
 
 
@@ -109,7 +109,7 @@ def in_use(config: BaseModel, training: str) -> dict[str, Any]:
     return found
 
 
-def set_in(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
+def non_defaults(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a table that differ from their defaults, as plain values."""
     defaults = {one.path: one.default for one in declared(kind)}
     return {

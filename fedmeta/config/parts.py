@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fedmeta.config.identity import set_in
+from fedmeta.config.identity import non_defaults
 from fedmeta.config.schema import Config
 from fedmeta.errors import about
 from fedmeta.federation.faults.plan import FaultPlan, read_faults
@@ -62,22 +62,22 @@ def faults(config: Config) -> FaultPlan:
     return read_faults(config.faults, population(config), config.rounds, config.seed)
 
 
-def concise(config: Config) -> Config:
+def without_defaults(config: Config) -> Config:
     """Return a config without the options of its parts that have their default values.
 
     So a new option in a later version does not change the identity of a run. Options of users' own parts
     stay, as those parts are not imported here.
     """
     tables: dict[str, Any] = {
-        table: _concise(registry, getattr(config, key), getattr(config, table))
+        table: _without_defaults(registry, getattr(config, key), getattr(config, table))
         for key, (table, registry) in _TABLES.items()
     }
     for key, registry in (("behaviours", BEHAVIOURS), ("postprocessors", POSTPROCESSORS)):
         listed = getattr(config, key)
-        tables[key] = [_concise(registry, part.get("kind"), part) for part in listed]
+        tables[key] = [_without_defaults(registry, part.get("kind"), part) for part in listed]
     return config.model_copy(update=tables)
 
 
-def _concise(registry: Registry[Any], name: object, table: Mapping[str, Any]) -> dict[str, Any]:
+def _without_defaults(registry: Registry[Any], name: object, table: Mapping[str, Any]) -> dict[str, Any]:
     options = registry.options(str(name)) if name in registry else None
-    return set_in(options, table) if options else dict(table)
+    return non_defaults(options, table) if options else dict(table)

@@ -18,13 +18,13 @@ from fedmeta.experiment.made_with import (
     MADE,
     Made,
     code_changes,
+    continued,
     data_of,
-    entries,
+    made_entries,
     made_with,
     provenance,
     user_changes,
     versions,
-    went_on,
 )
 from fedmeta.experiment.open_federation import require_engine
 from fedmeta.experiment.result import Listener, Result
@@ -175,7 +175,7 @@ def _check_changes(folder: RunFolder, now: Made, listener: Listener, accepted: b
     if not folder.checkpoints.rounds():
         # No rounds are kept, so none was made with anything else.
         return
-    made, before = entries(folder.info), folder.info.get("versions", {})
+    made, before = made_entries(folder.info), folder.info.get("versions", {})
     for package, version in versions().items():
         if before and before.get(package) != version:
             listener.note(f"{package} was {before.get(package)} and is now {version}")
@@ -198,7 +198,7 @@ def _writing(made: Made, listener: Listener) -> Listener:
     """Return a listener that also records the code and data before the next round."""
 
     def started(folder: RunFolder, config: Config, done: int) -> None:
-        folder.update_info({MADE: went_on(entries(folder.info), made, done)})
+        folder.update_info({MADE: continued(made_entries(folder.info), made, done)})
         listener.started(folder, config, done)
 
     return replace(listener, started=started)

@@ -57,7 +57,7 @@ def new_run_id(config: Config) -> bytes:
 
 def run_id(config: Config) -> bytes:
     """Return the id of a config, which depends on what its runs compute and pay but not where."""
-    return identity.run_id(parts.concise(config))
+    return identity.run_id(parts.without_defaults(config))
 
 
 def former_run_id(config: Config) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.config import Config, parts
-from fedmeta.config.identity import later_settings, set_in
+from fedmeta.config.identity import later_settings, non_defaults
 from fedmeta.experiment.user_code import Code, code_of, fedmeta_digest, file_of
 from fedmeta.federation.faults.plan import FaultOptions
 
@@ -84,7 +84,7 @@ def made_with(config: Config, data: str | None) -> Made:
     return Made(code_of(config), data, fedmeta_digest(), later_settings(config))
 
 
-def entries(info: Mapping[str, Any]) -> list[Entry]:
+def made_entries(info: Mapping[str, Any]) -> list[Entry]:
     """Return the ``made`` entries of a run's ``run.json``; none if an old version wrote it."""
     made = info.get(MADE)
     if not isinstance(made, list):
@@ -98,7 +98,7 @@ def _is_entry(value: object) -> bool:
     return all(isinstance(value.get(key, {}), dict) for key in ("code", "settings"))
 
 
-def went_on(made: Sequence[Entry], now: Made, done: int) -> list[Entry]:
+def continued(made: Sequence[Entry], now: Made, done: int) -> list[Entry]:
     """Return the entries of a run that is resumed after `done` rounds.
 
     Args:
@@ -138,7 +138,7 @@ def _compared(entry: Entry) -> dict[str, Any]:
     """Return an entry without settings at their defaults, as versions differ in their keys."""
     settings = {"device": "cpu", **(entry.get("settings") or {})}
     if isinstance(settings.get("faults"), dict):
-        settings["faults"] = set_in(FaultOptions, settings["faults"])
+        settings["faults"] = non_defaults(FaultOptions, settings["faults"])
     return {**entry, "settings": settings} if "settings" in entry else dict(entry)
 
 

@@ -16,7 +16,7 @@ from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.client_app import ClientSide, build_side
 from fedmeta.federation.engines.deployment import require_superlink
 from fedmeta.federation.engines.deployment.superlink import open_deployment
-from fedmeta.federation.engines.node_directory import Directory, ignore
+from fedmeta.federation.engines.node_directory import NodeDirectory, ignore
 from fedmeta.federation.engines.vector import open_vector
 from fedmeta.federation.faults import FaultPlan, with_faults
 
@@ -68,9 +68,9 @@ def open_federation(  # noqa: PLR0913 (three are optional)
     faults = parts.faults(config) if config.faults.any else None
     # A run that is not federated sends requests once, in the test.
     rounds = max(1, config.rounds - first_round + 1) if config.training == "federated" else 1
-    opened: AbstractContextManager[VectorGrid | Directory]
+    opened: AbstractContextManager[VectorGrid | NodeDirectory]
     if grid is not None:
-        opened = nullcontext(Directory(grid, config.clients))
+        opened = nullcontext(NodeDirectory(grid, config.clients))
     else:
         opened = _grid(config, learner, signatures, refused, faults, rounds, states)
     with opened as found:
@@ -86,7 +86,7 @@ def _grid(  # noqa: PLR0913 (what `open_federation` was given)
     faults: FaultPlan | None,
     rounds: int,
     states: ClientStates | None,
-) -> AbstractContextManager[VectorGrid | Directory]:
+) -> AbstractContextManager[VectorGrid | NodeDirectory]:
     """Return the unopened grid of a config's engine."""
     own = signatures if isinstance(signatures, Signatures) else None
     if config.engine == "vector" or config.training != "federated":

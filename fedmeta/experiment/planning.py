@@ -14,7 +14,6 @@ from fedmeta.experiment.rows import measures_entry
 from fedmeta.experiment.tracker import require_extra
 from fedmeta.federation import Federation, Learner, Plan, Rewards, Snapshot, Workload
 from fedmeta.federation.behaviours import mods_for
-from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.flower_strategy import build_strategy
 from fedmeta.federation.mods import user_mods
 from fedmeta.federation.optimizer import require_fits
@@ -31,7 +30,7 @@ from fedmeta.learning import (
     resolve_setup,
 )
 from fedmeta.learning.algorithm_trial import try_on_device, try_updates
-from fedmeta.learning.device import choose_device
+from fedmeta.learning.device import choose_device, one_thread
 from fedmeta.learning.model_trial import try_model
 from fedmeta.options import parse_options
 from fedmeta.tasks import (

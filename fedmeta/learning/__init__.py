@@ -7,7 +7,7 @@ from fedmeta.lazy import lazy_names
 if TYPE_CHECKING:
     from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
     from fedmeta.learning.allocator import keep_freed_memory
-    from fedmeta.learning.device import CPU, chunk_tasks, place, use_device
+    from fedmeta.learning.device import CPU, chunk_tasks, one_thread, place, use_device
     from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
     from fedmeta.learning.setup import AlgorithmSetup, build_algorithm, build_model, resolve_setup
 else:
@@ -30,6 +30,7 @@ __all__ = [
     "keep_freed_memory",
     "local_steps",
     "mean_metrics",
+    "one_thread",
     "place",
     "resolve_setup",
     "use_device",

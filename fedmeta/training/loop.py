@@ -20,11 +20,12 @@ from fedmeta.federation import (
 )
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector import open_vector
-from fedmeta.federation.engines.vector.jobs import Workers, one_thread
+from fedmeta.federation.engines.vector.jobs import Workers
 from fedmeta.federation.evaluation import with_evaluation
 from fedmeta.federation.faults import FaultPlan, with_faults
 from fedmeta.federation.round_plan import advice
 from fedmeta.learning import Tensors
+from fedmeta.learning.device import one_thread
 from fedmeta.tasks import Split
 from fedmeta.training.ways import WAYS, TrainingSetup, Way
 

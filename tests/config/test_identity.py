@@ -16,7 +16,7 @@ from fedmeta.config.identity import later_settings, resumable
 from fedmeta.config.toml import resumed as changed_on_resume
 from fedmeta.errors import ConfigError
 from fedmeta.experiment.ledger import run_id
-from fedmeta.experiment.made_with import Made, difference, went_on
+from fedmeta.experiment.made_with import Made, continued, difference
 from fedmeta.experiment.planning import resolve
 from fedmeta.federation import FaultOptions, GateOptions
 from fedmeta.federation.behaviours import BEHAVIOURS
@@ -290,7 +290,7 @@ def test_a_fault_plan_that_another_version_wrote_is_the_same_plan() -> None:
         made = [{"from": 1, "code": {}, "data": "d", "fedmeta": "f"}]
         made[0]["settings"] = {"engine": "vector", "faults": faults}
         assert (difference(made, wanted) is None) == same
-        assert (len(went_on(made, wanted, 5)) == 1) == same
+        assert (len(continued(made, wanted, 5)) == 1) == same
 
 
 def test_the_list_of_keys_says_which_may_change_on_resume() -> None:

@@ -15,7 +15,7 @@ from fedmeta.config import Config
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import planning
 from fedmeta.experiment.learned import model
-from fedmeta.experiment.made_with import data_of, difference, entries, made_with
+from fedmeta.experiment.made_with import data_of, difference, made_entries, made_with
 from fedmeta.federation import learner
 from fedmeta.federation.codec import Codec, tensors_digest
 from fedmeta.federation.engines.vector.jobs import InProcess
@@ -212,7 +212,7 @@ def test_a_run_that_changed_its_device_is_no_run_of_either(tmp_path: Path) -> No
     folder = fedmeta.RunFolder(resumed.run)
     for device in ("cpu", "cuda"):
         config = folder.config.model_copy(update={"device": device})
-        why = difference(entries(folder.info), made_with(config, data_of(config)))
+        why = difference(made_entries(folder.info), made_with(config, data_of(config)))
         assert why == "from round 3 on it was made differently (device = cuda, not cpu)"
 
 

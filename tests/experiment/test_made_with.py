@@ -13,7 +13,7 @@ from fedmeta.comparison.run_reuse import RunFinder, run_key
 from fedmeta.comparison.worker import Order, _carry_out
 from fedmeta.errors import UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.made_with import Made, difference, entries, made_with, went_on
+from fedmeta.experiment.made_with import Made, continued, difference, made_entries, made_with
 from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, contents
 
@@ -119,12 +119,12 @@ def test_a_resume_refuses_other_data_and_says_so_when_it_may(own: Path) -> None:
     with pytest.raises(UsageError, match="the data changed since its rounds were made"):
         resume(own / "run", {"rounds": 3})
     assert "the data changed" in notes_of(own / "run", accept_changes=True)[0]
-    made = entries(RunFolder.open(own / "run").info)
+    made = made_entries(RunFolder.open(own / "run").info)
     assert [entry["from"] for entry in made] == [1, 3]
     assert made[0]["data"] != made[1]["data"]
     # Accepted once, it is what the run is made with from then on.
     resume(own / "run", {"rounds": 4})
-    assert entries(RunFolder.open(own / "run").info) == made
+    assert made_entries(RunFolder.open(own / "run").info) == made
 
 
 def test_code_may_change_while_no_round_is_kept(own: Path) -> None:
@@ -277,7 +277,7 @@ B = Made({"net": "1"}, "d", "f", {"engine": "ray"})
 def test_entries_tell_which_rounds_were_made_with_what(
     made: list[dict[str, Any]], now: Made, done: int, firsts: list[int]
 ) -> None:
-    after = went_on(made, now, done)
+    after = continued(made, now, done)
     assert [entry["from"] for entry in after] == firsts
     assert after[-1] == now.entry(firsts[-1])
 
@@ -304,7 +304,7 @@ def test_each_difference_is_named(wanted: Made, why: str | None) -> None:
 
 @pytest.mark.parametrize("damage", [{}, {"made": 3}, {"made": [1]}, {"made": [{"from": "x"}]}])
 def test_entries_that_cannot_be_read_are_none(damage: dict[str, Any]) -> None:
-    assert entries(damage) == []
+    assert made_entries(damage) == []
 
 
 def test_a_comparison_does_not_finish_with_other_code_than_it_began_with(own: Path) -> None:

@@ -20,9 +20,10 @@ from fedmeta.federation import (
     VectorGrid,
     Workload,
 )
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server
 from fedmeta.learning import AlgorithmSetup, Tensors
+from fedmeta.learning.device import one_thread
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
 from fedmeta.tasks.families.sinusoid import Sinusoid

@@ -27,12 +27,12 @@ from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.client import build_client_app
 from fedmeta.federation.client_states import ClientStates, versions_in
 from fedmeta.federation.cohort import requests
-from fedmeta.federation.engines.node_directory import Directory
-from fedmeta.federation.engines.vector.jobs import one_thread
+from fedmeta.federation.engines.node_directory import NodeDirectory
 from fedmeta.federation.faults import KINDS, FaultOptions, read_faults
 from fedmeta.federation.flower import as_server
 from fedmeta.learning import LocalWork, Tensors
 from fedmeta.learning.algorithms import FedAvg
+from fedmeta.learning.device import one_thread
 from fedmeta.training import simulate
 from tests.federation.engines.helpers import Nodes, acquaint
 from tests.federation.helpers import PLAN, Fragile, algorithm, assert_same, train
@@ -213,7 +213,7 @@ def test_a_flower_context_holds_it_where_clients_are_nodes() -> None:
     with one_thread(), as_server():
         learner = Learner.build(COUNTING)
         nodes = nodes_of(learner)
-        grid = Directory(nodes, len(COUNTING.population))
+        grid = NodeDirectory(nodes, len(COUNTING.population))
         acquaint(grid, len(COUNTING.population))
         train(Federation(learner, grid), ROUNDS, lambda record, _: records.append(record))
     counts = assert_counted(records)
@@ -234,7 +234,7 @@ def test_a_node_that_lost_it_begins_anew_and_the_run_says_so(caplog: pytest.LogC
     with one_thread(), as_server():
         learner = Learner.build(COUNTING)
         nodes = nodes_of(learner)
-        grid = Directory(nodes, len(COUNTING.population))
+        grid = NodeDirectory(nodes, len(COUNTING.population))
         acquaint(grid, len(COUNTING.population))
         train(Federation(learner, grid), ROUNDS, observe)
     before = assert_counted(records[:6])
@@ -250,7 +250,7 @@ def test_nothing_of_it_is_in_a_message() -> None:
         learner = Learner.build(COUNTING)
         nodes = nodes_of(learner)
         strategy = MetaStrategy(learner, PLAN)
-        grid = Directory(nodes, len(COUNTING.population))
+        grid = NodeDirectory(nodes, len(COUNTING.population))
         acquaint(grid, len(COUNTING.population))
         asked = list(requests("train", 1, strategy.arrays, range(12), grid))
         replies = [reply for _ in asked for reply in nodes.pull_messages(nodes.push_messages(asked[:1]))]

@@ -10,8 +10,9 @@ from flwr.app import Message
 from fedmeta.errors import ConfigError
 from fedmeta.federation import Learner, MetaStrategy, Plan, RoundRecord, VectorGrid
 from fedmeta.federation.cohort import Receiver, requests, sample_cohort
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server
+from fedmeta.learning.device import one_thread
 from tests.federation.helpers import PLAN, SINUSOID, reply_mod, run_on_grid
 
 WIDE = replace(PLAN, oversample=3)

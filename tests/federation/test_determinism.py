@@ -21,9 +21,10 @@ from fedmeta.federation import (
     Snapshot,
     VectorGrid,
 )
-from fedmeta.federation.engines.vector.jobs import InProcess, TrainJob, compute, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess, TrainJob, compute
 from fedmeta.federation.engines.vector.pool import Auto, ProcessPool
 from fedmeta.federation.flower import as_server
+from fedmeta.learning.device import one_thread
 from fedmeta.training import evaluate, simulate
 from tests import processes
 from tests.federation.engines.vector.test_stacked import CONV

@@ -9,10 +9,11 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
-from fedmeta.federation.engines.vector.jobs import Executor, InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import Executor, InProcess
 from fedmeta.federation.engines.vector.pool import ProcessPool
 from fedmeta.federation.failures import LONGEST, Failure, failure_of, report, watched
 from fedmeta.federation.flower import as_server, new_context
+from fedmeta.learning.device import one_thread
 from tests.federation.helpers import SINUSOID, train_requests
 
 PLAN = Plan(rounds=1, cohort=3)

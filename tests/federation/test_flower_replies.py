@@ -13,9 +13,10 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedProx, QFedAvg
 from numpy.typing import NDArray
 
 from fedmeta.federation import Learner, VectorGrid, Workload, build_client_app
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server, new_context, quiet, stamp
 from fedmeta.learning import Tensors
+from fedmeta.learning.device import one_thread
 from fedmeta.tasks import Population
 from tests.federation.helpers import SINUSOID
 

@@ -11,8 +11,9 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedmeta.federation import Federation, Learner, MetaStrategy, Plan, VectorGrid, Workload
 from fedmeta.federation.cohort import requests
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server
+from fedmeta.learning.device import one_thread
 from fedmeta.tasks import TaskBatch, stream
 from tests.federation.helpers import algorithm, train
 

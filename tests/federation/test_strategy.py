@@ -15,8 +15,9 @@ from fedmeta.errors import ConfigError, RunError
 from fedmeta.federation import Learner, MetaStrategy, Plan, ServerOptions, VectorGrid
 from fedmeta.federation.aggregation.mean import Mean
 from fedmeta.federation.cohort import by_client, sample_cohort, wait_for_nodes
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server, quiet
+from fedmeta.learning.device import one_thread
 from fedmeta.tasks import Population
 from fedmeta.training import simulate
 from tests.federation.engines.vector.test_stacked import CONV

@@ -22,13 +22,13 @@ from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.client import CONFIG, build_client_app, failed, partition_of
 from fedmeta.federation.client_memory import MEMORY
 from fedmeta.federation.client_states import ClientStates
-from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import Failure, watched
 from fedmeta.federation.faults import FaultPlan, fault_mod
 from fedmeta.federation.learner import Learner
 from fedmeta.federation.mods import user_mods
 from fedmeta.federation.workload import Workload
 from fedmeta.learning import keep_freed_memory
+from fedmeta.learning.device import one_thread
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def ignore(*_: object) -> None:
     """Do nothing."""
 
 
-class Directory(PolledGrid):
+class NodeDirectory(PolledGrid):
     """Adds partition ids to a grid whose node ids are random (see `Addresses`).
 
     A ``query`` asks each new node which partition it holds, and for a proof if there are `seats`. If two

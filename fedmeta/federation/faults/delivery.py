@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from typing_extensions import override
 
 from fedmeta.federation.client import read_request
-from fedmeta.federation.engines.node_directory import Directory
+from fedmeta.federation.engines.node_directory import NodeDirectory
 from fedmeta.federation.engines.timeouts import PolledGrid
 from fedmeta.federation.engines.vector.grid import FIRST_NODE, VectorGrid
 from fedmeta.federation.faults.plan import AWAY, Fault, FaultPlan
@@ -40,7 +40,7 @@ class FaultyDelivery(PolledGrid):
         faults: The plan; kinds that change a reply's content are left to `fault_mod`.
     """
 
-    def __init__(self, directory: Directory, faults: FaultPlan) -> None:
+    def __init__(self, directory: NodeDirectory, faults: FaultPlan) -> None:
         self._directory = directory
         self._faults = faults
         self._sent: dict[str, _Sent] = {}
@@ -220,7 +220,7 @@ class SimulatedDelivery(RunGrid):
                 yield reply
 
 
-def with_faults(grid: VectorGrid | Directory, faults: FaultPlan, first_round: int = 1) -> Grid:
+def with_faults(grid: VectorGrid | NodeDirectory, faults: FaultPlan, first_round: int = 1) -> Grid:
     """Return a grid on which replies meet the faults of a plan.
 
     Args:

@@ -19,12 +19,12 @@ from fedmeta.federation import (
 )
 from fedmeta.federation.client_memory import StackMemory
 from fedmeta.federation.client_states import ClientStates
-from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.failures import failure_of, report
 from fedmeta.federation.learner import CohortUpdate
 from fedmeta.federation.optimizer import learning_rate
 from fedmeta.federation.records import ClientRecord
 from fedmeta.learning import Tensors
+from fedmeta.learning.device import one_thread
 from fedmeta.registry import Registry
 from fedmeta.tasks import Split
 

@@ -14,11 +14,12 @@ from fedmeta.errors import ConfigError
 from fedmeta.federation import Learner, Plan, VectorGrid, Workload
 from fedmeta.federation.behaviours import mods_for
 from fedmeta.federation.behaviours.noisy_data import NoisyFamily
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.part_tables import read_behaviours
 from fedmeta.federation.strategy import MetaStrategy
 from fedmeta.learning import AlgorithmSetup
+from fedmeta.learning.device import one_thread
 from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, assert_same, flat, run_on_grid, train_requests
 

@@ -15,7 +15,7 @@ from fedmeta.federation.cohort import wait_for_nodes
 from fedmeta.federation.engines import node_directory as directory
 from fedmeta.federation.engines import timeouts as polling
 from fedmeta.federation.engines.client_app import ClientSide, build_remote_app
-from fedmeta.federation.engines.node_directory import Directory
+from fedmeta.federation.engines.node_directory import NodeDirectory
 from fedmeta.federation.flower import as_server
 from fedmeta.training import simulate
 from tests.federation.engines.helpers import Nodes, acquaint
@@ -32,8 +32,8 @@ def _server() -> Iterator[None]:
         yield
 
 
-def learned(nodes: Nodes) -> Directory:
-    grid = Directory(nodes, CLIENTS)
+def learned(nodes: Nodes) -> NodeDirectory:
+    grid = NodeDirectory(nodes, CLIENTS)
     acquaint(grid, CLIENTS)
     return grid
 
@@ -105,7 +105,7 @@ def test_who_said_the_same_takes_over_when_the_first_leaves() -> None:
 def test_a_node_that_died_over_its_query_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmeta.federation.engines.node_directory.QUERY_SECONDS", 0.2)
     nodes = Nodes(APP, range(CLIENTS))
-    grid = Directory(nodes, CLIENTS)
+    grid = NodeDirectory(nodes, CLIENTS)
     list(grid.get_node_ids())
     nodes.waiting.clear()
     acquaint(grid, CLIENTS)
@@ -125,7 +125,7 @@ def test_a_node_without_data_is_told_at_once() -> None:
     def no_data(_: Context) -> ClientSide:
         raise FileNotFoundError("no folder 'omniglot'")
 
-    grid = Directory(Nodes(build_remote_app(no_data), range(CLIENTS)), CLIENTS)
+    grid = NodeDirectory(Nodes(build_remote_app(no_data), range(CLIENTS)), CLIENTS)
     with pytest.raises(UsageError, match="cannot take part: FileNotFoundError: no folder 'omniglot'"):
         # Longer than a test may last.
         wait_for_nodes(grid, CLIENTS, 3600)
@@ -145,7 +145,7 @@ def test_an_engine_that_ended_is_not_waited_for() -> None:
     def ended() -> None:
         raise RunError("Ray ended")
 
-    grid = Directory(Nodes(APP, range(CLIENTS)), CLIENTS, ended)
+    grid = NodeDirectory(Nodes(APP, range(CLIENTS)), CLIENTS, ended)
     with pytest.raises(RunError, match="Ray ended"):
         train(Federation(LEARNER, grid), Plan(rounds=1, cohort=2, timeout=600))
 
@@ -174,7 +174,7 @@ def test_too_few_nodes_are_said_long_before_the_deadline_and_once(
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr(directory.time, "monotonic", lambda: clock[0])
-    grid = Directory(Nodes(APP, range(there)), CLIENTS)
+    grid = NodeDirectory(Nodes(APP, range(there)), CLIENTS)
     for _ in range(40):
         grid.get_node_ids()
         clock[0] += 0.5
@@ -192,7 +192,7 @@ def test_each_change_in_how_many_are_missing_is_said_until_all_are_there(
     clock = [0.0]
     monkeypatch.setattr(directory.time, "monotonic", lambda: clock[0])
     nodes = Nodes(APP, range(CLIENTS - 2))
-    grid = Directory(nodes, CLIENTS)
+    grid = NodeDirectory(nodes, CLIENTS)
     for joining in (None, CLIENTS - 2, CLIENTS - 1):
         if joining is not None:
             nodes.join(joining)
@@ -253,8 +253,8 @@ def stranger(nodes: Nodes, partition: int) -> int:
     return node
 
 
-def seated(nodes: Nodes, seats: OneKeyEach, refreshes: int = 40) -> Directory:
-    grid = Directory(nodes, CLIENTS, seats=seats)
+def seated(nodes: Nodes, seats: OneKeyEach, refreshes: int = 40) -> NodeDirectory:
+    grid = NodeDirectory(nodes, CLIENTS, seats=seats)
     for _ in range(refreshes):
         grid.get_node_ids()
     return grid

@@ -8,10 +8,11 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from fedmeta.federation import Federation, Learner, Plan, RoundRecord, VectorGrid
-from fedmeta.federation.engines.node_directory import Directory
+from fedmeta.federation.engines.node_directory import NodeDirectory
 from fedmeta.federation.engines.timeouts import PULLS, TimeoutGrid
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server
+from fedmeta.learning.device import one_thread
 from tests.federation.helpers import SINUSOID, train
 
 
@@ -35,7 +36,7 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
     records: list[RoundRecord] = []
     with one_thread(), as_server():
         grid = Held()
-        directory = Directory(TimeoutGrid(grid), len(SINUSOID.population))
+        directory = NodeDirectory(TimeoutGrid(grid), len(SINUSOID.population))
         plan = Plan(rounds=1, cohort=4, quorum=1, timeout=1.0)
         federation = Federation(Learner.build(SINUSOID), directory)
         train(federation, plan, lambda record, _: records.append(record))

@@ -12,7 +12,7 @@ from flwr.app import MessageType
 from fedmeta.federation import Federation, Learner, MetaStrategy, Plan, RoundRecord, Workload
 from fedmeta.federation.cohort import requests
 from fedmeta.federation.engines.client_app import build_remote_app, build_side
-from fedmeta.federation.engines.node_directory import Directory
+from fedmeta.federation.engines.node_directory import NodeDirectory
 from fedmeta.federation.faults import FaultOptions, FaultyDelivery, read_faults
 from fedmeta.federation.flower import as_server
 from fedmeta.tasks import Population
@@ -40,7 +40,7 @@ def delivery(workload: Workload, *entries: dict[str, Any]) -> FaultyDelivery:
     faults = read_faults(FaultOptions(entries=list(entries)), workload.population, 9, seed=0)
     side = build_side(workload, (), faults)
     nodes = Nodes(build_remote_app(lambda _: side), range(clients))
-    grid = FaultyDelivery(Directory(nodes, clients), faults)
+    grid = FaultyDelivery(NodeDirectory(nodes, clients), faults)
     acquaint(grid, clients)
     return grid
 

@@ -137,8 +137,8 @@ class RemoteGrid(RunGrid):
         return found
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> NoReturn:
-        """Not supported: use `fedmeta.federation.engines.node_directory.Directory`."""
-        raise NotImplementedError("send requests through a Directory")
+        """Not supported: use `fedmeta.federation.engines.node_directory.NodeDirectory`."""
+        raise NotImplementedError("send requests through a NodeDirectory")
 
     def close(self) -> None:
         """Close the connection, which ends the ServerApp."""

@@ -20,7 +20,7 @@ from fedmeta.errors import RunError, UsageError
 from fedmeta.federation.accounts import Seats
 from fedmeta.federation.engines.deployment import DeploymentOptions, require_superlink
 from fedmeta.federation.engines.deployment.grid_sharing import GridListener
-from fedmeta.federation.engines.node_directory import Directory
+from fedmeta.federation.engines.node_directory import NodeDirectory
 from fedmeta.federation.flower import as_server
 
 CONFIG_KEY, LINE_KEY, VERSION_KEY, RUN_KEY = "config", "line", "fedmeta", "signed-run"
@@ -35,7 +35,7 @@ START_SECONDS = 180.0
 @contextmanager
 def open_deployment(
     options: DeploymentOptions, config: str, clients: int, seats: Seats | None = None, run_id: str = ""
-) -> Iterator[Directory]:
+) -> Iterator[NodeDirectory]:
     """Open a grid of the SuperNodes that are connected to a SuperLink.
 
     Args:
@@ -61,7 +61,7 @@ def open_deployment(
             with _stopped_if_it_fails(folder, run):
                 grid = listener.accept(START_SECONDS, partial(_require_alive, folder, run))
                 with closing(grid), as_server(grid.run.run_id):
-                    yield Directory(grid, clients, seats=seats)
+                    yield NodeDirectory(grid, clients, seats=seats)
 
 
 def _require_alive(folder: Path, run: int) -> None:

@@ -27,7 +27,7 @@ from fedmeta.federation.client import sign_reply
 from fedmeta.federation.client_states import ClientStates, put_versions, versions_in
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines.client_app import ClientSide, build_ray_app
-from fedmeta.federation.engines.node_directory import Directory, ignore
+from fedmeta.federation.engines.node_directory import NodeDirectory, ignore
 from fedmeta.federation.engines.ray import HERE, RayOptions, require_ray
 from fedmeta.federation.engines.vector.jobs import Workers, available_cores
 from fedmeta.federation.flower import as_server, quiet
@@ -60,7 +60,7 @@ def open_ray(  # noqa: PLR0913 (three are optional)
     workers: Workers = "auto",
     signatures: Signatures | None = None,
     states: ClientStates | None = None,
-) -> Iterator[Directory]:
+) -> Iterator[NodeDirectory]:
     """Open a grid with one node per client, run by Ray's workers.
 
     A worker that dies is restarted, and its task is computed again.
@@ -85,7 +85,7 @@ def open_ray(  # noqa: PLR0913 (three are optional)
     with as_server(), quiet(logging.CRITICAL + 1), _environment(), remembering, scratch() as folder:
         engine = _Engine(build_ray_app(build), clients, _backend(options, count, folder))
         try:
-            yield Directory(engine.grid(), clients, engine.check, _signing(learner, signatures))
+            yield NodeDirectory(engine.grid(), clients, engine.check, _signing(learner, signatures))
         finally:
             engine.end()
 

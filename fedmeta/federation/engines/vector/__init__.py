@@ -8,12 +8,13 @@ from flwr.clientapp.typing import Mod
 from fedmeta.federation.accounts import Signatures
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector.grid import VectorGrid
-from fedmeta.federation.engines.vector.jobs import Workers, one_thread
+from fedmeta.federation.engines.vector.jobs import Workers
 from fedmeta.federation.engines.vector.pool import build_executor
 from fedmeta.federation.faults import FaultPlan, mods_in
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import keep_freed_memory
+from fedmeta.learning.device import one_thread
 
 
 @contextmanager

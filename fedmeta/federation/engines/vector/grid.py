@@ -25,14 +25,7 @@ from fedmeta.federation.client import (
 from fedmeta.federation.client_memory import COUNTED, MEMORY, OLDEST, StackMemory, read_counted
 from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.engines.vector.jobs import (
-    EvaluateJob,
-    Executor,
-    Job,
-    JobResult,
-    TrainJob,
-    one_thread,
-)
+from fedmeta.federation.engines.vector.jobs import EvaluateJob, Executor, Job, JobResult, TrainJob
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import Failure, report
 from fedmeta.federation.flower import (
@@ -46,6 +39,7 @@ from fedmeta.federation.flower import (
 from fedmeta.federation.flower_replies import is_stock
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.learning import Tensors
+from fedmeta.learning.device import one_thread
 
 FIRST_NODE = 2
 """Node 1 is the server, as in Flower."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import IO, Any, Literal, Protocol
@@ -21,7 +21,7 @@ from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import Failure, describe, failure_of
 from fedmeta.federation.learner import CohortUpdate, Learner
 from fedmeta.federation.workload import Workload
-from fedmeta.learning import Tensors, keep_freed_memory
+from fedmeta.learning import Tensors, keep_freed_memory, one_thread
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,6 @@ class Executor(AbstractContextManager["Executor"], Protocol):
     def run(self, state: Tensors, jobs: Sequence[Job], deadline: float) -> Iterator[JobResult]:
         """Yield the outcomes in the order of `jobs`; stop early once `deadline` (monotonic) passes."""
         ...
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread in the block, as splitting sums over threads changes their last bits."""
-    before = torch.get_num_threads()
-    if before != 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if before != 1:
-            torch.set_num_threads(before)
 
 
 def compute(learner: Learner, state: Tensors, job: Job) -> JobResult:

@@ -12,9 +12,10 @@ from fedmeta.errors import RunError
 from fedmeta.federation import Federation, Learner, Plan, VectorGrid
 from fedmeta.federation.engines.deployment import grid_sharing
 from fedmeta.federation.engines.deployment.grid_sharing import GridListener, RemoteGrid, share_grid
-from fedmeta.federation.engines.node_directory import Directory
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.node_directory import NodeDirectory
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server
+from fedmeta.learning.device import one_thread
 from fedmeta.training import simulate
 from tests.federation.helpers import SINUSOID, assert_same, train
 
@@ -35,7 +36,7 @@ def test_a_federation_on_a_shared_grid_is_the_same_to_the_last_bit(tmp_path: Pat
         grid = VectorGrid(learner, InProcess(learner))
         with shared(grid, tmp_path) as (remote, server):
             assert remote.run == grid.run
-            directory = Directory(remote, len(SINUSOID.population))
+            directory = NodeDirectory(remote, len(SINUSOID.population))
             end = train(Federation(learner, directory), PLAN)
             remote.close()
             server.join(30)

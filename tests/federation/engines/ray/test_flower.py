@@ -15,9 +15,9 @@ from fedmeta.federation import AggregationOptions, Federation, Learner, Plan, Ra
 from fedmeta.federation.cohort import wait_for_nodes
 from fedmeta.federation.engines.client_app import build_side
 from fedmeta.federation.engines.ray.engine import open_ray
-from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.federation.flower import quiet
 from fedmeta.federation.mods import user_mods
+from fedmeta.learning.device import one_thread
 from fedmeta.training import simulate
 from tests.federation.helpers import SINUSOID, train
 from tests.federation.test_flower_replies import arrays, run_flower

@@ -8,9 +8,10 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.federation import Learner, MetaStrategy, Plan, VectorGrid, Workload, build_client_app
-from fedmeta.federation.engines.vector.jobs import InProcess, one_thread
+from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.learning import AlgorithmSetup
+from fedmeta.learning.device import one_thread
 from fedmeta.tasks import Population, stream
 from tests.federation.helpers import SINUSOID, algorithm, train_requests
 
