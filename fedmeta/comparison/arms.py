@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from fedmeta.config import Config, parse_settings
 from fedmeta.config.identity import in_use, is_within
@@ -10,6 +11,9 @@ from fedmeta.errors import ConfigError
 from fedmeta.experiment.swap import TABLES, swapped
 from fedmeta.options import nearest, parse_options
 from fedmeta.parts import FAMILIES
+
+if TYPE_CHECKING:
+    from fedmeta.learning import Algorithm
 
 LOCAL_STEPS = 5
 """Local steps of the ``fedavg`` arm."""
@@ -45,6 +49,20 @@ class Arm:
     loose: frozenset[str] = frozenset()
 
 
+class _Base:
+    """The config that arms change, and its algorithm."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @cached_property
+    def algorithm(self) -> "Algorithm":
+        """The algorithm, for which the data are loaded."""
+        from fedmeta.experiment import planning
+
+        return planning.check(self.config, trial=False).algorithm
+
+
 def choose(
     config: Config, names: Sequence[str] | None, settings: Settings | None = None
 ) -> tuple[list[Arm], list[str]]:
@@ -61,11 +79,12 @@ def choose(
     own = {name: flatten(table) for name, table in config.compare.arms.items()}
     loose = {name: _loose(name, table, settings or {}) for name, table in own.items()}
     known = [*BUILT_IN, *(name for name in own if name not in BUILT_IN)]
+    base = _Base(config)
     if names is None:
-        arms, notes = _all(config, known, own)
+        arms, notes = _all(base, known, own)
         return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], notes
     _require_known(names, known)
-    arms = [_arm(config, name, own.get(name, {})) for name in names]
+    arms = [_arm(base, name, own.get(name, {})) for name in names]
     return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], []
 
 
@@ -112,95 +131,87 @@ def _loose(name: str, own: Settings, given: Settings) -> frozenset[str]:
     return frozenset(key for key in own if is_within(key, swapped) and f"{table}.{key}" not in given)
 
 
-def _all(
-    config: Config, known: Iterable[str], own: Mapping[str, Settings]
-) -> tuple[list[Arm], list[str]]:
+def _all(base: _Base, known: Iterable[str], own: Mapping[str, Settings]) -> tuple[list[Arm], list[str]]:
     arms, notes = [], []
     for name in known:
         try:
-            arms.append(_arm(config, name, own.get(name, {})))
+            arms.append(_arm(base, name, own.get(name, {})))
         except ConfigError as error:
             notes.append(f"{error}: left out")
     return arms, notes
 
 
-def _arm(config: Config, name: str, own: Settings) -> Arm:
+def _arm(base: _Base, name: str, own: Settings) -> Arm:
     if name not in BUILT_IN:
         return Arm(name, "The config with " + _shown(own), own)
     what, settings = BUILT_IN[name]
     changes = f" Changed: {_shown(own)}." if own else ""
-    return Arm(name, what + changes, {**settings(config, own), **own}, name in OWN_NETWORK)
+    return Arm(name, what + changes, {**settings(base, own), **own}, name in OWN_NETWORK)
 
 
 def _shown(settings: Settings) -> str:
     return ", ".join(f"{key} = {value}" for key, value in settings.items())
 
 
-def _centralized(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    return {"training": "centralized"} | _no_federation(config)
+def _centralized(base: _Base, _: Settings) -> dict[str, Any]:
+    return {"training": "centralized"} | _no_federation(base.config)
 
 
-def _federated_iid(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    if not _takes(config, "partition"):
-        raise ConfigError(f"arm 'federated-iid': task '{config.task}' has no data.partition")
-    return {"data.partition": "iid"} | _federation(config)
+def _federated_iid(base: _Base, _: Settings) -> dict[str, Any]:
+    if not _takes(base.config, "partition"):
+        raise ConfigError(f"arm 'federated-iid': task '{base.config.task}' has no data.partition")
+    return {"data.partition": "iid"} | _federation(base.config)
 
 
-def _federated(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    return _federation(config)
+def _federated(base: _Base, _: Settings) -> dict[str, Any]:
+    return _federation(base.config)
 
 
-def _fedavg(config: Config, own: Settings) -> dict[str, Any]:
+def _fedavg(base: _Base, own: Settings) -> dict[str, Any]:
     # A server step along the sum of local gradients, with the local step size, is the average of the
     # clients' weights; anything else would be another algorithm.
-    local_lr = own.get("local_lr", config.learner.get("inner_lr", config.local_lr))
+    local_lr = own.get("local_lr", base.config.learner.get("inner_lr", base.config.local_lr))
     settings = {
         "algorithm": "fedavg",
         "local_steps": LOCAL_STEPS,
         "local_lr": local_lr,
         "server": {"optimizer": "SGD", "lr": local_lr},
     }
-    return settings | _shared_labels(config) | _federation(config)
+    return settings | _shared_labels(base.config) | _federation(base.config)
 
 
-def _local(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    return {"training": "local"} | _no_federation(config)
+def _local(base: _Base, _: Settings) -> dict[str, Any]:
+    return {"training": "local"} | _no_federation(base.config)
 
 
-def _pretrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
+def _pretrained(base: _Base, _: Settings) -> dict[str, Any]:
     settings: dict[str, Any] = {"algorithm": "pretrained", "training": "centralized"}
-    settings |= _shared_labels(config)
-    if config.algorithm == "reptile":
+    settings |= _shared_labels(base.config)
+    if base.config.algorithm == "reptile":
         # Reptile's server steps along weight differences, with rates up to 1: too large for gradients.
         settings["server"] = {"optimizer": "Adam", "lr": PRETRAINED_LR}
-    return settings | _no_federation(config)
+    return settings | _no_federation(base.config)
 
 
-def _untrained(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    return {"rounds": 0, "training": "centralized"} | _no_federation(config)
+def _untrained(base: _Base, _: Settings) -> dict[str, Any]:
+    return {"rounds": 0, "training": "centralized"} | _no_federation(base.config)
 
 
-def _linear(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    from fedmeta.experiment import planning
-    from fedmeta.learning.setup import algorithm_kind
-
-    spec = planning.check(config, trial=False).family.spec
-    if spec.vocabulary:
+def _linear(base: _Base, _: Settings) -> dict[str, Any]:
+    if base.algorithm.spec.vocabulary:
         raise ConfigError("arm 'linear': a linear layer cannot read tokens")
-    if algorithm_kind(config.algorithm).model_outputs(spec) is None:
-        raise ConfigError(f"arm 'linear': algorithm '{config.algorithm}' has no head to train")
-    return LINEAR | _federation(config)
+    if base.algorithm.model_outputs(base.algorithm.spec) is None:
+        raise ConfigError(f"arm 'linear': algorithm '{base.config.algorithm}' has no head to train")
+    return LINEAR | _federation(base.config)
 
 
-def _prototypes(config: Config, own: Settings) -> dict[str, Any]:  # noqa: ARG001
-    from fedmeta.experiment import planning
-
-    algorithm = planning.check(config, trial=False).algorithm
+def _prototypes(base: _Base, _: Settings) -> dict[str, Any]:
+    algorithm = base.algorithm
     if not algorithm.objective.labels or algorithm.spec.vocabulary:
         raise ConfigError("arm 'prototypes': it needs classification with one label per example")
     # Without hidden layers and without a head the embedding is the input itself.
     untrained = {"algorithm": "protonet", "rounds": 0, "training": "centralized"}
-    return LINEAR | untrained | _no_federation(config)
+    return LINEAR | untrained | _no_federation(base.config)
 
 
 def _shared_labels(config: Config) -> dict[str, Any]:
@@ -223,7 +234,7 @@ def _no_federation(config: Config) -> dict[str, Any]:
     return in_use(config, "federated")
 
 
-BUILT_IN: dict[str, tuple[str, Callable[[Config, Settings], dict[str, Any]]]] = {
+BUILT_IN: dict[str, tuple[str, Callable[[_Base, Settings], dict[str, Any]]]] = {
     "centralized": ("One learner draws from the pooled tasks of all training clients.", _centralized),
     "federated-iid": ("The federation, with data dealt evenly at random.", _federated_iid),
     "federated": ("The federation as configured.", _federated),
@@ -240,7 +251,7 @@ BUILT_IN: dict[str, tuple[str, Callable[[Config, Settings], dict[str, Any]]]] = 
     "linear": ("The federation with a linear layer in place of the network.", _linear),
     "prototypes": ("The nearest class mean of the raw inputs: nothing is learned.", _prototypes),
 }
-"""Description and settings of each arm, given the resolved config and the arm's own table."""
+"""Description and settings of each arm, given the base and the arm's own table."""
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

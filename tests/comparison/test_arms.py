@@ -1,5 +1,6 @@
 """Arms: which there are, what they set, and what a command line or a config makes of them."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -58,8 +59,17 @@ def shipped() -> list[object]:
     ]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded images, which several experiments read."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("name", shipped())
-def test_the_arms_of_every_shipped_experiment_can_be_built(name: str) -> None:
+def test_the_arms_of_every_shipped_experiment_can_be_built(
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDMETA_CACHE", str(cache))
     experiment = load_config(name)
     left_out = LEFT_OUT.get(experiment.task, set()) | LEFT_OUT.get(experiment.algorithm, set())
     expected = dict.fromkeys([*NINE, *experiment.compare.arms])
