@@ -15,7 +15,7 @@ from fedmeta.experiment.planning import resolve
 from tests.experiment.helpers import TINY, contents, start
 
 ROUNDS = 60
-LIFE = 2.0
+LIFE = 1.0
 """About the seconds that a process which does all rounds takes."""
 
 

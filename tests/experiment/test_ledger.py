@@ -118,8 +118,9 @@ def test_a_chain_changes_nothing_that_is_learned_or_earned(undisturbed: Result, 
 
 
 def test_a_chain_that_is_down_delays_payment_and_nothing_else(
-    undisturbed: Result, tmp_path: Path
+    undisturbed: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledger, "AWAY_SECONDS", 0.5)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     result = run(config(url, required=False), out=tmp_path / "run")
