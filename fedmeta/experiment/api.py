@@ -144,7 +144,7 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         learner = planning.check(config, check)
         require_engine(config)
         parts.faults(config)
-        _require_memory(folder, config)
+        _require_strategy_state(folder, config)
         made = made_with(config, data_of(config, learner.family))
         _check_changes(folder, made, listener, accept_changes)
         if config.chain.enabled:
@@ -163,7 +163,7 @@ def resume(  # noqa: PLR0913 (all but one are optional)
                 f"the {config.server.schedule} schedule spans the whole run: "
                 f"from now on the learning rate is that of a run of {config.rounds} rounds"
             )
-        return execute(folder, config, learner, _writing(made, listener))
+        return execute(folder, config, learner, _recording_made(made, listener))
 
 
 def _check_changes(folder: RunFolder, now: Made, listener: Listener, accepted: bool) -> None:
@@ -194,7 +194,7 @@ def _check_changes(folder: RunFolder, now: Made, listener: Listener, accepted: b
         listener.note(f"{line} since the run's rounds were made: later rounds use the new version")
 
 
-def _writing(made: Made, listener: Listener) -> Listener:
+def _recording_made(made: Made, listener: Listener) -> Listener:
     """Return a listener that also records the code and data before the next round."""
 
     def started(folder: RunFolder, config: Config, done: int) -> None:
@@ -204,7 +204,7 @@ def _writing(made: Made, listener: Listener) -> Listener:
     return replace(listener, started=started)
 
 
-def _require_memory(folder: RunFolder, config: Config) -> None:
+def _require_strategy_state(folder: RunFolder, config: Config) -> None:
     """Refuse to resume with a Flower strategy whose state is not in the checkpoints."""
     saved = folder.checkpoints.rounds()
     if saved and saved[0] < config.rounds:

@@ -72,7 +72,7 @@ def execute(
         UntrainedError: If it finished but did not learn; its folder has the replies' outcomes.
     """
     with (
-        _accounted(folder),
+        _keeping_status(folder),
         error_log(folder.path, listener.failure),
         tracked(folder, config, listener.note) as tracker,
         _ledger(folder, config, listener) as ledger,
@@ -81,10 +81,10 @@ def execute(
         track = tracker.round if tracker else ignore
         with (
             closing(Recorder(folder, config, listener.round, covered, track)) as recorder,
-            _remembered(folder, learner) as states,
+            _client_states(folder, learner) as states,
         ):
-            parts = _Parts(folder, config, learner, recorder, ledger, grid, states)
-            final, problem = _train_and_test(parts, listener)
+            run = _Run(folder, config, learner, recorder, ledger, grid, states)
+            final, problem = _train_and_test(run, listener)
         if tracker:
             tracker.final(config.rounds, final)
         changes: dict[str, Any] = {
@@ -101,7 +101,7 @@ def execute(
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _Run:
     folder: RunFolder
     config: Config
     learner: Learner
@@ -111,27 +111,27 @@ class _Parts:
     states: ClientStates | None
 
 
-def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult, ...], str | None]:
+def _train_and_test(run: _Run, listener: Listener) -> tuple[tuple[StepResult, ...], str | None]:
     """Run the remaining rounds, then test and write the files of the test.
 
     Returns:
         The test's results, and why the run did not learn; None if it did.
     """
-    folder, config = parts.folder, parts.config
-    folder.checkpoints.keep_constants(parts.learner.constants)
-    folder.checkpoints.client_states = parts.states
-    start = _newest(parts, listener)
-    if parts.ledger:
-        parts.ledger.start()
+    folder, config = run.folder, run.config
+    folder.checkpoints.keep_constants(run.learner.constants)
+    folder.checkpoints.client_states = run.states
+    start = _restore(run, listener)
+    if run.ledger:
+        run.ledger.start()
     listener.started(folder, config, start.round if start else 0)
     try:
         first, refused = start.round + 1 if start else 1, partial(note_refused, folder)
         with open_federation(
-            config, parts.learner, _signatures(parts), first, parts.grid, parts.states, refused
+            config, run.learner, _signatures(run), first, run.grid, run.states, refused
         ) as federation:
-            rewards = _rewards(parts) if first <= config.rounds else Rewards()
+            rewards = _rewards(run) if first <= config.rounds else Rewards()
             way = build_way(config, federation, start, rewards)
-            snapshot = _train(parts, start, way)
+            snapshot = _train(run, start, way)
             problem = why_untrained(folder, config.quorum)
             if problem and not any(row["admitted"] for row in folder.metrics()):
                 # The state is the initial one, and the clients probably cannot be tested either.
@@ -139,12 +139,12 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
             listener.testing(config.test_clients)
             tested = final_test(config, way, snapshot.state)
         folder.write_test(tested.clients)
-        write_examples(folder, config, parts.learner, snapshot.state)
+        write_examples(folder, config, run.learner, snapshot.state)
         return tested.steps, problem
     except (KeyboardInterrupt, FedmetaError) as error:
         # A full disk makes this fail too; earlier checkpoints are complete.
         with suppress(OSError, RunError):
-            parts.recorder.checkpoint()
+            run.recorder.checkpoint()
         if isinstance(error, KeyboardInterrupt):
             # The folder may be gone, which is not what ended the run.
             with suppress(OSError, FedmetaError):
@@ -160,7 +160,7 @@ def _train_and_test(parts: _Parts, listener: Listener) -> tuple[tuple[StepResult
 
 
 @contextmanager
-def _remembered(folder: RunFolder, learner: Learner) -> Iterator[ClientStates | None]:
+def _client_states(folder: RunFolder, learner: Learner) -> Iterator[ClientStates | None]:
     """Open the clients' memory; None if the algorithm's clients have none."""
     if not learner.memory_template:
         yield None
@@ -181,16 +181,16 @@ def _ledger(folder: RunFolder, config: Config, listener: Listener) -> Iterator["
         yield ledger
 
 
-def _rewards(parts: _Parts) -> Rewards:
+def _rewards(run: _Run) -> Rewards:
     scorer = None
-    if parts.config.incentives.rule != "none":
-        scorer = RunScorer(parts.config, parts.learner)
-        scorer.replay(parts.folder.clients())
-    return Rewards(_signatures(parts), scorer)
+    if run.config.incentives.rule != "none":
+        scorer = RunScorer(run.config, run.learner)
+        scorer.replay(run.folder.clients())
+    return Rewards(_signatures(run), scorer)
 
 
-def _signatures(parts: _Parts) -> Checking | None:
-    return parts.ledger.signatures if parts.ledger else None
+def _signatures(run: _Run) -> Checking | None:
+    return run.ledger.signatures if run.ledger else None
 
 
 def _last_good(folder: RunFolder) -> str:
@@ -198,25 +198,25 @@ def _last_good(folder: RunFolder) -> str:
     return f"the last checkpoint is of round {rounds[0]}" if rounds else "there is no checkpoint"
 
 
-def _train(parts: _Parts, start: Snapshot | None, way: Way) -> Snapshot:
+def _train(run: _Run, start: Snapshot | None, way: Way) -> Snapshot:
     """Run the remaining rounds; a run of 0 rounds gets a checkpoint of its initial state."""
-    if start and start.round >= parts.config.rounds:
+    if start and start.round >= run.config.rounds:
         return start
-    if parts.config.rounds:
-        return run_rounds(way, parts.recorder.on_round)
-    snapshot = Snapshot(0, initial_state(parts.config, parts.learner.init_state()), {})
-    parts.folder.checkpoints.save(snapshot, dict.fromkeys(LOGS, 0), None)
+    if run.config.rounds:
+        return run_rounds(way, run.recorder.on_round)
+    snapshot = Snapshot(0, initial_state(run.config, run.learner.init_state()), {})
+    run.folder.checkpoints.save(snapshot, dict.fromkeys(LOGS, 0), None)
     return snapshot
 
 
-def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
+def _restore(run: _Run, listener: Listener) -> Snapshot | None:
     """Find the latest valid checkpoint, and restore the folder to its round."""
-    folder, recorder = parts.folder, parts.recorder
+    folder, recorder = run.folder, run.recorder
     folder.checkpoints.folder.mkdir(exist_ok=True)
     for place in (folder.path, folder.checkpoints.folder):
         remove_unfinished(place)
     logged = len(folder.metrics())
-    initial = initial_state(parts.config, parts.learner.template)
+    initial = initial_state(run.config, run.learner.template)
     found: tuple[Snapshot, Manifest] | None = None
     for candidate in folder.checkpoints.newest_first():
         if isinstance(candidate, DamagedCheckpointError):
@@ -227,7 +227,7 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
             )
         elif wrong := misfit(candidate[0].state, initial):
             listener.note(f"checkpoint of round {candidate[0].round}: {wrong}: not used")
-        elif parts.states and not parts.states.agrees(candidate[1].client_states, candidate[0].round):
+        elif run.states and not run.states.agrees(candidate[1].client_states, candidate[0].round):
             listener.note(
                 f"checkpoint of round {candidate[0].round}: {CLIENTS} does not have the clients' memory "
                 "of that round: not used"
@@ -243,8 +243,8 @@ def _newest(parts: _Parts, listener: Listener) -> Snapshot | None:
         )
     folder.checkpoints.drop_after(round_)
     recorder.rewind(found[1] if found else None)
-    if parts.states:
-        parts.states.rewind(round_)
+    if run.states:
+        run.states.rewind(round_)
     return found[0] if found else None
 
 
@@ -257,7 +257,7 @@ def _require_same_constants(folder: RunFolder, manifest: Manifest) -> None:
 
 
 @contextmanager
-def _accounted(folder: RunFolder) -> Iterator[None]:
+def _keeping_status(folder: RunFolder) -> Iterator[None]:
     """Keep the status and time in ``run.json`` correct, however the block ends."""
     began, spent = time.monotonic(), min(folder.info.get("wall_seconds", 0.0), _LONGEST)
 
