@@ -10,7 +10,7 @@ from fedmeta.federation.client_states import ClientStates
 from fedmeta.federation.engines.vector.grid import VectorGrid
 from fedmeta.federation.engines.vector.jobs import Workers
 from fedmeta.federation.engines.vector.pool import build_executor
-from fedmeta.federation.faults import FaultPlan, mods_in
+from fedmeta.federation.faults import FaultPlan
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.learner import Learner
 from fedmeta.learning import keep_freed_memory
@@ -40,6 +40,4 @@ def open_vector(  # noqa: PLR0913 (all but one are optional)
     """
     keep_freed_memory()
     with one_thread(), as_server(), build_executor(learner, workers, rounds) as executor:
-        in_round = mods_in(faults, learner) if faults else None
-        moving = faults is not None
-        yield VectorGrid(learner, executor, mods, signatures, in_round, moving, states)
+        yield VectorGrid(learner, executor, mods, signatures, faults, states)

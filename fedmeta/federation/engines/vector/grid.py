@@ -28,6 +28,7 @@ from fedmeta.federation.codec import Codec
 from fedmeta.federation.engines.vector.jobs import EvaluateJob, Executor, Job, JobResult, TrainJob
 from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import Failure, report
+from fedmeta.federation.faults import FaultPlan, mods_in
 from fedmeta.federation.flower import (
     RunGrid,
     client_error,
@@ -57,10 +58,8 @@ class VectorGrid(RunGrid):
         executor: Computes the jobs.
         mods: Flower mods by client; they wrap only that client's app.
         signatures: Signs as each client; None: replies are not signed.
-        mods_in: Returns, by round and client, further mods around the client's own for that round; None:
-            there are none.
-        moving: Whether a client may come back under another node id, which grows by the number of
-            clients each time.
+        faults: Faults of clients; one that moves comes back under another node id, which grows by the
+            number of clients each time. See `with_faults` for faults of delivery. None: no faults.
         states: Clients' memory; None: it is held in RAM and lost with the grid.
     """
 
@@ -70,8 +69,7 @@ class VectorGrid(RunGrid):
         executor: Executor,
         mods: Mapping[int, Sequence[Mod]] | None = None,
         signatures: Signatures | None = None,
-        mods_in: Callable[[int, int], Sequence[Mod]] | None = None,
-        moving: bool = False,
+        faults: FaultPlan | None = None,
         states: ClientStates | None = None,
     ) -> None:
         self.learner = learner
@@ -84,8 +82,8 @@ class VectorGrid(RunGrid):
         self._writer = ReplyWriter(self._codec, signatures)
         self._app = build_client_app(learner, (), signatures)
         self._mods = mods or {}
-        self._mods_in = mods_in
-        self._moving = moving
+        self._mods_in = mods_in(faults, learner) if faults else None
+        self._moving = faults is not None
         self._signatures = signatures
         self._modded = {
             client: build_client_app(learner, own, signatures) for client, own in self._mods.items()
