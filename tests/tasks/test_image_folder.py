@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.errors import DataError
-from fedmeta.tasks.image_files import list_folder
+from fedmeta.tasks.image_folder import list_folder
 
 
 def make(folder: Path, *files: str) -> Path:

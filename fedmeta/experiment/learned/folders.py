@@ -10,7 +10,8 @@ from fedmeta.experiment.learned.model import Learned
 from fedmeta.learning.inner import WeightAdaptation
 from fedmeta.options import nearest
 from fedmeta.tasks import family_kind
-from fedmeta.tasks.image_files import ImageFolder, Images, ImageStyle, Invert, list_folder, read_images
+from fedmeta.tasks.image_files import Images, ImageStyle, Invert, read_images
+from fedmeta.tasks.image_folder import ImageFolder, list_folder
 
 
 @dataclass(frozen=True)

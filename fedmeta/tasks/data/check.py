@@ -8,7 +8,8 @@ from typing import Any
 
 from fedmeta.errors import DataError, UsageError
 from fedmeta.tasks.families.shakespeare import lookalikes, read_play
-from fedmeta.tasks.image_files import ImageStyle, list_folder, read_images
+from fedmeta.tasks.image_files import ImageStyle, read_images
+from fedmeta.tasks.image_folder import list_folder
 from fedmeta.tasks.image_pixels import Kind
 
 # Any input size will do, as only edges and ranges are inspected.
