@@ -5,6 +5,7 @@ escapes brackets for a markup that plain help pages do not have.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -59,6 +60,26 @@ class App(typer.Typer):
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Return a decorator that makes a function a command."""
         return super().command(name, cls=Command, **options)
+
+
+_PHRASES = (
+    (r"(.+) is not in the range x>=(\S+)", r"must be at least \2 (got \1)"),
+    (r"(.+) is not in the range (\S+)<=x<=(\S+)", r"must be between \2 and \3 (got \1)"),
+    (r"(.+) is not a valid int.*", r"must be an integer (got \1)"),
+    (r"(.+) is not a valid float.*", r"must be a number (got \1)"),
+    (r"(.+) is not one of (.+)", r"must be one of \2 (got \1)"),
+)
+"""Click's messages about a value, and the same in the words of a config's errors."""
+
+
+def plain(error: click.ClickException) -> str:
+    """Return the message of an error of the command line in the words of a config's errors."""
+    said = error.format_message().rstrip(".")
+    if found := re.fullmatch(r"Invalid value for '?(.+?)'?: (.+)", said):
+        for phrase, ours in _PHRASES:
+            if match := re.fullmatch(phrase, found[2]):
+                return f"{found[1].strip('[]')}: {match.expand(ours)}"
+    return said
 
 
 def hint(error: click.UsageError) -> str:

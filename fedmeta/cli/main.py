@@ -11,7 +11,7 @@ import click
 
 from fedmeta.cli import INTERRUPTED, commands
 from fedmeta.cli.commands import DEBUG
-from fedmeta.cli.help import App, hint
+from fedmeta.cli.help import App, hint, plain
 from fedmeta.cli.streams import MOST_SHOWN, LastingFile
 from fedmeta.errors import FedmetaError
 from fedmeta.files import one_line, to_json
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
         code = error.exit_code
     except click.ClickException as error:
         more = f"; {hint(error)}" if isinstance(error, click.UsageError) else ""
-        _complain(error.format_message().rstrip(".") + more, arguments)
+        _complain(plain(error) + more, arguments)
         code = error.exit_code
     except Exception as error:
         _complain_unexpected(error, arguments)

@@ -104,8 +104,7 @@ class RunFolder:
         Raises:
             UsageError: If the path exists already or cannot be written.
         """
-        if path.exists():
-            raise UsageError(_taken(path))
+        require_free(path)
         # A random name, so no other process can have put anything there.
         new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
@@ -121,8 +120,7 @@ class RunFolder:
             new.rename(path)
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
-            if path.exists():
-                raise UsageError(_taken(path)) from None
+            require_free(path)  # another process may have made one
             raise UsageError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)
 
@@ -285,10 +283,17 @@ class RunFolder:
         write_atomically(self.path / TEST.name, TEST.write(tested_rows(results)))
 
 
-def _taken(path: Path) -> str:
-    """Return why no run can be made at a path, and what to do with what is there."""
+def require_free(path: Path) -> None:
+    """Refuse to make a run where something is already.
+
+    Raises:
+        UsageError: It says what is there, and what to do.
+    """
     if (path / "config.toml").exists():
-        return f"{path} is a run: choose another --out, or resume it by `fedmeta resume {path}`"
+        raise UsageError(
+            f"{path} is a run: choose another --out, or resume it by `fedmeta resume {path}`"
+        )
     if (path / "compare.json").exists():
-        return f"{path} is a comparison: choose another --out (`fedmeta compare` resumes it)"
-    return f"{path} exists already: choose another --out"
+        raise UsageError(f"{path} is a comparison: choose another --out (`fedmeta compare` resumes it)")
+    if path.exists():
+        raise UsageError(f"{path} exists already: choose another --out")

@@ -60,7 +60,13 @@ COMMANDS = {
     "run quickstart -s faults.rates.lat=0.5": REFUSED,
     "run quickstart -s chain.provider=anvl": REFUSED,
     "run quickstart --faults nowhere.toml": REFUSED,
+    "run quickstart --out runs/one": REFUSED,
+    'run quickstart -s mods=["no_such_module:mod"]': REFUSED,
+    'run quickstart -s mods=["clipping"]': REFUSED,
+    "run quickstart --faults broken.toml": REFUSED,
     "compare quickstrat": REFUSED,
+    "compare quickstart --seeds 0": REFUSED,
+    "compare quickstart --jobs 0": REFUSED,
     "compare quickstart -s roundz=3": REFUSED,
     "compare quickstart -s learner.inner_lr=0": REFUSED,
     "compare quickstart --arms federatd": REFUSED,
@@ -72,6 +78,12 @@ COMMANDS = {
     "report runs/nothing": REFUSED,
     "serve nowhere": REFUSED,
     "adapt runs/nothing --support a --query b": REFUSED,
+    "adapt runs/one --support empty --query empty": REFUSED,
+    "adapt runs/one --support empt --query empty": REFUSED,
+    "adapt runs/one --support runs --query empty": REFUSED,
+    "adapt runs/one --support empty --query empty --steps -1": REFUSED,
+    "data check empty": REFUSED,
+    "data check nowhere": REFUSED,
     "export runs/nothing": REFUSED,
     "chain status runs/nothing": REFUSED,
     "chain audit runs/nothing": REFUSED,
@@ -109,6 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("here")
     RunFolder.create(folder / "runs" / "one", load_config("quickstart"), {"status": "finished"})
     (folder / "broken.toml").write_text('task = "digits\n')
+    (folder / "empty").mkdir()
     return folder
 
 

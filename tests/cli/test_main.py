@@ -395,7 +395,36 @@ def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) 
         ("rn quickstart", "No such command 'rn'. Did you mean 'run'?; see `fedmeta --help`"),
         ("data lst", "No such command 'lst'. Did you mean 'list'?; see `fedmeta data --help`"),
         ("resume", "Missing argument 'RUN'; see `fedmeta resume --help`"),
-        ("chain up geth", "'geth' is not one of 'anvil', 'ganache'; see `fedmeta chain up --help`"),
+        (
+            "chain up geth",
+            "NODE: must be one of 'anvil', 'ganache' (got 'geth'); see `fedmeta chain up --help`",
+        ),
+        (
+            "list part",
+            "KIND: must be one of 'experiments', 'runs', 'comparisons', 'keys', 'parts' (got 'part'); "
+            "see `fedmeta list --help`",
+        ),
+        (
+            "compare quickstart --seeds 0",
+            "--seeds: must be at least 1 (got 0); see `fedmeta compare --help`",
+        ),
+        (
+            "compare quickstart --seeds=2.5",
+            "--seeds: must be an integer (got '2.5'); see `fedmeta compare --help`",
+        ),
+        (
+            "compare quickstart --jobs -1",
+            "--jobs: must be at least 1 (got -1); see `fedmeta compare --help`",
+        ),
+        (
+            "chain up --accounts 1001",
+            "--accounts: must be between 1 and 1000 (got 1001); see `fedmeta chain up --help`",
+        ),
+        ("serve --port http", "--port: must be an integer (got 'http'); see `fedmeta serve --help`"),
+        (
+            "federation node n --superlink x:1 --max-seconds soon",
+            "--max-seconds: must be a number (got 'soon'); see `fedmeta federation node --help`",
+        ),
     ],
 )
 def test_a_misused_command_is_told_which_help_to_read(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.errors import DataError
-from fedmeta.tasks.image_folder import list_folder
+from fedmeta.tasks.image_folder import list_folder, list_labelled
 
 
 def make(folder: Path, *files: str) -> Path:
@@ -63,10 +63,10 @@ def test_links_are_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ((), "holds no images"),
-        ((".hidden",), "holds no images but 1 hidden files"),
+        ((), "has no images"),
+        ((".hidden",), "has no images (hidden ones: 1)"),
         (("a/1.png", "b/"), "b is a class without images"),
-        (("a/1.png", "b/.hidden"), "b is a class without images but 1 hidden files"),
+        (("a/1.png", "b/.hidden"), "b is a class without images (hidden ones: 1)"),
         (("a/1.png", "readme.txt"), "both class folders ('a') and files ('readme.txt')"),
         (("a/1.png", "a/deeper/2.png"), "deeper is a folder within a class"),
     ],
@@ -83,8 +83,30 @@ def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder at"):
         list_folder(tmp_path / "none")
     make(tmp_path, "file.png")
-    with pytest.raises(DataError, match=r"file\.png: Not a directory"):
+    with pytest.raises(DataError, match=r"file\.png is a file, not a folder"):
         list_folder(tmp_path / "file.png")
+    with pytest.raises(DataError, match=rf"no folder at '.*': did you mean '{tmp_path}/file\.png'\?"):
+        list_folder(tmp_path / "fil.png")
+
+
+def test_what_to_adapt_to_and_to_label_is_said_with_its_option(tmp_path: Path) -> None:
+    make(tmp_path / "letters", "a/1.png", "b/1.png")
+    make(tmp_path / "flat", "1.png")
+    make(tmp_path / "empty")
+    make(tmp_path / "other", "a/1.png", "c/1.png")
+    for support, query, message in (
+        ("empty", "flat", "--support: {0}/empty has no images"),
+        ("flat", "flat", "--support: {0}/flat has no subfolders: it needs one for each class"),
+        ("leters", "flat", "--support: no folder at '{0}/leters': did you mean '{0}/letters'?"),
+        ("letters", "empty", "--query: {0}/empty has no images"),
+        ("letters", "flat/1.png", "--query: {0}/flat/1.png is a file, not a folder"),
+        ("letters", "other", "--query: the class 'c' is not in {0}/letters: choose from: a, b"),
+    ):
+        with pytest.raises(DataError) as refused:
+            list_labelled(tmp_path / support, tmp_path / query)
+        assert str(refused.value) == message.format(tmp_path)
+    examples, asked = list_labelled(tmp_path / "letters", tmp_path / "flat")
+    assert (examples.labels, asked.labels) == (("a", "b"), None)
 
 
 @pytest.mark.parametrize("name", ["u\u0308", "\u00fc ", "\ufeff\u00fc", "\u00fc\u200d"])

@@ -34,7 +34,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
         ),
     ],
     steps: Annotated[
-        int | None, typer.Option(help="Adaptation steps; default: the last of evaluation.steps.")
+        int | None, typer.Option(min=0, help="Adaptation steps; default: the last of evaluation.steps.")
     ] = None,
     invert: Annotated[
         Invert, typer.Option(help="Whether the ink is dark; auto decides by the image edges.")
@@ -64,8 +64,11 @@ def adapt(  # noqa: PLR0913 (one for each option)
       fedmeta adapt runs/omniglot-20way-1shot-protonet-001 --support letters --query unknown
     """
     from fedmeta.experiment.folder import RunFolder
+    from fedmeta.tasks.image_folder import list_labelled
 
-    RunFolder.open(run_folder)  # refuse before importing torch
+    # Refuse before importing torch.
+    RunFolder.open(run_folder)
+    list_labelled(support, query)
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 

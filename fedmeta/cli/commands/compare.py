@@ -18,13 +18,16 @@ Variations = Annotated[
         "--arm", metavar="NAME:KEY=VALUE,...", help="An arm of your own: a name and the keys it changes."
     ),
 ]
-Seeds = Annotated[int, typer.Option(help="Runs per arm, with consecutive seeds from the config's.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Runs per arm, with consecutive seeds from the config's.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(help="Folder; default: runs/compare-NAME. Resumes an existing comparison."),
 ]
 Jobs = Annotated[
-    int | None, typer.Option(help="Runs at the same time; default: as many as cores and memory allow.")
+    int | None,
+    typer.Option(min=1, help="Runs at the same time; default: as many as cores and memory allow."),
 ]
 
 

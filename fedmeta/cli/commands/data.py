@@ -87,6 +87,9 @@ def check(
 
       fedmeta data check plays/hamlet.txt --json
     """
+    from fedmeta.tasks.image_folder import require_data
+
+    require_data(path)  # refuse before importing torch
     from fedmeta.tasks.data import check as checking
 
     found = checking.check(path, samples.bits)

@@ -36,6 +36,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
 
       fedmeta run quickstart --faults faults.toml -s oversample=4
     """
+    from fedmeta.experiment.folder import require_free
     from fedmeta.experiment.swap import load
 
     changes = changes_of(settings, faults)
@@ -45,7 +46,10 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
         )
     if seed:
         changes["seed"] = seed[0]
-    load(experiment, changes)  # refuse before importing torch, which takes seconds
+    # Refuse before importing torch, which takes seconds.
+    load(experiment, changes)
+    if out is not None:
+        require_free(out)
     from fedmeta import experiment as experiments
     from fedmeta.cli.run_display import Display
 

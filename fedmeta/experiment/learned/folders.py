@@ -4,14 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmeta.errors import DataError, UsageError
+from fedmeta.errors import UsageError
 from fedmeta.experiment.learned.adapted import Adapted
 from fedmeta.experiment.learned.model import Learned
 from fedmeta.learning.inner import WeightAdaptation
-from fedmeta.options import nearest
 from fedmeta.tasks import family_kind
 from fedmeta.tasks.image_files import Images, ImageStyle, Invert, read_images
-from fedmeta.tasks.image_folder import ImageFolder, list_folder
+from fedmeta.tasks.image_folder import list_labelled
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,12 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
         DivergedError: If the weights became non-finite.
     """
     style = _style(learned)
-    support, query = list_folder(folders.support), list_folder(folders.query)
-    if support.labels is None:
-        raise DataError(f"{folders.support} has no subfolders: it needs one per class with its images")
-    _check_labels(support.labels, query)
+    support, query = list_labelled(folders.support, folders.query)
     files = support.files + query.files
     shape = learned.spec.input_shape
     images = read_images(files, style, shape, folders.invert, folders.samples)
     x, asked = images.x[: len(support.files)], images.x[len(support.files) :]
-    adapted = learned.adapt(x, support.labels, folders.steps, folders.transductive)
+    adapted = learned.adapt(x, support.labels or (), folders.steps, folders.transductive)
     chances = adapted.predict(asked)
     classes = adapted.classes or ()
     truths = query.labels or (None,) * len(query.files)
@@ -132,14 +128,6 @@ def _style(learned: Learned) -> ImageStyle:
             "use fedmeta.load(RUN).adapt(support_x, support_y) in Python"
         )
     return style
-
-
-def _check_labels(classes: tuple[str, ...], query: ImageFolder) -> None:
-    for label in query.labels or ():
-        if label not in classes:
-            raise DataError(
-                f"the query class '{label}' is not in the support: {nearest(label, classes)}"
-            )
 
 
 def _notes(ignored: tuple[Path, ...], images: Images, style: ImageStyle) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from fedmeta.errors import DataError, UsageError
 from fedmeta.tasks.families.shakespeare import lookalikes, read_play
 from fedmeta.tasks.image_files import ImageStyle, read_images
-from fedmeta.tasks.image_folder import list_folder
+from fedmeta.tasks.image_folder import list_folder, require_data
 from fedmeta.tasks.image_pixels import Kind
 
 # Any input size will do, as only edges and ranges are inspected.
@@ -41,11 +41,8 @@ def check(path: Path, samples: int | None = None) -> Finding:
     Raises:
         DataError: If a file cannot be read; the message names it.
     """
-    if path.is_dir():
-        return _images(path, samples)
-    if not path.exists():
-        raise DataError(f"nothing at '{path}': name a folder of images or a text file")
-    return _text(path)
+    require_data(path)
+    return _images(path, samples) if path.is_dir() else _text(path)
 
 
 def _images(folder: Path, samples: int | None) -> Finding:

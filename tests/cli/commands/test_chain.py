@@ -297,7 +297,7 @@ def test_without_the_extra_one_line_says_what_to_install(command: tuple[str, ...
         (("chain", "deploy", "./tiny.toml"), "start one with `fedmeta chain up`"),
         (("chain", "deploy", "./tiny.toml", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9"),
         (("chain", "status", "nowhere"), "no run folder at 'nowhere'"),
-        (("chain", "up", "geth"), "'geth' is not one of"),
+        (("chain", "up", "geth"), "(got 'geth')"),
         (("chain", "upp"), "No such command 'upp'"),
     ],
 )
