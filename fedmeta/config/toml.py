@@ -81,6 +81,8 @@ def load_config(
     try:
         return parsed((merged or merge)(values, given), given)
     except ConfigError as error:
+        if error.key and is_within(error.key, [*given]):
+            raise
         # If the file alone has the same error, it is not one of the settings.
         try:
             parsed(values, {})

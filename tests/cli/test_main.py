@@ -54,6 +54,9 @@ def test_run_prints_progress_and_a_table_of_adaptation(
     assert "4 admitted, 0 quarantined" in out
     table = [line for line in out.splitlines() if "±" in line]
     assert [line.split()[1] for line in table] == ["before", "1", "3"]
+    [compared] = [line for line in out.splitlines() if "fedmeta compare" in line]
+    assert compared.startswith("next: fedmeta compare runs/tiny-001/config.toml --seeds 1 ")
+    assert compared.endswith(" other methods on the same test tasks; takes 4 to 8 times as long")
 
 
 STEEP = ("-s", "learner.inner_lr=1.2", "-s", "evaluation.steps=[0,1,60]", "-s", "evaluation.track=3")

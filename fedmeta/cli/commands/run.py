@@ -36,7 +36,6 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
 
       fedmeta run quickstart --faults faults.toml -s oversample=4
     """
-    from fedmeta.experiment.folder import require_free
     from fedmeta.experiment.swap import load
 
     changes = changes_of(settings, faults)
@@ -49,6 +48,8 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     # Refuse before importing torch, which takes seconds.
     load(experiment, changes)
     if out is not None:
+        from fedmeta.experiment.folder import require_free
+
         require_free(out)
     from fedmeta import experiment as experiments
     from fedmeta.cli.run_display import Display
