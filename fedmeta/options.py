@@ -132,9 +132,10 @@ def nearest(word: str, choices: Iterable[str], prefix: str = "", more: str = "")
         more: Replaces a list of more than `MOST_LISTED` choices; empty: the list is cut short.
     """
     known = sorted(choices)
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    lower = {one.lower(): one for one in known}
+    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
     if close:
-        return f"did you mean '{prefix}{close[0]}'?"
+        return f"did you mean '{prefix}{lower[close[0]]}'?"
     if not known:
         return "there is nothing to choose from"
     if len(known) <= MOST_LISTED:
@@ -179,6 +180,10 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) ->
         return ConfigError(f"missing key '{key}'", key)
     # A value of several possible types has an error for each.
     reason = either([requirement(one) for one in found if _to_field(kind, place(one)) == path])
+    if first["type"] == "model_type" and (table := _kind_at(kind, full)):
+        # A part is often given in place of the table that names it.
+        texts = [name for name, field in table.model_fields.items() if field.annotation is str]
+        reason += f", such as '{key}.{[*texts, *table.model_fields][0]}'"
     value = first["input"]
     got = _shortened(repr(value))
     # A whole group would not help, nor a value that the reason names already.
@@ -198,7 +203,8 @@ def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
     parts = ", ".join(f"'{name}.{word}'" for name in open_)
     more = f"an option of a part is set in its table ({parts}); " if open_ and len(path) == 1 else ""
     more += "`fedmeta list keys` shows all keys"
-    return nearest(word, _fields_at(kind, path[:-1]), tables, more)
+    table = _kind_at(kind, path[:-1])
+    return nearest(word, table.model_fields if table else (), tables, more)
 
 
 def _shortened(text: str) -> str:
@@ -218,15 +224,15 @@ def _to_field(kind: type[BaseModel], path: list[str]) -> list[str]:
     return kept
 
 
-def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Return the field names of the nested options class at `path`."""
+def _kind_at(kind: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    """Return the nested options class at `path`; None if there is none."""
     for part in path:
         field = kind.model_fields.get(part)
         nested = _options_of(field) if field else None
         if nested is None:
-            return []
+            return None
         kind = nested
-    return list(kind.model_fields)
+    return kind
 
 
 def attribute_docs(kind: type) -> dict[str, str]:

@@ -94,6 +94,8 @@ class ChainOptions(Options):
         if provider == "none" or provider in PROVIDERS:
             return provider
         if not provider.startswith(URL_SCHEMES):
+            if re.fullmatch(r"[\w.-]+:\d+", provider):
+                raise ValueError(f"did you mean 'http://{provider}'?")
             known = nearest(provider, ["none", *PROVIDERS])
             raise ValueError(f"no such provider: {known} or an http(s):// or ws:// URL")
         scheme, _, rest = provider.partition("://")

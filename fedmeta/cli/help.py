@@ -6,7 +6,7 @@ escapes brackets for a markup that plain help pages do not have.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -38,6 +38,14 @@ class Command(TyperCommand):
             if isinstance(one, TyperArgument):
                 [argument] = declared[str(one.name)].annotation.__metadata__
                 one.help = argument.help
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command's words; an error knows which command they were for."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options; typer would write the arguments a second time."""
@@ -72,14 +80,41 @@ _PHRASES = (
 """Click's messages about a value, and the same in the words of a config's errors."""
 
 
-def plain(error: click.ClickException) -> str:
-    """Return the message of an error of the command line in the words of a config's errors."""
+def plain(error: click.ClickException, arguments: Sequence[str] = ()) -> str:
+    """Return the message of an error of the command line in the words of a config's errors.
+
+    Args:
+        error: The error.
+        arguments: The words after the command's name.
+    """
     said = error.format_message().rstrip(".")
+    if isinstance(error, click.UsageError) and (meant := _meant(error, said, arguments)):
+        return meant
     if found := re.fullmatch(r"Invalid value for '?(.+?)'?: (.+)", said):
         for phrase, ours in _PHRASES:
             if match := re.fullmatch(phrase, found[2]):
                 return f"{found[1].strip('[]')}: {match.expand(ours)}"
     return said
+
+
+def _meant(error: click.UsageError, said: str, arguments: Sequence[str]) -> str:
+    """Return the message if an argument looks like a setting, or like a part of a list; else empty."""
+    from fedmeta.config import Config
+
+    takes_settings = error.ctx and any("--set" in one.opts for one in error.ctx.command.params)
+    if isinstance(error, click.NoSuchOption) and takes_settings:
+        key = error.option_name.lstrip("-").replace("-", "_")
+        if key.split(".")[0] in Config.model_fields:
+            return f"No such option '{error.option_name}': set a key by -s {key}=VALUE"
+    if not (extra := re.fullmatch(r"Got unexpected extra arguments? \((.+)\)", said)):
+        return ""
+    if any(one.endswith(",") for one in arguments):
+        return f"{said}: write a list without spaces, as a,b,c"
+    if takes_settings and re.fullmatch(r"[\w.]+=.+", extra[1]):
+        return f"{said}: set a key by -s {extra[1]}"
+    if takes_settings and ("=" in arguments or any(one.endswith(("=", ":")) for one in arguments)):
+        return f"{said}: write a setting without spaces, as -s rounds=5"
+    return ""
 
 
 def hint(error: click.UsageError) -> str:

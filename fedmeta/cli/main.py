@@ -5,9 +5,10 @@ import sys
 import traceback
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import click
+import typer
 
 from fedmeta.cli import INTERRUPTED, commands
 from fedmeta.cli.commands import DEBUG
@@ -26,7 +27,28 @@ app = App(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from fedmeta import __version__
+
+        typer.echo(f"fedmeta {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fedmeta(
+    shown: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Declare the options of `fedmeta` itself."""
+
+
 for _name in (*_FIRST, *sorted(set(_COMMANDS) - set(_FIRST))):
     _module = import_module(f"{commands.__name__}.{_name}")
     if hasattr(_module, "app"):
@@ -64,7 +86,7 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
         code = error.exit_code
     except click.ClickException as error:
         more = f"; {hint(error)}" if isinstance(error, click.UsageError) else ""
-        _complain(plain(error) + more, arguments)
+        _complain(plain(error, arguments) + more, arguments)
         code = error.exit_code
     except Exception as error:
         _complain_unexpected(error, arguments)

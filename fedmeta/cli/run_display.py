@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fedmeta.federation import RoundRecord
 
 PLAIN_LINE_SECONDS = 5.0
-_NEXT_WIDTH = 56
 
 
 class _TimeLeft(ProgressColumn):
@@ -140,8 +139,10 @@ class Display(Screen):
         self.console.print(
             f"{result.tasks} training tasks in {result.wall_seconds:.1f} s; the run is in {result.run}"
         )
-        for command, what in self._next(result):
-            self.console.print(f"next: {command:{_NEXT_WIDTH}} {what}", soft_wrap=True)
+        commands = list(self._next(result))
+        width = max(len(command) for command, _ in commands)
+        for command, what in commands:
+            self.console.print(f"next: {command:{width}}   {what}", soft_wrap=True)
 
     def _next(self, result: Result) -> Iterator[tuple[str, str]]:
         """Yield commands to try next, each with what it does."""

@@ -1,5 +1,6 @@
 """Reads and writes configs as TOML, and applies settings by dotted key."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fedmeta.toml_text import line_of
 Merging = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 Check = Callable[[Config], None]
 _MAY_CHANGE = "`fedmeta list keys` marks the keys that may change"
+_SECOND = re.compile(r"[,;\s]\s*([a-z_]+)(?:\.[\w.]+)?\s*=")
+"""A second key in a value, as in ``rounds=5,cohort=3``."""
 
 
 def simulations_folder() -> Path:
@@ -44,8 +47,21 @@ def find_experiment(name: str) -> Path:
     if path.suffix == ".toml" or len(path.parts) > 1:
         if path.is_file():
             return path
-        raise ConfigError(f"no experiment file at '{name}'{', but a folder' if path.is_dir() else ''}")
+        raise ConfigError(f"no experiment file at '{name}'{_instead(path)}")
     raise ConfigError(f"unknown experiment '{name}': {nearest(name, experiment_names())}")
+
+
+def _instead(path: Path) -> str:
+    """Return the end of a message that there is no file: what was probably meant."""
+    if (path / "config.toml").is_file():
+        return f": it is a run; `fedmeta resume {path}` resumes it, {path}/config.toml has its config"
+    if path.is_dir():
+        return ", but a folder"
+    if path.stem in experiment_names():
+        return f": did you mean '{path.stem}', which comes with fedmeta?"
+    beside = sorted(path.parent.glob("*.toml"))
+    prefix = "" if path.parent == Path() else f"{path.parent}/"
+    return f": {nearest(path.name, [one.name for one in beside], prefix)}" if beside else ""
 
 
 def load_config(
@@ -201,6 +217,9 @@ def resumed(config: Config, settings: Mapping[str, Any]) -> Config:
             f"'{key}' cannot be changed on resume: it is fixed when a run is made; {_MAY_CHANGE}"
         )
     changed = parse_options(Config, merge(config.model_dump(), settings))
+    if changed.chain.enabled != config.chain.enabled:
+        which = "has a ledger" if config.chain.enabled else "has no ledger"
+        raise ConfigError(f"chain.provider: this run {which}, and a resume cannot change that")
     if changed.rounds < config.rounds:
         raise ConfigError(f"rounds: a run can only grow (from {config.rounds}, got {changed.rounds})")
     return changed
@@ -227,6 +246,10 @@ def _parsed(key: str, text: str) -> Any:
     try:
         parsed = parse_toml(f"value = {text}")
     except ValueError:
+        more = _SECOND.search(text)
+        second = more and more[1] in Config.model_fields
+        if more and second and not isinstance(_parsed(key, text[: more.start()]), str):
+            raise ConfigError(f"{key}={text}: give each key an -s of its own") from None
         return text
     value = parsed.pop("value")
     for other in parsed:

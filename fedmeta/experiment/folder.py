@@ -4,7 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -56,19 +56,25 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 """Types of entries of ``run.json``."""
 
 
-def similar(path: Path, beside: Iterable[str], inside: Iterable[str]) -> str:
+def similar(path: Path, runs_in: Callable[[Path], Iterable[str]]) -> str:
     """Return the end of a message that `path` is not a run: the run that was probably meant.
 
     Args:
         path: What was given.
-        beside: Names of the runs next to it.
-        inside: Names of the runs in it.
+        runs_in: Returns the names of the runs in a folder.
     """
-    if first := min(inside, default=""):
+    if first := min(runs_in(path), default=""):
         return f": it is a folder of runs; name one, such as '{path / first}'"
-    prefix = "" if path.parent == Path() else f"{path.parent}/"
-    names = list(beside)
-    return f": {nearest(path.name, names, prefix)}" if names else ""
+    if path.parent.name in runs_in(path.parent.parent):
+        return f": did you mean '{path.parent}'?"
+    for place in (path.parent, Path("runs")) if path.parent == Path() else (path.parent,):
+        if names := list(runs_in(place)):
+            return f": {nearest(path.name, names, '' if place == Path() else f'{place}/')}"
+    return ""
+
+
+def _runs_in(folder: Path) -> list[str]:
+    return [config.parent.name for config in folder.glob("*/config.toml")]
 
 
 class RunFolder:
@@ -150,10 +156,7 @@ class RunFolder:
                 link leads out of it, or a later version wrote it.
         """
         if not (path / "config.toml").is_file():
-            found = [
-                [p.parent.name for p in where.glob("*/config.toml")] for where in (path.parent, path)
-            ]
-            raise UsageError(f"no run folder at '{path}'{similar(path, *found)}")
+            raise UsageError(f"no run folder at '{path}'{similar(path, _runs_in)}")
         require_no_links(path)
         folder = cls(path)
         folder._require_known_format()

@@ -125,11 +125,11 @@ def require_folder(path: Path) -> Path:
     if is_compare(path) or is_run(path):
         require_no_links(path)
         return path
-    found = [
-        [one.name for one in _folders(where) if is_compare(one) or is_run(one)]
-        for where in (path.parent, path)
-    ]
-    raise UsageError(f"no run or comparison at '{path}'{similar(path, *found)}")
+    raise UsageError(f"no run or comparison at '{path}'{similar(path, _runs_in)}")
+
+
+def _runs_in(folder: Path) -> list[str]:
+    return [one.name for one in _folders(folder) if is_compare(one) or is_run(one)]
 
 
 def require_runs(root: Path) -> Path:

@@ -15,6 +15,10 @@ HEAVY = ("torch", "flwr", "numpy", "scipy", "sklearn", "web3", "plotly", "starle
 DONE, REFUSED = 0, 2
 COMMANDS = {
     "--help": DONE,
+    "-h": DONE,
+    "--version": DONE,
+    "run quickstart --rounds 5": REFUSED,
+    "run quickstart rounds=5": REFUSED,
     "list": DONE,
     "list keys": DONE,
     "list parts": DONE,

@@ -43,7 +43,7 @@ def test_a_run_ends_with_commands_that_name_it(here: Path, capsys: pytest.Captur
     assert commands == [
         ["fedmeta", "report", "runs/quick-001"],
         ["fedmeta", "serve"],
-        ["fedmeta", "compare", "runs/quick-001/config.toml"],
+        ["fedmeta", "compare", "runs/quick-001/config.toml", "--seeds", "1"],
         [*("fedmeta", "adapt", "runs/quick-001"), *("--support", "DIR", "--query", "DIR")],
     ]
     assert call(*commands[0][1:]) == 0
@@ -58,7 +58,7 @@ def test_a_folder_of_any_name_is_quoted_and_served(
     report, serve, compare = next_commands(capsys.readouterr().out)
     assert report == ["fedmeta", "report", place]
     assert serve == ["fedmeta", "serve", str(Path(place).parent)]
-    assert compare == ["fedmeta", "compare", f"{place}/config.toml"]
+    assert compare == ["fedmeta", "compare", f"{place}/config.toml", "--seeds", "1"]
 
 
 def test_a_shipped_experiment_is_compared_by_its_name(
@@ -67,7 +67,9 @@ def test_a_shipped_experiment_is_compared_by_its_name(
     small = ["rounds=1", "clients=3", "test_clients=1", "cohort=2", "evaluation.tasks=2"]
     settings = [part for setting in small for part in ("-s", setting)]
     assert call("run", "sinusoid-maml", *settings) == 0
-    assert next_commands(capsys.readouterr().out)[2] == ["fedmeta", "compare", "sinusoid-maml"]
+    out = capsys.readouterr().out
+    assert next_commands(out)[2] == ["fedmeta", "compare", "sinusoid-maml", "--seeds", "1"]
+    assert "other methods on the same test tasks; takes 4 to 8 times as long" in out
 
 
 def test_json_has_no_next_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,34 @@ def test_a_value_that_goes_on_with_another_key_is_refused(pair: str, other: str)
         parse_settings([pair])
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "rounds=5,cohort=3",
+        "server.lr=0.1; server.optimizer=SGD",
+        "compile=true, seed = 3",
+        "rounds=5 data.ways=3",
+    ],
+)
+def test_a_second_key_in_a_value_is_refused(pair: str) -> None:
+    with pytest.raises(ConfigError, match=r"^.*: give each key an -s of its own$") as refused:
+        parse_settings([pair])
+    assert str(refused.value).startswith(pair)
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("description=first, rounds=3 in all", "first, rounds=3 in all"),
+        ("model=x:Net", "x:Net"),
+        ("network={a=1, rounds=2}", {"a": 1, "rounds": 2}),
+        ("description=5, other=3", "5, other=3"),
+    ],
+)
+def test_a_value_may_hold_what_looks_like_a_key(pair: str, value: object) -> None:
+    assert list(parse_settings([pair]).values()) == [value]
+
+
 def test_values_of_several_lines_are_read_whole() -> None:
     pairs = ["x=[1,\n2]", 'y="""a\nb"""', "description=first\nsecond"]
     assert parse_settings(pairs) == {"x": [1, 2], "y": "a\nb", "description": "first\nsecond"}
@@ -143,9 +171,20 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"cohort": 4.0}, "cohort: must be an integer (got 4.0)"),
         ({"workers": True}, "workers: must be an integer or 'auto' (got True)"),
         ({"task": 3}, "task: must be text (got 3)"),
-        ({"data": 3}, "data: must be a table of keys (got 3)"),
-        ({"server": 3}, "server: must be a table of keys (got 3)"),
-        ({"evaluation.steps": 3}, "evaluation.steps: must be a list (got 3)"),
+        ({"data": 3}, 'data: must be a table of keys, as {a = 1, b = "text"} (got 3)'),
+        ({"server": 3}, "server: must be a table of keys, such as 'server.optimizer' (got 3)"),
+        (
+            {"aggregation": "median"},
+            "aggregation: must be a table of keys, such as 'aggregation.rule' (got 'median')",
+        ),
+        ({"chain": "anvil"}, "chain: must be a table of keys, such as 'chain.provider' (got 'anvil')"),
+        ({"gate": 1.0}, "gate: must be a table of keys, such as 'gate.max_norm' (got 1.0)"),
+        ({"evaluation.steps": 3}, 'evaluation.steps: must be a list, as [1, 2] or ["a", "b"] (got 3)'),
+        ({"algorithm": "MAML"}, "unknown algorithm 'MAML': did you mean 'maml'?"),
+        ({"task": "Digits"}, "unknown task 'Digits': did you mean 'digits'?"),
+        ({"server.optimizer": "sgd"}, "server.optimizer: unknown torch.optim optimizer 'sgd': did you "),
+        ({"chain.provider": "localhost:8545"}, "chain.provider: did you mean 'http://localhost:8545'?"),
+        ({"chain.provider": "10.0.0.7:80"}, "chain.provider: did you mean 'http://10.0.0.7:80'?"),
         ({"server.optimizer": "Adma"}, "server.optimizer: unknown torch.optim optimizer 'Adma'"),
         ({"server.lr": -1}, "server.lr: must be greater than 0"),
         ({"learner.inner_lr": -1}, "learner.inner_lr: must be greater than 0"),
@@ -174,11 +213,37 @@ def test_an_unknown_experiment_is_met_with_the_nearest_one() -> None:
         load_config("quickstat")
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("quickstart.toml", "did you mean 'quickstart', which comes with fedmeta?"),
+        ("simulations/sinusoid-maml", "did you mean 'sinusoid-maml', which comes with fedmeta?"),
+        ("min.toml", "did you mean 'mine.toml'?"),
+        ("studies/fist.toml", "did you mean 'studies/first.toml'?"),
+        (
+            "runs/one",
+            "it is a run; `fedmeta resume runs/one` resumes it, runs/one/config.toml has its config",
+        ),
+    ],
+)
+def test_a_missing_experiment_file_is_met_with_what_was_probably_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("mine.toml", "studies/first.toml", "runs/one/config.toml"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(MINIMAL)
+    with pytest.raises(ConfigError) as refused:
+        load_config(name)
+    assert str(refused.value) == f"no experiment file at '{name}': {hint}"
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no experiment file at"):
         load_config(str(tmp_path / "none.toml"))
+    (tmp_path / "studies").mkdir()
     with pytest.raises(ConfigError, match=r"no experiment file at .*, but a folder"):
-        load_config(str(tmp_path))
+        load_config(str(tmp_path / "studies"))
     broken = tmp_path / "broken.toml"
     broken.write_text("rounds = ")
     with pytest.raises(ConfigError, match=r"broken\.toml: line 1: 'rounds' has no value$"):

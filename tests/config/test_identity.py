@@ -56,7 +56,8 @@ MAY_CHANGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("key", MAY_CHANGE)
 def test_what_finished_rounds_do_not_depend_on_may_change_on_resume(key: str) -> None:
-    changed_on_resume(config(), {key: MAY_CHANGE[key]})
+    ledger = {"chain.provider": "embedded"} if key.startswith("chain.") else {}
+    changed_on_resume(config(**ledger), {key: MAY_CHANGE[key]})
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,21 @@ def test_everything_else_is_refused_by_its_name(key: str) -> None:
 def test_a_typo_on_resume_is_met_with_the_nearest_key_that_may(typo: str, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^unknown key '{typo}': did you mean '{key}'\?$"):
         changed_on_resume(config(), {typo: 1})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "which"),
+    [
+        ("none", "anvil", "has no ledger"),
+        ("none", "http://127.0.0.1:8545", "has no ledger"),
+        ("embedded", "none", "has a ledger"),
+    ],
+)
+def test_a_resume_neither_adds_nor_drops_a_ledger(before: str, after: str, which: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^chain\.provider: this run {which}, and a resume cannot"):
+        changed_on_resume(config(**{"chain.provider": before}), {"chain.provider": after})
+    other = changed_on_resume(config(**{"chain.provider": "anvil"}), {"chain.provider": "ganache"})
+    assert other.chain.provider == "ganache"
 
 
 def test_an_unknown_key_on_resume_that_has_no_near_one_is_told_where_the_keys_are() -> None:

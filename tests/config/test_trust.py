@@ -94,12 +94,15 @@ def test_no_code_runs_that_only_a_strangers_config_names(here: Path, opened: str
 
 
 @pytest.mark.parametrize(
-    "command", [["export"], ["adapt", "--support", ".", "--query", "."], ["resume"]]
+    "command", [["export"], ["adapt", "--support", "letters", "--query", "letters"], ["resume"]]
 )
 def test_the_commands_refuse_it_as_well_until_it_is_trusted(
     here: Path, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = theirs(here / "theirs", model="wants:Net")
+    for name in "ab":
+        (here / "letters" / name).mkdir(parents=True)
+        (here / "letters" / name / "1.png").touch()
     assert call(*command, str(path)) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -262,11 +262,19 @@ def test_a_place_that_cannot_be_written_is_named(config: Config, tmp_path: Path)
         run(config, out=tmp_path / "file" / "run")
 
 
-def test_a_missing_run_is_met_with_the_nearest(finished: Path) -> None:
+def test_a_missing_run_is_met_with_the_nearest(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(
         UsageError, match=r"no run folder at .*undisturbd'.*did you mean '.+/undisturbed'"
     ):
         resume(finished.parent / "undisturbd")
+    with pytest.raises(UsageError, match=rf"no run folder at .*: did you mean '{finished}'\?"):
+        resume(finished / "config.toml")
+    (tmp_path / "runs").symlink_to(finished.parent)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"'undisturbed': did you mean 'runs/undisturbed'\?"):
+        resume("undisturbed")
 
 
 def test_default_folders_are_new_each_time(

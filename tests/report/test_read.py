@@ -238,7 +238,7 @@ def test_what_is_no_run_is_refused_with_the_nearest(digits: Path) -> None:
         require_folder(digits.parent / "digit")
     with pytest.raises(UsageError, match=r"it is a folder of runs; name one, such as '.+/digits'"):
         require_folder(digits.parent)
-    with pytest.raises(UsageError, match="no run or comparison"):
+    with pytest.raises(UsageError, match=rf"no run or comparison at .*: did you mean '{digits}'\?"):
         require_folder(digits / "metrics.jsonl")
 
 
