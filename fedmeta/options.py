@@ -133,9 +133,10 @@ def nearest(word: str, choices: Iterable[str], prefix: str = "", more: str = "")
     """
     known = sorted(choices)
     lower = {one.lower(): one for one in known}
-    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    close = close or [lower[one] for one in get_close_matches(word.lower(), lower, n=1, cutoff=0.5)]
     if close:
-        return f"did you mean '{prefix}{lower[close[0]]}'?"
+        return f"did you mean '{prefix}{close[0]}'?"
     if not known:
         return "there is nothing to choose from"
     if len(known) <= MOST_LISTED:

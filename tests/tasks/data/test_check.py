@@ -92,7 +92,7 @@ def test_a_text_is_told_by_its_speakers(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("none", "nothing at '"),
-        ("empty", "holds no images"),
+        ("empty", "has no images"),
         ("bad", r"x\.png: not a PNG"),
         ("x.txt", "no speech"),
     ],
