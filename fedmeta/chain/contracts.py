@@ -205,25 +205,29 @@ class Contract:
     Attributes:
         chain: Its chain.
         artifact: The compiled contract.
-        address: Its address.
+        address: Its address, checksummed.
+
+    Raises:
+        ValueError: If it is not an address.
     """
 
     chain: "Chain"
     artifact: Artifact
     address: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", to_address(from_address(self.address)))
+
     @cached_property
     def web3(self) -> "Web3Contract":
         """Web3's contract object: ``contract.web3.functions.claimed(account).call()``."""
-        contract: Web3Contract = self.chain.eth.contract(
-            _address(self.address), abi=list(self.artifact.abi)
-        )
+        contract: Web3Contract = self.chain.eth.contract(self.address, abi=list(self.artifact.abi))  # type: ignore[call-overload]
         return contract
 
     @property
     def exists(self) -> bool:
         """Whether the chain holds our code at the address."""
-        return self.artifact.matches(self.chain.eth.get_code(_address(self.address)))
+        return self.artifact.matches(self.chain.eth.get_code(self.address))  # type: ignore[arg-type]
 
     def data(self, function: str, *arguments: object) -> bytes:
         """Return the call data of a function, for a transaction."""
@@ -286,10 +290,6 @@ class Contract:
 
 
 _READ_AT_ONCE = 500
-
-
-def _address(address: str) -> Any:
-    return to_address(from_address(address))
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

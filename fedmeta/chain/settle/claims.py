@@ -61,9 +61,7 @@ def proofs(journal: JournalView, record: SignedRecord | None = None) -> dict[str
     Args:
         record: The record; None: the newest on the chain.
     """
-    if record is None:
-        record = max((r for r in journal.records() if r.mined), key=lambda r: r.first, default=None)
-    ledger = journal.founded.ledger
+    record, ledger = record or next(reversed(journal.on_chain()), None), journal.founded.ledger
     if record is None or ledger is None:
         return {}
     rewards = journal.rewards(record.last)
@@ -98,7 +96,7 @@ def claim_all(recording: Recording, accounts: Collection[str] | None = None) -> 
 
 def _newest_claimable(recording: Recording) -> tuple[SignedRecord | None, int]:
     """Return the newest record past its challenge delay, and the units of the records after it."""
-    records = [r for r in recording.journal.records() if r.mined]
+    records = recording.journal.on_chain()
     total = records[-1].total if records else 0
     for record in reversed(records):
         _, claimable_at, _ = recording.ledger.call("entries", record.first, record.rewards_root)

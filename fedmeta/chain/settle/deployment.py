@@ -1,6 +1,6 @@
 """Deploys a campaign's contracts and puts its budget into escrow; safe to repeat at any point."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -24,8 +24,8 @@ from fedmeta.chain.settle.terms import (
     check_deployed,
     difference,
     expected_terms,
+    ledger_views,
     our_contract,
-    read_terms,
 )
 from fedmeta.chain.settle.transactions import Action, Transactor
 from fedmeta.errors import UsageError
@@ -34,6 +34,7 @@ LEAST_SUPPLY = 10**9 * UNITS
 _CALL_GAS = 150_000
 _COLUMNS = {"FedToken": "token", "RewardLedger": "ledger", "ParticipantRegistry": "registry"}
 """Journal column of each contract's address."""
+Views = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,12 @@ class _Deployment:
                 "one, or start over with --new-campaign"
             )
         terms = self._terms()
-        token = self._token()
-        ledger = self._ledger(terms, token.address)
+        # The name is unique to the campaign, so no other campaign's token has the same transaction.
+        name, supply = f"fedmeta {campaign.campaign.hex()[:16]}", max(LEAST_SUPPLY, 2 * campaign.budget)
+        views: Views = {"name": name, "totalSupply": supply}
+        token = self._created("FedToken", (name, "FED", supply), views)
+        struct = terms.struct(token.address)
+        ledger = self._created("RewardLedger", (struct,), ledger_views(struct))
         registry = self._registry(ledger.address) if self.options.staking.enabled else None
         found = {"token": token.address, "ledger": ledger.address, "code": code}
         found |= {"registry": registry.address} if registry else {}
@@ -160,39 +165,26 @@ class _Deployment:
         )
         return terms
 
-    def _token(self) -> Contract:
-        campaign = self.journal.founded
-        # The name is unique to the campaign, so no other campaign's token has the same transaction.
-        name = f"fedmeta {campaign.campaign.hex()[:16]}"
-        supply = max(LEAST_SUPPLY, 2 * campaign.budget)
-
-        def is_ours(token: Contract) -> bool:
-            return token.many("name", "totalSupply") == [name, supply]
-
-        return self._created("FedToken", (name, "FED", supply), is_ours)
-
-    def _ledger(self, terms: Terms, token: str) -> Contract:
-        def is_ours(ledger: Contract) -> bool:
-            found_token, found = read_terms(ledger)
-            return found_token.lower() == token.lower() and difference(found, terms) is None
-
-        return self._created("RewardLedger", (terms.struct(token),), is_ours)
-
     def _registry(self, ledger: str) -> Contract:
         staking = self.options.staking
         stake = staking.stake * UNITS
-        limits = (stake, int(stake * Fraction(repr(staking.slash_share))), staking.unbonding)
+        cap = int(stake * Fraction(repr(staking.slash_share)))
+        views: Views = {
+            "ledger": ledger,
+            "stake": stake,
+            "slashCap": cap,
+            "unbonding": staking.unbonding,
+        }
+        return self._created("ParticipantRegistry", tuple(views.values()), views)
 
-        def is_ours(registry: Contract) -> bool:
-            found, *others = registry.many("ledger", "stake", "slashCap", "unbonding")
-            return found.lower() == ledger.lower() and tuple(others) == limits
+    def _created(self, name: str, arguments: tuple[object, ...], views: Views) -> Contract:
+        """Return a contract; create it unless it is at an address where we created it before.
 
-        return self._created("ParticipantRegistry", (ledger, *limits), is_ours)
-
-    def _created(
-        self, name: str, arguments: tuple[object, ...], is_ours: Callable[[Contract], bool]
-    ) -> Contract:
-        """Return a contract; create it unless it is at an address where we created it before."""
+        Args:
+            name: The contract.
+            arguments: Of its constructor.
+            views: What it answers if it is ours.
+        """
         artifact, known = load_artifact(name), getattr(self.journal.founded, _COLUMNS[name])
         creation = artifact.creation(*arguments)
         key = f"deploy {name} {keccak(creation).hex()[:16]}"
@@ -202,7 +194,7 @@ class _Deployment:
             addresses = [created_address(t.sender, t.nonce) for t in tried]
             for address in ([known] if known else []) + addresses:
                 contract = Contract(self.chain, artifact, address)
-                if contract.exists and is_ours(contract):
+                if contract.exists and contract.many(*views) == list(views.values()):
                     return contract
             return None
 

@@ -184,6 +184,10 @@ class JournalView(Reader):
         """Return all records, in order of rounds."""
         return self._records("ORDER BY first")
 
+    def on_chain(self) -> list[SignedRecord]:
+        """Return the records that were seen on the chain, in order of rounds."""
+        return self._records("WHERE mined ORDER BY first")
+
     def record(self, first: int) -> SignedRecord | None:
         """Return the record that begins with round `first`."""
         return next(iter(self._records("WHERE first = ?", first)), None)

@@ -82,6 +82,13 @@ def read_terms(ledger: Contract) -> tuple[str, Terms]:
     return token, Terms(sponsor, campaign.hex(), *rest)
 
 
+def ledger_views(struct: tuple[object, ...]) -> dict[str, object]:
+    """Return what a ledger made with `struct` answers, but for the deadline; see `difference`."""
+    views = dict(zip(_VIEWS, struct, strict=True))
+    del views["deadline"]
+    return views
+
+
 def difference(found: Terms, expected: Terms) -> str | None:
     """Return the first term that differs from the expected ones, as ``name is value, not value``.
 
@@ -162,9 +169,12 @@ def our_contract(path: Path, chain: Chain, name: str, address: str) -> Contract:
     """Return one of our contracts, at the address that a file names.
 
     Raises:
-        WrongCampaignError: If there is no such contract, or it has other code.
+        WrongCampaignError: If there is no such contract, it has other code, or that is no address.
     """
-    contract = Contract(chain, load_artifact(name), address)
+    try:
+        contract = Contract(chain, load_artifact(name), address)
+    except ValueError as error:
+        raise WrongCampaignError(f"{path}: {error}") from None
     if not contract.exists:
         raise WrongCampaignError(f"{path}: at {address} there is no {name} of this version of fedmeta")
     return contract

@@ -172,6 +172,24 @@ def test_an_address_without_our_code_is_refused(path, options, folder):
     assert "there is no RewardLedger of this version" in settled.problem
 
 
+@pytest.mark.parametrize("address", ["", "0x12", "ledger", "0x" + "zz" * 20])
+@pytest.mark.parametrize("name", ["token", "ledger"])
+def test_what_is_no_address_is_refused_in_one_line(path, options, folder, name, address):
+    addresses, _ = deploy(path, options, folder)
+    path.write_text(json.dumps(vars(addresses) | {name: address}))
+    with pytest.raises(UsageError, match=rf"addresses\.json: not an address: '{address}'$"):
+        deploy(path, options, folder)
+
+
+def test_the_case_of_an_address_makes_no_difference(path, options, folder):
+    addresses, _ = deploy(path, options, folder)
+    contracts = {"token": addresses.token.lower(), "ledger": addresses.ledger.lower()}
+    path.write_text(json.dumps(vars(addresses) | contracts))
+    _, fresh = deploy(path, options, folder)
+    there = options.model_copy(update={"addresses": str(path)})
+    assert (fresh, settle(folder, there, synthetic_rounds(1)).complete) == (False, True)
+
+
 def test_another_runs_campaign_is_refused(path, options, folder, tmp_path):
     deploy(path, options, folder)
     there = options.model_copy(update={"addresses": str(path)})
