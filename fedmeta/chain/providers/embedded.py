@@ -3,6 +3,7 @@
 import json
 import secrets
 import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,11 @@ class Embedded(JSONBaseProvider):
         del port
         folder = Path(folder)
         self._guard = threading.Lock()
-        self._lock = FileLock(folder / "lock", f"the chain in {folder}")
-        try:
-            self._store = Store(folder / FILE)
-        except BaseException:
-            self._lock.release()
-            raise
-        try:
-            self._methods = Methods(_open(self._store, folder, chain_id))
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as held:
+            held.callback(FileLock(folder / "lock", f"the chain in {folder}").release)
+            store = held.enter_context(closing(Store(folder / FILE)))
+            self._methods = Methods(_open(store, folder, chain_id))
+            self._held = held.pop_all()
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """Return the reply to one request."""
@@ -78,8 +73,7 @@ class Embedded(JSONBaseProvider):
     def close(self) -> None:
         """Release the folder; the state is already saved. May be called twice."""
         with self._guard:
-            self._store.close()
-            self._lock.release()
+            self._held.close()
 
 
 def _open(store: Store, folder: Path, chain_id: int) -> Machine:

@@ -4,7 +4,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +77,21 @@ class Store(Reader):
         self._hook = hook
         self._guard = threading.RLock()
         _require_own(path)
-        self._lock = FileLock(path.with_name(f"{path.name}.lock"), f"the journal '{path}'")
-        try:
-            self._db = _connect(path)
-            with explained(path):
-                if _check(self._db, path) != VERSION:
-                    bring_up_to_date(self._db, path)
-                    sync_folder(path.parent)
-        except BaseException:
-            if hasattr(self, "_db"):
-                self._db.close()
-            self._lock.release()
-            raise
+        lock = FileLock(path.with_name(f"{path.name}.lock"), f"the journal '{path}'")
+        with ExitStack() as held, explained(path):
+            held.callback(lock.release)
+            with suppress(FileExistsError):
+                # SQLite would create it readable by others, up to the umask; its other files copy this.
+                open_new(path, 0o600).close()
+            # Two threads share the connection, one at a time; see `_guard`.
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            self._db = held.enter_context(closing(db))
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            if _check(self._db, path) != VERSION:
+                bring_up_to_date(self._db, path)
+                sync_folder(path.parent)
+            self._held = held.pop_all()
 
     @contextmanager
     def step(self, name: str) -> Iterator[sqlite3.Connection]:
@@ -106,8 +109,8 @@ class Store(Reader):
 
     def close(self) -> None:
         """Close the file and release its lock. May be called twice."""
-        super().close()
-        self._lock.release()
+        with self._guard:
+            self._held.close()
 
 
 def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
@@ -138,18 +141,6 @@ def _require_own(path: Path) -> None:
         one = path.with_name(f"{path.name}{ending}")
         if one.is_symlink() or (one.exists() and not one.is_file()):
             raise UsageError(f"{one} is a link, or not a file: remove it")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with suppress(FileExistsError):
-        # SQLite would create it readable by others, up to the umask; its other files copy this mode.
-        open_new(path, 0o600).close()
-    with explained(path):
-        # Two threads share the connection, one at a time; see `Reader._guard`.
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-    return db
 
 
 def _check(db: sqlite3.Connection, path: Path) -> int:
