@@ -50,7 +50,6 @@ class Node(Http):
         chain_id: Its chain id.
         accounts: Funded development accounts: address and private key, as 0x text.
         folder: Its state folder.
-        pid: Its process id.
 
     Raises:
         UsageError: No binary, a port or folder in use, or another chain in the folder.
@@ -79,7 +78,7 @@ class Node(Http):
         except BaseException:
             self._lock.release()
             raise
-        self.url, self.chain_id, self.pid = _url(chosen), identity.chain_id, self._process.pid
+        self.url, self.chain_id = _url(chosen), identity.chain_id
         self.accounts = tuple(
             (Signer(key).address, "0x" + key.hex()) for key in development_keys(identity.accounts)
         )

@@ -169,7 +169,7 @@ def our_contract(path: Path, chain: Chain, name: str, address: str) -> Contract:
     """Return one of our contracts, at the address that a file names.
 
     Raises:
-        WrongCampaignError: If there is no such contract, it has other code, or that is no address.
+        WrongCampaignError: If the address is malformed, or holds no contract or another one.
     """
     try:
         contract = Contract(chain, load_artifact(name), address)
