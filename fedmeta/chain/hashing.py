@@ -2,25 +2,26 @@
 
 import os
 import re
+from typing import Any
 
 try:
     from sha3 import keccak_256  # type: ignore[import-untyped]
+
+    # eth-account and py-evm use eth-hash, which by default chooses the slower one.
+    os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 except ModuleNotFoundError:
     # The C module has wheels for Linux only; this fallback takes seven times as long.
     from Crypto.Hash import keccak as _pycryptodome
 
-    def keccak(data: bytes) -> bytes:
-        """Return the Keccak-256 hash of `data`, 32 bytes."""
-        return _pycryptodome.new(digest_bits=256, data=data).digest()
+    def keccak_256(data: bytes) -> Any:
+        """Return a hash object, as the C module does."""
+        return _pycryptodome.new(digest_bits=256, data=data)
 
-else:
-    # eth-account and py-evm use eth-hash, which by default chooses the slower one.
-    os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
-    def keccak(data: bytes) -> bytes:
-        """Return the Keccak-256 hash of `data`, 32 bytes."""
-        digest: bytes = keccak_256(data).digest()
-        return digest
+def keccak(data: bytes) -> bytes:
+    """Return the Keccak-256 hash of `data`, 32 bytes."""
+    digest: bytes = keccak_256(data).digest()
+    return digest
 
 
 _ADDRESS = re.compile("0x[0-9a-fA-F]{40}")

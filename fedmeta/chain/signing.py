@@ -155,16 +155,13 @@ def open_key(path: Path, password: str) -> bytes:
     from eth_account import Account
 
     try:
-        content = read_json(path)
-        secret = bytes(Account.decrypt(content, password))
-    except ValueError as error:
+        secret = bytes(Account.decrypt(read_json(path), password))
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, OSError) as error:
         if "MAC" in str(error):
             raise UsageError(f"{PASSWORD} does not open {path}: wrong password") from None
-        raise UsageError(_not_a_key(path)) from None
-    except (KeyError, TypeError, AttributeError, NotImplementedError, OSError):
-        raise UsageError(_not_a_key(path)) from None
+        secret = b""
     if len(secret) != 32:
-        raise UsageError(_not_a_key(path))
+        raise UsageError(f"{path} is not an encrypted key (Web3 Secret Storage, version 3)")
     return secret
 
 
@@ -183,7 +180,3 @@ def write_key(path: Path, secret: bytes, password: str) -> None:
     content = Account.encrypt(secret, password, kdf="scrypt", iterations=work)
     with open_new(path, 0o600) as file:
         file.write(json.dumps(content).encode())
-
-
-def _not_a_key(path: Path) -> str:
-    return f"{path} is not an encrypted key (Web3 Secret Storage, version 3)"
