@@ -249,7 +249,7 @@ def test_nothing_is_signed_where_no_run_asks_for_it(run: object, tmp_path: Path)
 
 @pytest.mark.parametrize("run", ["ab", "zz" * 32, "00" * 33, 12])
 @pytest.mark.parametrize("nonce", [bytes(32)])
-def test_a_run_that_is_no_id_is_not_signed_under(run: object, nonce: bytes, tmp_path: Path) -> None:
+def test_an_id_that_is_not_a_run_id_is_not_signed(run: object, nonce: bytes, tmp_path: Path) -> None:
     files = NodeFiles(tmp_path)
     join(files, "ours", 3)
     reply = signed_ask(files.account, run, nonce)

@@ -526,7 +526,7 @@ def test_the_module_is_the_command(here: Path) -> None:
     assert "quickstart" in shown.stdout
 
 
-def test_a_closed_pipe_is_no_fault(here: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(here: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     ended = fedmeta("list", "keys", cwd=here, stdout=writer)

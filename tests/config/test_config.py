@@ -208,7 +208,7 @@ def test_a_bad_value_is_refused_in_one_line_that_names_it(
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_experiment_is_met_with_the_nearest_one() -> None:
+def test_an_unknown_experiment_gets_a_hint_of_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="unknown experiment 'quickstat': did you mean 'quickstart'"):
         load_config("quickstat")
 
@@ -226,7 +226,7 @@ def test_an_unknown_experiment_is_met_with_the_nearest_one() -> None:
         ),
     ],
 )
-def test_a_missing_experiment_file_is_met_with_what_was_probably_meant(
+def test_a_missing_experiment_file_gets_a_hint_of_what_was_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -288,9 +288,7 @@ def test_a_class_that_no_other_process_could_import_is_refused(minimal: str) -> 
     assert "\n" not in str(refusal.value)
 
 
-def test_a_rule_of_ones_own_is_held_to_what_it_needs_before_the_run(
-    minimal: str, tmp_path: Path
-) -> None:
+def test_a_users_own_rule_is_checked_before_the_run(minimal: str, tmp_path: Path) -> None:
     settings = {"incentives.rule": Scores, "validation_clients": 0}
     with pytest.raises(ConfigError, match="needs validation_clients of at least 1"):
         fedmeta.run(minimal, settings, out=tmp_path / "run")

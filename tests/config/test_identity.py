@@ -90,7 +90,7 @@ def test_everything_else_is_refused_by_its_name(key: str) -> None:
     ("typo", "key"),
     [("tracing", "tracking"), ("wokers", "workers"), ("rond", "rounds"), ("time_out", "timeout")],
 )
-def test_a_typo_on_resume_is_met_with_the_nearest_key_that_may(typo: str, key: str) -> None:
+def test_a_typo_on_resume_gets_a_hint_of_the_nearest_key_that_may_change(typo: str, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^unknown key '{typo}': did you mean '{key}'\?$"):
         changed_on_resume(config(), {typo: 1})
 
@@ -110,7 +110,7 @@ def test_a_resume_neither_adds_nor_drops_a_ledger(before: str, after: str, which
     assert other.chain.provider == "ganache"
 
 
-def test_an_unknown_key_on_resume_that_has_no_near_one_is_told_where_the_keys_are() -> None:
+def test_an_unknown_key_on_resume_without_a_near_one_says_where_the_keys_are_listed() -> None:
     with pytest.raises(ConfigError, match=r"^unknown key 'zzz': `fedmeta list keys` marks the keys"):
         changed_on_resume(config(), {"zzz": 1})
 
@@ -127,7 +127,7 @@ def test_an_unknown_key_on_resume_that_has_no_near_one_is_told_where_the_keys_ar
         {"compare.arms": {"x": {"rounds": 1}}},
     ],
 )
-def test_a_run_is_used_again_whatever_the_keys_that_change_nothing(settings: dict[str, Any]) -> None:
+def test_a_run_is_reused_if_only_keys_without_effect_differ(settings: dict[str, Any]) -> None:
     assert run_key(config(**settings)) == run_key(config())
 
 

@@ -54,3 +54,9 @@ def test_the_page_of_configuration_is_what_its_script_prints() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_has_a_gap_left_to_fill(page: Path) -> None:
     assert "@@" not in text(page)
+
+
+@pytest.mark.parametrize("picture", sorted((DOCS / "images").iterdir()), ids=lambda path: path.name)
+def test_a_picture_is_small_and_shown_by_a_page(picture: Path) -> None:
+    assert picture.stat().st_size < 150_000
+    assert any(f"](images/{picture.name})" in text(page) for page in PAGES)

@@ -262,7 +262,7 @@ def test_a_place_that_cannot_be_written_is_named(config: Config, tmp_path: Path)
         run(config, out=tmp_path / "file" / "run")
 
 
-def test_a_missing_run_is_met_with_the_nearest(
+def test_a_missing_run_gets_a_hint_of_the_nearest(
     finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -328,7 +328,7 @@ def test_a_damaged_log_line_is_named(config: Config, tmp_path: Path) -> None:
         resume(path, {"rounds": 4})
 
 
-def test_a_lost_checkpoint_folder_and_stray_files_in_it_are_no_fault(
+def test_a_lost_checkpoint_folder_and_stray_files_in_it_do_no_harm(
     config: Config, finished: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"

@@ -205,7 +205,7 @@ def test_cuda_where_there_is_none_leaves_nothing(
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_run_that_changed_its_device_is_no_run_of_either(tmp_path: Path) -> None:
+def test_a_run_that_changed_its_device_is_a_run_of_neither(tmp_path: Path) -> None:
     run(tmp_path / "run")
     with SecondDevice():
         resumed = fedmeta.resume(tmp_path / "run", {"device": "cuda", "rounds": 3})

@@ -164,7 +164,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"run_id": 5, "spec": {"kind": 9}},
     ],
 )
-def test_a_run_is_gone_on_with_whatever_run_json_says(
+def test_a_run_is_resumed_whatever_run_json_says(
     finished: Path, tmp_path: Path, entries: dict[str, Any]
 ) -> None:
     path = tmp_path / "run"
@@ -180,7 +180,7 @@ def test_a_run_is_gone_on_with_whatever_run_json_says(
 
 
 @pytest.mark.parametrize("text", ["null", "[1]", '"run"', "{}", ""])
-def test_what_is_no_run_json_is_as_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_run_json_counts_as_none(tmp_path: Path, text: str) -> None:
     folder = RunFolder.create(tmp_path / "run", Config(**TINY), {"status": "failed"})
     (folder.path / "run.json").write_text(text)
     assert folder.info == {}

@@ -174,7 +174,7 @@ def test_a_comparison_makes_a_run_again_that_read_other_data(own: Path) -> None:
     ]
 
 
-def test_a_begun_run_of_other_code_is_not_gone_on_with(own: Path) -> None:
+def test_a_begun_run_of_other_code_is_not_resumed(own: Path) -> None:
     run(config(), out=own / "c" / "arm")
     RunFolder(own / "c" / "arm").update_info({"status": "interrupted"})
     assert place(own / "c", config())[:2] == ("arm", "begun")

@@ -117,7 +117,7 @@ def test_somebody_elses_public_key_cannot_be_registered(files: NodeFiles, tmp_pa
 @pytest.mark.parametrize(
     "content", ["", "[]", "[" * 3000, '{"version": 1}', "\x00", "{" * 100_000, "9" * 5000]
 )
-def test_what_is_no_registration_is_one_line(content: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_registration_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "sent.json").write_text(content)
     with pytest.raises(UsageError, match=r"sent\.json is not a"):
         read_registration(tmp_path / "sent.json")
@@ -129,7 +129,7 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
         read_registration(tmp_path / "sent.json")
 
 
-def test_a_key_that_is_no_nodes_is_refused_and_kept(tmp_path: Path) -> None:
+def test_a_key_that_is_not_a_nodes_key_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("my own notes")
     with pytest.raises(UsageError, match="is not a node's key"):
         join(NodeFiles(tmp_path), "our-study", 0)

@@ -68,7 +68,7 @@ def test_in_classification_what_diverged_or_is_missing_was_wrong() -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_without_validation_a_loss_that_is_not_finite_is_no_score(loss: float) -> None:
+def test_without_validation_a_loss_that_is_not_finite_is_not_a_score(loss: float) -> None:
     config = Config(**TINY | {"validation_clients": 0, "evaluation": {"every": 0}})
     values = NOTHING | {"round": 1, "skipped": False}
     assert score(RoundRecord(**values | {"measures": {"loss": loss}}), config) is None

@@ -118,9 +118,7 @@ def test_what_the_gate_says_is_read_alike_with_and_without_its_code(case: Any) -
         ),
     ],
 )
-def test_a_reason_that_nobody_knows_is_another_one(
-    values: dict[str, Any], code: str, shown: str
-) -> None:
+def test_an_unknown_reason_counts_as_other(values: dict[str, Any], code: str, shown: str) -> None:
     row = CLIENTS.parse(line(**values))
     assert (row["code"], kind(row)) == (RefusalCode(code), shown)
     assert kind(CLIENTS.parse(line())) == "no reason given"
@@ -223,7 +221,7 @@ def test_a_report_and_the_page_name_the_later_version_and_show_no_row(newer: Run
 
 
 @pytest.mark.parametrize("found", [None, 1, FORMAT, "9", [9], True, 1.5, -3])
-def test_what_is_no_later_format_is_read(found: object) -> None:
+def test_a_format_that_is_not_later_is_read(found: object) -> None:
     assert later_format({"format": found}) is None
 
 

@@ -268,7 +268,7 @@ def test_no_check_starts_without_a_trial(tmp_path: Path) -> None:
     assert result.status == "finished"
 
 
-def test_a_rule_of_ones_own_that_passes_its_trial_pays(tmp_path: Path) -> None:
+def test_a_users_own_rule_that_passes_its_trial_pays(tmp_path: Path) -> None:
     result = run(tmp_path / "run", rounds=1, **{"incentives.rule": f"{HERE}:ByLayers"})
     rows = fedmeta.RunFolder.open(result.run).clients()
     assert [row["score"] > 0 for row in rows] == [True] * 4

@@ -79,7 +79,7 @@ def test_any_key_of_a_config_may_lead_to_code(settings: dict[str, object]) -> No
 
 
 @pytest.mark.usefixtures("lab")
-def test_words_that_lead_nowhere_and_the_description_are_no_code() -> None:
+def test_words_that_import_nothing_and_the_description_are_not_code() -> None:
     words = {"description": "lab.units:scale", "data": {"file": "photo.jpg", "host": "a.b.example"}}
     assert code(**words, compare={"arms": {"x": {"model": "lab.units:scale"}}}) == {}
 

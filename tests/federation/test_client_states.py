@@ -189,7 +189,7 @@ def test_two_threads_that_worked_on_copies_lose_nothing() -> None:
     assert states.versions(1) == {3: one(3), 5: one(5), 7: one(7)}
 
 
-def test_strange_content_of_a_context_is_no_version() -> None:
+def test_strange_content_of_a_context_is_not_a_version() -> None:
     state = RecordDict()
     assert versions_in(state) == {}
     put_versions(state, {4: one(1)})

@@ -245,7 +245,7 @@ def test_a_client_that_diverges_says_so_and_sends_no_nan() -> None:
         (RecordDict({"config": ConfigRecord({"server-round": 1})}), "needs one ArrayRecord"),
     ],
 )
-def test_what_is_no_request_is_refused_in_one_line(content: RecordDict, message: str) -> None:
+def test_what_is_not_a_request_is_refused_in_one_line(content: RecordDict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         ask(SINUSOID, 0, MessageType.TRAIN, content)
     assert "\n" not in str(caught.value)

@@ -90,7 +90,7 @@ def test_the_norm_and_the_fingerprint_are_of_what_is_checked() -> None:
     assert refused.code == "norm"
 
 
-def test_what_is_not_checked_must_be_finite_all_the_same() -> None:
+def test_what_is_not_checked_must_still_be_finite() -> None:
     refused = judged([1.0, 2.0, 4.0, 10.0, float("nan")])
     assert isinstance(refused, Refusal)
     assert refused.code == "nan"

@@ -64,7 +64,7 @@ def test_scores_of_any_size_are_shared(tiny: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_score_that_is_no_number_is_refused(bad: float) -> None:
+def test_a_score_that_is_not_a_number_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="cannot be paid"):
         allocate([1.0, bad], 10)
 

@@ -200,7 +200,7 @@ class Lengths(IncentiveRule):
         return [float(length) for length in np.linalg.norm(game.players.updates, axis=1)]
 
 
-def test_a_rule_of_ones_own_is_named_by_its_dotted_path() -> None:
+def test_a_users_own_rule_is_named_by_its_dotted_path() -> None:
     options = IncentiveOptions(rule=f"{__name__}:Lengths")
     assert (options.needs_vectors, options.needs_held_out) == (True, False)
     assert score(options, round_of([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]]), RNG) == [5.0, 0.0, 2.0]

@@ -48,7 +48,7 @@ def test_the_head_is_the_same_without_the_logs(digits: Path) -> None:
     assert (head.metrics, len(head.clients), head.test) == ([], 0, [])
 
 
-def test_a_line_that_is_being_written_is_no_damage(copy: Path) -> None:
+def test_a_line_that_is_being_written_is_not_damage(copy: Path) -> None:
     with (copy / "metrics.jsonl").open("a") as file:
         file.write('{"round": 7, "lo')
     run = read_run(copy)
@@ -225,12 +225,12 @@ def test_files_of_any_content_are_reported(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1.0]])
-def test_what_is_no_finite_number_is_none(value: object) -> None:
+def test_a_value_that_is_not_a_finite_number_is_none(value: object) -> None:
     assert number({"x": value}, "x") is None
     assert number({}, "x") is None
 
 
-def test_what_is_no_run_is_refused_with_the_nearest(digits: Path) -> None:
+def test_a_path_that_is_not_a_run_is_refused_with_a_hint_of_the_nearest(digits: Path) -> None:
     assert require_folder(digits) == digits
     with pytest.raises(
         UsageError, match=r"no run or comparison at '.*digit': did you mean '.+/digits'\?"

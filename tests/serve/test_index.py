@@ -80,7 +80,7 @@ def test_a_run_is_named_by_its_path_however_that_is_written(
     assert found.id == "one"
 
 
-def test_a_name_that_is_no_text_is_still_listed(own: Path) -> None:
+def test_a_name_that_is_not_text_is_still_listed(own: Path) -> None:
     copy(own / "one", Path(os.fsdecode(os.fsencode(own) + b"/caf\xe9")))
     assert sorted(Index(own).entries()) == ["caf\\xe9", "one"]
 

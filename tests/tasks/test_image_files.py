@@ -163,7 +163,7 @@ def test_colour_inputs_stay_coloured(tmp_path: Path) -> None:
     assert same(x, colours.transpose(2, 0, 1) / 255)
 
 
-def test_an_input_that_is_no_image_is_refused(tmp_path: Path) -> None:
+def test_an_input_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     for shape in [(7,), (2, 6, 6), (1, 2, 3, 4)]:
         with pytest.raises(UsageError, match="not grey or RGB images"):
             read(tmp_path / "x.png", shape=shape)

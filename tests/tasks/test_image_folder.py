@@ -79,7 +79,7 @@ def test_a_folder_that_could_be_read_in_two_ways_is_refused(
     assert message in str(caught.value)
 
 
-def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder at"):
         list_folder(tmp_path / "none")
     make(tmp_path, "file.png")

@@ -227,7 +227,7 @@ def test_a_size_is_refused_before_it_takes_memory(tmp_path: Path, width: int, he
         decode(tmp_path / "a.png")
 
 
-def test_a_pipe_a_device_and_a_file_of_5_gb_are_no_images(tmp_path: Path) -> None:
+def test_a_pipe_a_device_and_a_file_of_5_gb_are_not_images(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     with (tmp_path / "large.png").open("wb") as file:

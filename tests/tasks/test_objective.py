@@ -96,7 +96,7 @@ def test_a_ragged_batch_is_the_tasks_done_one_by_one(algorithm: str, name: str) 
         torch.testing.assert_close(said[task : task + 1], answer, rtol=1e-12, atol=1e-12)
 
 
-def test_what_padding_holds_has_no_say() -> None:
+def test_padding_does_not_count() -> None:
     learner = make_learner("maml", CASES["sinusoid-mlp"])
     tasks, state = make_tasks(learner.spec), make_state(learner)
     mask = torch.tensor([[True] * 4 + [False] * 2] * 2)
@@ -135,7 +135,7 @@ def test_an_objective_is_named_by_its_file_its_path_or_as_its_class() -> None:
         ("tests.tasks.test_objective:Weights", "no 'Weights' there"),
     ],
 )
-def test_what_is_no_objective_is_refused_in_one_line(name: str, message: str) -> None:
+def test_a_part_that_is_not_an_objective_is_refused_in_one_line(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as refusal:
         build_objective(TaskSpec(name, (1,), 1))
     assert "\n" not in str(refusal.value)

@@ -32,7 +32,7 @@ def test_ink_is_dark_whatever_its_scale() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 9), (2, 4, 8, 8), (2, 8, 8)])
-def test_what_is_no_picture_is_none(shape: tuple[int, ...]) -> None:
+def test_a_value_that_is_not_a_picture_is_none(shape: tuple[int, ...]) -> None:
     assert as_pictures(np.ones(shape)) is None
 
 
@@ -121,7 +121,7 @@ def test_another_version_is_named_and_raises_nothing(tmp_path: Path, about: dict
     assert read_examples(tmp_path) == ([], None)
 
 
-def test_inputs_that_are_no_pictures_are_counted_all_the_same(tmp_path: Path) -> None:
+def test_inputs_that_are_not_pictures_are_counted_too(tmp_path: Path) -> None:
     tensors = {
         "0.support_x": torch.zeros(2, 3),
         "0.support_y": torch.tensor([0, 1]),

@@ -70,7 +70,7 @@ def test_a_run_that_was_not_audited_says_how(copy: Path) -> None:
     assert [row[2] for row in gas.rows] == [None] * len(gas.rows)
 
 
-def test_an_audit_that_could_not_see_the_chain_is_no_disagreement(copy: Path) -> None:
+def test_an_audit_that_could_not_see_the_chain_is_not_a_disagreement(copy: Path) -> None:
     path = copy / "chain" / "audit.json"
     said = json.loads(path.read_text())
     said["findings"][-1] |= {"ok": None, "detail": "no node answers"}

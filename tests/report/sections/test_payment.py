@@ -153,7 +153,7 @@ def test_what_no_run_writes_is_left_out(wrong: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("reward", [1e305, -(1e301), True, "5", [5], None])
-def test_a_reward_that_is_no_number_pays_nothing(reward: object) -> None:
+def test_a_reward_that_is_not_a_number_pays_nothing(reward: object) -> None:
     rows = [paid(0, 1, 2_000_000), paid(0, 2, 0) | {"reward": reward}]
     assert [row[1] for row in clients_table(log(rows), None).rows] == [2.0]
 

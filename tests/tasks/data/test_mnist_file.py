@@ -53,7 +53,7 @@ def rows_of(pixels: int, digits: list[int], value: int = 7) -> np.ndarray:
         (rows_of(784, list(range(10)), 1 << 40), ""),
     ],
 )
-def test_rows_that_are_no_images_are_refused(folders: Path, rows: np.ndarray, reason: str) -> None:
+def test_rows_that_are_not_images_are_refused(folders: Path, rows: np.ndarray, reason: str) -> None:
     write_rows(folders / FILE, rows)
     with pytest.raises(DataError, match=rf"is corrupt or truncated \(.*{reason}.*\): fetch it"):
         read_mnist(folders / FILE)

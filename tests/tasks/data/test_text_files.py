@@ -112,7 +112,7 @@ def test_every_invisible_character_at_once(tmp_path: Path) -> None:
     assert found.spaces == {"no-break space": 1}
 
 
-def test_a_pipe_and_a_file_of_5_gb_are_no_texts(tmp_path: Path) -> None:
+def test_a_pipe_and_a_file_of_5_gb_are_not_texts(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     with (tmp_path / "large.txt").open("wb") as file:
         file.truncate(5 << 30)
@@ -121,7 +121,7 @@ def test_a_pipe_and_a_file_of_5_gb_are_no_texts(tmp_path: Path) -> None:
             read_text(tmp_path / f"{name}.txt")
 
 
-def test_a_letter_with_a_thousand_accents_is_no_text(tmp_path: Path) -> None:
+def test_a_letter_with_a_thousand_accents_is_not_a_text(tmp_path: Path) -> None:
     """To order them takes a time that grows with the square of their number."""
     for marks in ("\u0301" * 1000, "\u0301\u0316" * 100_000):
         with pytest.raises(DataError, match="accents on one letter"):

@@ -162,7 +162,7 @@ def test_a_file_that_is_not_the_official_one_is_named_with_how_to_fetch_it(tiny:
 
 
 @pytest.mark.parametrize("content", [b"", b"no speaker here", b"\xff\xfe\xfa"])
-def test_a_file_that_is_no_play_is_refused(tiny: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_play_is_refused(tiny: Path, content: bytes) -> None:
     tiny.write_bytes(content)
     with pytest.raises(DataError, match=r"input\.txt (has no speech|is corrupt)") as refusal:
         family(Population(2))

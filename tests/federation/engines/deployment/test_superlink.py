@@ -11,7 +11,7 @@ from fedmeta.federation.engines.deployment import DeploymentOptions
 from fedmeta.federation.engines.deployment.superlink import submit
 
 
-def test_a_server_that_is_no_superlink_is_one_line(tmp_path: Path) -> None:
+def test_a_server_that_is_not_a_superlink_is_refused_in_one_line(tmp_path: Path) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -114,7 +114,7 @@ def test_rounds_and_clients_draw_different_tasks() -> None:
     assert len(set(draws.values())) == 4
 
 
-def test_what_is_no_broadcast_is_left_to_the_app() -> None:
+def test_a_message_that_is_not_a_broadcast_is_left_to_the_app() -> None:
     with as_server():
         learner = Learner.build(SINUSOID)
         grid = VectorGrid(learner, InProcess(learner))
