@@ -46,6 +46,7 @@ class Key:
             and its name. ``refused``: an arm must not even set it.
         training: The only training way that reads it; empty: all do.
         code: Whether its text may be the dotted path of code.
+        before: Value in runs made before the key existed, if that is not its default.
     """
 
     resume: bool | None = None
@@ -53,6 +54,7 @@ class Key:
     arm: Literal["any", "network", "training", "none", "refused"] | None = None
     training: str | None = None
     code: bool | None = None
+    before: str | None = None
 
     def within(self, table: "Key") -> "Key":
         """Return the key with its None fields taken from the table."""

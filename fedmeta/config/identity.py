@@ -52,7 +52,7 @@ def identity_keys(config: BaseModel, place: bool = False) -> dict[str, Any]:
         for one in declared(type(config))
         if one.options is None
         and one.key.decides in what
-        and not is_default(value_at(config, one.path), one.default)
+        and not is_default(value_at(config, one.path), one.key.before or one.default)
         and (one.path != "timeout" or replies_can_be_late(config))
     }
 
@@ -79,8 +79,15 @@ def later_settings(config: BaseModel) -> dict[str, Any]:
         may = one.key.resume and one.key.decides == "result" and one.options is None
         if may and not is_within(one.path, [*_LATER]):
             value = value_at(config, one.path)
-            found |= {} if is_default(value, one.default) else {one.path: plain(value)}
+            usual = one.key.before or one.default
+            found |= {} if is_default(value, usual) else {one.path: plain(value)}
     return found
+
+
+def as_before(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved config with the keys that did not exist when it was written."""
+    added = {one.path: one.key.before for one in declared(kind) if one.key.before is not None}
+    return {**added, **table}
 
 
 def differing(one: BaseModel, other: BaseModel, own_network: bool) -> Iterator[str]:

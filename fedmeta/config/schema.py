@@ -108,6 +108,9 @@ class Config(Options):
         workers: Worker processes; always one on a GPU.
         device: Where tasks are computed: ``cpu``; ``cuda``, a GPU; ``auto``, a GPU if there is one and
             clients are computed in this process, decided when the run is made.
+        kernels: What computes gradients on the CPU: ``native``, compiled kernels of the built-in models;
+            ``eager``, PyTorch's autograd; ``auto``, native kernels where there are any, decided when
+            the run is made. Results are equal up to rounding.
         compile: Compile the task updates (needs a C++ compiler).
         tracking: Where to log metrics besides the run's folder; needs the extra of that name.
         seed: Random seed.
@@ -153,6 +156,9 @@ class Config(Options):
     device: Annotated[Literal["auto", "cpu", "cuda"], Key(resume=True, decides="place", arm="none")] = (
         "cpu"
     )
+    kernels: Annotated[
+        Literal["auto", "native", "eager"], Key(resume=True, arm="none", before="eager")
+    ] = "auto"
     compile: bool = False
     tracking: Annotated[
         Literal["none", "tensorboard", "mlflow"], Key(resume=True, decides="nothing")

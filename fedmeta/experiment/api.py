@@ -135,12 +135,12 @@ def resume(  # noqa: PLR0913 (all but one are optional)
         RunError: If the run failed.
     """
     folder, listener = RunFolder.open(Path(path)), listener or Listener()
-    asked = planning.with_device(resumed(folder.config, settings or {}))
+    asked = planning.with_processor(resumed(folder.config, settings or {}))
     trust.require_code(folder.path, asked, trust_code)
     trust.require_hosts(folder.path, asked, settings or {})
     with folder.locked():
         before = folder.config
-        config = planning.with_device(resumed(before, settings or {}))
+        config = planning.with_processor(resumed(before, settings or {}))
         learner = planning.check(config, check)
         require_engine(config)
         parts.faults(config)

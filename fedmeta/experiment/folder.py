@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.config import Config, seals, to_toml
+from fedmeta.config.identity import as_before
 from fedmeta.config.toml import in_file
 from fedmeta.config.trust import require_no_links
 from fedmeta.errors import ConfigError, UsageError
@@ -168,7 +169,7 @@ class RunFolder:
         path = self.path / "config.toml"
         try:
             text = read_toml_text(path)
-            values = parse_toml(text)
+            values = as_before(Config, parse_toml(text))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: {reason(error)}") from None
         try:

@@ -136,7 +136,7 @@ def difference(made: Sequence[Entry], wanted: Made) -> str | None:
 
 def _compared(entry: Entry) -> dict[str, Any]:
     """Return an entry without settings at their defaults, as versions differ in their keys."""
-    settings = {"device": "cpu", **(entry.get("settings") or {})}
+    settings = {"device": "cpu", "kernels": "eager", **(entry.get("settings") or {})}
     if isinstance(settings.get("faults"), dict):
         settings["faults"] = non_defaults(FaultOptions, settings["faults"])
     return {**entry, "settings": settings} if "settings" in entry else dict(entry)

@@ -27,11 +27,13 @@ from fedmeta.learning import (
     Tensors,
     build_algorithm,
     expand_state,
+    has_kernel,
     resolve_setup,
 )
 from fedmeta.learning.algorithm_trial import try_on_device, try_updates
 from fedmeta.learning.device import choose_device, one_thread
 from fedmeta.learning.model_trial import try_model
+from fedmeta.learning.native.kernel import choose_kernels
 from fedmeta.options import parse_options
 from fedmeta.tasks import (
     FAMILIES,
@@ -62,7 +64,7 @@ def resolve(config: Config) -> Config:
         # A ledger without awards would record rounds but pay nothing, so pay by tasks.
         rule = "tasks"
     data = parse_options(family_kind(config.task).Options, config.data, "data")
-    return with_device(config).model_copy(
+    return with_processor(config).model_copy(
         update={
             "data": _set(data.model_dump(mode="json")),
             "network": _set(setup.network),
@@ -75,10 +77,18 @@ def resolve(config: Config) -> Config:
     )
 
 
-def with_device(config: Config) -> Config:
-    """Return a config with ``device = "auto"`` resolved for this machine."""
+def with_processor(config: Config) -> Config:
+    """Return a config whose device and kernels, where they are ``auto``, are resolved for this machine.
+
+    Raises:
+        ConfigError: If native kernels are asked for and not available.
+    """
     here = config.engine == "vector" and config.workers in ("auto", 1)
-    return config.model_copy(update={"device": choose_device(config.device, here)})
+    device = choose_device(config.device, here)
+    able = device == "cpu" and not config.compile and has_kernel(config.model)
+    # Nodes of a deployment may be other machines, which have no kernels.
+    kernels = choose_kernels(config.kernels, able and config.engine != "deployment")
+    return config.model_copy(update={"device": device, "kernels": kernels})
 
 
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,6 +218,7 @@ def _setup(config: Config) -> AlgorithmSetup:
         model=config.model,
         network=config.network,
         transductive=config.transductive,
+        kernels=config.kernels,
         compile=config.compile,
     )
 

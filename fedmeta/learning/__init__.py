@@ -9,7 +9,13 @@ if TYPE_CHECKING:
     from fedmeta.learning.allocator import keep_freed_memory
     from fedmeta.learning.device import CPU, chunk_tasks, one_thread, place, use_device
     from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
-    from fedmeta.learning.setup import AlgorithmSetup, build_algorithm, build_model, resolve_setup
+    from fedmeta.learning.setup import (
+        AlgorithmSetup,
+        build_algorithm,
+        build_model,
+        has_kernel,
+        resolve_setup,
+    )
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -27,6 +33,7 @@ __all__ = [
     "build_model",
     "chunk_tasks",
     "expand_state",
+    "has_kernel",
     "keep_freed_memory",
     "local_steps",
     "mean_metrics",

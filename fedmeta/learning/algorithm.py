@@ -10,6 +10,7 @@ from torch import Tensor
 from fedmeta import parts
 from fedmeta.learning.local import KeyRule, LocalWork, local_steps
 from fedmeta.learning.local import Tensors as Tensors
+from fedmeta.learning.native.kernel import Kernel
 from fedmeta.options import Options
 from fedmeta.registry import Registry
 from fedmeta.tasks import Examples, TaskBatch, TaskSpec, build_objective
@@ -33,6 +34,10 @@ class Model(Protocol):
     outputs: int
     chunk_tasks: int
     batch_norm: bool
+
+    kernel: Kernel | None = None
+    """Native kernels, in a run with ``kernels = "native"``; a model that has some describes itself by
+    ``kernel_plan``."""
 
     @property
     def constants(self) -> Tensors:

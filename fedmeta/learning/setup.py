@@ -11,6 +11,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model
 from fedmeta.learning.compiled import CompiledAlgorithm
 from fedmeta.learning.module import ModuleModel
+from fedmeta.learning.native.kernel import KernelPlan, build_kernel
 from fedmeta.options import Options, parse_options
 from fedmeta.tasks import TaskSpec
 
@@ -56,6 +57,11 @@ def _part(name: str) -> Any:
     return part
 
 
+def has_kernel(name: str) -> bool:
+    """Return whether the model called `name` has native kernels."""
+    return hasattr(_part(name), "kernel_plan")
+
+
 @dataclass(frozen=True)
 class AlgorithmSetup:
     """The choice of algorithm and model, as plain values.
@@ -66,6 +72,8 @@ class AlgorithmSetup:
         model: A registered name, or the dotted path of a `torch.nn.Module` or `Model`.
         network: The model's options; for a `torch.nn.Module` its constructor's keyword arguments.
         transductive: Whether batch norm may take its statistics from the query set.
+        kernels: What computes gradients on the CPU: ``native``, compiled kernels of the built-in models,
+            or ``eager``, autograd.
         compile: Whether to compile `task_updates`, once per shape of its inputs.
     """
 
@@ -74,6 +82,7 @@ class AlgorithmSetup:
     model: str
     network: Mapping[str, Any]
     transductive: bool = True
+    kernels: str = "eager"
     compile: bool = False
 
 
@@ -117,10 +126,14 @@ def build_algorithm(setup: AlgorithmSetup, spec: TaskSpec, seed: int = 0) -> Alg
         seed: The run's seed, from which a `torch.nn.Module`'s constants are drawn.
 
     Raises:
-        ConfigError: For an unknown name or option, a bad value, or a model that does not fit the tasks.
+        ConfigError: For an unknown name or option, a bad value, a model that does not fit the tasks, or
+            native kernels that are not available here.
     """
     kind = algorithm_kind(setup.algorithm)
     options = parse_options(kind.Options, setup.learner, "learner")
     model = build_model(setup.model, setup.network, spec, kind.model_outputs(spec), seed)
+    if setup.kernels == "native" and has_kernel(setup.model):
+        plan: KernelPlan | None = model.kernel_plan()  # type: ignore[attr-defined]
+        model.kernel = build_kernel(plan)
     algorithm = kind(options, model, spec, setup.transductive)
     return CompiledAlgorithm(algorithm) if setup.compile else algorithm

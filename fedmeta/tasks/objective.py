@@ -31,6 +31,32 @@ class Gradient(NamedTuple):
     prediction: Tensor
 
 
+class Kernel(Protocol):
+    """The part of a native kernel that objectives use; see `fedmeta.learning.native.kernel`."""
+
+    def takes(self, params: Tensors, x: Tensor) -> bool:
+        """Return whether there is a kernel for these parameters and inputs."""
+        ...
+
+    def takes_loss(self, objective: "Objective", params: Tensors, examples: Examples) -> bool:
+        """Return whether there is a kernel for the loss of these examples too."""
+        ...
+
+    def forward(self, params: Tensors, x: Tensor, stat_rows: int) -> Tensor:
+        """Predict for the examples after the first `stat_rows`; differentiable once."""
+        ...
+
+    def gradient(self, objective: "Objective", params: Tensors, examples: Examples) -> Gradient:
+        """Return the gradient of each task's loss."""
+        ...
+
+    def hvp(
+        self, objective: "Objective", params: Tensors, examples: Examples, vector: Tensors
+    ) -> Tensors:
+        """Return each task's Hessian-vector product."""
+        ...
+
+
 class Network(Protocol):
     """The part of a model's interface that objectives use; see `fedmeta.learning.Model`."""
 
@@ -93,7 +119,13 @@ class Objective(ABC):
         return None
 
     def forward(
-        self, model: Network, params: Tensors, examples: Examples, support_x: Tensor | None = None
+        self,
+        model: Network,
+        params: Tensors,
+        examples: Examples,
+        support_x: Tensor | None = None,
+        *,
+        once: bool = False,
     ) -> Tensor:
         """Predict with a set of parameters per task.
 
@@ -103,27 +135,37 @@ class Objective(ABC):
             examples: A half of a batch; its targets are not read.
             support_x: Inputs whose statistics batch norm uses (inductive); None: those of `examples`
                 themselves (transductive).
+            once: Whether the caller differentiates the result at most once, as native kernels can.
 
         Raises:
             DataError: If the model has batch norm and the half has padding, which would enter its
                 statistics.
         """
         x = self.inputs(examples)
-        if not model.batch_norm:
-            return model.forward(params, x)
-        if MASK in examples:
-            raise DataError(
-                "a model with batch norm needs tasks of equal size: padding would enter its statistics"
-            )
-        if support_x is None:
-            return model.forward(params, x)
-        rows = support_x.shape[1]
-        return model.forward(params, torch.cat([support_x, x], dim=1), rows)[:, rows:]
+        rows = 0
+        if model.batch_norm:
+            if MASK in examples:
+                raise DataError(
+                    "a model with batch norm needs tasks of equal size: padding would enter its "
+                    "statistics"
+                )
+            if support_x is not None:
+                rows, x = support_x.shape[1], torch.cat([support_x, x], dim=1)
+        kernel = kernel_of(model)
+        if kernel is not None and (once or not _needs_graph(params)) and kernel.takes(params, x):
+            return kernel.forward(params, x, rows)
+        return model.forward(params, x, rows)[:, rows:] if rows else model.forward(params, x)
 
     def gradient(
         self, model: Network, params: Tensors, examples: Examples, create_graph: bool = False
     ) -> Gradient:
-        """Differentiate each task's loss by its `params`, which must require gradients."""
+        """Differentiate each task's loss by its `params`, which must require gradients.
+
+        A native kernel computes it where the model has one and no graph is needed.
+        """
+        kernel = None if create_graph else kernel_of(model)
+        if kernel is not None and kernel.takes_loss(self, params, examples):
+            return kernel.gradient(self, params, examples)
         prediction = self.forward(model, params, examples)
         loss = self.loss(prediction, examples)
         return Gradient(gradients(loss, params, create_graph), loss, prediction)
@@ -131,6 +173,9 @@ class Objective(ABC):
     @torch.enable_grad()
     def hvp(self, model: Network, params: Tensors, examples: Examples, vector: Tensors) -> Tensors:
         """Return each task's ``H v``: the Hessian of its loss at `params` times ``vector [T, ...]``."""
+        kernel = kernel_of(model)
+        if kernel is not None and kernel.takes_loss(self, params, examples):
+            return kernel.hvp(self, params, examples, vector)
         params = leaves(params)
         slope = self.gradient(model, params, examples, create_graph=True).values
         along = sum((slope[key] * vector[key]).flatten(1).sum(1) for key in params)
@@ -168,6 +213,16 @@ def build_objective(spec: TaskSpec) -> Objective:
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
         raise ConfigError(f"objective '{spec.objective}' is not a subclass of fedmeta.tasks.Objective")
     return kind(spec)
+
+
+def kernel_of(model: Network) -> Kernel | None:
+    """Return a model's native kernels; None if it has none, or the run does without."""
+    kernel: Kernel | None = getattr(model, "kernel", None)
+    return kernel
+
+
+def _needs_graph(params: Tensors) -> bool:
+    return torch.is_grad_enabled() and any(value.requires_grad for value in params.values())
 
 
 def leaves(params: Mapping[str, Tensor]) -> Tensors:

@@ -174,7 +174,7 @@ def test_auto_takes_a_gpu_for_clients_of_this_process(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     auto = {key: value for key, value in TINY.items() if key != "workers"}
     config = Config(**auto | settings | {"device": asked})
-    assert planning.with_device(config).device == expected
+    assert planning.with_processor(config).device == expected
 
 
 @pytest.mark.parametrize("settings", [{"workers": 2}, {"engine": "ray"}])

@@ -39,6 +39,7 @@ from fedmeta.learning import (
 from fedmeta.learning.device import choose_device
 from fedmeta.learning.export import Network, Plain, to_plain
 from fedmeta.learning.module import ModuleModel
+from fedmeta.learning.native.kernel import available as kernels_available
 from fedmeta.learning.setup import algorithm_kind
 from fedmeta.tasks import OBJECTIVES, TaskSpec, build_family, shape_of_tasks
 
@@ -187,8 +188,10 @@ class Learned:
 
     def _build(self) -> TrainedModel:
         config = self.config
-        # `compile` does not affect adapting, and there may be no compiler here.
+        # `compile` does not affect adapting; and there may be no compiler here, or another device.
         setup = replace(planning.workload(config).setup, compile=False)
+        if self.device.type != "cpu" or not kernels_available():
+            setup = replace(setup, kernels="eager")
         algorithm = build_algorithm(setup, self.spec, config.seed)
         self._restore_constants(algorithm.model)
         dtype: torch.dtype = getattr(torch, config.dtype)

@@ -11,6 +11,7 @@ from fedmeta.learning.inner import (
     leaves,
     sgd_step,
 )
+from fedmeta.learning.native.kernel import InnerLoop, Kernel
 from fedmeta.tasks import TaskBatch
 
 
@@ -29,6 +30,9 @@ class MAML(WeightAdaptation):
     @torch.enable_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return each task's meta-gradient; the loss before adaptation is that of the support set."""
+        kernel = self._unrolling_kernel(state, tasks)
+        if kernel is not None:
+            return self._native_updates(kernel, state, tasks)
         source = leaves(state)
         adapted, before = self._inner_loop(source, tasks)
         support_x = self.statistics(self.context(tasks.support))
@@ -39,6 +43,42 @@ class MAML(WeightAdaptation):
             (before.loss, before.prediction, tasks.support), (loss, prediction, tasks.query)
         )
         return updates, metrics
+
+    def meta_updates(self, weights: Tensors, rates: Tensors) -> Tensors:  # noqa: ARG002 (see Meta-SGD)
+        """Return meta-gradients by the keys of the state, given those of weights and learning rates."""
+        return weights
+
+    def _unrolling_kernel(self, state: Tensors, tasks: TaskBatch) -> Kernel | None:
+        """Return the kernel of the whole inner loop; None if there is none, or a subclass changes it."""
+        own = type(self)
+        usual = all(
+            getattr(own, name) is getattr(MAML, name)
+            for name in ("inner_gradient", "_inner_loop", "_step")
+        )
+        kernel = self.model.kernel if usual else None
+        halves = (tasks.support, tasks.query)
+        fits = kernel is not None and all(
+            kernel.takes_loss(self.objective, self.weights(state), half) for half in halves
+        )
+        return kernel if fits else None
+
+    def _native_updates(
+        self, kernel: Kernel, state: Tensors, tasks: TaskBatch
+    ) -> tuple[Tensors, Tensors]:
+        loop = InnerLoop(
+            self.rates(state),
+            self.options.inner_steps,
+            self.second_order,
+            inductive=self.model.batch_norm and not self.transductive,
+        )
+        weights = self.weights(state)
+        made = kernel.unroll(self.objective, weights, tasks.support, tasks.query, loop)
+        found = self.meta_updates(made.updates, made.rates)
+        metrics = self.metrics(
+            (made.loss_before, made.prediction_before, tasks.support),
+            (made.loss, made.prediction, tasks.query),
+        )
+        return {key: found[key] for key in state}, metrics
 
     def _inner_loop(self, source: Tensors, tasks: TaskBatch) -> tuple[Tensors, Gradient]:
         """Return the adapted weights, and the first step's gradient with its prediction."""

@@ -24,6 +24,10 @@ class MetaSGD(MAML):
         }
         return weights | rates
 
+    def meta_updates(self, weights: Tensors, rates: Tensors) -> Tensors:
+        """Return the meta-gradients of weights and learning rates by their keys."""
+        return weights | {RATE + key: value for key, value in rates.items()}
+
     def weights(self, state: Tensors) -> Tensors:
         """Return the tensors that have a learning rate."""
         return {key: value for key, value in state.items() if RATE + key in state}

@@ -55,7 +55,7 @@ class ProtoNet(Algorithm):
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return the gradient of the query loss; without adaptation, before and after are the same."""
         params = leaves(state)
-        embedded = self.objective.forward(self.model, params, tasks.support)
+        embedded = self.objective.forward(self.model, params, tasks.support, once=True)
         # `adapt` infers the ways from the labels, but here a shape that depends on values could not be
         # compiled. So there is a prototype for each class of the spec, and absent ones are masked out.
         ways = self.spec.outputs
@@ -63,7 +63,7 @@ class ProtoNet(Algorithm):
         prototypes = class_means(embedded, members)
         absent = members.sum(1).unsqueeze(1) == 0
         support_x = self.statistics(self.context(tasks.support))
-        query = self.objective.forward(self.model, params, tasks.query, support_x)
+        query = self.objective.forward(self.model, params, tasks.query, support_x, once=True)
         logits = negative_distances(query, prototypes).masked_fill(absent, -math.inf)
         loss = self.objective.loss(logits, tasks.query)
         judged = loss, logits, tasks.query

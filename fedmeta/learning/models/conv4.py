@@ -14,9 +14,11 @@ from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.layers import convolve, linear, uniform
 from fedmeta.learning.models.norm import batch_norm
+from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
 
 BLOCKS = 4
+BLOCK_PARAMETERS = (("conv", "weight"), ("norm", "weight"), ("norm", "bias"))
 
 
 class Conv4(Model):
@@ -57,6 +59,7 @@ class Conv4(Model):
                 f"model 'conv4' needs images [H, W] or [C, H, W] but the task's inputs have the shape "
                 f"{list(spec.input_shape)}; choose 'mlp' or 'lstm'"
             )
+        self._image = tuple(spec.input_shape[-2:])
         self._channels = spec.input_shape[0] if len(spec.input_shape) == 3 else 1
         self._strided = options.pooling == "stride"
         self._width = options.width
@@ -79,6 +82,14 @@ class Conv4(Model):
             params["head.weight"] = uniform(self._head, math.sqrt(6 / sum(self._head)), generator)
             params["head.bias"] = torch.zeros(self._head[1])
         return params
+
+    def kernel_plan(self) -> KernelPlan:
+        """Describe the network to its native kernel."""
+        blocks = [f"{name}{i}.{part}" for i in range(BLOCKS) for name, part in BLOCK_PARAMETERS]
+        outputs = 0 if self._head is None else self._head[1]
+        sizes = (*self._image, self._channels, self._width, int(self._strided), outputs)
+        head = () if self._head is None else ("head.weight", "head.bias")
+        return KernelPlan("conv4", sizes, (*blocks, *head), self.outputs, images=True)
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:

@@ -12,7 +12,11 @@ from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.layers import init_linear, linear, uniform
+from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
+
+DEEPEST = 8
+"""Layers that the native kernel takes at most."""
 
 
 class LSTM(Model):
@@ -67,6 +71,18 @@ class LSTM(Model):
         if self._head is not None:
             params |= init_linear("head", hidden, self._head, generator)
         return params
+
+    def kernel_plan(self) -> KernelPlan | None:
+        """Describe the network to its native kernel; None without a head, or with more than 8 layers."""
+        options = self._options
+        if self._head is None or options.layers > DEEPEST:
+            return None
+        sizes = (self._vocabulary, options.embedding, options.hidden, options.layers, self._head)
+        layers = [
+            f"lstm{i}.{part}" for i in range(options.layers) for part in ("weight", "recurrent", "bias")
+        ]
+        keys = ("embedding", *layers, "head.weight", "head.bias")
+        return KernelPlan("lstm", sizes, keys, self.outputs, tokens=True)
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:

@@ -11,8 +11,11 @@ from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.layers import init_linear, linear
+from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
 
+DEEPEST = 16
+"""Layers that the native kernel takes at most."""
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
 
@@ -52,6 +55,7 @@ class MLP(Model):
         sizes = [inputs, *options.hidden]
         self._layers = {f"hidden{i}": (sizes[i], sizes[i + 1]) for i in range(len(options.hidden))}
         self._head = None if outputs is None else (sizes[-1], outputs)
+        self._activation_name = options.activation
         self._activation = ACTIVATIONS[options.activation]
         self.outputs = sizes[-1] if outputs is None else outputs
 
@@ -63,6 +67,17 @@ class MLP(Model):
         if self._head is not None:
             params |= init_linear("head", *self._head, generator)
         return params
+
+    def kernel_plan(self) -> KernelPlan | None:
+        """Describe the network to its native kernel; None: there is no layer to compute."""
+        layers = [*self._layers.items(), *([("head", self._head)] if self._head else [])]
+        if not layers or len(layers) > DEEPEST:
+            return None
+        widths = [layers[0][1][0], *(width for _, (_, width) in layers)]
+        activation = list(ACTIVATIONS).index(self._activation_name)
+        sizes = (len(layers), activation, int(self._head is not None), *widths)
+        keys = tuple(f"{name}.{part}" for name, _ in layers for part in ("weight", "bias"))
+        return KernelPlan("mlp", sizes, keys, self.outputs)
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
