@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from fedmeta.options import Key, declared
+from fedmeta.options import Declared, Key, declared
 
 
 def resumable(kind: type[BaseModel]) -> list[str]:
@@ -52,7 +52,7 @@ def identity_keys(config: BaseModel, place: bool = False) -> dict[str, Any]:
         for one in declared(type(config))
         if one.options is None
         and one.key.decides in what
-        and not is_default(value_at(config, one.path), one.key.before or one.default)
+        and not is_usual(value_at(config, one.path), one)
         and (one.path != "timeout" or replies_can_be_late(config))
     }
 
@@ -79,8 +79,7 @@ def later_settings(config: BaseModel) -> dict[str, Any]:
         may = one.key.resume and one.key.decides == "result" and one.options is None
         if may and not is_within(one.path, [*_LATER]):
             value = value_at(config, one.path)
-            usual = one.key.before or one.default
-            found |= {} if is_default(value, usual) else {one.path: plain(value)}
+            found |= {} if is_usual(value, one) else {one.path: plain(value)}
     return found
 
 
@@ -141,6 +140,11 @@ def value_at(config: BaseModel, path: str) -> Any:
     for name in path.split("."):
         value = getattr(value, name)
     return value
+
+
+def is_usual(value: Any, one: Declared) -> bool:
+    """Return whether a value is the key's default, or that of runs made before the key existed."""
+    return is_default(value, one.default) or (one.key.before is not None and value == one.key.before)
 
 
 def is_default(value: Any, default: Any) -> bool:

@@ -85,9 +85,14 @@ def with_processor(config: Config) -> Config:
     """
     here = config.engine == "vector" and config.workers in ("auto", 1)
     device = choose_device(config.device, here)
-    able = device == "cpu" and not config.compile and has_kernel(config.model)
-    # Nodes of a deployment may be other machines, which have no kernels.
-    kernels = choose_kernels(config.kernels, able and config.engine != "deployment")
+    kernels = "eager"
+    if device == "cpu":
+        # Nodes of a deployment may be other machines, which have no kernels.
+        unset = config.kernels == "auto" and config.engine == "deployment"
+        able = not config.compile and has_kernel(config.model)
+        kernels = (
+            "eager" if unset else choose_kernels(config.kernels, able, getattr(torch, config.dtype))
+        )
     return config.model_copy(update={"device": device, "kernels": kernels})
 
 

@@ -58,8 +58,8 @@ def _part(name: str) -> Any:
 
 
 def has_kernel(name: str) -> bool:
-    """Return whether the model called `name` has native kernels."""
-    return hasattr(_part(name), "kernel_plan")
+    """Return whether the model called `name` has native kernels; no user's code is imported."""
+    return name in MODELS and hasattr(_part(name), "kernel_plan")
 
 
 @dataclass(frozen=True)

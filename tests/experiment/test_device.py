@@ -86,7 +86,11 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, **changes: Any) -> fedmeta.Result:
-    config = TINY | {"rounds": 2, "evaluation": {"tasks": 4, "steps": [0, 2], "every": 1, "track": 1}}
+    config = TINY | {
+        "rounds": 2,
+        "kernels": "eager",
+        "evaluation": {"tasks": 4, "steps": [0, 2], "every": 1, "track": 1},
+    }
     return fedmeta.run(Config(**config | changes), out=folder)
 
 

@@ -18,7 +18,12 @@ import pytest
 import torch
 
 RECORDED = Path(__file__).with_name("same_bytes.json")
-FEW = {"checkpoint_every": 2, "evaluation": {"tasks": 4, "steps": [0, 1, 3], "every": 2}, "workers": 1}
+FEW = {
+    "kernels": "eager",
+    "checkpoint_every": 2,
+    "evaluation": {"tasks": 4, "steps": [0, 1, 3], "every": 2},
+    "workers": 1,
+}
 # Written out here, and not shared with other tests: a recorded config must not change with theirs.
 SINUSOID = FEW | {
     "task": "sinusoid",

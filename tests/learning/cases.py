@@ -17,6 +17,8 @@ from fedmeta.learning import (
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 WAYS = 3
+KERNELS = "eager"
+"""What computes gradients of `make_learner`'s algorithms; a fixture sets it for whole folders."""
 
 
 class UserNet(nn.Module):
@@ -79,9 +81,8 @@ def make_tasks(
 
 def make_learner(algorithm: str, case: Case, transductive: bool = True, **learner: Any) -> Algorithm:
     """Build `algorithm` on the model of `case`."""
-    return build_algorithm(
-        AlgorithmSetup(algorithm, learner, case.model, case.network, transductive), case.spec
-    )
+    setup = AlgorithmSetup(algorithm, learner, case.model, case.network, transductive, kernels=KERNELS)
+    return build_algorithm(setup, case.spec)
 
 
 def make_state(learner: Algorithm, tasks: int = 2, seed: int = 1) -> Tensors:

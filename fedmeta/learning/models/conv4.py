@@ -18,7 +18,6 @@ from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
 
 BLOCKS = 4
-BLOCK_PARAMETERS = (("conv", "weight"), ("norm", "weight"), ("norm", "bias"))
 
 
 class Conv4(Model):
@@ -59,7 +58,7 @@ class Conv4(Model):
                 f"model 'conv4' needs images [H, W] or [C, H, W] but the task's inputs have the shape "
                 f"{list(spec.input_shape)}; choose 'mlp' or 'lstm'"
             )
-        self._image = tuple(spec.input_shape[-2:])
+        self._input_shape = tuple(spec.input_shape)
         self._channels = spec.input_shape[0] if len(spec.input_shape) == 3 else 1
         self._strided = options.pooling == "stride"
         self._width = options.width
@@ -85,11 +84,11 @@ class Conv4(Model):
 
     def kernel_plan(self) -> KernelPlan:
         """Describe the network to its native kernel."""
-        blocks = [f"{name}{i}.{part}" for i in range(BLOCKS) for name, part in BLOCK_PARAMETERS]
         outputs = 0 if self._head is None else self._head[1]
-        sizes = (*self._image, self._channels, self._width, int(self._strided), outputs)
-        head = () if self._head is None else ("head.weight", "head.bias")
-        return KernelPlan("conv4", sizes, (*blocks, *head), self.outputs, images=True)
+        image = self._input_shape[-2:]
+        sizes = (*image, self._channels, self._width, int(self._strided), outputs)
+        shapes = {name: tuple(value.shape) for name, value in self.init(torch.Generator()).items()}
+        return KernelPlan("conv4", sizes, shapes, self._input_shape, self.outputs, images=True)
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:

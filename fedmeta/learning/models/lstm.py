@@ -78,11 +78,8 @@ class LSTM(Model):
         if self._head is None or options.layers > DEEPEST:
             return None
         sizes = (self._vocabulary, options.embedding, options.hidden, options.layers, self._head)
-        layers = [
-            f"lstm{i}.{part}" for i in range(options.layers) for part in ("weight", "recurrent", "bias")
-        ]
-        keys = ("embedding", *layers, "head.weight", "head.bias")
-        return KernelPlan("lstm", sizes, keys, self.outputs, tokens=True)
+        shapes = {name: tuple(value.shape) for name, value in self.init(torch.Generator()).items()}
+        return KernelPlan("lstm", sizes, shapes, (), self.outputs, tokens=True)
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:

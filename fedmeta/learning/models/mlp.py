@@ -49,6 +49,7 @@ class MLP(Model):
             raise ConfigError(
                 "model 'mlp' reads real numbers but the task's inputs are tokens; choose 'lstm'"
             )
+        self._input_shape = tuple(spec.input_shape)
         inputs = 1
         for side in spec.input_shape:
             inputs *= side
@@ -76,8 +77,8 @@ class MLP(Model):
         widths = [layers[0][1][0], *(width for _, (_, width) in layers)]
         activation = list(ACTIVATIONS).index(self._activation_name)
         sizes = (len(layers), activation, int(self._head is not None), *widths)
-        keys = tuple(f"{name}.{part}" for name, _ in layers for part in ("weight", "bias"))
-        return KernelPlan("mlp", sizes, keys, self.outputs)
+        shapes = {name: tuple(value.shape) for name, value in self.init(torch.Generator()).items()}
+        return KernelPlan("mlp", sizes, shapes, self._input_shape, self.outputs)
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:

@@ -231,11 +231,13 @@ static void input_gradient(const Net *net, const Shape *s, Lines lines, const re
 
 /* ---- forward ------------------------------------------------------------------------------------- */
 
-/* sums += the rows of z, and of z squared; doubles, as float sums are ten times less exact. */
-static void add_moments(int rows, int D, const real *restrict z, double *restrict sum, double *restrict square) {
+/* sums += the rows of z and their squares, counted from `origin`, so that a mean far from 0 costs no digits of
+ * the variance; doubles, as float sums are ten times less exact. */
+static void add_moments(int rows, int D, const real *restrict z, const real *restrict origin, double *restrict sum,
+                        double *restrict square) {
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < D; j++) {
-            double value = z[(size_t)i * D + j];
+            double value = (double)z[(size_t)i * D + j] - origin[j];
             sum[j] += value;
             square[j] += value * value;
         }
@@ -275,11 +277,12 @@ static void forward_block(const Net *net, const Shape *s, const real *p, Pass *p
         convolve(net, s, b->in, lines, p + s->weight, scratch, b->z, 0);
         int counted = pass->stats * s->height - lines.first;
         counted = counted < lines.count ? counted : lines.count;
-        if (counted > 0) add_moments(counted * s->width, D, b->z + (size_t)lines.first * s->width * D, sum, square);
+        if (counted > 0)
+            add_moments(counted * s->width, D, b->z + (size_t)lines.first * s->width * D, b->z, sum, square);
     }
     for (int j = 0; j < D; j++) {
         double mean = sum[j] / count, variance = square[j] / count - mean * mean;
-        b->mean[j] = (real)mean;
+        b->mean[j] = (real)(mean + b->z[j]);
         b->rstd[j] = (real)(1 / sqrt((variance > 0 ? variance : 0) + EPSILON));
         scratch->scale[j] = b->rstd[j] * p[s->gamma + j];
     }

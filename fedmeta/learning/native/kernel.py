@@ -36,7 +36,8 @@ class KernelPlan:
     Attributes:
         model: Stem of its C file.
         sizes: What ``plan_net`` there reads.
-        keys: Names of the parameters, in the order of its layout.
+        shapes: Shapes of the parameters by name, in the order of its layout, without a task axis.
+        inputs: Shape of an example's inputs, without the length of a text.
         outputs: Size of the last axis of its predictions.
         images: Whether inputs are images, which it reads with the channels last.
         tokens: Whether inputs are texts of tokens, whose length ends its sizes.
@@ -44,10 +45,16 @@ class KernelPlan:
 
     model: str
     sizes: tuple[int, ...]
-    keys: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    inputs: tuple[int, ...]
     outputs: int
     images: bool = False
     tokens: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the parameters, in the order of the layout."""
+        return tuple(self.shapes)
 
 
 class _Parameters(Structure):
@@ -146,22 +153,35 @@ class Kernel:
         self.plan = plan
 
     def takes(self, params: Mapping[str, Tensor], x: Tensor) -> bool:
-        """Return whether there is a kernel for these parameters and inputs."""
-        first = params.get(self.plan.keys[0])
+        """Return whether there is a kernel for these parameters and inputs.
+
+        The C code reads memory by the plan's shapes, so that anything else must not reach it: a new
+        head with other outputs, for example, or tensors that only stand for others.
+        """
+        plan, (tasks, rows) = self.plan, x.shape[:2]
+        if type(x) is not Tensor or x.device.type != "cpu" or not (tasks and rows):
+            return False
+        shape = x.shape[2:-1] if plan.tokens else x.shape[2:]
+        if tuple(shape) != plan.inputs or (plan.tokens and not x.shape[-1]):
+            return False
+        dtype = next(iter(params.values())).dtype if params else None
         return (
-            first is not None
-            and first.dtype in DTYPES
-            and first.device.type == "cpu"
-            and (x.dtype == torch.int64 if self.plan.tokens else x.dtype == first.dtype)
-            and x.shape[0] > 0
-            and x.shape[1] > 0
-            and type(x) is Tensor
-            and _library(first.dtype) is not None
+            dtype in DTYPES
+            and x.dtype == (torch.int64 if plan.tokens else dtype)
+            and all(
+                key in params and params[key].dtype == dtype and params[key].shape == (tasks, *own)
+                for key, own in plan.shapes.items()
+            )
+            and _library(dtype) is not None
         )
 
     def takes_loss(self, objective: Objective, params: Mapping[str, Tensor], examples: Examples) -> bool:
         """Return whether there is a kernel for the loss of these examples too."""
-        return type(objective) in LOSSES and MASK not in examples and self.takes(params, examples["x"])
+        loss = LOSSES.get(type(objective))
+        if loss is None or MASK in examples or not self.takes(params, examples["x"]):
+            return False
+        predicted = self._predicted(examples["x"])
+        return tuple(examples["y"].shape) == (predicted[:-1] if loss == CROSS_ENTROPY else predicted)
 
     def forward(self, params: Mapping[str, Tensor], x: Tensor, stat_rows: int = 0) -> Tensor:
         """Predict for the examples after the first `stat_rows`, which only give batch norm's statistics.
@@ -361,9 +381,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kernel")
 
 
-def available() -> bool:
-    """Return whether kernels can be used here, compiling them first if needed."""
-    return all(_library(dtype) is not None for dtype in DTYPES)
+def available(dtype: torch.dtype = torch.float32) -> bool:
+    """Return whether kernels of a dtype can be used here, compiling them first if needed."""
+    return _library(dtype) is not None
 
 
 def build_kernel(plan: KernelPlan | None) -> Kernel | None:
@@ -377,22 +397,23 @@ def build_kernel(plan: KernelPlan | None) -> Kernel | None:
     return None if plan is None else Kernel(plan)
 
 
-def choose_kernels(asked: str, able: bool) -> str:
+def choose_kernels(asked: str, able: bool, dtype: torch.dtype = torch.float32) -> str:
     """Resolve ``auto`` to ``native`` or ``eager``.
 
     Args:
         asked: ``auto``, ``native`` or ``eager``.
-        able: Whether the run computes something that there is a kernel for, on a CPU.
+        able: Whether there is a kernel for what the run computes.
+        dtype: The run's dtype.
 
     Raises:
         ConfigError: If native kernels are asked for and cannot be used.
     """
     if asked == "auto":
-        return "native" if able and available() else "eager"
+        return "native" if able and available(dtype) else "eager"
     if asked == "native" and not able:
         raise ConfigError(
-            "kernels = 'native' needs a built-in model on the CPU, without compile; choose 'auto'"
+            "kernels = 'native' needs a built-in model, and compile = false; choose 'auto' or 'eager'"
         )
-    if asked == "native" and not available():
+    if asked == "native" and not available(dtype):
         raise ConfigError(f"kernels: {why_not()}; choose 'auto' or 'eager'")
     return asked
