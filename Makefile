@@ -26,6 +26,7 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements.lock
 	$(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m fedmeta.learning.native.build
 	@touch $@
 
 tools: $(VENV)/.tools ## add what tests and developers need: Ray, MLflow, TensorBoard, pytest, mypy, ruff

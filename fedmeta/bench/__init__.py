@@ -18,6 +18,7 @@ ALL = "all"
 """Name that selects every case."""
 
 CASES = {
+    "kernels": "kernels.CASE",
     "maml-sinusoid": "maml.EAGER",
     "maml-sinusoid-compiled": "maml.COMPILED",
     "maml-conv4": "maml.CONV4",

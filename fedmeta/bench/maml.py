@@ -112,10 +112,12 @@ LEARNER = {"inner_lr": 0.01, "inner_steps": 5}
 WHAT = "one second-order MAML meta-gradient: MLP 40-40, 25 sinusoids, 10-shot, 5 inner steps, 1 thread"
 
 
-def sinusoid_duel(compiled: bool = False, dtype: Dtype = "float32") -> Duel:
+def sinusoid_duel(compiled: bool = False, dtype: Dtype = "float32", kernels: str = "eager") -> Duel:
     """Prepare the MAML paper's sinusoid setting (Finn et al. 2017, 5.1) with five inner steps."""
     family = build_family("sinusoid", {"shots": 10, "queries": 10}, Population(1), 0)
-    setup = AlgorithmSetup("maml", LEARNER, "mlp", {"hidden": [40, 40]}, compile=compiled)
+    setup = AlgorithmSetup(
+        "maml", LEARNER, "mlp", {"hidden": [40, 40]}, kernels=kernels, compile=compiled
+    )
     return make_duel(setup, family, SINUSOID_TASKS, rivals.mlp, dtype)
 
 

@@ -30,6 +30,8 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
     Cases:
 
+      kernels: gradients by native kernels, in every usual setting
+
       maml-sinusoid: a MAML meta-gradient of many small tasks
 
       maml-sinusoid-compiled: the same with compile = true

@@ -109,11 +109,20 @@ def _images() -> str:
     return f"pillow {PIL.__version__} reads Omniglot"
 
 
+def _kernels() -> str:
+    from fedmeta.learning.native.build import why_not
+    from fedmeta.learning.native.kernel import available
+
+    if not available():
+        raise RuntimeError(f"{why_not()}; gradients are computed by PyTorch, more slowly")
+    return "native kernels compute gradients of the built-in models"
+
+
 def _compiler() -> str:
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         raise RuntimeError("no C++ compiler: compile = true is not available")
-    return f"{compiler} for compile = true"
+    return f"{compiler} for compile = true; --deep tries the native kernels"
 
 
 def _gpu() -> str:
@@ -190,5 +199,6 @@ _CHECKS: list[tuple[str, bool, Callable[[], str]]] = [
 _DEEP: list[tuple[str, bool, Callable[[], str]]] = [
     ("messages", True, _messages),
     ("tensors", True, _tensors),
+    ("kernels", False, _kernels),
 ]
 """Checks that import what they test."""
