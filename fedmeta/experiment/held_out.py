@@ -11,6 +11,7 @@ from fedmeta.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.planning import model_per_client
 from fedmeta.federation import Learner, StepResult, merge
+from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import CPU, Tensors, expand_state, place
 from fedmeta.tasks import MASK, Examples, Objective, TaskBatch, stream
@@ -73,7 +74,9 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
         if model_per_client(config):
             models = len(next(iter(state.values())))
             own = {key: value[model_for(client, models)] for key, value in state.items()}
-        tensors |= {f"{index}.{key}": value for key, value in _example(learner, own, client).items()}
+        with one_thread():  # as everywhere in a run: other threads, other bits
+            drawn = _example(learner, own, client)
+        tensors |= {f"{index}.{key}": value for key, value in drawn.items()}
     characters = getattr(learner.family, "characters", None)
     about = {
         "kind": kind,

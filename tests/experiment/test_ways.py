@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from fedmeta.errors import ConfigError, DataError
-from fedmeta.experiment import Config, Listener, RunFolder, load_config, resume, run
+from fedmeta.experiment import Config, Listener, RunFolder, held_out, load_config, resume, run
 from fedmeta.experiment.held_out import EXAMPLES
 from fedmeta.federation import Learner
 from fedmeta.federation.engines.vector.pool import Worker
@@ -87,6 +87,28 @@ def test_test_clients_stand_one_by_one_beside_their_mean(finished: Path) -> None
         for name in ("loss", "accuracy"):
             mean = sum(one[name] for one in own) / 3
             assert step[name] == pytest.approx(mean, rel=1e-12)
+
+
+def test_examples_are_computed_on_one_thread_like_the_rest_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autograd on two threads rounds differently."""
+    seen: list[int] = []
+    usual = held_out._example
+
+    def example(learner: Learner, state: dict[str, torch.Tensor], client: int) -> Any:
+        seen.append(torch.get_num_threads())
+        return usual(learner, state, client)
+
+    monkeypatch.setattr(held_out, "_example", example)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(Config(**DIGITS), out=tmp_path / "r")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 1]
 
 
 def test_examples_hold_what_the_model_says_before_and_after(finished: Path) -> None:
