@@ -69,7 +69,7 @@ def former_run_id(config: Config) -> bytes:
     elsewhere = {"workers": "auto", "tracking": "none", "engine": "vector", "ray": RayOptions()}
     elsewhere["deployment"] = DeploymentOptions()
     what = config.model_copy(update=elsewhere | {"chain": ChainOptions(pot=config.chain.pot)})
-    later = {"device"} if config.postprocessors else {"device", "postprocessors"}
+    later = {"device", "kernels"} | (set() if config.postprocessors else {"postprocessors"})
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what, later).encode()).digest()
 
 

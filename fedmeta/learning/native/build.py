@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -60,10 +61,16 @@ def why_not() -> str:
 
 
 def library_path(dtype: torch.dtype, kind: str) -> Path:
-    """Return where a library compiled from these sources lies: with the package, or in the cache."""
+    """Return where a library of these sources is or goes.
+
+    That is the folder ``FEDMETA_KERNELS``, or else beside the sources, or in the cache if these are
+    read-only.
+    """
     name = f"fedmeta-{_digest()}-{DTYPES[dtype]}-{kind}.so"
-    packaged = SOURCES / "lib" / name
-    return packaged if packaged.is_file() else cache_folder() / "kernels" / name
+    if named := os.environ.get("FEDMETA_KERNELS"):
+        return Path(named).expanduser() / name
+    own = SOURCES / "lib" / name
+    return own if own.is_file() or os.access(SOURCES, os.W_OK) else cache_folder() / "kernels" / name
 
 
 def build(dtype: torch.dtype, kind: str, compiler: Sequence[str], path: Path) -> None:

@@ -255,7 +255,7 @@ def test_what_has_no_kernel_is_left_to_autograd(monkeypatch: pytest.MonkeyPatch)
 def test_without_a_compiler_runs_use_autograd_and_say_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path))
+    monkeypatch.setenv("FEDMETA_KERNELS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
     kernel._library.cache_clear()
@@ -288,13 +288,17 @@ def test_sanitizers_find_nothing(flag: str, tmp_path: Path) -> None:
     assert compiler is not None
     checks = [f"-fsanitize={flag}", "-fno-sanitize-recover=all", "-O1", "-g"]
     for dtype in build.DTYPES:
-        path = tmp_path / "kernels" / build.library_path(dtype, kind).name
+        path = tmp_path / build.library_path(dtype, kind).name
         build.build(dtype, kind, [*compiler, *checks], path)
     runtime = subprocess.run(
         [*compiler, f"-print-file-name=lib{'a' if flag == 'address' else 'ub'}san.so"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    settings = {"FEDMETA_CACHE": str(tmp_path), "LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
+    settings = {
+        "FEDMETA_KERNELS": str(tmp_path),
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:faulthandler", __file__],
         env=os.environ | settings, capture_output=True, text=True, check=False,
