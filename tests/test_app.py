@@ -317,7 +317,7 @@ def test_work_without_end_is_cut_short() -> None:
 
 
 def test_a_node_says_that_a_message_took_too_long() -> None:
-    endless = TINY | {"algorithm": "fomaml", "learner": {"inner_steps": 10**8}}
+    endless = TINY | {"algorithm": "fomaml", "learner": {"inner_steps": 10**8}, "kernels": "eager"}
     with as_server():
         config = {"config": to_toml(resolve(Config(**endless)))}
         node = {PARTITION: 0, "max-seconds": 1}

@@ -11,9 +11,9 @@ from fedmeta.config import Config
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.planning import model_per_client
 from fedmeta.federation import Learner, StepResult, merge
-from fedmeta.federation.engines.vector.jobs import one_thread
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import CPU, Tensors, expand_state, place
+from fedmeta.learning.device import one_thread
 from fedmeta.tasks import MASK, Examples, Objective, TaskBatch, stream
 from fedmeta.training import Way, model_for
 

@@ -27,6 +27,6 @@ def test_a_case_without_a_rival_has_no_ratio_and_is_still_json():
 
 def test_all_stands_for_every_case():
     names = [case.name for case in find_cases("all")]
-    learning = ["maml-sinusoid", "maml-sinusoid-compiled", "maml-conv4"]
+    learning = ["kernels", "maml-sinusoid", "maml-sinusoid-compiled", "maml-conv4"]
     rest = ["grid-overhead", "population", "clients", "engines", "chain-cost", "chain-round"]
     assert names == [*learning, *rest]

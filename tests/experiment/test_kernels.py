@@ -7,7 +7,6 @@ import pytest
 
 import fedmeta
 from fedmeta.config.identity import run_id
-from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, planning
 from tests.experiment.helpers import TINY, contents
 
@@ -28,20 +27,15 @@ def computed(folder: Path) -> dict[str, bytes]:
         ({}, "native"),
         ({"model": "tests.learning.cases:UserNet", "network": {"channels": 4}}, "eager"),
         ({"compile": True}, "eager"),
+        ({"compile": True, "kernels": "native"}, "eager"),
         ({"engine": "ray"}, "native"),
         ({"engine": "deployment"}, "eager"),
         ({"engine": "deployment", "kernels": "native"}, "native"),
         ({"kernels": "eager"}, "eager"),
     ],
 )
-def test_auto_is_native_where_there_is_a_kernel(changes: dict[str, Any], kernels: str) -> None:
+def test_a_run_has_native_kernels_where_there_are_any(changes: dict[str, Any], kernels: str) -> None:
     assert planning.with_processor(Config(**TINY | changes)).kernels == kernels
-
-
-@pytest.mark.parametrize("changes", [{"compile": True}, {"model": "tests.learning.cases:UserNet"}])
-def test_native_where_there_is_no_kernel_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="kernels = 'native' needs a built-in model"):
-        planning.with_processor(Config(**TINY | changes, kernels="native"))
 
 
 def test_a_run_with_kernels_is_another_run_and_nearly_the_same_numbers(tmp_path: Path) -> None:

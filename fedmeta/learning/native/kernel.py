@@ -398,7 +398,7 @@ def build_kernel(plan: KernelPlan | None) -> Kernel | None:
 
 
 def choose_kernels(asked: str, able: bool, dtype: torch.dtype = torch.float32) -> str:
-    """Resolve ``auto`` to ``native`` or ``eager``.
+    """Return ``native`` or ``eager``: what computes the gradients of a run.
 
     Args:
         asked: ``auto``, ``native`` or ``eager``.
@@ -408,12 +408,10 @@ def choose_kernels(asked: str, able: bool, dtype: torch.dtype = torch.float32) -
     Raises:
         ConfigError: If native kernels are asked for and cannot be used.
     """
-    if asked == "auto":
-        return "native" if able and available(dtype) else "eager"
-    if asked == "native" and not able:
-        raise ConfigError(
-            "kernels = 'native' needs a built-in model, and compile = false; choose 'auto' or 'eager'"
-        )
-    if asked == "native" and not available(dtype):
+    if not able or asked == "eager":
+        return "eager"
+    if available(dtype):
+        return "native"
+    if asked == "native":
         raise ConfigError(f"kernels: {why_not()}; choose 'auto' or 'eager'")
-    return asked
+    return "eager"

@@ -98,25 +98,35 @@ static real *take_parameters(const Net *net, Arena *arena) {
     return p;
 }
 
-/* Memory of one thread: padded parameters of each step, gradients g of each step if they are needed again. */
+/* Memory of one thread: padded parameters, gradients g and the pass of each step, as far as the way back needs
+ * them again: a first-order loop keeps the last two parameters and one of the others. */
 typedef struct {
+    int thetas, gs;
     real **theta, **g, *v, *scaled, *rate, *rate_sum;
     Pass *passes, query;
     Scratch scratch;
 } Workspace;
 
+static real *theta_of(const Workspace *w, int step) { return w->theta[step % w->thetas]; }
+static real *g_of(const Workspace *w, int step) { return w->g[step % w->gs]; }
+
 static void lay_workspace(const Net *net, const Unroll *u, Arena *arena, Workspace *w) {
     size_t size = net->layout.padded_size;
-    int kept = u->second_order ? u->steps : u->steps > 0;
-    w->theta = take(arena, u->steps + 1, sizeof *w->theta);
-    w->g = take(arena, u->steps + 1, sizeof *w->g);
-    w->passes = take(arena, kept + 1, sizeof *w->passes);
-    for (int k = 0; k <= u->steps; k++) {
-        real *theta = k ? take_reals(arena, size) : take_parameters(net, arena);
-        real *g = k == 0 || u->rates.at ? take_reals(arena, size) : NULL;
-        if (arena->base) w->theta[k] = theta, w->g[k] = g ? g : w->g[0];
+    int passes = u->second_order ? u->steps : u->steps > 0;
+    w->thetas = u->second_order ? u->steps + 1 : 2;
+    w->gs = u->rates.at ? u->steps + 1 : 1;
+    w->theta = take(arena, w->thetas, sizeof *w->theta);
+    w->g = take(arena, w->gs, sizeof *w->g);
+    w->passes = take(arena, passes + 1, sizeof *w->passes);
+    for (int k = 0; k < w->thetas; k++) {
+        real *theta = take_parameters(net, arena);
+        if (arena->base) w->theta[k] = theta;
     }
-    for (int k = 0; k < kept; k++) {
+    for (int k = 0; k < w->gs; k++) {
+        real *g = take_reals(arena, size);
+        if (arena->base) w->g[k] = g;
+    }
+    for (int k = 0; k < passes; k++) {
         Pass pass = {0};
         lay_pass(net, u->support.examples, u->support.stats, u->second_order, arena, &pass);
         if (arena->base) w->passes[k] = pass;
@@ -152,11 +162,11 @@ static void unroll_back(const Net *net, const Unroll *u, Workspace *w) {
     memset(w->rate_sum, 0, size * sizeof(real));
     for (int k = u->steps - 1; k >= 0; k--) {
         if (u->rates_gradient)
-            for (size_t i = 0; i < size; i++) w->rate_sum[i] -= w->g[k][i] * w->v[i];
+            for (size_t i = 0; i < size; i++) w->rate_sum[i] -= g_of(w, k)[i] * w->v[i];
         if (!u->second_order) continue;
-        real *hv = u->rates.at ? w->g[u->steps] : w->g[0];
+        real *hv = g_of(w, u->steps);
         scale(u, size, w->v, w->rate, w->scaled);
-        hessian_vector(net, u->loss, w->theta[k], w->scaled, w->passes + k, &w->scratch, hv);
+        hessian_vector(net, u->loss, theta_of(w, k), w->scaled, w->passes + k, &w->scratch, hv);
         for (size_t i = 0; i < size; i++) w->v[i] -= hv[i];
     }
 }
@@ -168,14 +178,14 @@ static int unroll_task(const Net *net, const Unroll *u, long task, Workspace *w)
     if (status) return status;
     for (int k = 0; k < u->steps; k++) {
         Pass *pass = w->passes + (u->second_order ? k : 0);
-        double loss = gradient(net, &u->support, u->loss, task, w->theta[k], pass, &w->scratch, w->g[k]);
+        double loss = gradient(net, &u->support, u->loss, task, theta_of(w, k), pass, &w->scratch, g_of(w, k));
         if (!k) {
             u->losses[2 * task] = (real)loss;
             store_prediction(net, &u->support, pass, task, u->prediction_before);
         }
-        descend(u, layout->padded_size, w->theta[k], w->g[k], w->rate, w->theta[k + 1]);
+        descend(u, layout->padded_size, theta_of(w, k), g_of(w, k), w->rate, theta_of(w, k + 1));
     }
-    double loss = gradient(net, &u->query, u->loss, task, w->theta[u->steps], &w->query, &w->scratch, w->v);
+    double loss = gradient(net, &u->query, u->loss, task, theta_of(w, u->steps), &w->query, &w->scratch, w->v);
     u->losses[2 * task + 1] = (real)loss;
     store_prediction(net, &u->query, &w->query, task, u->prediction);
     unroll_back(net, u, w);
@@ -195,7 +205,8 @@ int EXPORT(unroll)(const int *sizes, const Unroll *u, long begin, long end) {
     lay_workspace(&net, u, &arena, &w);
     int status = DONE;
     for (long task = begin; task < end && !status; task++) {
-        if (task == begin || u->parameters.stride) load(&net.layout, u->parameters.at + task * u->parameters.stride, w.theta[0]);
+        /* A first-order loop has written over where it began. */
+        load(&net.layout, u->parameters.at + task * u->parameters.stride, w.theta[0]);
         if (u->rates.at && (task == begin || u->rates.stride)) load(&net.layout, u->rates.at + task * u->rates.stride, w.rate);
         status = unroll_task(&net, u, task, &w);
     }
