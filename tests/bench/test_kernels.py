@@ -10,7 +10,9 @@ from fedmeta.bench.kernels import AUTOGRAD, KERNELS, settings
 from fedmeta.bench.maml import RIVAL
 from fedmeta.bench.rivals import as_module_parameter
 from fedmeta.bench.timing import pinned
+from tests.kernels import needs_kernels
 
+pytestmark = needs_kernels
 SMALL = {"conv4": {"width": 8}, "lstm": {"hidden": 8}}
 
 

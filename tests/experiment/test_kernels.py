@@ -9,6 +9,9 @@ import fedmeta
 from fedmeta.config.identity import run_id
 from fedmeta.experiment import Config, RunFolder, planning
 from tests.experiment.helpers import TINY, contents
+from tests.kernels import needs_kernels
+
+pytestmark = needs_kernels
 
 
 def made(folder: Path, **changes: Any) -> RunFolder:

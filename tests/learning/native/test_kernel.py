@@ -16,9 +16,11 @@ from fedmeta.learning.native import build, kernel
 from fedmeta.learning.native.kernel import Kernel, choose_kernels
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 from fedmeta.tasks.objective import leaves
+from tests.kernels import needs_kernels
 from tests.learning import cases
 from tests.learning.cases import Case, make_learner, make_state, make_tasks, relative_error
 
+pytestmark = needs_kernels
 TEXT = TaskSpec("classification", (9,), 11, vocabulary=11)
 
 
