@@ -18,6 +18,7 @@ typedef struct {
     int in_height, in_width, in_channels;
     int height, width, pooled_height, pooled_width, window_height, window_width;
     int K;
+    int lines; /* whose patches are computed together */
     size_t weight, gamma, beta;
 } Shape;
 
@@ -36,6 +37,8 @@ static void plan_block(Net *net, Shape *s, int height, int width, int channels, 
     s->in_height = height, s->in_width = width, s->in_channels = channels, s->K = 9 * channels;
     s->height = (height - 1) / net->stride + 1, s->width = (width - 1) / net->stride + 1;
     s->window_height = net->strided || s->height < 2 ? 1 : 2, s->window_width = net->strided || s->width < 2 ? 1 : 2;
+    /* A Hessian-vector product adds two sums in turns, so that the lines must not depend on the padding. */
+    s->lines = at_least_one((int)(PATCH_BYTES / ((size_t)s->width * 9 * filters_in * sizeof(real))));
     s->pooled_height = s->height / s->window_height, s->pooled_width = s->width / s->window_width;
     s->weight = add_matrix(&net->layout, 9, filters_in, channels, 1, net->filters);
     s->gamma = add_dense(&net->layout, 1, net->filters);
@@ -107,16 +110,11 @@ static void lay_pass(const Net *net, int examples, int stats, int tangents, Aren
     }
 }
 
-/* Lines of output whose patches are computed together. */
-static int lines_at_once(const Shape *s) {
-    return at_least_one((int)(PATCH_BYTES / ((size_t)s->width * s->K * sizeof(real))));
-}
-
 static void lay_scratch(const Net *net, int examples, Arena *arena, Scratch *scratch) {
     size_t patches = 0, rows = 0, weights = 0, a = 0;
     for (int i = 0; i < BLOCKS; i++) {
         const Shape *s = net->shapes + i;
-        size_t lines = (size_t)lines_at_once(s) * s->width, pooled = pooled_of(s, examples) * net->D;
+        size_t lines = (size_t)s->lines * s->width, pooled = pooled_of(s, examples) * net->D;
         patches = lines * s->K > patches ? lines * s->K : patches;
         rows = lines > rows ? lines : rows;
         weights = (size_t)s->K > weights ? (size_t)s->K : weights;
@@ -151,8 +149,8 @@ typedef struct {
 
 #define FOR_LINES(s, images, lines)                                                                       \
     for (Lines lines = {0, 0};                                                                             \
-         lines.count = (images) * (s)->height - lines.first < lines_at_once(s) ? (images) * (s)->height - lines.first \
-                                                                              : lines_at_once(s),          \
+         lines.count = (images) * (s)->height - lines.first < (s)->lines ? (images) * (s)->height - lines.first \
+                                                                              : (s)->lines,          \
                lines.count > 0;                                                                            \
          lines.first += lines.count)
 

@@ -16,7 +16,8 @@ typedef double real;
 typedef float real;
 #endif
 
-#if defined(__AVX512F__)
+#if defined(VECTOR_BYTES) /* chosen by a test: it must not matter */
+#elif defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX2__) && defined(__FMA__)
 #define VECTOR_BYTES 32
@@ -33,19 +34,19 @@ INLINE int padded(int columns) { return (columns + LANES - 1) / LANES * LANES; }
 
 /* ---- matrix products --------------------------------------------------------------------------- */
 
-#if defined(__x86_64__) && VECTOR_BYTES > 16
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
 /* Return a * b + c, rounded once. */
 INLINE vec fused(real a, vec b, vec c) {
-#if VECTOR_BYTES == 64 && defined(DOUBLE)
+#if VECTOR_BYTES == 64 && defined(__AVX512F__) && defined(DOUBLE)
     return (vec)_mm512_fmadd_pd(_mm512_set1_pd(a), (__m512d)b, (__m512d)c);
-#elif VECTOR_BYTES == 64
+#elif VECTOR_BYTES == 64 && defined(__AVX512F__)
     return (vec)_mm512_fmadd_ps(_mm512_set1_ps(a), (__m512)b, (__m512)c);
-#elif VECTOR_BYTES == 32 && defined(DOUBLE)
+#elif VECTOR_BYTES == 32 && defined(__AVX2__) && defined(DOUBLE)
     return (vec)_mm256_fmadd_pd(_mm256_set1_pd(a), (__m256d)b, (__m256d)c);
-#elif VECTOR_BYTES == 32
+#elif VECTOR_BYTES == 32 && defined(__AVX2__)
     return (vec)_mm256_fmadd_ps(_mm256_set1_ps(a), (__m256)b, (__m256)c);
 #else
     for (int lane = 0; lane < LANES; lane++) c[lane] = sizeof(real) == 8 ? fma(a, b[lane], c[lane]) : fmaf(a, b[lane], c[lane]);

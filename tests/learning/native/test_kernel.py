@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -277,6 +279,43 @@ def test_a_compiler_that_fails_leaves_no_library(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="false failed"):
         build.build(torch.float32, "avx2", ["false"], path)
     assert not any(path.parent.iterdir())
+
+
+def digests() -> dict[str, str]:
+    """Digests of updates and metrics of every shape; a process prints them with its own libraries."""
+    found = {}
+    for name, case in SHAPES.items():
+        for dtype in (torch.float32, torch.float64):
+            learner = make_learner("meta_sgd", case, inner_lr=0.02, inner_steps=3)
+            state = {key: value.to(dtype) for key, value in make_state(learner).items()}
+            updates, metrics = learner.task_updates(state, make_tasks(case.spec).to(dtype))
+            values = [value.contiguous().numpy() for value in (*updates.values(), *metrics.values())]
+            found[f"{name} {dtype}"] = hashlib.sha256(b"".join(v.tobytes() for v in values)).hexdigest()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bytes_", [16, 64])
+def test_the_width_of_vectors_changes_no_bit(
+    bytes_: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries for narrower and wider vectors, as ARM and AVX-512 have them, on this processor."""
+    kind, compiler = build.processor(), build.find_compiler()
+    assert kind is not None
+    assert compiler is not None
+    for dtype in build.DTYPES:
+        path = tmp_path / build.library_path(dtype, kind).name
+        build.build(dtype, kind, [*compiler, f"-DVECTOR_BYTES={bytes_}"], path)
+    shown = (
+        "import json\nfrom tests.learning import cases\nfrom tests.learning.native import test_kernel\n"
+        "cases.KERNELS = 'native'\nprint(json.dumps(test_kernel.digests()))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", shown], env=os.environ | {"FEDMETA_KERNELS": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    monkeypatch.setattr(cases, "KERNELS", "native")
+    assert json.loads(other.stdout) == digests()
 
 
 @pytest.mark.slow
