@@ -174,7 +174,8 @@ class Objective(ABC):
     def hvp(self, model: Network, params: Tensors, examples: Examples, vector: Tensors) -> Tensors:
         """Return each task's ``H v``: the Hessian of its loss at `params` times ``vector [T, ...]``."""
         kernel = kernel_of(model)
-        if kernel is not None and kernel.takes_loss(self, params, examples):
+        fits = kernel is not None and kernel.takes_loss(self, params, examples)
+        if kernel is not None and fits and kernel.takes(vector, examples["x"]):
             return kernel.hvp(self, params, examples, vector)
         params = leaves(params)
         slope = self.gradient(model, params, examples, create_graph=True).values

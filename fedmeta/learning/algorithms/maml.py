@@ -50,15 +50,20 @@ class MAML(WeightAdaptation):
 
     def _unrolling_kernel(self, state: Tensors, tasks: TaskBatch) -> Kernel | None:
         """Return the kernel of the whole inner loop; None if there is none, or a subclass changes it."""
-        own = type(self)
         usual = all(
-            getattr(own, name) is getattr(MAML, name)
+            getattr(type(self), name) is getattr(MAML, name)
             for name in ("inner_gradient", "_inner_loop", "_step")
         )
-        kernel = self.model.kernel if usual else None
-        halves = (tasks.support, tasks.query)
-        fits = kernel is not None and all(
-            kernel.takes_loss(self.objective, self.weights(state), half) for half in halves
+        kernel = self.model.kernel
+        if kernel is None or not usual:
+            return None
+        weights, rates = self.weights(state), self.rates(state)
+        learned = {} if isinstance(rates, float) else rates
+        fits = (
+            kernel.takes_loss(self.objective, weights, tasks.support)
+            and kernel.takes_loss(self.objective, weights, tasks.query)
+            and (not learned or kernel.takes(learned, tasks.support["x"]))
+            and self.meta_updates(weights, learned).keys() == state.keys()
         )
         return kernel if fits else None
 

@@ -14,6 +14,7 @@ import torch
 from fedmeta.errors import ConfigError
 from fedmeta.learning import Algorithm, Tensors
 from fedmeta.learning.algorithms.maml import MAML
+from fedmeta.learning.algorithms.meta_sgd import MetaSGD
 from fedmeta.learning.native import build, kernel
 from fedmeta.learning.native.kernel import Kernel, choose_kernels
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
@@ -225,6 +226,45 @@ def test_a_subclass_that_changes_the_inner_loop_is_not_bypassed(monkeypatch: pyt
     plain = make_learner("maml", case, inner_lr=0.1)
     tasks, state = make_tasks(case.spec), make_state(native)
     assert_close(native.task_updates(state, tasks)[0], plain.task_updates(state, tasks)[0])
+
+
+class LayerRates(MetaSGD):
+    """A learned rate per layer: fewer numbers than weights, which broadcast."""
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        weights = self.model.init(generator)
+        return weights | {f"lr.{key}": torch.full([1] * v.dim(), 0.02) for key, v in weights.items()}
+
+
+class RenamedRates(MetaSGD):
+    """The same rates as Meta-SGD's, under names of its own."""
+
+    def init(self, generator: torch.Generator) -> Tensors:
+        return {k.replace("lr.", "rate of "): v for k, v in super().init(generator).items()}
+
+    def weights(self, state: Tensors) -> Tensors:
+        return {key: value for key, value in state.items() if not key.startswith("rate of ")}
+
+    def rates(self, state: Tensors) -> Tensors:
+        return {key: state[f"rate of {key}"] for key in self.weights(state)}
+
+
+@pytest.mark.parametrize("kind", [LayerRates, RenamedRates])
+def test_a_subclass_with_other_rates_is_computed_as_autograd_does(
+    kind: type[MAML], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = SHAPES["two targets"]
+    eager, native = both(monkeypatch, f"{__name__}:{kind.__name__}", case)
+    tasks, state = make_tasks(case.spec), make_state(native)
+    assert_close(native.task_updates(state, tasks)[0], eager.task_updates(state, tasks)[0])
+
+
+def test_a_vector_of_other_shapes_is_multiplied_by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager, native = both(monkeypatch, "maml", SHAPES["two targets"])
+    tasks, state = make_tasks(native.spec), make_state(native)
+    along = {key: torch.ones([1] * value.dim()).double() for key, value in state.items()}
+    found = native.objective.hvp(native.model, state, tasks.support, along)
+    assert_close(found, eager.objective.hvp(eager.model, state, tasks.support, along))
 
 
 def test_what_has_no_kernel_is_left_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
