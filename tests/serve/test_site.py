@@ -60,7 +60,8 @@ def test_a_run_that_cannot_be_read_says_why(
 ) -> None:
     said = line(gallery, id_)
     assert said["status"] == status
-    assert str(said["problem"]).startswith(str(problem))
+    # Which line of config.toml it is depends on how many keys there are.
+    assert re.sub(r"line \d+: ", "", str(said["problem"])).startswith(str(problem))
 
 
 def test_the_list_reads_again_only_what_has_changed(own: Path) -> None:
