@@ -257,6 +257,8 @@ def test_the_numbers_of_a_page_agree_while_a_run_goes_on(tmp_path: Path, open_pa
             while not (options["out"] / "metrics.jsonl").exists():  # type: ignore[operator]
                 page.wait_for_timeout(50)
             page.goto(site.page("live"))
+            # The file is there a moment before its first row.
+            page.wait_for_function(f"() => ({READ})()[0] != null")
             seen = set()
             for _ in range(600):
                 header, asked, last = page.evaluate(READ)
