@@ -159,7 +159,7 @@ class Display(Screen):
         # The arms that train do the work of this run each, and most of them with less overhead.
         yield (
             f"fedmeta compare {experiment} --seeds 1",
-            "other methods on the same test tasks; takes 4 to 8 times as long",
+            "other methods on the same test tasks; takes several times as long",
         )
         if hasattr(family_kind(self._task), "image_style"):
             yield f"fedmeta adapt {run} --support DIR --query DIR", "label images of your own"
