@@ -60,6 +60,8 @@ class _Worker:
         """Send a run to the worker; a dead worker is noticed in `receive`."""
         try:
             self.connection.send(order)
+        except ConnectionError:
+            pass  # `receive` says how it ended.
         except OSError:
             # A worker that received half an order cannot do it.
             self.process.kill()

@@ -94,3 +94,19 @@ def test_a_worker_that_hangs_up_and_does_not_end_is_stopped(
         0,
         ("failed", "its worker process closed its connection without ending, and was stopped"),
     )
+
+
+def test_a_worker_that_hung_up_before_its_order_is_not_said_to_have_been_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "STOP_SECONDS", 1.0)
+    monkeypatch.setattr(
+        pool, "_ENTRY", "import os, sys, time; os.close(int(sys.argv[1])); time.sleep(1e6)"
+    )
+    worker = pool._Worker(tmp_path / "log")
+    assert worker.connection.poll(60)
+    worker.give(order(tmp_path / "run"))
+    assert worker.receive() == (
+        "failed",
+        "its worker process closed its connection without ending, and was stopped",
+    )
