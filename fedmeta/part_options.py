@@ -1,7 +1,7 @@
-"""Reads the options of a part from its source: importing the part would import torch, for seconds.
+"""Reads what a part declares from its source: importing the part would import torch, for seconds.
 
 A part's file imports what it computes with at its top, as any other. Of that file, and of those that it
-imports, only the statements that an options class needs are run here.
+imports, only the statements that these declarations need are run here.
 """
 
 import ast
@@ -12,8 +12,18 @@ from typing import Any
 
 from fedmeta.options import Options
 
-_IMPORTED = ("fedmeta", "fedmeta.errors", "fedmeta.files", "fedmeta.options", "fedmeta.registry")
+_IMPORTED = (
+    "fedmeta",
+    "fedmeta.about",
+    "fedmeta.errors",
+    "fedmeta.files",
+    "fedmeta.options",
+    "fedmeta.registry",
+)
 """Modules of fedmeta that are imported as usual: they import nothing that takes long."""
+_INHERITED = ("Options", "second_order")
+_OWN = ("about",)
+"""Attributes that only the class itself can declare: a variant of a method is not the same method."""
 
 
 def read_options(module: str, part: str) -> type[Options] | None:
@@ -21,7 +31,16 @@ def read_options(module: str, part: str) -> type[Options] | None:
 
     They have the fields of the class's own options, and are another class.
     """
-    found: type[Options] | None = getattr(_source(module).value(part), "Options", None)
+    found: type[Options] | None = getattr(read_part(module, part), "Options", None)
+    return found
+
+
+def read_part(module: str, part: str) -> SimpleNamespace:
+    """Return what a class that a module of fedmeta defines declares, of these attributes.
+
+    They are ``Options`` and ``second_order``, its own or those of a base, and its own ``about``.
+    """
+    found: SimpleNamespace = _source(module).value(part)
     return found
 
 
@@ -48,7 +67,7 @@ class _Source:
         }
 
     def value(self, name: str) -> Any:
-        """Return the value of a name at the top of the module; in place of a part, its options alone."""
+        """Return the value of a name at the top of the module; in place of a part, what it declares."""
         if name in self._unread:
             self._names[name] = self._evaluate(name, self._unread.pop(name))
         return self._names[name]
@@ -66,11 +85,13 @@ class _Source:
         return self._run(statement)[name]
 
     def _part(self, statement: ast.ClassDef, bases: list[Any]) -> SimpleNamespace:
+        part = SimpleNamespace()
+        for base in reversed(bases):
+            vars(part).update({k: v for k, v in vars(base).items() if k in _INHERITED})
         for inner in statement.body:
-            if "Options" in _bound_by(inner):
-                return SimpleNamespace(**self._run(inner))
-        inherited = [base.Options for base in bases if hasattr(base, "Options")]
-        return SimpleNamespace(Options=inherited[0]) if inherited else SimpleNamespace()
+            if {*_INHERITED, *_OWN}.intersection(_bound_by(inner)):
+                vars(part).update(self._run(inner))
+        return part
 
     def _run(self, statement: ast.stmt) -> dict[str, Any]:
         """Run a statement, after those that define the names in it; return the names that it binds."""

@@ -209,6 +209,10 @@ class Registry(Generic[PartT]):
         found = getattr(self.get(name), "Options", None)
         return found if isinstance(found, type) and issubclass(found, Options) else None
 
+    def location(self, name: str) -> tuple[str, str]:
+        """Return the module of one of fedmeta's parts, and the part's name there; it is not imported."""
+        return self._parts[name]
+
     def __contains__(self, name: object) -> bool:
         return name in self._parts
 

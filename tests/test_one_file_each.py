@@ -205,6 +205,9 @@ def test_new_parts_are_listed_with_their_settings_and_a_new_command_runs(house: 
         "fixed-fee",
     ):
         assert f'"name": "{name}"' in listed
+    algorithms = json.loads(in_house(house, "-m", "fedmeta", "list", "algorithms", "--json"))
+    (half,) = [one for one in algorithms["algorithms"] if one["name"] == "half_maml"]
+    assert (half["paper"], half["second_order"]) == ("", True)
     keys = in_house(house, "-m", "fedmeta", "list", "keys", "--json")
     assert "aggregation.shrink" in keys
     assert "incentives.fixed_fee.fee" in keys

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from fedmeta.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from fedmeta.about import About
     from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model, Tensors, expand_state
     from fedmeta.learning.allocator import keep_freed_memory
     from fedmeta.learning.device import CPU, chunk_tasks, one_thread, place, use_device
@@ -23,6 +24,7 @@ __all__ = [
     "ALGORITHMS",
     "CPU",
     "MODELS",
+    "About",
     "Algorithm",
     "AlgorithmSetup",
     "KeyRule",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedmeta import parts
+from fedmeta.about import About
 from fedmeta.learning.local import KeyRule, LocalWork, local_steps
 from fedmeta.learning.local import Tensors as Tensors
 from fedmeta.learning.native.kernel import Kernel
@@ -102,6 +103,8 @@ class Algorithm(ABC):
     """
 
     Options: ClassVar[type[Options]]
+    about: ClassVar[About | None] = None
+    """What `fedmeta list algorithms` says of it; a subclass that is another method declares its own."""
     second_order: ClassVar[bool] = False
     """Whether `task_updates` differentiates a gradient, so a model's second derivatives are checked."""
 

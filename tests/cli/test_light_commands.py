@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from fedmeta.config import load_config
 from fedmeta.experiment.folder import RunFolder
+from fedmeta.parts import ALGORITHMS
 
 HEAVY = ("torch", "flwr", "numpy", "scipy", "sklearn", "web3", "plotly", "starlette")
 DONE, REFUSED = 0, 2
@@ -22,6 +24,7 @@ COMMANDS = {
     "list": DONE,
     "list keys": DONE,
     "list parts": DONE,
+    "list algorithms": DONE,
     "list runs": DONE,
     "list comparisons": DONE,
     "data list": DONE,
@@ -157,6 +160,23 @@ def test_the_table_of_parts_is_what_the_parts_declare(folder: Path) -> None:
     assert rows["algorithm", "fedprox"] == "inner_lr=0.01, mu=0.1"
     assert rows["postprocessors.kind", "clip"] == "norm"
     assert rows["training", "local"] == ""
+
+
+def test_the_table_of_algorithms_is_what_the_classes_declare(folder: Path) -> None:
+    """Read without torch; the classes themselves are imported here."""
+    listed = json.loads(call(folder, "list", "algorithms", "--json").stdout)["algorithms"]
+    for row in listed:
+        kind = ALGORITHMS.get(row["name"])
+        assert "about" in vars(kind), f"{row['name']} does not say what it is"
+        assert row == {
+            "name": row["name"],
+            **asdict(vars(kind)["about"]),
+            "second_order": kind.second_order,
+        }
+    shown = {row.split()[0]: row for row in call(folder, "list", "algorithms").stdout.splitlines()}
+    assert shown.keys() == set(ALGORITHMS)
+    assert "second order" in shown["maml"]
+    assert "second order" not in shown["fomaml"]
 
 
 def test_completion_imports_no_heavy_library(folder: Path) -> None:

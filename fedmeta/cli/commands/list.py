@@ -1,4 +1,4 @@
-"""`fedmeta list`: experiments, runs, comparisons, config keys and parts."""
+"""`fedmeta list`: experiments, runs, comparisons, config keys, parts and algorithms."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -11,9 +11,11 @@ from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:
+    from fedmeta.about import About
     from fedmeta.options import Options
 
 _WIDEST = 1000
+_ABOUT = ("family", "year", "learns", "sends", "paper")
 
 
 class Kind(StrEnum):
@@ -24,19 +26,24 @@ class Kind(StrEnum):
     comparisons = "comparisons"
     keys = "keys"
     parts = "parts"
+    algorithms = "algorithms"
 
 
 def list_(
     kind: Annotated[
-        Kind, typer.Argument(metavar="KIND", help="experiments, runs, comparisons, keys or parts.")
+        Kind,
+        typer.Argument(
+            metavar="KIND", help="experiments, runs, comparisons, keys, parts or algorithms."
+        ),
     ] = Kind.experiments,
     runs: Annotated[Path | None, typer.Option(help="Folder of runs; default: runs.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List experiments, runs, comparisons, config keys or parts.
+    """List experiments, runs, comparisons, config keys, parts or algorithms.
 
     Parts are what a config can name: task families, algorithms, models, training methods, rules and
     behaviours, each with its own options (keys of [data], [learner], [network] and so on).
+    Algorithms are listed with their papers, what they learn and what their clients send.
     """
     if runs is not None and not runs.is_dir():
         raise UsageError(f"--runs: there is no folder '{runs}'")
@@ -47,6 +54,7 @@ def list_(
         Kind.comparisons: lambda: _comparisons(parent),
         Kind.keys: _keys,
         Kind.parts: _parts,
+        Kind.algorithms: _algorithms,
     }[kind]()
     if as_json:
         typer.echo(to_json({kind.value: rows}))
@@ -54,12 +62,17 @@ def list_(
     if not rows:
         typer.echo(f"no {kind.value} yet")
         return
-    shown = [[one_line(value, _WIDEST) for value in row.values()] for row in rows]
+    shown = [[one_line(_words(*cell), _WIDEST) for cell in row.items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for cells in shown:
         typer.echo(
             "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
         )
+
+
+def _words(column: str, value: object) -> object:
+    """Return what a cell shows: a column of yes and no has its name where it is yes."""
+    return (column.replace("_", " ") if value else "") if isinstance(value, bool) else value
 
 
 def _experiments() -> list[dict[str, Any]]:
@@ -139,6 +152,19 @@ def _parts() -> list[dict[str, Any]]:
         for kind, registry in kinds.items()
         for name in registry
     ]
+
+
+def _algorithms() -> list[dict[str, Any]]:
+    from fedmeta.part_options import read_part
+    from fedmeta.parts import ALGORITHMS
+
+    rows = []
+    for name in ALGORITHMS:
+        found = read_part(*ALGORITHMS.location(name))
+        about: About | None = getattr(found, "about", None)
+        said = {column: getattr(about, column, "") for column in _ABOUT}
+        rows.append({"name": name, **said, "second_order": found.second_order})
+    return rows
 
 
 def _shown(options: "type[Options] | None") -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from typing_extensions import override
 
+from fedmeta.about import About
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors, expand_state
 from fedmeta.learning.inner import AdaptationOptions, WeightAdaptation, leaves
@@ -24,6 +25,15 @@ class FedAvg(WeightAdaptation):
     Raises:
         ConfigError: If a head has to be replaced and the model does not end in one.
     """
+
+    about = About(
+        paper="McMahan, Moore, Ramage, Hampson, Aguera y Arcas 2017, "
+        '"Communication-Efficient Learning of Deep Networks from Decentralized Data"',
+        year=2017,
+        family="baseline",
+        learns="one model for all",
+        sends="the change of the weights by local steps",
+    )
 
     class Options(AdaptationOptions):
         """Options of FedAvg.

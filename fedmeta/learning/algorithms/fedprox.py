@@ -5,6 +5,7 @@ from dataclasses import replace
 from pydantic import Field
 from typing_extensions import override
 
+from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.local import LocalWork
@@ -18,6 +19,15 @@ class FedProx(FedAvg):
     ``theta_0`` is the state that it was sent. With ``mu = 0`` it is FedAvg. The term is 0 in the first
     step, so it needs ``local_steps`` above 1.
     """
+
+    about = About(
+        paper="Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith 2020, "
+        '"Federated Optimization in Heterogeneous Networks"',
+        year=2020,
+        family="baseline",
+        learns="one model for all",
+        sends="the change of the weights by local steps",
+    )
 
     class Options(FedAvg.Options):
         """Options of FedProx.

@@ -1,5 +1,6 @@
 """First-order model-agnostic meta-learning."""
 
+from fedmeta.about import About
 from fedmeta.learning.algorithms.maml import MAML
 
 
@@ -10,4 +11,12 @@ class FOMAML(MAML):
     "On First-Order Meta-Learning Algorithms", section 3.
     """
 
+    about = About(
+        paper="Finn, Abbeel, Levine 2017, "
+        '"Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks"',
+        year=2017,
+        family="gradient",
+        learns="initial weights",
+        sends="the query gradient of the adapted weights",
+    )
     second_order = False

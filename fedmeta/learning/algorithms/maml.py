@@ -2,6 +2,7 @@
 
 import torch
 
+from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.inner import (
     Gradient,
@@ -23,6 +24,14 @@ class MAML(WeightAdaptation):
     meta-gradient ``grad_theta L_query(theta')`` with its second derivatives. The state is ``theta``.
     """
 
+    about = About(
+        paper="Finn, Abbeel, Levine 2017, "
+        '"Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks"',
+        year=2017,
+        family="gradient",
+        learns="initial weights",
+        sends="the meta-gradient of the weights",
+    )
     Options = InnerOptions
     options: InnerOptions
     second_order = True

@@ -2,6 +2,7 @@
 
 import torch
 
+from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.algorithms.maml import MAML
 
@@ -15,6 +16,14 @@ class MetaSGD(MAML):
     ``theta' = theta - alpha * grad L_support(theta)`` (elementwise), and Algorithm 1. The state holds
     ``theta`` and, as ``lr.<name>``, ``alpha``, which starts at ``inner_lr`` and may become negative.
     """
+
+    about = About(
+        paper='Li, Zhou, Chen, Li 2017, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning"',
+        year=2017,
+        family="gradient",
+        learns="initial weights and an inner learning rate for each",
+        sends="the meta-gradient of weights and learning rates",
+    )
 
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the initial weights; all learning rates start at ``inner_lr``."""

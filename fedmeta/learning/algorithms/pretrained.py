@@ -4,6 +4,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from fedmeta.about import About
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model
 from fedmeta.learning.algorithms.fedavg import FedAvg
@@ -26,6 +27,14 @@ class Pretrained(FedAvg):
         ConfigError: If labels differ in meaning between training tasks, or a head has to be replaced
             and the model does not end in one.
     """
+
+    about = About(
+        paper='Chen, Liu, Kira, Wang, Huang 2019, "A Closer Look at Few-shot Classification"',
+        year=2019,
+        family="baseline",
+        learns="one model for all, with a new head per task",
+        sends="the change of the weights by local steps",
+    )
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         if spec.own_labels:

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedmeta import options
+from fedmeta.about import About
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.learning.algorithm import Algorithm, Model, Tensors
 from fedmeta.learning.inner import gradients, leaves
@@ -26,6 +27,14 @@ class ProtoNet(Algorithm):
     Raises:
         ConfigError: If tasks are not classification with one label per example.
     """
+
+    about = About(
+        paper='Snell, Swersky, Zemel 2017, "Prototypical Networks for Few-shot Learning"',
+        year=2017,
+        family="metric",
+        learns="an embedding",
+        sends="the query gradient of the embedding's weights",
+    )
 
     class Options(options.Options):
         """Prototypical networks have no options."""

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field, PositiveInt
 
+from fedmeta.about import About
 from fedmeta.errors import DataError
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.inner import Gradient, InnerOptions, WeightAdaptation, leaves, sgd_step
@@ -24,6 +25,14 @@ class Reptile(WeightAdaptation):
     Adam restarts in every task. Minibatches are cut from consecutive shuffled passes over the examples
     and may span two passes; pass i has the same shuffle for every task.
     """
+
+    about = About(
+        paper='Nichol, Achiam, Schulman 2018, "On First-Order Meta-Learning Algorithms"',
+        year=2018,
+        family="gradient",
+        learns="initial weights",
+        sends="the change of the weights by the inner steps",
+    )
 
     class Options(InnerOptions):
         """Options of Reptile.

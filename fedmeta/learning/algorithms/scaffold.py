@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.local import KeyRule, LocalWork, mean_metrics
@@ -24,6 +25,15 @@ class Scaffold(FedAvg):
 
     The state holds the weights and c; a client's memory is its ``c_i``. At test it is FedAvg.
     """
+
+    about = About(
+        paper="Karimireddy, Kale, Mohri, Reddi, Stich, Suresh 2020, "
+        '"SCAFFOLD: Stochastic Controlled Averaging for Federated Learning"',
+        year=2020,
+        family="baseline",
+        learns="one model for all",
+        sends="the changes of the weights and of its control variate",
+    )
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
