@@ -10,6 +10,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Options
+from fedmeta.tasks.augmentation import AugmentationOptions, augment
 from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
 from fedmeta.tasks.family import TaskSpec
@@ -21,8 +22,8 @@ from fedmeta.tasks.seeding import stream
 CLASSES = 10
 
 
-class RotatedDigitsOptions(LabelOptions, PartitionOptions):
-    """Options of `RotatedDigits`: those of episodes, labels and partition."""
+class RotatedDigitsOptions(LabelOptions, PartitionOptions, AugmentationOptions):
+    """Options of `RotatedDigits`: those of episodes, labels, partition and augmentation."""
 
 
 class RotatedDigits:
@@ -75,8 +76,9 @@ class RotatedDigits:
             self.clients.append(ClassImages(classes))
             self._check(client)
         self.shares = task_shares(population.train, options, stream(seed, self.name, "deal"))
+        self.image_shape = tuple(images.shape[1:])
         self.pool = (images - self.image_style.mean) / self.image_style.deviation
-        self.spec = spec_of(options, tuple(self.pool.shape[1:]))
+        self.spec = spec_of(options, self.image_shape)
 
     @classmethod
     def load(cls) -> tuple[Tensor, NDArray[np.int64]]:
@@ -93,9 +95,11 @@ class RotatedDigits:
             owners = rng.choice(len(self.shares), count, p=self.shares[client]).tolist()
             tasks = [self.clients[owner].draw(1, shape, rng, coded=True) for owner in owners]
             drawn = np.concatenate(tasks)
-        return gather(
-            self.pool, drawn, shape[1], self.digits if self.options.global_labels(held_out) else None
-        )
+        labels = self.digits if self.options.global_labels(held_out) else None
+        tasks = gather(self.pool, drawn, shape[1], labels)
+        if held_out:
+            return tasks
+        return augment(tasks, self.options, rng, self.image_shape, self.image_style)
 
     def _check(self, client: int) -> None:
         held_out = self.population.split_of(client) != "train"

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from fedmeta.errors import ConfigError
 from fedmeta.options import Key, Options, nearest
+from fedmeta.tasks.augmentation import AugmentationOptions, augment
 from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.data.omniglot_files import SIDE, Characters, read_characters
 from fedmeta.tasks.data.sources import digest_of, locate, source_named
@@ -29,8 +30,8 @@ TEST_CHARACTERS = 0.2
 QUARTER_TURNS = 4
 
 
-class OmniglotOptions(LabelOptions, PartitionOptions):
-    """Options of `Omniglot`: those of episodes, labels and partition, and how characters are split.
+class OmniglotOptions(LabelOptions, PartitionOptions, AugmentationOptions):
+    """Options of `Omniglot`: those of episodes, labels, partition and augmentation, and the split.
 
     Attributes:
         test_partition: How held-out clients' characters are dealt, with the same schemes. It is a
@@ -109,7 +110,10 @@ class Omniglot:
         shape = self.options.shape(held_out)
         drawn = self.clients[client].draw(count, shape, rng)
         labels = self.classes if self.options.global_labels(held_out) else None
-        return gather(self.pool, drawn, shape[1], labels)
+        tasks = gather(self.pool, drawn, shape[1], labels)
+        if held_out:
+            return tasks
+        return augment(tasks, self.options, rng, self.spec.input_shape, self.image_style)
 
     def _deal(self, split: Split, rng: np.random.Generator) -> list[Indices]:
         characters = self.split[split]
