@@ -96,10 +96,10 @@ class RotatedDigits:
             tasks = [self.clients[owner].draw(1, shape, rng, coded=True) for owner in owners]
             drawn = np.concatenate(tasks)
         labels = self.digits if self.options.global_labels(held_out) else None
-        tasks = gather(self.pool, drawn, shape[1], labels)
+        batch = gather(self.pool, drawn, shape[1], labels)
         if held_out:
-            return tasks
-        return augment(tasks, self.options, rng, self.image_shape, self.image_style)
+            return batch
+        return augment(batch, self.options, rng, self.image_shape, self.image_style)
 
     def _check(self, client: int) -> None:
         held_out = self.population.split_of(client) != "train"
