@@ -50,6 +50,15 @@ def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     return result.view(tasks, batch, height, width, -1)
 
 
+def max_pool(images: Tensor) -> Tensor:
+    """Max-pool ``[T, B, H, W, C]`` over 2x2 pixels; an odd last row or column is dropped."""
+    tasks, batch, height, width, channels = images.shape
+    window = (min(height, 2), min(width, 2))
+    planes = images.reshape(tasks * batch, height, width, channels).permute(0, 3, 1, 2)
+    pooled = F.max_pool2d(planes, window).permute(0, 2, 3, 1)
+    return pooled.reshape(tasks, batch, *pooled.shape[1:])
+
+
 class _Patches(torch.autograd.Function):
     """Copy the 3x3 patches of ``[N, H, W, C]`` to ``[N, H', W', 3, 3, C]``."""
 

@@ -48,6 +48,7 @@ CASES = {
     "image-mlp": Case("mlp", {"hidden": [7], "activation": "tanh"}),
     "conv4-stride": Case("conv4", {"width": 4}),
     "conv4-max": Case("conv4", {"width": 4, "pooling": "max"}),
+    "resnet12": Case("resnet12", {"widths": [2, 3]}),
     "lstm": Case(
         "lstm",
         {"embedding": 3, "hidden": 5, "layers": 2},

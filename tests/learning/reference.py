@@ -1,6 +1,7 @@
 """The models again, as plain `torch.nn.Module`s of one task, to compare with."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,34 @@ class Conv4(nn.Module):
             if not self.strided and x.shape[-1] > 1:
                 x = nn.functional.max_pool2d(x, 2)
         return self.head(x.mean((2, 3)) if self.strided else x.flatten(1))
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(before, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width, track_running_stats=False),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width, track_running_stats=False),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width, track_running_stats=False),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(before, width, 1, bias=False), nn.BatchNorm2d(width, track_running_stats=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        added = nn.functional.leaky_relu(self.layers(x) + self.shortcut(x), 0.1)
+        return nn.functional.max_pool2d(added, 2)
+
+
+class ResNet12(nn.Sequential):
+    def __init__(self, widths: list[int], ways: int) -> None:
+        blocks = [ResidualBlock(*pair) for pair in pairwise([1, *widths])]
+        super().__init__(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], ways))
 
 
 class LSTM(nn.Module):
@@ -67,6 +96,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "image-mlp": _image_mlp,
     "conv4-stride": lambda: Conv4(4, 3, strided=True),
     "conv4-max": lambda: Conv4(4, 3, strided=False),
+    "resnet12": lambda: ResNet12([2, 3], 3),
     "lstm": lambda: LSTM(7, 3, 5, 2),
     "user-module": lambda: UserNet(4),
 }
@@ -109,6 +139,8 @@ def _translate(name: str, params: Tensors) -> Tensors:
 
 
 def _layout(key: str, value: Tensor) -> Tensor:
-    if key.startswith("conv"):
+    if ".shortcut.weight" in key:
+        return value.T[:, :, None, None]
+    if key.startswith("conv") or (".conv" in key and value.dim() == 2):
         return value.reshape(3, 3, -1, value.shape[1]).permute(3, 2, 0, 1)
     return value if value.dim() == 1 or key == "embedding" else value.T

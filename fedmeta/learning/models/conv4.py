@@ -4,7 +4,6 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
 from typing_extensions import override
@@ -12,7 +11,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.layers import convolve, linear, uniform
+from fedmeta.learning.layers import convolve, linear, max_pool, uniform
 from fedmeta.learning.models.norm import batch_norm
 from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
@@ -105,16 +104,7 @@ class Conv4(Model):
         rows = None if stat_rows is None else stat_rows * pixels
         norm = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
         images = torch.relu(batch_norm(images.flatten(1, 3), *norm, rows)).view_as(images)
-        return images if self._strided else _max_pool(images)
-
-
-def _max_pool(images: Tensor) -> Tensor:
-    """Max-pool ``[T, B, H, W, C]`` over 2x2 pixels; an odd last row or column is dropped."""
-    tasks, batch, height, width, channels = images.shape
-    window = (min(height, 2), min(width, 2))
-    planes = images.reshape(tasks * batch, height, width, channels).permute(0, 3, 1, 2)
-    pooled = F.max_pool2d(planes, window).permute(0, 2, 3, 1)
-    return pooled.reshape(tasks, batch, *pooled.shape[1:])
+        return images if self._strided else max_pool(images)
 
 
 def _pooled_area(height: int, width: int) -> int:

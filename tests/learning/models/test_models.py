@@ -41,7 +41,12 @@ def test_building_a_model_leaves_the_global_generator_alone() -> None:
 
 @pytest.mark.parametrize(
     ("model", "shape", "features"),
-    [("mlp", (8, 8), 40), ("conv4", (28, 28), 64), ("conv4", (3, 84, 84), 64)],
+    [
+        ("mlp", (8, 8), 40),
+        ("conv4", (28, 28), 64),
+        ("conv4", (3, 84, 84), 64),
+        ("resnet12", (28, 28), 512),
+    ],
 )
 def test_without_outputs_a_model_is_an_embedding(
     model: str, shape: tuple[int, ...], features: int
@@ -67,6 +72,7 @@ def test_conv4_takes_images_of_any_size(pooling: str, shape: tuple[int, ...]) ->
     [
         ("mlp", CASES["lstm"].spec, "choose 'lstm'"),
         ("lstm", CASES["image-mlp"].spec, "choose 'mlp'"),
+        ("resnet12", CASES["lstm"].spec, "choose 'mlp' or 'lstm'"),
         ("conv4", CASES["sinusoid-mlp"].spec, r"needs images .* the shape \[1\]"),
     ],
 )
