@@ -1,4 +1,4 @@
-"""Linear and convolutional layers with weights per task."""
+"""Linear, recurrent and convolutional layers with weights per task."""
 
 import math
 from typing import Any
@@ -30,6 +30,30 @@ def init_linear(name: str, fan_in: int, fan_out: int, generator: torch.Generator
 def linear(params: Tensors, name: str, x: Tensor) -> Tensor:
     """Compute ``x [T, B, in] @ weight [T, in, out] + bias [T, out]`` for every task at once."""
     return torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), x, params[f"{name}.weight"])
+
+
+def init_lstm(name: str, inputs: int, hidden: int, generator: torch.Generator, read: int = 0) -> Tensors:
+    """Draw weights ``[in, 4H]`` and ``[H + read, 4H]`` and the bias uniform in ``±1/sqrt(hidden)``.
+
+    The rule of ``torch.nn.LSTM``; gates are in the order input, forget, cell, output. `read` is the size
+    of what is read from a memory in each step and recurs beside the hidden state.
+    """
+    bound = 1 / math.sqrt(hidden)
+    return {
+        f"{name}.weight": uniform((inputs, 4 * hidden), bound, generator),
+        f"{name}.recurrent": uniform((hidden + read, 4 * hidden), bound, generator),
+        f"{name}.bias": uniform((4 * hidden,), bound, generator),
+    }
+
+
+def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the next hidden state and cell ``[..., H]`` from the gates' inputs ``[..., 4H]``.
+
+    Hochreiter, Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+    """
+    enter, forget, candidate, leave = gates.chunk(4, dim=-1)
+    cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
+    return torch.sigmoid(leave) * torch.tanh(cell), cell
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:

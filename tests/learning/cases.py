@@ -8,15 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from fedmeta.learning import (
+    ALGORITHMS,
     Algorithm,
     AlgorithmSetup,
     Tensors,
     build_algorithm,
     expand_state,
 )
+from fedmeta.learning.embedding import EmbeddingAlgorithm
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 WAYS = 3
+EMBEDDING = [name for name in ALGORITHMS if issubclass(ALGORITHMS.get(name), EmbeddingAlgorithm)]
+"""Algorithms that predict from embedded examples, without an inner loop."""
 KERNELS = "eager"
 """What computes gradients of `make_learner`'s algorithms; a fixture sets it for whole folders."""
 
@@ -84,6 +88,14 @@ def make_learner(algorithm: str, case: Case, transductive: bool = True, **learne
     """Build `algorithm` on the model of `case`."""
     setup = AlgorithmSetup(algorithm, learner, case.model, case.network, transductive, kernels=KERNELS)
     return build_algorithm(setup, case.spec)
+
+
+def takes(algorithm: str, case: Case) -> bool:
+    """Return whether an algorithm is made for tasks like those of `case`."""
+    kind, spec = ALGORITHMS.get(algorithm), case.spec
+    if not issubclass(kind, EmbeddingAlgorithm):
+        return algorithm != "pretrained" or not spec.own_labels
+    return not spec.vocabulary and (spec.objective == "classification" or kind.regression)
 
 
 def make_state(learner: Algorithm, tasks: int = 2, seed: int = 1) -> Tensors:

@@ -14,7 +14,7 @@ from fedmeta.learning.algorithm_trial import try_updates
 from fedmeta.learning.algorithms import FOMAML, MAML
 from fedmeta.learning.model_trial import try_model
 from fedmeta.tasks import TaskBatch, TaskSpec
-from tests.learning.cases import CASES, make_learner, make_tasks
+from tests.learning.cases import CASES, EMBEDDING, make_learner, make_tasks, takes
 
 CASE = CASES["image-mlp"]
 
@@ -83,12 +83,12 @@ def test_an_algorithm_that_would_go_wrong_is_refused_in_one_line(fault: str) -> 
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "reptile", "meta_sgd", "protonet", "fedavg"])
+@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "reptile", "meta_sgd", "fedavg", *EMBEDDING])
 @pytest.mark.parametrize("case", ["image-mlp", "conv4-stride", "lstm", "sinusoid-mlp"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_comes_with_fedmeta_would_pass(algorithm: str, case: str, dtype: torch.dtype) -> None:
-    if algorithm == "protonet" and case in ("lstm", "sinusoid-mlp"):
-        pytest.skip("prototypes need one label an example")
+    if not takes(algorithm, CASES[case]):
+        pytest.skip(f"{algorithm} is not for such tasks")
     learner = make_learner(algorithm, CASES[case])
     tasks = make_tasks(CASES[case].spec).to(dtype)
     try_model(learner.model, tasks.support_x, dtype, learner.second_order, f"model '{case}'")

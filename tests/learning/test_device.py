@@ -12,17 +12,15 @@ from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.device import CPU, choose_device, chunk_tasks, place, use_device
 from fedmeta.tasks import TaskBatch, torch_generator
 from fedmeta.tasks.batch import padded
-from tests.learning.cases import CASES, Case, make_learner, make_tasks
+from tests.learning.cases import CASES, Case, make_learner, make_tasks, takes
 from tests.second_device import NAME, SecondDevice, There
 
 THERE = torch.device(NAME)
 
 
 def build(algorithm: str, case: Case) -> Algorithm:
-    if algorithm == "pretrained" and case.spec.own_labels:
-        pytest.skip("pretrained needs labels that mean the same in all tasks")
-    if algorithm == "protonet" and (case.spec.vocabulary or case.spec.objective == "regression"):
-        pytest.skip("protonet classifies examples")
+    if not takes(algorithm, case):
+        pytest.skip(f"{algorithm} is not for such tasks")
     return make_learner(algorithm, case)
 
 

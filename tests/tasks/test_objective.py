@@ -11,11 +11,13 @@ from fedmeta.tasks import Measure, TaskBatch, TaskSpec, build_objective, padded
 from fedmeta.tasks.objective import Objective
 from tests.learning.cases import (
     CASES,
+    EMBEDDING,
     assert_gradient,
     make_learner,
     make_state,
     make_tasks,
     relative_error,
+    takes,
 )
 
 SMOOTH = ["sinusoid-mlp", "image-mlp", "lstm", "conv4-stride"]
@@ -63,16 +65,16 @@ def test_a_hessian_vector_product_is_the_change_of_the_gradient(name: str) -> No
     assert not any(value.requires_grad for value in found.values())
 
 
-RAGGED = ["maml", "fomaml", "meta_sgd", "reptile", "fedavg", "protonet"]
+RAGGED = ["maml", "fomaml", "meta_sgd", "reptile", "fedavg", *EMBEDDING]
 
 
 @pytest.mark.parametrize("algorithm", RAGGED)
 @pytest.mark.parametrize("name", ["sinusoid-mlp", "image-mlp", "lstm"])
 def test_a_ragged_batch_is_the_tasks_done_one_by_one(algorithm: str, name: str) -> None:
     case = CASES[name]
-    if algorithm == "protonet" and name != "image-mlp":
-        pytest.skip("prototypes are of labels alone")
-    steps = {} if algorithm in ("protonet", "fedavg") else {"inner_steps": 2}
+    if not takes(algorithm, case):
+        pytest.skip(f"{algorithm} is not for such tasks")
+    steps = {} if algorithm in (*EMBEDDING, "fedavg") else {"inner_steps": 2}
     learner = make_learner(algorithm, case, **steps)
     sizes = [6, 3, 5]
     alone = [make_tasks(case.spec, 1, size, 6, seed=size) for size in sizes]

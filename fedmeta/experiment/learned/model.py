@@ -230,10 +230,10 @@ class Learned:
         if self.config.data.get("labels") == "global":
             return self._by_output(targets)
         if len(classes) > most:
-            free = [name for name in ALGORITHMS if ALGORITHMS.get(name).model_outputs(self.spec) is None]
+            free = [name for name in ALGORITHMS if getattr(ALGORITHMS.get(name), "any_ways", False)]
             raise UsageError(
-                f"{len(classes)} classes, but this run's network has {most} outputs: "
-                f"give it {most} or fewer, or train with {' or '.join(free)}, which has no limit"
+                f"{len(classes)} classes, but this run's network has {most} outputs: give it {most} or "
+                f"fewer, or train with an algorithm that has no limit: {', '.join(free)}"
             )
         return targets
 

@@ -4,9 +4,11 @@ from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
 from fedmeta.learning.algorithms.maml import MAML
+from fedmeta.learning.algorithms.matching import Matching
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
 from fedmeta.learning.algorithms.pretrained import Pretrained
 from fedmeta.learning.algorithms.protonet import ProtoNet
+from fedmeta.learning.algorithms.relation import Relation
 from fedmeta.learning.algorithms.reptile import Reptile
 from fedmeta.learning.algorithms.scaffold import Scaffold
 
@@ -15,9 +17,11 @@ __all__ = [
     "MAML",
     "FedAvg",
     "FedProx",
+    "Matching",
     "MetaSGD",
     "Pretrained",
     "ProtoNet",
+    "Relation",
     "Reptile",
     "Scaffold",
 ]

@@ -1,7 +1,5 @@
 """A character LSTM on the task axis."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
@@ -11,7 +9,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.layers import init_linear, linear, uniform
+from fedmeta.learning.layers import init_linear, init_lstm, linear, lstm_cell
 from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
 
@@ -61,12 +59,9 @@ class LSTM(Model):
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the embedding ``[V, E]``, weights ``[in, 4H]`` and ``[H, 4H]`` a layer, and the head."""
         size, hidden = self._options.embedding, self._options.hidden
-        bound = 1 / math.sqrt(hidden)
         params = {"embedding": torch.empty(self._vocabulary, size).normal_(generator=generator)}
         for layer in range(self._options.layers):
-            params[f"lstm{layer}.weight"] = uniform((size, 4 * hidden), bound, generator)
-            params[f"lstm{layer}.recurrent"] = uniform((hidden, 4 * hidden), bound, generator)
-            params[f"lstm{layer}.bias"] = uniform((4 * hidden,), bound, generator)
+            params |= init_lstm(f"lstm{layer}", size, hidden, generator)
             size = hidden
         if self._head is not None:
             params |= init_linear("head", hidden, self._head, generator)
@@ -107,8 +102,6 @@ def _layer(params: Tensors, name: str, x: Tensor) -> Tensor:
     hidden = cell = x.new_zeros(tasks, batch, recurrent.shape[1])
     outputs = []
     for step in inputs.unbind(2):
-        enter, forget, candidate, leave = torch.baddbmm(step, hidden, recurrent).chunk(4, dim=-1)
-        cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
-        hidden = torch.sigmoid(leave) * torch.tanh(cell)
+        hidden, cell = lstm_cell(torch.baddbmm(step, hidden, recurrent), cell)
         outputs.append(hidden)
     return torch.stack(outputs, dim=2)
