@@ -66,8 +66,8 @@ class Bar:
         self._show(done, total, text, now=done == total)
 
     def _compare_began(self, folder: Path, jobs: Sequence["Job"]) -> None:
-        self._runs, self._name = len(jobs), str(folder)
-        self._finished = {job.name for job in jobs if job.status == "finished"}
+        self._runs, self._name = self._runs + len(jobs), str(folder)
+        self._finished |= {job.name for job in jobs if job.status == "finished"}
         self._show(len(self._finished), self._runs, f"{self._runs} runs -> {folder}", now=True)
 
     def _changed(self, job: "Job") -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fedmeta.cli.screen import Screen
 from fedmeta.comparison.compare import CompareListener, Comparison
+from fedmeta.comparison.search import PREFIX as SEARCH
 from fedmeta.comparison.status import Job
 from fedmeta.experiment.result import ignore
 
@@ -39,13 +40,18 @@ class ComparisonDisplay(Screen):
         self._done = self._all = 0
 
     def _began(self, folder: Path, jobs: Sequence[Job]) -> None:
-        self._all = len(jobs)
-        self._done = sum(job.status == "finished" for job in jobs)
+        done = sum(job.status == "finished" for job in jobs)
         begun = sum(job.slot.state == "begun" for job in jobs)
-        states = [f"{self._done} finished before"] * bool(self._done) + [f"{begun} begun"] * bool(begun)
+        states = [f"{done} finished before"] * bool(done) + [f"{begun} begun"] * bool(begun)
         known = f" ({', '.join(states)})" if states else ""
-        self.console.print(f"{self._all} runs{known} -> {folder}")
-        if self.live and self._done < self._all:
+        searching = any(job.name.startswith(SEARCH) for job in jobs)
+        what = "runs to choose settings" if searching else "runs"
+        self.console.print(f"{len(jobs)} {what}{known} -> {folder}")
+        self._all += len(jobs)
+        self._done += done
+        if self._progress:
+            self._progress.update(self._bars[""], total=self._all, completed=self._done)
+        elif self.live and self._done < self._all:
             progress = self._start(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
@@ -79,6 +85,8 @@ class ComparisonDisplay(Screen):
         data = result.data
         self.console.print(results_table(data))
         self.console.print(costs_table(data))
+        for line in chosen_settings(data):
+            self.console.print(line, markup=False, soft_wrap=True)
         for line in result.failures:
             self._note(line)
         self.console.print(
@@ -128,6 +136,18 @@ def _reservations(data: Mapping[str, Any]) -> Iterator[str]:
         steps = ", ".join(f"{count} {_when(step)}" for step, count in diverged.items() if count)
         if steps:
             yield f"{arm['name']}: tasks that diverged and count as the worst: {steps}"
+
+
+def chosen_settings(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line about each arm whose settings were chosen on validation clients."""
+    for arm in data["arms"]:
+        trials = arm.get("search", ())
+        for one in (one for one in trials if one["chosen"]):
+            settings = ", ".join(f"{key} = {value}" for key, value in one["settings"].items())
+            score = f"{data['measure']} {one['value']:.3f} on validation clients"
+            yield f"{arm['name']}: {settings} ({score}), the best of {len(trials)}"
+        if trials and not any(one["chosen"] for one in trials):
+            yield f"{arm['name']}: all {len(trials)} runs of its search failed: {trials[0]['error']}"
 
 
 def costs_table(data: Mapping[str, Any]) -> Table:

@@ -1,13 +1,16 @@
 """`compare()`: runs every arm and seed in parallel, and resumes an existing comparison."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedmeta.comparison import arms as choosing
+from fedmeta.comparison import search
 from fedmeta.comparison.jobs import Pool, default_jobs
 from fedmeta.comparison.plans import ArmPlan, plan_arms
 from fedmeta.comparison.record import COMPARE, later_version, written
@@ -33,7 +36,8 @@ class CompareListener:
     """Callbacks of a comparison; each is optional.
 
     Attributes:
-        began: Called once with the comparison's folder and its runs.
+        began: Called with the comparison's folder and its runs; if it searches for settings, first with
+            the runs of the search.
         changed: Called with a run that started, finished or failed.
         progress: Called with a run, its number of finished rounds and its total number.
         note: Called with a line about each finding.
@@ -123,18 +127,26 @@ def compare(
     question = _question(config, execution.check)
     chosen, notes = choosing.choose(question.base, arms, settings)
     plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
+    candidates = search.plan_search(config, chosen, execution.check)
     finder = RunFinder(folder, execution.listener.note)
-    for config in (config for plan in plans for config in plan.configs):
-        finder.made(config)  # may refuse the config, so call it before making the folder
+    for one in (*(one for plan in plans for one in plan.configs), *(one.config for one in candidates)):
+        finder.made(one)  # may refuse the config, so call it before making the folder
     with _opened(folder):
         for line in (*map(str, left_out), *notes, *_left_out(plans)):
             execution.listener.note(line)
-        arm_statuses = _arm_statuses(plans, finder)
-        about = provenance()
-        progress = ComparisonStatus(folder, question, arm_statuses, {"experiment": name, **about})
-        _tell_of_other_versions(progress.jobs, about, execution.listener.note)
-        execution.listener.began(folder, progress.jobs)
-        return _carry_out(progress, execution)
+        about = {"experiment": name, **provenance()}
+        trials = _trials(candidates, finder)
+        searched = partial(_searched, trials, question)
+        progress = ComparisonStatus(folder, question, _arm_statuses(plans, finder), about, searched)
+        if trials:
+            _carry_out(progress, [trial.job for trial in trials], execution)
+            plans = _with_best(config, plans, trials, question)
+            found = _arm_statuses(plans, RunFinder(folder, execution.listener.note))
+            progress = ComparisonStatus(folder, question, found, about, searched)
+        _carry_out(progress, progress.jobs, execution)
+        failures = tuple(progress.failures)
+        progress.status = "failed" if failures else "finished"
+        return Comparison(folder, progress.write(), failures)
 
 
 def _left_out(plans: Sequence[ArmPlan]) -> Iterator[str]:
@@ -214,6 +226,36 @@ def _arm_statuses(plans: Sequence[ArmPlan], finder: RunFinder) -> list[ArmStatus
     return found
 
 
+def _trials(candidates: Sequence[search.Candidate], finder: RunFinder) -> list[search.Trial]:
+    """Return a run for each candidate, named after its arm and its place in the arm's search."""
+    count: Counter[str] = Counter()
+    found = []
+    for one in candidates:
+        count[one.arm] += 1
+        name = f"{search.PREFIX}{one.arm}-{count[one.arm]}"
+        slot = finder.find(name, one.config)
+        status: Status = "finished" if slot.state == "finished" else "waiting"
+        found.append(search.Trial(one, Job(name, one.config, finder.made(one.config), slot, status)))
+    return found
+
+
+def _searched(trials: Sequence[search.Trial], question: Question) -> dict[str, list[dict[str, Any]]]:
+    return {arm: search.as_json(own, question) for arm, own in search.by_arm(trials).items()}
+
+
+def _with_best(
+    config: Config, plans: Sequence[ArmPlan], trials: Sequence[search.Trial], question: Question
+) -> list[ArmPlan]:
+    """Plan the arms again, with the settings that were best on the validation clients."""
+    own = search.by_arm(trials)
+    seeds = [one.seed for one in plans[0].configs]
+    arms = [
+        search.with_settings(plan.arm, search.best(own.get(plan.arm.name, ()), question))
+        for plan in plans
+    ]
+    return plan_arms(config, arms, seeds, check=False)
+
+
 def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note: Note) -> None:
     # Other versions of packages may round differently; the code of finished runs has not changed.
     finished = [job for job in jobs if job.status == "finished"]
@@ -226,10 +268,13 @@ def _tell_of_other_versions(jobs: Sequence[Job], about: Mapping[str, Any], note:
         )
 
 
-def _carry_out(progress: ComparisonStatus, execution: Execution) -> Comparison:
+def _carry_out(progress: ComparisonStatus, jobs: Sequence[Job], execution: Execution) -> None:
+    """Do the runs that are not finished; each that fails is noted down as failed."""
     listener = execution.listener
+    _tell_of_other_versions(jobs, progress.about, listener.note)
+    listener.began(progress.folder, jobs)
     # Longest first: a long run that starts last would keep one core busy and the others idle.
-    todo = sorted((job for job in progress.jobs if job.status == "waiting"), key=lambda job: -job.cost)
+    todo = sorted((job for job in jobs if job.status == "waiting"), key=lambda job: -job.cost)
     progress.write()
     # Runs on a GPU would only wait for each other.
     usual = 1 if any(job.config.device == "cuda" for job in todo) else default_jobs()
@@ -243,9 +288,6 @@ def _carry_out(progress: ComparisonStatus, execution: Execution) -> Comparison:
         progress.status = "interrupted"
         progress.write()
         raise
-    failures = tuple(progress.failures)
-    progress.status = "failed" if failures else "finished"
-    return Comparison(progress.folder, progress.write(), failures)
 
 
 def _order(job: Job, progress: ComparisonStatus) -> Order:

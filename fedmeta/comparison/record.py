@@ -93,6 +93,15 @@ class RunRecord(_Part):
     error: str | None = None
 
 
+class TrialRecord(_Part):
+    """One combination of an arm's searched settings, with its value on the validation clients."""
+
+    settings: dict[str, Any]
+    value: Real | None
+    chosen: bool = False
+    error: str | None = None
+
+
 class ArmRecord(_Part):
     """An arm: its settings, status, results and costs."""
 
@@ -114,6 +123,7 @@ class ArmRecord(_Part):
     bytes_up: Number | None = None
     to_target: ToTarget | None = None
     curve: Many[CurvePoint] | None = None
+    search: Some[TrialRecord] = _NONE
 
 
 class TargetRecord(_Part):

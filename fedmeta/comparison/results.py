@@ -121,6 +121,23 @@ def read(path: Path, measure: str, worst: float | None) -> Measured:
     )
 
 
+def validation_value(path: Path, measure: str, worst: float | None, step: int) -> float:
+    """Return the measure of the validation clients in a finished run's last evaluation of them.
+
+    Args:
+        path: The run's folder.
+        measure: The main measure of its tasks.
+        worst: The measure's worst value; None: it has none.
+        step: The adaptation step.
+
+    Returns:
+        The mean over their tasks, in which clients that did not answer count as the worst; infinite if
+        the loss of one is.
+    """
+    [*_, last] = (row["evaluation"] for row in RunFolder(path).metrics() if row["evaluation"])
+    return _tracked_values(last, measure, worst)[0][step]
+
+
 def _by_step(steps: Iterable[Mapping[str, Any]], measure: str) -> dict[int, Tested]:
     over_tasks = half_of(measure).replace("ci95", "tasks_ci95")
     return {

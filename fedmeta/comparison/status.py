@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -133,6 +133,7 @@ class ArmStatus:
         ]
 
 
+Searched = Callable[[], Mapping[str, list[dict[str, Any]]]]
 REFERENCE = "centralized"
 """The arm that the target is a share of, if it is compared."""
 
@@ -145,15 +146,22 @@ class ComparisonStatus:
         question: The experiment and measure.
         arms: The arms.
         about: First entries of the file: experiment, command, versions.
+        searched: Each arm's search for settings, as plain values; arms without one are left out.
     """
 
     def __init__(
-        self, folder: Path, question: Question, arms: Sequence[ArmStatus], about: Mapping[str, Any]
+        self,
+        folder: Path,
+        question: Question,
+        arms: Sequence[ArmStatus],
+        about: Mapping[str, Any],
+        searched: Searched = dict,
     ) -> None:
         self.folder = folder
         self.question = question
         self.arms = tuple(arms)
         self.about = dict(about)
+        self.searched = searched
         self.status: Status = "running"
         self._began = time.monotonic()
         self._started = _now()
@@ -230,6 +238,7 @@ class ComparisonStatus:
             **statistics.totals(runs),
             "to_target": to_target(runs),
             "curve": statistics.curve(runs, self.question.step),
+            "search": self.searched().get(arm.plan.arm.name, []),
         }
 
     def _run(self, arm_run: ArmRun) -> dict[str, Any]:

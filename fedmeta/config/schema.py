@@ -30,6 +30,9 @@ class CompareOptions(Options):
         step: Adaptation step at which the target is measured; None: the last of evaluation.steps.
         points: Evaluations of the test clients during a run, for curves.
         arms: Settings by arm: they change a built-in arm, or define a new one.
+        search: Values to try, by config key; each arm that trains takes the combination that is best on
+            the validation clients of the first seed.
+        search_share: Share of an arm's rounds that such a trial takes.
     """
 
     target: float | None = None
@@ -37,6 +40,8 @@ class CompareOptions(Options):
     step: int | None = Field(None, ge=0)
     points: int = Field(25, ge=1)
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    search: dict[str, Any] = Field(default_factory=dict)
+    search_share: float = Field(1.0, gt=0, le=1)
 
     @field_validator("arms")
     @classmethod
