@@ -40,9 +40,7 @@ def test_an_arm_searches_the_keys_that_it_has_and_does_not_set_itself(
     made: tuple[Comparison, list[list[str]]],
 ) -> None:
     result, phases = made
-    keys = {
-        name: [sorted(one["settings"]) for one in arm(result, name)["search"]] for name in ARMS
-    }
+    keys = {name: [sorted(one["settings"]) for one in arm(result, name)["search"]] for name in ARMS}
     assert keys == {
         "federated": [["learner.inner_lr", "server.lr"]] * 4,
         "fedavg": [["learner.inner_lr"]] * 2,  # its server's step is that of its clients
