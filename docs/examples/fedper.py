@@ -6,7 +6,8 @@ import torch
 from typing_extensions import override
 
 from fedmeta.learning import LocalWork, Model, Tensors, mean_metrics
-from fedmeta.learning.algorithms.fedavg import FedAvg, find_head
+from fedmeta.learning.algorithms.fedavg import FedAvg
+from fedmeta.learning.head import find_head
 from fedmeta.tasks import TaskBatch, TaskSpec
 
 
@@ -20,7 +21,7 @@ class FedPer(FedAvg):
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         super().__init__(options, model, spec, transductive)
-        self.head_names = find_head(model, spec)
+        self.head_names = find_head(model, spec, "each client keeps its head")
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:

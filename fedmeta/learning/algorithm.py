@@ -64,6 +64,14 @@ class Model(Protocol):
         """
         ...
 
+    def body(self) -> "Model | None":
+        """Return the network without its head, as an embedding on the same parameters.
+
+        The head must be linear, ``head.weight [in, out]`` and ``head.bias``. None by default: the
+        network cannot be cut.
+        """
+        return None
+
 
 class ModelBuilder(Protocol):
     """A class that is registered as a model: its options and its constructor."""

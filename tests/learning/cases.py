@@ -15,10 +15,18 @@ from fedmeta.learning import (
     build_algorithm,
     expand_state,
 )
+from fedmeta.learning.algorithms import FedAvg
 from fedmeta.learning.embedding import EmbeddingAlgorithm
+from fedmeta.learning.inner import WeightAdaptation
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 WAYS = 3
+DESCENT = [
+    name
+    for name in ALGORITHMS
+    if issubclass(kind := ALGORITHMS.get(name), WeightAdaptation) and FedAvg not in kind.__mro__[1:]
+]
+"""Algorithms that adapt by gradient descent; of FedAvg and its variants the first alone."""
 EMBEDDING = [name for name in ALGORITHMS if issubclass(ALGORITHMS.get(name), EmbeddingAlgorithm)]
 """Algorithms that predict from embedded examples, without an inner loop."""
 KERNELS = "eager"

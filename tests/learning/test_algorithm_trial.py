@@ -14,7 +14,7 @@ from fedmeta.learning.algorithm_trial import try_updates
 from fedmeta.learning.algorithms import FOMAML, MAML
 from fedmeta.learning.model_trial import try_model
 from fedmeta.tasks import TaskBatch, TaskSpec
-from tests.learning.cases import CASES, EMBEDDING, make_learner, make_tasks, takes
+from tests.learning.cases import CASES, DESCENT, EMBEDDING, make_learner, make_tasks, takes
 
 CASE = CASES["image-mlp"]
 
@@ -83,7 +83,7 @@ def test_an_algorithm_that_would_go_wrong_is_refused_in_one_line(fault: str) -> 
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "reptile", "meta_sgd", "fedavg", *EMBEDDING])
+@pytest.mark.parametrize("algorithm", [*DESCENT, *EMBEDDING])
 @pytest.mark.parametrize("case", ["image-mlp", "conv4-stride", "lstm", "sinusoid-mlp"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_comes_with_fedmeta_would_pass(algorithm: str, case: str, dtype: torch.dtype) -> None:

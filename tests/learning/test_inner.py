@@ -3,10 +3,18 @@ import torch
 import torch.nn.functional as F
 
 from fedmeta.learning import Algorithm, Tensors
-from tests.learning.cases import CASES, EMBEDDING, make_learner, make_state, make_tasks, relative_error
+from tests.learning.cases import (
+    CASES,
+    DESCENT,
+    EMBEDDING,
+    make_learner,
+    make_state,
+    make_tasks,
+    relative_error,
+)
 from tests.learning.reference import to_module
 
-ALGORITHMS = ["maml", "fomaml", "reptile", "meta_sgd", "fedavg", *EMBEDDING]
+ALGORITHMS = [*DESCENT, *EMBEDDING]
 OPTIONS = {"reptile": {"inner_steps": 3, "inner_batch": 4, "inner_optimizer": "adam"}}
 
 

@@ -11,6 +11,7 @@ from fedmeta.tasks import Measure, TaskBatch, TaskSpec, build_objective, padded
 from fedmeta.tasks.objective import Objective
 from tests.learning.cases import (
     CASES,
+    DESCENT,
     EMBEDDING,
     assert_gradient,
     make_learner,
@@ -65,7 +66,7 @@ def test_a_hessian_vector_product_is_the_change_of_the_gradient(name: str) -> No
     assert not any(value.requires_grad for value in found.values())
 
 
-RAGGED = ["maml", "fomaml", "meta_sgd", "reptile", "fedavg", *EMBEDDING]
+RAGGED = [*DESCENT, *EMBEDDING]
 
 
 @pytest.mark.parametrize("algorithm", RAGGED)

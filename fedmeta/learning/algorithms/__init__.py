@@ -1,5 +1,7 @@
 """Meta-learning algorithms, one per module."""
 
+from fedmeta.learning.algorithms.anil import ANIL
+from fedmeta.learning.algorithms.boil import BOIL
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
@@ -13,6 +15,8 @@ from fedmeta.learning.algorithms.reptile import Reptile
 from fedmeta.learning.algorithms.scaffold import Scaffold
 
 __all__ = [
+    "ANIL",
+    "BOIL",
     "FOMAML",
     "MAML",
     "FedAvg",

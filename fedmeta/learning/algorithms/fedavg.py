@@ -6,10 +6,10 @@ import torch
 from typing_extensions import override
 
 from fedmeta.about import About
-from fedmeta.errors import ConfigError
-from fedmeta.learning.algorithm import Model, Tensors, expand_state
+from fedmeta.learning.algorithm import Model, Tensors
+from fedmeta.learning.head import find_head, new_head
 from fedmeta.learning.inner import AdaptationOptions, WeightAdaptation, leaves
-from fedmeta.tasks import Examples, TaskBatch, TaskSpec, torch_generator
+from fedmeta.tasks import Examples, TaskBatch, TaskSpec
 
 
 class FedAvg(WeightAdaptation):
@@ -46,7 +46,9 @@ class FedAvg(WeightAdaptation):
         self, options: AdaptationOptions, model: Model, spec: TaskSpec, transductive: bool = True
     ) -> None:
         super().__init__(options, model, spec, transductive)
-        self._head = find_head(model, spec) if self.replaces_head(spec) else {}
+        self._head = (
+            find_head(model, spec, "each test task gets a new head") if self.replaces_head(spec) else {}
+        )
 
     @staticmethod
     def replaces_head(spec: TaskSpec) -> bool:
@@ -74,50 +76,3 @@ class FedAvg(WeightAdaptation):
             weights = self.weights(state)
             state = state | new_head(weights, self._head, int(support["y"].max()) + 1)
         return super().descend(state, support)
-
-
-def find_head(model: Model, spec: TaskSpec) -> dict[str, int]:
-    """Find the parameters of a model's head: when they are all 0, all outputs must be 0.
-
-    Returns:
-        For each parameter of the head its axis of outputs, counted from the end: the last axis of
-        ``[in, out]`` as in fedmeta's models, or the first of ``[out, in]`` as in `torch.nn`.
-
-    Raises:
-        ConfigError: If the last declared layer is not a head whose number of outputs can change.
-    """
-    params = model.init(torch_generator(0, "head"))
-    layer = _layer_of(list(params)[-1])
-    names = [name for name in params if _layer_of(name) == layer]
-    for axes in (dict.fromkeys(names, -1), {name: -params[name].dim() for name in names}):
-        if _is_head(model, params, axes, spec):
-            return axes
-    raise ConfigError(
-        f"each test task gets a new head, but the model's last layer, '{layer}', is not a head: "
-        "declare last the linear layer that computes the outputs"
-    )
-
-
-def new_head(params: Tensors, axes: dict[str, int], outputs: int) -> Tensors:
-    """Return a head of zeros with `outputs` outputs, for each task of ``params [T, ...]``."""
-    sizes = {name: list(params[name].shape) for name in axes}
-    for name, axis in axes.items():
-        sizes[name][axis] = outputs
-    return {name: params[name].new_zeros(size) for name, size in sizes.items()}
-
-
-def _layer_of(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _is_head(model: Model, params: Tensors, axes: dict[str, int], spec: TaskSpec) -> bool:
-    outputs = model.outputs + 1
-    x = torch.randn(1, 2, *spec.input_shape, generator=torch_generator(0, "head", "inputs"))
-    weights = expand_state(params, 1)
-    try:
-        with torch.no_grad():
-            made = model.forward(weights | new_head(weights, axes, outputs), x)
-    except Exception:
-        # A user's module may fail in any way if one of its layers has another shape.
-        return False
-    return made.shape[-1] == outputs and not bool(made.any())

@@ -57,6 +57,7 @@ class Conv4(Model):
                 f"model 'conv4' needs images [H, W] or [C, H, W] but the task's inputs have the shape "
                 f"{list(spec.input_shape)}; choose 'mlp' or 'lstm'"
             )
+        self._options, self._spec = options, spec
         self._input_shape = tuple(spec.input_shape)
         self._channels = spec.input_shape[0] if len(spec.input_shape) == 3 else 1
         self._strided = options.pooling == "stride"
@@ -80,6 +81,11 @@ class Conv4(Model):
             params["head.weight"] = uniform(self._head, math.sqrt(6 / sum(self._head)), generator)
             params["head.bias"] = torch.zeros(self._head[1])
         return params
+
+    @override
+    def body(self) -> Model:
+        """Return the same blocks without a head."""
+        return Conv4(self._options, self._spec, None)
 
     def kernel_plan(self) -> KernelPlan:
         """Describe the network to its native kernel."""

@@ -50,6 +50,7 @@ class LSTM(Model):
             raise ConfigError(
                 "model 'lstm' reads tokens but the task's inputs are real numbers; choose 'mlp'"
             )
+        self._spec = spec
         self._vocabulary = spec.vocabulary
         self._options = options
         self._head = outputs
@@ -66,6 +67,11 @@ class LSTM(Model):
         if self._head is not None:
             params |= init_linear("head", hidden, self._head, generator)
         return params
+
+    @override
+    def body(self) -> Model:
+        """Return the embedding and the layers."""
+        return LSTM(self._options, self._spec, None)
 
     def kernel_plan(self) -> KernelPlan | None:
         """Describe the network to its native kernel; None without a head, or with more than 8 layers."""

@@ -49,6 +49,7 @@ class MLP(Model):
             raise ConfigError(
                 "model 'mlp' reads real numbers but the task's inputs are tokens; choose 'lstm'"
             )
+        self._options, self._spec = options, spec
         self._input_shape = tuple(spec.input_shape)
         inputs = 1
         for side in spec.input_shape:
@@ -68,6 +69,11 @@ class MLP(Model):
         if self._head is not None:
             params |= init_linear("head", *self._head, generator)
         return params
+
+    @override
+    def body(self) -> Model:
+        """Return the hidden layers."""
+        return MLP(self._options, self._spec, None)
 
     def kernel_plan(self) -> KernelPlan | None:
         """Describe the network to its native kernel; None: there is no layer to compute."""

@@ -60,6 +60,7 @@ class ResNet12(Model):
             )
         channels = spec.input_shape[0] if len(spec.input_shape) == 3 else 1
         self._widths = [channels, *options.widths]
+        self._options, self._spec = options, spec
         self._head = outputs
         self.outputs = self._widths[-1] if outputs is None else outputs
 
@@ -75,6 +76,11 @@ class ResNet12(Model):
         if self._head is not None:
             params |= init_linear("head", self._widths[-1], self._head, generator)
         return params
+
+    @override
+    def body(self) -> Model:
+        """Return the blocks and the mean."""
+        return ResNet12(self._options, self._spec, None)
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:

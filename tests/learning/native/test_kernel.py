@@ -153,7 +153,9 @@ def test_float32_is_as_near_to_float64_as_autograd_is(
     assert errors[1] < max(3 * errors[0], 1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "meta_sgd", "reptile", "protonet"])
+@pytest.mark.parametrize(
+    "algorithm", ["maml", "fomaml", "meta_sgd", "anil", "boil", "reptile", "protonet"]
+)
 @pytest.mark.parametrize("name", ["two targets", "odd image", "three LSTM layers"])
 def test_bits_do_not_depend_on_threads_or_on_the_other_tasks(
     name: str, algorithm: str, monkeypatch: pytest.MonkeyPatch
