@@ -6,6 +6,7 @@ from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
 from fedmeta.learning.algorithms.maml import MAML
+from fedmeta.learning.algorithms.maml_pp import MAMLPP
 from fedmeta.learning.algorithms.matching import Matching
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
 from fedmeta.learning.algorithms.pretrained import Pretrained
@@ -19,6 +20,7 @@ __all__ = [
     "BOIL",
     "FOMAML",
     "MAML",
+    "MAMLPP",
     "FedAvg",
     "FedProx",
     "Matching",
