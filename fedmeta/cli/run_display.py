@@ -161,7 +161,8 @@ class Display(Screen):
             f"fedmeta compare {experiment} --seeds 1",
             "other methods on the same test tasks; takes several times as long",
         )
-        if hasattr(family_kind(self._task), "image_style"):
+        kind = family_kind(self._task)
+        if hasattr(kind, "image_style") or hasattr(kind, "read_files"):
             yield f"fedmeta adapt {run} --support DIR --query DIR", "label images of your own"
 
 

@@ -79,18 +79,62 @@ def read_images(
             names the first.
         UsageError: If `input_shape` is not that of an image, or as many edges are light as dark.
     """
-    size = _size(input_shape)
-    if samples is not None and samples not in RANGES:
-        raise UsageError(f"samples must be one of {', '.join(map(str, RANGES))} bits (got {samples})")
-    small, kinds, notes = _read_all(files, size, invert != "no", samples)
-    inverted, unlike = _polarity([edge for _, edge in small], style, invert)
-    pixels = np.stack([image for image, _ in small])
-    notes += _remarks(files, kinds, pixels)
-    if inverted:
+    small: dict[int, Pixels] = {}
+    scanned = scan(files, Reading(style, input_shape, invert, samples), small.__setitem__)
+    pixels = np.stack([small[place] for place in range(len(files))])
+    if scanned.inverted:
         pixels = 1.0 - pixels
     x = (torch.from_numpy(pixels) - style.mean) / style.deviation
-    others = tuple(files[i] for i in unlike)
-    return Images(x.view(len(files), *input_shape), inverted, others, tuple(kinds), tuple(notes))
+    x = x.view(len(files), *input_shape)
+    return Images(x, scanned.inverted, scanned.unlike, scanned.kinds, scanned.notes)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read image files; see `read_images` for the attributes."""
+
+    style: ImageStyle
+    input_shape: Sequence[int]
+    invert: Invert = "auto"
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What image files have in common; see `Images` for the attributes."""
+
+    inverted: bool
+    unlike: tuple[Path, ...]
+    kinds: tuple[Kind, ...]
+    notes: tuple[str, ...]
+
+
+def scan(files: Sequence[Path], how: Reading, keep: Callable[[int, Pixels], None]) -> Scanned:
+    """Read image files as `read_images` does, one at a time, and leave their pixels as they are.
+
+    Args:
+        files: The files to read.
+        how: How to read them.
+        keep: Called once for each file, with its index and its brightness ``[C, H, W]`` in [0, 1], at
+            the size of an input.
+
+    Raises:
+        DataError: As `read_images`.
+        UsageError: As `read_images`.
+    """
+    size, samples = _size(how.input_shape), how.samples
+    if samples is not None and samples not in RANGES:
+        raise UsageError(f"samples must be one of {', '.join(map(str, RANGES))} bits (got {samples})")
+    ends = [np.inf, -np.inf]
+
+    def measured(place: int, pixels: Pixels) -> None:
+        ends[:] = min(ends[0], float(pixels.min())), max(ends[1], float(pixels.max()))
+        keep(place, pixels)
+
+    edges, kinds, notes = _read_all(files, size, how.invert != "no", samples, measured)
+    inverted, unlike = _polarity(edges, how.style, how.invert)
+    notes += _remarks(files, kinds, ends[0], ends[1])
+    return Scanned(inverted, tuple(files[i] for i in unlike), tuple(kinds), tuple(notes))
 
 
 def area_weights(cells: int, pixels: int, canvas: float | None = None) -> Pixels:
@@ -126,27 +170,33 @@ def _size(input_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _read_all(
-    files: Sequence[Path], size: tuple[int, int, int], white: bool, samples: int | None
-) -> tuple[list[tuple[Pixels, float]], list[Kind], list[str]]:
-    """Return each file's small image ``[C, H, W]`` and the brightness of its edge; kinds; and notes."""
-    read: dict[int, tuple[Pixels, float]] = {}
+    files: Sequence[Path],
+    size: tuple[int, int, int],
+    white: bool,
+    samples: int | None,
+    keep: Callable[[int, Pixels], None],
+) -> tuple[list[float], list[Kind], list[str]]:
+    """Return the brightness of each file's edge, its kind, and notes; pass its small image to `keep`."""
+    edges = [0.0] * len(files)
     kinds: list[Kind] = []
     deep: dict[int, Reach] = {}
+
+    def fit(place: int, pixels: Pixels) -> None:
+        small, edges[place] = _fit(pixels, size[1:])
+        keep(place, small)
 
     def first(place: int) -> None:
         image = decode(files[place])
         kinds.append(image.kind)
         if image.bits == 8:
-            read[place] = _fit(image.shade(255.0, 255.0, size[0], white), size[1:])
+            fit(place, image.shade(255.0, 255.0, size[0], white))
         else:
             deep[place] = reach_of(files[place], image)
 
     def again(place: int) -> None:
         image = decode(files[place])
         top, opaque = ranges[place]
-        read[place] = _fit(
-            image.shade(top, opaque if image.alpha_bits > 8 else 255.0, size[0], white), size[1:]
-        )
+        fit(place, image.shade(top, opaque if image.alpha_bits > 8 else 255.0, size[0], white))
 
     _each(files, range(len(files)), first)
     found, notes = tops(list(deep.values()), samples)
@@ -155,7 +205,7 @@ def _read_all(
         kinds[place] = replace(kinds[place], bits=int(top).bit_length() if top > 1 else 0)
     # Decoded again rather than kept, as a folder of deep images may be larger than memory.
     _each(files, deep, again)
-    return [read[place] for place in range(len(files))], kinds, notes
+    return edges, kinds, notes
 
 
 def _each(files: Sequence[Path], places: Iterable[int], use: Callable[[int], None]) -> None:
@@ -185,14 +235,13 @@ def _fit(pixels: Pixels, size: tuple[int, ...]) -> tuple[Pixels, float]:
     return small, float(edge.mean())
 
 
-def _remarks(files: Sequence[Path], kinds: Sequence[Kind], pixels: Pixels) -> list[str]:
+def _remarks(files: Sequence[Path], kinds: Sequence[Kind], low: float, high: float) -> list[str]:
     notes = []
     several = [file for file, kind in zip(files, kinds, strict=True) if kind.several]
     if several:
         notes.append(
             f"files with more than one image: {len(several)}, such as {several[0]}; the first is read"
         )
-    low, high = float(pixels.min()), float(pixels.max())
     if high - low < _FAINT:
         notes.append(
             f"the images are faint: their brightness is between {low:.3f} and {high:.3f}, "

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.float32]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
+SUFFIXES = frozenset(
+    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".gif", ".webp"]
+)
+"""The endings of their files' names, in lower case."""
 LONGEST = 65_535
 """Most pixels of a side, as in JPEG; it bounds the memory for resampling."""
 LARGEST = 1 << 25

@@ -50,3 +50,14 @@ def write_zip(
                 for d in range(1, drawers + 1):
                     name = f"{path.stem}/{alphabet}/character{c:02d}/{c:04d}_{d:02d}.png"
                     archive.writestr(name, png(draw(alphabet, c, d)))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, no FEDMETA_DATA, and an empty cache beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("FEDMETA_DATA", raising=False)
+    monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "cache"))
+    return folder

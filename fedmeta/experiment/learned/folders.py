@@ -1,6 +1,8 @@
 """Adapts a model to a folder of images, and labels the images of another."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ from fedmeta.errors import UsageError
 from fedmeta.experiment.learned.adapted import Adapted
 from fedmeta.experiment.learned.model import Learned
 from fedmeta.learning.inner import WeightAdaptation
+from fedmeta.options import parse_options
 from fedmeta.tasks import family_kind
-from fedmeta.tasks.image_files import Images, ImageStyle, Invert, read_images
+from fedmeta.tasks.file_inputs import Asked, FileInputs
+from fedmeta.tasks.image_files import ImageStyle, Invert, read_images
 from fedmeta.tasks.image_folder import list_labelled
 
 
@@ -100,12 +104,10 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
         DataError: If a folder or a file cannot be used; the message names it.
         DivergedError: If the weights became non-finite.
     """
-    style = _style(learned)
+    read = _reader(learned)
     support, query = list_labelled(folders.support, folders.query)
-    files = support.files + query.files
-    shape = learned.spec.input_shape
-    images = read_images(files, style, shape, folders.invert, folders.samples)
-    x, asked = images.x[: len(support.files)], images.x[len(support.files) :]
+    inputs = read(support.files + query.files, Asked(folders.invert, folders.samples))
+    x, asked = inputs.x[: len(support.files)], inputs.x[len(support.files) :]
     adapted = learned.adapt(x, support.labels or (), folders.steps, folders.transductive)
     chances = adapted.predict(asked)
     classes = adapted.classes or ()
@@ -114,29 +116,30 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
         Labelled(str(file), str(classes[int(row.argmax())]), float(row.max()), truth)
         for file, row, truth in zip(query.files, chances, truths, strict=True)
     ]
-    notes = [*learned.notes, *_notes(support.ignored + query.ignored, images, style)]
+    notes = [*learned.notes, *inputs.notes]
+    if ignored := support.ignored + query.ignored:
+        notes.append(f"{len(ignored)} hidden files were skipped, such as {ignored[0]}")
     if folders.steps is not None and not isinstance(adapted.trained.algorithm, WeightAdaptation):
         notes.append(f"{learned.config.algorithm} has no inner loop: steps have no effect")
-    return Answer(adapted, tuple(labelled), tuple(notes), images.inverted)
+    return Answer(adapted, tuple(labelled), tuple(notes), inputs.inverted)
 
 
-def _style(learned: Learned) -> ImageStyle:
-    style = getattr(family_kind(learned.config.task), "image_style", None)
+def _reader(learned: Learned) -> Callable[[Sequence[Path], Asked], FileInputs]:
+    """Return what reads files as the inputs of a run's model."""
+    kind = family_kind(learned.config.task)
+    read = getattr(kind, "read_files", None)
+    if read is not None:
+        return partial(read, parse_options(kind.Options, learned.config.data, "data"))
+    style = getattr(kind, "image_style", None)
     if not isinstance(style, ImageStyle):
         raise UsageError(
             f"{learned.path} was trained on '{learned.config.task}', which does not read image files: "
             "use fedmeta.load(RUN).adapt(support_x, support_y) in Python"
         )
-    return style
 
+    def images(files: Sequence[Path], asked: Asked) -> FileInputs:
+        shape = learned.spec.input_shape
+        found = read_images(files, style, shape, asked.invert, asked.samples)
+        return FileInputs.of_images(found, style)
 
-def _notes(ignored: tuple[Path, ...], images: Images, style: ImageStyle) -> list[str]:
-    notes = list(images.notes)
-    if ignored:
-        notes.append(f"{len(ignored)} hidden files were skipped, such as {ignored[0]}")
-    if style.ink:
-        taken = "dark ink on light paper" if images.inverted else "light ink on dark paper"
-        notes.append(f"the images were taken as {taken}")
-    if images.unlike:
-        notes.append(f"{len(images.unlike)} of them differ at the edge, such as {images.unlike[0]}")
-    return notes
+    return images
