@@ -47,6 +47,9 @@ class OmniglotOptions(LabelOptions, PartitionOptions, AugmentationOptions):
             ``alphabets``, it is taken from each training alphabet, so that no test alphabet is used.
         rotations: Whether training clients also have their characters rotated by 90, 180 and 270
             degrees, as separate classes (Santoro et al. 2016, arXiv:1605.06065).
+        test_drawers: Who drew the images of a held-out client's task: ``any``; or ``two``: characters of
+            one alphabet, the support images by one person and the query images by another (Lake et al.
+            2015).
     """
 
     test_partition: Scheme = "iid"
@@ -58,6 +61,7 @@ class OmniglotOptions(LabelOptions, PartitionOptions, AugmentationOptions):
     test_characters: float | None = Field(default=None, gt=0.0, lt=1.0)
     validation_characters: float = Field(default=0.0, ge=0.0, lt=1.0)
     rotations: Annotated[bool, Key(arm="any")] = True
+    test_drawers: Literal["any", "two"] = "any"
 
 
 class Omniglot:
@@ -93,6 +97,7 @@ class Omniglot:
         self.classes = np.concatenate([place * len(turns) + k for k in turns])
         self.spec = _spec(options, len(self.split["train"]) * len(turns))
         self.clients = [self._images(client) for client in range(len(population))]
+        self._alphabets = self._drawn_by_two() if options.test_drawers == "two" else {}
 
     @staticmethod
     def shape(options: OmniglotOptions) -> TaskSpec | None:
@@ -108,12 +113,43 @@ class Omniglot:
         """Draw `count` tasks of `client`, examples grouped by class."""
         held_out = self.population.split_of(client) != "train"
         shape = self.options.shape(held_out)
-        drawn = self.clients[client].draw(count, shape, rng)
+        if held_out and self.options.test_drawers == "two":
+            drawn = draw_by_two(self._alphabets[client], count, shape[0], rng)
+        else:
+            drawn = self.clients[client].draw(count, shape, rng)
         labels = self.classes if self.options.global_labels(held_out) else None
         tasks = gather(self.pool, drawn, shape[1], labels)
         if held_out:
             return tasks
         return augment(tasks, self.options, rng, self.spec.input_shape, self.image_style)
+
+    def _drawn_by_two(self) -> dict[int, list[Indices]]:
+        """Return the images of each held-out client's alphabets, ``[characters, drawers]`` each.
+
+        Raises:
+            ConfigError: If a task needs more than one image of a drawer, or no alphabet of a client has
+                enough characters.
+        """
+        ways, shots, queries = self.options.shape(held_out=True)
+        if (shots, queries) != (1, 1):
+            raise ConfigError(
+                "data.test_drawers = 'two' needs data.test_shots = 1 and data.test_queries = 1: a person "
+                "drew each character once"
+            )
+        names = np.array(self.characters.alphabets)
+        found = {}
+        for client in range(self.population.train, len(self.population)):
+            owned = self.owned[client]
+            tables = [self.clients[client].table[names[owned] == one] for one in np.unique(names[owned])]
+            found[client] = [table for table in tables if len(table) >= ways]
+            if not found[client]:
+                most = max(map(len, tables))
+                raise ConfigError(
+                    f"data.test_ways = {ways}, but no alphabet of {self.population.split_of(client)} "
+                    f"client {client} has more than {most} characters of its own; set it to {most} or "
+                    "less, or data.test_partition to 'natural'"
+                )
+        return found
 
     def _deal(self, split: Split, rng: np.random.Generator) -> list[Indices]:
         characters = self.split[split]
@@ -145,6 +181,30 @@ class Omniglot:
         images = ClassImages(classes)
         images.check(f"{split} client {client}", self.options.shape(split != "train"), _prefix(split))
         return images
+
+
+def draw_by_two(
+    alphabets: Sequence[Indices], count: int, ways: int, rng: np.random.Generator
+) -> Indices:
+    """Draw tasks as Lake et al. 2015 do: `ways` characters of an alphabet, each drawn by two people.
+
+    Args:
+        alphabets: Image of each character by each drawer, ``[characters, drawers]``; the same drawers
+            for all characters of an alphabet.
+        count: Number of tasks.
+        ways: Characters of a task.
+        rng: The random generator.
+
+    Returns:
+        Images ``[count, ways, 2]``: the first drawer's, and the second one's.
+    """
+    tasks = []
+    for _ in range(count):
+        table = alphabets[rng.integers(len(alphabets))]
+        characters = rng.permutation(len(table))[:ways]
+        drawers = rng.permutation(table.shape[1])[:2]
+        tasks.append(table[np.ix_(characters, drawers)])
+    return np.stack(tasks)
 
 
 def _files(options: OmniglotOptions) -> list[Path]:

@@ -174,6 +174,39 @@ class TestEpisodes:
         assert sorted(seen) == list(range(built.spec.outputs))
         assert built.sample(5, 1, stream(0)).support_y.tolist() == [[0, 1, 2]]
 
+    def test_support_and_query_of_lakes_tasks_are_by_two_people_within_one_alphabet(self) -> None:
+        built = family(Population(3, 0, 1), ways=4, test_drawers="two", test_partition="natural")
+        tasks = built.sample(3, 50, stream(0))
+        pages = built.pool[:, 0].flatten(1).float() / 255
+        seen = set()
+        for support, query in zip(tasks.support_x.flatten(2), tasks.query_x.flatten(2), strict=True):
+            names, drawers = [], []
+            for half in (support, query):
+                images = [int((pages == one).all(1).nonzero()[0]) for one in half]
+                characters = [built.characters.character[image] for image in images]
+                names.append([built.characters.names[one] for one in characters])
+                # Each character's first image is by the first drawer, and so on.
+                first = np.searchsorted(built.characters.character, characters)
+                drawers.append({int(image - one) for image, one in zip(images, first, strict=True)})
+            assert names[0] == names[1]
+            assert len(set(names[0])) == 4
+            assert len({name.split("/")[0] for name in names[0]}) == 1
+            [[support_drawer], [query_drawer]] = map(list, drawers)
+            assert support_drawer != query_drawer
+            seen.add((names[0][0].split("/")[0], support_drawer, query_drawer))
+        assert {alphabet for alphabet, _, _ in seen} == {"Sanskrit", "Tagalog"}
+        # Three ordered pairs at least of four drawers, in each alphabet.
+        assert len(seen) >= 6
+
+    def test_training_does_not_depend_on_who_draws_the_tests(self) -> None:
+        one, two = (
+            family(Population(3, 0, 2), test_drawers=who, test_partition="natural").sample(
+                0, 2, stream(9)
+            )
+            for who in ("any", "two")
+        )
+        assert torch.equal(one.query_x, two.query_x)
+
 
 @pytest.mark.usefixtures("tiny")
 class TestRefusals:
@@ -191,6 +224,14 @@ class TestRefusals:
             (
                 {"queries": 4},
                 r"data.shots \+ data.queries = 1 \+ 4, but train client 0 has a class of 4",
+            ),
+            (
+                {"test_drawers": "two", "test_queries": 2},
+                "data.test_drawers = 'two' needs data.test_shots = 1 and data.test_queries = 1",
+            ),
+            (
+                {"test_drawers": "two"},
+                r"data.test_ways = 5, but no alphabet of test client \d has more than \d characters",
             ),
             ({"test_characters": 0.5}, "data.test_characters needs data.split = 'characters'"),
             (
