@@ -47,6 +47,8 @@ class Key:
         training: The only training way that reads it; empty: all do.
         code: Whether its text may be the dotted path of code.
         before: Value in runs made before the key existed, if that is not its default.
+        evaluation: Whether `fedmeta evaluate` may change it, as it decides neither what is learned nor
+            which data are held out.
     """
 
     resume: bool | None = None
@@ -55,6 +57,7 @@ class Key:
     training: str | None = None
     code: bool | None = None
     before: str | None = None
+    evaluation: bool | None = None
 
     def within(self, table: "Key") -> "Key":
         """Return the key with its None fields taken from the table."""
@@ -62,7 +65,7 @@ class Key:
         return Key(**{name: getattr(table, name) if mine[name] is None else mine[name] for name in mine})
 
 
-USUAL = Key(resume=False, decides="result", arm="any", training="", code=True)
+USUAL = Key(resume=False, decides="result", arm="any", training="", code=True, evaluation=False)
 """Properties of a key without a `Key` annotation."""
 
 

@@ -130,7 +130,7 @@ class Display(Screen):
     def show_result(self, result: Result) -> None:
         """Print the result tables and the commands to try next."""
         if result.final:
-            self.console.print(final_table(result))
+            self.console.print(final_table(result.experiment, result.final))
         if result.participants:
             self.console.print(earnings_table(result.participants, result.chain is not None))
         if result.chain:

@@ -123,17 +123,22 @@ def reasons_table(replies: Mapping[str, Any]) -> Table:
     return table
 
 
-def final_table(result: Result) -> Table:
-    """Return held-out results by adaptation step, with intervals over clients and over tasks."""
-    first = result.final[0]
+def final_table(what: str, final: "Sequence[StepResult]") -> Table:
+    """Return held-out results by adaptation step, with intervals over clients and over tasks.
+
+    Args:
+        what: What was tested.
+        final: The results.
+    """
+    first = final[0]
     over = f"{_counted(first.clients, 'client')} ({_counted(first.tasks, 'task')})"
-    title = f"{result.experiment}: held-out clients, mean and 95% interval over {over}"
+    title = f"{what}: held-out clients, mean and 95% interval over {over}"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("adaptation steps")
-    columns = _columns(result.final)
+    columns = _columns(final)
     for name in columns:
         table.add_column(name, justify="right")
-    rows = [(_when(step), *(cell(step) for cell in columns.values())) for step in result.final]
+    rows = [(_when(step), *(cell(step) for cell in columns.values())) for step in final]
     if len(rows) > 1 and len({cells[1:] for cells in rows}) == 1:
         # An algorithm without adaptation steps, such as class means, has only one row.
         rows = [("any", *rows[0][1:])]

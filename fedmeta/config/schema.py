@@ -152,15 +152,15 @@ class Config(Options):
     tasks_per_client: int = Field(1, ge=1)
     local_steps: int = Field(1, ge=1)
     local_lr: float = Field(0.01, gt=0)
-    transductive: Annotated[bool, Key(arm="none")] = True
+    transductive: Annotated[bool, Key(arm="none", evaluation=True)] = True
     dtype: Annotated[Literal["float32", "float64"], Key(arm="none")] = "float32"
     engine: Annotated[Literal["vector", "ray", "deployment"], Key(resume=True, decides="place")] = (
         "vector"
     )
     workers: Annotated[int | Literal["auto"], Key(resume=True, decides="nothing")] = "auto"
-    device: Annotated[Literal["auto", "cpu", "cuda"], Key(resume=True, decides="place", arm="none")] = (
-        "cpu"
-    )
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Key(resume=True, decides="place", arm="none", evaluation=True)
+    ] = "cpu"
     kernels: Annotated[
         Literal["auto", "native", "eager"], Key(resume=True, arm="none", before="eager")
     ] = "auto"
@@ -172,7 +172,7 @@ class Config(Options):
     checkpoint_every: Annotated[int, Key(resume=True, decides="nothing")] = Field(1, ge=1)
     data: Annotated[dict[str, Any], Key(arm="none")] = Field(default_factory=dict)
     network: Annotated[dict[str, Any], Key(arm="network")] = Field(default_factory=dict)
-    learner: dict[str, Any] = Field(default_factory=dict)
+    learner: Annotated[dict[str, Any], Key(evaluation=True)] = Field(default_factory=dict)
     server: ServerOptions = ServerOptions()
     gate: GateOptions = GateOptions()
     aggregation: AggregationOptions = AggregationOptions()
@@ -180,7 +180,9 @@ class Config(Options):
     postprocessors: list[dict[str, Any]] = Field(default_factory=list)
     behaviours: Annotated[list[dict[str, Any]], Key(training="federated")] = Field(default_factory=list)
     faults: Annotated[FaultOptions, Key(resume=True, training="federated", code=False)] = FaultOptions()
-    evaluation: Annotated[EvaluationOptions, Key(arm="none", code=False)] = EvaluationOptions()
+    evaluation: Annotated[EvaluationOptions, Key(arm="none", code=False, evaluation=True)] = (
+        EvaluationOptions()
+    )
     incentives: IncentiveOptions = IncentiveOptions()
     chain: Annotated[ChainOptions, Key(decides="place", code=False)] = ChainOptions()
     ray: Annotated[RayOptions, Key(resume=True, decides="place", code=False)] = RayOptions()

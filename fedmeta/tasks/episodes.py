@@ -33,9 +33,9 @@ class EpisodeOptions(Options):
     ways: int = Field(default=5, ge=2)
     shots: Annotated[int, Key(arm="training")] = Field(default=1, ge=1)
     queries: Annotated[int, Key(arm="training")] = Field(default=1, ge=1)
-    test_ways: int | None = Field(default=None, ge=2)
-    test_shots: int | None = Field(default=None, ge=1)
-    test_queries: int | None = Field(default=None, ge=1)
+    test_ways: Annotated[int | None, Key(evaluation=True)] = Field(default=None, ge=2)
+    test_shots: Annotated[int | None, Key(evaluation=True)] = Field(default=None, ge=1)
+    test_queries: Annotated[int | None, Key(evaluation=True)] = Field(default=None, ge=1)
 
     @property
     def outputs(self) -> int:

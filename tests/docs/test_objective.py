@@ -180,7 +180,7 @@ def test_a_run_goes_by_its_measures_from_the_reply_to_the_page(tmp_path: Path) -
     best = folder.checkpoints.load(4)[1]
     assert (best.best_round, best.best_score) == (1 + int(np.argmax(validated)), max(validated))
     assert list(read_head(result.run).measures) == ["ndcg@5", "misordered", "loss"]
-    headers = [column.header for column in final_table(result).columns]
+    headers = [column.header for column in final_table("mine", result.final).columns]
     assert headers == ["adaptation steps", "ndcg@5", "over tasks", "misordered", "loss"]
     write_report([result.run], out=tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()

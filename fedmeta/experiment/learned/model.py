@@ -1,6 +1,6 @@
 """`Learned`: a run's trained model, ready to adapt to new data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from fedmeta.config.trust import require_code
 from fedmeta.errors import DivergedError, UsageError
 from fedmeta.experiment import planning
 from fedmeta.experiment.checkpoint import DamagedCheckpointError, misfit
+from fedmeta.experiment.evaluate import Evaluated, evaluate
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.learned.adapted import (
     Adapted,
@@ -164,6 +165,23 @@ class Learned:
             raise DivergedError(f"the weights diverged in {steps} adaptation steps: take fewer")
         return Adapted(self._trained, values, targets.classes, steps, transductive)
 
+    def evaluate(self, settings: Mapping[str, Any] | None = None) -> Evaluated:
+        """Evaluate on the run's test clients, on tasks of another shape, or on another family's.
+
+        Without settings, the tasks and results are those of the run's own final test. Settings that
+        decide what was learned or which data were held out are refused.
+
+        Args:
+            settings: Values by dotted key, such as ``{"data.test_ways": 20}`` or ``{"task": "mnist"}``.
+
+        Raises:
+            ConfigError: If a setting is not allowed or invalid.
+            UsageError: If the model does not fit the tasks.
+            DataError: If data cannot be read.
+            RunError: If no test client could be evaluated.
+        """
+        return evaluate(self, settings)
+
     def export(self, path: Path | str | None = None) -> Plain:
         """Return the meta-learned weights as a `state_dict` of a plain `torch.nn` network.
 
@@ -193,7 +211,7 @@ class Learned:
         if self.device.type != "cpu" or not kernels_available():
             setup = replace(setup, kernels="eager")
         algorithm = build_algorithm(setup, self.spec, config.seed)
-        self._restore_constants(algorithm.model)
+        self.restore_constants(algorithm.model)
         dtype: torch.dtype = getattr(torch, config.dtype)
         drawn = algorithm.init(torch.Generator())
         wanted = {k: v.to(dtype) if v.is_floating_point() else v for k, v in drawn.items()}
@@ -208,7 +226,7 @@ class Learned:
             algorithm, network, place(self.state, self.device), dtype, about, self.device
         )
 
-    def _restore_constants(self, model: Model) -> None:
+    def restore_constants(self, model: Model) -> None:
         """Restore a module's frozen parameters and buffers, which old checkpoints do not have."""
         if not self.constants or not isinstance(model, ModuleModel):
             return

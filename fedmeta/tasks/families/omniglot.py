@@ -61,7 +61,7 @@ class OmniglotOptions(LabelOptions, PartitionOptions, AugmentationOptions):
     test_characters: float | None = Field(default=None, gt=0.0, lt=1.0)
     validation_characters: float = Field(default=0.0, ge=0.0, lt=1.0)
     rotations: Annotated[bool, Key(arm="any")] = True
-    test_drawers: Literal["any", "two"] = "any"
+    test_drawers: Annotated[Literal["any", "two"], Key(evaluation=True)] = "any"
 
 
 class Omniglot:
@@ -133,8 +133,8 @@ class Omniglot:
         ways, shots, queries = self.options.shape(held_out=True)
         if (shots, queries) != (1, 1):
             raise ConfigError(
-                "data.test_drawers = 'two' needs data.test_shots = 1 and data.test_queries = 1: a person "
-                "drew each character once"
+                "data.test_drawers = 'two' needs data.test_shots = 1 and data.test_queries = 1: "
+                "each person drew a character once"
             )
         names = np.array(self.characters.alphabets)
         found = {}
@@ -200,7 +200,7 @@ def draw_by_two(
     """
     tasks = []
     for _ in range(count):
-        table = alphabets[rng.integers(len(alphabets))]
+        table = alphabets[int(rng.integers(len(alphabets)))]
         characters = rng.permutation(len(table))[:ways]
         drawers = rng.permutation(table.shape[1])[:2]
         tasks.append(table[np.ix_(characters, drawers)])

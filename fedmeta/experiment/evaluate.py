@@ -1,0 +1,134 @@
+"""Evaluates a trained model on tasks of another shape, or of another family."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedmeta.config import Config
+from fedmeta.config.identity import in_use, is_within
+from fedmeta.config.parts import require_parts
+from fedmeta.errors import ConfigError, UsageError
+from fedmeta.experiment.swap import swapped
+from fedmeta.files import finite
+from fedmeta.options import declared, nearest, parse_options
+from fedmeta.parts import FAMILIES
+
+if TYPE_CHECKING:
+    from fedmeta.experiment.learned.model import Learned
+    from fedmeta.federation import StepResult
+
+_WITH_ANOTHER_TASK = ("task", "data", "clients", "validation_clients", "test_clients", "seed")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Results of a trained model on test clients.
+
+    Attributes:
+        run: The run's folder.
+        round: The round of its checkpoint.
+        settings: What differs from the run's config, by dotted key.
+        steps: Means over the tasks of all test clients, with intervals, by adaptation step.
+        clients: The same for each test client.
+    """
+
+    run: Path
+    round: int
+    settings: Mapping[str, Any]
+    steps: "tuple[StepResult, ...]"
+    clients: "Mapping[int, tuple[StepResult, ...]]"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the results as plain values; a number that is not finite is None."""
+        values: dict[str, Any] = finite(
+            {
+                "run": str(self.run),
+                "round": self.round,
+                "settings": dict(self.settings),
+                "final": [step.to_json() for step in self.steps],
+                "clients": {
+                    str(client): [step.to_json() for step in steps]
+                    for client, steps in self.clients.items()
+                },
+            }
+        )
+        return values
+
+
+def config_to_evaluate(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return a run's config with other test tasks; torch is not imported.
+
+    Keys that decide what is learned stay as they are, and so do those that decide which data are held
+    out, unless another task is set: then all options of its data may be.
+
+    Raises:
+        ConfigError: If a key must stay, is unknown, or has an invalid value.
+    """
+    # Nothing trains here, so the population need not suffice for it.
+    idle = {"compare": {}, "rounds": 0, "cohort": 1, "quorum": 0, "oversample": 0}
+    changes = config.model_dump() | idle | in_use(config, "federated")
+    other = settings.get("task", config.task) != config.task
+    changes |= {"validation_clients": 0} if other else {}
+    may = [one.path for one in declared(Config) if one.key.evaluation]
+    options = FAMILIES.options(config.task)
+    may += [f"data.{one.path}" for one in declared(options) if one.key.evaluation] if options else []
+    may = [*may, *_WITH_ANOTHER_TASK] if other else [*may, "task"]
+    for key in settings:
+        if not is_within(key, may):
+            raise ConfigError(_refusal(key, may, other))
+    found = parse_options(Config, swapped(changes, settings)[0])
+    require_parts(found)
+    if not found.test_clients:
+        raise ConfigError("test_clients = 0: there is no test client; set test_clients")
+    return found
+
+
+def _refusal(key: str, may: list[str], other: bool) -> str:
+    known = {one.path for one in declared(Config)}
+    if key not in known and key.partition(".")[0] not in known:
+        return f"unknown key '{key}': {nearest(key, may)}"
+    if not other and is_within(key, list(_WITH_ANOTHER_TASK)):
+        return (
+            f"{key}: it decides which data are held out, and the model may have learned from others; "
+            f"without another task, set one of {', '.join(may)}"
+        )
+    return f"{key}: it decides what the run learned; an evaluation may set {', '.join(may)}"
+
+
+def evaluate(learned: "Learned", settings: Mapping[str, Any] | None = None) -> Evaluated:
+    """Evaluate a trained model on the test clients of its config with other settings.
+
+    Without settings, the tasks and results are those of the run's own final test.
+
+    Args:
+        learned: The trained model.
+        settings: Values by dotted key, such as ``{"data.test_ways": 20}`` or ``{"task": "mnist"}``.
+
+    Raises:
+        ConfigError: As `config_to_evaluate`; or if the model does not fit the tasks.
+        DataError: If data cannot be read.
+        RunError: If no test client could be evaluated.
+    """
+    from fedmeta.experiment import planning
+    from fedmeta.experiment.checkpoint import misfit
+    from fedmeta.federation import Federation, merge
+    from fedmeta.federation.engines.vector import open_vector
+
+    settings = settings or {}
+    config = planning.resolve(config_to_evaluate(learned.config, settings))
+    learner = planning.check(config, trial=False)
+    learned.restore_constants(learner.algorithm.model)
+    if wrong := misfit(learned.state, learner.template):
+        raise UsageError(f"{learned.path}: the model does not fit these tasks: {wrong}")
+    with open_vector(learner) as grid:
+        federation = Federation(learner, grid, in_turn=True)
+        sums = federation.test(learned.state, "test", config.timeout)
+    steps, measures = config.evaluation.steps, learner.evaluation_measures
+    return Evaluated(
+        learned.path,
+        learned.round,
+        settings,
+        merge(steps, sums.values(), measures, config.test_clients),
+        {client: merge(steps, [one], measures) for client, one in sums.items()},
+    )
