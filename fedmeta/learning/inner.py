@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from fedmeta import options
 from fedmeta.learning.algorithm import SUPPORT_X, Algorithm, Tensors
-from fedmeta.tasks import Examples
+from fedmeta.tasks import Examples, TaskBatch
 from fedmeta.tasks.objective import Gradient, gradients, leaves
 
 __all__ = [
@@ -78,6 +78,15 @@ class WeightAdaptation(Algorithm):
     ) -> Gradient:
         """Return the gradient of the loss on `examples` by `params`, which must require gradients."""
         return self.objective.gradient(self.model, params, examples, create_graph)
+
+    @torch.enable_grad()
+    def query_gradient(self, weights: Tensors, tasks: TaskBatch) -> Gradient:
+        """Return the gradient of the query loss by adapted weights, without a graph."""
+        weights = leaves(weights)
+        support_x = self.statistics(self.context(tasks.support))
+        prediction = self.objective.forward(self.model, weights, tasks.query, support_x, once=True)
+        loss = self.objective.loss(prediction, tasks.query)
+        return Gradient(gradients(loss, weights), loss.detach(), prediction.detach())
 
     def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
         """Yield the weights after 0, 1, 2, ... steps, without end and without a graph."""

@@ -12,7 +12,7 @@ from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.device import CPU, choose_device, chunk_tasks, place, use_device
 from fedmeta.tasks import TaskBatch, torch_generator
 from fedmeta.tasks.batch import padded
-from tests.learning.cases import CASES, Case, make_learner, make_tasks, takes
+from tests.learning.cases import CASES, FEWER, Case, make_learner, make_tasks, takes
 from tests.second_device import NAME, SecondDevice, There
 
 THERE = torch.device(NAME)
@@ -21,7 +21,7 @@ THERE = torch.device(NAME)
 def build(algorithm: str, case: Case) -> Algorithm:
     if not takes(algorithm, case):
         pytest.skip(f"{algorithm} is not for such tasks")
-    return make_learner(algorithm, case)
+    return make_learner(algorithm, case, **FEWER.get(algorithm, {}))
 
 
 def state_of(algorithm: Algorithm, tasks: int) -> Tensors:

@@ -5,6 +5,7 @@ from fedmeta.learning.algorithms.boil import BOIL
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
+from fedmeta.learning.algorithms.imaml import IMAML
 from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.maml_pp import MAMLPP
 from fedmeta.learning.algorithms.matching import Matching
@@ -19,6 +20,7 @@ __all__ = [
     "ANIL",
     "BOIL",
     "FOMAML",
+    "IMAML",
     "MAML",
     "MAMLPP",
     "FedAvg",

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
-from fedmeta.learning.inner import Gradient, InnerOptions, WeightAdaptation, gradients, leaves, sgd_step
+from fedmeta.learning.inner import Gradient, InnerOptions, WeightAdaptation, leaves, sgd_step
 from fedmeta.learning.local import LocalWork, local_steps
 from fedmeta.tasks import Examples, TaskBatch
 
@@ -111,7 +111,7 @@ class MAMLPP(WeightAdaptation):
         for step in range(steps):
             slopes.append(self.inner_gradient(leaves(path[-1]), tasks.support))
             path.append(sgd_step(path[-1], slopes[-1].values, step_rates(state, path[-1], step)))
-        last = self._query_gradient(path[-1], tasks)
+        last = self.query_gradient(path[-1], tasks)
         adjoint = _scaled(last.values, state, steps - 1)
         by_rates: dict[str, list[Tensor]] = {key: [] for key in adjoint}
         for step in reversed(range(steps)):
@@ -123,7 +123,7 @@ class MAMLPP(WeightAdaptation):
                 product = self.objective.hvp(self.model, path[step], tasks.support, along)
                 adjoint = {key: value - product[key] for key, value in adjoint.items()}
             if step and IMPORTANCE in state:
-                own = _scaled(self._query_gradient(path[step], tasks).values, state, step - 1)
+                own = _scaled(self.query_gradient(path[step], tasks).values, state, step - 1)
                 adjoint = {key: value + own[key] for key, value in adjoint.items()}
         found = adjoint | {RATE + key: torch.stack(values[::-1], 1) for key, values in by_rates.items()}
         metrics = self.metrics(
@@ -145,13 +145,6 @@ class MAMLPP(WeightAdaptation):
             with torch.no_grad():
                 params = sgd_step(params, slope, step_rates(state, params, step))
             step += 1
-
-    def _query_gradient(self, weights: Tensors, tasks: TaskBatch) -> Gradient:
-        weights = leaves(weights)
-        support_x = self.statistics(self.context(tasks.support))
-        prediction = self.objective.forward(self.model, weights, tasks.query, support_x, once=True)
-        loss = self.objective.loss(prediction, tasks.query)
-        return Gradient(gradients(loss, weights), loss.detach(), prediction.detach())
 
 
 def step_rates(state: Tensors, weights: Tensors, step: int) -> Tensors:

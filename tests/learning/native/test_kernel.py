@@ -154,7 +154,8 @@ def test_float32_is_as_near_to_float64_as_autograd_is(
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["maml", "fomaml", "meta_sgd", "maml_pp", "anil", "boil", "reptile", "protonet"]
+    "algorithm",
+    ["maml", "fomaml", "meta_sgd", "maml_pp", "imaml", "anil", "boil", "reptile", "protonet"],
 )
 @pytest.mark.parametrize("name", ["two targets", "odd image", "three LSTM layers"])
 def test_bits_do_not_depend_on_threads_or_on_the_other_tasks(
