@@ -27,6 +27,11 @@ DESCENT = [
     if issubclass(kind := ALGORITHMS.get(name), WeightAdaptation) and FedAvg not in kind.__mro__[1:]
 ]
 """Algorithms that adapt by gradient descent; of FedAvg and its variants the first alone."""
+FEWER: dict[str, dict[str, Any]] = {
+    "imaml": {"inner_steps": 2, "cg_steps": 2},
+    "maml_pp": {"inner_steps": 2},
+}
+"""Options of those that take many steps by default, for quick tests."""
 EMBEDDING = [name for name in ALGORITHMS if issubclass(ALGORITHMS.get(name), EmbeddingAlgorithm)]
 """Algorithms that predict from embedded examples, without an inner loop."""
 KERNELS = "eager"

@@ -14,7 +14,7 @@ from fedmeta.learning.algorithm_trial import try_updates
 from fedmeta.learning.algorithms import FOMAML, MAML
 from fedmeta.learning.model_trial import try_model
 from fedmeta.tasks import TaskBatch, TaskSpec
-from tests.learning.cases import CASES, DESCENT, EMBEDDING, make_learner, make_tasks, takes
+from tests.learning.cases import CASES, DESCENT, EMBEDDING, FEWER, make_learner, make_tasks, takes
 
 CASE = CASES["image-mlp"]
 
@@ -89,7 +89,7 @@ def test_an_algorithm_that_would_go_wrong_is_refused_in_one_line(fault: str) -> 
 def test_what_comes_with_fedmeta_would_pass(algorithm: str, case: str, dtype: torch.dtype) -> None:
     if not takes(algorithm, CASES[case]):
         pytest.skip(f"{algorithm} is not for such tasks")
-    learner = make_learner(algorithm, CASES[case])
+    learner = make_learner(algorithm, CASES[case], **FEWER.get(algorithm, {}))
     tasks = make_tasks(CASES[case].spec).to(dtype)
     try_model(learner.model, tasks.support_x, dtype, learner.second_order, f"model '{case}'")
     try_updates(learner, tasks, dtype, f"algorithm '{algorithm}'")

@@ -7,6 +7,7 @@ from tests.learning.cases import (
     CASES,
     DESCENT,
     EMBEDDING,
+    FEWER,
     make_learner,
     make_state,
     make_tasks,
@@ -15,7 +16,7 @@ from tests.learning.cases import (
 from tests.learning.reference import to_module
 
 ALGORITHMS = [*DESCENT, *EMBEDDING]
-OPTIONS = {"reptile": {"inner_steps": 3, "inner_batch": 4, "inner_optimizer": "adam"}}
+OPTIONS = FEWER | {"reptile": {"inner_steps": 3, "inner_batch": 4, "inner_optimizer": "adam"}}
 
 
 def learner_of(algorithm: str, transductive: bool = True) -> Algorithm:
