@@ -52,6 +52,7 @@ def test_compiled_updates_equal_eager_ones_for_every_layout_of_the_state(
         ("fomaml", "user-module"),
         ("reptile", "image-mlp"),
         ("fedavg", "sinusoid-mlp"),
+        ("metaoptnet", "image-mlp"),
     ],
 )
 def test_every_algorithm_and_model_can_be_compiled(algorithm: str, name: str) -> None:

@@ -10,8 +10,10 @@ from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.maml_pp import MAMLPP
 from fedmeta.learning.algorithms.matching import Matching
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
+from fedmeta.learning.algorithms.metaoptnet import MetaOptNet
 from fedmeta.learning.algorithms.pretrained import Pretrained
 from fedmeta.learning.algorithms.protonet import ProtoNet
+from fedmeta.learning.algorithms.r2d2 import R2D2
 from fedmeta.learning.algorithms.relation import Relation
 from fedmeta.learning.algorithms.reptile import Reptile
 from fedmeta.learning.algorithms.scaffold import Scaffold
@@ -23,9 +25,11 @@ __all__ = [
     "IMAML",
     "MAML",
     "MAMLPP",
+    "R2D2",
     "FedAvg",
     "FedProx",
     "Matching",
+    "MetaOptNet",
     "MetaSGD",
     "Pretrained",
     "ProtoNet",
