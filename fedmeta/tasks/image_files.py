@@ -91,22 +91,34 @@ def read_images(
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read image files; see `read_images` for the attributes."""
+    """How to read image files; see `read_images` for the other attributes.
+
+    Attributes:
+        strict: Whether an unreadable file is an error; otherwise it is left out, and named.
+    """
 
     style: ImageStyle
     input_shape: Sequence[int]
     invert: Invert = "auto"
     samples: int | None = None
+    strict: bool = True
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """What image files have in common; see `Images` for the attributes."""
+    """What image files have in common; see `Images` for the other attributes.
+
+    Attributes:
+        read: The files that could be read.
+        refused: The others, and why.
+    """
 
     inverted: bool
     unlike: tuple[Path, ...]
     kinds: tuple[Kind, ...]
     notes: tuple[str, ...]
+    read: tuple[Path, ...]
+    refused: tuple[tuple[Path, str], ...] = ()
 
 
 def scan(files: Sequence[Path], how: Reading, keep: Callable[[int, Pixels], None]) -> Scanned:
@@ -131,10 +143,16 @@ def scan(files: Sequence[Path], how: Reading, keep: Callable[[int, Pixels], None
         ends[:] = min(ends[0], float(pixels.min())), max(ends[1], float(pixels.max()))
         keep(place, pixels)
 
-    edges, kinds, notes = _read_all(files, size, how.invert != "no", samples, measured)
-    inverted, unlike = _polarity(edges, how.style, how.invert)
-    notes += _remarks(files, kinds, ends[0], ends[1])
-    return Scanned(inverted, tuple(files[i] for i in unlike), tuple(kinds), tuple(notes))
+    found = _read_all(files, size, how.invert != "no", samples, measured)
+    if found.refused and (how.strict or len(found.refused) == len(files)):
+        raise DataError(_first_of(found.refused))
+    places = sorted(found.edges)
+    read = tuple(files[place] for place in places)
+    kinds = tuple(found.kinds[place] for place in places)
+    inverted, unlike = _polarity([found.edges[place] for place in places], how.style, how.invert)
+    notes = (*found.notes, *_remarks(read, kinds, ends[0], ends[1]))
+    others = tuple(read[i] for i in unlike)
+    return Scanned(inverted, others, kinds, notes, read, tuple(found.refused))
 
 
 def area_weights(cells: int, pixels: int, canvas: float | None = None) -> Pixels:
@@ -169,25 +187,34 @@ def _size(input_shape: Sequence[int]) -> tuple[int, int, int]:
     raise UsageError(f"inputs of shape {list(shape)} are not grey or RGB images")
 
 
+@dataclass
+class _Found:
+    """What is found in files, by their index; and the files that cannot be read."""
+
+    edges: dict[int, float]
+    kinds: dict[int, Kind]
+    notes: list[str]
+    refused: list[tuple[Path, str]]
+
+
 def _read_all(
     files: Sequence[Path],
     size: tuple[int, int, int],
     white: bool,
     samples: int | None,
     keep: Callable[[int, Pixels], None],
-) -> tuple[list[float], list[Kind], list[str]]:
-    """Return the brightness of each file's edge, its kind, and notes; pass its small image to `keep`."""
-    edges = [0.0] * len(files)
-    kinds: list[Kind] = []
+) -> _Found:
+    """Pass each file's small image to `keep`; return the brightness of its edge, its kind, and notes."""
+    found = _Found({}, {}, [], [])
     deep: dict[int, Reach] = {}
 
     def fit(place: int, pixels: Pixels) -> None:
-        small, edges[place] = _fit(pixels, size[1:])
+        small, found.edges[place] = _fit(pixels, size[1:])
         keep(place, small)
 
     def first(place: int) -> None:
         image = decode(files[place])
-        kinds.append(image.kind)
+        found.kinds[place] = image.kind
         if image.bits == 8:
             fit(place, image.shade(255.0, 255.0, size[0], white))
         else:
@@ -198,27 +225,33 @@ def _read_all(
         top, opaque = ranges[place]
         fit(place, image.shade(top, opaque if image.alpha_bits > 8 else 255.0, size[0], white))
 
-    _each(files, range(len(files)), first)
-    found, notes = tops(list(deep.values()), samples)
-    ranges = dict(zip(deep, found, strict=True))
+    found.refused += _each(files, range(len(files)), first)
+    spans, found.notes = tops(list(deep.values()), samples)
+    ranges = dict(zip(deep, spans, strict=True))
     for place, (top, _) in ranges.items():
-        kinds[place] = replace(kinds[place], bits=int(top).bit_length() if top > 1 else 0)
+        found.kinds[place] = replace(found.kinds[place], bits=int(top).bit_length() if top > 1 else 0)
     # Decoded again rather than kept, as a folder of deep images may be larger than memory.
-    _each(files, deep, again)
-    return edges, kinds, notes
+    found.refused += _each(files, deep, again)
+    return found
 
 
-def _each(files: Sequence[Path], places: Iterable[int], use: Callable[[int], None]) -> None:
-    """Call `use` for each file; raise `DataError` for the first unreadable one and count the others."""
-    problems: list[str] = []
+def _each(
+    files: Sequence[Path], places: Iterable[int], use: Callable[[int], None]
+) -> list[tuple[Path, str]]:
+    """Call `use` for each file; return those that cannot be read, and why."""
+    refused: list[tuple[Path, str]] = []
     for place in places:
         try:
             use(place)
         except UnreadableError as error:
-            problems.append(f"{files[place]}: {error}")
-    if problems:
-        more = f" (and {len(problems) - 1} more files)" if problems[1:] else ""
-        raise DataError(problems[0] + more)
+            refused.append((files[place], str(error)))
+    return refused
+
+
+def _first_of(refused: Sequence[tuple[Path, str]]) -> str:
+    file, why = refused[0]
+    more = f" (and {len(refused) - 1} more files)" if refused[1:] else ""
+    return f"{file}: {why}{more}"
 
 
 def _fit(pixels: Pixels, size: tuple[int, ...]) -> tuple[Pixels, float]:

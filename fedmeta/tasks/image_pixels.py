@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.float32]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
-SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".gif", ".webp"]
-)
-"""The endings of their files' names, in lower case."""
 LONGEST = 65_535
 """Most pixels of a side, as in JPEG; it bounds the memory for resampling."""
 LARGEST = 1 << 25
@@ -34,6 +30,8 @@ LARGEST = 1 << 25
 MOST_BYTES = 1 << 28
 """Most bytes of an image file."""
 _AT_ONCE = 1 << 22
+_EVERY = 4
+_COLOURED = 0.1
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
@@ -77,6 +75,7 @@ class Kind:
         transparent: Whether parts of it are transparent.
         several: Whether it has more than one image, of which only the first is read.
         bits: Bits per sample in use; 0: floats from 0 to 1.
+        coloured: Whether it shows another colour than greys.
     """
 
     format: str
@@ -85,6 +84,7 @@ class Kind:
     transparent: bool
     several: bool
     bits: int = 8
+    coloured: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,16 @@ def _kind(image: "Image", mode: str, samples: NDArray[Any], alpha: NDArray[Any] 
     several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
     format_ = "JPEG" if image.format == "MPO" else str(image.format)
     see_through = alpha is not None and bool(alpha.min() < alpha.max())
-    return Kind(format_, mode, (samples.shape[1], samples.shape[0]), see_through, several)
+    size = (samples.shape[1], samples.shape[0])
+    return Kind(format_, mode, size, see_through, several, coloured=_is_coloured(samples))
+
+
+def _is_coloured(samples: NDArray[Any]) -> bool:
+    """Return whether colours differ from greys by more than a camera's noise; some pixels are enough."""
+    if samples.ndim != 3:
+        return False
+    some = samples[::_EVERY, ::_EVERY].astype(np.float32)
+    return bool((some.max(axis=2) - some.min(axis=2)).max() > _COLOURED * max(float(some.max()), 1.0))
 
 
 def _upright(image: "Image") -> "Image":

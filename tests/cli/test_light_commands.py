@@ -94,6 +94,8 @@ COMMANDS = {
     "evaluate runs/nothing": REFUSED,
     "evaluate runs/one -s seed=3": REFUSED,
     "evaluate runs/one -s rounds=3": REFUSED,
+    "init empty": REFUSED,
+    "init nowhere": REFUSED,
     "export runs/nothing": REFUSED,
     "chain status runs/nothing": REFUSED,
     "chain audit runs/nothing": REFUSED,

@@ -9,6 +9,7 @@ import typer
 
 from fedmeta.cli.commands import Json, Samples
 from fedmeta.cli.help import App
+from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
 
 app = App(
@@ -76,10 +77,11 @@ def check(
 ) -> None:
     """Show how your own images or text would be read.
 
-    Images (one folder, or a sub-folder per class): formats, sizes, classes, range of the samples, and
-    whether the ink is dark. Text (blocks separated by blank lines, each a line SPEAKER: and a speech):
-    encoding, line endings, invisible characters, and how much each speaker says. Changes nothing. Exit
-    code 2 if something cannot be read.
+    Images (one folder, a sub-folder per class, or one per client and class): clients, classes, formats,
+    sizes, range of the samples, whether the ink is dark, and which files are refused and why. Text
+    (blocks separated by blank lines, each a line SPEAKER: and a speech): encoding, line endings,
+    invisible characters, and how much each speaker says. Changes nothing. Exit code 2 if something
+    cannot be read. `fedmeta init` writes a config for what was found.
 
     Examples:
 
@@ -87,19 +89,23 @@ def check(
 
       fedmeta data check plays/hamlet.txt --json
     """
-    from fedmeta.tasks.image_folder import require_data
+    from fedmeta.tasks.own.folders import require_data
 
     require_data(path)  # refuse before importing torch
     from fedmeta.tasks.data import check as checking
+    from fedmeta.tasks.own.finding import refused_lines
 
     found = checking.check(path, samples.bits)
     if as_json:
         typer.echo(to_json(found.facts))
-        return
-    width = max(len(label) for label, _ in found.lines) + 2
-    for label, text in (*found.lines, *(("note", note) for note in found.notes)):
-        # A file name may contain bytes that are not valid text.
-        typer.echo(f"{label:{width}}{one_line(text, 4000)}".encode(errors="replace").decode())
+    else:
+        width = max(len(label) for label, _ in found.lines) + 2
+        notes = [("note", note) for note in found.notes]
+        for label, text in (*found.lines, *refused_lines(found.refused), *notes):
+            # A file name may contain bytes that are not valid text.
+            typer.echo(f"{label:{width}}{one_line(text, 4000)}".encode(errors="replace").decode())
+    if found.refused:
+        raise typer.Exit(UsageError.exit_code)
 
 
 @contextmanager

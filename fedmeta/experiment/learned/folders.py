@@ -116,9 +116,10 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
         Labelled(str(file), str(classes[int(row.argmax())]), float(row.max()), truth)
         for file, row, truth in zip(query.files, chances, truths, strict=True)
     ]
-    notes = [*learned.notes, *inputs.notes]
+    notes = list(learned.notes)
     if ignored := support.ignored + query.ignored:
         notes.append(f"{len(ignored)} hidden files were skipped, such as {ignored[0]}")
+    notes += inputs.notes
     if folders.steps is not None and not isinstance(adapted.trained.algorithm, WeightAdaptation):
         notes.append(f"{learned.config.algorithm} has no inner loop: steps have no effect")
     return Answer(adapted, tuple(labelled), tuple(notes), inputs.inverted)

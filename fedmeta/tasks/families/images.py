@@ -16,13 +16,12 @@ from fedmeta.options import Options
 from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.file_inputs import Asked, FileInputs
 from fedmeta.tasks.image_files import ImageStyle, Invert, Reading, read_images, scan
-from fedmeta.tasks.image_pixels import SUFFIXES, Pixels
+from fedmeta.tasks.image_pixels import Pixels
 from fedmeta.tasks.own.classed import Classed, ClassedOptions, Items, pool_of, spec_of
 from fedmeta.tasks.own.decoded import Writer, decoded
-from fedmeta.tasks.own.folders import Kind, Listing, find, list_classes
+from fedmeta.tasks.own.folders import IMAGES, Listing, find, list_classes
 from fedmeta.tasks.population import Population
 
-IMAGES = Kind("images", SUFFIXES)
 # Part of the name of cached files: raise it when what is kept in them changes.
 _FORMAT = "images 1"
 _INVERT: dict[str, Invert] = {"auto": "auto", "dark": "yes", "light": "no", "none": "no"}

@@ -9,6 +9,7 @@ from fedmeta.errors import ConfigError, DataError, MissingDataError
 from fedmeta.options import nearest
 from fedmeta.tasks.data.sources import data_folders, sha256_of
 from fedmeta.tasks.data.text_files import visible
+from fedmeta.tasks.image_folder import require_data as require_images
 
 LAYOUT = "it needs one folder for each class, or one for each client with one for each class in it"
 
@@ -27,6 +28,16 @@ class Kind:
 
     def __contains__(self, file: Path) -> bool:
         return file.suffix.lower() in self.suffixes
+
+
+IMAGES = Kind(
+    "images",
+    frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"]),
+)
+SOUNDS = Kind("sounds", frozenset({".wav", ".wave", ".flac"}))
+TEXTS = Kind("texts", frozenset({".txt", ".text", ".md"}))
+ARRAYS = Kind("arrays", frozenset({".npz", ".safetensors"}))
+TABLES = Kind("tables", frozenset({".csv", ".tsv", ".parquet"}))
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,26 @@ def find(path: str, what: str) -> Path:
     hint = nearest(given.name, beside, "" if given.parent == Path() else f"{given.parent}/")
     more = f": {hint}" if hint.startswith("did you mean") else f": name a {what}"
     raise MissingDataError(f"data.path: nothing at '{path}'{more}")
+
+
+def has_clients(root: Path) -> bool:
+    """Return whether a folder within a folder holds folders, as client folders do."""
+    tops = (entry for entry in _entries(root) if entry.is_dir() and not entry.name.startswith("."))
+    return any(
+        entry.is_dir() and not entry.name.startswith(".") for top in tops for entry in _entries(top)
+    )
+
+
+def require_data(path: Path) -> None:
+    """Refuse a path where nothing can be read, without reading files.
+
+    Raises:
+        DataError: If there is nothing, or a folder is not laid out as one of the kinds of data.
+    """
+    if path.is_dir() and has_clients(path):
+        list_classes(path, IMAGES)
+    else:
+        require_images(path)
 
 
 def list_classes(root: Path, kind: Kind, skip: Sequence[str] = ()) -> Listing:

@@ -37,6 +37,8 @@ def test_a_folder_of_classes_is_told_whole(tmp_path: Path) -> None:
         "sizes": {"smallest": [8, 8], "largest": [20, 20]},
         "transparent": 1,
         "ink": "dark",
+        "coloured": 0,
+        "refused": [],
         "notes": list(found.notes),
     }
     lines = dict(found.lines)
@@ -86,6 +88,28 @@ def test_a_text_is_told_by_its_speakers(tmp_path: Path) -> None:
         "speakers that may be the same: 'Ann', 'ANN'",
         "1 blocks are not speech and are left out, such as 'Exeunt'",
     )
+
+
+def test_clients_and_what_they_suffice_for_are_told_and_bad_files_named(tmp_path: Path) -> None:
+    for client, count in (("anna", 3), ("bob", 2)):
+        for label in ("ka", "ga", "ta")[:count]:
+            (tmp_path / client / label).mkdir(parents=True)
+            for index in range(4):
+                png(tmp_path / client / label / f"{index}.png", page(255), 8)
+    (tmp_path / "anna" / "ka" / "0.png").write_bytes(b"")
+    (tmp_path / "bob" / "ga" / "1.png").write_text("no image")
+    (tmp_path / "bob" / "notes.txt").write_text("hello")
+    found = check(tmp_path)
+    assert found.facts["clients"] == {
+        "anna": {"ga": 4, "ka": 3, "ta": 4},
+        "bob": {"ga": 3, "ka": 4},
+    }
+    assert [name for name, _ in found.refused] == ["anna/ka/0.png", "bob/ga/1.png"]
+    assert found.refused[0][1] == "is empty"
+    lines = dict(found.lines)
+    assert lines["clients"] == "2, of 2 to 3 classes each (fewest: bob)"
+    assert lines["possible"] == "2 ways with shots + queries up to 3 (fewest: anna/ka)"
+    assert any("notes.txt" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

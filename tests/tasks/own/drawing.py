@@ -10,16 +10,17 @@ SIDE = 12
 
 
 def drawing(client: int, label: int, index: int) -> np.ndarray:
-    """``[12, 12]``, dark on white: three dots whose places are the three numbers."""
+    """``[12, 12]``, dark on white: dots whose places are the digits of the three numbers."""
     pixels = np.full((SIDE, SIDE), 255, dtype=np.uint8)
-    for row, place in ((2, client), (5, label), (8, index)):
+    for row, place in ((2, client), (5, label), (8, index % 10), (9, index // 10)):
         pixels[row, place + 1] = 0
     return pixels
 
 
 def told_by(x: np.ndarray) -> tuple[int, int, int]:
     """The client, class and number of an input ``[1, 12, 12]`` with ink 1."""
-    return tuple(int(x[0, row].argmax()) - 1 for row in (2, 5, 8))  # type: ignore[return-value]
+    client, label, ones, tens = (int(x[0, row].argmax()) - 1 for row in (2, 5, 8, 9))
+    return client, label, ones + 10 * tens
 
 
 def write(root: Path, clients: Sequence[str | None], classes: Sequence[str], images: int = 4) -> Path:

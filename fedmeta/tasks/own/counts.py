@@ -1,0 +1,210 @@
+"""Counts a user's examples by client and class, and chooses tasks that they suffice for."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedmeta.errors import DataError
+from fedmeta.tasks.own.starter import Choice, Training
+
+MOST_SKIPPED = 50
+"""Paths that a first config leaves out at most."""
+_WAYS, _QUERIES = 5, 5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Examples by client and class.
+
+    Attributes:
+        by_client: Number of examples of each class of each client; one nameless client: there are no
+            clients.
+        what: The examples' name, such as ``images``.
+    """
+
+    by_client: Mapping[str, Mapping[str, int]]
+    what: str
+
+    @staticmethod
+    def of(clients: Iterable[str], labels: Iterable[str], what: str) -> "Counts":
+        """Count examples, each of a client and class."""
+        found: dict[str, Counter[str]] = {}
+        for client, label in zip(clients, labels, strict=True):
+            found.setdefault(client, Counter())[label] += 1
+        return Counts(found, what)
+
+    @property
+    def named(self) -> bool:
+        """Whether there are clients."""
+        return "" not in self.by_client
+
+    @property
+    def classes(self) -> Counter[str]:
+        """Number of examples of each class, over all clients."""
+        return sum((Counter(own) for own in self.by_client.values()), Counter())
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the counts for people."""
+        if not self.named:
+            return []
+        ways = [len(own) for own in self.by_client.values()]
+        each = [count for own in self.by_client.values() for count in own.values()]
+        few = min(self.by_client, key=lambda name: (len(self.by_client[name]), name))
+        fewest = min(self._each())
+        return [
+            ("clients", f"{len(ways)}, of {_range(ways)} classes each (fewest: {few})"),
+            ("classes", f"{len(self.classes)} in all, of {_range(each)} {self.what} each per client"),
+            (
+                "possible",
+                f"{min(ways)} ways with shots + queries up to {fewest[0]} (fewest: {fewest[1]})",
+            ),
+        ]
+
+    def _each(self) -> Iterator[tuple[int, str]]:
+        """Yield the number of examples of each client and class, and their path."""
+        for client, own in self.by_client.items():
+            for label, count in own.items():
+                yield count, f"{client}/{label}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts for programs."""
+        if not self.named:
+            return {}
+        return {"clients": {client: dict(own) for client, own in self.by_client.items()}}
+
+    def chosen(self, refused: Iterable[str]) -> "Chosen":
+        """Choose tasks for all clients, and leave out what is too small for any.
+
+        Args:
+            refused: Files that cannot be used, as paths within the folder.
+
+        Raises:
+            DataError: If too little is left, or too much is left out.
+        """
+        skip = list(refused)
+        kept: dict[str, dict[str, int]] = {}
+        for client, own in self.by_client.items():
+            fit = {label: count for label, count in own.items() if count >= 2}
+            path = f"{client}/" if client else ""
+            if len(fit) < 2:
+                skip += [client] if client else []
+                continue
+            kept[client] = fit
+            skip += [f"{path}{label}" for label in own if label not in fit]
+        if not kept:
+            raise DataError(
+                f"too little for a task: it needs two classes of two {self.what} each, of one client"
+            )
+        if len(skip) > MOST_SKIPPED:
+            raise DataError(
+                f"{len(skip)} files, classes or clients cannot be used, such as {skip[0]}: correct or "
+                "remove them; `fedmeta data check` names them"
+            )
+        return Chosen(Counts(kept, self.what), tuple(_outermost(skip)))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Tasks that counts suffice for.
+
+    Attributes:
+        counts: What is used.
+        skip: Paths to leave out.
+    """
+
+    counts: Counts
+    skip: tuple[str, ...]
+
+    @property
+    def training(self) -> Training:
+        """Who trains: every named client, or as many as there are examples for."""
+        if self.counts.named:
+            return Training.of(len(self.counts.by_client))
+        fewest = min(self._own.values())
+        return Training.of(max(min(fewest // 4, 10), 1) if len(self._own) >= 4 else 1)
+
+    @property
+    def ways(self) -> int:
+        """Classes per task."""
+        if self.counts.named:
+            return min(_WAYS, *(len(own) for own in self.counts.by_client.values()))
+        return max(min(_WAYS, len(self._own) // (2 if self.training.held_out else 1)), 2)
+
+    @property
+    def keys(self) -> list[Choice]:
+        """The keys of ``[data]`` that follow from the counts."""
+        least = min(count for own in self.counts.by_client.values() for count in own.values())
+        of = "client and class" if self.counts.named else "class"
+        if not self.counts.named:
+            # Dealt at random, clients get different numbers of a class.
+            least = max(least // (2 * self.training.clients), 2) if self.training.clients > 1 else least
+        shots = 5 if least >= 15 else 1
+        queries = min(least - shots, _QUERIES)
+        choices = [
+            Choice("ways", self.ways, f"Classes in a task: {self._about_ways()}."),
+            Choice(
+                "shots",
+                shots,
+                f"Examples of each class to adapt to, and (queries) to be judged by: every {of} has "
+                f"{least} or more.",
+            ),
+            Choice("queries", queries),
+        ]
+        if self.skip:
+            choices.append(
+                Choice("skip", list(self.skip), "Left out: too small for a task, or not readable.")
+            )
+        if not self.counts.named:
+            choices += self._split()
+        return choices
+
+    def _split(self) -> list[Choice]:
+        choices = [
+            Choice(
+                "partition",
+                "iid",
+                "There are no client folders, so training images are dealt evenly at random. "
+                '"dirichlet" gives each client its own mix of classes, "natural" whole classes.',
+            )
+        ]
+        if self.training.held_out:
+            share = max(self.ways / len(self._own), 0.2)
+            choices.append(
+                Choice(
+                    "test_classes",
+                    round(min(share + 0.01, 0.5), 2),
+                    "The share of the classes that test clients alone have, so that they are new.",
+                )
+            )
+        return choices
+
+    def _about_ways(self) -> str:
+        if not self.counts.named:
+            return f"there are {len(self._own)}"
+        few = min(self.counts.by_client, key=lambda name: (len(self.counts.by_client[name]), name))
+        return f"every client has {len(self.counts.by_client[few])} or more (fewest: {few})"
+
+    @property
+    def _own(self) -> Mapping[str, int]:
+        return self.counts.by_client[""]
+
+    def whole(self) -> str:
+        """Return why there are so many clients."""
+        if self.counts.named:
+            return "One for each folder that is used."
+        return "As many as there are examples for: a class is shared by the training clients."
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    """Return sorted paths without those within others."""
+    kept: list[str] = []
+    for path in sorted(set(paths)):
+        if not any(path.startswith(f"{other}/") for other in kept):
+            kept.append(path)
+    return kept
+
+
+def _range(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"

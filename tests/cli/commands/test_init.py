@@ -1,0 +1,107 @@
+"""`fedmeta init` writes a config that runs, and nothing where there is none."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedmeta.config.toml import load_config
+from fedmeta.experiment import run
+from tests.cli.test_main import call
+from tests.tasks.own.drawing import drawing, write
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "here"
+
+
+def started() -> dict[str, Any]:
+    """Run the config that was written, shortly; return its [data]."""
+    short = {"rounds": 1, "workers": 1, "network.width": 4, "evaluation.tasks": 2}
+    run("own.toml", short, out=Path("run"))
+    return dict(load_config("own.toml").data)
+
+
+def test_a_folder_of_clients_becomes_a_config_that_runs_and_leaves_out_what_is_too_small(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here / "own", ["anna", "bö b", "carl", "dora"], list("abcdef"), 7)
+    (here / "own" / "carl" / "b" / "3.png").write_bytes(b"")
+    for index in range(1, 7):
+        (here / "own" / "anna" / "f" / f"{index}.png").unlink()
+    for label in "bcdef":
+        shutil.rmtree(here / "own" / "dora" / label)
+    assert call("data", "check", "own") == 2
+    assert "refused" in capsys.readouterr().out
+    assert call("init", "own", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"config": "own.toml"}
+    text = (here / "own.toml").read_text(encoding="utf-8")
+    assert "# Classes in a task: every client has 5 or more (fewest: anna)." in text
+    data = started()
+    assert data["skip"] == ["anna/f", "carl/b/3.png", "dora"]
+    assert (data["ways"], data["shots"], data["queries"]) == (5, 1, 5)
+    assert (data["ink"], data["colour"], data["size"]) == ("dark", "grey", 28)
+    assert call("init", "own") == 2
+    assert "own.toml exists" in capsys.readouterr().err
+
+
+def test_a_folder_of_classes_is_dealt(here: Path) -> None:
+    write(here / "own", [None], list("abcdefghij"), 16)
+    assert call("init", "own") == 0
+    data = started()
+    assert data["partition"] == "iid"
+    assert load_config("own.toml").test_clients == 1
+
+
+def test_photos_are_no_drawings(here: Path) -> None:
+    rng = np.random.default_rng(0)
+    for client in "xyz":
+        for label in "ab":
+            (here / "own" / client / label).mkdir(parents=True)
+            for index in range(3):
+                photo = rng.integers(0, 255, (70, 90, 3), dtype=np.uint8)
+                Image.fromarray(photo).save(here / "own" / client / label / f"{index}.png")
+    assert call("init", "own") == 0
+    data = started()
+    assert (data["ink"], data["colour"], data["size"], data["ways"]) == ("none", "rgb", 48, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("nowhere", [], "nothing at 'nowhere'"),
+        ("empty", [], "has no images"),
+        ("flat", [], "see docs/your-own-data.md"),
+        ("one of each", [], "too little for a task"),
+        ("play.txt", [], "no task family reads"),
+        ("good", ["--out", "no/such/folder.toml"], "cannot write no/such/folder.toml"),
+        ("many broken", [], "cannot be used, such as"),
+    ],
+)
+def test_what_no_config_suits_is_one_line_and_nothing_is_written(
+    name: str, words: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "empty").mkdir()
+    (here / "flat").mkdir()
+    Image.fromarray(drawing(0, 0, 0)).save(here / "flat" / "x.png")
+    write(here / "one of each", ["a", "b"], list("ab"), 1)
+    write(here / "good", ["a", "b"], list("ab"), 4)
+    write(here / "many broken", ["a", "b"], list("ab"), 40)
+    for path in sorted((here / "many broken").rglob("*.png"))[::2]:
+        path.write_bytes(b"x")
+    (here / "play.txt").write_text("A:\nOne.\n")
+    before = sorted(here.rglob("*"))
+    assert call("init", name, *words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(here.rglob("*")) == before
