@@ -123,6 +123,10 @@ def reasons_table(replies: Mapping[str, Any]) -> Table:
     return table
 
 
+MOST_COLUMNS = 6
+"""Columns of results that fit a terminal; with more, each is a row instead."""
+
+
 def final_table(what: str, final: "Sequence[StepResult]") -> Table:
     """Return held-out results by adaptation step, with intervals over clients and over tasks.
 
@@ -134,15 +138,17 @@ def final_table(what: str, final: "Sequence[StepResult]") -> Table:
     over = f"{_counted(first.clients, 'client')} ({_counted(first.tasks, 'task')})"
     title = f"{what}: held-out clients, mean and 95% interval over {over}"
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("adaptation steps")
     columns = _columns(final)
-    for name in columns:
-        table.add_column(name, justify="right")
     rows = [(_when(step), *(cell(step) for cell in columns.values())) for step in final]
     if len(rows) > 1 and len({cells[1:] for cells in rows}) == 1:
         # An algorithm without adaptation steps, such as class means, has only one row.
         rows = [("any", *rows[0][1:])]
-    for row in rows:
+    rows = [("adaptation steps", *columns), *rows]
+    if len(columns) > MOST_COLUMNS:
+        rows = list(zip(*rows, strict=True))
+    for index, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows[1:]:
         table.add_row(*row)
     if first.clients < first.clients_asked:
         table.caption = f"only {first.clients} of the {first.clients_asked} held-out clients answered"

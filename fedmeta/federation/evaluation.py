@@ -46,7 +46,7 @@ def quantities(algorithm: Algorithm) -> dict[str, Measure]:
     """
     objective = algorithm.objective
     found = objective.all_measures
-    if algorithm.model.batch_norm and objective.main != LOSS:
+    if algorithm.model.batch_norm and objective.has_support and objective.main != LOSS:
         found[INDUCTIVE + objective.main] = objective.measures[objective.main]
     return found
 

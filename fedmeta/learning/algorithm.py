@@ -9,11 +9,12 @@ from torch import Tensor
 
 from fedmeta import parts
 from fedmeta.about import About
+from fedmeta.errors import ConfigError
 from fedmeta.learning.local import KeyRule, LocalWork, local_steps
 from fedmeta.learning.local import Tensors as Tensors
 from fedmeta.learning.native.kernel import Kernel
 from fedmeta.options import Options
-from fedmeta.registry import Registry
+from fedmeta.registry import Registry, name_of
 from fedmeta.tasks import Examples, TaskBatch, TaskSpec, build_objective
 
 SUPPORT_X = "@support_x"
@@ -115,6 +116,8 @@ class Algorithm(ABC):
     """What `fedmeta list algorithms` says of it; a subclass that is another method declares its own."""
     second_order: ClassVar[bool] = False
     """Whether `task_updates` differentiates a gradient, so a model's second derivatives are checked."""
+    reads_sequences: ClassVar[bool] = False
+    """Whether it takes tasks without a support set, see `fedmeta.learning.sequence`."""
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         self.options = options
@@ -122,6 +125,20 @@ class Algorithm(ABC):
         self.spec = spec
         self.transductive = transductive
         self.objective = build_objective(spec)
+        if not self.objective.has_support:
+            self._check_sequences()
+
+    def _check_sequences(self) -> None:
+        if not self.reads_sequences:
+            raise ConfigError(
+                f"algorithm '{name_of(type(self))}' needs a support set, but a sequence has none: "
+                "choose one that reads sequences, such as 'mann', or another data.order"
+            )
+        if self.model.batch_norm and not self.transductive:
+            raise ConfigError(
+                "transductive = false needs a support set for batch norm, but a sequence has none: "
+                "choose a model without batch norm, such as 'mlp'"
+            )
 
     @staticmethod
     def model_outputs(spec: TaskSpec) -> int | None:

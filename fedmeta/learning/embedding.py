@@ -123,7 +123,7 @@ class EmbeddingAlgorithm(Algorithm):
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return the gradient of the query loss."""
         source = leaves(state)
-        params, own = self._split(source)
+        params, own = self.split(source)
         embedded = self.objective.forward(self.model, params, tasks.support, once=True)
         support = self._support(embedded, tasks.support, self.spec.outputs)
         known = self.condition(own, support)
@@ -147,7 +147,7 @@ class EmbeddingAlgorithm(Algorithm):
         Raises:
             DataError: If a task has no support example of one of the labels.
         """
-        params, own = self._split(state)
+        params, own = self.split(state)
         ways = self.spec.outputs
         if self.objective.labels and self.any_ways:
             ways = int(support["y"].max()) + 1
@@ -161,13 +161,13 @@ class EmbeddingAlgorithm(Algorithm):
         self, state: Tensors, adapted: Tensors, examples: Examples, transductive: bool | None = None
     ) -> Tensor:
         """Predict each example from what is known of the support set; see `Algorithm.predict`."""
-        params, own = self._split(state)
+        params, own = self.split(state)
         statistics = self.statistics(adapted, transductive)
         features = self.objective.forward(self.model, params, examples, statistics)
         known = {key: value for key, value in adapted.items() if key != SUPPORT_X}
         return self.answer(own, known, features)
 
-    def _split(self, state: Tensors) -> tuple[Tensors, Tensors]:
+    def split(self, state: Tensors) -> tuple[Tensors, Tensors]:
         """Split a state into the embedding's weights and the algorithm's own."""
         own = {key: state[key] for key in self._own}
         return {key: value for key, value in state.items() if key not in own}, own

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fedmeta.learning.algorithm import Tensors
 
@@ -54,6 +55,71 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     enter, forget, candidate, leave = gates.chunk(4, dim=-1)
     cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
     return torch.sigmoid(leave) * torch.tanh(cell), cell
+
+
+class RecurrentWeight:
+    """A weight per task that is used in each step of a sequence.
+
+    Its gradient is one product over all steps. Autograd would make one for each step and add them up,
+    which takes most of the time where there are few rows per task. It is differentiable once.
+
+    Args:
+        weight: ``[T, in, out]``.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._weight = weight
+        # The compiler cannot follow the list, and needs no help to save memory.
+        self._alone = weight.requires_grad and torch.is_grad_enabled()
+        self._alone = self._alone and not torch.compiler.is_compiling()
+        if self._alone:
+            self._weight = _Deferred.apply(weight, self._seen)  # type: ignore[no-untyped-call]
+
+    def __call__(self, bias: Tensor, x: Tensor) -> Tensor:
+        """Compute ``bias [T, B, out] + x [T, B, in] @ weight``."""
+        if not self._alone:
+            return torch.baddbmm(bias, x, self._weight)
+        result: Tensor = _Step.apply(bias, x, self._weight, self._seen)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Deferred(torch.autograd.Function):
+    """A weight as it is; its gradient is that of all `_Step`s that were done with it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, seen: list[tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.seen = seen
+        return weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None) -> Any:  # noqa: ARG004 (steps return none)
+        if not ctx.seen:
+            return None, None
+        inputs, grads = (torch.cat(parts, dim=1) for parts in zip(*ctx.seen, strict=True))
+        ctx.seen.clear()
+        return torch.bmm(inputs.mT, grads), None
+
+
+class _Step(torch.autograd.Function):
+    """``bias + x @ weight``, which leaves the weight's gradient to `_Deferred`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, bias: Tensor, x: Tensor, weight: Tensor, seen: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.seen = seen
+        return torch.baddbmm(bias, x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        ctx.seen.append((x, grad))
+        return grad, torch.bmm(grad, weight.mT), None, None
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:

@@ -42,6 +42,11 @@ class EpisodeOptions(Options):
         """Number of labels over all clients' tasks, which is the size of a head."""
         return max(self.ways, self.test_ways or self.ways)
 
+    @property
+    def instances(self) -> int:
+        """Images of each class in every client's tasks: in those with the fewest."""
+        return min(sum(self.shape(held_out)[1:]) for held_out in (False, True))
+
     def shape(self, held_out: bool) -> tuple[int, int, int]:
         """Return ways, shots and queries of a training or held-out client."""
         if not held_out:

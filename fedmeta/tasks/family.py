@@ -32,6 +32,8 @@ class TaskSpec:
         vocabulary: Number of different input tokens; 0 where inputs are real numbers.
         own_labels: Whether labels differ in meaning between training tasks, so that only the support set
             defines them.
+        instances: Examples of each class in a task that is one sequence, without a support set; 0:
+            tasks have one. See `fedmeta.tasks.objectives.sequence`.
         new_classes: Whether labels mean the same in all training tasks but not in those of held-out
             clients, for whom a trained head is useless.
     """
@@ -42,6 +44,7 @@ class TaskSpec:
     vocabulary: int = 0
     own_labels: bool = False
     new_classes: bool = False
+    instances: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.objective, type):

@@ -82,6 +82,9 @@ class Objective(ABC):
     by which models are compared; without any, that is the loss."""
     labels: ClassVar[bool] = False
     """Whether targets ``y`` are labels, and predictions their logits."""
+    has_support: ClassVar[bool] = True
+    """Whether tasks have a support set; without one, batch norm takes its statistics from the examples
+    themselves."""
     numbers: ClassVar[bool] = False
     """Whether targets ``y`` and predictions are ``spec.outputs`` real numbers per example."""
 

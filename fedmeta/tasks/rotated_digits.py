@@ -18,12 +18,13 @@ from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, task_shares
 from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
+from fedmeta.tasks.sequences import OrderOptions, arrange
 
 CLASSES = 10
 
 
-class RotatedDigitsOptions(LabelOptions, PartitionOptions, AugmentationOptions):
-    """Options of `RotatedDigits`: those of episodes, labels, partition and augmentation."""
+class RotatedDigitsOptions(LabelOptions, OrderOptions, PartitionOptions, AugmentationOptions):
+    """Options of `RotatedDigits`: those of episodes, labels, order, partition and augmentation."""
 
 
 class RotatedDigits:
@@ -86,7 +87,7 @@ class RotatedDigits:
         raise NotImplementedError
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
-        """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, grouped by class."""
+        """Draw `count` tasks of `client`; x ``[T, ways * shots, *input_shape]``, see `OrderOptions`."""
         held_out = self.population.split_of(client) != "train"
         shape = self.options.shape(held_out)
         if held_out or self.shares is None:
@@ -97,9 +98,9 @@ class RotatedDigits:
             drawn = np.concatenate(tasks)
         labels = self.digits if self.options.global_labels(held_out) else None
         batch = gather(self.pool, drawn, shape[1], labels)
-        if held_out:
-            return batch
-        return augment(batch, self.options, rng, self.image_shape, self.image_style)
+        if not held_out:
+            batch = augment(batch, self.options, rng, self.image_shape, self.image_style)
+        return arrange(batch, self.options, rng)
 
     def _check(self, client: int) -> None:
         held_out = self.population.split_of(client) != "train"
@@ -109,14 +110,15 @@ class RotatedDigits:
         self.clients[client].check(f"client {client}", shape, "test_" if held_out else "")
 
 
-def spec_of(options: LabelOptions, input_shape: tuple[int, ...]) -> TaskSpec:
+def spec_of(options: RotatedDigitsOptions, input_shape: tuple[int, ...]) -> TaskSpec:
     """Return the shape of tasks with images of `input_shape`."""
     return TaskSpec(
-        "classification",
+        options.objective,
         input_shape,
         options.head(CLASSES),
         own_labels=options.labels == "task",
         new_classes=options.labels == "global",
+        instances=options.instances if options.order == "sequence" else 0,
     )
 
 

@@ -8,6 +8,7 @@ from fedmeta.learning.algorithms.fomaml import FOMAML
 from fedmeta.learning.algorithms.imaml import IMAML
 from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.maml_pp import MAMLPP
+from fedmeta.learning.algorithms.mann import MANN
 from fedmeta.learning.algorithms.matching import Matching
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
 from fedmeta.learning.algorithms.metaoptnet import MetaOptNet
@@ -25,6 +26,7 @@ __all__ = [
     "IMAML",
     "MAML",
     "MAMLPP",
+    "MANN",
     "R2D2",
     "FedAvg",
     "FedProx",

@@ -24,7 +24,7 @@ MEAN, DEVIATION = 0.305, 0.376
 
 
 class DigitsOptions(RotatedDigitsOptions):
-    """Options of `Digits`: those of episodes, labels, partition and augmentation, and the layout.
+    """Options of `Digits`: those of episodes, labels, order, partition, augmentation, and the layout.
 
     Attributes:
         layout: ``flat`` gives inputs of shape ``(64,)``, ``image`` of shape ``(1, 8, 8)``.

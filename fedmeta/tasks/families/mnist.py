@@ -18,7 +18,7 @@ MEAN, DEVIATION = 0.1307, 0.3081
 
 
 class MNISTOptions(RotatedDigitsOptions):
-    """Options of `MNIST`: those of episodes, labels, partition and augmentation."""
+    """Options of `MNIST`: those of episodes, labels, order, partition and augmentation."""
 
 
 class MNIST(RotatedDigits):

@@ -21,6 +21,7 @@ from fedmeta.tasks.image_files import ImageStyle
 from fedmeta.tasks.partition import PartitionOptions, Receivers, Scheme, deal
 from fedmeta.tasks.population import Population, Split
 from fedmeta.tasks.seeding import stream
+from fedmeta.tasks.sequences import OrderOptions, arrange
 
 Indices = NDArray[np.int64]
 
@@ -30,8 +31,8 @@ TEST_CHARACTERS = 0.2
 QUARTER_TURNS = 4
 
 
-class OmniglotOptions(LabelOptions, PartitionOptions, AugmentationOptions):
-    """Options of `Omniglot`: those of episodes, labels, partition and augmentation, and the split.
+class OmniglotOptions(LabelOptions, OrderOptions, PartitionOptions, AugmentationOptions):
+    """Options of `Omniglot`: those of episodes, labels, order, partition, augmentation, and the split.
 
     Attributes:
         test_partition: How held-out clients' characters are dealt, with the same schemes. It is a
@@ -110,7 +111,7 @@ class Omniglot:
         return digest_of(_files(options))
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
-        """Draw `count` tasks of `client`, examples grouped by class."""
+        """Draw `count` tasks of `client`; x ``[T, ways * shots, 1, 28, 28]``, see `OrderOptions`."""
         held_out = self.population.split_of(client) != "train"
         shape = self.options.shape(held_out)
         if held_out and self.options.test_drawers == "two":
@@ -119,9 +120,9 @@ class Omniglot:
             drawn = self.clients[client].draw(count, shape, rng)
         labels = self.classes if self.options.global_labels(held_out) else None
         tasks = gather(self.pool, drawn, shape[1], labels)
-        if held_out:
-            return tasks
-        return augment(tasks, self.options, rng, self.spec.input_shape, self.image_style)
+        if not held_out:
+            tasks = augment(tasks, self.options, rng, self.spec.input_shape, self.image_style)
+        return arrange(tasks, self.options, rng)
 
     def _drawn_by_two(self) -> dict[int, list[Indices]]:
         """Return the images of each held-out client's alphabets, ``[characters, drawers]`` each.
@@ -215,11 +216,12 @@ def _files(options: OmniglotOptions) -> list[Path]:
 def _spec(options: OmniglotOptions, classes: int) -> TaskSpec:
     own = options.labels == "task"
     return TaskSpec(
-        "classification",
+        options.objective,
         (1, SIDE, SIDE),
         options.head(classes),
         own_labels=own,
         new_classes=not own,
+        instances=options.instances if options.order == "sequence" else 0,
     )
 
 

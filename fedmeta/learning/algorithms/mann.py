@@ -1,0 +1,130 @@
+"""Memory-augmented neural networks: learn by writing examples into an external memory."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from typing_extensions import override
+
+from fedmeta import options
+from fedmeta.about import About
+from fedmeta.learning.algorithm import Model, Tensors
+from fedmeta.learning.embedding import Support
+from fedmeta.learning.layers import init_linear, linear
+from fedmeta.learning.memory import MemoryNetwork
+from fedmeta.learning.sequence import SequenceAlgorithm
+from fedmeta.tasks import TaskSpec
+
+PREFIX = "memory."
+HEAD = "memory_head"
+LAST = "last"
+
+
+class MANN(SequenceAlgorithm):
+    """Memory-augmented neural networks: an LSTM with an external memory reads a task's examples.
+
+    Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, "Meta-Learning with Memory-Augmented Neural
+    Networks". Each example comes with the label of the one before (section 3.1), so that the network
+    must keep it in memory until its label appears. Predictions are a linear layer of the LSTM's hidden
+    state and of what its heads read. How the memory is addressed: `fedmeta.learning.memory`.
+
+    With ``data.order = "sequence"`` tasks are the paper's: the loss is over all examples of a sequence.
+    Otherwise the support set is read in its order, then each query example on its own; the loss is over
+    the queries. The inputs are the model's embedding; the paper's own are pixels: ``model = "mlp"`` with
+    ``hidden = []``.
+
+    Raises:
+        ConfigError: If tasks are neither classification with one label per example nor regression.
+    """
+
+    about = About(
+        paper='Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, "Meta-Learning with '
+        'Memory-Augmented Neural Networks"',
+        year=2016,
+        family="memory",
+        learns="an embedding, and an LSTM that writes and reads a memory",
+        sends="the gradient of all weights",
+    )
+    regression = True
+
+    class Options(options.Options):
+        """Options of memory-augmented networks; the defaults are those of Santoro et al. 2016.
+
+        Attributes:
+            addressing: How heads find their slots: ``lrua``: by content, writing to the least recently
+                used; ``ntm``: by content and place, as in Graves et al. 2014.
+            hidden: Units of the LSTM.
+            slots: Slots of the memory.
+            width: Numbers in a slot.
+            reads: Heads that read; with ``lrua`` each also writes.
+            usage_decay: Part of a slot's usage that is left after a step, with ``lrua``.
+        """
+
+        addressing: Literal["lrua", "ntm"] = "lrua"
+        hidden: PositiveInt = 200
+        slots: PositiveInt = 128
+        width: PositiveInt = 40
+        reads: PositiveInt = 4
+        usage_decay: float = Field(default=0.99, ge=0, le=1)
+
+    options: Options
+
+    def __init__(
+        self, options: Options, model: Model, spec: TaskSpec, transductive: bool = True
+    ) -> None:
+        self.network = MemoryNetwork(
+            inputs=model.outputs + spec.outputs,
+            hidden=options.hidden,
+            slots=options.slots,
+            width=options.width,
+            reads=options.reads,
+            addressing=options.addressing,
+            decay=options.usage_decay,
+        )
+        super().__init__(options, model, spec, transductive)
+
+    @override
+    def init_own(self, generator: torch.Generator) -> Tensors:
+        """Draw the weights of the network with the memory, and of the layer on top of it."""
+        drawn = {PREFIX + key: value for key, value in self.network.init(generator).items()}
+        return drawn | init_linear(HEAD, self.network.outputs, self.spec.outputs, generator)
+
+    @override
+    def read(self, own: Tensors, features: Tensor, shown: Tensor) -> Tensor:
+        """Predict each example of a sequence."""
+        x = torch.cat([features, shown], dim=-1).unsqueeze(1)
+        outputs, _ = self.network.run(_network(own), x, self.network.begin(x))
+        return linear(own, HEAD, outputs.squeeze(1))
+
+    @override
+    def condition(self, own: Tensors, support: Support) -> Tensors:
+        """Return the network's state after the support set, and the label of its last example."""
+        targets, mask = support.targets, support.mask
+        shown = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], dim=1)
+        x = torch.cat([support.features, shown], dim=-1).unsqueeze(1)
+        valid = None if mask is None else mask.unsqueeze(1)
+        _, state = self.network.run(_network(own), x, self.network.begin(x), valid)
+        last = targets[:, -1]
+        if mask is not None:
+            index = (mask.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, targets.shape[2])
+            last = targets.gather(1, index).squeeze(1)
+        return {**state, LAST: last}
+
+    @override
+    def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
+        """Read each query example on its own, after the support set."""
+        queries = features.shape[1]
+        last = known[LAST].unsqueeze(1).expand(-1, queries, -1)
+        x = torch.cat([features, last], dim=-1).unsqueeze(2)
+        state = {
+            key: value.expand(-1, queries, *value.shape[2:])
+            for key, value in known.items()
+            if key != LAST
+        }
+        outputs, _ = self.network.run(_network(own), x, state)
+        return linear(own, HEAD, outputs.squeeze(2))
+
+
+def _network(own: Tensors) -> Tensors:
+    return {key.removeprefix(PREFIX): value for key, value in own.items() if key.startswith(PREFIX)}
