@@ -66,7 +66,8 @@ def test_a_hessian_vector_product_is_the_change_of_the_gradient(name: str) -> No
     assert not any(value.requires_grad for value in found.values())
 
 
-RAGGED = [*DESCENT, *EMBEDDING]
+RAGGED = [*DESCENT, *(name for name in EMBEDDING if name != "gnn")]
+"""The graph network has batch norm of its own, and refuses padding."""
 
 
 @pytest.mark.parametrize("algorithm", RAGGED)

@@ -5,6 +5,7 @@ from fedmeta.learning.algorithms.boil import BOIL
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
+from fedmeta.learning.algorithms.gnn import GNN
 from fedmeta.learning.algorithms.imaml import IMAML
 from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.maml_pp import MAMLPP
@@ -23,6 +24,7 @@ __all__ = [
     "ANIL",
     "BOIL",
     "FOMAML",
+    "GNN",
     "IMAML",
     "MAML",
     "MAMLPP",
