@@ -89,8 +89,20 @@ def read_text(path: Path) -> TextFile:
     Raises:
         DataError: If it cannot be read or decoded; the message says where.
     """
+    raw, encoding, mark = decode_file(path, MOST_BYTES)
+    if _has_long_run_of_marks(raw):
+        raise DataError(f"{path} holds {_MOST_MARKS} accents on one letter: it is not text")
+    return _seen(raw, encoding, mark)
+
+
+def decode_file(path: Path, most: int) -> tuple[str, str, bool]:
+    """Return a file's text as it is, its encoding (see `read_text`), and whether it has a mark.
+
+    Raises:
+        DataError: If it cannot be read or decoded, or has more than `most` bytes.
+    """
     try:
-        data = read_file(path, MOST_BYTES)
+        data = read_file(path, most)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {reason(error)}") from None
     encoding, mark = _encoding(data)
@@ -104,9 +116,7 @@ def read_text(path: Path) -> TextFile:
         ) from None
     if "\0" in raw:
         raise DataError(f"{path} holds zero bytes: it is not text, or its encoding is not supported")
-    if _has_long_run_of_marks(raw):
-        raise DataError(f"{path} holds {_MOST_MARKS} accents on one letter: it is not text")
-    return _seen(raw, encoding, bool(mark))
+    return raw, encoding, bool(mark)
 
 
 def _has_long_run_of_marks(text: str) -> bool:

@@ -1,8 +1,6 @@
 """Base class of families of a user's classed examples: deals them to clients and draws episodes."""
 
-import logging
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,12 +14,11 @@ from fedmeta.options import Options
 from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
 from fedmeta.tasks.family import TaskSpec
+from fedmeta.tasks.own.clients import choose
 from fedmeta.tasks.own.folders import Listing
 from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
 from fedmeta.tasks.population import Population, Split
 from fedmeta.tasks.seeding import stream
-
-log = logging.getLogger(__name__)
 
 Indices = NDArray[np.int64]
 
@@ -141,20 +138,9 @@ class Classed:
 
     def _by_client(self, seed: int) -> list[Indices]:
         assert self.items.owners is not None
-        names, count = self.items.clients, len(self.population)
-        if len(names) < count:
-            raise ConfigError(
-                f"clients = {count}, but {self.items.where} has {len(names)} clients: "
-                f"set clients to {len(names)} or less"
-            )
-        order = stream(seed, "own", "clients").permutation(len(names)).tolist()
-        self.names = tuple(names[place] for place in order[:count])
-        if order[count:]:
-            _warn(
-                f"{len(order) - count} of the {len(names)} clients of {self.items.where} are not used, "
-                f"such as '{names[order[count]]}': clients = {count}"
-            )
-        owned = [np.flatnonzero(self.items.owners == place) for place in order[:count]]
+        names = self.items.clients
+        self.names = choose(names, self.population, seed, self.items.where)
+        owned = [np.flatnonzero(self.items.owners == names.index(name)) for name in self.names]
         if self.options.partition == "natural":
             return owned
         self.names = ("",) * self.population.train + self.names[self.population.train :]
@@ -241,9 +227,3 @@ def _numbered(names: tuple[str, ...]) -> tuple[tuple[str, ...], Indices]:
     known = sorted(set(names))
     number = {name: place for place, name in enumerate(known)}
     return tuple(known), np.array([number[name] for name in names], dtype=np.int64)
-
-
-@cache
-def _warn(line: str) -> None:
-    """Log a warning once per process, as a run builds its family more than once."""
-    log.warning("%s", line)
