@@ -127,7 +127,9 @@ def _current_folder() -> str | None:
 
 
 def _lies_directly_in(folder: str, module: ModuleType) -> bool:
-    places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None) or ""]
+    # By its spec, as torch.classes answers any attribute, __path__ too, with an object of its own.
+    spec = getattr(module, "__dict__", {}).get("__spec__")
+    places = [*(spec.submodule_search_locations or ()), spec.origin or ""] if spec else []
     return any(os.path.dirname(place) == folder for place in places)
 
 

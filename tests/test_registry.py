@@ -47,6 +47,17 @@ def test_a_module_of_the_current_folder_is_found_and_may_import_its_neighbours_l
     assert sys.path[-1] == str(Path.cwd())
 
 
+def test_a_module_that_answers_any_attribute_may_be_imported_on_the_way(mark: Path) -> None:
+    """As `torch.classes` does, which a plain network's file may be the first to import."""
+    Path("firstnet.py").write_text(
+        "import sys, types\n"
+        "class Eager(types.ModuleType):\n    def __getattr__(self, name):\n        return object()\n"
+        "sys.modules['eager_classes'] = Eager('eager_classes')\nclass Net: pass\n"
+    )
+    assert import_dotted("firstnet:Net", "model").__name__ == "Net"
+    assert sys.path[-1] == str(Path.cwd())
+
+
 def test_the_current_folder_is_looked_at_last_and_only_while_a_path_is_imported(mark: Path) -> None:
     write("fractions.py", mark)
     write("wave.py", mark)
