@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fedmeta.learning.allocator import keep_freed_memory
     from fedmeta.learning.device import CPU, chunk_tasks, one_thread, place, use_device
     from fedmeta.learning.local import KeyRule, LocalWork, local_steps, mean_metrics
+    from fedmeta.learning.lora import LowRank, add_adapters
     from fedmeta.learning.setup import (
         AlgorithmSetup,
         build_algorithm,
@@ -29,8 +30,10 @@ __all__ = [
     "AlgorithmSetup",
     "KeyRule",
     "LocalWork",
+    "LowRank",
     "Model",
     "Tensors",
+    "add_adapters",
     "build_algorithm",
     "build_model",
     "chunk_tasks",
