@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from fedmeta.errors import DataError, UsageError
-from fedmeta.tasks.data.text_files import visible
 from fedmeta.tasks.image_files import ImageStyle, Reading, Scanned, scan
 from fedmeta.tasks.image_folder import list_folder
 from fedmeta.tasks.image_pixels import Kind, Pixels
-from fedmeta.tasks.own.counts import Counts
+from fedmeta.tasks.own.counts import Counts, starter_for
 from fedmeta.tasks.own.finding import Finding
 from fedmeta.tasks.own.folders import IMAGES, has_clients, list_classes, relative
 from fedmeta.tasks.own.starter import Choice, Starter
@@ -138,43 +137,16 @@ def _notes(listed: _Folder, images: Scanned) -> list[str]:
 def _starter(
     folder: Path, counts: Counts, refused: Sequence[str], images: Scanned, ink: str | None
 ) -> Starter:
-    chosen = counts.chosen(refused)
-    training = chosen.training
     coloured = 2 * sum(kind.coloured for kind in images.kinds) > len(images.kinds)
     largest = max(max(kind.size) for kind in images.kinds)
     size = 28 if not coloured or largest < _SMALL else 48
     told = "none" if coloured else ink or "none"
-    data = [
-        Choice("path", str(folder), "Relative to the folder in which fedmeta is started."),
-        *chosen.keys,
+    form = [
         Choice("size", size, f"Pixels of a side, to which the files (up to {largest}) are averaged."),
         Choice("colour", "rgb" if coloured else "grey", _about_colour(images)),
         Choice("ink", told, "dark or light ink on paper of the other; none: photos, not drawings."),
     ]
-    about = (
-        f"{visible(folder.name)}: {sum(map(sum, (own.values() for own in counts.by_client.values())))} "
-        f"images of {len(counts.classes)} classes"
-        + (f", of {len(counts.by_client)} clients." if counts.named else ".")
-    )
-    keys = (
-        Choice("description", about.rstrip(".")),
-        Choice("task", "images"),
-        Choice(
-            "algorithm",
-            "protonet",
-            "Prototypical networks: no inner steps to tune, and any number of classes afterwards. "
-            "`fedmeta list algorithms` shows others.",
-        ),
-        Choice("model", "conv4", "Four convolutions: the usual network for small images."),
-        *training.keys(200, chosen.whole()),
-        Choice("transductive", False, "Each image is judged alone, not by the others of its task."),
-    )
-    tables = {
-        "data": data,
-        "network": [Choice("width", 32, "Channels; 64 learns more and takes three times as long.")],
-        "server": [Choice("optimizer", "Adam"), Choice("lr", 0.01), Choice("schedule", "cosine")],
-    }
-    return Starter(about, keys, tables)
+    return starter_for("images", folder, counts.chosen(refused), form)
 
 
 def _about_colour(images: Scanned) -> str:

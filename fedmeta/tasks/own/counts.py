@@ -1,12 +1,14 @@
 """Counts a user's examples by client and class, and chooses tasks that they suffice for."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import DataError
-from fedmeta.tasks.own.starter import Choice, Training
+from fedmeta.tasks.data.text_files import visible
+from fedmeta.tasks.own.starter import Choice, Starter, Training
 
 MOST_SKIPPED = 50
 """Paths that a first config leaves out at most."""
@@ -194,6 +196,41 @@ class Chosen:
         if self.counts.named:
             return "One for each folder that is used."
         return "As many as there are examples for: a class is shared by the training clients."
+
+
+def starter_for(task: str, path: Path, chosen: Chosen, form: Sequence[Choice]) -> Starter:
+    """Return a config of prototypical networks for classed examples that look like images.
+
+    Args:
+        task: The task family.
+        path: The folder.
+        chosen: Its tasks.
+        form: The keys of ``[data]`` about the format of an example.
+    """
+    counts = chosen.counts
+    examples = sum(sum(own.values()) for own in counts.by_client.values())
+    about = f"{visible(path.name)}: {examples} {counts.what} of {len(counts.classes)} classes"
+    about += f", of {len(counts.by_client)} clients" if counts.named else ""
+    keys = (
+        Choice("description", about),
+        Choice("task", task),
+        Choice(
+            "algorithm",
+            "protonet",
+            "Prototypical networks: no inner steps to tune, and any number of classes afterwards. "
+            "`fedmeta list algorithms` shows others.",
+        ),
+        Choice("model", "conv4", "Four convolutions: the usual network for small images."),
+        *chosen.training.keys(200, chosen.whole()),
+        Choice("transductive", False, "Each example is judged alone, not by the others of its task."),
+    )
+    where = Choice("path", str(path), "Relative to the folder in which fedmeta is started.")
+    tables = {
+        "data": [where, *chosen.keys, *form],
+        "network": [Choice("width", 32, "Channels; 64 learns more and takes three times as long.")],
+        "server": [Choice("optimizer", "Adam"), Choice("lr", 0.01), Choice("schedule", "cosine")],
+    }
+    return Starter(f"{about}.", keys, tables)
 
 
 def _outermost(paths: list[str]) -> list[str]:

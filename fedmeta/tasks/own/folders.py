@@ -106,14 +106,28 @@ def has_clients(root: Path) -> bool:
     )
 
 
+def kind_of(root: Path) -> Kind:
+    """Return the kind of most files in a folder and those within, `IMAGES` if there are none."""
+    found = dict.fromkeys((IMAGES, SOUNDS, TEXTS, ARRAYS), 0)
+    folders = [root]
+    for _ in range(3):
+        entries = [one for folder in folders for one in _entries(folder) if not one.name.startswith(".")]
+        for kind in found:
+            found[kind] += sum(entry in kind for entry in entries)
+        folders = [entry for entry in entries if entry.is_dir()]
+    return max(found, key=lambda kind: found[kind])
+
+
 def require_data(path: Path) -> None:
     """Refuse a path where nothing can be read, without reading files.
 
     Raises:
         DataError: If there is nothing, or a folder is not laid out as one of the kinds of data.
     """
-    if path.is_dir() and has_clients(path):
-        list_classes(path, IMAGES)
+    if not path.is_dir() or (kind := kind_of(path)) in (TEXTS, ARRAYS):
+        require_images(path) if not path.is_dir() else None
+    elif kind is SOUNDS or has_clients(path):
+        list_classes(path, kind)
     else:
         require_images(path)
 
