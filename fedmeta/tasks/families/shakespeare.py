@@ -11,30 +11,22 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from typing_extensions import override
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Key, Options
-from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.data.sources import how_to_fetch, locate, sha256_of, source_named
 from fedmeta.tasks.data.text_files import TextFile, read_text
 from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.partition import PartitionOptions, Receivers, deal
 from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
+from fedmeta.tasks.text_windows import CHARACTERS, VOCABULARY, TextWindows, encode
 
 log = logging.getLogger(__name__)
 
-Tokens = NDArray[np.int64]
-
 SOURCE = "shakespeare"
-# Fixed, not derived from the text, so that held-out speakers do not influence the model.
-CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
-OTHER = len(CHARACTERS)
-VOCABULARY = len(CHARACTERS) + 1
 
 # This does not say how to fetch the official file, which would overwrite the user's own text.
 _OWN_TEXT = "correct it, or set data.verify to true for the official text"
@@ -63,7 +55,7 @@ class ShakespeareOptions(PartitionOptions):
     verify: bool = True
 
 
-class Shakespeare:
+class Shakespeare(TextWindows):
     """Predict the next character at every position; x and y ``[T, windows, length]``, int64 tokens.
 
     The clients are the speakers with the most text, shuffled by the seed into training, validation and
@@ -99,8 +91,7 @@ class Shakespeare:
             training = own[: population.train]
             own[: population.train] = redeal(training, options, stream(seed, "shakespeare", "deal"))
         self.texts = tuple(encode("\n".join(speeches)) for speeches in own)
-        for client in range(len(population)):
-            self._check(client)
+        self.require_enough()
 
     @staticmethod
     def shape(options: ShakespeareOptions) -> TaskSpec:
@@ -112,43 +103,9 @@ class Shakespeare:
         """Return the SHA-256 of the file of plays."""
         return sha256_of(locate(source_named(SOURCE).files[0].path, SOURCE))
 
-    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
-        """Draw `count` tasks of `client`: windows of its text, in the order of the text."""
-        text = self.texts[client]
-        boundary = self._boundary(client)
-        sides: list[Tensor] = []
-        for part, windows in (
-            (text[:boundary], self.options.shots),
-            (text[boundary:], self._queries(client)),
-        ):
-            starts = place_windows(len(part), self.options.length + 1, (count, windows), rng)
-            drawn = torch.from_numpy(part[starts[:, :, None] + np.arange(self.options.length + 1)])
-            sides += [drawn[:, :, :-1].contiguous(), drawn[:, :, 1:].contiguous()]
-        return TaskBatch(*sides)
-
-    def _queries(self, client: int) -> int:
-        held_out = self.population.split_of(client) != "train"
-        return (self.options.test_queries if held_out else None) or self.options.queries
-
-    def _boundary(self, client: int) -> int:
-        return int(self.options.support_fraction * len(self.texts[client]))
-
-    def _check(self, client: int) -> None:
-        boundary = self._boundary(client)
-        size = self.options.length + 1
-        sides = (
-            ("shots", self.options.shots, boundary),
-            ("queries", self._queries(client), len(self.texts[client]) - boundary),
-        )
-        for key, windows, have in sides:
-            if windows * size > have:
-                raise ConfigError(
-                    f"data.{key} = {windows} windows of {size} characters need {windows * size}, but "
-                    f"{self._who(client)} has {have} for them; use fewer clients, fewer "
-                    f"{key} or a smaller data.length"
-                )
-
-    def _who(self, client: int) -> str:
+    @override
+    def who(self, client: int) -> str:
+        """Return the client's name in messages."""
         dealt = self.options.partition != "natural" and self.population.split_of(client) == "train"
         return f"client {client}" if dealt else f"speaker '{self.speakers[client]}'"
 
@@ -165,26 +122,6 @@ def redeal(
     speakers = np.repeat(np.arange(len(said)), [len(own) for own in said])
     dealt = deal(speakers, Receivers(len(said), units="speakers"), options, rng)
     return [[speeches[place] for place in rng.permutation(part).tolist()] for part in dealt]
-
-
-def place_windows(
-    length: int, size: int, shape: tuple[int, int], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw starts ``[T, windows]`` of windows of `size` within `length`; those of a row do not overlap.
-
-    Starts are sorted draws from the space that the windows leave free, shifted by the windows before.
-    """
-    free = length - shape[1] * size
-    gaps = np.sort(rng.integers(0, free + 1, shape), axis=1)
-    starts: NDArray[np.int64] = gaps + size * np.arange(shape[1])
-    return starts
-
-
-def encode(text: str) -> Tokens:
-    """Return the token of each character: its index in `CHARACTERS`, or `OTHER`."""
-    codes = np.array([ord(character) for character in text], dtype=np.int64)
-    tokens = np.where((codes >= 32) & (codes < 127), codes - 31, OTHER)
-    return np.where(codes == ord("\n"), 0, tokens)
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,20 @@ def _starter(
     long = sorted(seconds)[int(0.95 * (len(seconds) - 1))]
     length = min(max(round(long, 1), 0.2), 3.0)
     form = [
-        Choice("rate", rate, f"Samples a second, to which all are resampled; the files have {min(rates)} "
-               f"to {max(rates)}."),
-        Choice("seconds", length, f"The loudest part of each; they last {min(seconds):.2f} to "
-               f"{max(seconds):.2f} seconds. Shorter is faster."),
-        Choice("mels", 32, "Bands of frequency: a spectrogram is an image of bands and frames of 10 ms."),
+        Choice(
+            "rate",
+            rate,
+            f"Samples a second, to which all are resampled; the files have {min(rates)} "
+            f"to {max(rates)}.",
+        ),
+        Choice(
+            "seconds",
+            length,
+            f"The loudest part of each; they last {min(seconds):.2f} to "
+            f"{max(seconds):.2f} seconds. Shorter is faster.",
+        ),
+        Choice(
+            "mels", 32, "Bands of frequency: a spectrogram is an image of bands and frames of 10 ms."
+        ),
     ]
     return starter_for("audio", folder, counts.chosen(refused), form)

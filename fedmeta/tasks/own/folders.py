@@ -173,6 +173,51 @@ def list_classes(root: Path, kind: Kind, skip: Sequence[str] = ()) -> Listing:
     return _listing(root, rows, tuple(ignored), bool(deep))
 
 
+def list_clients(root: Path, kind: Kind, skip: Sequence[str] = ()) -> dict[str, tuple[Path, ...]]:
+    """Return each client's files: a file of the client's name, or the files of a folder of that name.
+
+    Args:
+        root: The folder.
+        kind: The kind of files; others are ignored.
+        skip: Clients to leave out, and files within their folders.
+
+    Raises:
+        ConfigError: If there is nothing to skip at a path.
+        DataError: If the folder has no such files, or two of one client.
+    """
+    skipped = Skipped(root, skip)
+    found: dict[str, tuple[Path, ...]] = {}
+    for entry in _entries(root):
+        if entry.name.startswith(".") or not (entry.is_dir() or entry in kind):
+            continue
+        client = _name(entry) if entry.is_dir() else visible(entry.stem) or entry.stem
+        if not skipped.keeps(entry, client):
+            continue
+        files = skipped.files(entry, kind, []) if entry.is_dir() else [entry]
+        if not files:
+            raise DataError(f"{entry} is a client without {kind.name}; {_or_skip(root, entry)}")
+        if client in found:
+            raise DataError(f"{root} has two entries for client '{client}': {entry.name!a} is one")
+        found[client] = tuple(files)
+    skipped.require_all_used()
+    if not found:
+        raise DataError(f"{root} has no {kind.name}: it needs a file, or a folder of them, per client")
+    return found
+
+
+@dataclass(frozen=True)
+class ClientFiles:
+    """The files of each client."""
+
+    by_client: dict[str, tuple[Path, ...]]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the files' names and bytes; `DataError` if one cannot be read."""
+        clients = sorted(self.by_client)
+        pairs = [(f"{name}/{_name(file)}", file) for name in clients for file in self.by_client[name]]
+        return digest_of_files([name for name, _ in pairs], [file for _, file in pairs])
+
+
 @dataclass
 class Skipped:
     """Paths within a folder to leave out.
@@ -190,9 +235,9 @@ class Skipped:
     def __post_init__(self) -> None:
         self._wanted = {"/".join(visible(part) for part in _parts(path)): path for path in self.paths}
 
-    def keeps(self, entry: Path) -> bool:
-        """Return whether an entry of the folder is not to be left out."""
-        name = relative(self.root, entry)
+    def keeps(self, entry: Path, called: str = "") -> bool:
+        """Return whether an entry of the folder is not to be left out; it may be called otherwise."""
+        name = called or relative(self.root, entry)
         self._seen.add(name)
         if name in self._wanted:
             self._used.add(name)

@@ -9,16 +9,8 @@ import torch
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.tasks import Population, build_family, stream
-from fedmeta.tasks.families.shakespeare import (
-    CHARACTERS,
-    OTHER,
-    VOCABULARY,
-    Shakespeare,
-    encode,
-    lookalikes,
-    place_windows,
-    read_play,
-)
+from fedmeta.tasks.families.shakespeare import Shakespeare, lookalikes, read_play
+from fedmeta.tasks.text_windows import CHARACTERS, OTHER, VOCABULARY, encode, place_windows
 from tests.tasks.conftest import real_file
 
 PLAYS = "tinyshakespeare/input.txt"
