@@ -33,6 +33,11 @@ def linear(params: Tensors, name: str, x: Tensor) -> Tensor:
     return torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), x, params[f"{name}.weight"])
 
 
+def init_norm(name: str, width: int) -> Tensors:
+    """Return a norm's scale of 1 and shift of 0."""
+    return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+
+
 def init_lstm(name: str, inputs: int, hidden: int, generator: torch.Generator, read: int = 0) -> Tensors:
     """Draw weights ``[in, 4H]`` and ``[H + read, 4H]`` and the bias uniform in ``±1/sqrt(hidden)``.
 

@@ -19,6 +19,8 @@ from fedmeta.learning.algorithms.r2d2 import R2D2
 from fedmeta.learning.algorithms.relation import Relation
 from fedmeta.learning.algorithms.reptile import Reptile
 from fedmeta.learning.algorithms.scaffold import Scaffold
+from fedmeta.learning.algorithms.snail import SNAIL
+from fedmeta.learning.algorithms.transformer import Transformer
 
 __all__ = [
     "ANIL",
@@ -30,6 +32,7 @@ __all__ = [
     "MAMLPP",
     "MANN",
     "R2D2",
+    "SNAIL",
     "FedAvg",
     "FedProx",
     "Matching",
@@ -40,4 +43,5 @@ __all__ = [
     "Relation",
     "Reptile",
     "Scaffold",
+    "Transformer",
 ]

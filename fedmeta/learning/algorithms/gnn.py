@@ -11,7 +11,7 @@ from fedmeta.about import About
 from fedmeta.errors import DataError
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.embedding import EmbeddingAlgorithm, Support
-from fedmeta.learning.layers import init_linear, linear
+from fedmeta.learning.layers import init_linear, init_norm, linear
 from fedmeta.learning.models.norm import batch_norm
 
 NODES = "nodes"
@@ -139,8 +139,3 @@ def normalised(own: Tensors, name: str, x: Tensor, norm: str | None = None) -> T
         for key in ("weight", "bias")
     )
     return F.leaky_relu(batch_norm(made.flatten(0, 1), weight, bias).view_as(made))
-
-
-def init_norm(name: str, width: int) -> Tensors:
-    """Return a scale of 1 and a shift of 0."""
-    return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
