@@ -35,8 +35,7 @@ def evaluate(
     changes = parse_settings(settings or [])
     # Refuse before importing torch, which takes seconds.
     config_to_evaluate(RunFolder.open(run_folder).config, changes)
-    from rich.console import Console
-
+    from fedmeta.cli.screen import SafeConsole
     from fedmeta.cli.tables import final_table
     from fedmeta.experiment.learned.model import Learned
 
@@ -47,4 +46,4 @@ def evaluate(
     if as_json:
         typer.echo(to_json(result.to_json()))
     else:
-        Console().print(final_table(f"{learned.path.name}, round {result.round}", result.steps))
+        SafeConsole().print(final_table(f"{learned.path.name}, round {result.round}", result.steps))
