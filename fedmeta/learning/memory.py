@@ -58,6 +58,7 @@ class MemoryNetwork:
         reads: Heads that read.
         addressing: How heads find their slots.
         decay: Part of a slot's usage that is left after a step (``lrua``).
+        scale: Factor of the cosines before the softmax (``lrua``).
     """
 
     inputs: int
@@ -67,6 +68,7 @@ class MemoryNetwork:
     reads: int
     addressing: Addressing = "lrua"
     decay: float = 0.99
+    scale: float = 1.0
 
     @property
     def outputs(self) -> int:
@@ -148,7 +150,8 @@ class MemoryNetwork:
         key, gate = torch.split(layers.heads(layers.bias, hidden), self._sizes, dim=-1)
         key = torch.tanh(key).view(*key.shape[:-1], self.reads, self.width)
         slots = Slots(state["memory"], state["reading"], state["usage"])
-        slots, found = least_recently_used(slots, key, torch.sigmoid(gate).unsqueeze(-1), self.decay)
+        heads = LRUAHeads(key, torch.sigmoid(gate).unsqueeze(-1))
+        slots, found = least_recently_used(slots, heads, self.decay, self.scale)
         return torch.cat([hidden, found.flatten(2)], dim=-1), {
             "hidden": hidden,
             "cell": cell,
@@ -195,21 +198,36 @@ class Slots(NamedTuple):
     usage: Tensor
 
 
-def least_recently_used(slots: Slots, key: Tensor, gate: Tensor, decay: float) -> tuple[Slots, Tensor]:
+class LRUAHeads(NamedTuple):
+    """What the controller says to the heads of a memory with least recently used access.
+
+    Attributes:
+        key: ``[T, B, heads, width]``.
+        gate: The part that is written to where the head read last, ``[T, B, heads, 1]``.
+    """
+
+    key: Tensor
+    gate: Tensor
+
+
+def least_recently_used(
+    slots: Slots, heads: LRUAHeads, decay: float, scale: float
+) -> tuple[Slots, Tensor]:
     """Write and read once (Santoro et al. 2016, equations 2 to 8).
 
     Head i writes to its own slot, the i-th least used. The least used slots are emptied before.
 
     Args:
         slots: The memory before.
-        key: ``[T, B, heads, width]``.
-        gate: ``[T, B, heads, 1]``: the part that is written to where the head read last.
+        heads: What the heads are told.
         decay: Part of the usage that is left.
+        scale: Factor of the cosines, 1 in the paper.
 
     Returns:
         The memory after, and what each head read, ``[T, B, heads, width]``.
     """
     memory, reading, usage = slots
+    key, gate = heads
     with torch.no_grad():
         # Stable, so that slots of equal usage are taken in the same order on every device.
         order = usage.argsort(dim=-1, stable=True)[..., : key.shape[2]]
@@ -217,7 +235,7 @@ def least_recently_used(slots: Slots, key: Tensor, gate: Tensor, decay: float) -
         kept = (1 - least.sum(2)).unsqueeze(-1)
     writing = gate * reading + (1 - gate) * least
     memory = memory * kept + writing.mT @ key
-    reading = cosines(key, memory).softmax(-1)
+    reading = (scale * cosines(key, memory)).softmax(-1)
     # Usage only orders the slots, and an order has no derivative.
     usage = decay * usage + (reading + writing).detach().sum(2)
     return Slots(memory, reading, usage), reading @ memory

@@ -18,7 +18,9 @@ Values = NDArray[np.float64]
 
 
 def network(addressing: Addressing, slots: int = 6) -> MemoryNetwork:
-    return MemoryNetwork(inputs=3, hidden=7, slots=slots, width=4, reads=2, addressing=addressing)
+    return MemoryNetwork(
+        inputs=3, hidden=7, slots=slots, width=4, reads=2, addressing=addressing, scale=3.0
+    )
 
 
 def drawn(net: MemoryNetwork, tasks: int, seed: int = 0) -> Tensors:
@@ -82,7 +84,7 @@ def lrua(net: MemoryNetwork, weights: Tensors, x: Tensor) -> Values:
         found = []
         for head in range(net.reads):  # equations 2 to 4
             alike = [cosine(keys[head], slot) if slot.any() else 0.0 for slot in memory]
-            reading[head] = softmax(np.array(alike))
+            reading[head] = softmax(net.scale * np.array(alike))
             found.append(sum(reading[head, i] * memory[i] for i in range(net.slots)))
         usage = net.decay * usage + reading.sum(0) + writing.sum(0)  # equation 5
         outputs.append(np.concatenate([hidden, *found]))
@@ -147,17 +149,18 @@ def test_a_sequence_may_be_read_in_two_parts_with_gaps(addressing: Addressing) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_neural_turing_machine_learns_to_copy_sequences_of_up_to_20() -> None:
     """Graves et al. 2014, section 4.1: 8 random bits a step, then an end mark, then the same again.
 
     Below 0.01 of a bit wrong; guessing has a half wrong.
     """
-    net = MemoryNetwork(inputs=9, hidden=100, slots=32, width=20, reads=1, addressing="ntm")
+    net = MemoryNetwork(inputs=9, hidden=64, slots=32, width=16, reads=1, addressing="ntm")
     generator = torch_generator(0, "copy")
     params = net.init(generator)
     params["out"] = 0.1 * torch.randn(net.outputs, 8, generator=generator)
     params = {key: value.unsqueeze(0).requires_grad_() for key, value in params.items()}
-    optimizer = torch.optim.Adam(params.values(), lr=1e-3)
+    optimizer = torch.optim.Adam(params.values(), lr=3e-3)
 
     def copied(rows: int, length: int) -> tuple[Tensor, Tensor]:
         bits = torch.randint(2, (1, rows, length, 8), generator=generator).float()
@@ -168,7 +171,7 @@ def test_a_neural_turing_machine_learns_to_copy_sequences_of_up_to_20() -> None:
 
     for step in count():
         length = int(torch.randint(1, 21, (), generator=generator))
-        said, bits = copied(16, length)
+        said, bits = copied(8, length)
         loss = F.binary_cross_entropy_with_logits(said, bits)
         optimizer.zero_grad()
         loss.backward()

@@ -12,6 +12,7 @@ from fedmeta.learning.algorithms.maml_pp import MAMLPP
 from fedmeta.learning.algorithms.mann import MANN
 from fedmeta.learning.algorithms.matching import Matching
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
+from fedmeta.learning.algorithms.metanet import MetaNet
 from fedmeta.learning.algorithms.metaoptnet import MetaOptNet
 from fedmeta.learning.algorithms.pretrained import Pretrained
 from fedmeta.learning.algorithms.protonet import ProtoNet
@@ -36,6 +37,7 @@ __all__ = [
     "FedAvg",
     "FedProx",
     "Matching",
+    "MetaNet",
     "MetaOptNet",
     "MetaSGD",
     "Pretrained",

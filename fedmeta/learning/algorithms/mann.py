@@ -59,6 +59,8 @@ class MANN(SequenceAlgorithm):
             width: Numbers in a slot.
             reads: Heads that read; with ``lrua`` each also writes.
             usage_decay: Part of a slot's usage that is left after a step, with ``lrua``.
+            scale: Factor of the cosines before the softmax, with ``lrua``; 1 in the paper. A larger one
+                reads fewer slots, and learns in fewer tasks.
         """
 
         addressing: Literal["lrua", "ntm"] = "lrua"
@@ -67,6 +69,7 @@ class MANN(SequenceAlgorithm):
         width: PositiveInt = 40
         reads: PositiveInt = 4
         usage_decay: float = Field(default=0.99, ge=0, le=1)
+        scale: float = Field(default=1.0, gt=0)
 
     options: Options
 
@@ -81,6 +84,7 @@ class MANN(SequenceAlgorithm):
             reads=options.reads,
             addressing=options.addressing,
             decay=options.usage_decay,
+            scale=options.scale,
         )
         super().__init__(options, model, spec, transductive)
 
