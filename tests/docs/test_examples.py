@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import Ridge
 
+import fedmeta
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import RunFolder, load_config, run
 from fedmeta.experiment.planning import resolve, workload
@@ -114,6 +116,25 @@ def test_with_own_heads_clients_know_their_own_images_better(tmp_path: Path) -> 
         run("fedper.toml", settings, out=tmp_path / name[:6])
         seen[name] = RunFolder.open(tmp_path / name[:6]).metrics()[-1]["accuracy"]
     assert seen["fedper:FedPer"] > seen["fedavg"] + 0.1
+
+
+def test_clients_send_adapters_and_a_head_and_the_base_stays_as_it_was(tmp_path: Path) -> None:
+    seen = generator(0, "base")
+    shapes = {"1.weight": (128, 64), "1.bias": (128,), "3.weight": (64, 128), "3.bias": (64,)}
+    base = {key: 0.1 * torch.randn(shape, generator=seen) for key, shape in shapes.items()}
+    save_file(base | {"5.weight": torch.zeros(10, 64)}, tmp_path / "base.safetensors")
+    settings = {
+        "network.base": str(tmp_path / "base.safetensors"),
+        "rounds": 2,
+        "workers": 1,
+        "evaluation.tasks": 2,
+    }
+    run("adapters.toml", settings, out=tmp_path / "run")
+    learned = fedmeta.load(tmp_path / "run", trust_code=True).state
+    assert sum(value.numel() for value in learned.values()) == 4 * 2 * (64 + 128) + 65 * 5
+    held = load_file(tmp_path / "run" / "checkpoints" / "constants.safetensors")
+    assert torch.equal(held["body.1.parametrizations.weight.original"], base["1.weight"])
+    assert torch.equal(held["body.3.bias"], base["3.bias"])
 
 
 def test_the_largest_tenth_is_sent_and_the_rest_comes_later() -> None:
