@@ -7,6 +7,7 @@ from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
 from fedmeta.learning.algorithms.gnn import GNN
 from fedmeta.learning.algorithms.imaml import IMAML
+from fedmeta.learning.algorithms.lstm_optimizer import LSTMOptimizer
 from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.maml_pp import MAMLPP
 from fedmeta.learning.algorithms.mann import MANN
@@ -36,6 +37,7 @@ __all__ = [
     "SNAIL",
     "FedAvg",
     "FedProx",
+    "LSTMOptimizer",
     "Matching",
     "MetaNet",
     "MetaOptNet",
