@@ -8,7 +8,6 @@ from pathlib import Path
 from fedmeta.bench.result import Case, Goal, Result
 from fedmeta.bench.timing import quartiles
 from fedmeta.chain import ChainOptions, require_extra
-from fedmeta.experiment import Listener, RunFolder, run
 
 
 def _measure_cost(case: Case, runs: int) -> Result:
@@ -61,6 +60,9 @@ WARM_UP = 100
 
 def _round_ms(provider: str, out: Path) -> float:
     """Run the quickstart for `ROUNDS` rounds; return milliseconds per round, including settlement."""
+    # Imported here, as passes of the garbage collector over more modules fall into `_measure_cost`.
+    from fedmeta.experiment import Listener, RunFolder, run
+
     settled_from: list[float] = []
     listener = Listener(settling=lambda _: settled_from.append(time.perf_counter()))
     settings = {"rounds": ROUNDS, "workers": 1, "test_clients": 6, "evaluation.tasks": 2}
