@@ -1,7 +1,7 @@
 """Config keys: types, defaults, meanings, and checks of what must fit together."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -61,6 +61,8 @@ class EvaluationOptions(Options):
         every: Rounds between evaluations of the validation clients; 0: never.
         track: Rounds between evaluations of the test clients, for monitoring only; 0: never.
         track_tasks: Tasks per test client in such an evaluation.
+        head: A scikit-learn estimator, such as ``"sklearn.svm.SVC(C=10)"``, that is fitted to each
+            task's support set on the learned features in place of adaptation; empty: none.
     """
 
     tasks: int = Field(100, ge=2)
@@ -68,6 +70,7 @@ class EvaluationOptions(Options):
     every: int = Field(0, ge=0)
     track: Annotated[int, Key(arm="any")] = Field(0, ge=0)
     track_tasks: int = Field(20, ge=2)
+    head: str = ""
 
     @field_validator("steps")
     @classmethod
@@ -75,6 +78,12 @@ class EvaluationOptions(Options):
         if not steps or steps[0] < 0 or sorted(set(steps)) != list(steps):
             raise ValueError("must be increasing step counts from 0 on")
         return steps
+
+    @model_validator(mode="after")
+    def _head_takes_no_steps(self) -> Self:
+        if self.head and len(self.steps) > 1:
+            raise ValueError("head takes no adaptation steps: set evaluation.steps = [0]")
+        return self
 
 
 def _named(value: Any) -> Any:

@@ -225,6 +225,7 @@ def _setup(config: Config) -> AlgorithmSetup:
         transductive=config.transductive,
         kernels=config.kernels,
         compile=config.compile,
+        head=config.evaluation.head,
     )
 
 
@@ -249,6 +250,8 @@ def try_parts(config: Config, learner: Learner) -> None:
     if config.incentives.rule not in (NOTHING, *INCENTIVE_RULES):
         size = sum(value.numel() for value in learner.template.values())
         try_rule(config.incentives, config.cohort, size)
+    if config.evaluation.head:
+        _try_head(config, learner)
     if not (own_family or own_model or own_algorithm):
         return
     # Compiling takes half a minute and does not change results.
@@ -266,6 +269,19 @@ def try_parts(config: Config, learner: Learner) -> None:
         try_updates(algorithm, tasks, learner.dtype, f"{name} with {model}")
         if learner.device.type != "cpu":
             try_on_device(algorithm, tasks, learner.dtype, learner.device, f"{name} with {model}")
+
+
+def _try_head(config: Config, learner: Learner) -> None:
+    """Fit the head of ``evaluation.head`` to two tasks."""
+    tasks = _tasks(learner, config)
+    if tasks is None:
+        return
+    state = expand_state(learner.template, len(tasks))
+    try:
+        adapted = learner.algorithm.adapt(state, tasks.support, 0)
+        learner.algorithm.predict(state, adapted, tasks.query)
+    except DataError as error:
+        raise ConfigError(f"evaluation.{error}") from None
 
 
 def _tasks(learner: Learner, config: Config) -> TaskBatch | None:

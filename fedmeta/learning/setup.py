@@ -75,6 +75,7 @@ class AlgorithmSetup:
         kernels: What computes gradients on the CPU: ``native``, compiled kernels of the built-in models,
             or ``eager``, autograd.
         compile: Whether to compile `task_updates`, once per shape of its inputs.
+        head: A scikit-learn estimator that is fitted to features at test, see `FittedHead`; empty: none.
     """
 
     algorithm: str
@@ -84,6 +85,7 @@ class AlgorithmSetup:
     transductive: bool = True
     kernels: str = "eager"
     compile: bool = False
+    head: str = ""
 
 
 def resolve_setup(setup: AlgorithmSetup) -> AlgorithmSetup:
@@ -136,4 +138,17 @@ def build_algorithm(setup: AlgorithmSetup, spec: TaskSpec, seed: int = 0) -> Alg
         plan: KernelPlan | None = model.kernel_plan()  # type: ignore[attr-defined]
         model.kernel = build_kernel(plan)
     algorithm = kind(options, model, spec, setup.transductive)
-    return CompiledAlgorithm(algorithm) if setup.compile else algorithm
+    built = CompiledAlgorithm(algorithm) if setup.compile else algorithm
+    return with_head(built, setup.head, seed) if setup.head else built
+
+
+def with_head(algorithm: Algorithm, head: str, seed: int) -> Algorithm:
+    """Return an algorithm that fits a scikit-learn estimator at test; see `FittedHead`.
+
+    Raises:
+        ConfigError: If `head` does not describe an estimator for these tasks.
+    """
+    # It imports scikit-learn, which most runs do without.
+    from fedmeta.learning.fitted_head import FittedHead
+
+    return FittedHead(algorithm, head, seed)

@@ -47,6 +47,13 @@ def adapt(  # noqa: PLR0913 (one for each option)
         bool,
         typer.Option("--transductive", help="Use batch-norm statistics of the query images."),
     ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ESTIMATOR",
+            help="Fit this scikit-learn classifier to the features instead: 'sklearn.svm.SVC(C=10)'.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the adapted weights as safetensors.")
     ] = None,
@@ -72,7 +79,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 
-    folders = Folders(support, query, steps, invert.value, transductive, samples.bits)
+    folders = Folders(support, query, steps, invert.value, transductive, samples.bits, head)
     answer = adapt_folders(Learned.open(run_folder, best, trust_code=trust_code), folders)
     for note in answer.notes:
         sys.stderr.write(f"fedmeta: {one_line(note)}\n")

@@ -36,6 +36,7 @@ class TrainedModel:
         dtype: Dtype of real inputs.
         about: Its origin, for the metadata of files.
         device: Device to compute on, which has `state`.
+        head: The scikit-learn estimator that is fitted in place of adaptation; empty: none.
     """
 
     algorithm: Algorithm
@@ -44,6 +45,7 @@ class TrainedModel:
     dtype: torch.dtype
     about: dict[str, Any]
     device: torch.device = CPU
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,10 @@ class Adapted:
         JSON object with the run, its round and algorithm, the classes and the steps.
 
         Raises:
-            UsageError: If the file cannot be written.
+            UsageError: If the file cannot be written, or a scikit-learn head takes the place of weights.
         """
+        if self.trained.head:
+            raise UsageError("a scikit-learn head has no adapted weights to save")
         own = place(self.weights, CPU)
         weights = {key: own.get(key, value) for key, value in model_weights(self.trained).items()}
         support = self.values.get(SUPPORT_X)

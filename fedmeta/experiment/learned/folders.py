@@ -28,6 +28,7 @@ class Folders:
         invert: Whether ink is dark in the files; see `read_images`.
         transductive: Whether batch norm takes its statistics from the query images.
         samples: Bits in use in deep images; None: inferred from all of them, see `read_images`.
+        head: A scikit-learn estimator in place of adaptation, see `Learned.adapt`; None: the run's.
     """
 
     support: Path
@@ -36,6 +37,7 @@ class Folders:
     invert: Invert = "auto"
     transductive: bool = False
     samples: int | None = None
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
     support, query = list_labelled(folders.support, folders.query)
     inputs = read(support.files + query.files, Asked(folders.invert, folders.samples))
     x, asked = inputs.x[: len(support.files)], inputs.x[len(support.files) :]
-    adapted = learned.adapt(x, support.labels or (), folders.steps, folders.transductive)
+    adapted = learned.adapt(x, support.labels or (), folders.steps, folders.transductive, folders.head)
     chances = adapted.predict(asked)
     classes = adapted.classes or ()
     truths = query.labels or (None,) * len(query.files)
@@ -121,7 +123,8 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
         notes.append(f"{len(ignored)} hidden files were skipped, such as {ignored[0]}")
     notes += inputs.notes
     if folders.steps is not None and not isinstance(adapted.trained.algorithm, WeightAdaptation):
-        notes.append(f"{learned.config.algorithm} has no inner loop: steps have no effect")
+        what = "a scikit-learn head" if adapted.trained.head else learned.config.algorithm
+        notes.append(f"{what} has no inner loop: steps have no effect")
     return Answer(adapted, tuple(labelled), tuple(notes), inputs.inverted)
 
 

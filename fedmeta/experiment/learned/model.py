@@ -133,6 +133,7 @@ class Learned:
         support_y: Array,
         steps: int | None = None,
         transductive: bool = False,
+        head: str | None = None,
     ) -> Adapted:
         """Adapt to a support set.
 
@@ -146,8 +147,11 @@ class Learned:
             transductive: Whether batch norm takes its statistics from all examples of one `predict`. By
                 default it uses those of the support set, so that a prediction does not depend on the
                 other examples.
+            head: A scikit-learn estimator, such as ``"sklearn.svm.SVC(C=10)"``, to fit to the support
+                set's features in place of adaptation; None: that of ``evaluation.head``, if any.
 
         Raises:
+            ConfigError: If `head` does not describe an estimator for these tasks.
             UsageError: If the examples do not fit the run, or have too many classes.
             DivergedError: If the weights became non-finite.
         """
@@ -155,15 +159,16 @@ class Learned:
         if steps < 0:
             raise UsageError(f"steps must be 0 or more (got {steps})")
         x = to_inputs(self.spec, self._trained.dtype, support_x, "support_x")
-        algorithm = self._trained.algorithm
-        targets = to_targets(algorithm.objective, self._trained.dtype, support_y, len(x))
-        targets = self._numbered(targets)
+        trained = self._trained if head is None else self._build(head)
+        algorithm = trained.algorithm
+        targets = to_targets(algorithm.objective, trained.dtype, support_y, len(x))
+        targets = self._numbered(targets, algorithm.max_ways)
         state = expand_state(self._trained.state, 1)
         support = place({"x": x.unsqueeze(0), "y": targets.y.unsqueeze(0)}, self.device)
         values = algorithm.adapt(state, support, steps)
         if not all(bool(value.isfinite().all()) for value in values.values()):
             raise DivergedError(f"the weights diverged in {steps} adaptation steps: take fewer")
-        return Adapted(self._trained, values, targets.classes, steps, transductive)
+        return Adapted(trained, values, targets.classes, steps, transductive)
 
     def evaluate(self, settings: Mapping[str, Any] | None = None) -> Evaluated:
         """Evaluate on the run's test clients, on tasks of another shape, or on another family's.
@@ -204,10 +209,11 @@ class Learned:
         """Names in the state that are not weights of the network."""
         return sorted(self.state.keys() - model_weights(self._trained).keys())
 
-    def _build(self) -> TrainedModel:
+    def _build(self, head: str | None = None) -> TrainedModel:
         config = self.config
         # `compile` does not affect adapting; and there may be no compiler here, or another device.
         setup = replace(planning.workload(config).setup, compile=False)
+        setup = setup if head is None else replace(setup, head=head)
         if self.device.type != "cpu" or not kernels_available():
             setup = replace(setup, kernels="eager")
         algorithm = build_algorithm(setup, self.spec, config.seed)
@@ -222,9 +228,8 @@ class Learned:
         outputs = algorithm_kind(config.algorithm).model_outputs(self.spec)
         network = Network(config.model, config.network, self.spec, outputs, algorithm.model)
         about = {"run": self.path.name, "round": self.round, "algorithm": config.algorithm}
-        return TrainedModel(
-            algorithm, network, place(self.state, self.device), dtype, about, self.device
-        )
+        state = place(self.state, self.device)
+        return TrainedModel(algorithm, network, state, dtype, about, self.device, setup.head)
 
     def restore_constants(self, model: Model) -> None:
         """Restore a module's frozen parameters and buffers, which old checkpoints do not have."""
@@ -236,9 +241,9 @@ class Learned:
             raise UsageError(f"{self.path}: the checkpoint of round {self.round} does not fit the model")
         model.constants = self.constants
 
-    def _numbered(self, targets: Targets) -> Targets:
+    def _numbered(self, targets: Targets, most: int | None) -> Targets:
         """Check the classes, and map them to the network's outputs if these are fixed."""
-        classes, most = targets.classes, self.max_ways
+        classes = targets.classes
         if classes is None:
             return targets
         if len(classes) < 2:

@@ -331,3 +331,47 @@ def test_twenty_characters_of_an_alphabet_never_seen_by_one_drawing_each(tmp_pat
     assert len(answer["files"]) == WAYS * (DRAWINGS - 1)
     # Chance is 0.05: more than 10 of 40 right by chance has a probability below 1e-5.
     assert answer["accuracy"] > 0.25
+
+
+LOGISTIC = "sklearn.linear_model.LogisticRegression(C=2)"
+
+
+@pytest.mark.parametrize("name", ["digits", "head"])
+def test_a_scikit_learn_head_labels_folders(
+    name: str, runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a run with an embedding, and on one whose own head it replaces."""
+    arguments = ("adapt", str(runs / name), "--support", "support", "--query", "query", "--json")
+    said = []
+    for head in (LOGISTIC, "sklearn.neighbors.KNeighborsClassifier(n_neighbors=1)"):
+        assert call(*arguments, "--head", head) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert all(one["accuracy"] > 0.5 for one in said)
+    assert min(row["probability"] for row in said[1]["files"]) == pytest.approx(1.0, abs=1e-5)
+    x = torch.from_numpy((pixels() - MEAN) / DEVIATION).float()
+    adapted = Learned.open(runs / name).adapt(
+        x[:, :SHOTS].reshape(-1, 64), [n for n in CLASSES for _ in range(SHOTS)], head=LOGISTIC
+    )
+    expected = adapted.predict(x[:, SHOTS:].reshape(-1, 64)).max(1).values
+    found = {row["file"]: row["probability"] for row in said[0]["files"]}
+    files = [f"query/{name}/{index}.png" for name in CLASSES for index in range(SHOTS, SHOTS + ASKED)]
+    # Files have 8 bits a pixel.
+    assert [found[file] for file in files] == pytest.approx(expected.tolist(), abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--head", "os.system('true')"], "head: 'os.system' is not an estimator class"),
+        (["--head", "sklearn.svm.SVC(C='a')"], "cannot be fitted"),
+        (["--head", LOGISTIC, "--save", "a.safetensors"], "has no adapted weights to save"),
+    ],
+)
+def test_a_head_that_cannot_be_used_is_one_line(
+    options: list[str], why: str, runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call("adapt", str(runs / "digits"), "--support", "support", "--query", "query", *options)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert why in said[-1]
+    assert not list(here.glob("*.safetensors"))

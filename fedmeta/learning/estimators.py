@@ -1,0 +1,98 @@
+"""Reads scikit-learn estimators from text, which is parsed and never evaluated."""
+
+import ast
+from importlib import import_module
+from typing import Any
+
+import sklearn
+from sklearn.base import BaseEstimator
+
+from fedmeta.errors import ConfigError
+from fedmeta.files import one_line
+
+_DEPTH = 3
+"""Parts of a dotted name: ``sklearn``, a public module, a class."""
+
+
+def read_estimator(text: str, seed: int) -> Any:
+    """Return the estimator that `text` describes, such as ``sklearn.svm.SVC(C=10)``.
+
+    It is a call of an estimator class of a public module of scikit-learn; arguments are literals, such
+    calls, and lists, tuples and dicts of them, as in
+    ``sklearn.pipeline.make_pipeline(...)``'s class, ``sklearn.pipeline.Pipeline([("svm", ...)])``.
+
+    Args:
+        text: The description.
+        seed: Value of every ``random_state`` that the description leaves unset.
+
+    Raises:
+        ConfigError: If it is anything else.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ConfigError(f"head '{one_line(text)}' is not one call of a scikit-learn class") from None
+    if not isinstance(tree.body, ast.Call):
+        raise _refusal(tree.body)
+    found = _estimator(tree.body)
+    parameters = found.get_params(deep=True)
+    if any(_is_named(key, "memory") and value is not None for key, value in parameters.items()):
+        # A cache folder holds pickles, which run code when they are read.
+        raise ConfigError("head: 'memory' cannot be set: estimators read no files")
+    unset = [k for k, v in parameters.items() if _is_named(k, "random_state") and v is None]
+    return found.set_params(**dict.fromkeys(unset, seed))
+
+
+def _is_named(key: str, name: str) -> bool:
+    return key.rpartition("__")[2] == name
+
+
+def _estimator(call: ast.Call) -> Any:
+    kind = _class(call.func)
+    if any(keyword.arg is None for keyword in call.keywords):
+        raise _refusal(call)
+    arguments = [_value(one) for one in call.args]
+    named = {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
+    try:
+        return kind(*arguments, **named)
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise ConfigError(f"head: {ast.unparse(call.func)} cannot be made ({reason})") from None
+
+
+def _class(node: ast.expr) -> type[BaseEstimator]:
+    name = ast.unparse(node)
+    parts = name.split(".")
+    public = len(parts) == _DEPTH and parts[0] == "sklearn" and parts[1] in sklearn.__all__
+    found: Any = None
+    if public and all(part.isidentifier() and not part.startswith("_") for part in parts):
+        try:
+            found = getattr(import_module(f"sklearn.{parts[1]}"), parts[2], None)
+        except ImportError:
+            found = None
+    if isinstance(found, type) and issubclass(found, BaseEstimator):
+        return found
+    raise ConfigError(
+        f"head: '{one_line(name)}' is not an estimator class of scikit-learn; write it as "
+        "sklearn.MODULE.CLASS(...), for example sklearn.svm.SVC(C=10)"
+    )
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):
+        return _estimator(node)
+    if isinstance(node, ast.List | ast.Tuple):
+        values = [_value(one) for one in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        keys = [_value(key) for key in node.keys if key is not None]
+        return dict(zip(keys, [_value(one) for one in node.values], strict=True))
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise _refusal(node) from None
+
+
+def _refusal(node: ast.AST) -> ConfigError:
+    text = one_line(ast.unparse(node))
+    return ConfigError(f"head: '{text}' is neither a literal nor a call of a scikit-learn class")
