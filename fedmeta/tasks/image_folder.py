@@ -101,7 +101,7 @@ def require_data(path: Path) -> None:
     if path.is_dir():
         list_folder(path)
     elif not path.exists():
-        hint = _meant(path) or "name a folder of images or a text file"
+        hint = _meant(path) or "name a folder or a file of yours"
         raise DataError(f"nothing at '{path}': {hint}")
 
 

@@ -372,7 +372,7 @@ def test_help_describes_each_argument_once_in_plain_brackets(capsys: pytest.Capt
         "run": "NAME|FILE  An experiment from `fedmeta list`, or a TOML file.  [required]",
         "chain up": "[NODE]  anvil or ganache.  [default: anvil]",
         "chain proof": "ACCOUNT  Client number or account.  [required]",
-        "data check": "PATH  A folder of images, or a text file.  [required]",
+        "data check": "PATH  A folder of images, sounds or texts, or a file.  [required]",
         "federation node": "FOLDER  Folder with the node's keys, from `join`.  [required]",
     }.items():
         assert call(*words.split(), "--help") == 0

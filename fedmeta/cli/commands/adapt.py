@@ -64,7 +64,9 @@ def adapt(  # noqa: PLR0913 (one for each option)
     """Adapt a trained model to labelled images, and label others.
 
     Images may be PNG, JPEG, TIFF, BMP, GIF or WebP of any size, colour and depth. Preprocessing is
-    logged to stderr; `fedmeta data check DIR` shows in advance how a folder would be read.
+    logged to stderr; `fedmeta data check DIR` shows in advance how a folder would be read. A run on
+    sounds takes the same folders of WAV files; a run on a table takes two CSV files, and predicts the
+    rows of the second.
 
     Example:
 
@@ -75,6 +77,9 @@ def adapt(  # noqa: PLR0913 (one for each option)
 
     # Refuse before importing torch.
     RunFolder.open(run_folder)
+    if support.is_file() and query.is_file():
+        _adapt_tables(run_folder, (support, query), steps, (best, trust_code), as_json)
+        return
     list_labelled(support, query)
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
@@ -89,6 +94,28 @@ def adapt(  # noqa: PLR0913 (one for each option)
         typer.echo(to_json(answer.to_json() | {"saved": str(save) if save else None}))
     else:
         _show(answer)
+
+
+def _adapt_tables(
+    run: Path, files: tuple[Path, Path], steps: int | None, how: tuple[bool, bool], as_json: bool
+) -> None:
+    from fedmeta.experiment.learned.model import Learned
+    from fedmeta.experiment.learned.tables import adapt_tables
+
+    learned = Learned.open(run, how[0], trust_code=how[1])
+    answer = adapt_tables(learned, *files, steps)
+    for note in learned.notes:
+        sys.stderr.write(f"fedmeta: {one_line(note)}\n")
+    if as_json:
+        typer.echo(to_json(answer.to_json()))
+        return
+    for row in answer.rows:
+        value = f"{row.value:.4g}" if isinstance(row.value, float) else one_line(row.value)
+        sure = "" if row.probability is None else f"  {row.probability:.3f}"
+        wrong = "" if row.truth in (None, row.value) else f"  (is {one_line(row.truth)})"
+        typer.echo(f"line {row.line}  {one_line(row.target)} {value}{sure}{wrong}")
+    for name, quality in answer.quality.items():
+        typer.echo(f"{one_line(name)} {quality:.3f}")
 
 
 def _show(answer: "Answer") -> None:

@@ -69,18 +69,18 @@ def fetch(
 
 @app.command("check")
 def check(
-    path: Annotated[Path, typer.Argument(help="A folder of images, or a text file.")],
+    path: Annotated[Path, typer.Argument(help="A folder of images, sounds or texts, or a file.")],
     samples: Annotated[
         Samples, typer.Option(help="Bits actually used in 16-bit or float images, as for `adapt`.")
     ] = Samples.auto,
     as_json: Json = False,
 ) -> None:
-    """Show how your own images or text would be read.
+    """Show how your own files would be read, and which cannot be.
 
-    Images (one folder, a sub-folder per class, or one per client and class): clients, classes, formats,
-    sizes, range of the samples, whether the ink is dark, and which files are refused and why. Text
-    (blocks separated by blank lines, each a line SPEAKER: and a speech): encoding, line endings,
-    invisible characters, and how much each speaker says. Changes nothing. Exit code 2 if something
+    Images and sounds (a sub-folder per class, or one per client and class): clients, classes, formats,
+    sizes. A table (CSV): columns and clients. Texts (a file or sub-folder per client), or one text with
+    speakers (blocks separated by blank lines, each a line SPEAKER: and a speech): encoding, line
+    endings, invisible characters, and how much each one says. Changes nothing. Exit code 2 if something
     cannot be read. `fedmeta init` writes a config for what was found.
 
     Examples:

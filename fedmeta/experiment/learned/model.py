@@ -250,7 +250,7 @@ class Learned:
             raise UsageError(f"the support set has only one class, '{classes[0]}'")
         if most is None:
             return targets
-        if self.config.data.get("labels") == "global":
+        if self.config.data.get("labels") == "global" or self.config.task == "table":
             return self._by_output(targets)
         if len(classes) > most:
             free = [name for name in ALGORITHMS if getattr(ALGORITHMS.get(name), "any_ways", False)]

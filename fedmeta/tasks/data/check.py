@@ -5,12 +5,15 @@ from pathlib import Path
 
 from fedmeta.tasks.families.shakespeare import lookalikes, read_play
 from fedmeta.tasks.own.check_images import check_images
+from fedmeta.tasks.own.check_sounds import check_sounds
+from fedmeta.tasks.own.check_table import check_table
+from fedmeta.tasks.own.check_texts import check_texts
 from fedmeta.tasks.own.finding import Finding
-from fedmeta.tasks.own.folders import require_data
+from fedmeta.tasks.own.folders import SOUNDS, TABLES, TEXTS, kind_of, require_data
 
 
 def check(path: Path, samples: int | None = None) -> Finding:
-    """Inspect a folder of images, or a text with speakers.
+    """Inspect a folder of images, sounds or texts, a table, or a text with speakers.
 
     Args:
         path: The folder or file.
@@ -20,7 +23,12 @@ def check(path: Path, samples: int | None = None) -> Finding:
         DataError: If nothing there can be used; the message says why.
     """
     require_data(path)
-    return check_images(path, samples) if path.is_dir() else _text(path)
+    if not path.is_dir():
+        return check_table(path) if path in TABLES else _text(path)
+    kind = kind_of(path)
+    if kind in (SOUNDS, TEXTS):
+        return check_sounds(path) if kind is SOUNDS else check_texts(path)
+    return check_images(path, samples)
 
 
 def _text(path: Path) -> Finding:

@@ -55,11 +55,11 @@ class Counts:
         few = min(self.by_client, key=lambda name: (len(self.by_client[name]), name))
         fewest = min(self._each())
         return [
-            ("clients", f"{len(ways)}, of {_range(ways)} classes each (fewest: {few})"),
+            ("clients", f"{len(ways)}, of {_range(ways)} classes each{_by(few, ways)}"),
             ("classes", f"{len(self.classes)} in all, of {_range(each)} {self.what} each per client"),
             (
                 "possible",
-                f"{min(ways)} ways with shots + queries up to {fewest[0]} (fewest: {fewest[1]})",
+                f"{min(ways)} ways with shots + queries up to {fewest[0]}{_by(fewest[1], each)}",
             ),
         ]
 
@@ -240,6 +240,11 @@ def _outermost(paths: list[str]) -> list[str]:
         if not any(path.startswith(f"{other}/") for other in kept):
             kept.append(path)
     return kept
+
+
+def _by(name: str, numbers: list[int]) -> str:
+    """Return who has the fewest, if numbers differ."""
+    return f" (fewest: {name})" if min(numbers) < max(numbers) else ""
 
 
 def _range(numbers: list[int]) -> str:

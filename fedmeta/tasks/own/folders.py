@@ -124,9 +124,10 @@ def require_data(path: Path) -> None:
     Raises:
         DataError: If there is nothing, or a folder is not laid out as one of the kinds of data.
     """
-    if not path.is_dir() or (kind := kind_of(path)) in (TEXTS, ARRAYS):
-        require_images(path) if not path.is_dir() else None
-    elif kind is SOUNDS or has_clients(path):
+    kind = kind_of(path) if path.is_dir() else IMAGES
+    if kind in (TEXTS, ARRAYS):
+        list_clients(path, kind)
+    elif kind is SOUNDS or (path.is_dir() and has_clients(path)):
         list_classes(path, kind)
     else:
         require_images(path)

@@ -90,7 +90,16 @@ class Training:
 def _written(choices: Sequence[Choice]) -> Iterator[str]:
     for choice in choices:
         yield from _comment(choice.why)
-        yield tomli_w.dumps({choice.key: choice.value}).rstrip("\n")
+        yield f"{choice.key} = {_value(choice.value)}"
+
+
+def _value(value: Any) -> str:
+    """Return a value as TOML, a list on one line if it fits."""
+    if not isinstance(value, list):
+        return tomli_w.dumps({"x": value}).removeprefix("x = ").rstrip("\n")
+    parts = [_value(one) for one in value]
+    line = f"[{', '.join(parts)}]"
+    return line if len(line) <= _WIDTH else "[\n" + "".join(f"    {part},\n" for part in parts) + "]"
 
 
 def _comment(text: str) -> list[str]:

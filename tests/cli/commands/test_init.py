@@ -12,6 +12,7 @@ from PIL import Image
 from fedmeta.config.toml import load_config
 from fedmeta.experiment import run
 from tests.cli.test_main import call
+from tests.tasks.own import sounds
 from tests.tasks.own.drawing import drawing, write
 
 
@@ -72,6 +73,26 @@ def test_photos_are_no_drawings(here: Path) -> None:
     assert call("init", "own") == 0
     data = started()
     assert (data["ink"], data["colour"], data["size"], data["ways"]) == ("none", "rgb", 48, 2)
+
+
+def test_sounds_texts_and_tables_become_configs_that_run(here: Path) -> None:
+    sounds.write(here / "sounds", ["a", "b", "c"], ["x", "y"])
+    (here / "texts").mkdir()
+    for name in ("anna", "bob", "cid"):
+        (here / "texts" / f"{name}.txt").write_text(f"{name} says ä. " * 60, encoding="utf-8")
+    (here / "texts" / "dan.txt").write_text("short")
+    (here / "classes.csv").write_text(
+        "site,a,label\n" + "".join(f"s{r % 4},{r},{'no' if r % 3 else 'yes'}\n" for r in range(40))
+    )
+    short: dict[str, Any] = {"rounds": 1, "workers": 1, "evaluation.tasks": 2}
+    for name, task in {"sounds": "audio", "texts": "text", "classes.csv": "table"}.items():
+        assert call("init", name) == 0
+        config = load_config(f"{Path(name).stem}.toml")
+        assert config.task == task
+        run(f"{Path(name).stem}.toml", short, out=Path(f"run-{task}"))
+    assert load_config("texts.toml").data["skip"] == ["dan"]
+    assert load_config("texts.toml").data["characters"] == "ä"
+    assert load_config("classes.toml").data["objective"] == "classification"
 
 
 @pytest.mark.parametrize(
