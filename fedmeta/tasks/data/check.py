@@ -3,13 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
+from fedmeta.errors import DataError
 from fedmeta.tasks.families.shakespeare import lookalikes, read_play
 from fedmeta.tasks.own.check_images import check_images
 from fedmeta.tasks.own.check_sounds import check_sounds
 from fedmeta.tasks.own.check_table import check_table
 from fedmeta.tasks.own.check_texts import check_texts
 from fedmeta.tasks.own.finding import Finding
-from fedmeta.tasks.own.folders import SOUNDS, TABLES, TEXTS, kind_of, require_data
+from fedmeta.tasks.own.folders import ARRAYS, SOUNDS, TABLES, TEXTS, kind_of, require_data
 
 
 def check(path: Path, samples: int | None = None) -> Finding:
@@ -26,6 +27,10 @@ def check(path: Path, samples: int | None = None) -> Finding:
     if not path.is_dir():
         return check_table(path) if path in TABLES else _text(path)
     kind = kind_of(path)
+    if kind is ARRAYS:
+        raise DataError(
+            f"{path}: arrays are not inspected: see docs/your-own-data.md for task = 'arrays'"
+        )
     if kind in (SOUNDS, TEXTS):
         return check_sounds(path) if kind is SOUNDS else check_texts(path)
     return check_images(path, samples)

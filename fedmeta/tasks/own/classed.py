@@ -124,13 +124,17 @@ class Classed:
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`, examples grouped by class."""
         held_out = self.population.split_of(client) != "train"
-        shape = self.options.shape(held_out)
+        shape = self.shape_of(held_out)
         drawn = self.clients[client].draw(count, shape, rng)
         labels = self.classes if self.options.global_labels(held_out) else None
         tasks = gather(self.pool, drawn, shape[1], labels)
         return TaskBatch(
             self.inputs(tasks.support_x), tasks.support_y, self.inputs(tasks.query_x), tasks.query_y
         )
+
+    def shape_of(self, held_out: bool) -> tuple[int, int, int]:
+        """Return ways, shots and queries of a training or held-out client."""
+        return self.options.shape(held_out)
 
     def inputs(self, x: Tensor) -> Tensor:
         """Return a model's inputs, from rows of the pool as real numbers."""
@@ -182,7 +186,7 @@ class Classed:
     def _usable(self, client: int, mine: Indices) -> list[Indices]:
         """Return a client's examples of each class with enough of them for a task."""
         held_out = self.population.split_of(client) != "train"
-        ways, shots, queries = self.options.shape(held_out)
+        ways, shots, queries = self.shape_of(held_out)
         prefix = "test_" if held_out else ""
         labels = self.items.labels[mine]
         groups = {int(label): mine[labels == label] for label in np.unique(labels)}
