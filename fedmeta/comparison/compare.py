@@ -140,7 +140,7 @@ def compare(
         progress = ComparisonStatus(folder, question, _arm_statuses(plans, finder), about, searched)
         if trials:
             _carry_out(progress, [trial.job for trial in trials], execution)
-            plans = _with_best(config, plans, trials, question)
+            plans = _with_best(config, plans, trials, question, execution.listener.note)
             found = _arm_statuses(plans, RunFinder(folder, execution.listener.note))
             progress = ComparisonStatus(folder, question, found, about, searched)
         _carry_out(progress, progress.jobs, execution)
@@ -244,15 +244,19 @@ def _searched(trials: Sequence[search.Trial], question: Question) -> dict[str, l
 
 
 def _with_best(
-    config: Config, plans: Sequence[ArmPlan], trials: Sequence[search.Trial], question: Question
+    config: Config,
+    plans: Sequence[ArmPlan],
+    trials: Sequence[search.Trial],
+    question: Question,
+    note: Note,
 ) -> list[ArmPlan]:
     """Plan the arms again, with the settings that were best on the validation clients."""
     own = search.by_arm(trials)
     seeds = [one.seed for one in plans[0].configs]
-    arms = [
-        search.with_settings(plan.arm, search.best(own.get(plan.arm.name, ()), question))
-        for plan in plans
-    ]
+    chosen = {name: search.best(some, question) for name, some in own.items()}
+    for name in (name for name, one in chosen.items() if one is None):
+        note(f"arm '{name}': every run of its search failed, so it keeps its own settings")
+    arms = [search.with_settings(plan.arm, chosen.get(plan.arm.name)) for plan in plans]
     return plan_arms(config, arms, seeds, check=False)
 
 

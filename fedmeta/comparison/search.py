@@ -79,8 +79,7 @@ def plan_search(config: Config, arms: Sequence[Arm], check: bool = True) -> list
             key for key in grid if _takes(plan.configs[0], key) and not is_within(key, [*arm.settings])
         ]
         choices = [dict(zip(keys, values, strict=True)) for values in _product(grid, keys)]
-        if len(choices) > 1:
-            found += [_candidate(config, arm, choice, check) for choice in choices]
+        found += [_candidate(config, arm, choice, check) for choice in choices if keys]
     if unused := [key for key in grid if not any(key in one.settings for one in found)]:
         raise ConfigError(f"compare.search: no arm has '{unused[0]}' to search, or each sets it itself")
     return found

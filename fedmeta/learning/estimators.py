@@ -34,27 +34,24 @@ def read_estimator(text: str, seed: int) -> Any:
         raise ConfigError(f"head '{one_line(text)}' is not one call of a scikit-learn class") from None
     if not isinstance(tree.body, ast.Call):
         raise _refusal(tree.body)
-    found = _estimator(tree.body)
-    parameters = found.get_params(deep=True)
-    if any(_is_named(key, "memory") and value is not None for key, value in parameters.items()):
-        # A cache folder holds pickles, which run code when they are read.
-        raise ConfigError("head: 'memory' cannot be set: estimators read no files")
-    unset = [k for k, v in parameters.items() if _is_named(k, "random_state") and v is None]
-    return found.set_params(**dict.fromkeys(unset, seed))
+    return _estimator(tree.body, seed)
 
 
-def _is_named(key: str, name: str) -> bool:
-    return key.rpartition("__")[2] == name
-
-
-def _estimator(call: ast.Call) -> Any:
+def _estimator(call: ast.Call, seed: int) -> Any:
+    """Make the estimator of a call; parameters are checked here, also inside a grid of a search."""
     kind = _class(call.func)
     if any(keyword.arg is None for keyword in call.keywords):
         raise _refusal(call)
-    arguments = [_value(one) for one in call.args]
-    named = {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
+    arguments = [_value(one, seed) for one in call.args]
+    named = {str(keyword.arg): _value(keyword.value, seed) for keyword in call.keywords}
     try:
-        return kind(*arguments, **named)
+        made = kind(*arguments, **named)
+        own = made.get_params(deep=False)
+        if own.get("memory") is not None:
+            raise _no_memory()
+        return made.set_params(random_state=seed) if own.get("random_state", seed) is None else made
+    except ConfigError:
+        raise
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         raise ConfigError(f"head: {ast.unparse(call.func)} cannot be made ({reason})") from None
@@ -78,19 +75,26 @@ def _class(node: ast.expr) -> type[BaseEstimator]:
     )
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr, seed: int) -> Any:
     if isinstance(node, ast.Call):
-        return _estimator(node)
+        return _estimator(node, seed)
     if isinstance(node, ast.List | ast.Tuple):
-        values = [_value(one) for one in node.elts]
+        values = [_value(one, seed) for one in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)
-    if isinstance(node, ast.Dict) and None not in node.keys:
-        keys = [_value(key) for key in node.keys if key is not None]
-        return dict(zip(keys, [_value(one) for one in node.values], strict=True))
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
+        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+        if any(str(key).endswith("memory") for key in keys):
+            raise _no_memory()  # a grid of a search would set it later
+        return dict(zip(keys, [_value(one, seed) for one in node.values], strict=True))
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise _refusal(node) from None
+
+
+def _no_memory() -> ConfigError:
+    # A cache folder holds pickles, which run code when they are read.
+    return ConfigError("head: 'memory' cannot be set: estimators read no files")
 
 
 def _refusal(node: ast.AST) -> ConfigError:

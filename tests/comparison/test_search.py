@@ -117,6 +117,30 @@ def test_a_trial_that_fails_is_not_chosen(tmp_path: Path) -> None:
     assert result.status == "finished"
 
 
+def test_a_single_value_is_used_by_every_arm_that_has_the_key(tmp_path: Path) -> None:
+    wanted = config(search={"server.lr": [1e-7, 0.01], "learner.inner_lr": [0.03]}, arms={"own": {}})
+    own = wanted.model_copy(
+        update={"compare": wanted.compare.model_copy(update={"arms": {"own": {"server.lr": 0.02}}})}
+    )
+    result = compare(own, arms=["federated", "own"], seeds=1, execution=Execution(tmp_path / "c", 2))
+    assert [len(arm(result, name)["search"]) for name in ("federated", "own")] == [2, 1]
+    for name in ("federated", "own"):
+        [record] = arm(result, name)["runs"]
+        assert RunFolder.open(result.folder / record["run"]).config.learner["inner_lr"] == 0.03
+
+
+def test_an_arm_whose_search_fails_keeps_its_own_settings_and_says_so(tmp_path: Path) -> None:
+    notes: list[str] = []
+    wild = config(search={"server.lr": [1e30]}).model_copy(update={"validation_clients": 2})
+    server = wild.server.model_copy(update={"optimizer": "SGD"})
+    execution = Execution(tmp_path / "c", 1, CompareListener(note=notes.append))
+    result = compare(
+        wild.model_copy(update={"server": server}), arms=["federated"], seeds=1, execution=execution
+    )
+    assert result.status == "finished"
+    assert "arm 'federated': every run of its search failed, so it keeps its own settings" in notes
+
+
 def test_a_share_of_the_rounds_is_enough_for_a_trial() -> None:
     wanted = config(search=GRID, search_share=0.5)
     arms, _ = choose(planning.resolve(wanted), ["federated"])

@@ -1,6 +1,7 @@
 """A trained model is evaluated again, on held-out clients alone."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -123,3 +124,16 @@ def test_the_command_prints_a_table_or_one_json_object(
     assert call("evaluate", str(made)) == 0
     assert "adaptation steps" in capsys.readouterr().out
     assert call("evaluate", str(made), "-s", "rounds=9") == 2
+
+
+def test_a_run_from_elsewhere_runs_no_code_of_its_own(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stranger.py").write_text("open('ran', 'w').close()\n")
+    copy = shutil.copytree(made, tmp_path / "runs" / "theirs")
+    text = (copy / "config.toml").read_text().replace('task = "digits"', 'task = "stranger:Fam"')
+    (copy / "config.toml").write_text(text)
+    assert call("evaluate", str(copy)) == 2
+    assert "--trust-code" in capsys.readouterr().err
+    assert not Path("ran").exists()

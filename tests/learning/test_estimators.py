@@ -63,6 +63,12 @@ def test_an_estimator_is_what_its_text_says_with_the_seed_where_none_is_given(
         ("sklearn.svm.SVC(*[1])", "neither a literal"),
         ("sklearn.svm.SVC(c=1)", "cannot be made .*unexpected keyword argument 'c'"),
         ("sklearn.pipeline.Pipeline([('a', sklearn.svm.SVC())], memory='/tmp/x')", "'memory' cannot"),
+        (
+            "sklearn.model_selection.GridSearchCV("
+            "sklearn.pipeline.Pipeline([('a', sklearn.svm.SVC())]), {'memory': ['/tmp/x']})",
+            "'memory' cannot",
+        ),
+        ("sklearn.svm.SVC(class_weight={[1]: 2})", "is neither a literal nor a call"),
         ("sklearn.svm.SVC(\n'\x00')", "is not one call"),
     ],
 )

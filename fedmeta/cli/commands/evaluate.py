@@ -29,12 +29,15 @@ def evaluate(
       fedmeta evaluate runs/omniglot-001 -s task=mnist -s clients=12 -s test_clients=6
     """
     from fedmeta.config import parse_settings
+    from fedmeta.config.trust import require_code
     from fedmeta.experiment.evaluate import config_to_evaluate
     from fedmeta.experiment.folder import RunFolder
 
     changes = parse_settings(settings or [])
+    folder = RunFolder.open(run_folder)
+    require_code(folder.path, folder.config, trust_code)
     # Refuse before importing torch, which takes seconds.
-    config_to_evaluate(RunFolder.open(run_folder).config, changes)
+    config_to_evaluate(folder.config, changes)
     from fedmeta.cli.screen import SafeConsole
     from fedmeta.cli.tables import final_table
     from fedmeta.experiment.learned.model import Learned

@@ -15,7 +15,7 @@ from fedmeta.tasks import Examples, TaskBatch
 
 
 class IMAML(WeightAdaptation):
-    """iMAML: the meta-gradient at the solution of a proximal inner problem, not along the path there.
+    """iMAML: the implicit meta-gradient at the solution of a proximal inner problem.
 
     Rajeswaran, Finn, Kakade, Levine 2019, "Meta-Learning with Implicit Gradients": the inner loop
     descends ``L_support(phi) + lambda / 2 |phi - theta|^2`` (equation 3), and the meta-gradient solves
@@ -102,16 +102,17 @@ class IMAML(WeightAdaptation):
         product = times(found)
         residual = {key: right[key] - product[key] for key in right}
         direction, square = residual, _dot(residual, residual)
+        active = square > 0
         for _ in range(self.options.cg_steps):
             product = times(direction)
             curvature = _dot(direction, product)
-            # No curvature: the task is solved, or its matrix is not positive definite.
-            length = torch.where(curvature > 0, square / curvature, 0.0)
+            # Without curvature a task is solved, or its matrix is not positive definite: it is done.
+            active = active & (curvature > 0)
+            length = torch.where(active, square / curvature, 0.0)
             found = _added(found, length, direction)
             residual = _added(residual, -length, product)
             before, square = square, _dot(residual, residual)
-            ratio = torch.where(length > 0, square / before, 0.0)
-            direction = _added(residual, ratio, direction)
+            direction = _added(residual, torch.where(active, square / before, 0.0), direction)
         return found
 
 

@@ -26,6 +26,8 @@ INDEX, GUESS = "metanet.index", "metanet.guess"
 FAST, DYNAMIC = "metanet.fast", "metanet.dynamic"
 LAYERS = 3
 """Layers of the network that makes fast weights."""
+SLOPE = 0.1
+"""Slope of the representation's leaky ReLU below 0."""
 SCALE = 7.0
 """Gradients below ``exp(-7)`` are scaled instead of taking their logarithm."""
 
@@ -43,8 +45,12 @@ class MetaNet(EmbeddingAlgorithm):
     Fast weights are those of fully connected layers upon the model's embedding, of which the classifier
     has two and the representation one. The gradients that fast weights are made from are not
     differentiated again, as in the authors' code. The loss of the representation is the cross-entropy of
-    a softmax layer upon it. Gradients enter ``m`` and ``d`` as their logarithm and sign (Andrychowicz et
-    al. 2016, "Learning to learn by gradient descent by gradient descent", appendix A).
+    a softmax layer upon it, which therefore stays as it was drawn. The representation's fast path has a
+    leaky ReLU: with a plain one, whose sign is the same for all of its nearly equal first fast weights,
+    many a draw of ``d`` would never get a gradient.
+
+    Gradients enter ``m`` and ``d`` as their logarithm and sign (Andrychowicz et al. 2016, "Learning to
+    learn by gradient descent by gradient descent", appendix A).
 
     Raises:
         ConfigError: If tasks are not classification with one label per example.
@@ -99,7 +105,7 @@ class MetaNet(EmbeddingAlgorithm):
             by_index, _ = example_gradients(features, own[INDEX], own[GUESS], support.targets)
             by_hidden, by_output = example_gradients(features, own[HIDDEN], own[OUTPUT], support.targets)
         dynamic = self._dynamic(own, by_index, valid)
-        keys = F.relu(features @ own[INDEX]) + F.relu(features @ dynamic)
+        keys = F.relu(features @ own[INDEX]) + F.leaky_relu(features @ dynamic, SLOPE)
         return {
             "hidden": self._fast(own, by_hidden),
             "output": self._fast(own, by_output),
@@ -112,7 +118,7 @@ class MetaNet(EmbeddingAlgorithm):
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Classify each query with slow weights and the fast weights that it attends to."""
         features = with_one(features)
-        found = F.relu(features @ own[INDEX]) + F.relu(features @ known["dynamic"])
+        found = F.relu(features @ own[INDEX]) + F.leaky_relu(features @ known["dynamic"], SLOPE)
         cosines = F.normalize(found, dim=-1) @ F.normalize(known["keys"], dim=-1).mT
         attention = cosines.masked_fill(~known["valid"].mT, -math.inf).softmax(-1)
         hidden = F.relu(features @ own[HIDDEN])

@@ -78,8 +78,9 @@ class Table:
     """Tasks over the rows of your own table; x ``[T, rows, inputs]``, standardised.
 
     A task is one target of one client: rows with that target are drawn without replacement. In
-    classification there are `ways` classes with `shots` and `queries` rows each, and a label is the
-    class's place among all values of the target. Means and deviations, of targets too, are those of the
+    classification there are `ways` classes with `shots` and `queries` rows each. A label is the class's
+    place among all values of the target; if a target has more values than `ways`, every task numbers its
+    classes anew, at random. Means and deviations, of targets too, are those of the
     training clients' rows, so the mean squared error of always predicting their mean is about 1.
 
     Raises:
@@ -105,8 +106,9 @@ class Table:
         self.usable = [self._of_client(client, owners) for client in range(len(population))]
         self.pool = torch.from_numpy(self.encoder.encode(table))
         objective = "classification" if self.classification else "regression"
-        outputs = max(len(target.classes) for target in self.targets.values())
-        self.spec = TaskSpec(objective, (self.encoder.inputs,), outputs if self.classification else 1)
+        most = max(len(target.classes) for target in self.targets.values())
+        self.numbered_anew = self.classification and self.ways < most
+        self.spec = TaskSpec(objective, (self.encoder.inputs,), self.ways, own_labels=self.numbered_anew)
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks of `client`, each of a random target that it has rows of."""
@@ -117,7 +119,8 @@ class Table:
             target, groups = self.targets[names[place]], self.usable[client][names[place]]
             if self.classification:
                 drawn = groups.draw(1, (self.ways, shots, queries), rng)
-                tasks.append(gather(self.pool, drawn, shots, target.labels))
+                labels = None if self.numbered_anew else target.labels
+                tasks.append(gather(self.pool, drawn, shots, labels))
                 continue
             # One class of rows: a regression has none.
             rows = torch.from_numpy(groups.draw(1, (1, shots, queries), rng)[:, 0])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedmeta.learning import Tensors
+from fedmeta.learning import Tensors, expand_state
 from fedmeta.learning.algorithms.metanet import preprocessed
 from fedmeta.tasks import TaskBatch
 from tests.learning.cases import CASES, make_learner, make_state, make_tasks
@@ -15,10 +15,10 @@ from tests.learning.cases import CASES, make_learner, make_state, make_tasks
 SMALL: dict[str, Any] = {"hidden": 5, "maker": 4}
 
 
-def augmented(x: Tensor, slow: Tensor, fast: Tensor | None) -> Tensor:
+def augmented(x: Tensor, slow: Tensor, fast: Tensor | None, slope: float = 0.0) -> Tensor:
     """A layer with slow and fast weights, the last row of which is the bias."""
     out = F.relu(x @ slow[:-1] + slow[-1])
-    return out if fast is None else out + F.relu(x @ fast[:-1] + fast[-1])
+    return out if fast is None else out + F.leaky_relu(x @ fast[:-1] + fast[-1], slope)
 
 
 def number(gradient: float) -> list[float]:
@@ -73,10 +73,10 @@ def loss_by_algorithm_1(own: Tensors, z: Tensor, y: Tensor, asked: Tensor, truth
     for row in rows:
         by_hidden, by_output = grads("metanet.hidden", "metanet.output", row)
         memory.append((made(own, by_hidden), made(own, by_output)))
-        index.append(augmented(z[row], own["metanet.index"], star))
+        index.append(augmented(z[row], own["metanet.index"], star, slope=0.1))
     losses = []
     for x, label in zip(asked, truth, strict=True):
-        found = augmented(x, own["metanet.index"], star)
+        found = augmented(x, own["metanet.index"], star, slope=0.1)
         weights = torch.stack([F.cosine_similarity(found, key, dim=0) for key in index]).softmax(0)
         first, second = (sum(weights[row] * memory[row][layer] for row in rows) for layer in (0, 1))
         assert isinstance(first, Tensor)
@@ -115,3 +115,14 @@ def test_gradients_enter_as_logarithm_and_sign() -> None:
     given = torch.tensor([math.exp(-3.4), -math.exp(-14.0), 0.0]).double()
     expected = torch.tensor([[-3.4 / 7, 1.0], [-1.0, -math.exp(-7.0)], [-1.0, 0.0]]).double()
     torch.testing.assert_close(preprocessed(given), expected)
+
+
+def test_every_network_but_the_guess_gets_a_gradient_from_any_initial_state() -> None:
+    learner = make_learner("metanet", CASES["image-mlp"], **SMALL)
+    tasks = make_tasks(learner.spec)
+    for seed in range(10):
+        drawn = learner.init(torch.Generator().manual_seed(seed))
+        state = {key: value.double() for key, value in expand_state(drawn, 2).items()}
+        updates, _ = learner.task_updates(state, tasks)
+        still = {key for key, value in updates.items() if not bool(value.any())}
+        assert still == {"metanet.guess"}, seed
