@@ -30,8 +30,8 @@ class CompareOptions(Options):
         step: Adaptation step at which the target is measured; None: the last of evaluation.steps.
         points: Evaluations of the test clients during a run, for curves.
         arms: Settings by arm: they change a built-in arm, or define a new one.
-        search: Values to try, by config key; each arm that trains takes the combination that is best on
-            the validation clients of the first seed.
+        search: Values to try, by config key; each arm that trains uses the combination with the best
+            result on the validation clients, with the first seed.
         search_share: Share of an arm's rounds that such a trial takes.
     """
 

@@ -90,7 +90,7 @@ def _refusal(key: str, may: list[str], other: bool) -> str:
         return f"unknown key '{key}': {nearest(key, may)}"
     if not other and is_within(key, list(_WITH_ANOTHER_TASK)):
         return (
-            f"{key}: it decides which data are held out, and the model may have learned from others; "
+            f"{key}: it decides which data are held out, so the test could contain training data; "
             f"without another task, set one of {', '.join(may)}"
         )
     return f"{key}: it decides what the run learned; an evaluation may set {', '.join(may)}"

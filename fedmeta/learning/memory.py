@@ -215,7 +215,8 @@ def least_recently_used(
 ) -> tuple[Slots, Tensor]:
     """Write and read once (Santoro et al. 2016, equations 2 to 8).
 
-    Head i writes to its own slot, the i-th least used. The least used slots are emptied before.
+    Head i writes to a slot of its own, the i-th least used; in the paper all heads share the least used
+    slots. The least used slots are emptied before.
 
     Args:
         slots: The memory before.

@@ -24,11 +24,11 @@ class AugmentationOptions(Options):
     Which images a task has does not depend on them.
 
     Attributes:
-        augment_rotation: Rotation, up to so many degrees either way.
+        augment_rotation: Maximum rotation in degrees, in either direction.
         augment_shift: Shift along each axis, up to this fraction of the image's side either way.
-        augment_scale: Larger or smaller, up to the factor 1 plus this.
-        augment_shear: Shear, up to so many degrees either way.
-        augment_stroke: Thicker or thinner strokes, by up to so many pixels on each side of a stroke.
+        augment_scale: Maximum scaling x: by a factor between 1 / (1 + x) and 1 + x.
+        augment_shear: Maximum shear in degrees, in either direction.
+        augment_stroke: Maximum change of stroke width, in pixels on each side of a stroke.
     """
 
     augment_rotation: Annotated[float, Key(arm="any")] = Field(default=0.0, ge=0.0, le=180.0)

@@ -22,8 +22,8 @@ class EpisodeOptions(Options):
 
     Attributes:
         ways: Classes per task.
-        shots: Support images per class.
-        queries: Query images per class.
+        shots: Support examples per class.
+        queries: Query examples per class.
         test_ways: None: as in training. More ways suit algorithms without a head; with a head, the
             additional outputs stay untrained.
         test_shots: None: as in training.
@@ -63,7 +63,7 @@ class LabelOptions(EpisodeOptions):
 
     Attributes:
         labels: ``task``: labels ``0 .. ways - 1``, assigned anew in every task; ``global``: the class's
-            number among all training classes, as supervised training needs. The images drawn are the
+            number among all training classes, as supervised training needs. The examples drawn are the
             same; tasks of held-out clients always have ``task`` labels.
     """
 

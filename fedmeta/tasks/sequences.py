@@ -22,7 +22,7 @@ class OrderOptions(Options):
     Attributes:
         order: ``grouped``: by class; ``shuffled``: each of support and query at random, anew for every
             task; ``sequence``: all examples of a task at random, as one sequence in which each is shown
-            with the label of the one before; there is no support set (Santoro et al. 2016, section 3.1).
+            with the label of the one before; there is no support set (Santoro et al. 2016, section 2).
     """
 
     order: Literal["grouped", "shuffled", "sequence"] = "grouped"

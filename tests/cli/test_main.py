@@ -445,7 +445,8 @@ def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) 
         ),
         (
             "list part",
-            "KIND: must be one of 'experiments', 'runs', 'comparisons', 'keys', 'parts' (got 'part'); "
+            "KIND: must be one of 'experiments', 'runs', 'comparisons', 'keys', 'parts', 'algorithms' "
+            "(got 'part'); "
             "see `fedmeta list --help`",
         ),
         (

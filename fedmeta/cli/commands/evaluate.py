@@ -15,7 +15,9 @@ def evaluate(
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a trained model again: on more tasks, on tasks of another shape, or on another family.
+    """Evaluate a trained model on other tasks than its run did.
+
+    On more tasks, on tasks of another shape, or on another family.
 
     The test clients are those of the run, which never trained. You may set evaluation.tasks and
     evaluation.steps, learner options (rates of adaptation), transductive, and the shape of the test

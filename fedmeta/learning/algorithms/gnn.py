@@ -22,7 +22,7 @@ GRAPHS = 32
 
 
 class GNN(EmbeddingAlgorithm):
-    """Few-shot graph network: a graph of support examples and one query example, for each of these.
+    """Few-shot graph network: one graph per query example, with the support examples as its other nodes.
 
     Garcia, Bruna 2018, "Few-Shot Learning with Graph Neural Networks". A node is an embedding with its
     one-hot label beside it; the query has equal shares of all labels (section 4.1). Each layer makes an

@@ -77,7 +77,10 @@ class LSTMOptimizer(WeightAdaptation):
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
-        """Draw the model's weights, and the rule's uniform in ±0.01; biases make it gradient descent."""
+        """Draw the model's weights, and the rule's uniform in ±0.01.
+
+        Its biases make it close to gradient descent.
+        """
         size = self.options.hidden
 
         def small(*shape: int) -> Tensor:

@@ -25,7 +25,7 @@ class MANN(SequenceAlgorithm):
     """Memory-augmented neural networks: an LSTM with an external memory reads a task's examples.
 
     Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, "Meta-Learning with Memory-Augmented Neural
-    Networks". Each example comes with the label of the one before (section 3.1), so that the network
+    Networks". Each example comes with the label of the one before (section 2), so that the network
     must keep it in memory until its label appears. Predictions are a linear layer of the LSTM's hidden
     state and of what its heads read. How the memory is addressed: `fedmeta.learning.memory`.
 

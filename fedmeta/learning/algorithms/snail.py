@@ -108,7 +108,7 @@ class SNAIL(EmbeddingAlgorithm):
         return linear(own, "snail.last", x[:, size:])
 
     def _convolve(self, own: Tensors, name: str, x: Tensor, distance: Tensor) -> Tensor:
-        """Append the outputs of a temporal convolution block (figure 1b and section 3)."""
+        """Append the outputs of a temporal convolution block (section 3, figure 2a)."""
         size = distance.shape[-1]
         for layer, dilation in enumerate(self._dilations):
             # A product with zeros and ones, whose gradient is exact and in a fixed order on any device.
@@ -120,6 +120,6 @@ class SNAIL(EmbeddingAlgorithm):
         return x
 
     def _attend(self, own: Tensors, name: str, x: Tensor, allowed: Tensor) -> Tensor:
-        """Append what an attention block reads (figure 1c)."""
+        """Append what an attention block reads (figure 2b)."""
         query, key, value = (linear(own, f"{name}.{part}", x) for part in ("query", "key", "value"))
         return torch.cat([x, attend(query, key, value, allowed)], -1)

@@ -21,7 +21,7 @@ TOKENS, MASK = "tokens", "mask"
 class Transformer(EmbeddingAlgorithm):
     """Transformer in context: predicts a query's target with the support examples as its context.
 
-    Mueller, Hollmann, Pineda Arango, Grabocka, Hutter 2022, "Transformers Can Do Bayesian Inference",
+    Müller, Hollmann, Pineda Arango, Grabocka, Hutter 2022, "Transformers Can Do Bayesian Inference",
     section 3: a token is an embedded example, to which a support example's embedded target is added.
     Support examples attend to all of them, a query to them and to itself. Without positions, the order
     of the support set does not matter. Blocks are those of Vaswani et al. 2017 with the layer norms
@@ -34,7 +34,7 @@ class Transformer(EmbeddingAlgorithm):
     """
 
     about = About(
-        paper="Mueller, Hollmann, Pineda Arango, Grabocka, Hutter 2022, "
+        paper="Müller, Hollmann, Pineda Arango, Grabocka, Hutter 2022, "
         '"Transformers Can Do Bayesian Inference"',
         year=2022,
         family="attention",

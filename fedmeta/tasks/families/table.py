@@ -35,19 +35,19 @@ class TableOptions(Options):
 
     Attributes:
         path: The CSV or Parquet file, in the current folder or in ``FEDMETA_DATA``.
-        client: The column that tells whose a row is.
+        client: The column with the client of each row.
         target: The column to predict, or several: each is a task of its own.
         features: The columns to predict from; None: all others.
-        categories: Those of them that hold categories, not numbers.
+        categories: Feature columns that hold categories, not numbers.
         objective: ``regression``, ``classification``, or ``auto``: classification of targets with text.
         ways: Classes per task, in classification; None: all of a target's.
-        shots: Rows to adapt to; of each class in classification.
-        queries: Rows to be judged by, likewise.
+        shots: Support rows per task, in classification per class.
+        queries: Query rows per task, in classification per class.
         test_shots: For validation and test clients; None: as in training.
         test_queries: For validation and test clients; None: as in training.
         empty: What an empty cell of numbers is: ``refuse``: an error; ``mean``: the training clients'
             mean. A row with an empty target is not used for that target.
-        delimiter: What stands between cells; ``auto``: as the first line shows.
+        delimiter: Cell delimiter; ``auto``: detected from the first line.
         decimal: The decimal sign of numbers; ``auto``: as they show.
         skip: Clients to leave out.
     """
@@ -209,7 +209,7 @@ def classes_of(table: Cells, name: str, training: Indices) -> Target:  # noqa: A
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise ConfigError(
             f"data.target: '{name}' has {len(classes)} different values, but classification needs 2 to "
-            f"{MOST_CLASSES}: is it to be data.objective = 'regression'?"
+            f"{MOST_CLASSES}: did you mean data.objective = 'regression'?"
         )
     number = {label: place for place, label in enumerate(classes)}
     labels = np.array(
@@ -240,7 +240,8 @@ def _owners(table: Cells, options: TableOptions) -> NDArray[np.str_]:
     for row, cell in enumerate(cells):
         if not cell:
             raise DataError(
-                f"{table.path}, line {table.lines[row]}: {options.client} is empty: whose row is it?"
+                f"{table.path}, line {table.lines[row]}: {options.client} is empty: "
+                "every row needs a client"
             )
     return np.array([visible(cell) or cell for cell in cells])
 

@@ -27,7 +27,7 @@ def choose(names: Sequence[str], population: Population, seed: int, where: str) 
     if len(names) < count:
         raise ConfigError(
             f"clients = {count}, but {where} has {len(names)} clients: "
-            f"set clients to {len(names)} or less"
+            f"set clients to {len(names)} or fewer"
         )
     order = stream(seed, "own", "clients").permutation(len(names)).tolist()
     if order[count:]:

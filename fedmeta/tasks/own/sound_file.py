@@ -63,7 +63,7 @@ def read_sound(file: Path) -> Sound:
                 rate, samples = wavfile.read(opened)
                 kind = f"WAV, {samples.dtype}"
     except _BROKEN as error:
-        raise UnreadableError(f"is not a WAV or FLAC file, or broken ({reason(error)})") from None
+        raise UnreadableError(f"is not a valid WAV or FLAC file ({reason(error)})") from None
     if any("EOF" in str(one.message) for one in said):
         raise UnreadableError("is cut short")
     if not RATES[0] <= rate <= RATES[1]:
@@ -96,7 +96,7 @@ def _flac(file: Path) -> tuple[int, NDArray[np.float64], str]:
     try:
         samples, rate = soundfile.read(file, dtype="float64")
     except soundfile.SoundFileError as error:
-        raise UnreadableError(f"is not a WAV or FLAC file, or broken ({reason(error)})") from None
+        raise UnreadableError(f"is not a valid WAV or FLAC file ({reason(error)})") from None
     return rate, samples, "FLAC"
 
 
