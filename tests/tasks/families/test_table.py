@@ -198,7 +198,7 @@ CASES = {
     "bad bytes": "line 3 has bytes that cannot be decoded",
     "text cell": r"line 4: a is 'x1', not a number: .*data\.categories",
     "empty cell": r"line 4: a is empty: fill it.*data\.empty",
-    "no client": "line 5: who is empty: whose row",
+    "no client": "line 5: who is empty: every row needs",
     "infinite": "line 3: a is '1e999', not a number",
     "text target": r"line 3: y is 'high', not a number",
     "decimal": "line 4: a is '3,5', not a number",
