@@ -33,6 +33,7 @@ from fedmeta.files import parse_toml
 from fedmeta.learning import keep_freed_memory
 from fedmeta.learning.device import choose_device
 from fedmeta.options import nearest, parse_options
+from fedmeta.parts import FAMILIES
 from fedmeta.registry import own_parts_only
 
 if TYPE_CHECKING:
@@ -135,8 +136,24 @@ def _side(context: Context) -> ClientSide:
     allowed = context.node_config.get(ALLOW_CODE) is True
     with nullcontext() if allowed else own_parts_only(_NO_CODE):
         config = _on_device(config_of(context.run_config), context)
+        if not allowed:
+            _refuse_named_files(config)
         side = _built(to_toml(config), os.environ.get("FEDMETA_DATA"))
     return replace(side, signatures=_signer(context))
+
+
+def _refuse_named_files(config: Config) -> None:
+    """Refuse a family that reads files which the config names: a server could name anybody's.
+
+    Raises:
+        ConfigError: If the task is such a family.
+    """
+    options = FAMILIES.options(config.task)
+    if options and "path" in options.model_fields:
+        raise ConfigError(
+            f"task '{config.task}': this node reads no files that a server names, unless its owner sets "
+            "allow-code=true in the node's config"
+        )
 
 
 def _on_device(config: Config, context: Context) -> Config:

@@ -150,6 +150,7 @@ def test_a_client_without_its_data_says_so_in_one_line(
 
 
 CALLED: list[str] = []
+OWN_FILES = {"Images", "Audio", "Table", "Text", "Arrays"}
 
 
 @pytest.fixture
@@ -206,17 +207,34 @@ def test_a_run_config_that_names_an_experiment_may_not_either(hostile_module: st
 
 
 def test_no_part_of_fedmetas_own_reads_a_file_that_a_config_names() -> None:
-    """Their options are numbers, flags and choices: none is a text or a path for a server to fill."""
+    """Their options are numbers, flags and choices: none is a text or a path for a server to fill.
+
+    Families of a user's own files have a path; nodes refuse them, as the test below says.
+    """
     parts = [FAMILIES.get(name) for name in FAMILIES] + [ALGORITHMS.get(name) for name in ALGORITHMS]
     parts += [BEHAVIOURS.get(name) for name in BEHAVIOURS]
     kinds = [part.Options for part in parts] + [MODELS.get(name).Options for name in MODELS]
     assert len(kinds) > 10
-    for kind in kinds:
+    named = [kind for kind in kinds if "path" in kind.model_fields]
+    assert {kind.__name__.removesuffix("Options") for kind in named} == OWN_FILES
+    for kind in (kind for kind in kinds if kind not in named):
         for name, field in kind.model_fields.items():
             types = typing.get_args(field.annotation) or (field.annotation,)
             if name.endswith("_alphabets"):
                 continue  # looked up among those of the data set
             assert not {str, Path, bytes, Any} & set(types), f"{kind.__qualname__}.{name}"
+
+
+@pytest.mark.parametrize("task", ["images", "table"])
+def test_a_node_reads_no_files_that_a_server_names(task: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    data = {"path": str(tmp_path / "secret")}
+    config = to_toml(resolve(Config(**TINY)).model_copy(update={"task": task, "data": data}))
+    reply = ask({PARTITION: 0}, {"config": config})
+    assert reply.has_error()
+    assert f"task '{task}': this node reads no files that a server names" in str(reply.error.reason)
+    allowed = ask({PARTITION: 0, "allow-code": True}, {"config": config})
+    assert "reads no files" not in str(allowed.error.reason)
 
 
 def signed_ask(account: Path | None, run: object, nonce: object) -> Message:

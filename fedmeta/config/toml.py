@@ -1,7 +1,7 @@
 """Reads and writes configs as TOML, and applies settings by dotted key."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +146,14 @@ def read_fault_file(path: Path) -> dict[str, Any]:
     return table
 
 
-def to_toml(config: Config, without: Collection[str] = ()) -> str:
-    """Write a config as TOML that `load_config` reads back as an equal one, but for keys left out."""
-    return tomli_w.dumps(_without_none(config.model_dump(mode="json", exclude=set(without))))
+def to_toml(config: Config, without: Mapping[str, Any] | None = None) -> str:
+    """Write a config as TOML that `load_config` reads back as an equal one, but for keys left out.
+
+    Args:
+        config: The config.
+        without: Keys to leave out, as Pydantic's ``exclude``.
+    """
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json", exclude=dict(without or {}))))
 
 
 def from_toml(text: str) -> Config:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from fedmeta.chain import (
     ChainOptions,
@@ -69,7 +70,10 @@ def former_run_id(config: Config) -> bytes:
     elsewhere = {"workers": "auto", "tracking": "none", "engine": "vector", "ray": RayOptions()}
     elsewhere["deployment"] = DeploymentOptions()
     what = config.model_copy(update=elsewhere | {"chain": ChainOptions(pot=config.chain.pot)})
-    later = {"device", "kernels"} | (set() if config.postprocessors else {"postprocessors"})
+    later: dict[str, Any] = {"device": True, "kernels": True}
+    later |= {"compare": {"search": True, "search_share": True}}
+    later |= {} if config.postprocessors else {"postprocessors": True}
+    later |= {} if config.evaluation.head else {"evaluation": {"head": True}}
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what, later).encode()).digest()
 
 

@@ -4,9 +4,6 @@ import ast
 from importlib import import_module
 from typing import Any
 
-import sklearn
-from sklearn.base import BaseEstimator
-
 from fedmeta.errors import ConfigError
 from fedmeta.files import one_line
 
@@ -57,7 +54,10 @@ def _estimator(call: ast.Call, seed: int) -> Any:
         raise ConfigError(f"head: {ast.unparse(call.func)} cannot be made ({reason})") from None
 
 
-def _class(node: ast.expr) -> type[BaseEstimator]:
+def _class(node: ast.expr) -> type[Any]:
+    import sklearn
+    from sklearn.base import BaseEstimator
+
     name = ast.unparse(node)
     parts = name.split(".")
     public = len(parts) == _DEPTH and parts[0] == "sklearn" and parts[1] in sklearn.__all__

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from typing_extensions import override
 
@@ -40,6 +38,8 @@ class FittedHead(Algorithm):
     """
 
     def __init__(self, algorithm: Algorithm, head: str, seed: int) -> None:
+        from sklearn.base import is_classifier, is_regressor
+
         super().__init__(algorithm.options, algorithm.model, algorithm.spec, algorithm.transductive)
         self._algorithm = algorithm
         self._estimator = read_estimator(head, seed)
@@ -119,13 +119,16 @@ class FittedHead(Algorithm):
 
     def _task(self, adapted: Tensors, asked: Tensor, task: int) -> np.ndarray:
         """Fit the estimator to one task; return logits ``[Q, ways]`` or values ``[Q, outputs]``."""
+        from sklearn.base import clone
+        from sklearn.exceptions import ConvergenceWarning
+
         kept = adapted[MASK][task] if MASK in adapted else slice(None)
         x = adapted[FEATURES][task][kept].double().cpu().numpy()
         y = adapted[TARGETS][task][kept].cpu().numpy()
         query = asked[task].double().cpu().numpy()
         if not (np.isfinite(x).all() and np.isfinite(query).all()):
             # The task diverged; estimators refuse such numbers.
-            width = self.spec.outputs if self.objective.numbers else int(y.max()) + 1
+            width = self.spec.outputs if self.objective.numbers else int(adapted[TARGETS].max()) + 1
             return np.full((len(query), width), np.nan)
         one = self.objective.numbers and y.shape[1] == 1
         try:

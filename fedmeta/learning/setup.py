@@ -148,7 +148,6 @@ def with_head(algorithm: Algorithm, head: str, seed: int) -> Algorithm:
     Raises:
         ConfigError: If `head` does not describe an estimator for these tasks.
     """
-    # It imports scikit-learn, which most runs do without.
     from fedmeta.learning.fitted_head import FittedHead
 
     return FittedHead(algorithm, head, seed)

@@ -18,6 +18,7 @@ LEARNED = ["centralized", "federated-iid", "federated", "fedavg", "local", "pret
 NINE = [*LEARNED, "untrained", "linear", "prototypes"]
 LEFT_OUT = {
     "sinusoid": {"prototypes"},
+    "navigation": {"federated-iid", "prototypes"},
     "shakespeare": {"linear", "prototypes"},
     "protonet": {"linear"},
 }

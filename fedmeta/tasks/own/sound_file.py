@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import wavfile
-from scipy.signal import resample_poly
 
 from fedmeta.errors import DataError
 from fedmeta.files import open_file, reason
@@ -52,6 +50,8 @@ def read_sound(file: Path) -> Sound:
         UnreadableError: If it is not a complete file of these, is silent, or too large.
         DataError: If it is a FLAC file, and soundfile is missing.
     """
+    from scipy.io import wavfile
+
     try:
         with open_file(file, MOST_BYTES) as opened, warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -128,6 +128,8 @@ def log_mel(sound: Sound, form: MelFormat) -> NDArray[np.uint8]:
     60 decibels below or less. In steps of a quarter of a decibel, results do not depend on the machine.
     """
     step = math.gcd(sound.rate, form.rate)
+    from scipy.signal import resample_poly
+
     samples = resample_poly(sound.samples, form.rate // step, sound.rate // step)
     size, hop = round(WINDOW * form.rate), round(HOP * form.rate)
     samples = np.pad(samples, (0, max(size - len(samples), 0)))

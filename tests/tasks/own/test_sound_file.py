@@ -92,7 +92,7 @@ def test_other_rates_and_loudness_and_silence_around_it_change_little() -> None:
     ("name", "message"),
     [
         ("empty", "is empty"),
-        ("text", "not a WAV or FLAC file, or broken"),
+        ("text", "is not a valid WAV or FLAC file"),
         ("cut", "is cut short|broken"),
         ("silent", "is silent"),
         ("none", "has no samples|broken"),
