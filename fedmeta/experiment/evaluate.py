@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.config import Config
+from fedmeta.config import Config, merge
 from fedmeta.config.identity import in_use, is_within
 from fedmeta.config.parts import require_parts
 from fedmeta.errors import ConfigError, UsageError
@@ -67,7 +67,7 @@ def config_to_evaluate(config: Config, settings: Mapping[str, Any]) -> Config:
     """
     # Nothing trains here, so the population need not suffice for it.
     idle = {"compare": {}, "rounds": 0, "cohort": 1, "quorum": 0, "oversample": 0}
-    changes = config.model_dump() | idle | in_use(config, "federated")
+    changes = merge(config.model_dump() | idle, in_use(config, "federated"))
     other = settings.get("task", config.task) != config.task
     changes |= {"validation_clients": 0} if other else {}
     may = [one.path for one in declared(Config) if one.key.evaluation]

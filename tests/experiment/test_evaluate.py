@@ -13,6 +13,8 @@ import fedmeta
 from fedmeta.cli.main import main
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, run
+from fedmeta.experiment.evaluate import config_to_evaluate
+from fedmeta.incentives import IncentiveOptions
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec
 from tests.experiment.helpers import TINY, contents
@@ -60,6 +62,19 @@ def test_without_settings_it_repeats_the_final_test_and_changes_nothing_on_disk(
     assert [step.to_json() for step in found.steps] == RunFolder.open(made).info["final"]
     by_client = [row["client"] for row in RunFolder.open(made).test()]
     assert sorted(found.clients) == sorted(set(by_client))
+
+
+def test_a_run_that_pays_its_clients_and_has_misbehaving_ones_is_evaluated_like_another(
+    made: Path,
+) -> None:
+    paid = RunFolder.open(made).config.model_copy(
+        update={
+            "incentives": IncentiveOptions(rule="tasks"),
+            "behaviours": [{"kind": "noise", "clients": [0]}],
+        }
+    )
+    found = config_to_evaluate(paid, {"evaluation.tasks": 9})
+    assert (found.incentives.rule, found.behaviours, found.evaluation.tasks) == ("none", [], 9)
 
 
 def test_a_metric_learner_is_evaluated_on_more_ways_and_shots_than_it_trained_on(made: Path) -> None:
