@@ -1,4 +1,4 @@
-"""What an algorithm says of itself in lists."""
+"""An algorithm's entry in lists: its paper, its kind, what it learns and sends."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -13,14 +13,14 @@ from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors
-from fedmeta.learning.local import KeyRule, LocalWork
+from fedmeta.learning.delegating import DelegatingAlgorithm
 from fedmeta.tasks import Examples, TaskBatch
 
 Flat = Callable[..., list[Tensor]]
 Layout = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype, torch.device], ...]
 
 
-class CompiledAlgorithm(Algorithm):
+class CompiledAlgorithm(DelegatingAlgorithm):
     """Computes another algorithm's `task_updates` with compiled code, and delegates the rest to it.
 
     The gradients inside `task_updates` are traced into one forward-only graph, so that second
@@ -33,15 +33,9 @@ class CompiledAlgorithm(Algorithm):
     """
 
     def __init__(self, algorithm: Algorithm) -> None:
-        super().__init__(algorithm.options, algorithm.model, algorithm.spec, algorithm.transductive)
-        self._algorithm = algorithm
+        super().__init__(algorithm)
         self._compiled: dict[Layout, tuple[Flat, list[str]]] = {}
         _require_compiler()
-
-    @override
-    def init(self, generator: torch.Generator) -> Tensors:
-        """Draw the initial state; see the algorithm."""
-        return self._algorithm.init(generator)
 
     @override
     @torch.no_grad()
@@ -57,23 +51,6 @@ class CompiledAlgorithm(Algorithm):
         return dict(zip(state, results, strict=False)), dict(
             zip(metrics, results[len(state) :], strict=True)
         )
-
-    @override
-    def init_client(self, client: int) -> Tensors:
-        """Return a client's memory before its first round; see the algorithm."""
-        return self._algorithm.init_client(client)
-
-    @override
-    def local_update(
-        self, start: Tensors, client: Tensors, work: LocalWork
-    ) -> tuple[Tensors, Tensors, Tensors]:
-        """Do the local work of C clients; see the algorithm. `work` calls the compiled code."""
-        return self._algorithm.local_update(start, client, work)
-
-    @override
-    def key_rule(self, key: str) -> KeyRule:
-        """Return how the server treats updates of one tensor; see the algorithm."""
-        return self._algorithm.key_rule(key)
 
     @override
     def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:
