@@ -258,7 +258,7 @@ def test_the_numbers_of_a_page_agree_while_a_run_goes_on(tmp_path: Path, open_pa
                 page.wait_for_timeout(50)
             page.goto(site.page("live"))
             # The file is there a moment before its first row.
-            page.wait_for_function(f"() => ({READ})()[0] != null")
+            wait_until(page, f"() => ({READ})()[0] != null")
             seen = set()
             for _ in range(600):
                 header, asked, last = page.evaluate(READ)
