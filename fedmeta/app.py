@@ -143,7 +143,7 @@ def _side(context: Context) -> ClientSide:
 
 
 def _refuse_named_files(config: Config) -> None:
-    """Refuse a family that reads files which the config names: a server could name anybody's.
+    """Refuse a family that reads files which the config names: a server could name any file.
 
     Raises:
         ConfigError: If the task is such a family.

@@ -1,4 +1,4 @@
-"""Reads what a part declares from its source: importing the part would import torch, for seconds.
+"""Reads a part's declarations from its source: importing the part would import torch, for seconds.
 
 A part's file imports what it computes with at its top, as any other. Of that file, and of those that it
 imports, only the statements that these declarations need are run here.
@@ -29,16 +29,16 @@ _OWN = ("about",)
 def read_options(module: str, part: str) -> type[Options] | None:
     """Return the `Options` of a class that a module of fedmeta defines; None: it has none.
 
-    They have the fields of the class's own options, and are another class.
+    The result has the fields of the class's own options, but is another class.
     """
     found: type[Options] | None = getattr(read_part(module, part), "Options", None)
     return found
 
 
 def read_part(module: str, part: str) -> SimpleNamespace:
-    """Return what a class that a module of fedmeta defines declares, of these attributes.
+    """Return some attributes that a class in a module of fedmeta declares.
 
-    They are ``Options`` and ``second_order``, its own or those of a base, and its own ``about``.
+    These are ``Options`` and ``second_order``, its own or inherited, and its own ``about``.
     """
     found: SimpleNamespace = _source(module).value(part)
     return found
@@ -109,7 +109,7 @@ _TARGET = ast.Name("base", ast.Store())
 
 
 def _bound_by(statement: ast.stmt) -> list[str]:
-    """Return the names that a statement binds, of those kinds that options classes are made of."""
+    """Return the names that a statement binds, for the kinds of statements that options classes use."""
     if isinstance(statement, ast.Import):
         return [one.asname or one.name.partition(".")[0] for one in statement.names]
     if isinstance(statement, ast.ImportFrom):

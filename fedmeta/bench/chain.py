@@ -32,7 +32,7 @@ def _measure_cost(case: Case, runs: int) -> Result:
         runs=runs,
         goals=(
             Goal(f"seconds to settle {participants:,} participants", seconds, 2.0, "at most"),
-            Goal("gas of a record, the dearest", max(records), 105_000, "at most"),
+            Goal("gas of the costliest record", max(records), 105_000, "at most"),
             Goal("gas of a first claim", max(c.fresh_claim_gas for c in seen), 90_000, "at most"),
         ),
         details={

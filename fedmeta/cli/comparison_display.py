@@ -153,7 +153,7 @@ def chosen_settings(data: Mapping[str, Any]) -> Iterator[str]:
 def costs_table(data: Mapping[str, Any]) -> Table:
     """Return each arm's costs, and when it reached the target."""
     target = data["target"]
-    title = "what it took"
+    title = "costs"
     if target:
         title += (
             f"; the target is {data['measure']} {target['value']:.3f} {_when(target['step'])}, "

@@ -21,7 +21,7 @@ def earnings_table(participants: Sequence[ClientTotals], on_chain: bool) -> Tabl
     """Return each client's contribution, score and earnings, highest paid first."""
     total = sum(one.earned for one in participants) / UNITS
     table = Table(
-        title=f"who contributed: {total:,.6g} tokens for {len(participants)} clients",
+        title=f"contributions and earnings: {total:,.6g} tokens for {len(participants)} clients",
         title_justify="left",
         title_style="bold",
     )

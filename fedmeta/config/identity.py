@@ -1,7 +1,7 @@
-"""What config keys may do: change on resume, count for identity, vary in an arm.
+"""Which config keys may change on resume, count for a run's identity, or vary between arms.
 
-Each key says it itself, by a `fedmeta.options.Key`; a new key that says nothing counts for identity, may
-not change on resume, and may differ from arm to arm.
+Each key declares this in a `fedmeta.options.Key`; a key without one counts for identity, may not change
+on resume, and may differ between arms.
 """
 
 import hashlib
@@ -40,11 +40,11 @@ def replies_can_be_late(config: BaseModel) -> bool:
 def identity_keys(config: BaseModel, place: bool = False) -> dict[str, Any]:
     """Return the keys that decide a run's result and are not at their defaults, as plain values.
 
-    So a key that comes with another version changes nothing for those who do not set it.
+    So a key that a later version adds changes nothing where it is not set.
 
     Args:
         config: The config.
-        place: Whether keys that say where and how it is computed and settled count as well.
+        place: Whether keys for where and how it is computed and settled count as well.
     """
     what = ("result", "place") if place else ("result",)
     return {
@@ -69,8 +69,8 @@ def run_id(config: BaseModel) -> bytes:
 def later_settings(config: BaseModel) -> dict[str, Any]:
     """Return the keys that a resume may change and that decide what later rounds compute.
 
-    Of ``rounds``, ``faults`` and ``timeout`` it depends on the config whether they do; others count
-    where they are set.
+    Whether ``rounds``, ``faults`` and ``timeout`` do depends on the config; other keys count where they
+    are set.
     """
     found: dict[str, Any] = {key: value_at(config, key) for key in ("engine", "device")}
     for key in (key for key, decides in _LATER.items() if decides(config)):
@@ -90,7 +90,7 @@ def as_before(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]
 
 
 def differing(one: BaseModel, other: BaseModel, own_network: bool) -> Iterator[str]:
-    """Yield the keys, those of the parts aside, by which two arms would answer different questions."""
+    """Yield the keys, except parts' options, whose difference makes two arms incomparable."""
 
     def changed(path: str) -> bool:
         return bool(value_at(one, path) != value_at(other, path))
@@ -109,7 +109,7 @@ def in_use(config: BaseModel, training: str) -> dict[str, Any]:
         if one.key.training == training and not is_within(one.path, looked):
             looked.append(one.path)
             value = value_at(config, one.path)
-            # A fault plan may be written and name nothing that can go wrong.
+            # A fault plan may be set but have no faults.
             if not is_default(value, one.default) and getattr(value, "any", True):
                 found[one.path] = {} if one.options else plain(one.default)
     return found

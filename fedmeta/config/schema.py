@@ -48,7 +48,7 @@ class CompareOptions(Options):
     def _plain_names(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name in arms:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"an arm's name is of letters, digits, - and _, unlike {name!r}")
+                raise ValueError(f"an arm's name has only letters, digits, - and _, unlike {name!r}")
         return arms
 
 
@@ -278,8 +278,8 @@ class Config(Options):
             )
         if self.engine == "deployment" and self.chain.enabled and self.chain.staking.enabled:
             raise ValueError(
-                "chain.staking.enabled: the sponsor puts down the stakes, and the owners of nodes could "
-                "leave with them: not with engine = 'deployment'"
+                "chain.staking.enabled: the sponsor pays the stakes, and the owners of nodes could "
+                "withdraw them: it cannot be used with engine = 'deployment'"
             )
         return self
 
@@ -289,7 +289,7 @@ class Config(Options):
             return self
         why = f"training = '{self.training}' has no server and no replies"
         if not self.rounds:
-            why = "with rounds = 0 nobody trains or replies"
+            why = "with rounds = 0 no client trains or replies"
         for key in in_use(self, "federated"):
             raise ValueError(f"{why}: unset {key}")
         return self

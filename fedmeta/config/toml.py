@@ -52,7 +52,7 @@ def find_experiment(name: str) -> Path:
 
 
 def _instead(path: Path) -> str:
-    """Return the end of a message that there is no file: what was probably meant."""
+    """Return the end of a message about a missing file: what was probably meant."""
     if (path / "config.toml").is_file():
         return f": it is a run; `fedmeta resume {path}` resumes it, {path}/config.toml has its config"
     if path.is_dir():
@@ -75,7 +75,7 @@ def load_config(
     Args:
         name: A name from `experiment_names`, or the path of a TOML file.
         settings: Values that replace those of the file, by dotted key (``{"server.lr": 0.01}``).
-        merged: Brings the values of the file and the settings together; None: `merge`.
+        merged: Merges the values of the file with the settings; None: `merge`.
         check: Checks the config further, and raises `ConfigError`.
 
     Raises:
@@ -165,7 +165,7 @@ def from_toml(text: str) -> Config:
     try:
         values = parse_toml(text)
     except ValueError as error:
-        raise ConfigError(f"no config: {reason(error)}") from None
+        raise ConfigError(f"not a config: {reason(error)}") from None
     return parse_options(Config, values)
 
 
@@ -234,14 +234,14 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     """Parse ``key=value`` pairs of the command line; a value is TOML or plain text.
 
     Raises:
-        ConfigError: If a pair has no ``=`` or no key, or its value goes on with another key.
+        ConfigError: If a pair has no ``=`` or no key, or its value continues with another key.
     """
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"-s {pair}: expected key=value, such as -s rounds=100")
-        # Said again, a key counts where it was said last: a table before it does not undo it then.
+        # A repeated key counts where it is last, so that an earlier table does not undo it.
         settings.pop(key.strip(), None)
         settings[key.strip()] = _parsed(key.strip(), text)
     return settings
@@ -254,11 +254,11 @@ def _parsed(key: str, text: str) -> Any:
         more = _SECOND.search(text)
         second = more and more[1] in Config.model_fields
         if more and second and not isinstance(_parsed(key, text[: more.start()]), str):
-            raise ConfigError(f"{key}={text}: give each key an -s of its own") from None
+            raise ConfigError(f"{key}={text}: give each key its own -s") from None
         return text
     value = parsed.pop("value")
     for other in parsed:
         raise ConfigError(
-            f"-s {key}: its value has a further line that sets '{other}': give each key an -s of its own"
+            f"-s {key}: its value has a further line that sets '{other}': give each key its own -s"
         )
     return value

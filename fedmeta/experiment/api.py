@@ -49,7 +49,7 @@ def run(  # noqa: PLR0913 (all but one are optional)
         experiment: A name or TOML path, or a config.
         settings: Values by dotted key that replace the config's (``{"server.lr": 0.01}``). Your own part
             may be given as a class (``{"model": Net}``). If they replace a part, options that only the
-            old part has are dropped, which `listener` is told.
+            old part has are dropped, with a note to `listener`.
         out: The run's folder; by default a new one under ``runs/``.
         listener: Watches the run.
         grid: Flower's grid, if this is a ServerApp; None: the config's engine opens one.

@@ -94,7 +94,7 @@ class RunFolder:
 
     @cached_property
     def checkpoints(self) -> "CheckpointStore":
-        """The state after each of the last rounds; alone of the folder's files it takes torch."""
+        """The state after each of the last rounds; only these files of the folder need torch."""
         from fedmeta.experiment.checkpoint import CheckpointStore
 
         return CheckpointStore(self.path / "checkpoints")

@@ -113,7 +113,7 @@ class Algorithm(ABC):
 
     Options: ClassVar[type[Options]]
     about: ClassVar[About | None] = None
-    """What `fedmeta list algorithms` says of it; a subclass that is another method declares its own."""
+    """Shown by `fedmeta list algorithms`; a subclass that is a different method declares its own."""
     second_order: ClassVar[bool] = False
     """Whether `task_updates` differentiates a gradient, so a model's second derivatives are checked."""
     reads_sequences: ClassVar[bool] = False

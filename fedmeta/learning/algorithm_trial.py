@@ -18,7 +18,7 @@ ROUNDING = 0.05
 
 
 def try_updates(algorithm: Algorithm, tasks: TaskBatch, dtype: torch.dtype, name: str) -> None:
-    """Require that updates fit the state and are a function of only state and task.
+    """Require that updates fit the state and depend only on state and task.
 
     Args:
         algorithm: The algorithm, not compiled.
@@ -134,7 +134,7 @@ def _require_precise(algorithm: Algorithm, tasks: TaskBatch, updates: Tensors, n
 
 def _require_fitting(updates: Any, rows: Tensors, name: str) -> None:
     if not isinstance(updates, dict) or updates.keys() != rows.keys():
-        odd = sorted(set(rows) ^ set(updates))[0] if isinstance(updates, dict) else "no dict"
+        odd = sorted(set(rows) ^ set(updates))[0] if isinstance(updates, dict) else "not a dict"
         raise ConfigError(f"{name}: task_updates must return the keys of the state (see '{odd}')")
     for key, value in updates.items():
         if value.shape != rows[key].shape or value.dtype != rows[key].dtype:

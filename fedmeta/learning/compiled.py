@@ -40,7 +40,7 @@ class CompiledAlgorithm(DelegatingAlgorithm):
     @override
     @torch.no_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return the algorithm's per-task pseudo-gradients and metrics; see there."""
+        """Return the algorithm's per-task pseudo-gradients and metrics."""
         inputs = {**state, **{f"@{name}": tensor for name, tensor in tasks.tensors()}}
         values = list(inputs.values())
         layout = tuple((key, v.shape, v.stride(), v.dtype, v.device) for key, v in inputs.items())
@@ -93,7 +93,7 @@ class CompiledAlgorithm(DelegatingAlgorithm):
             # The tracer and the compiler raise many types; all mean that this model cannot be compiled.
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ConfigError(
-                f"compile: the learner cannot be compiled here ({reason}); set it to false"
+                f"compile: the learner cannot be compiled here ({reason}); set compile = false"
             ) from None
         return function, metrics
 
@@ -102,5 +102,5 @@ def _require_compiler() -> None:
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         raise ConfigError(
-            f"compile: no C++ compiler '{compiler}' found; install one, or set it to false"
+            f"compile: no C++ compiler '{compiler}' found; install one, or set compile = false"
         )

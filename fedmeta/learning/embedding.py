@@ -44,7 +44,7 @@ class EmbeddingAlgorithm(Algorithm):
     """An algorithm that embeds support and query, and predicts each query example from the support.
 
     A subclass defines `condition`, which reads the support set, and `answer`, which predicts. Both are
-    differentiated once, by the embedding's weights and by those of the algorithm's own, see `init_own`.
+    differentiated once, for the embedding's weights and the algorithm's own (see `init_own`).
     Without an inner loop, steps have no effect, and the metrics before adaptation are those after it.
 
     Raises:
@@ -103,7 +103,7 @@ class EmbeddingAlgorithm(Algorithm):
         """
 
     def training_loss(self, prediction: Tensor, query: Examples) -> Tensor:
-        """Return the loss ``[T]`` that training descends: the objective's, unless overridden."""
+        """Return the training loss ``[T]``: the objective's, unless overridden."""
         return self.objective.loss(prediction, query)
 
     def init(self, generator: torch.Generator) -> Tensors:

@@ -14,9 +14,9 @@ _DEPTH = 3
 def read_estimator(text: str, seed: int) -> Any:
     """Return the estimator that `text` describes, such as ``sklearn.svm.SVC(C=10)``.
 
-    It is a call of an estimator class of a public module of scikit-learn; arguments are literals, such
-    calls, and lists, tuples and dicts of them, as in
-    ``sklearn.pipeline.make_pipeline(...)``'s class, ``sklearn.pipeline.Pipeline([("svm", ...)])``.
+    It is one call of an estimator class in a public module of scikit-learn. Arguments are literals,
+    other such calls, and lists, tuples and dicts of these, as in
+    ``sklearn.pipeline.Pipeline([("svm", sklearn.svm.SVC())])``.
 
     Args:
         text: The description.
@@ -51,7 +51,7 @@ def _estimator(call: ast.Call, seed: int) -> Any:
         raise
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
-        raise ConfigError(f"head: {ast.unparse(call.func)} cannot be made ({reason})") from None
+        raise ConfigError(f"head: {ast.unparse(call.func)} cannot be created ({reason})") from None
 
 
 def _class(node: ast.expr) -> type[Any]:

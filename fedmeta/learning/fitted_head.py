@@ -24,8 +24,8 @@ LEAST = 1e-6
 class FittedHead(DelegatingAlgorithm):
     """Trains as another algorithm does; at test, an estimator is fitted to each support set's features.
 
-    The features are the model's embedding, or what its last linear layer would get, with the
-    meta-learned weights: there are no adaptation steps.
+    The features are the model's embedding, or the input of its last linear layer, with the meta-learned
+    weights: there are no adaptation steps.
 
     Args:
         algorithm: The algorithm that trains.
@@ -34,7 +34,7 @@ class FittedHead(DelegatingAlgorithm):
 
     Raises:
         ConfigError: If `head` is not a classifier, or in regression a regressor; or the tasks or the
-            model are not made for one.
+            model do not support one.
     """
 
     def __init__(self, algorithm: Algorithm, head: str, seed: int) -> None:
@@ -99,7 +99,7 @@ class FittedHead(DelegatingAlgorithm):
         y = adapted[TARGETS][task][kept].cpu().numpy()
         query = asked[task].double().cpu().numpy()
         if not (np.isfinite(x).all() and np.isfinite(query).all()):
-            # The task diverged; estimators refuse such numbers.
+            # The task diverged: estimators reject NaN and infinity.
             width = self.spec.outputs if self.objective.numbers else int(adapted[TARGETS].max()) + 1
             return np.full((len(query), width), np.nan)
         one = self.objective.numbers and y.shape[1] == 1
@@ -131,7 +131,7 @@ def _logits(fitted: Any, x: np.ndarray, ways: int) -> np.ndarray:
 
 
 def identity_head(model: Model, spec: TaskSpec) -> Tensors:
-    """Return weights with which the last linear layer returns what it gets, without a task axis.
+    """Return weights that make the last linear layer the identity, without a task axis.
 
     Raises:
         ConfigError: If the model does not end in a linear layer.

@@ -55,7 +55,7 @@ def apply_head(params: Tensors, features: Tensor) -> Tensor:
 def body_of(model: Model, objective: Objective) -> Model | None:
     """Return a model's body with its kernels; None if it has none, or the objective predicts otherwise.
 
-    An objective that overrides `forward` may not take its outputs for what the head makes of features.
+    An objective that overrides `forward` may not compute its outputs by applying the head to features.
     """
     body = model.body()
     if body is None or type(objective).forward is not Objective.forward:

@@ -38,7 +38,7 @@ class InnerOptions(AdaptationOptions):
     """Options of an inner loop of plain gradient descent.
 
     Attributes:
-        inner_lr: Step size of the inner loop; in ``meta_sgd``, the initial value of each weight's own.
+        inner_lr: Step size of the inner loop; in ``meta_sgd``, its initial value for each weight.
         inner_steps: Inner steps in training; at test, ``evaluation.steps`` sets them.
     """
 
@@ -76,12 +76,12 @@ class WeightAdaptation(Algorithm):
     def inner_gradient(
         self, params: Tensors, examples: Examples, create_graph: bool = False
     ) -> Gradient:
-        """Return the gradient of the loss on `examples` by `params`, which must require gradients."""
+        """Return the gradient of the loss on `examples` for `params`, which must require gradients."""
         return self.objective.gradient(self.model, params, examples, create_graph)
 
     @torch.enable_grad()
     def query_gradient(self, weights: Tensors, tasks: TaskBatch) -> Gradient:
-        """Return the gradient of the query loss by adapted weights, without a graph."""
+        """Return the gradient of the query loss for adapted weights, without a graph."""
         weights = leaves(weights)
         support_x = self.statistics(self.context(tasks.support))
         prediction = self.objective.forward(self.model, weights, tasks.query, support_x, once=True)

@@ -42,7 +42,7 @@ def init_lstm(name: str, inputs: int, hidden: int, generator: torch.Generator, r
     """Draw weights ``[in, 4H]`` and ``[H + read, 4H]`` and the bias uniform in ``±1/sqrt(hidden)``.
 
     The rule of ``torch.nn.LSTM``; gates are in the order input, forget, cell, output. `read` is the size
-    of what is read from a memory in each step and recurs beside the hidden state.
+    of what each step reads from a memory and feeds back with the hidden state.
     """
     bound = 1 / math.sqrt(hidden)
     return {
@@ -90,7 +90,7 @@ class RecurrentWeight:
 
 
 class _Deferred(torch.autograd.Function):
-    """A weight as it is; its gradient is that of all `_Step`s that were done with it."""
+    """Passes a weight through; its gradient is the sum over all `_Step`s that used it."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, seen: list[tuple[Tensor, Tensor]]) -> Tensor:

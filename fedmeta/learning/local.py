@@ -95,7 +95,7 @@ class LocalWork:
 def local_steps(start: Tensors, work: LocalWork) -> tuple[Tensors, Tensors]:
     """Take local steps ``theta <- theta - rate * g``; sum each client's g and average its metrics.
 
-    The sum is ``(theta_0 - theta_k) / rate``, along which FedAvg's server steps (Reddi et al. 2021,
+    The sum is ``(theta_0 - theta_k) / rate``, the direction of FedAvg's server step (Reddi et al. 2021,
     "Adaptive Federated Optimization", Algorithm 1). With ``proximal_mu`` each g includes the gradient
     ``mu (theta - theta_0)`` of FedProx's term (Li et al. 2020, "Federated Optimization in Heterogeneous
     Networks", equation 2), which is 0 in the first step.

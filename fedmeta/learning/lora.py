@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA): freezes a pretrained network and lets a small change of it be learned."""
+"""Low-rank adapters (LoRA): freezes a pretrained network and learns a small change to it."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class LowRank(nn.Module):
 
     Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen 2021, "LoRA: Low-Rank Adaptation of Large Language
     Models", section 4.1: ``down [rank, in]`` starts Gaussian and ``up [out, rank]`` at 0, so that the
-    network starts as it was. A convolution's ``in`` is its input channels times its kernel's size.
+    network starts unchanged. A convolution's ``in`` is its input channels times its kernel's size.
 
     Args:
         weight: ``W [out, ...]``.
@@ -47,7 +47,7 @@ def add_adapters(
         network: The network, which is changed.
         rank: Rank of each adapter.
         scale: Factor of each adapter; ``alpha / r`` in the paper.
-        names: Patterns of the parameters to adapt, such as ``encoder.*.weight``, as in a shell.
+        names: Shell-style patterns of the parameters to adapt, such as ``encoder.*.weight``.
 
     Returns:
         The same network.
@@ -66,7 +66,7 @@ def add_adapters(
         if value.dim() > 1 and any(fnmatchcase(f"{path}.{own}".lstrip("."), one) for one in names)
     ]
     if not chosen:
-        raise ValueError(f"no weight matrix of the network has a name like {', '.join(names)}")
+        raise ValueError(f"no weight matrix of the network has a name that matches {', '.join(names)}")
     for part, own in chosen:
         parametrize.register_parametrization(part, own, LowRank(getattr(part, own), rank, scale))
     return network

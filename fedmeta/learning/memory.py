@@ -20,7 +20,7 @@ BLANK = 1e-6
 """What a slot of a Neural Turing Machine holds before anything is written, as in Collier, Beel 2018,
 "Implementing Neural Turing Machines"."""
 SHIFTS = 3
-"""Places that a head may move: one back, none, one on."""
+"""Shifts of a head: one slot back, none, one forward."""
 
 
 class Layers(NamedTuple):
@@ -28,7 +28,7 @@ class Layers(NamedTuple):
 
     Attributes:
         recurrent: From the hidden state, and what was read, to the gates of the LSTM.
-        heads: From the hidden state to what the heads are told.
+        heads: From the hidden state to the heads' controls.
         bias: The bias of `heads`, ``[T, B, ...]``.
     """
 
@@ -47,8 +47,8 @@ class MemoryNetwork:
     see what was read.
 
     ``ntm``: Graves, Wayne, Danihelka 2014, "Neural Turing Machines", section 3: a head that erases and
-    adds, and heads that read; each looks for content, interpolates with its last place, shifts and
-    sharpens. The controller sees what was read last.
+    adds, and heads that read; each addresses by content, interpolates with its last location, shifts
+    and sharpens. The controller sees what was read last.
 
     Attributes:
         inputs: Size of an input.
@@ -57,7 +57,7 @@ class MemoryNetwork:
         width: Numbers in a slot.
         reads: Heads that read.
         addressing: How heads find their slots.
-        decay: Part of a slot's usage that is left after a step (``lrua``).
+        decay: Fraction of a slot's usage that remains after a step (``lrua``).
         scale: Factor of the cosines before the softmax (``lrua``).
     """
 
@@ -78,8 +78,8 @@ class MemoryNetwork:
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the weights of the LSTM and of the layer that controls the heads.
 
-        The layer is Glorot-uniform (Glorot, Bengio 2010, equation 16), without bias: keys that share one
-        all point the same way, so that no head tells slots apart.
+        The layer is Glorot-uniform (Glorot, Bengio 2010, equation 16), without bias: a shared bias
+        makes all keys point the same way, so that no head can tell slots apart.
         """
         found = self.reads * self.width if self.addressing == "ntm" else 0
         said = sum(self._sizes)
@@ -110,14 +110,13 @@ class MemoryNetwork:
     def run(
         self, params: Tensors, x: Tensor, state: Tensors, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        """Take in sequences one after another; each row has a memory of its own.
+        """Process sequences step by step; each row has its own memory.
 
         Args:
             params: The tensors of `init`, ``[T, ...]``.
             x: ``[T, B, L, inputs]``, B sequences of each task.
             state: Where they start, ``[T, B, ...]``.
-            mask: ``[T, B, L]``: False where there is nothing to take in, so that the state stays; None:
-                there is no such place.
+            mask: ``[T, B, L]``: False at padding, where the state does not change; None: no padding.
 
         Returns:
             The outputs ``[T, B, L, outputs]``, and the state after the last.
@@ -139,7 +138,7 @@ class MemoryNetwork:
 
     @property
     def _sizes(self) -> list[int]:
-        """Sizes of what the controller says to the heads."""
+        """Sizes of the heads' controls."""
         if self.addressing == "lrua":
             return [self.reads * self.width, self.reads]
         heads = self.reads + 1
@@ -199,11 +198,11 @@ class Slots(NamedTuple):
 
 
 class LRUAHeads(NamedTuple):
-    """What the controller says to the heads of a memory with least recently used access.
+    """Controls of the heads of a memory with least recently used access.
 
     Attributes:
         key: ``[T, B, heads, width]``.
-        gate: The part that is written to where the head read last, ``[T, B, heads, 1]``.
+        gate: Fraction that is written to where the head read last, ``[T, B, heads, 1]``.
     """
 
     key: Tensor
@@ -216,12 +215,12 @@ def least_recently_used(
     """Write and read once (Santoro et al. 2016, equations 2 to 8).
 
     Head i writes to a slot of its own, the i-th least used; in the paper all heads share the least used
-    slots. The least used slots are emptied before.
+    slots. The least used slots are emptied first.
 
     Args:
         slots: The memory before.
-        heads: What the heads are told.
-        decay: Part of the usage that is left.
+        heads: The heads' controls.
+        decay: Fraction of the usage that remains.
         scale: Factor of the cosines, 1 in the paper.
 
     Returns:
@@ -243,13 +242,13 @@ def least_recently_used(
 
 
 class Heads(NamedTuple):
-    """What the controller of a Neural Turing Machine says to each of its H heads.
+    """Controls of the H heads of a Neural Turing Machine.
 
     Attributes:
         key: ``[T, B, H, width]``.
         strength: Above 0, ``[T, B, H, 1]``.
         gate: Between 0 and 1, ``[T, B, H, 1]``.
-        shift: A distribution over one place back, none and one on, ``[T, B, H, 3]``.
+        shift: A distribution over one slot back, none and one forward, ``[T, B, H, 3]``.
         sharpness: At least 1, ``[T, B, H, 1]``.
     """
 
@@ -261,7 +260,7 @@ class Heads(NamedTuple):
 
     @staticmethod
     def of(said: Sequence[Tensor], heads: int) -> "Heads":
-        """Bring a layer's outputs ``[T, B, ...]`` into range."""
+        """Map a layer's outputs ``[T, B, ...]`` to the ranges of the controls."""
         key, strength, gate, shift, sharpness = (part.view(*part.shape[:-1], heads, -1) for part in said)
         return Heads(
             key,
@@ -273,12 +272,12 @@ class Heads(NamedTuple):
 
 
 def address(memory: Tensor, places: Tensor, heads: Heads) -> Tensor:
-    """Return where each head goes, ``[T, B, H, slots]`` (Graves et al. 2014, equations 5 to 9).
+    """Return where each head attends, ``[T, B, H, slots]`` (Graves et al. 2014, equations 5 to 9).
 
     Args:
         memory: ``[T, B, slots, width]``.
-        places: Where each head was, ``[T, B, H, slots]``.
-        heads: What they are told.
+        places: Where each head attended, ``[T, B, H, slots]``.
+        heads: Their controls.
     """
     content = (heads.strength * cosines(heads.key, memory)).softmax(-1)
     mixed = torch.lerp(places, content, heads.gate)

@@ -21,7 +21,7 @@ EXAMPLES = 8
 STEP = 1e-8
 """Step of finite differences, relative to the weights: so small that few ReLUs change sides."""
 TRIES = 3
-"""Directions to try: where a ReLU changed sides in one, it is unlikely to in the next."""
+"""Directions to try: if a ReLU changes sides along one, it is unlikely to along the next."""
 FIRST_ORDER = 1e-4
 SECOND_ORDER = 1e-3
 """Largest relative difference between a derivative and finite differences."""
@@ -79,7 +79,7 @@ def _try_forward(model: Model, params: Tensors, x: Tensor, name: str) -> None:
                 "keeps state or has its own random generator"
             )
         if _differ(first[1:2], alone):
-            raise ConfigError(f"{name} mixes tasks: a task alone has another result than in a batch")
+            raise ConfigError(f"{name} mixes tasks: a task's result differs alone and in a batch")
         if isinstance(model, ModuleModel):
             _require_rebuildable(model, params, x[0], first[0])
 
@@ -94,7 +94,7 @@ def _require_no_writing(model: ModuleModel, params: Tensors, x: Tensor) -> None:
             kind = "parameter" if key in params else "buffer"
             raise ConfigError(
                 f"{model.name} writes to its {kind} '{key}' in forward, which would leak one task's "
-                "data into the next: recompute it in each call, or normalise by the batch"
+                "data into the next: recompute it in each call, or use batch statistics"
             )
 
 

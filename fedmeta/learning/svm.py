@@ -1,4 +1,4 @@
-"""Multi-class support vector machines on the task axis, differentiable by their kernel matrix."""
+"""Multi-class support vector machines on the task axis, with a gradient for the kernel matrix."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ def dual_solution(gram: Tensor, targets: Tensor, penalty: float) -> Tensor:
     ``sum_k alpha[n, k] = 0``. Class k has the weights ``w_k = sum_n alpha[n, k] x_n``.
 
     With ``beta = C Y - alpha`` the constraints are ``beta >= 0`` and ``sum_k beta[n, k] = C``: a
-    feasible start is known, and a Newton system falls apart into one of S rows per class.
+    feasible start is known, and the Newton system splits into one of S rows per class.
 
     Args:
         gram: ``K = X X'``, ``[T, S, S]``, in float64.
@@ -54,7 +54,7 @@ def _(gram: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:  
 def crammer_singer_backward(
     gram: Tensor, targets: Tensor, alpha: Tensor, diagonal: Tensor, grad: Tensor
 ) -> Tensor:
-    """Return the gradient by the kernel matrix, given the one by alpha.
+    """Return the gradient for the kernel matrix, given the one for alpha.
 
     Implicit function theorem: ``K d_beta + d_nu - d_z = dK alpha``, ``sum_k d_beta = 0`` and
     ``z d_beta + beta d_z = 0``. This system is symmetric, so one more solution of it with the incoming
@@ -178,7 +178,7 @@ class _Problem:
         return _Point(beta, nu, (slope + nu).where(self._free, 1.0))
 
     def _slope(self, beta: Tensor) -> Tensor:
-        """Return the derivative of the objective by beta, ``Y - K alpha``."""
+        """Return the derivative of the objective with respect to beta, ``Y - K alpha``."""
         return self._targets - self._gram @ (self._penalty * self._targets - beta)
 
     def _mean(self, at: _Point) -> Tensor:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _TOO_LARGE = 1e300
 _BYTES_OF_A_VALUE = 8
 _MOST_OF_ALL = 2 * MOST_VALUES
-"""Values that are read of the test logs of all runs of a comparison."""
+"""Most values read from the test logs of all runs of a comparison."""
 _RUN_FILES = ("config.toml", "run.json", "metrics.jsonl")
 
 
@@ -169,7 +169,7 @@ def read_head(path: Path) -> RunFiles:
 class RunReader:
     """Reads a run's folder, also while a process writes to it; each line of its logs is read once.
 
-    Damage is no error: what can be read is returned, and `RunFiles.problem` says what cannot.
+    Damage is not an error: what can be read is returned, and `RunFiles.problem` names the rest.
 
     Args:
         path: The folder.
@@ -226,7 +226,7 @@ class TestReader:
     """Reads ``test.jsonl`` of one run after the other, within a limit for all of them together.
 
     Attributes:
-        problem: That the limit was met, in one line; None: it was not.
+        problem: One line that says that the limit was reached; None: it was not.
     """
 
     __test__ = False
@@ -249,7 +249,7 @@ class TestReader:
 
 
 def read_compare(path: Path) -> CompareFiles:
-    """Read a comparison's folder; damage is no error, and `CompareFiles.problem` names it."""
+    """Read a comparison's folder; damage is not an error, and `CompareFiles.problem` names it."""
     data, problem = _object(path / COMPARE)
     if problem:
         return CompareFiles(path, path.name, "unreadable", problem, None)

@@ -9,7 +9,7 @@ from fedmeta.tasks.image_files import Images, ImageStyle, Invert
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user said about the files.
+    """The user's options for reading the files.
 
     Attributes:
         invert: Whether ink is dark in them; see `read_images`.

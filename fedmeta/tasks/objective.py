@@ -18,7 +18,7 @@ Tensors = dict[str, Tensor]
 
 
 class Gradient(NamedTuple):
-    """The gradient of each task's loss by its own parameters, with the loss and prediction.
+    """The gradient of each task's loss for its own parameters, with the loss and prediction.
 
     Attributes:
         values: Keys and shapes of the parameters, ``[T, ...]``.
@@ -162,7 +162,7 @@ class Objective(ABC):
     def gradient(
         self, model: Network, params: Tensors, examples: Examples, create_graph: bool = False
     ) -> Gradient:
-        """Differentiate each task's loss by its `params`, which must require gradients.
+        """Return the gradient of each task's loss for its `params`, which must require gradients.
 
         A native kernel computes it where the model has one and no graph is needed.
         """
@@ -235,7 +235,7 @@ def leaves(params: Mapping[str, Tensor]) -> Tensors:
 
 
 def gradients(losses: Tensor, params: Mapping[str, Tensor], create_graph: bool = False) -> Tensors:
-    """Differentiate losses ``[T]`` by per-task tensors in one pass, as tasks are independent."""
+    """Return the gradients of losses ``[T]`` for per-task tensors in one pass; tasks are independent."""
     grads = torch.autograd.grad(
         losses.sum(), list(params.values()), create_graph=create_graph, materialize_grads=True
     )

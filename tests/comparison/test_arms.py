@@ -204,7 +204,7 @@ def test_a_wrong_choice_is_refused(names: list[str], message: str) -> None:
 
 
 def test_an_arms_name_is_fit_for_a_folder() -> None:
-    with pytest.raises(ConfigError, match=r"an arm's name is of letters, digits, - and _"):
+    with pytest.raises(ConfigError, match=r"an arm's name has only letters, digits, - and _"):
         load_config("quickstart", {"compare": {"arms": {"../x": {}}}})
 
 

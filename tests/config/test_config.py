@@ -115,7 +115,7 @@ def test_a_value_that_goes_on_with_another_key_is_refused(pair: str, other: str)
     ],
 )
 def test_a_second_key_in_a_value_is_refused(pair: str) -> None:
-    with pytest.raises(ConfigError, match=r"^.*: give each key an -s of its own$") as refused:
+    with pytest.raises(ConfigError, match=r"^.*: give each key its own -s$") as refused:
         parse_settings([pair])
     assert str(refused.value).startswith(pair)
 

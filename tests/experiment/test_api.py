@@ -75,7 +75,10 @@ def test_a_run_without_rounds_grows_into_the_run_that_had_them(
     ("settings", "message"),
     [
         ({"rounds": -1}, "rounds"),
-        ({"rounds": 0, "incentives.rule": "tasks"}, "with rounds = 0 nobody trains or replies: unset"),
+        (
+            {"rounds": 0, "incentives.rule": "tasks"},
+            "with rounds = 0 no client trains or replies: unset",
+        ),
         ({"rounds": 0, "behaviours": [{"kind": "noise", "clients": [0]}]}, "unset behaviours"),
     ],
 )

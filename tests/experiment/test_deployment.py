@@ -243,7 +243,7 @@ def test_a_chain_needs_the_accounts_of_nodes(tmp_path: Path) -> None:
 def test_no_stake_is_lent_to_nodes_that_may_keep_it(stake: int) -> None:
     staking = {"enabled": True, "stake": stake}
     paid = PAIR | {"engine": "deployment", "deployment": {"roster": "roster.json"}}
-    with pytest.raises(ValueError, match="owners of nodes could leave with them"):
+    with pytest.raises(ValueError, match="owners of nodes could withdraw them"):
         Config(**paid | {"chain": {"provider": "anvil", "staking": staking}})
     Config(**paid | {"chain": {"provider": "anvil"}})
     Config(**paid | {"engine": "vector", "chain": {"provider": "anvil", "staking": staking}})

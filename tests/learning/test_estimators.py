@@ -61,7 +61,7 @@ def test_an_estimator_is_what_its_text_says_with_the_seed_where_none_is_given(
         ("sklearn.svm.SVC(C=[x for x in ()])", "neither a literal"),
         ("sklearn.svm.SVC(**{'C': 1})", "neither a literal"),
         ("sklearn.svm.SVC(*[1])", "neither a literal"),
-        ("sklearn.svm.SVC(c=1)", "cannot be made .*unexpected keyword argument 'c'"),
+        ("sklearn.svm.SVC(c=1)", "cannot be created .*unexpected keyword argument 'c'"),
         ("sklearn.pipeline.Pipeline([('a', sklearn.svm.SVC())], memory='/tmp/x')", "'memory' cannot"),
         (
             "sklearn.model_selection.GridSearchCV("

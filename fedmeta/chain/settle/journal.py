@@ -178,7 +178,7 @@ class JournalView(Reader):
             if who.lower() == account.lower() or who == str(client):
                 return account
         known = [*map(str, clients.values()), *clients]
-        raise UsageError(f"nobody called '{who}' has contributed: {nearest(who, known)}")
+        raise UsageError(f"'{who}' has not contributed: {nearest(who, known)}")
 
     def records(self) -> list[SignedRecord]:
         """Return all records, in order of rounds."""

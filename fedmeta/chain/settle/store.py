@@ -164,7 +164,9 @@ def _check(db: sqlite3.Connection, path: Path) -> int:
             name, kind = column[1].replace('"', '""'), str(column[2]).lower()
             wrong = f'SELECT 1 FROM "{quoted}" WHERE typeof("{name}") NOT IN (?, \'null\') LIMIT 1'
             if db.execute(wrong, (kind,)).fetchone():
-                raise damaged(path, f"a {one_line(column[1], 60)} in {one_line(table, 60)} is no {kind}")
+                raise damaged(
+                    path, f"a {one_line(column[1], 60)} in {one_line(table, 60)} is not {kind}"
+                )
     return found
 
 

@@ -40,7 +40,7 @@ def bench(name: Name, runs: Runs = None, as_json: Json = False) -> None:
 
       grid-overhead: message overhead, in a round of 1,000 clients that do nothing
 
-      population: 100,000 registered clients; start and memory
+      population: 100,000 registered clients; start-up time and memory
 
       clients: rounds with cohorts of 10 to 100,000 clients; slope and memory
 

@@ -151,7 +151,7 @@ def claim(
 ) -> None:
     """Claim earned tokens for one participant or for all.
 
-    Whoever sends a claim, the tokens go to the participant's account.
+    The tokens go to the participant's account, whoever sends the claim.
     """
     _require_run(run_folder)
     from fedmeta.chain.settle.claims import claim as claim_for
@@ -200,9 +200,9 @@ def proof(
     who: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Client number or account.")],
     as_json: Json = False,
 ) -> None:
-    """Print the arguments with which an account can claim by itself.
+    """Print the arguments that an account needs to claim its tokens itself.
 
-    They are those of the ledger's `claim`, read from the run's journal without a node.
+    These are the arguments of the ledger's `claim`, read from the run's journal; no node is needed.
     """
     _require_run(run_folder)
     from fedmeta.chain.settle.claims import prove

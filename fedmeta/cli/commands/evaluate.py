@@ -15,14 +15,14 @@ def evaluate(
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a trained model on other tasks than its run did.
+    """Evaluate a trained model on tasks other than its run's.
 
-    On more tasks, on tasks of another shape, or on another family.
+    They may be more tasks, tasks of another shape, or tasks of another family.
 
     The test clients are those of the run, which never trained. You may set evaluation.tasks and
     evaluation.steps, learner options (rates of adaptation), transductive, and the shape of the test
-    tasks (data.test_ways, data.test_shots, data.test_queries). With another task, which needs inputs of
-    the same shape, set its data and clients too. Nothing is written.
+    tasks (data.test_ways, data.test_shots, data.test_queries). To evaluate on another task family, set
+    task, and its data and clients too; its inputs must have the same shape. Nothing is written.
 
     Examples:
 

@@ -22,8 +22,8 @@ def init(
 ) -> None:
     """Write a first config for your own data.
 
-    Comments give the reason of each choice: the task family, model, and the sizes of tasks follow from
-    what is found. The config runs as it is; an existing file is not replaced.
+    The task family, the model and the sizes of tasks follow from what is found; comments give the reason
+    for each choice. The config runs as it is. An existing file is not replaced.
 
     Example:
 

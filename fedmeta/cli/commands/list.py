@@ -71,7 +71,7 @@ def list_(
 
 
 def _words(column: str, value: object) -> object:
-    """Return what a cell shows: a column of yes and no has its name where it is yes."""
+    """Return a cell's text; in a yes/no column, a yes is shown as the column's name."""
     return (column.replace("_", " ") if value else "") if isinstance(value, bool) else value
 
 
@@ -102,7 +102,7 @@ def _runs(parent: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: object) -> object:
-    # The run may come from anyone: a list or a table is neither a name nor a number.
+    # The run may come from anyone, with a list or a table in place of a name or a number.
     return value if isinstance(value, str | int | float) else "?"
 
 

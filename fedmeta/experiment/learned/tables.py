@@ -28,7 +28,7 @@ class Predicted:
         target: The column that is predicted.
         value: The predicted number, or the most probable class.
         probability: The probability of that class; None in regression.
-        truth: What the file says; None: nothing.
+        truth: The file's value; None: it has none.
     """
 
     line: int
@@ -52,7 +52,7 @@ class TableAnswer:
 
     @property
     def quality(self) -> dict[str, float]:
-        """The accuracy or the mean absolute error of each target whose truths are told."""
+        """The accuracy or the mean absolute error of each target whose true values are given."""
         found: dict[str, float] = {}
         for target in self.adapted:
             told = [row for row in self.rows if row.target == target and row.truth is not None]
@@ -82,7 +82,7 @@ def adapt_tables(learned: Learned, support: Path, query: Path, steps: int | None
     Args:
         learned: A run on a table.
         support: Rows with the target; if there are several targets, any of them.
-        query: Rows to predict; with the target, the error is told.
+        query: Rows to predict; with the target, the error is reported.
         steps: Adaptation steps; None: the last of the run's ``evaluation.steps``.
 
     Raises:

@@ -39,7 +39,7 @@ class NodeDirectory(PolledGrid):
     Args:
         grid: Flower's grid.
         clients: Number of partitions.
-        check: Called while waiting; raises if the wait is in vain.
+        check: Called while waiting; raises if no reply can come any more.
         received: Called with a client and each of its replies.
         seats: Decides which node may hold which partition; None: any node any partition.
     """

@@ -1,4 +1,4 @@
-"""ANIL: MAML whose inner loop adapts the head alone."""
+"""ANIL: MAML whose inner loop adapts only the head."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,14 +16,14 @@ from fedmeta.tasks import Examples, TaskBatch, TaskSpec
 
 
 class ANIL(MAML):
-    """ANIL, almost no inner loop: a task adapts the head alone; the outer loop learns body and head.
+    """ANIL, almost no inner loop: a task adapts only the head; the outer loop learns body and head.
 
     Raghu, Raghu, Bengio, Vinyals 2020, "Rapid Learning or Feature Reuse? Towards Understanding the
-    Effectiveness of MAML", section 4: an inner step is ``head' = head - alpha grad_head L_support``, and
-    the exact meta-gradient of ``L_query(body, head')`` is taken by all weights.
+    Effectiveness of MAML", section 4: an inner step is ``head' = head - alpha grad_head L_support``. The
+    meta-gradient of ``L_query(body, head')`` is exact and covers all weights.
 
-    The body's features do not change in the inner loop, so they are computed once, however many steps
-    follow, where the model has a `Model.body`.
+    The body's features do not change in the inner loop, so a model with a `Model.body` computes them
+    once, whatever the number of steps.
 
     Raises:
         ConfigError: If the model does not end in a linear head.
@@ -34,7 +34,7 @@ class ANIL(MAML):
         '"Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of MAML"',
         year=2020,
         family="gradient",
-        learns="initial weights, of which a task adapts the head",
+        learns="initial weights; a task adapts only the head",
         sends="the meta-gradient of the weights",
     )
 
@@ -70,7 +70,7 @@ class ANIL(MAML):
     def inner_gradient(
         self, params: Tensors, examples: Examples, create_graph: bool = False
     ) -> Gradient:
-        """Differentiate the loss on `examples` by the head; the body's gradient is 0."""
+        """Return the gradient of the loss on `examples` for the head; the body's is 0."""
         prediction = self.objective.forward(self.model, params, examples, once=not create_graph)
         loss = self.objective.loss(prediction, examples)
         body = {key: torch.zeros_like(value) for key, value in params.items()}

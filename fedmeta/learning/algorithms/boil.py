@@ -1,4 +1,4 @@
-"""BOIL: MAML whose inner loop adapts the body alone."""
+"""BOIL: MAML whose inner loop adapts only the body."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class BOIL(MAML):
         paper='Oh, Yoo, Kim, Yun 2021, "BOIL: Towards Representation Change for Few-shot Learning"',
         year=2021,
         family="gradient",
-        learns="initial weights, of which a task adapts the body",
+        learns="initial weights; a task adapts only the body",
         sends="the meta-gradient of the weights",
     )
 
@@ -35,7 +35,7 @@ class BOIL(MAML):
 
     @override
     def rates(self, state: Tensors) -> Tensors:
-        """Return ``inner_lr`` for the body and 0 for the head; each is one number seen as a tensor."""
+        """Return ``inner_lr`` for the body and 0 for the head; each is a scalar, expanded."""
         rate = self.options.inner_lr
         return {
             key: value.new_full((), 0.0 if key in self._head else rate).expand_as(value)

@@ -24,11 +24,11 @@ GRAPHS = 32
 class GNN(EmbeddingAlgorithm):
     """Few-shot graph network: one graph per query example, with the support examples as its other nodes.
 
-    Garcia, Bruna 2018, "Few-Shot Learning with Graph Neural Networks". A node is an embedding with its
-    one-hot label beside it; the query has equal shares of all labels (section 4.1). Each layer makes an
+    Garcia, Bruna 2018, "Few-Shot Learning with Graph Neural Networks". A node is an embedding joined
+    with its one-hot label; the query's label is uniform (section 4.1). Each layer computes an
     adjacency ``A_ij = softmax_j MLP(|x_i - x_j|)``, ``j`` other than ``i`` (equation 3), and appends to
     each node the convolution ``rho([x, A x] theta)`` (equation 2); the last one is the query's logits.
-    Depth, widths and batch norm are those of the authors' code for mini-ImageNet.
+    Depth, widths and batch norm follow the authors' code for mini-ImageNet.
 
     Batch norm takes its statistics from one query's graph, so that a prediction does not depend on other
     query examples. Labels have fixed inputs and outputs: a task has at most ``spec.outputs`` ways.

@@ -20,12 +20,13 @@ class IMAML(WeightAdaptation):
     Rajeswaran, Finn, Kakade, Levine 2019, "Meta-Learning with Implicit Gradients": the inner loop
     descends ``L_support(phi) + lambda / 2 |phi - theta|^2`` (equation 3), and the meta-gradient solves
     ``(I + H / lambda) g = grad L_query(phi)``, with ``H`` the Hessian of ``L_support`` at ``phi``
-    (equation 6, Algorithms 1 and 2), by conjugate gradient from ``grad L_query(phi)`` on. Its memory
-    does not grow with the inner steps. At the solution of the inner problem it is exact; else it is the
-    paper's approximation.
+    (equation 6, Algorithms 1 and 2), by conjugate gradient started at ``grad L_query(phi)``. Its memory
+    does not grow with the inner steps. It is exact at the solution of the inner problem; elsewhere it is
+    the paper's approximation.
 
-    A task whose ``I + H / lambda`` shows not to be positive definite keeps what it has found so far: at
-    the beginning that is the first-order gradient. A larger ``lambda`` prevents it.
+    If ``I + H / lambda`` turns out not to be positive definite for a task, its conjugate gradient stops
+    and returns the current iterate, which is the first-order gradient at the first step. A larger
+    ``lambda`` prevents this.
     """
 
     about = About(
@@ -106,7 +107,7 @@ class IMAML(WeightAdaptation):
         for _ in range(self.options.cg_steps):
             product = times(direction)
             curvature = _dot(direction, product)
-            # Without curvature a task is solved, or its matrix is not positive definite: it is done.
+            # Stop where there is no curvature: the task is solved, or its matrix not positive definite.
             active = active & (curvature > 0)
             length = torch.where(active, square / curvature, 0.0)
             found = _added(found, length, direction)
@@ -118,7 +119,7 @@ class IMAML(WeightAdaptation):
 
 def _dot(one: Tensors, other: Tensors) -> Tensor:
     """Return each task's inner product, ``[T]``."""
-    # One after another, as a sum over stacked parts rounds differently in batches of other sizes.
+    # Added in sequence: a sum over stacked parts rounds differently at other batch sizes.
     return reduce(torch.add, [(one[key] * other[key]).flatten(1).sum(1) for key in one])
 
 

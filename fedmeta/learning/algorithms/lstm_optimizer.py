@@ -1,4 +1,4 @@
-"""The LSTM meta-learner: a learned update rule, and the initial weights that it starts from."""
+"""LSTM meta-learner: learns an update rule and the initial weights."""
 
 import math
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ RULE = "@rule."
 """Prefix of the update rule's tensors in the state; no parameter of a model has it."""
 SCALE = 10.0
 COORDINATES = 2**16
-"""Weights of all tasks together that are computed at once: a step keeps some kB of each."""
+"""Most weights, over all tasks, to compute at once: a step keeps a few kB for each."""
 
 
 class Walk(NamedTuple):
-    """A point on the way of a task's weights.
+    """The weights of tasks after an inner step.
 
     Attributes:
-        weights: All weights in a row, ``[T, N]``.
+        weights: All weights, flattened, ``[T, N]``.
         slope: The gradient that led there; None at the start.
     """
 
@@ -41,10 +41,10 @@ class LSTMOptimizer(WeightAdaptation):
     Ravi, Larochelle 2017, "Optimization as a Model for Few-Shot Learning", section 3: a step is
     ``theta' = f * theta - i * grad`` for each weight (equation 2 with the gradient as the candidate
     cell). The forget gate ``f`` and the input gate ``i``, a learned decay and learning rate, are
-    sigmoids of a linear function of the gradient, the loss, the weight and the gate's value before. As
-    in the paper's experiments, gradient and loss reach the gates through a first LSTM layer,
-    preprocessed as by Andrychowicz et al. 2016, appendix A (``p = 10``). All weights share the rule, and
-    each has states of its own. The initial weights are the initial cell state and are learned too.
+    sigmoids of a linear function of the gradient, the loss, the weight and the gate's previous value.
+    As in the paper's experiments, gradient and loss reach the gates through a first LSTM layer and are
+    preprocessed as in Andrychowicz et al. 2016, appendix A (``p = 10``). All weights share the rule, but
+    each has its own LSTM states. The initial weights are the initial cell state and are learned too.
 
     Gradients and losses of the learner count as constants in the meta-gradient (section 3.3). The state
     holds the weights, and the rule as ``@rule.<name>``.
@@ -62,10 +62,10 @@ class LSTMOptimizer(WeightAdaptation):
         """Options of the LSTM meta-learner.
 
         Attributes:
-            inner_lr: Input gate, that is step size, before training.
+            inner_lr: Initial value of the input gate, which is the step size.
             inner_steps: Inner steps in training; at test, ``evaluation.steps`` sets them.
             hidden: Units of the first layer for each weight.
-            keep: Forget gate before training: the part of a weight that a step keeps.
+            keep: Initial value of the forget gate: the fraction of a weight that a step keeps.
         """
 
         inner_lr: float = Field(default=0.01, gt=0, lt=1)
@@ -77,7 +77,7 @@ class LSTMOptimizer(WeightAdaptation):
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
-        """Draw the model's weights, and the rule's uniform in ±0.01.
+        """Draw the model's weights, and the rule's uniformly in ±0.01.
 
         Its biases make it close to gradient descent.
         """
@@ -172,7 +172,7 @@ class LSTMOptimizer(WeightAdaptation):
 
 
 def preprocessed(values: Tensor) -> Tensor:
-    """Return size and sign of ``[...]``, ``[..., 2]`` (Andrychowicz et al. 2016, appendix A).
+    """Return log-magnitude and sign, ``[..., 2]`` (Andrychowicz et al. 2016, appendix A).
 
     They are ``(log|x| / p, sign x)`` where ``|x| >= exp(-p)``, and ``(-1, exp(p) x)`` elsewhere.
     """
@@ -183,12 +183,12 @@ def preprocessed(values: Tensor) -> Tensor:
 
 
 def _joined(weights: Tensors) -> Tensor:
-    """Lay weights ``[T, ...]`` in a row, ``[T, N]``."""
+    """Flatten weights ``[T, ...]`` to ``[T, N]``."""
     return torch.cat([value.flatten(1) for value in weights.values()], 1)
 
 
 def _cut(row: Tensor, like: Tensors) -> Tensors:
-    """Cut ``[T, N]`` into tensors of the shapes of `like`."""
+    """Split ``[T, N]`` into tensors of the shapes of `like`."""
     parts = torch.split(row, [value[0].numel() for value in like.values()], 1)
     return {key: part.view(value.shape) for (key, value), part in zip(like.items(), parts, strict=True)}
 

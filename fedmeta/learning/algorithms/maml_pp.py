@@ -22,18 +22,18 @@ FIRST_ORDER = "@first_order"
 
 
 class MAMLPP(WeightAdaptation):
-    """MAML++: the exact gradient of query losses after each inner step, by weights and inner rates.
+    """MAML++: exact gradients of the query losses after all inner steps, for weights and inner rates.
 
     Antoniou, Edwards, Storkey 2019, "How to train your MAML", section 4:
 
-    - *multi-step loss*: the query loss after each step counts, all alike in the first round; the weights
-      of all but the last fall linearly to 0 over ``multi_step_rounds``;
-    - *per-layer per-step learning rates*: one for each tensor of weights and inner step, learned. Steps
-      at test beyond those of training have the last step's;
+    - *multi-step loss*: the query loss after each step counts, with equal weights in the first round;
+      all weights but the last fall linearly to 0 over ``multi_step_rounds``;
+    - *per-layer per-step learning rates*: one for each tensor of weights and inner step, learned. At
+      test, steps beyond those of training use the last step's;
     - *derivative-order annealing*: first-order gradients in the first ``first_order_rounds``;
     - *cosine annealing* of the outer rate: set ``server.schedule = "cosine"``.
 
-    The paper's batch norm with running statistics and biases of its own in each step is left out:
+    The paper's batch norm with running statistics and biases for each step is left out:
     fedmeta's batch norm takes its statistics from the task and keeps none. The state holds the weights
     and, as ``lr.<name>``, the rates ``[steps]``.
     """
@@ -52,7 +52,7 @@ class MAMLPP(WeightAdaptation):
 
         Attributes:
             inner_lr: Initial value of all inner learning rates.
-            multi_step_rounds: Rounds until only the last step's loss counts: a tenth of training there.
+            multi_step_rounds: Rounds until only the last step's loss counts; the paper: a tenth of all.
             first_order_rounds: Rounds without second derivatives; 50 of 150 epochs in the paper's text.
         """
 
@@ -79,7 +79,7 @@ class MAMLPP(WeightAdaptation):
     def local_update(
         self, start: Tensors, client: Tensors, work: LocalWork
     ) -> tuple[Tensors, Tensors, Tensors]:
-        """Take local steps on the loss of the round, which `task_updates` is told by the state."""
+        """Take local steps on the round's loss; keys of the state tell `task_updates` which one."""
         told: dict[str, Tensor] = {}
         like = next(iter(start.values()))
         if work.round <= self.options.multi_step_rounds:
@@ -104,7 +104,7 @@ class MAMLPP(WeightAdaptation):
     @override
     @torch.enable_grad()
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return each task's meta-gradient; without a round's keys, of the last step's loss alone."""
+        """Return each task's meta-gradient; without a round's keys, that of the last step's loss."""
         steps = self.options.inner_steps
         path = [{key: value.detach() for key, value in self.weights(state).items()}]
         slopes: list[Gradient] = []

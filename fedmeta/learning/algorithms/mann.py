@@ -27,11 +27,11 @@ class MANN(SequenceAlgorithm):
     Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, "Meta-Learning with Memory-Augmented Neural
     Networks". Each example comes with the label of the one before (section 2), so that the network
     must keep it in memory until its label appears. Predictions are a linear layer of the LSTM's hidden
-    state and of what its heads read. How the memory is addressed: `fedmeta.learning.memory`.
+    state and of what its heads read. Addressing is described in `fedmeta.learning.memory`.
 
     With ``data.order = "sequence"`` tasks are the paper's: the loss is over all examples of a sequence.
     Otherwise the support set is read in its order, then each query example on its own; the loss is over
-    the queries. The inputs are the model's embedding; the paper's own are pixels: ``model = "mlp"`` with
+    the queries. The inputs are the model's embedding. The paper's are pixels: set ``model = "mlp"`` with
     ``hidden = []``.
 
     Raises:
@@ -53,14 +53,14 @@ class MANN(SequenceAlgorithm):
 
         Attributes:
             addressing: How heads find their slots: ``lrua``: by content, writing to the least recently
-                used; ``ntm``: by content and place, as in Graves et al. 2014.
+                used; ``ntm``: by content and location, as in Graves et al. 2014.
             hidden: Units of the LSTM.
             slots: Slots of the memory.
             width: Numbers in a slot.
             reads: Heads that read; with ``lrua`` each also writes.
-            usage_decay: Part of a slot's usage that is left after a step, with ``lrua``.
-            scale: Factor of the cosines before the softmax, with ``lrua``; 1 in the paper. A larger one
-                reads fewer slots, and learns in fewer tasks.
+            usage_decay: Fraction of a slot's usage that remains after a step, with ``lrua``.
+            scale: Factor of the cosines before the softmax, with ``lrua``; 1 in the paper. With a
+                larger one, heads read fewer slots, and training needs fewer tasks.
         """
 
         addressing: Literal["lrua", "ntm"] = "lrua"

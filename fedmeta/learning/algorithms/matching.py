@@ -29,7 +29,7 @@ class Matching(EmbeddingAlgorithm):
 
     With ``full_context = "lstm"`` the embeddings see the whole support set, as in appendix A: ``g`` adds
     the outputs of a bidirectional LSTM over the support set, in its order, to each embedding; ``f`` is
-    an LSTM that attends to ``g`` in a number of reads (equations 3 to 6).
+    an LSTM that attends to ``g`` ``reads`` times (equations 3 to 6).
 
     Raises:
         ConfigError: If tasks are not classification with one label per example.

@@ -1,4 +1,4 @@
-"""Meta Networks: weights of a task's own, made from the gradients of its support examples."""
+"""Meta Networks: fast weights for each task, generated from the gradients of its support examples."""
 
 import math
 
@@ -25,7 +25,7 @@ HIDDEN, OUTPUT = "metanet.hidden", "metanet.output"
 INDEX, GUESS = "metanet.index", "metanet.guess"
 FAST, DYNAMIC = "metanet.fast", "metanet.dynamic"
 LAYERS = 3
-"""Layers of the network that makes fast weights."""
+"""Layers of the network that generates fast weights."""
 SLOPE = 0.1
 """Slope of the representation's leaky ReLU below 0."""
 SCALE = 7.0
@@ -33,21 +33,21 @@ SCALE = 7.0
 
 
 class MetaNet(EmbeddingAlgorithm):
-    """Meta Networks: a classifier with slow weights, and fast weights that a task's gradients make.
+    """Meta Networks: a classifier with slow weights, and fast weights generated from a task's gradients.
 
-    Munkhdalai, Yu 2017, "Meta Networks", Algorithm 1. Of each support example, the gradient of the
-    classifier's loss is turned into fast weights, number by number (``m``), and these are kept in a
-    memory. A query's fast weights are the mean of the memory, weighted by a softmax of cosines between
+    Munkhdalai, Yu 2017, "Meta Networks", Algorithm 1. For each support example, ``m`` maps
+    the gradient of the classifier's loss to fast weights, element by element; a memory keeps them. A
+    query's fast weights are the mean of the memory, weighted by a softmax of cosines between
     representations of the query and the support. The representation has fast weights too: an LSTM
     makes them from the gradients of its own loss on the support examples, one after another (``d``). A
     layer with both adds what either computes, after its activation ("layer augmentation").
 
-    Fast weights are those of fully connected layers upon the model's embedding, of which the classifier
-    has two and the representation one. The gradients that fast weights are made from are not
-    differentiated again, as in the authors' code. The loss of the representation is the cross-entropy of
-    a softmax layer upon it, which therefore stays as it was drawn. The representation's fast path has a
-    leaky ReLU: with a plain one, whose sign is the same for all of its nearly equal first fast weights,
-    many a draw of ``d`` would never get a gradient.
+    Fast weights are for fully connected layers on top of the model's embedding: two in the classifier,
+    one in the representation. As in the authors' code, the gradients that fast weights come from are not
+    differentiated again. The representation's loss is the cross-entropy of a softmax layer on top of it;
+    that layer therefore gets no gradient and keeps its initial weights. The representation's fast path
+    has a leaky ReLU: the first fast weights are nearly equal, so with a plain ReLU all would have the
+    same sign, and ``d`` would often never get a gradient.
 
     Gradients enter ``m`` and ``d`` as their logarithm and sign (Andrychowicz et al. 2016, "Learning to
     learn by gradient descent by gradient descent", appendix A).
@@ -126,7 +126,7 @@ class MetaNet(EmbeddingAlgorithm):
         return hidden @ own[OUTPUT] + _attended(hidden, known["output"], attention)
 
     def _fast(self, own: Tensors, gradient: Tensor) -> Tensor:
-        """Compute ``m``: fast weights ``[T, S, in, out]`` of the gradients of each example."""
+        """Compute ``m``: fast weights ``[T, S, in, out]`` from each example's gradients."""
         values = preprocessed(gradient).flatten(1, -2)
         for layer in range(LAYERS):
             values = linear(own, f"{FAST}{layer}", values)
@@ -134,9 +134,9 @@ class MetaNet(EmbeddingAlgorithm):
         return values.view(gradient.shape)
 
     def _dynamic(self, own: Tensors, gradient: Tensor, valid: Tensor) -> Tensor:
-        """Compute ``d``: fast weights ``[T, in, out]`` of the gradients of all examples in turn."""
+        """Compute ``d``: fast weights ``[T, in, out]`` from the gradients of all examples in turn."""
         tasks, count = gradient.shape[:2]
-        # The numbers of the weights are the rows of the LSTM.
+        # Each weight is a row of the LSTM's batch.
         steps = preprocessed(gradient).flatten(2, 3)
         into = linear(own, DYNAMIC, steps.flatten(1, 2)).view(tasks, count, steps.shape[2], -1)
         recurrent = RecurrentWeight(own[f"{DYNAMIC}.recurrent"])
@@ -160,7 +160,7 @@ def with_one(features: Tensor) -> Tensor:
 def example_gradients(
     features: Tensor, first: Tensor, second: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of each example's cross-entropy by the weights of both layers.
+    """Return the gradients of each example's cross-entropy for both layers' weights.
 
     The network is ``softmax([relu(features @ first), 1] @ second)``.
 
@@ -168,7 +168,7 @@ def example_gradients(
         features: ``[T, S, D + 1]``, the last of which is 1.
         first: ``[T, D + 1, H]``.
         second: ``[T, H + 1, ways]``.
-        targets: One-hot labels ``[T, S, ways]``; zero where padded, whose gradients are 0.
+        targets: One-hot labels ``[T, S, ways]``; zero where padded, so that gradients there are 0.
 
     Returns:
         ``[T, S, D + 1, H]`` and ``[T, S, H + 1, ways]``.
@@ -182,7 +182,7 @@ def example_gradients(
 
 
 def preprocessed(gradient: Tensor) -> Tensor:
-    """Return logarithm and sign of a gradient ``[...]``, ``[..., 2]`` (Andrychowicz et al., appendix A).
+    """Return a gradient's logarithm and sign, ``[..., 2]`` (Andrychowicz et al., appendix A).
 
     ``(log|g| / 7, sgn g)``, or ``(-1, exp(7) g)`` where ``|g| < exp(-7)``.
     """

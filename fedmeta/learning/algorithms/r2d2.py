@@ -22,10 +22,10 @@ class R2D2(EmbeddingAlgorithm):
     Bertinetto, Henriques, Torr, Vedaldi 2019, "Meta-learning with Differentiable Closed-form Solvers",
     section 3.2: ``W = X^T (X X^T + lambda I)^-1 Y`` by the Woodbury identity, which solves a system of
     S rows for S support examples, however many features there are. The logits are
-    ``alpha X' W + beta``, and their cross-entropy is differentiated through the solution by the
-    embedding's weights and by ``lambda``, ``alpha`` and ``beta``, here as ``log lambda``, so that it
-    stays positive. As in the authors' code, a constant feature gives ``W`` a bias. A task may have any
-    number of ways at test.
+    ``alpha X' W + beta``. The gradient of their cross-entropy flows through the solution to the
+    embedding's weights and to ``lambda``, ``alpha`` and ``beta``; the state holds ``log lambda``, so
+    that ``lambda`` stays positive. As in the authors' code, a constant feature gives ``W`` a bias. A
+    task may have any number of ways at test.
 
     Raises:
         ConfigError: If tasks are not classification with one label per example.

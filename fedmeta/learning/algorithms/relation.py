@@ -29,7 +29,7 @@ class Relation(EmbeddingAlgorithm):
     ways at test.
 
     Predictions are ``log r``: their softmax is ``r`` over the sum of all classes' scores, and the loss
-    that is reported and compared is its cross-entropy, not the squared error that training descends.
+    that is reported and compared is its cross-entropy, not the squared error that training minimises.
 
     The paper's relation module starts with two 3x3 convolutions of feature maps. Embeddings are vectors
     here: maps of one pixel, for which a convolution is a dense layer. No batch norm is between them,
@@ -44,7 +44,7 @@ class Relation(EmbeddingAlgorithm):
         '"Learning to Compare: Relation Network for Few-Shot Learning"',
         year=2018,
         family="metric",
-        learns="an embedding and a network that compares",
+        learns="an embedding and a network that compares embeddings",
         sends="the gradient of the squared error of relation scores",
     )
 

@@ -26,8 +26,8 @@ class SNAIL(EmbeddingAlgorithm):
     zeros for the query. Layer i of a convolution block is a gated causal convolution of two taps,
     dilated by ``2^i``, from i = 1.
 
-    All queries of a task are computed at once, each as if it were the only one after the support: what
-    comes before does not depend on what comes after. Labels have fixed inputs and outputs: a task has
+    All queries of a task are computed at once, each as if it were the only one after the support, which
+    is possible because the network is causal. Labels have fixed inputs and outputs: a task has
     at most ``spec.outputs`` ways.
 
     Raises:
@@ -48,7 +48,7 @@ class SNAIL(EmbeddingAlgorithm):
         """Options of SNAIL.
 
         Attributes:
-            keys: Size of the keys of each attention block; values have half of it.
+            keys: Size of the keys of each attention block; values are half as large.
             filters: Filters of each convolution.
             support: Support examples that the convolution blocks are made for: they have
                 ``ceil(log2(support + 1))`` layers. With more examples, a layer reaches less far back.

@@ -75,7 +75,7 @@ class Arrays(Classed):
 
     @override
     def shape_of(self, held_out: bool) -> tuple[int, int, int]:
-        """Return ways, shots and queries; one way, which is no class, in regression."""
+        """Return ways, shots and queries; in regression one way, which is not a class."""
         ways, shots, queries = super().shape_of(held_out)
         return (1 if self.regression else ways), shots, queries
 

@@ -1,4 +1,4 @@
-"""2D navigation: reinforcement-learning tasks of reaching a goal that only rewards tell of."""
+"""2D navigation: reinforcement-learning tasks with a goal that only the rewards reveal."""
 
 from typing import Annotated, ClassVar
 
@@ -36,10 +36,10 @@ class NavigationOptions(Options):
 
 
 class Navigation:
-    """Reach a goal in [-0.5, 0.5]^2 from the origin within `horizon` steps, told by rewards alone.
+    """Reach a goal in [-0.5, 0.5]^2 from the origin within `horizon` steps, guided only by rewards.
 
     A client's goals lie in a square of its own within the arena. A batch holds no data but the goals and
-    the random numbers behind the actions, so that the same tasks can be acted out by any policy; see
+    the random numbers behind the actions, so that any policy can act in the same tasks; see
     `fedmeta.tasks.objectives.navigation`.
 
     Paper: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.3 and figure 4.

@@ -45,10 +45,10 @@ class TableOptions(Options):
         queries: Query rows per task, in classification per class.
         test_shots: For validation and test clients; None: as in training.
         test_queries: For validation and test clients; None: as in training.
-        empty: What an empty cell of numbers is: ``refuse``: an error; ``mean``: the training clients'
-            mean. A row with an empty target is not used for that target.
+        empty: An empty cell in a column of numbers is an error (``refuse``) or the training clients'
+            mean (``mean``). A row with an empty target is not used for that target.
         delimiter: Cell delimiter; ``auto``: detected from the first line.
-        decimal: The decimal sign of numbers; ``auto``: as they show.
+        decimal: The decimal sign of numbers; ``auto``: detected from the numbers.
         skip: Clients to leave out.
     """
 
@@ -163,7 +163,7 @@ class Table:
             if len(enough) >= self.ways:
                 found[name] = ClassImages(enough)
             said.append(
-                f"{len(enough)} classes of '{name}' with as many rows, of {self.ways}"
+                f"{len(enough)} classes of '{name}' with that many rows, of {self.ways}"
                 if self.classification
                 else f"{len(groups[0])} rows with '{name}'"
             )

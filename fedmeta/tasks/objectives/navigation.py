@@ -34,8 +34,8 @@ class Navigation(Objective):
     distance to the goal, and an episode ends within 0.01 of it or after H steps. The model maps a
     position to the mean action in units of 0.1, so that a policy drawn at random stays near the origin.
 
-    A prediction is what happened: ``[T, B, H, 5]`` by episode and step, see `LOG_PROBABILITY`. The
-    policy that is predicted with is the one that acts, so every inner step sees new episodes.
+    A prediction is the episodes themselves, ``[T, B, H, 5]`` by episode and step, see `LOG_PROBABILITY`.
+    Every policy acts in its own episodes, so every inner step sees new ones.
 
     The loss is the negative mean discounted return, divided by H. It is written so that a derivative of
     any order estimates that of the expected return, as rewards alone are not differentiated: DiCE
@@ -56,7 +56,7 @@ class Navigation(Objective):
         *,
         once: bool = False,
     ) -> Tensor:
-        """Act by a policy per task, and return what happened; only log-probabilities have a graph."""
+        """Act by a policy per task, and return the episodes; only log-probabilities have a graph."""
         with torch.no_grad():
             positions, actions, rewards, alive = self._act(model, params, examples)
         tasks, episodes, steps, _ = actions.shape
@@ -87,7 +87,7 @@ class Navigation(Objective):
     def _act(
         self, model: Network, params: Tensors, examples: Examples
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return positions and actions ``[T, B, H, 2]``, rewards and what counts ``[T, B, H]``."""
+        """Return positions and actions ``[T, B, H, 2]``, rewards and which steps count ``[T, B, H]``."""
         goal, noise = examples[GOAL], examples[NOISE]
         here = examples[X]
         still = torch.ones_like(here[..., 0])

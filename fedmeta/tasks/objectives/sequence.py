@@ -22,8 +22,8 @@ class Sequence(Classification):
     """Predicts the label of each example of a sequence, from those before it and their labels.
 
     Santoro et al. 2016, "Meta-Learning with Memory-Augmented Neural Networks", section 4: besides the
-    accuracy over the whole sequence, ``accuracy_at_k`` is that over the k-th example of each class. At
-    the first, nothing but guessing is possible. There is no support set; the examples to predict are
+    accuracy over the whole sequence, ``accuracy_at_k`` is that over the k-th example of each class. The
+    label of the first can only be guessed. There is no support set; the examples to predict are
     ``x [T, L, ...]``, ``y [T, L]`` and ``shown [T, L]``, see `fedmeta.tasks.sequences`.
     """
 

@@ -108,7 +108,7 @@ def _scan(listed: _Folder, samples: int | None) -> tuple[Scanned, str | None]:
 
 
 def _forget(place: int, pixels: Pixels) -> None:
-    """Keep nothing: only what files have in common is asked for."""
+    """Keep nothing: only the files' common properties are needed."""
 
 
 def _counts(listed: _Folder, images: Scanned) -> Counts | None:
@@ -126,9 +126,9 @@ def _notes(listed: _Folder, images: Scanned) -> list[str]:
     hidden = [one for one in listed.ignored if one.name.startswith(".")]
     others = [one for one in listed.ignored if not one.name.startswith(".")]
     if hidden:
-        notes.append(f"hidden files skipped: {len(hidden)}, such as {hidden[0]}")
+        notes.append(f"skipped hidden files: {len(hidden)}, such as {hidden[0]}")
     if others:
-        notes.append(f"files that are no images skipped: {len(others)}, such as {others[0]}")
+        notes.append(f"skipped files that are not images: {len(others)}, such as {others[0]}")
     if images.unlike:
         notes.append(f"edge unlike most images: {len(images.unlike)}, such as {images.unlike[0]}")
     return notes + _misnamed(images.read, images.kinds)
@@ -142,9 +142,9 @@ def _starter(
     size = 28 if not coloured or largest < _SMALL else 48
     told = "none" if coloured else ink or "none"
     form = [
-        Choice("size", size, f"Pixels of a side, to which the files (up to {largest}) are averaged."),
+        Choice("size", size, f"Pixels per side; larger files (up to {largest}) are averaged."),
         Choice("colour", "rgb" if coloured else "grey", _about_colour(images)),
-        Choice("ink", told, "dark or light ink on paper of the other; none: photos, not drawings."),
+        Choice("ink", told, "dark: dark ink on light paper; light: the reverse; none: photos."),
     ]
     return starter_for("images", folder, counts.chosen(refused), form)
 

@@ -42,7 +42,7 @@ def check_sounds(folder: Path) -> Finding:
         raise DataError(f"{listed.files[0]}: {refused[0][1]} (and {len(refused) - 1} more files)")
     clients = listed.clients or ("",) * len(listed.files)
     counts = Counts.of((clients[i] for i in kept), (listed.labels[i] for i in kept), SOUNDS.name)
-    notes = [f"files that are no sounds skipped: {len(listed.ignored)}"] if listed.ignored else []
+    notes = [f"skipped files that are not sounds: {len(listed.ignored)}"] if listed.ignored else []
     facts = {
         "path": str(folder),
         "what": "sounds",
@@ -84,7 +84,7 @@ def _starter(
         Choice(
             "rate",
             rate,
-            f"Samples a second, to which all are resampled; the files have {min(rates)} "
+            f"Samples per second, to which all are resampled; the files have {min(rates)} "
             f"to {max(rates)}.",
         ),
         Choice(
@@ -93,8 +93,6 @@ def _starter(
             f"The loudest part of each; they last {min(seconds):.2f} to "
             f"{max(seconds):.2f} seconds. Shorter is faster.",
         ),
-        Choice(
-            "mels", 32, "Bands of frequency: a spectrogram is an image of bands and frames of 10 ms."
-        ),
+        Choice("mels", 32, "Frequency bands: a spectrogram is an image of bands by frames of 10 ms."),
     ]
     return starter_for("audio", folder, counts.chosen(refused), form)

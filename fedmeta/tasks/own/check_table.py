@@ -1,4 +1,4 @@
-"""Inspects a table: which columns hold what, whose rows they are, and which suffice."""
+"""Inspects a table: its columns, its clients, and which clients have enough rows."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _CLIENTS = (
 )
 _TARGETS = ("target", "label", "class", "outcome", "score", "result", "y")
 _FEWEST = 4
-"""Rows that a client needs: two to adapt to, two to be judged by."""
+"""Rows that a client needs: two to adapt to, two to be tested on."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Column:
 
     Attributes:
         name: Its name.
-        text: Whether it holds something else than numbers.
+        text: Whether it holds anything but numbers.
         values: Number of its different values.
         empty: Number of its empty cells.
     """
@@ -92,7 +92,7 @@ def _column(table: Table, name: str) -> _Column:
 
 
 def _client(columns: list[_Column], rows: int) -> str | None:
-    """Return the column that probably tells whose a row is: by its name, or as text that repeats."""
+    """Return the column that probably names the clients: by its name, or as text that repeats."""
     repeating = [one for one in columns if 2 <= one.values <= rows // 2 and not one.empty]
     for word in _CLIENTS:
         for one in repeating:
@@ -112,9 +112,9 @@ def _target(columns: list[_Column], client: str | None) -> str | None:
 
 def _starter(table: Table, columns: list[_Column], client: str | None, target: str | None) -> Starter:
     if client is None or target is None:
-        what = "whose a row is" if client is None else "what to predict"
+        what = "name the client of a row" if client is None else "hold what to predict"
         raise DataError(
-            f"{table.path}: no column seems to tell {what}: write data.client and data.target yourself; "
+            f"{table.path}: no column seems to {what}: set data.client and data.target yourself; "
             f"its columns are {', '.join(table.columns)}"
         )
     known = {one.name: one for one in columns}
@@ -127,28 +127,30 @@ def _starter(table: Table, columns: list[_Column], client: str | None, target: s
     keys = (
         Choice("description", about),
         Choice("task", "table"),
-        Choice("algorithm", "maml", "A start from which a few steps adapt to a new client."),
+        Choice("algorithm", "maml", "Learns initial weights that adapt to a new client in a few steps."),
         Choice("model", "mlp", "Fully connected: the network for plain numbers."),
-        *Training.of(len(tasks.kept)).keys(300, f"One for each value of '{client}' that is used."),
+        *Training.of(len(tasks.kept)).keys(300, f"One for each value of '{client}' in use."),
     )
     shape = [
         Choice("path", str(table.path), "Relative to the folder in which fedmeta is started."),
-        Choice("client", client, "Tells whose a row is: a guess, correct it."),
-        Choice("target", target, "What to predict: a guess. Several, in a list, are a task each."),
+        Choice("client", client, "The client of each row: a guess, so check it."),
+        Choice(
+            "target", target, "What to predict: a guess, so check it. A list of columns: a task each."
+        ),
         Choice(
             "objective",
             "classification" if classes else "regression",
             f"'{target}' holds {known[target]}.",
         ),
         *(
-            [Choice("ways", tasks.ways, "Classes in a task: every client has as many.")]
+            [Choice("ways", tasks.ways, "Classes per task: every client has at least as many.")]
             if classes
             else []
         ),
         Choice(
             "shots",
             tasks.rows // 2,
-            f"Rows to adapt to, and (queries) to be judged by{', of each class' if classes else ''}: "
+            f"Rows to adapt to, and (queries) to test on{', of each class' if classes else ''}: "
             f"client '{tasks.fewest}' has the fewest.",
         ),
         Choice("queries", tasks.rows - tasks.rows // 2),
@@ -170,14 +172,14 @@ def _starter(table: Table, columns: list[_Column], client: str | None, target: s
 
 @dataclass(frozen=True)
 class _Tasks:
-    """Tasks that clients suffice for.
+    """Tasks for which clients have enough rows.
 
     Attributes:
         kept: The clients.
         skip: The others.
         ways: Classes per task.
         rows: Rows per task, of each class in classification.
-        fewest: The client that allows no more.
+        fewest: The client with the fewest rows.
     """
 
     kept: list[str]

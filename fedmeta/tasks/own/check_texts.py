@@ -15,7 +15,7 @@ from fedmeta.tasks.text_windows import CHARACTERS
 _LENGTH, _SHOTS, _QUERIES = 30, 8, 4
 _MOST_CHARACTERS = 100
 _SHARE = 0.0005
-"""Share of the text below which a character is not told apart."""
+"""A character below this share of the text gets no token of its own."""
 
 
 def check_texts(folder: Path) -> Finding:
@@ -77,19 +77,21 @@ def _starter(folder: Path, sizes: dict[str, int], letters: Counter[str], refused
     keys = (
         Choice("description", about),
         Choice("task", "text"),
-        Choice("algorithm", "maml", "A start from which a few steps adapt to a new client."),
+        Choice("algorithm", "maml", "Learns initial weights that adapt to a new client in a few steps."),
         Choice("model", "lstm", "Reads a window from its start to its end."),
-        *Training.of(len(kept)).keys(200, "One for each file or folder that is used."),
+        *Training.of(len(kept)).keys(200, "One for each file or folder in use."),
     )
     data = [
         Choice("path", str(folder), "Relative to the folder in which fedmeta is started."),
         Choice("length", _LENGTH, "Characters of a window; longer ones learn more and take longer."),
         Choice("shots", _SHOTS, "Windows to adapt to, from the first half of a text."),
-        Choice("queries", _QUERIES, "Windows to be judged by, from the second half."),
+        Choice("queries", _QUERIES, "Windows to test on, from the second half."),
     ]
     if others:
         letters_ = "".join(others[:_MOST_CHARACTERS])
-        data.append(Choice("characters", letters_, "Told apart besides ASCII; others are one token."))
+        data.append(
+            Choice("characters", letters_, "Have a token each, as ASCII does; others share one.")
+        )
     if skip:
         data.append(Choice("skip", skip, "Left out: too short for a task, or not readable."))
     tables = {

@@ -48,7 +48,7 @@ class Items:
         where: Where they are from, for messages.
         labels: ``[N]``, the class of each, as an index into `classes`.
         classes: The classes' names, sorted.
-        owners: ``[N]``, the client of each, as an index into `clients`; None: they belong to nobody.
+        owners: ``[N]``, the client of each, as an index into `clients`; None: no clients.
         clients: The clients' names, sorted.
     """
 

@@ -11,7 +11,7 @@ from fedmeta.tasks.data.text_files import visible
 from fedmeta.tasks.own.starter import Choice, Starter, Training
 
 MOST_SKIPPED = 50
-"""Paths that a first config leaves out at most."""
+"""Most paths that a first config leaves out."""
 _WAYS, _QUERIES = 5, 5
 
 
@@ -20,8 +20,8 @@ class Counts:
     """Examples by client and class.
 
     Attributes:
-        by_client: Number of examples of each class of each client; one nameless client: there are no
-            clients.
+        by_client: Number of examples of each class of each client; a single client without a name
+            if there are no clients.
         what: The examples' name, such as ``images``.
     """
 
@@ -120,7 +120,7 @@ class Chosen:
 
     @property
     def training(self) -> Training:
-        """Who trains: every named client, or as many as there are examples for."""
+        """The clients: every named one, or as many as there are enough examples for."""
         if self.counts.named:
             return Training.of(len(self.counts.by_client))
         fewest = min(self._own.values())
@@ -144,11 +144,11 @@ class Chosen:
         shots = 5 if least >= 15 else 1
         queries = min(least - shots, _QUERIES)
         choices = [
-            Choice("ways", self.ways, f"Classes in a task: {self._about_ways()}."),
+            Choice("ways", self.ways, f"Classes per task: {self._about_ways()}."),
             Choice(
                 "shots",
                 shots,
-                f"Examples of each class to adapt to, and (queries) to be judged by: every {of} has "
+                f"Examples of each class to adapt to, and (queries) to test on: every {of} has "
                 f"{least} or more.",
             ),
             Choice("queries", queries),
@@ -176,7 +176,7 @@ class Chosen:
                 Choice(
                     "test_classes",
                     round(min(share + 0.01, 0.5), 2),
-                    "The share of the classes that test clients alone have, so that they are new.",
+                    "Share of the classes that only test clients have, so that test classes are new.",
                 )
             )
         return choices
@@ -192,10 +192,10 @@ class Chosen:
         return self.counts.by_client[""]
 
     def whole(self) -> str:
-        """Return why there are so many clients."""
+        """Return the reason for the number of clients."""
         if self.counts.named:
-            return "One for each folder that is used."
-        return "As many as there are examples for: a class is shared by the training clients."
+            return "One for each folder in use."
+        return "As many as there are enough examples for: training clients share each class."
 
 
 def starter_for(task: str, path: Path, chosen: Chosen, form: Sequence[Choice]) -> Starter:
@@ -222,7 +222,7 @@ def starter_for(task: str, path: Path, chosen: Chosen, form: Sequence[Choice]) -
         ),
         Choice("model", "conv4", "Four convolutions: the usual network for small images."),
         *chosen.training.keys(200, chosen.whole()),
-        Choice("transductive", False, "Each example is judged alone, not by the others of its task."),
+        Choice("transductive", False, "Each prediction is independent of the task's other queries."),
     )
     where = Choice("path", str(path), "Relative to the folder in which fedmeta is started.")
     tables = {
@@ -243,7 +243,7 @@ def _outermost(paths: list[str]) -> list[str]:
 
 
 def _by(name: str, numbers: list[int]) -> str:
-    """Return who has the fewest, if numbers differ."""
+    """Return which has the fewest, if numbers differ."""
     return f" (fewest: {name})" if min(numbers) < max(numbers) else ""
 
 

@@ -1,4 +1,4 @@
-"""What `fedmeta data check` finds about a user's files."""
+"""Findings of `fedmeta data check` about a user's files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from fedmeta.tasks.own.starter import Starter
 
 MOST_LISTED = 20
-"""Refused files that are listed for people; programs get all."""
+"""Most refused files shown; --json lists all."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ TABLES = Kind("tables", frozenset({".csv", ".tsv", ".parquet"}))
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder, sorted by client, class and name, in any order of the file system.
+    """The files of a folder, sorted by client, class and name, whatever the file system's order.
 
     Names are as a reader sees them, see `visible`.
 
@@ -237,7 +237,7 @@ class Skipped:
         self._wanted = {"/".join(visible(part) for part in _parts(path)): path for path in self.paths}
 
     def keeps(self, entry: Path, called: str = "") -> bool:
-        """Return whether an entry of the folder is not to be left out; it may be called otherwise."""
+        """Return whether to keep an entry of the folder; `called` overrides its name."""
         name = called or relative(self.root, entry)
         self._seen.add(name)
         if name in self._wanted:

@@ -17,7 +17,7 @@ class Choice:
     Attributes:
         key: Its name within its table.
         value: Its value.
-        why: The reason, or what to change it for; empty: it goes without saying.
+        why: The reason, or a reason to change it; empty: no comment.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Starter:
 
 @dataclass(frozen=True)
 class Training:
-    """Who trains.
+    """Number of clients, and how many are held out.
 
     Attributes:
         clients: Number of clients.
@@ -69,7 +69,7 @@ class Training:
 
         Args:
             rounds: Rounds to train.
-            whole: Why there are so many clients.
+            whole: The reason for the number of clients.
         """
         training = self.clients - self.held_out
         without = "" if self.held_out else " One client trains, so none is left for a test."
@@ -79,10 +79,10 @@ class Training:
             Choice(
                 "test_clients",
                 self.held_out,
-                "These never train: the result tells how well a new client is served." + without,
+                "They never train, so they show how well the model adapts to new clients." + without,
             ),
-            Choice("cohort", min(training, 10), f"Of {training} training clients, asked in each round."),
-            Choice("tasks_per_client", 2, "Tasks of a client in a round."),
+            Choice("cohort", min(training, 10), f"Training clients per round, of {training}."),
+            Choice("tasks_per_client", 2, "Tasks per client and round."),
             Choice("checkpoint_every", 50),
         )
 

@@ -1,4 +1,4 @@
-"""Reads tables from CSV and Parquet files, as cells of text with the lines that they stand in."""
+"""Reads tables from CSV and Parquet files, as cells of text with their line numbers."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ MOST_BYTES = 1 << 27
 DELIMITERS = (",", ";", "\t", "|")
 Decimal = Literal["auto", ".", ","]
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
-"""What stands for an empty cell, in lower case."""
+"""Texts of an empty cell, in lower case."""
 
 _POINT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?(?:\d+,?\d*|,\d+)(?:[eE][+-]?\d+)?")
@@ -35,7 +35,7 @@ class Table:
         path: Its file.
         columns: The cells of each column, by its visible name.
         lines: The line of the file that each row begins in.
-        delimiter: What stands between cells; empty in a Parquet file.
+        delimiter: The delimiter of cells; empty in a Parquet file.
         decimal: The decimal sign of its numbers.
     """
 
@@ -83,7 +83,7 @@ class Table:
         return values, None
 
     def is_text(self, name: str) -> bool:
-        """Return whether a column holds something else than numbers."""
+        """Return whether a column holds anything but numbers."""
         return self.parsed(name)[1] is not None
 
 
@@ -94,12 +94,12 @@ def read_table(path: Path, delimiter: str = "auto", decimal: Decimal = "auto") -
 
     Args:
         path: A CSV file, or a Parquet file by its name.
-        delimiter: What stands between cells; ``auto``: as the first line shows.
+        delimiter: The delimiter of cells; ``auto``: detected from the first line.
         decimal: The decimal sign; ``auto``: a comma if numbers have commas and none has a point.
 
     Raises:
-        DataError: If it cannot be read, or a row has not as many cells as the first line; the message
-            names the line.
+        DataError: If it cannot be read, or a row's number of cells differs from the first line's; the
+            message names the line.
     """
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
@@ -188,7 +188,7 @@ def _decimal(
     if sign == ",":
         raise DataError(
             f"{path}, line {lines[commas]}: a number with a comma between cells with commas: set "
-            "data.decimal to ',' if it is a decimal comma; thousands are written without"
+            "data.decimal to ',' if it is a decimal comma; write thousands without a separator"
         )
     return ","
 

@@ -305,7 +305,7 @@ def test_a_client_is_known_by_its_newest_account(journal):
     }
     assert journal.account("9").lower() == account(0)
     assert journal.account(account(2).upper().replace("X", "x")).lower() == account(2)
-    with pytest.raises(UsageError, match="nobody called '0' has contributed"):
+    with pytest.raises(UsageError, match="'0' has not contributed"):
         journal.account("0")
 
 

@@ -148,7 +148,7 @@ def test_an_arm_that_fails_is_named_the_others_finish_and_the_exit_code_is_1(
         (["tiny.toml", "--arm", "x:chort=2"], "arm 'x': unknown key 'chort': did you mean 'cohort'?"),
         (["tiny.toml", "--arm", "x:data.shots=2"], "arm 'x': data.shots differs from the experiment's"),
         (["tiny.toml", "--arm", "x:task=digits,data={}"], "arm 'x': task differs from the experiment's"),
-        (["tiny.toml", "--arm", "a/b:cohort=2"], "an arm's name is of letters, digits, - and _"),
+        (["tiny.toml", "--arm", "a/b:cohort=2"], "an arm's name has only letters, digits, - and _"),
         (["tiny.toml", "-s", "rounds=12"], "set the experiment's rounds to 10 or 15 (now 12)"),
         (["tiny.toml", "-s", "test_clients=0"], "needs test_clients of at least 1"),
         (["tiny.toml", "--out", "."], "exists and is not a comparison"),

@@ -45,7 +45,7 @@ def test_a_folder_of_clients_becomes_a_config_that_runs_and_leaves_out_what_is_t
     assert call("init", "own", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"config": "own.toml"}
     text = (here / "own.toml").read_text(encoding="utf-8")
-    assert "# Classes in a task: every client has 5 or more (fewest: anna)." in text
+    assert "# Classes per task: every client has 5 or more (fewest: anna)." in text
     data = started()
     assert data["skip"] == ["anna/f", "carl/b/3.png", "dora"]
     assert (data["ways"], data["shots"], data["queries"]) == (5, 1, 5)

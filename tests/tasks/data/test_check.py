@@ -46,7 +46,7 @@ def test_a_folder_of_classes_is_told_whole(tmp_path: Path) -> None:
     assert lines["samples"] == "6 of 8 bits; 1 of 12 bits"
     assert [note.split(":")[0] for note in found.notes] == [
         "samples of more than 8 bits reach 4095",
-        "hidden files skipped",
+        "skipped hidden files",
         "edge unlike most images",
         "files whose name does not match their format",
     ]

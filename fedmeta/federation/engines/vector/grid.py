@@ -108,7 +108,7 @@ class VectorGrid(RunGrid):
             return client % self._clients
         return client if 0 <= client < self._clients else None
 
-    def arrival(self, round_: int, client: int) -> float | None:  # noqa: ARG002 (nobody is late here)
+    def arrival(self, round_: int, client: int) -> float | None:  # noqa: ARG002 (no client is late here)
         """Return when the reply of a client arrives, in simulated seconds after the request."""
         return 0.0
 
