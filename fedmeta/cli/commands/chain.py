@@ -200,7 +200,7 @@ def proof(
     who: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Client number or account.")],
     as_json: Json = False,
 ) -> None:
-    """Print the arguments that an account needs to claim its tokens itself.
+    """Print the arguments an account needs to claim for itself.
 
     These are the arguments of the ledger's `claim`, read from the run's journal; no node is needed.
     """
