@@ -73,7 +73,7 @@ def plain_keys(model: type[Options], prefix: str = "") -> set[str]:
     }
 
 
-def test_what_flwr_run_lists_are_plain_keys_of_a_config() -> None:
+def test_the_keys_of_flwr_run_are_plain_config_keys() -> None:
     known = plain_keys(Config) | {EXPERIMENT, OUT, SET}
     for table in TABLES:
         kind = Config.model_fields[table].annotation
@@ -91,7 +91,7 @@ def test_any_other_key_can_be_set_by_set(key: str) -> None:
     assert settings_of({EXPERIMENT: "quickstart", SET: f"{key}={said}"})[key] == getattr(value, key)
 
 
-def test_what_is_listed_changes_nothing_of_its_experiment() -> None:
+def test_listed_keys_at_their_defaults_change_nothing() -> None:
     assert settings_of(listed()) == {"engine": "deployment"}
     assert config_of(listed()) == resolve(load_config("quickstart", {"engine": "deployment"}))
 
@@ -129,7 +129,7 @@ def ask(node_config: dict[str, Any], run_config: dict[str, Any]) -> Message:
         return client_app(message, Context(1, 5, node_config, RecordDict(), run_config))
 
 
-def test_a_client_says_which_partition_it_holds() -> None:
+def test_a_client_reports_its_partition() -> None:
     config = to_toml(resolve(Config(**TINY)))
     held = ask({PARTITION: 3}, {"config": config}).content[CONFIG]
     assert isinstance(held, ConfigRecord)
@@ -246,7 +246,7 @@ def signed_ask(account: Path | None, run: object, nonce: object) -> Message:
         return client_app(message, Context(1, 5, node_config, RecordDict(), run_config))  # type: ignore[arg-type]
 
 
-def test_a_node_proves_that_it_holds_its_own_partition_alone(tmp_path: Path) -> None:
+def test_a_nodes_proof_is_only_valid_for_its_own_partition(tmp_path: Path) -> None:
     files = NodeFiles(tmp_path)
     address = join(files, "ours", 3).account
     run, nonce = bytes(range(32)), b"\x05" * 32
@@ -282,7 +282,7 @@ def test_a_question_of_another_length_is_not_signed(nonce: bytes, tmp_path: Path
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "60", True])
-def test_a_bound_that_is_none_is_refused_in_one_line(seconds: object) -> None:
+def test_an_invalid_bound_is_refused_in_one_line(seconds: object) -> None:
     reply = ask({PARTITION: 0, "max-seconds": seconds}, {"config": to_toml(resolve(Config(**TINY)))})
     assert "max-seconds = " in str(reply.error.reason)
 
@@ -308,7 +308,7 @@ def test_a_node_computes_on_its_owners_device(
     assert not answer or answer in str(reply.error.reason)
 
 
-def test_who_tries_another_way_after_an_error_is_cut_short_as_well() -> None:
+def test_code_that_catches_errors_is_cut_short_as_well() -> None:
     def work() -> None:
         with at_most(0.05):
             while True:
@@ -322,7 +322,7 @@ def test_who_tries_another_way_after_an_error_is_cut_short_as_well() -> None:
         work()
 
 
-def test_work_without_end_is_cut_short() -> None:
+def test_endless_work_is_interrupted() -> None:
     def work() -> None:
         with at_most(0.05):
             while True:

@@ -97,7 +97,7 @@ def test_no_temporary_follows_a_planted_link(tmp_path: Path) -> None:
     assert (folder / "report.html").read_bytes() == b"page"
 
 
-def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_write_are_removed_and_nothing_else(tmp_path: Path) -> None:
     kept = [tmp_path / "round-000001.json", tmp_path / "notes.tmp"]
     for path in kept:
         path.write_bytes(b"")
@@ -138,7 +138,7 @@ def test_only_regular_files_of_a_size_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 101 + "]" * 101, '{"a":' * 5000 + "1" + "}" * 5000, "9" * 5000, "-" + "1" * 101]
 )
-def test_json_that_breaks_its_reader_is_no_json(text: str) -> None:
+def test_json_that_breaks_its_parser_is_not_valid_json(text: str) -> None:
     for form in (text, text.encode()):
         with pytest.raises(ValueError, match=r"deep|digits"):
             parse_json(form)
@@ -200,7 +200,7 @@ def test_one_line_is_one_and_short() -> None:
 @pytest.mark.parametrize(
     "text", ["1" * 101, "-" + "9" * 102, f'{{"a": [{"7" * 200}]}}', f"[{'1' * 5000}]"]
 )
-def test_a_number_of_too_many_digits_is_no_json(text: str) -> None:
+def test_a_number_of_too_many_digits_is_not_valid_json(text: str) -> None:
     for data in (text, text.encode()):
         with pytest.raises(ValueError, match="digits"):
             parse_json(data)
@@ -215,7 +215,7 @@ def test_a_number_of_too_many_digits_is_no_json(text: str) -> None:
         (f'{{"{"1" * 300}": 5}}', {"1" * 300: 5}),
     ],
 )
-def test_many_digits_that_are_no_whole_number_are_read(text: str, value: object) -> None:
+def test_numbers_of_many_digits_that_are_not_integers_are_read(text: str, value: object) -> None:
     assert parse_json(text) == parse_json(text.encode()) == value
 
 
@@ -230,7 +230,9 @@ def test_many_digits_that_are_no_whole_number_are_read(text: str, value: object)
         ({}, None),
     ],
 )
-def test_what_a_later_version_wrote_is_told_in_one_line(info: dict[str, Any], said: str | None) -> None:
+def test_files_of_a_later_version_are_refused_in_one_line(
+    info: dict[str, Any], said: str | None
+) -> None:
     found = from_later(info, "format", 2)
     assert (found is None) == (said is None)
     if found and said:

@@ -56,7 +56,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize("library", ["scipy", "sklearn", "matplotlib", "mlflow", "torch._dynamo"])
-def test_what_takes_long_to_import_is_imported_by_the_function_that_needs_it(library: str) -> None:
+def test_slow_imports_are_in_the_function_that_needs_them(library: str) -> None:
     found = []
     for path in Path(fedmeta.__file__).parent.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -15,7 +15,7 @@ PARTS = [(kind, name) for kind, registry in KINDS.items() for name in registry]
 
 
 @pytest.mark.parametrize(("kind", "name"), PARTS)
-def test_what_is_read_is_what_the_part_declares(kind: str, name: str) -> None:
+def test_the_options_read_are_those_that_the_part_declares(kind: str, name: str) -> None:
     part: Any = KINDS[kind].get(name)
     declared = getattr(part, "Options", None)
     found = read_options(part.__module__, part.__name__)

@@ -71,7 +71,7 @@ class Everything(Options):
         ("table", 3, 'table: must be a table of keys, as {a = 1, b = "text"} (got 3)'),
     ],
 )
-def test_a_bad_value_is_told_what_it_must_be(key: str, value: object, said: str) -> None:
+def test_a_bad_value_gets_a_message_with_what_it_must_be(key: str, value: object, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_options(Everything, {key: value})
     assert str(refused.value) == said
@@ -79,7 +79,7 @@ def test_a_bad_value_is_told_what_it_must_be(key: str, value: object, said: str)
 
 
 @pytest.mark.parametrize("value", WRONG, ids=repr)
-def test_no_key_of_a_config_answers_in_the_words_of_the_library(value: object) -> None:
+def test_no_config_error_shows_the_librarys_wording(value: object) -> None:
     good = load_config("quickstart")
     said = []
     for one in declared(Config):
@@ -90,7 +90,7 @@ def test_no_key_of_a_config_answers_in_the_words_of_the_library(value: object) -
 
 
 @pytest.mark.parametrize("value", WRONG, ids=repr)
-def test_no_option_of_a_part_answers_in_the_words_of_the_library(value: object) -> None:
+def test_no_option_error_shows_the_librarys_wording(value: object) -> None:
     said = []
     for options in (registry.options(name) for registry in REGISTRIES for name in registry):
         for name in options.model_fields if options else ():

@@ -100,7 +100,7 @@ def test_a_package_in_a_runs_folder_runs_none_of_its_files(mark: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_link_to_a_module_in_a_runs_folder_is_followed_before_it_is_judged(mark: Path) -> None:
+def test_a_link_to_a_module_in_a_runs_folder_is_followed_before_it_is_checked(mark: Path) -> None:
     write("theirs/net.py", mark)
     Path("theirs/run.json").write_text("{}")
     os.symlink("theirs/net.py", "shortcut.py")
@@ -111,7 +111,7 @@ def test_a_link_to_a_module_in_a_runs_folder_is_followed_before_it_is_judged(mar
     assert not mark.exists()
 
 
-def test_within_a_runs_folder_the_current_folder_is_none_to_look_in(
+def test_a_runs_folder_is_not_searched_as_the_current_folder(
     mark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("theirs/net.py", mark)
@@ -125,7 +125,7 @@ def test_within_a_runs_folder_the_current_folder_is_none_to_look_in(
     assert not mark.exists()
 
 
-def test_what_is_beside_runs_is_a_users_own(mark: Path) -> None:
+def test_modules_beside_runs_are_the_users_own(mark: Path) -> None:
     write("mine/net.py", mark)
     Path("runs/first").mkdir(parents=True)
     Path("runs/first/run.json").write_text("{}")

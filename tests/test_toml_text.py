@@ -66,7 +66,7 @@ OPEN_TABLE = "the table is not closed by a } on the same line, or a comma is mis
         ('a = 1\nb = "\x07"', "line 2: there is a control character: write it as \\t, \\n or \\uXXXX"),
     ],
 )
-def test_broken_toml_is_said_in_plain_words_with_its_line(text: str, said: str) -> None:
+def test_broken_toml_is_reported_in_plain_words_with_its_line(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=r"^line \d+: ") as refused:
         parse_toml(text)
     assert str(refused.value) == said

@@ -39,7 +39,7 @@ def test_the_drawing_has_a_bar_for_each_size_and_longer_ones_for_longer_rounds()
     assert "10 s a round" in lines[-1]
 
 
-def test_each_size_is_run_in_a_process_of_its_own_that_asks_everybody(
+def test_each_size_is_run_in_its_own_process_with_all_clients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fedmeta.bench.clients.subprocess", processes)

@@ -23,7 +23,7 @@ print(json.dumps({"rounds": samples, "start": seen.start_seconds}))
 """
 
 
-def test_states_that_differ_are_no_fair_race() -> None:
+def test_engines_with_different_states_are_refused() -> None:
     ours = {"weight": torch.tensor([1.0, -200.0])}
     require_same(ours, {"weight": torch.tensor([1.001, -200.0])})
     with pytest.raises(RunError, match=r"'weight' differs between the engines by 1\.5e-05"):

@@ -25,7 +25,7 @@ def test_a_case_without_a_rival_has_no_ratio_and_is_still_json():
     ]
 
 
-def test_all_stands_for_every_case():
+def test_all_selects_every_case():
     names = [case.name for case in find_cases("all")]
     learning = ["kernels", "maml-sinusoid", "maml-sinusoid-compiled", "maml-conv4"]
     rest = ["grid-overhead", "population", "clients", "engines", "chain-cost", "chain-round"]

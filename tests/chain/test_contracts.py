@@ -74,7 +74,7 @@ def test_structs_are_tuples() -> None:
     assert data[4:] == encode(types, [(1, 2, *words, 3), b"\x01\x02"])
 
 
-def test_what_a_function_returns_has_checksummed_addresses() -> None:
+def test_return_values_have_checksummed_addresses() -> None:
     artifact = load_artifact("RewardLedger")
     assert artifact.decode("committee", encode(["address[]"], [[ACCOUNT, OTHER]])) == ((ACCOUNT, OTHER),)
 
@@ -94,7 +94,7 @@ def test_calls_that_do_not_fit_are_refused(function: str, arguments: tuple[objec
         load_artifact("FedToken").encode(function, *arguments)
 
 
-def test_a_function_that_there_is_not_is_named() -> None:
+def test_a_missing_function_is_named() -> None:
     with pytest.raises(ValueError, match="FedToken has no function nothing"):
         load_artifact("FedToken").decode("nothing", b"")
 

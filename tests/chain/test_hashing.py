@@ -43,7 +43,7 @@ def test_addresses_are_checksummed(address: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0x", "0x12", "12" * 21, "0x" + "zz" * 20, "0x" + "12" * 21])
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an address"):
         from_address(text)
 

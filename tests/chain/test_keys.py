@@ -92,7 +92,7 @@ class TestSigner:
             Signer(SECRETS[0]).sign_transaction({**fields, "tip": 3})
 
     @pytest.mark.parametrize("secret", [b"", bytes(31), bytes(32), b"\xff" * 32])
-    def test_what_is_no_private_key_is_refused(self, secret: bytes) -> None:
+    def test_an_invalid_private_key_is_refused(self, secret: bytes) -> None:
         with pytest.raises(ValueError):  # noqa: PT011
             Signer(secret)
 
@@ -121,7 +121,7 @@ class TestRecover:
     @pytest.mark.parametrize(
         "signature", [b"", bytes(64), bytes(65), bytes(64) + b"\x1b", b"\xff" * 64 + b"\x1b", bytes(66)]
     )
-    def test_what_is_no_signature_is_refused(self, signature: bytes) -> None:
+    def test_an_invalid_signature_is_refused(self, signature: bytes) -> None:
         with pytest.raises(ValueError, match="not a signature"):
             recover(RUN, signature)
 
@@ -146,7 +146,7 @@ class TestDevelopment:
         assert addresses == sorted(addresses, key=lambda address: int(address, 16))
 
     @pytest.mark.parametrize("chain_id", [31337, 1337, None])
-    def test_a_local_node_by_url_may_use_them(self, chain_id: int | None) -> None:
+    def test_a_local_node_by_url_may_use_the_development_keys(self, chain_id: int | None) -> None:
         options = ChainOptions(provider="http://127.0.0.1:8545")
         assert open_keys(options, chain_id, {}).sponsor.address == ANVIL[0]
 
@@ -156,7 +156,7 @@ class TestDevelopment:
         with pytest.raises(UsageError, match=rf"chain {chain_id} .*FEDMETA_SPONSOR_KEY"):
             open_keys(options, chain_id, {})
 
-    def test_a_remote_node_that_has_not_answered_may_not(self) -> None:
+    def test_a_remote_node_that_has_not_answered_may_not_use_them(self) -> None:
         with pytest.raises(UsageError, match=r"rpc\.example\.org.*chain\.chain_id"):
             open_client_keys(REMOTE, None, RUN, {})
         local = REMOTE.model_copy(update={"chain_id": 31337})
@@ -184,7 +184,7 @@ class TestEnvironment:
 
     @pytest.mark.parametrize("name", ["FEDMETA_SPONSOR_KEY", "FEDMETA_COMMITTEE_KEYS"])
     @pytest.mark.parametrize("value", ["secret", "0x12", "0" * 64, "zz" * 32])
-    def test_what_is_no_key_is_refused_and_not_shown(self, name: str, value: str) -> None:
+    def test_an_invalid_key_is_refused_and_not_shown(self, name: str, value: str) -> None:
         with pytest.raises(UsageError, match=f"{name} is not a private key") as caught:
             open_keys(REMOTE, 1, {**GIVEN, name: value})
         assert value not in str(caught.value)
@@ -272,7 +272,7 @@ class TestKeystore:
     @pytest.mark.parametrize(
         "content", ["", "[]", "{}", "1", '{"version": 3}', '{"version": 9}', "\ud800"]
     )
-    def test_what_is_no_key_file_is_refused(self, folder: Path, content: str) -> None:
+    def test_an_invalid_key_file_is_refused(self, folder: Path, content: str) -> None:
         (folder / "sponsor.json").write_bytes(content.encode("utf-16", "surrogatepass"))
         with pytest.raises(UsageError, match="is not an encrypted key"):
             open_keys(self.options(folder), 1, {"FEDMETA_KEYSTORE_PASSWORD": self.PASSWORD})

@@ -53,7 +53,7 @@ def test_another_process_that_holds_it_is_named_until_it_ends(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("what", ["link", "pipe", "folder"])
-def test_what_is_no_file_of_ours_is_refused(tmp_path: Path, what: str) -> None:
+def test_a_lock_that_is_not_a_regular_file_is_refused(tmp_path: Path, what: str) -> None:
     path, other = tmp_path / "lock", tmp_path / "other"
     other.write_text("precious")
     if what == "link":

@@ -74,7 +74,7 @@ def test_every_leaf_of_a_tree_is_proven_and_no_other() -> None:
         tree.proof(other)
 
 
-def test_an_inner_node_is_no_leaf() -> None:
+def test_an_inner_node_is_not_a_leaf() -> None:
     tree, _ = case("rewards", 8)
     with pytest.raises(KeyError):
         tree.proof(tree.nodes[1])
@@ -87,13 +87,13 @@ def test_nothing_can_be_proven_of_an_empty_tree() -> None:
 
 
 @pytest.mark.parametrize("amount", [-1, 2**256])
-def test_an_amount_that_is_no_uint256_is_refused(amount: int) -> None:
+def test_an_amount_that_is_not_a_uint256_is_refused(amount: int) -> None:
     with pytest.raises(OverflowError):
         reward_leaf(address(0), amount)
 
 
 @pytest.mark.parametrize("values", [(2**64, 0), (0, 2**64), (-1, 0)])
-def test_rounds_and_tasks_that_are_no_uint64_are_refused(values: tuple[int, int]) -> None:
+def test_rounds_and_tasks_that_are_not_uint64_are_refused(values: tuple[int, int]) -> None:
     with pytest.raises(OverflowError):
         contribution_leaf(address(0), *values, bytes(32), 0)
 

@@ -83,7 +83,7 @@ def test_all_json_of_a_run_that_diverges_is_json(
     assert any(look["loss"] is None and look["diverged"] for look in looked)
 
 
-def test_a_table_says_what_diverged_and_what_the_others_came_to(
+def test_a_table_shows_diverged_tasks_and_the_results_of_the_others(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
@@ -226,7 +226,7 @@ def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing_behind(
         (b"task = \xff\xfe\n", "line 1 is not UTF-8 text"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_said_with_the_file(
+def test_mistakes_in_a_file_are_reported_with_the_file(
     here: Path, capsys: pytest.CaptureFixture[str], text: bytes, message: str
 ) -> None:
     (here / "own.toml").write_bytes(text)
@@ -244,7 +244,7 @@ def test_what_is_wrong_in_a_file_is_said_with_the_file(
         ("rates = {late = 0.1\n", "line 1: the table is not closed by a } on the same line"),
     ],
 )
-def test_what_is_wrong_in_a_fault_plan_is_said_with_its_file(
+def test_mistakes_in_a_fault_plan_are_reported_with_its_file(
     here: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     (here / "faults.toml").write_text(text)
@@ -252,7 +252,7 @@ def test_what_is_wrong_in_a_fault_plan_is_said_with_its_file(
     assert capsys.readouterr().err.startswith(f"fedmeta: faults.toml: {message}")
 
 
-def test_what_is_wrong_in_the_config_of_a_run_is_said_with_its_line(
+def test_mistakes_in_the_config_of_a_run_are_reported_with_their_line(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("run", "./tiny.toml", "-s", "rounds=1", "--out", "r") == 0
@@ -265,12 +265,14 @@ def test_what_is_wrong_in_the_config_of_a_run_is_said_with_its_line(
     assert capsys.readouterr().err == said
 
 
-def test_what_is_typed_is_said_without_the_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_on_the_command_line_are_reported_without_the_file(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("run", "./tiny.toml", "-s", "rounds=-1") == 2
     assert capsys.readouterr().err.startswith("fedmeta: rounds: ")
 
 
-def test_a_place_that_is_taken_is_called_what_it_is(
+def test_the_message_about_an_existing_path_says_what_it_is(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "compared").mkdir()
@@ -285,7 +287,7 @@ def test_a_place_that_is_taken_is_called_what_it_is(
         assert said in capsys.readouterr().err
 
 
-def test_resume_says_that_a_run_is_finished(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_notes_that_a_run_is_finished(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", "./tiny.toml", "-s", "rounds=1", "--out", "r") == 0
     assert "has already finished" not in capsys.readouterr().err
     assert call("resume", "r") == 0
@@ -472,7 +474,7 @@ def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) 
         ),
     ],
 )
-def test_a_misused_command_is_told_which_help_to_read(
+def test_a_misused_command_names_the_help_to_read(
     capsys: pytest.CaptureFixture[str], words: str, said: str
 ) -> None:
     assert call(*words.split()) == 2
@@ -489,14 +491,16 @@ def test_the_version_and_short_help_are_as_elsewhere(capsys: pytest.CaptureFixtu
         assert short == capsys.readouterr().out
 
 
-def test_doctor_finds_this_machine_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_finds_nothing_missing_on_this_machine(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("doctor", "--json") == 0
     states = {row["check"]: row["state"] for row in json.loads(capsys.readouterr().out)["checks"]}
     assert states["versions"] == states["flower"] == states["runs"] == "ok"
     assert states.keys() >= {"gpu", "ray", "chain", "anvil", "ganache"}
 
 
-def test_doctor_names_the_cure_of_what_is_missing(
+def test_doctor_says_how_to_get_what_is_missing(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = {"PIL", "ray", "web3"}

@@ -100,7 +100,7 @@ def test_adaptation_without_steps_is_one_row_and_one_accuracy_a_round(
 
 
 @pytest.mark.parametrize("transductive", [True, False])
-def test_a_column_without_transduction_is_there_where_it_differs(
+def test_a_column_without_transduction_is_shown_if_it_differs(
     here: Path, capsys: pytest.CaptureFixture[str], transductive: bool
 ) -> None:
     images = {"data": PROTOTYPES["data"] | {"layout": "image"}, "network": {"width": 2}}

@@ -68,7 +68,7 @@ def test_a_locale_that_lacks_letters_gets_plain_ones() -> None:
     assert (done.stdout, done.stderr) == (b"0.3 +- 0.1\n", b"")
 
 
-def test_a_reader_that_leaves_does_not_end_a_run(here: Path) -> None:
+def test_a_closed_output_pipe_does_not_end_a_run(here: Path) -> None:
     process = processes.Popen(
         command("run", "tiny.toml", "-s", "rounds=40", "--out", "r"),
         cwd=here,
@@ -101,7 +101,7 @@ def test_closed_standard_files_are_not_taken_for_the_runs_logs(here: Path) -> No
     assert folder.status == "finished"
 
 
-def test_a_full_disk_behind_stderr_is_no_fault_and_behind_stdout_is_told(here: Path) -> None:
+def test_a_full_disk_is_ignored_for_stderr_and_reported_for_stdout(here: Path) -> None:
     with Path("/dev/full").open("w") as full:
         one = ("run", "tiny.toml", "-s", "rounds=1", "--out", "r", "--json")
         done = fedmeta(*one, cwd=here, stderr=full)
@@ -129,7 +129,7 @@ def test_nohup_outlives_its_terminal(here: Path) -> None:
     assert RunFolder.open(here / "r").status == "finished"
 
 
-def test_a_file_that_lasts_tells_a_full_disk_from_a_reader_that_left() -> None:
+def test_a_lasting_file_distinguishes_a_full_disk_from_a_closed_pipe() -> None:
     full = LastingFile(os.open("/dev/full", os.O_WRONLY), "wb")
     assert full.write(b"abc") == 3
     assert full.lost is not None
@@ -183,7 +183,7 @@ def test_with_json_a_failed_run_is_one_object(
     assert json.loads(capsys.readouterr().out)["status"] == "error"
 
 
-def test_an_error_that_nobody_foresaw_is_one_line_and_one_object(
+def test_an_unexpected_error_is_one_line_and_one_object(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
@@ -222,7 +222,7 @@ def written(text: str, styled_text: str = "") -> str:
         ("photo_\u202egpj.exe", "photo_\\u202egpj.exe"),
     ],
 )
-def test_what_others_wrote_moves_no_cursor(text: str, shown: str) -> None:
+def test_text_from_others_moves_no_cursor(text: str, shown: str) -> None:
     assert written(text) == shown
     assert written("", "\x1b[1mbold\x1b[0m") == "\x1b[1mbold\x1b[0m", "a library's own colours stay"
 

@@ -44,7 +44,7 @@ def settings(base: Config, name: str) -> dict[str, Any]:
     return dict(choose(base, [name])[0][0].settings)
 
 
-def test_all_nine_are_there_in_the_order_of_the_page() -> None:
+def test_all_nine_are_listed_in_the_order_of_the_page() -> None:
     arms, notes = choose(resolve(Config(**DIGITS)), None)
     assert [arm.name for arm in arms] == NINE
     assert notes == []
@@ -83,7 +83,7 @@ def test_the_arms_of_every_shipped_experiment_can_be_built(
     assert len(notes) == len(left_out)
 
 
-def test_what_the_arms_set() -> None:
+def test_settings_of_the_arms() -> None:
     base = resolve(Config(**DIGITS))
     assert settings(base, "centralized") == {"training": "centralized"}
     assert settings(base, "federated-iid") == {"data.partition": "iid"}
@@ -152,7 +152,7 @@ def test_the_local_step_of_fedavg_is_that_of_its_server_too() -> None:
     assert (changed["local_lr"], changed["server"]["lr"]) == (0.3, 0.3)
 
 
-def test_what_needs_replies_is_switched_off_without_a_federation() -> None:
+def test_options_that_need_replies_are_switched_off_without_a_federation() -> None:
     base = resolve(load_config("staked"))
     assert settings(base, "local") == {
         "training": "local",
@@ -220,7 +220,7 @@ def test_variations_of_the_command_line() -> None:
 
 
 @pytest.mark.parametrize("text", ["fewer", "fewer:", ":cohort=2", "fewer:cohort", "fewer:cohort=2,"])
-def test_a_variation_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_variation_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected name:key=value"):
         parse_arms([text])
 

@@ -141,7 +141,7 @@ def test_the_target_and_the_way_to_it(made: tuple[Comparison, Watch]) -> None:
     assert reach["reached"] == 3 - expected.count(None)
 
 
-def test_the_curve_is_of_the_looks_at_test_clients(made: tuple[Comparison, Watch]) -> None:
+def test_the_curve_shows_the_tracked_test_evaluations(made: tuple[Comparison, Watch]) -> None:
     result, _ = made
     curve = arm(result, "federated")["curve"]
     assert [(point["round"], point["tasks"]) for point in curve] == [
@@ -154,7 +154,7 @@ def test_the_curve_is_of_the_looks_at_test_clients(made: tuple[Comparison, Watch
     assert curve[0]["mean"] == pytest.approx(statistics.mean(first))
 
 
-def test_arms_that_come_to_the_same_run_share_it(made: tuple[Comparison, Watch]) -> None:
+def test_arms_with_the_same_run_share_it(made: tuple[Comparison, Watch]) -> None:
     result, watch = made
     assert [one["run"] for one in arm(result, "same")["runs"]] == [
         one["run"] for one in arm(result, "federated")["runs"]
@@ -199,7 +199,7 @@ def test_another_comparison_uses_finished_runs_where_they_lie(made: tuple[Compar
     assert not list(other.glob("*/config.toml"))
 
 
-def test_runs_of_another_version_are_used_and_told_of(
+def test_runs_of_another_version_are_used_with_a_note(
     made: tuple[Comparison, Watch], tmp_path: Path
 ) -> None:
     before, _ = made
@@ -231,7 +231,7 @@ class OnProgress:
 LONG = Config(**TINY | {"rounds": 100})
 
 
-def test_a_worker_that_is_killed_fails_its_run_alone_and_the_next_time_goes_on(tmp_path: Path) -> None:
+def test_a_killed_worker_fails_only_its_run_which_the_next_start_resumes(tmp_path: Path) -> None:
     out = tmp_path / "compare"
     killer = OnProgress("centralized-seed0", out, signal.SIGKILL)
     arms = ("centralized", "federated")
@@ -309,7 +309,7 @@ def test_a_folder_of_something_else_is_left_alone(
         compared(result.folder)
 
 
-def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_invalid_comparisons_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     out = tmp_path / "runs" / "c"
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"test_clients": 0}, "a comparison needs test_clients of at least 1"),
@@ -334,7 +334,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path:
         ('{"experiment": {"a": 1}}', "choose another --out"),
     ],
 )
-def test_another_s_comparison_is_not_gone_on_with(tmp_path: Path, text: str, message: str) -> None:
+def test_another_experiments_comparison_is_not_resumed(tmp_path: Path, text: str, message: str) -> None:
     out = tmp_path / "theirs"
     out.mkdir()
     (out / "compare.json").write_text(text)
@@ -344,7 +344,7 @@ def test_another_s_comparison_is_not_gone_on_with(tmp_path: Path, text: str, mes
     assert [one.name for one in out.iterdir()] == ["compare.json"]
 
 
-def test_a_comparison_with_a_link_out_of_it_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_comparison_with_a_link_out_of_it_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "diary").write_text("dear diary")
     for link in ("run.lock", "workers.log", "compare.json", "federated-seed0"):
         out = tmp_path / f"theirs-{link}"

@@ -28,7 +28,7 @@ def test_as_many_as_cores_or_fewer_if_memory_is_short(
     assert pool.default_jobs() == jobs
 
 
-def test_free_memory_is_what_the_machine_says() -> None:
+def test_free_memory_is_what_the_machine_reports() -> None:
     assert 0 < pool.free_bytes() < 2**50
 
 
@@ -39,12 +39,12 @@ def order(path: Path, **settings: object) -> Order:
     )
 
 
-def test_a_run_may_be_silent_for_a_round_its_evaluation_and_a_while() -> None:
+def test_a_run_may_send_no_message_for_a_round_its_evaluation_and_a_margin() -> None:
     assert pool.silence(order(Path("run"), timeout=600.0)) == pool.SILENT_SECONDS + 1200.0
 
 
 @pytest.mark.slow
-def test_a_worker_that_stands_still_fails_its_run_and_no_other(
+def test_a_stalled_worker_fails_only_its_own_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "SILENT_SECONDS", 40.0)
@@ -96,7 +96,7 @@ def test_a_worker_that_hangs_up_and_does_not_end_is_stopped(
     )
 
 
-def test_a_worker_that_hung_up_before_its_order_is_not_said_to_have_been_killed(
+def test_a_worker_that_hung_up_before_its_order_is_not_reported_as_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "STOP_SECONDS", 1.0)

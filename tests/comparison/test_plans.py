@@ -76,7 +76,7 @@ def test_the_arms_about_another_network_are_tested_on_the_same_tasks() -> None:
         plan_arms(base, arms, [0])
 
 
-def test_an_arms_own_rounds_stand() -> None:
+def test_an_arm_keeps_its_own_rounds() -> None:
     assert varied({"rounds": 3, "local_steps": 5}).rounds == 3
 
 
@@ -115,7 +115,7 @@ def test_training_data_may_differ() -> None:
         ({"data": {"test_ways": 2}}, "data.test_ways"),
     ],
 )
-def test_an_arm_that_would_answer_another_question_is_refused(table: dict[str, Any], key: str) -> None:
+def test_an_arm_whose_results_are_not_comparable_is_refused(table: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError) as refused:
         varied(table, DIGITS)
     assert str(refused.value).startswith(f"arm 'varied': {key} differs from the experiment's")
@@ -177,7 +177,7 @@ def test_an_arm_that_trains_nothing_is_tested_on_the_same_tasks() -> None:
         varied({"rounds": 0, "data": {"ways": 2}}, DIGITS)
 
 
-def test_the_demos_baselines_train_on_nothing_and_are_tested_alike(
+def test_the_demos_baselines_do_not_train_and_are_tested_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDMETA_DATA", str(tmp_path))

@@ -25,7 +25,7 @@ LITTLE: dict[str, Any] = {
 }
 
 
-def test_what_is_written_is_read_and_can_be_drawn(tmp_path: Path) -> None:
+def test_a_written_record_is_read_and_can_be_drawn(tmp_path: Path) -> None:
     data = write(tmp_path, LITTLE | {"wall_seconds": math.inf})
     assert data == written(tmp_path) == json.loads((tmp_path / COMPARE).read_text())
     assert (data["kind"], data["version"], data["wall_seconds"]) == ("compare", 1, None)
@@ -41,7 +41,9 @@ def test_what_is_written_is_read_and_can_be_drawn(tmp_path: Path) -> None:
         ({"diverged": [0.5]}, "arms.0.final.0.diverged.0: must be an integer"),
     ],
 )
-def test_what_could_not_be_drawn_is_named_with_its_place(changes: dict[str, Any], where: str) -> None:
+def test_values_that_cannot_be_drawn_are_refused_with_their_place(
+    changes: dict[str, Any], where: str
+) -> None:
     arm = {"name": "a", "status": "finished", "final": [{"step": 0, "mean": 0.5} | changes]}
     with pytest.raises(DataError, match=re.escape(f"compare.json: {where}")):
         parse(LITTLE | {"kind": "compare", "version": 1, "arms": [arm]})
@@ -80,5 +82,5 @@ def test_a_comparison_of_a_later_version_is_refused_by_its_name(
 
 
 @pytest.mark.parametrize("found", [None, 0, 1, True, "2", 2.0, [2]])
-def test_what_is_no_later_version_is_judged_by_its_contents(found: object) -> None:
+def test_a_file_without_a_later_version_is_judged_by_its_contents(found: object) -> None:
     assert later_version({"version": found}) is None

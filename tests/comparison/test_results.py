@@ -101,7 +101,7 @@ def test_a_seed_whose_loss_is_infinite_is_not_left_out_of_the_mean(tmp_path: Pat
     assert measures.final([bad], [1])[0]["ci95"] is None
 
 
-def test_a_look_at_which_a_client_was_missing_or_diverged_does_not_reach_a_target(
+def test_an_evaluation_with_a_missing_or_diverged_client_does_not_reach_a_target(
     tmp_path: Path,
 ) -> None:
     looks = [step([0.1, None], 2), step([0.1], 2), step([0.1, 0.9], 2), step([0.1, 0.1], 2)]

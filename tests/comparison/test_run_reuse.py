@@ -32,7 +32,7 @@ def changed(**values: object) -> Config:
     return CONFIG.model_copy(update=values)
 
 
-def test_a_run_that_is_not_there_yet_gets_its_plain_name(tmp_path: Path) -> None:
+def test_a_new_run_gets_its_plain_name(tmp_path: Path) -> None:
     assert find(tmp_path / "c") == (RunSlot(tmp_path / "c" / "federated-seed0", "free"), [])
 
 
@@ -59,14 +59,14 @@ def test_a_run_with_another_config_is_not_touched(made: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
-def test_a_run_that_was_cut_short_is_gone_on_with(made: Path, tmp_path: Path, status: str) -> None:
+def test_an_interrupted_run_is_resumed(made: Path, tmp_path: Path, status: str) -> None:
     """``running`` without a process that holds the folder means killed."""
     path = shutil.copytree(made, tmp_path / "c" / "federated-seed0")
     RunFolder(path).update_info({"status": status})
     assert find(tmp_path / "c") == (RunSlot(path, "begun"), [])
 
 
-def test_a_run_that_was_cut_short_elsewhere_is_somebody_elses(made: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_outside_the_comparison_is_not_used(made: Path, tmp_path: Path) -> None:
     path = shutil.copytree(made, tmp_path / "quickstart-001")
     RunFolder(path).update_info({"status": "interrupted"})
     assert find(tmp_path / "c")[0].state == "free"
@@ -132,7 +132,7 @@ def test_a_damaged_run_elsewhere_is_named_and_not_used(made: Path, tmp_path: Pat
     assert notes == [f"{path}: metrics.jsonl does not have every round: not used"]
 
 
-def test_a_begun_run_of_somebody_else_is_made_again_if_its_config_names_code_or_hosts(
+def test_an_interrupted_run_from_elsewhere_is_made_again_if_its_config_names_code_or_hosts(
     tmp_path: Path,
 ) -> None:
     for place, update in enumerate(({}, {"mods": ("os:getpid",)}, {"model": "os.path:join"})):

@@ -100,7 +100,7 @@ def test_a_key_set_after_its_table_is_one_of_it(pairs: list[str], merged: dict[s
         ("learner={inner_lr=1}\n\n# and\nclients=4", "clients"),
     ],
 )
-def test_a_value_that_goes_on_with_another_key_is_refused(pair: str, other: str) -> None:
+def test_a_value_followed_by_another_key_is_refused(pair: str, other: str) -> None:
     with pytest.raises(ConfigError, match=f"a further line that sets '{other}'"):
         parse_settings([pair])
 
@@ -226,7 +226,7 @@ def test_an_unknown_experiment_gets_a_hint_of_the_nearest_one() -> None:
         ),
     ],
 )
-def test_a_missing_experiment_file_gets_a_hint_of_what_was_meant(
+def test_a_missing_experiment_file_gets_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -55,7 +55,7 @@ MAY_CHANGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", MAY_CHANGE)
-def test_what_finished_rounds_do_not_depend_on_may_change_on_resume(key: str) -> None:
+def test_keys_that_finished_rounds_do_not_depend_on_may_change_on_resume(key: str) -> None:
     ledger = {"chain.provider": "embedded"} if key.startswith("chain.") else {}
     changed_on_resume(config(**ledger), {key: MAY_CHANGE[key]})
 
@@ -90,7 +90,7 @@ def test_everything_else_is_refused_by_its_name(key: str) -> None:
     ("typo", "key"),
     [("tracing", "tracking"), ("wokers", "workers"), ("rond", "rounds"), ("time_out", "timeout")],
 )
-def test_a_typo_on_resume_gets_a_hint_of_the_nearest_key_that_may_change(typo: str, key: str) -> None:
+def test_a_typo_on_resume_suggests_the_nearest_key_that_may_change(typo: str, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^unknown key '{typo}': did you mean '{key}'\?$"):
         changed_on_resume(config(), {typo: 1})
 
@@ -103,7 +103,7 @@ def test_a_typo_on_resume_gets_a_hint_of_the_nearest_key_that_may_change(typo: s
         ("embedded", "none", "has a ledger"),
     ],
 )
-def test_a_resume_neither_adds_nor_drops_a_ledger(before: str, after: str, which: str) -> None:
+def test_a_resume_neither_adds_nor_removes_a_ledger(before: str, after: str, which: str) -> None:
     with pytest.raises(ConfigError, match=rf"^chain\.provider: this run {which}, and a resume cannot"):
         changed_on_resume(config(**{"chain.provider": before}), {"chain.provider": after})
     other = changed_on_resume(config(**{"chain.provider": "anvil"}), {"chain.provider": "ganache"})
@@ -225,7 +225,7 @@ def test_a_new_key_that_is_set_makes_another_run(key: str) -> None:
     assert run_key(theirs) != run_key(config())
 
 
-def test_a_key_that_may_change_on_resume_is_kept_account_of_once_it_is_set() -> None:
+def test_a_key_that_may_change_on_resume_is_recorded_once_it_is_set() -> None:
     assert later_settings(later(config(), pace=9)) == later_settings(config()) | {"pace": 9}
     assert "pace" in resumable(Later)
     assert not {"patience", "gate", "gate.least_norm"} & set(resumable(Later))
@@ -289,7 +289,7 @@ def test_where_a_run_is_and_what_is_set_to_its_default_do_not_count(settings: di
     "settings",
     [{"seed": 1}, {"rounds": 11}, {"chain.pot": 7}, {"data.shots": 2}, {"mods": ["a.b"]}, {"cohort": 3}],
 )
-def test_what_a_run_computes_and_pays_counts(settings: dict[str, Any]) -> None:
+def test_keys_that_affect_results_or_payments_count(settings: dict[str, Any]) -> None:
     ours = parse_options(Config, merge(config().model_dump(), settings))
     assert run_id(ours) != run_id(config())
 

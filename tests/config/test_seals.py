@@ -144,7 +144,7 @@ def _link(key: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [_link, os.mkfifo, os.mkdir, Path.touch])
-def test_what_is_not_our_key_is_not_used(plant: object, state: Path, tmp_path: Path) -> None:
+def test_a_planted_secret_is_not_used(plant: object, state: Path, tmp_path: Path) -> None:
     state.mkdir(parents=True)
     plant(state / "seal.key")  # type: ignore[operator]
     path = make(tmp_path / "run").path
@@ -153,7 +153,7 @@ def test_what_is_not_our_key_is_not_used(plant: object, state: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("place", ["/dev/null/state", "/proc/fedmeta", "{file}"])
-def test_without_a_place_for_the_secret_folders_are_made_and_it_is_said_why(
+def test_without_a_folder_for_the_secret_runs_are_made_with_a_note(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

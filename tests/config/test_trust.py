@@ -82,7 +82,9 @@ OPENED: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("opened", OPENED)
 @pytest.mark.parametrize("named", CODE)
-def test_no_code_runs_that_only_a_strangers_config_names(here: Path, opened: str, named: str) -> None:
+def test_code_named_only_by_a_config_from_elsewhere_does_not_run(
+    here: Path, opened: str, named: str
+) -> None:
     path = theirs(here / "theirs", **CODE[named])
     before = sorted(one.name for one in path.iterdir())
     with pytest.raises(UsageError, match="was not made here or was changed since, and its config") as e:
@@ -135,7 +137,7 @@ def test_a_folder_without_code_and_hosts_opens_without_a_question(here: Path) ->
 
 
 @pytest.mark.parametrize("named", HOSTS)
-def test_no_host_is_contacted_and_no_key_used_that_only_a_strangers_config_names(
+def test_hosts_and_keys_named_only_by_a_config_from_elsewhere_are_not_used(
     here: Path, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(*_: object) -> None:
@@ -184,7 +186,7 @@ def node() -> Iterator[ThreadingHTTPServer]:
 
 @pytest.mark.parametrize("command", ["status", "audit", "claim"])
 @pytest.mark.parametrize("variable", ["FEDMETA_SPONSOR_KEY", "FEDMETA_RPC_KEY", "AWS_SECRET_ACCESS_KEY"])
-def test_a_chains_node_is_not_taken_from_a_stranger(
+def test_a_run_from_elsewhere_does_not_choose_the_chains_node(
     here: Path,
     node: Any,
     command: str,
@@ -206,7 +208,9 @@ def test_a_chains_node_is_not_taken_from_a_stranger(
     assert "there is no journal" in capsys.readouterr().err
 
 
-def test_who_claims_names_the_keystore_too_and_who_looks_needs_none(here: Path) -> None:
+def test_a_claim_on_a_run_from_elsewhere_needs_a_keystore_option_and_a_status_does_not(
+    here: Path,
+) -> None:
     path = theirs(here / "theirs", chain={"provider": NODE, "keystore": "~/keys"})
     config = RunFolder(path).config
     assert chain_options(path, config, NODE).keystore == ""
@@ -220,7 +224,7 @@ def test_who_claims_names_the_keystore_too_and_who_looks_needs_none(here: Path) 
 
 
 @pytest.mark.parametrize("mistake", [{"rounds": -1}, {"server.lr": 0}, {"mods": ["no.such:mod"]}])
-def test_looking_for_whose_mistake_it_is_runs_no_code_of_a_strangers_config(
+def test_locating_a_mistake_runs_no_code_of_a_config_from_elsewhere(
     here: Path, mistake: dict[str, Any]
 ) -> None:
     path = theirs(here / "theirs", model="wants:Net") / "config.toml"
@@ -262,14 +266,16 @@ def test_a_config_below_a_run_folder_is_that_runs(here: Path) -> None:
         {"mods": ["wants:Net"]},
     ],
 )
-def test_an_arm_of_a_strangers_comparison_names_nothing_either(here: Path, arm: dict[str, Any]) -> None:
+def test_arms_of_a_comparison_from_elsewhere_name_no_code_either(
+    here: Path, arm: dict[str, Any]
+) -> None:
     path = theirs(here / "theirs", compare={"arms": {"mine": arm}})
     with pytest.raises(UsageError, match=r"compare\.arms\.mine\..*copy the file out"):
         fedmeta.compare(str(path / "config.toml"), arms=["mine"])
     assert not (here / "ran").exists()
 
 
-def test_a_report_runs_no_code_and_contacts_nobody(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_runs_no_code_and_contacts_no_host(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_: object) -> None:
         raise AssertionError("a connection was made")
 

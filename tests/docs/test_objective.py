@@ -159,7 +159,7 @@ SETTINGS = {
 }
 
 
-def test_a_run_goes_by_its_measures_from_the_reply_to_the_page(tmp_path: Path) -> None:
+def test_a_runs_measures_are_used_from_the_reply_to_the_page(tmp_path: Path) -> None:
     """Nothing but the family names the objective: all else learns of it from there or the files."""
 
     from fedmeta.cli.tables import final_table

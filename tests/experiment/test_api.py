@@ -63,7 +63,7 @@ def test_without_rounds_the_initial_weights_are_tested(
     assert folder.checkpoints.rounds() == [0]
 
 
-def test_a_run_without_rounds_grows_into_the_run_that_had_them(
+def test_a_run_without_rounds_extends_to_the_same_run(
     config: Config, finished: Path, tmp_path: Path
 ) -> None:
     run(config, {"rounds": 0}, out=tmp_path / "grown")
@@ -82,7 +82,7 @@ def test_a_run_without_rounds_grows_into_the_run_that_had_them(
         ({"rounds": 0, "behaviours": [{"kind": "noise", "clients": [0]}]}, "unset behaviours"),
     ],
 )
-def test_what_needs_rounds_is_refused_without_any(
+def test_keys_that_need_rounds_are_refused_without_any(
     settings: dict[str, Any], message: str, config: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -106,7 +106,7 @@ def test_a_network_without_weights_can_be_tested_and_not_trained(tmp_path: Path)
     assert RunFolder.open(tmp_path / "tested").checkpoints.load(0)[0].state == {}
 
 
-def test_the_best_checkpoint_is_the_one_that_validation_clients_liked_best(finished: Path) -> None:
+def test_the_best_checkpoint_has_the_best_validation_score(finished: Path) -> None:
     folder = RunFolder.open(finished)
     losses = {r["round"]: r["evaluation"][-1]["loss"] for r in folder.metrics() if r["evaluation"]}
     _, manifest = folder.checkpoints.load(6)
@@ -343,7 +343,7 @@ def test_a_lost_checkpoint_folder_and_stray_files_in_it_do_no_harm(
     assert RunFolder.open(path).checkpoints.rounds()[0] == 6
 
 
-def test_extending_a_run_with_a_schedule_says_what_that_does(config: Config, tmp_path: Path) -> None:
+def test_extending_a_run_with_a_schedule_explains_the_effect(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "run"
     run(config, {"rounds": 2, "server.schedule": "linear"}, out=path)
     notes: list[str] = []

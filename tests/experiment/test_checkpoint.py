@@ -101,11 +101,11 @@ GOOD = {"w": torch.ones(3, 2), "steps": torch.tensor(4)}
         ({"\x1b[2J": torch.ones(1)}, r"'\\x1b\[2J' is not a part of the model"),
     ],
 )
-def test_what_does_not_look_like_the_model_is_told(change: dict[str, torch.Tensor], said: str) -> None:
+def test_updates_unlike_the_model_are_described(change: dict[str, torch.Tensor], said: str) -> None:
     assert re.fullmatch(said, misfit(GOOD | change, GOOD) or "")
 
 
-def test_what_looks_like_the_model_fits_and_a_missing_tensor_does_not() -> None:
+def test_updates_like_the_model_fit_and_a_missing_tensor_does_not() -> None:
     assert misfit({"w": torch.rand(3, 2), "steps": torch.tensor(9)}, GOOD) is None
     assert misfit({"w": torch.rand(3, 2)}, GOOD) == "'steps' is missing"
 

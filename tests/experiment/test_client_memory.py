@@ -150,7 +150,7 @@ def test_nodes_remember_on_their_disks_though_they_and_the_server_are_killed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_node_whose_disk_was_lost_begins_anew_and_the_run_names_it(
+def test_a_node_that_lost_its_disk_starts_afresh_and_the_run_names_it(
     nodes: Callable[[], Any], tmp_path: Path
 ) -> None:
     with nodes() as federation:

@@ -86,7 +86,7 @@ def test_a_run_is_judged_and_shown_by_the_same_count(tmp_path: Path) -> None:
     assert [one["count"] for one in found["reasons"]] == [3, 1, 1]
 
 
-def test_a_client_is_said_to_be_refused_for_its_commonest_kind() -> None:
+def test_a_clients_refusals_are_shown_by_their_most_frequent_reason() -> None:
     reasons = ["not signed"] * 2 + [f"norm {n} exceeds max_norm 1" for n in (4, 5, 6)]
     (one,) = participants([read(row(1, round_, reason)) for round_, reason in enumerate(reasons, 1)])
     assert one.refused == "norm 4 exceeds max_norm 1"
@@ -117,7 +117,7 @@ def test_a_run_without_rounds_is_not_judged(tmp_path: Path) -> None:
     assert why_untrained(folder_of(tmp_path, []), 1) is None
 
 
-def test_each_node_that_was_refused_is_in_the_account_once_and_they_fill_no_disk(tmp_path: Path) -> None:
+def test_each_refused_node_is_recorded_once_within_a_limit(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [row(0, 1, None)])
     for number in (7, 8, 7):
         note_refused(folder, f"node {number}: it claims partition 0 without a proof")
@@ -132,5 +132,5 @@ def test_each_node_that_was_refused_is_in_the_account_once_and_they_fill_no_disk
     assert len(folder.info["refused_nodes"]) == 100
 
 
-def test_an_account_without_refused_nodes_says_nothing_of_them(tmp_path: Path) -> None:
+def test_without_refused_nodes_none_are_reported(tmp_path: Path) -> None:
     assert "refused_nodes" not in (replies(folder_of(tmp_path, [row(0, 1, None)])) or {})

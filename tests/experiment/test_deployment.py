@@ -91,7 +91,7 @@ def test_the_same_on_vector_ray_and_four_authenticated_nodes(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_server_that_is_killed_goes_on_there_or_elsewhere(
+def test_a_run_whose_server_is_killed_resumes_on_any_engine(
     secure: LocalFederation, tmp_path: Path
 ) -> None:
     config = Config(**DIGITS | {"rounds": 4})
@@ -118,7 +118,7 @@ def test_a_server_that_is_killed_goes_on_there_or_elsewhere(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_supernode_that_is_killed_in_a_round_is_done_without(
+def test_a_round_proceeds_without_a_killed_supernode(
     open_pair: Callable[[], Any], tmp_path: Path
 ) -> None:
     config = Config(**PAIR | {"timeout": 40.0})
@@ -142,7 +142,7 @@ def test_a_supernode_that_is_killed_in_a_round_is_done_without(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_superlink_that_is_killed_ends_the_run_and_another_takes_it_up(
+def test_a_killed_superlink_ends_the_run_and_another_can_resume_it(
     open_pair: Callable[[], Any], tmp_path: Path
 ) -> None:
     config, path = Config(**PAIR | {"rounds": 3}), tmp_path / "run"

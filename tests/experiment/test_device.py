@@ -144,7 +144,7 @@ def test_a_run_is_adapted_on_another_device(changes: dict[str, Any], tmp_path: P
     assert saved[0] == saved[1]
 
 
-def test_what_is_sent_and_digested_may_be_anywhere() -> None:
+def test_sent_and_digested_tensors_may_be_on_any_device() -> None:
     state = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.int64)}
     codec = Codec(state)
     with SecondDevice():
@@ -209,7 +209,7 @@ def test_cuda_where_there_is_none_leaves_nothing(
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_run_that_changed_its_device_is_a_run_of_neither(tmp_path: Path) -> None:
+def test_a_run_that_changed_its_device_counts_for_neither_device(tmp_path: Path) -> None:
     run(tmp_path / "run")
     with SecondDevice():
         resumed = fedmeta.resume(tmp_path / "run", {"device": "cuda", "rounds": 3})

@@ -64,7 +64,7 @@ def test_without_settings_it_repeats_the_final_test_and_changes_nothing_on_disk(
     assert sorted(found.clients) == sorted(set(by_client))
 
 
-def test_a_run_that_pays_its_clients_and_has_misbehaving_ones_is_evaluated_like_another(
+def test_a_run_with_payments_and_misbehaving_clients_is_evaluated_like_any_other(
     made: Path,
 ) -> None:
     paid = RunFolder.open(made).config.model_copy(

@@ -56,7 +56,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(one): one.read_bytes() for one in files}
 
 
-def test_a_pipe_for_a_lock_keeps_nobody_waiting(theirs: Path) -> None:
+def test_a_pipe_in_place_of_a_lock_does_not_block(theirs: Path) -> None:
     (theirs / "run.lock").unlink(missing_ok=True)
     os.mkfifo(theirs / "run.lock")
     assert RunFolder(theirs).held() is False
@@ -120,7 +120,7 @@ FORGED: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
 
 
 @pytest.mark.parametrize("said", FORGED)
-def test_a_forged_checkpoint_is_exported_by_nobody_and_resumed_from_by_nobody(
+def test_a_forged_checkpoint_is_neither_exported_nor_resumed(
     theirs: Path, tmp_path: Path, said: str
 ) -> None:
     forge(theirs, FORGED[said])
@@ -187,7 +187,7 @@ def test_a_damaged_run_json_counts_as_none(tmp_path: Path, text: str) -> None:
     assert folder.status == "unreadable"
 
 
-def test_a_run_without_a_place_for_the_secret_says_so_once_and_goes_on(
+def test_a_run_without_a_folder_for_the_secret_says_so_once_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDMETA_STATE", "/dev/null/state")

@@ -50,12 +50,12 @@ def test_a_run_with_kernels_is_another_run_and_nearly_the_same_numbers(tmp_path:
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
-def test_the_id_of_a_run_with_autograd_is_that_of_before_the_key_existed() -> None:
+def test_a_run_with_autograd_has_the_id_from_before_the_key_existed() -> None:
     config = Config(**TINY)
     assert run_id(config.model_copy(update={"kernels": "eager"})) == run_id(config)
 
 
-def test_a_run_from_before_the_key_existed_goes_on_with_autograd(tmp_path: Path) -> None:
+def test_a_run_from_before_the_key_existed_resumes_with_autograd(tmp_path: Path) -> None:
     """Its config.toml does not name the key."""
     whole = made(tmp_path / "whole", kernels="eager", rounds=6, server={"schedule": "constant"})
     half = made(tmp_path / "half", kernels="eager", rounds=3, server={"schedule": "constant"})

@@ -44,7 +44,7 @@ def config(provider: str, rounds: int = 6, **chain: object) -> Config:
     return Config(**WHOLE | {"rounds": rounds, "chain": {"provider": provider, **chain}})  # type: ignore[arg-type]
 
 
-def test_the_id_of_before_is_what_it_was_then() -> None:
+def test_the_old_id_is_unchanged() -> None:
     """As the last version computed that gave it; keys that came since count only where they are set."""
     values = {key: value for key, value in TINY.items() if key not in ("tasks_per_client", "evaluation")}
     made = resolve(Config(**values | {"chain": {"provider": "embedded"}}))
@@ -93,7 +93,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 @pytest.mark.parametrize("provider", SLOW_GANACHE)
-def test_every_round_is_recorded_everybody_is_paid_and_the_audit_agrees(
+def test_every_round_is_recorded_all_are_paid_and_the_audit_agrees(
     provider: str, tmp_path: Path
 ) -> None:
     result = run(config(provider), out=tmp_path / "run")
@@ -139,7 +139,7 @@ def test_a_chain_that_is_down_delays_payment_and_nothing_else(
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_rules_that_are_too_old_are_said_before_the_run(
+def test_a_hard_fork_that_is_too_old_is_reported_before_the_run(
     required: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedmeta.chain.node.HARDFORK", "paris")
@@ -234,7 +234,7 @@ def test_stakes_are_put_down_and_slashed_into_the_escrow(provider: str, tmp_path
 
 
 @pytest.mark.parametrize("provider", SLOW_GANACHE)
-def test_what_waits_for_its_challenge_delay_is_said_and_claimed_later(
+def test_tokens_under_a_challenge_delay_are_reported_and_claimed_later(
     provider: str, tmp_path: Path
 ) -> None:
     # A node of ours would take the time from its machine again as it is opened.
@@ -301,7 +301,7 @@ def test_a_run_with_a_larger_budget_can_grow(tmp_path: Path) -> None:
     assert disagreements(longer.run) == []
 
 
-def test_a_damaged_journal_is_started_over_from_the_logs(undisturbed: Result, tmp_path: Path) -> None:
+def test_a_damaged_journal_is_rebuilt_from_the_logs(undisturbed: Result, tmp_path: Path) -> None:
     shutil.copytree(undisturbed.run, tmp_path / "run")
     journal = tmp_path / "run" / "chain" / "journal.sqlite"
     with closing(sqlite3.connect(journal)) as db:
@@ -413,7 +413,7 @@ def accounts(path: Path) -> set[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("lost", ["nothing", "its id", "its id and the journal"])
-def test_a_run_with_an_id_of_before_goes_on_under_it(former: Path, tmp_path: Path, lost: str) -> None:
+def test_a_run_with_an_old_id_keeps_it(former: Path, tmp_path: Path, lost: str) -> None:
     path = shutil.copytree(former, tmp_path / "run")
     known = RunFolder.open(path).info["run_id"]
     assert known != ledger.run_id(RunFolder.open(path).config).hex()
@@ -433,7 +433,7 @@ def test_a_run_with_an_id_of_before_goes_on_under_it(former: Path, tmp_path: Pat
         assert disagreements(path) == []
 
 
-def test_a_run_that_lost_its_id_goes_on_under_that_of_its_journal(tmp_path: Path) -> None:
+def test_a_run_that_lost_its_id_resumes_with_that_of_its_journal(tmp_path: Path) -> None:
     """Extended before: of its config the id would be another."""
     run(config("embedded", budget=1000), {"rounds": 2}, out=tmp_path / "run")
     resume(tmp_path / "run", {"rounds": 3})
@@ -499,7 +499,7 @@ def test_a_deployment_of_something_else_is_refused_in_one_line(how: str, tmp_pat
 
 
 @pytest.mark.parametrize(("of", "taken"), [("before", True), ("now", True), ("another", False)])
-def test_contracts_deployed_ahead_are_for_the_id_of_before_or_of_now(
+def test_contracts_deployed_ahead_are_for_the_old_id_or_the_new_one(
     tmp_path: Path, of: str, taken: bool
 ) -> None:
     file = tmp_path / "addresses.json"

@@ -138,7 +138,7 @@ def test_code_may_change_while_no_round_is_kept(own: Path) -> None:
     assert RunFolder(own / "run").info["made"] == RunFolder(own / "new").info["made"]
 
 
-def test_a_run_of_before_goes_on_with_a_note_and_is_never_used_by_a_comparison(own: Path) -> None:
+def test_an_old_run_resumes_with_a_note_and_is_never_used_by_a_comparison(own: Path) -> None:
     path = own / "c" / "arm"
     run(config(), out=path)
     folder = RunFolder.open(path)
@@ -174,7 +174,7 @@ def test_a_comparison_makes_a_run_again_that_read_other_data(own: Path) -> None:
     ]
 
 
-def test_a_begun_run_of_other_code_is_not_resumed(own: Path) -> None:
+def test_an_interrupted_run_of_other_code_is_not_resumed(own: Path) -> None:
     run(config(), out=own / "c" / "arm")
     RunFolder(own / "c" / "arm").update_info({"status": "interrupted"})
     assert place(own / "c", config())[:2] == ("arm", "begun")
@@ -222,7 +222,7 @@ PLAIN = SHORT | {"rounds": 4}
         ),
     ],
 )
-def test_an_extended_run_passes_for_no_other(
+def test_an_extended_run_is_not_mistaken_for_another(
     tmp_path: Path, settings: dict[str, Any], first: dict[str, Any], later: dict[str, Any], why: str
 ) -> None:
     wanted = Config(**PLAIN | settings)

@@ -52,7 +52,7 @@ def test_a_registration_holds_nothing_private(files: NodeFiles) -> None:
     assert sent.key == files.key.public.read_text().strip()
 
 
-def test_who_joins_again_keeps_its_keys(files: NodeFiles) -> None:
+def test_a_node_that_joins_again_keeps_its_keys(files: NodeFiles) -> None:
     before = (files.account.read_bytes(), files.key.private.read_bytes())
     other = join(files, "another-study", 7)
     assert (files.account.read_bytes(), files.key.private.read_bytes()) == before
@@ -94,7 +94,7 @@ def test_a_password_encrypts_the_account(tmp_path: Path, monkeypatch: pytest.Mon
         ({"more": 1}, "unknown key 'more'"),
     ],
 )
-def test_what_its_keys_did_not_sign_is_one_line(
+def test_a_registration_not_signed_by_its_keys_is_one_line(
     change: dict[str, object], message: str, files: NodeFiles, tmp_path: Path
 ) -> None:
     content = json.loads(files.registration.read_text()) | change
@@ -105,7 +105,7 @@ def test_what_its_keys_did_not_sign_is_one_line(
     assert "\x1b" not in str(refused.value)
 
 
-def test_somebody_elses_public_key_cannot_be_registered(files: NodeFiles, tmp_path: Path) -> None:
+def test_another_owners_public_key_cannot_be_registered(files: NodeFiles, tmp_path: Path) -> None:
     own = NodeFiles(tmp_path / "thief")
     join(own, "our-study", 2)
     # Its own account, and the victim's public key: the account's signature is good.
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_a_registration_is_refused_in_one_line(content: str, 
         read_registration(tmp_path / "sent.json")
 
 
-def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_fifo_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "sent.json")
     with pytest.raises(UsageError, match="Not a regular file"):
         read_registration(tmp_path / "sent.json")
@@ -136,7 +136,7 @@ def test_a_key_that_is_not_a_nodes_key_is_refused_and_kept(tmp_path: Path) -> No
     assert (tmp_path / "node").read_text() == "my own notes"
 
 
-def test_what_a_node_signs_names_run_round_tasks_update_or_run_node_partition_question(
+def test_signed_messages_name_the_run_and_what_they_are_for(
     files: NodeFiles,
 ) -> None:
     account = open_account(files.account)

@@ -32,7 +32,7 @@ def ray_folders(processes: list[psutil.Process]) -> set[Path]:
     return {Path(found) for command in commands for found in re.findall(r"/tmp/fm-ray-\w+", command)}
 
 
-def test_an_engine_that_is_none_is_refused() -> None:
+def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match="engine: must be one of 'vector'"):
         run(Config(**TINY), {"engine": "spark"})
 
@@ -102,7 +102,7 @@ def test_where_clients_run_may_change_on_resume(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_ray_run_whose_server_is_killed_goes_on_on_ray_or_elsewhere(tmp_path: Path) -> None:
+def test_a_ray_run_whose_server_is_killed_resumes_on_any_engine(tmp_path: Path) -> None:
     """The undisturbed run is one on vector; the killed one begins on Ray, and ends on both."""
     settings = {"rounds": 30, "timeout": 300.0}
     config = Config(**TINY | settings)
@@ -165,9 +165,7 @@ def test_ctrl_c_ends_a_ray_run_and_all_of_ray(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("made", "wanted"), [("deployment", "vector"), ("vector", "deployment")])
-def test_a_paid_run_does_not_go_from_nodes_accounts_to_others(
-    made: str, wanted: str, tmp_path: Path
-) -> None:
+def test_a_paid_run_is_not_resumed_with_other_accounts(made: str, wanted: str, tmp_path: Path) -> None:
     paid = TINY | {"chain": {"provider": "embedded"}, "deployment": {"roster": "roster.json"}}
     folder = RunFolder.create(tmp_path / "run", resolve(Config(**paid | {"engine": made})), {})
     config = folder.config.model_copy(update={"engine": wanted})

@@ -52,7 +52,7 @@ def test_most_rounds_below_the_quorum_fail_a_run(
     assert [step["step"] for step in RunFolder.open(tmp_path / "r").info["final"]] == [0, 1, 3]
 
 
-def test_a_resumed_run_is_judged_anew_over_all_rounds(tmp_path: Path) -> None:
+def test_a_resumed_run_is_judged_over_all_its_rounds(tmp_path: Path) -> None:
     with pytest.raises(UntrainedError):
         run(crashing(1, 2, 3, 4), out=tmp_path / "r")
     with pytest.raises(UntrainedError, match="4 of 6 rounds"):
@@ -65,7 +65,7 @@ def test_a_resumed_run_is_judged_anew_over_all_rounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_clients_raise_is_kept_with_its_traceback(workers: int, tmp_path: Path) -> None:
+def test_clients_exceptions_are_kept_with_tracebacks(workers: int, tmp_path: Path) -> None:
     told: list[str] = []
     with pytest.raises(UntrainedError, match=re.escape(f"the traceback is in {tmp_path}/r/errors.log")):
         run(
@@ -109,7 +109,7 @@ def test_an_error_of_ours_is_kept_as_well(tmp_path: Path) -> None:
     assert "in broken" in (tmp_path / "r" / "errors.log").read_text()
 
 
-def test_a_report_shows_the_failure_in_front(tmp_path: Path) -> None:
+def test_a_report_shows_a_failure_first(tmp_path: Path) -> None:
     with pytest.raises(UntrainedError):
         run(config(gate={"max_norm": 1e-5}, rounds=2), out=tmp_path / "r")
     part = run_part(read_run(tmp_path / "r"), "r")

@@ -54,7 +54,7 @@ def test_the_score_is_minus_the_loss_and_in_classification_the_accuracy() -> Non
     assert score(validated([graded(7), graded(8)]), CONFIG) == 0.75
 
 
-def test_in_regression_a_round_in_which_a_task_diverged_or_a_client_was_missing_is_no_best_one() -> None:
+def test_in_regression_a_round_with_a_diverged_task_or_a_missing_client_is_never_the_best() -> None:
     """Without the client whose task is hard, the loss would have been the lowest of all."""
     [diverged] = [EvaluationSums(2, {"loss": [0.001]}, {"loss": [0.0]}, [1])]
     assert score(validated([*losses([0.001, 0.001]), diverged]), CONFIG) is None

@@ -59,7 +59,7 @@ def test_a_rule_that_measures_needs_validation_clients() -> None:
         config("shapley", validation_clients=0, evaluation={"tasks": 4, "steps": [0, 1, 3]})
 
 
-def test_behaviours_change_only_those_who_have_them(tmp_path: Path) -> None:
+def test_behaviours_change_only_their_clients(tmp_path: Path) -> None:
     honest = RunFolder.open(run(config("tasks", rounds=1, cohort=6), out=tmp_path / "a").run).clients()
     tables = [{"kind": "zero-update", "clients": [1]}, {"kind": "copy", "clients": [4], "of": 2}]
     played = run(config("tasks", rounds=1, cohort=6, behaviours=tables), out=tmp_path / "b")

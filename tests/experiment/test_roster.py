@@ -56,7 +56,7 @@ def seats(roster: Roster, told: list[str]) -> RosterSeats:
     return RosterSeats(roster, RUN, told.append)
 
 
-def test_what_was_admitted_is_read_back(roster: Roster, keys: Path) -> None:
+def test_admitted_registrations_are_read_back(roster: Roster, keys: Path) -> None:
     assert {seat.registration.partition: seat.node for seat in roster} == {0: 100, 1: 101, 2: 102}
     for number in range(3):
         assert roster.seat(number).registration.account == signer(keys, number).account.address  # type: ignore[union-attr]
@@ -134,7 +134,7 @@ def test_an_update_is_good_for_its_client_run_round_tasks_and_values_alone(
     assert not ours.check(1, 2**64, 3, UPDATE, signed)
 
 
-def test_a_partition_that_is_taken_stays_with_who_has_it(roster: Roster, keys: Path) -> None:
+def test_a_taken_partition_stays_with_its_node(roster: Roster, keys: Path) -> None:
     before = roster.path.read_bytes()
     with pytest.raises(UsageError, match=r"partition 0 is held by 0x.*, and 0x.* requests it too"):
         admit(roster.path, [keys / SENT.format(3)], None)
@@ -180,7 +180,7 @@ def test_all_are_admitted_or_none(keys: Path, tmp_path: Path) -> None:
         admit(path, [keys / SENT.format(0)], None)
 
 
-def test_admitting_goes_on_where_a_superlink_stopped(keys: Path, tmp_path: Path) -> None:
+def test_admitting_continues_where_a_superlink_stopped(keys: Path, tmp_path: Path) -> None:
     path, known = tmp_path / "roster.json", dict[str, int]()
     files = [keys / SENT.format(number) for number in range(3)]
 
@@ -217,7 +217,7 @@ def test_a_roster_that_was_edited_is_one_line(
     assert "\n" not in str(refused.value)
 
 
-def test_a_partition_without_a_node_is_said_before_a_run(roster: Roster) -> None:
+def test_a_partition_without_a_node_is_reported_before_a_run(roster: Roster) -> None:
     paid = TINY | {
         "engine": "deployment",
         "deployment": {"roster": str(roster.path)},
@@ -227,7 +227,7 @@ def test_a_partition_without_a_node_is_said_before_a_run(roster: Roster) -> None
         open_signatures(Config(**paid), RUN)
 
 
-def test_refusals_are_told(seats: RosterSeats, told: list[str]) -> None:
+def test_refusals_are_reported(seats: RosterSeats, told: list[str]) -> None:
     seats.refused(7, "it claims partition 0 without a proof")
     assert told == ["node 7: it claims partition 0 without a proof"]
     assert seats.admitted(100)

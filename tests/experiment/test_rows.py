@@ -76,7 +76,9 @@ def line(**values: Any) -> bytes:
 
 
 @pytest.mark.parametrize(("reason", "code", "blamed"), OLD)
-def test_a_row_of_before_codes_has_the_code_of_its_reason(reason: str, code: str, blamed: bool) -> None:
+def test_a_row_from_before_codes_gets_the_code_of_its_reason(
+    reason: str, code: str, blamed: bool
+) -> None:
     row = CLIENTS.parse(line(reason=reason))
     assert row["code"] is RefusalCode(code)
     assert row["reason"] == reason
@@ -92,7 +94,7 @@ def test_every_code_of_a_training_reply_had_a_sentence_before_there_were_codes()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
-def test_what_the_gate_says_is_read_alike_with_and_without_its_code(case: Any) -> None:
+def test_the_gates_refusals_read_the_same_with_and_without_codes(case: Any) -> None:
     verdict = judge(case[2])
     assert isinstance(verdict, Refusal)
     record = ClientRecord(1, 3, 0, verdict.norm, False, verdict)
@@ -130,7 +132,7 @@ def test_an_admitted_row_has_no_code_whatever_it_says() -> None:
     assert not at_fault(row)
 
 
-def test_a_row_is_written_with_the_columns_of_its_run_alone() -> None:
+def test_a_row_is_written_with_only_the_columns_of_its_run() -> None:
     proof = SignedUpdate("0xAb", b"\x01\xff", b"\x02")
     record = ClientRecord(4, 2, 8, 1.5, True, None, {"loss": 0.25}, proof, Award(0.5, 7))
     plain = dict(client_row(record, coded=True, signed=False, paid=False))
@@ -161,7 +163,7 @@ def test_a_loss_that_is_not_finite_is_null_in_a_line() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_begun_without_codes_writes_the_same_bytes_again(tmp_path: Path) -> None:
+def test_a_run_started_without_codes_writes_the_same_bytes_again(tmp_path: Path) -> None:
     """A ledger holds hashes of such lines; what is added to them later is of the same format."""
     faults = {"rates": {"nan": 0.4}}
     path = run(
@@ -235,11 +237,11 @@ def test_a_later_version_that_does_not_say_which_is_refused_as_well() -> None:
     assert "\n" not in told
 
 
-def test_faults_are_said_for_every_code() -> None:
+def test_every_code_says_whose_fault_it_is() -> None:
     assert {code.fault for code in RefusalCode} == set(Fault)
 
 
-def test_nobody_loses_stake_for_a_code_of_a_later_version() -> None:
+def test_a_code_of_a_later_version_costs_no_stake() -> None:
     refused = {"round": 1, "client": 2, "tasks": 1, "admitted": False}
     row = CLIENTS.parse(json.dumps(refused | {"code": "slow_network", "reason": "x"}).encode())
     assert row["code"] is RefusalCode.UNKNOWN
@@ -273,7 +275,7 @@ def test_a_measure_may_not_have_the_name_of_another_column(name: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_what_run_json_says_of_measures_is_read_again() -> None:
+def test_measures_in_run_json_are_read_back() -> None:
     entry = measures_entry(Gains(TaskSpec("regression", (1,), 1)))
     found = measures_of({"measures": json.loads(json.dumps(entry))})
     assert list(found) == ["gain", "hits@10", "loss"]

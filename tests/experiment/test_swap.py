@@ -91,7 +91,7 @@ def test_rules_and_optimizers_are_parts_too() -> None:
         ({"algorithm": "proto"}, "unknown algorithm 'proto': did you mean 'protonet'"),
     ],
 )
-def test_what_was_typed_is_never_left_out_but_refused(
+def test_settings_on_the_command_line_are_refused_rather_than_dropped(
     settings: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError, match=message) as refusal:
@@ -155,7 +155,7 @@ def test_arms_of_the_experiment_follow_a_part_that_was_swapped() -> None:
     assert plans["fedavg"].left_out == ()
 
 
-def test_what_was_typed_of_an_arm_is_refused() -> None:
+def test_settings_of_an_arm_on_the_command_line_are_refused() -> None:
     settings = FEW | {"algorithm": "protonet", "compare.arms.local.learner.inner_lr": 0.3}
     config, _ = load("quickstart", settings)
     arms, _ = choose(planning.resolve(config), ["local"], settings)

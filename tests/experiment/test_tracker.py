@@ -146,7 +146,9 @@ def test_tracking_changes_no_result(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])
 @pytest.mark.usefixtures("store")
-def test_a_resumed_run_goes_on_in_the_same_place_without_a_step_twice(kind: str, tmp_path: Path) -> None:
+def test_a_resumed_run_is_tracked_in_the_same_place_without_repeated_steps(
+    kind: str, tmp_path: Path
+) -> None:
     config = Config(**{**TINY, "rounds": 4, "checkpoint_every": 3}, tracking=kind)
     folder = run(config, out=tmp_path / "r").run
     # Round 4 is lost, and computed and logged again.
@@ -175,7 +177,7 @@ def test_tracking_may_begin_and_end_when_a_run_is_resumed(tmp_path: Path) -> Non
         resume(folder, {"tracking": "wandb"})
 
 
-def test_off_costs_no_import(tmp_path: Path) -> None:
+def test_without_tracking_nothing_is_imported(tmp_path: Path) -> None:
     script = (
         "import sys; from fedmeta.experiment import Config, run;"
         "from tests.experiment.helpers import TINY;"
@@ -186,7 +188,7 @@ def test_off_costs_no_import(tmp_path: Path) -> None:
     assert shown.stdout == "[]\n"
 
 
-def test_a_missing_extra_is_told_before_anything_starts(
+def test_a_missing_extra_is_reported_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracker, "find_spec", lambda _: None)
@@ -290,7 +292,7 @@ class Slow:
         self.written.append(Entry(0, {status: 1.0}))
 
 
-def test_a_store_that_hangs_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_hangs_is_abandoned_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker, "LAST_WAIT", 0.05)
     store, notes = Slow(), []
     slow = Tracker(store, "slow", notes.append)
@@ -303,7 +305,7 @@ def test_a_store_that_hangs_is_left_after_a_while(monkeypatch: pytest.MonkeyPatc
     store.go.set()
 
 
-def test_what_was_tracked_before_is_not_written_again() -> None:
+def test_tracked_rows_are_not_written_again() -> None:
     store = Slow()
     slow = Tracker(store, "slow", pytest.fail)
     for round_ in range(1, 121):

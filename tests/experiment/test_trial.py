@@ -139,7 +139,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("runs") / "straight").run
 
 
-def test_what_is_frozen_stays_as_the_seed_drew_it(straight: Path) -> None:
+def test_frozen_tensors_stay_as_the_seed_drew_them(straight: Path) -> None:
     state = load_file(straight / "checkpoints/round-000004.safetensors")
     assert {key for key in state if key.startswith("state.")} == {"state.head.weight", "state.head.bias"}
     constants = load_file(straight / "checkpoints/constants.safetensors")
@@ -181,7 +181,7 @@ def test_an_exported_model_and_a_loaded_run_predict_what_the_run_did(
     torch.testing.assert_close(said, model(tasks.query_x[0]).softmax(-1).detach(), rtol=1e-6, atol=1e-6)
 
 
-def test_what_was_learned_is_used_with_the_constants_of_its_checkpoint(
+def test_a_loaded_model_uses_the_constants_of_its_checkpoint(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = fedmeta.load(straight).export().tensors
@@ -191,7 +191,7 @@ def test_what_was_learned_is_used_with_the_constants_of_its_checkpoint(
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-def test_a_run_whose_constants_are_drawn_otherwise_now_is_not_resumed(
+def test_a_run_whose_constants_would_differ_now_is_not_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = run(tmp_path / "begun", rounds=2).run

@@ -49,13 +49,13 @@ def code(**settings: object) -> Code:
 
 
 @pytest.mark.usefixtures("lab")
-def test_a_module_stands_with_all_that_it_imports_of_the_users() -> None:
+def test_a_modules_digest_covers_the_users_modules_that_it_imports() -> None:
     assert list(code(model="lab.nets:Net")) == USED
     assert "labtools" not in sys.modules, "it was read, and not run"
 
 
 @pytest.mark.parametrize("name", USED)
-def test_an_edit_of_any_of_them_is_told_by_its_name(lab: Path, name: str) -> None:
+def test_an_edit_of_any_of_them_is_reported_by_name(lab: Path, name: str) -> None:
     before = code(model="lab.nets.Net")
     file = lab / (name.replace(".", "/") + ".py")
     file = file if file.exists() else lab / name.replace(".", "/") / "__init__.py"
@@ -109,7 +109,7 @@ def test_a_module_in_an_archive_is_read_there(tmp_path: Path, monkeypatch: pytes
     assert digests[0] != digests[1]
 
 
-def test_an_installed_module_stands_for_itself_alone() -> None:
+def test_an_installed_modules_digest_covers_only_itself() -> None:
     assert list(code(model="torch.nn:Linear")) == [
         "torch",
         "torch.nn",

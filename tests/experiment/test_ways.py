@@ -77,7 +77,7 @@ def test_without_a_federation_the_data_must_be_here_on_any_engine(
     assert not (tmp_path / "r").exists()
 
 
-def test_test_clients_stand_one_by_one_beside_their_mean(finished: Path) -> None:
+def test_test_clients_are_shown_one_by_one_beside_their_mean(finished: Path) -> None:
     folder = RunFolder.open(finished)
     rows, final = folder.test(), folder.info["final"]
     assert [row["client"] for row in rows] == [6, 7, 8]
@@ -165,6 +165,8 @@ def test_a_regression_on_one_input_shows_its_curves(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_needs_a_federation_is_refused_without_one(settings: dict[str, Any], message: str) -> None:
+def test_keys_that_need_a_federation_are_refused_without_one(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("quickstart", settings)

@@ -76,7 +76,7 @@ def assert_counted(records: Sequence[RoundRecord]) -> Counter[int]:
     return counted
 
 
-def test_what_a_client_remembers_is_there_in_its_next_round() -> None:
+def test_a_clients_memory_is_available_in_its_next_round() -> None:
     counts = assert_counted(run())
     assert sum(counts.values()) == 12 * 6
 
@@ -157,7 +157,7 @@ class NoIds(Counting):
 NO_IDS = replace(COUNTING.setup, algorithm="tests.federation.test_client_memory:NoIds")
 
 
-def test_a_client_that_breaks_its_stack_changes_nothing_for_the_others() -> None:
+def test_a_client_that_breaks_its_stack_does_not_affect_the_others() -> None:
     whole = {c.client: c.loss for r in run() for c in r.clients if c.client != Fragile.BROKEN}
     task = "tests.federation.helpers:Fragile"
     records = run(workload=replace(COUNTING, task=task))
@@ -168,9 +168,7 @@ def test_a_client_that_breaks_its_stack_changes_nothing_for_the_others() -> None
 
 @pytest.mark.parametrize("killed_after", [4, 5, 7])
 @pytest.mark.parametrize("training", ["federated", "local"])
-def test_a_run_that_was_killed_goes_on_to_the_same_bits(
-    tmp_path: Path, killed_after: int, training: str
-) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, killed_after: int, training: str) -> None:
     """A checkpoint every second round; what was computed after it is computed again."""
     workload = algorithm("scaffold", local_steps=2, local_lr=0.05)
     plan = replace(ROUNDS, checkpoint_every=2)
@@ -223,7 +221,9 @@ def test_a_flower_context_holds_it_where_clients_are_nodes() -> None:
     assert sum(bool(n) for n in held) == len(counts)
 
 
-def test_a_node_that_lost_it_begins_anew_and_the_run_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_that_lost_its_memory_starts_afresh_and_the_run_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def observe(record: RoundRecord, _: Snapshot) -> None:
         records.append(record)
         if record.round == 6:
@@ -244,7 +244,7 @@ def test_a_node_that_lost_it_begins_anew_and_the_run_says_so(caplog: pytest.LogC
     assert lost == before.keys() & asked
 
 
-def test_nothing_of_it_is_in_a_message() -> None:
+def test_no_memory_is_in_a_message() -> None:
     """Each reply has the parts of one whose clients remember nothing, and the state's tensors alone."""
     with one_thread(), as_server():
         learner = Learner.build(COUNTING)

@@ -56,7 +56,7 @@ def test_rows_of_any_kind_come_back_as_they_were() -> None:
         ([4], 0, 0, [4]),
     ],
 )
-def test_a_version_goes_when_nobody_can_ask_for_it(
+def test_a_version_is_dropped_when_it_can_no_longer_be_requested(
     versions: list[int], counted: int, oldest: int, expected: list[int]
 ) -> None:
     assert outdated(versions, counted, oldest) == expected
@@ -88,7 +88,7 @@ def test_a_context_and_a_file_hold_the_same_whatever_is_asked() -> None:
     assert states.versions(8) == versions_in(context._state)
 
 
-def test_only_who_was_asked_has_an_entry(tmp_path: Path) -> None:
+def test_only_clients_that_were_asked_have_an_entry(tmp_path: Path) -> None:
     path = tmp_path / "clients.sqlite"
     states = ClientStates(path)
     states.begin(range(0, 100_000, 100), [0] * 1000, 0)
@@ -112,7 +112,7 @@ def fill(states: ClientStates, first: int, last: int) -> list[str]:
     return seals
 
 
-def test_a_run_that_goes_on_from_any_round_that_it_may_remembers_the_same(tmp_path: Path) -> None:
+def test_memory_is_the_same_after_going_back_to_any_kept_round(tmp_path: Path) -> None:
     path = tmp_path / "clients.sqlite"
     states = ClientStates(path)
     seals = fill(states, 1, 20)
@@ -129,7 +129,7 @@ def test_a_run_that_goes_on_from_any_round_that_it_may_remembers_the_same(tmp_pa
     states.close()
 
 
-def test_what_was_not_committed_is_gone(tmp_path: Path) -> None:
+def test_uncommitted_writes_are_gone(tmp_path: Path) -> None:
     path = tmp_path / "clients.sqlite"
     states = ClientStates(path)
     seals = fill(states, 1, 5)
@@ -164,7 +164,7 @@ def test_a_changed_value_or_a_lost_client_shows(tmp_path: Path) -> None:
         states.close()
 
 
-def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "clients.sqlite"
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(RunError, match=r"clients.sqlite: file is not a database"):

@@ -38,7 +38,7 @@ def test_those_that_answer_at_once_are_taken_in_no_order_of_their_ids() -> None:
     assert taken.count(11) > 40 * 6 / 12 / 2
 
 
-def test_a_reply_that_will_be_refused_takes_nobodys_place() -> None:
+def test_a_reply_that_will_be_refused_does_not_count_towards_the_cohort() -> None:
     spoilt = {client: [reply_mod(lambda content: content.clear())] for client in (0, 1)}
     _, records = run_on_grid(SINUSOID, replace(WIDE, cohort=9), mods=spoilt)
     for record in records:
@@ -92,19 +92,19 @@ def receive(turns: list[set[int]], enough: int, timeout: float = 5.0) -> tuple[l
         return sorted(reply.metadata.src_node_id - 2 for reply in kept), receiver.surplus
 
 
-def test_where_time_is_real_nobody_is_waited_for_once_there_are_enough() -> None:
+def test_in_real_time_the_wait_ends_once_there_are_enough_replies() -> None:
     kept, surplus = receive([{4}, set(), {1, 5}], enough=3, timeout=60.0)
     assert kept == [1, 4, 5]
     assert surplus == {0, 2, 3}
 
 
-def test_where_time_is_real_one_look_may_bring_more_than_enough() -> None:
+def test_in_real_time_one_poll_may_return_more_than_enough() -> None:
     kept, surplus = receive([{4}, {0, 1, 5}], enough=3)
     assert kept == [0, 1, 4]
     assert surplus == {2, 3, 5}
 
 
-def test_where_time_is_real_the_deadline_ends_the_wait() -> None:
+def test_in_real_time_the_deadline_ends_the_wait() -> None:
     kept, surplus = receive([{4}], enough=3, timeout=0.3)
     assert kept == [4]
     assert surplus == frozenset()

@@ -80,14 +80,16 @@ def test_the_same_bytes_for_any_number_of_workers(
 
 
 @pytest.mark.parametrize("rounds", [1, 3, 5])
-def test_going_on_from_a_snapshot_equals_the_undisturbed_run(
+def test_continuing_from_a_snapshot_equals_the_uninterrupted_run(
     rounds: int, undisturbed: tuple[list[RoundRecord], list[Snapshot]]
 ) -> None:
     records, snapshots = undisturbed
     assert_same_run(run(start=snapshots[rounds - 1]), (records[rounds:], snapshots[rounds:]))
 
 
-def test_a_finished_run_goes_nowhere(undisturbed: tuple[list[RoundRecord], list[Snapshot]]) -> None:
+def test_continuing_a_finished_run_changes_nothing(
+    undisturbed: tuple[list[RoundRecord], list[Snapshot]],
+) -> None:
     end = undisturbed[1][-1]
     again = simulate(WORKLOAD, PLAN, start=end, observer=lambda *_: pytest.fail("no round is left"))
     assert again.round == end.round
@@ -180,7 +182,7 @@ def test_auto_stays_in_this_process_when_workers_would_not_pay() -> None:
         assert auto.pool is None
 
 
-def test_nobody_is_waited_for_past_the_deadline() -> None:
+def test_no_reply_is_awaited_past_the_deadline() -> None:
     learner = Learner.build(SINUSOID)
     jobs = [TrainJob(1, (client,)) for client in range(4)]
     assert list(InProcess(learner).run(learner.init_state(), jobs, time.monotonic() - 1)) == []

@@ -105,7 +105,7 @@ def test_a_task_that_diverged_counts_as_the_worst_and_is_counted() -> None:
     assert (nothing.loss, nothing.finite_loss, nothing.diverged) == (math.inf, None, 2)
 
 
-def test_clients_that_did_not_answer_are_told_of() -> None:
+def test_clients_that_did_not_answer_are_reported() -> None:
     [result] = merge([0], summed([1.0], [2.0]), MEASURES, asked=5)
     assert (result.loss, result.clients, result.clients_asked) == (1.5, 2, 5)
 
@@ -115,7 +115,7 @@ def test_the_order_of_clients_does_not_matter() -> None:
     assert merge([0], parts, MEASURES) == merge([0], parts[::-1], MEASURES)
 
 
-def test_no_client_is_no_result() -> None:
+def test_without_clients_there_is_no_result() -> None:
     assert merge([0, 1], [], MEASURES) == ()
 
 
@@ -263,7 +263,7 @@ def test_failed_and_doubled_evaluations_are_left_out() -> None:
     assert list(gate().admitted(5, [(0, [failed]), (1, [reply(), reply()])])) == []
 
 
-def test_looks_at_test_clients_use_other_tasks_than_the_final_test_and_change_nothing() -> None:
+def test_tracked_evaluations_use_other_tasks_than_the_final_test_and_change_nothing() -> None:
     learner = Learner.build(SINUSOID)
     client = SINUSOID.population.clients("test")[0]
     final, look = learner.evaluation_tasks(client), learner.evaluation_tasks(client, 3)
@@ -291,7 +291,7 @@ def steep(learning_rate: float) -> Workload:
     return replace(SINUSOID, setup=setup, evaluation_steps=(0, 1, 60), evaluation_tasks=8)
 
 
-def test_a_client_whose_tasks_diverge_at_a_step_is_as_it_is_at_the_others() -> None:
+def test_divergence_at_one_step_does_not_change_a_clients_other_steps() -> None:
     workload = steep(1.0)
     state = Learner.build(workload).init_state()
     before, first, last = evaluate(workload, state, "test")
@@ -350,7 +350,7 @@ def test_a_client_that_crashes_is_missing_from_the_answers_and_the_row_says_so()
     assert [(one.clients, one.clients_asked) for one in records[0].evaluation] == [(2, 2)] * 3
 
 
-def test_what_diverged_is_the_worst_that_a_measure_can_be() -> None:
+def test_a_diverged_task_has_the_measures_worst_value() -> None:
     """Of 4 tasks one diverged. An error in [0, 2] of 0.3 in all becomes (0.3 + 2) / 4; a return that
     has no worst is minus infinite, whatever the others are; a share of 2.4 stays 2.4 / 4."""
     measures = {

@@ -46,7 +46,7 @@ def test_a_traceback_reaches_who_watches_and_is_in_no_reply(where: str) -> None:
     assert len({failure.place for *_, failure in seen}) == 1
 
 
-def test_a_client_of_its_own_process_leaves_its_traceback_in_that_processs_log(
+def test_a_client_in_its_own_process_logs_its_traceback_there(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with one_thread(), as_server(), caplog.at_level(logging.WARNING):
@@ -71,5 +71,5 @@ def test_a_traceback_is_bounded_and_keeps_its_end() -> None:
     assert len(failure.reason) == 200
 
 
-def test_nobody_need_watch() -> None:
+def test_a_watcher_is_optional() -> None:
     report(1, 2, Failure("for nobody"))

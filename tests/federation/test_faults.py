@@ -151,7 +151,7 @@ def test_a_client_that_spoils_its_copy_of_the_broadcast_spoils_no_other() -> Non
         np.testing.assert_allclose(spoilt.state[key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_a_clients_context_lasts_over_the_rounds_and_stays_with_it() -> None:
+def test_a_clients_context_persists_between_rounds() -> None:
     seen: list[int] = []
 
     def counting(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -208,7 +208,7 @@ def test_quorum_met_exactly_is_enough() -> None:
     assert not records[0].skipped
 
 
-def test_a_round_that_nobody_answers_is_skipped_not_fatal() -> None:
+def test_a_round_without_replies_is_skipped_not_fatal() -> None:
     _, records = run_on_grid(SINUSOID, replace(PLAN, quorum=0), change=lambda replies: [])
     assert all(record.skipped and record.admitted == 0 and math.isnan(record.loss) for record in records)
     assert {c.reason for c in records[0].clients} == {"no reply within 600 s"}

@@ -228,7 +228,7 @@ def test_a_held_out_client_does_not_train_under_any_strategy() -> None:
         np.testing.assert_allclose(value, np.mean([end[key] for end in ends], axis=0), atol=1e-6)
 
 
-def test_a_client_that_diverges_says_so_and_sends_no_nan() -> None:
+def test_a_client_that_diverges_reports_it_and_sends_no_nan() -> None:
     """FedAvg would average NaN into everybody's weights."""
     wild = replace(SINUSOID, local_lr=1e38, local_steps=3)
     reply = ask(wild, 0, MessageType.TRAIN, request(wild, **{"server-round": 1}))
@@ -245,7 +245,7 @@ def test_a_client_that_diverges_says_so_and_sends_no_nan() -> None:
         (RecordDict({"config": ConfigRecord({"server-round": 1})}), "needs one ArrayRecord"),
     ],
 )
-def test_what_is_not_a_request_is_refused_in_one_line(content: RecordDict, message: str) -> None:
+def test_an_invalid_request_is_refused_in_one_line(content: RecordDict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         ask(SINUSOID, 0, MessageType.TRAIN, content)
     assert "\n" not in str(caught.value)

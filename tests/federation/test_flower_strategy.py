@@ -108,7 +108,7 @@ def test_one_client_a_round_does_not_wait_for_the_two_that_flower_wants() -> Non
     assert record.admitted == 1
 
 
-def test_what_a_record_says_of_the_step_is_what_happened() -> None:
+def test_a_records_update_norm_is_how_far_the_state_moved() -> None:
     """The norm is that of how far the state moved; the server's learning rate had no part in it."""
     how = AggregationOptions(rule=f"{STRATEGIES}:FedAdagrad")
     snapshot, [record] = run_on_grid(WIDE, replace(PLAN, rounds=1, aggregation=how))
@@ -198,7 +198,7 @@ def config(rule: str, rounds: int, **options: Any) -> Config:
         (f"{PARTS}:Momentum", {"momentum": 0.8}),
     ],
 )
-def test_a_resumed_run_is_the_straight_one_bit_for_bit(
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, rule: str, options: dict[str, Any]
 ) -> None:
     run(config(rule, 4, **options), out=tmp_path / "straight")
@@ -210,7 +210,7 @@ def test_a_resumed_run_is_the_straight_one_bit_for_bit(
     assert_same(by_name(cut.optimizer), by_name(straight.optimizer))
 
 
-def test_a_strategy_that_cannot_say_what_it_remembers_is_not_resumed(tmp_path: Path) -> None:
+def test_a_strategy_whose_state_cannot_be_saved_is_not_resumed(tmp_path: Path) -> None:
     run(config(f"{PARTS}:Forgetful", 2), out=tmp_path / "run")
     before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
     with pytest.raises(

@@ -206,7 +206,7 @@ def test_a_sound_reply_is_admitted_with_its_exact_values() -> None:
 @pytest.mark.parametrize(
     ("code", "spoil", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_a_spoilt_reply_is_refused_with_its_code_and_reason(
+def test_a_corrupt_reply_is_refused_with_its_code_and_reason(
     code: str, spoil: Spoil, reason: str
 ) -> None:
     verdict = judge(spoil)

@@ -69,7 +69,7 @@ def test_a_mod_that_changes_nothing_changes_no_bit() -> None:
     assert_same(trained("look", "look"), looked)
 
 
-def test_what_a_mod_changes_of_the_weights_is_what_the_server_steps_along() -> None:
+def test_the_server_steps_along_a_mods_change_of_the_weights() -> None:
     """Half the way in weights is half the pseudo-gradient: a step at twice the rate undoes it."""
     plan = replace(PLAN, rounds=1)
     double = replace(plan, server=ServerOptions(optimizer="SGD", lr=1.0))

@@ -65,7 +65,7 @@ def test_steps_like_torch_optim_run_directly(name: str, options: dict[str, objec
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
-def test_a_restored_optimizer_goes_on_bit_for_bit(name: str, options: dict[str, object]) -> None:
+def test_a_restored_optimizer_continues_bit_for_bit(name: str, options: dict[str, object]) -> None:
     how = ServerOptions(optimizer=name, lr=0.05, options=options, schedule="cosine", clip_norm=1.0)
     undisturbed = ServerOptimizer(how, state(), ROUNDS)
     for round_ in range(1, 8):

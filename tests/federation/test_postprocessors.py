@@ -116,7 +116,7 @@ def test_at_the_server_it_is_the_clipping_of_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize("stage", ["client", "server"])
-def test_what_is_remembered_is_the_same_after_a_restart(stage: str, tmp_path: Path) -> None:
+def test_memory_is_the_same_after_a_restart(stage: str, tmp_path: Path) -> None:
     workload = replace(SINUSOID, postprocessors=(own("Counting", stage),))
     plan = replace(PLAN, rounds=6)
     kept: list[Any] = []
@@ -129,7 +129,7 @@ def test_what_is_remembered_is_the_same_after_a_restart(stage: str, tmp_path: Pa
         assert end.optimizer["@postprocessor.0.rounds"].tolist() == [6.0]
 
 
-def test_what_would_be_gained_by_a_step_is_looked_at_without_taking_it() -> None:
+def test_a_preview_of_a_step_does_not_take_it() -> None:
     learner = Learner.build(replace(SINUSOID, postprocessors=(own("Counting", "server"),)))
     server = ServerOptimizer(
         ServerOptions(optimizer="SGD", lr=1.0), learner.template, 9, (), learner.postprocessing("server")
@@ -141,7 +141,7 @@ def test_what_would_be_gained_by_a_step_is_looked_at_without_taking_it() -> None
     assert_same(server.state, first)
 
 
-def test_what_is_added_to_the_state_is_left_alone() -> None:
+def test_postprocessors_leave_keys_that_are_added_alone() -> None:
     workload = algorithm("scaffold", local_steps=2, local_lr=0.05)
     learner = Learner.build(replace(workload, postprocessors=(own("Doubling", "client"),)))
     plain = Learner.build(workload)

@@ -42,7 +42,7 @@ def records() -> dict[int, ClientRecord]:
     return {one.client: one for one in tally._records}
 
 
-def test_what_a_round_refuses_beside_its_gate_has_codes_and_outcomes() -> None:
+def test_refusals_outside_the_gate_have_codes_and_outcomes() -> None:
     found = {
         client: (one.refusal.code.value if one.refusal else None, one.outcome, one.reason)
         for client, one in records().items()
@@ -84,7 +84,7 @@ def test_a_copy_keeps_its_norm_and_a_norm_that_is_infinite_is_none() -> None:
         ("unreadable", "client"),
     ],
 )
-def test_what_may_befall_an_honest_client_is_not_its_fault(code: str, fault: str) -> None:
+def test_refusals_that_can_hit_an_honest_client_are_not_its_fault(code: str, fault: str) -> None:
     assert RefusalCode(code).fault is Fault(fault)
 
 
@@ -96,7 +96,9 @@ def test_what_may_befall_an_honest_client_is_not_its_fault(code: str, fault: str
         (RefusalCode.METRIC_DIVERGED, {"key": "loss", "value": "inf"}),
     ],
 )
-def test_who_diverged_is_not_at_fault_and_loses_no_stake(code: RefusalCode, details: Any) -> None:
+def test_a_client_that_diverged_is_not_at_fault_and_loses_no_stake(
+    code: RefusalCode, details: Any
+) -> None:
     refusal = Refusal(code, details)
     assert refusal.non_finite
     assert refusal.code.fault is Fault.CHANCE
@@ -114,7 +116,7 @@ def test_shapes_of_other_ranks_and_counts_of_other_types_are_one_kind() -> None:
         assert len({kind_of(one.code, str(one)) for one in group}) == 1
 
 
-def test_a_name_with_a_quote_in_it_is_no_other_kind() -> None:
+def test_a_name_with_a_quote_in_it_keeps_its_kind() -> None:
     names = ("'secret'", '"it\'s"')
     said = [str(Refusal(RefusalCode.EXTRA_METRIC, {"key": name})) for name in names]
     assert {kind_of(RefusalCode.EXTRA_METRIC, one) for one in said} == {"unexpected metric …"}

@@ -56,7 +56,7 @@ def test_the_scorer_sees_every_admitted_update_before_the_step_that_it_can_fores
             torch.testing.assert_close(foreseen[key], value, rtol=1e-5, atol=1e-7)
 
 
-def test_awards_stand_beside_the_clients_and_change_nothing_that_is_learned() -> None:
+def test_awards_are_logged_beside_the_clients_and_change_nothing_that_is_learned() -> None:
     scorer = Watching()
     records = records_of(scorer)
     assert [c.award for c in records[0].clients] == [Award(float(n), n) for n in range(12)]
@@ -64,7 +64,7 @@ def test_awards_stand_beside_the_clients_and_change_nothing_that_is_learned() ->
     assert_same(rewarded.state, simulate(SINUSOID, SGD, observer=lambda *_: None).state)
 
 
-def test_a_skipped_round_pays_nobody() -> None:
+def test_a_skipped_round_pays_nothing() -> None:
     def spoil(body: RecordDict) -> None:
         body["config"]["round"] = 99
 

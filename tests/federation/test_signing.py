@@ -50,7 +50,7 @@ def config(change: Callable[[ConfigRecord], object]) -> Callable[[RecordDict], N
     return lambda body: change(body["config"]) and None  # type: ignore[arg-type]
 
 
-def test_the_digest_is_a_sha256_that_anybody_can_compute() -> None:
+def test_the_digest_is_a_sha256_that_anyone_can_compute() -> None:
     tensors = {"w": torch.tensor([[1.0], [2.0]]).T, "b": torch.tensor(3.0, dtype=torch.float64)}
     by_hand = hashlib.sha256(
         b"b\0<f8\0\0" + struct.pack("<d", 3.0) + b"w\0<f4\x001,2\0" + struct.pack("<ff", 1.0, 2.0)
@@ -100,7 +100,7 @@ def as_client(other: int) -> Mod:
     return pose
 
 
-def test_a_client_that_poses_as_another_still_signs_as_itself() -> None:
+def test_a_client_that_impersonates_another_still_signs_as_itself() -> None:
     _, clients = one_round({5: [as_client(2)]})
     assert clients[2].admitted
     assert (clients[5].admitted, clients[5].reason) == (False, "the same update as client 2's")
@@ -116,7 +116,7 @@ def test_a_client_that_poses_as_another_still_signs_as_itself() -> None:
         (lambda c: c.update({"more": 1}), "unexpected config 'more'"),
     ],
 )
-def test_what_is_not_signed_by_its_client_is_quarantined(
+def test_updates_not_signed_by_their_client_are_quarantined(
     change: Callable[[ConfigRecord], object], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fedmeta.federation import client as client_side

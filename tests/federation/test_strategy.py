@@ -175,7 +175,7 @@ def test_nodes_that_register_late_are_waited_for() -> None:
     assert grid.registered == 3
 
 
-def test_nodes_are_not_waited_for_without_end() -> None:
+def test_nodes_are_not_awaited_forever() -> None:
     learner = Learner.build(SINUSOID)
     with pytest.raises(RunError, match=r"only 3 of 17 nodes registered within 0\.2 s"):
         wait_for_nodes(Late(learner, InProcess(learner)), 17, timeout=0.2)

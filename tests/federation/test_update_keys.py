@@ -90,7 +90,7 @@ def test_the_norm_and_the_fingerprint_are_of_what_is_checked() -> None:
     assert refused.code == "norm"
 
 
-def test_what_is_not_checked_must_still_be_finite() -> None:
+def test_unchecked_tensors_must_still_be_finite() -> None:
     refused = judged([1.0, 2.0, 4.0, 10.0, float("nan")])
     assert isinstance(refused, Refusal)
     assert refused.code == "nan"
@@ -104,7 +104,7 @@ def test_a_score_sees_neither_what_is_hidden_nor_what_is_added() -> None:
     assert checked.tolist() == [0, 1, 2, 3]
 
 
-def test_a_client_draws_the_same_whoever_is_computed_beside_it() -> None:
+def test_a_clients_draws_do_not_depend_on_the_rest_of_its_batch() -> None:
     tasks = make_tasks(CASES["sinusoid-mlp"].spec, tasks=2)
     update = make_learner("fedavg", CASES["sinusoid-mlp"]).task_updates
 

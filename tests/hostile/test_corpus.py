@@ -105,12 +105,12 @@ def test_every_hostile_file_is_one_line_or_right(run: Path, journal: bytes, tmp_
 
 
 @pytest.mark.slow
-def test_so_is_every_other(run: Path, journal: bytes, tmp_path: Path) -> None:
+def test_every_slow_hostile_file_is_one_line_or_right(run: Path, journal: bytes, tmp_path: Path) -> None:
     slow = [case for case in cases(run, journal) if not is_fast(case)]
     assert not problems(Reader(run, tmp_path / "scratch"), slow)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*long_logs(), *long_comparisons()], ids=lambda case: case.name)
-def test_so_is_what_is_longer_than_anybody_needs(case: Case, run: Path, tmp_path: Path) -> None:
+def test_oversized_files_are_one_line_or_right(case: Case, run: Path, tmp_path: Path) -> None:
     assert not problems(Reader(run, tmp_path / "scratch"), [case])

@@ -24,7 +24,7 @@ def test_units_that_are_left_go_to_the_largest_remainders() -> None:
     assert allocate([47_000, 16_000, 15_800, 12_000, 6_100, 3_100], 10) == [5, 2, 1, 1, 1, 0]
 
 
-def test_equal_remainders_go_to_those_who_stand_first() -> None:
+def test_equal_remainders_go_to_the_first_clients() -> None:
     assert allocate([1.0, 1.0, 1.0], 100) == [34, 33, 33]
     assert allocate([1.0, 1.0, 1.0], 101) == [34, 34, 33]
 
@@ -34,11 +34,11 @@ def test_negative_scores_are_paid_nothing_and_cost_the_others_nothing() -> None:
 
 
 @pytest.mark.parametrize("none", [[], [0.0, -0.0], [-1.0, -1e300]])
-def test_nothing_is_paid_where_nobody_has_a_positive_score(none: list[float]) -> None:
+def test_nothing_is_paid_where_no_client_has_a_positive_score(none: list[float]) -> None:
     assert allocate(none, 1000) == [0] * len(none)
 
 
-def test_a_cap_cuts_and_hands_what_it_cut_to_nobody() -> None:
+def test_a_cap_cuts_rewards_and_does_not_redistribute_them() -> None:
     assert allocate([8.0, 1.0, 1.0], 100, cap=0.5) == [50, 10, 10]
 
 
@@ -92,7 +92,7 @@ def test_units_are_whole_never_negative_and_never_above_the_cap(
 
 
 @given(scores, pots)
-def test_nobody_is_a_whole_unit_away_from_the_exact_share(scores: list[float], pot: int) -> None:
+def test_every_award_is_within_a_unit_of_the_exact_share(scores: list[float], pot: int) -> None:
     positive = [max(Fraction(score), Fraction(0)) for score in scores]
     for unit, share in zip(allocate(scores, pot), positive, strict=True):
         if sum(positive):

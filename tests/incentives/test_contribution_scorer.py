@@ -76,7 +76,7 @@ def test_or_the_absent_are_excluded_and_weights_scaled_up(
     )
 
 
-def test_everybody_together_are_worth_what_the_server_then_really_has() -> None:
+def test_all_clients_together_are_worth_the_servers_actual_step() -> None:
     federation = Federation.start()
     sent = players_of(federation.train(1, range(6)))
     worth = federation.game(1, sent, SHAPLEY).value(range(6))
@@ -154,7 +154,7 @@ def trained(server: int) -> tuple[Federation, np.ndarray[Any, Any]]:
     idle=st.sets(st.integers(0, 5)),
 )
 @settings(max_examples=20, deadline=None)
-def test_whoever_sends_zeros_scores_nothing(server: int, idle: set[int], **options: Any) -> None:
+def test_a_client_that_sends_zeros_scores_nothing(server: int, idle: set[int], **options: Any) -> None:
     federation, updates = trained(server)
     options["shapley"] = ShapleyOptions(exact=options.pop("exact"), permutations=6)
     chosen = IncentiveOptions(**options)

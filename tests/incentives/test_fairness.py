@@ -82,7 +82,7 @@ def assert_cheats_earn_little(earned: dict[int, ClientTotals], rounds: int) -> N
     assert sum(one.earned for one in earned.values()) == rounds * 100 * 10**6
 
 
-def test_cheats_earn_at_most_a_tenth_of_an_honest_client(tmp_path: Path) -> None:
+def test_misbehaving_clients_earn_at_most_a_tenth_of_an_honest_one(tmp_path: Path) -> None:
     earned = earnings(
         tmp_path / "run", {"rounds": 14, "seed": 21, "incentives.shapley.permutations": 12}
     )
@@ -91,7 +91,9 @@ def test_cheats_earn_at_most_a_tenth_of_an_honest_client(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 22])
-def test_cheats_earn_at_most_a_tenth_in_the_whole_simulation(seed: int, tmp_path: Path) -> None:
+def test_misbehaving_clients_earn_at_most_a_tenth_in_the_whole_simulation(
+    seed: int, tmp_path: Path
+) -> None:
     earned = earnings(tmp_path / "run", {"seed": seed})
     assert_cheats_earn_little(earned, rounds=200)
 
@@ -124,10 +126,10 @@ def tricks(federation: Federation, round_: int) -> dict[str, tuple[Players, int]
     }
 
 
-def test_splitting_ones_work_over_three_names_does_not_pay(rises: dict[str, float]) -> None:
+def test_splitting_work_over_three_identities_does_not_pay(rises: dict[str, float]) -> None:
     assert rises["shares its work"] <= 0.05
 
 
-def test_working_under_three_names_pays_by_the_work(rises: dict[str, float]) -> None:
+def test_working_under_three_identities_pays_by_the_work(rises: dict[str, float]) -> None:
     # Three names with three tasks each weigh 9 of 21 tasks instead of 3 of 15: 2.14 times as much.
     assert rises["triples its work"] == pytest.approx(2.14 - 1, abs=0.5)

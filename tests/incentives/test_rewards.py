@@ -42,7 +42,7 @@ def test_the_first_round_is_paid_by_its_scores(settle: Settle) -> None:
     assert payroll(settle).reward({4: 3.0, 2: 1.0, 9: -1.0}) == {2: 250, 4: 750, 9: 0}
 
 
-def test_what_luck_gave_is_taken_into_account_later() -> None:
+def test_lucky_payments_are_offset_later() -> None:
     paying = payroll()
     # Round 1: 7 is lucky. Shares of the round: 1/2 and 1/2.
     assert paying.reward({1: 1.0, 7: 1.0}) == {1: 500, 7: 500}
@@ -54,7 +54,7 @@ def test_what_luck_gave_is_taken_into_account_later() -> None:
     assert paying.reward({1: 2.0, 7: 1.0}) == {1: 800, 7: 200}
 
 
-def test_who_is_scored_alike_in_every_round_is_paid_alike_in_every_round() -> None:
+def test_clients_with_equal_scores_are_paid_equally_in_every_round() -> None:
     paying = payroll()
     for _ in range(50):
         assert paying.reward({0: 2.0, 1: 1.0, 2: -1.0, 3: 1.0}) == {0: 500, 1: 250, 2: 0, 3: 250}
@@ -100,7 +100,7 @@ def test_past_merit_is_not_paid_twice() -> None:
     assert paying.rewards[1] - before[1] == pytest.approx(50 * POT, rel=0.001)
 
 
-def test_who_comes_late_is_paid_like_everybody_from_then_on() -> None:
+def test_a_client_that_joins_late_is_paid_like_the_others_from_then_on() -> None:
     paying = payroll()
     for _ in range(100):
         paying.reward({0: 1.0, 1: 1.0})
@@ -110,7 +110,7 @@ def test_who_comes_late_is_paid_like_everybody_from_then_on() -> None:
     assert paying.rewards[0] == pytest.approx(75 * POT, rel=0.001)
 
 
-def test_who_is_not_asked_in_a_round_is_paid_what_it_is_due_when_it_is() -> None:
+def test_a_client_that_was_not_asked_is_paid_its_due_when_it_is() -> None:
     rng = np.random.default_rng(1)
     paying = payroll()
     merit = np.array([1.0, 1.0, 2.0, 4.0, -1.0])
@@ -142,7 +142,7 @@ something = st.floats(-10, 10).filter(bool)
 
 
 @given(st.lists(st.lists(something, min_size=4, max_size=4), min_size=1, max_size=15))
-def test_the_whole_pot_is_paid_wherever_all_add_something_and_somebody_has_merit(
+def test_the_whole_pot_is_paid_if_all_contribute_and_one_has_merit(
     rounds: list[list[float]],
 ) -> None:
     paying = payroll()
@@ -151,7 +151,7 @@ def test_the_whole_pot_is_paid_wherever_all_add_something_and_somebody_has_merit
         assert sum(rewards.values()) == (POT if max(paying.cumulative.values()) > 0 else 0)
 
 
-def test_a_cap_holds_in_every_round_and_what_is_due_stays_due() -> None:
+def test_a_cap_applies_in_every_round_and_carries_the_rest_over() -> None:
     paying = payroll(cap=0.4)
     assert paying.reward({0: 3.0, 1: 1.0}) == {0: 400, 1: 250}
     assert paying.reward({0: 3.0, 1: 1.0})[0] == 400
@@ -176,7 +176,7 @@ def from_json(scores: Mapping[int, float]) -> dict[int, float]:
     return {int(client): score for client, score in json.loads(json.dumps(scores)).items()}
 
 
-def test_a_round_in_which_all_score_zero_changes_nobodys_merit() -> None:
+def test_a_round_in_which_all_score_zero_changes_no_merit() -> None:
     paying = payroll()
     paying.reward({0: 1.0, 1: 1.0})
     before = dict(paying.cumulative)
@@ -185,7 +185,7 @@ def test_a_round_in_which_all_score_zero_changes_nobodys_merit() -> None:
 
 
 @pytest.mark.parametrize("settle", ["run", "round"])
-def test_a_round_to_which_nobody_added_anything_keeps_its_pot(settle: Settle) -> None:
+def test_a_round_without_positive_contributions_keeps_its_pot(settle: Settle) -> None:
     paying = payroll(settle)
     for _ in range(3):
         paying.reward({0: 1.0, 1: 3.0})
@@ -193,7 +193,7 @@ def test_a_round_to_which_nobody_added_anything_keeps_its_pot(settle: Settle) ->
     assert paying.reward({0: 1.0, 1: 3.0}) == {0: 250, 1: 750}
 
 
-def test_past_merit_pays_nobody_for_a_round_of_nothing() -> None:
+def test_past_merit_pays_nothing_for_a_round_without_contributions() -> None:
     paying = payroll()
     # Both merit 1/2 and are paid up.
     assert paying.reward({0: 1.0, 1: 1.0}) == {0: 500, 1: 500}
@@ -222,13 +222,13 @@ def test_ten_thousand_clients_are_paid_in_a_moment() -> None:
         assert sum(rewards.values()) == POT
 
 
-def test_the_refusal_too_many_is_told_once_with_all_lines_as_evidence() -> None:
+def test_the_refusal_over_the_limit_is_reported_once_with_all_lines_as_evidence() -> None:
     conduct = SlashingPolicy(slash_after=2)
     seen = [conduct.blame(4, line) for line in (b"first\n", b"second\n", b"third\n")]
     assert seen == [None, (4, hashlib.sha256(b"first\nsecond\n").digest()), None]
 
 
-def test_clients_are_counted_apart() -> None:
+def test_clients_are_counted_separately() -> None:
     conduct = SlashingPolicy(slash_after=2)
     assert conduct.blame(1, b"a") is None
     assert conduct.blame(2, b"b") is None

@@ -29,7 +29,7 @@ def round_of(updates: list[list[float]], tasks: tuple[int, ...] | None = None) -
     return Game(Players(tuple(range(count)), tasks or (1,) * count, np.array(updates)))
 
 
-def test_equal_pays_everybody_who_sent_something_and_tasks_pay_work() -> None:
+def test_equal_pays_every_client_with_an_update_and_tasks_pays_by_tasks() -> None:
     played = round_of([[1.0], [0.0], [-2.0]], (4, 1, 3))
     assert score(IncentiveOptions(rule="equal"), played, RNG) == [1.0, 0.0, 1.0]
     assert score(IncentiveOptions(rule="tasks"), played, RNG) == [4.0, 0.0, 3.0]
@@ -49,7 +49,7 @@ def test_cosine_compares_with_the_weighted_sum_of_all_others() -> None:
     assert found == pytest.approx([2 / np.sqrt(5), 0.0, 3 / np.sqrt(10)])
 
 
-def test_cosine_gives_zeros_nothing_and_the_opposite_less() -> None:
+def test_cosine_scores_zeros_zero_and_the_opposite_below() -> None:
     played = round_of([[1.0, 1.0], [0.0, 0.0], [-2.0, -2.0], [1.0, 1.0], [1.0, 1.0]])
     found = score(IncentiveOptions(rule="cosine"), played, RNG)
     assert found[1] == 0.0
@@ -61,13 +61,13 @@ def test_cosine_is_fooled_by_a_majority_of_poisoners() -> None:
     assert score(IncentiveOptions(rule="cosine"), played, RNG) == pytest.approx([-1.0, 1.0, 1.0, 1.0])
 
 
-def test_orthogonal_updates_do_not_agree_whatever_rounding_leaves() -> None:
+def test_orthogonal_updates_do_not_agree_whatever_the_rounding() -> None:
     # 0.1 x 0.3 and 0.3 x 0.1 are equal, and 3 x 0.1 - 0.3 is 5.6e-17 in floating point.
     played = round_of([[0.1, 0.1, 0.1, -0.3], [1.0, 1.0, 1.0, 1.0]])
     assert score(IncentiveOptions(rule="cosine"), played, RNG) == [0.0, 0.0]
 
 
-def test_others_that_cancel_agree_with_nobody_whatever_rounding_leaves() -> None:
+def test_updates_that_cancel_agree_with_no_client_whatever_the_rounding() -> None:
     # (0.1 + 0.7) - 0.1 is not 0.7: taken from the sum of all, something of the others would remain.
     rng = np.random.default_rng(3)
     for _ in range(20):
@@ -122,7 +122,7 @@ def test_updates_that_cancel_score_nothing(rule: str) -> None:
     assert score(IncentiveOptions(rule=rule), noisy_game(updates, tasks, 1), RNG) == [0.0, 0.0, 0.0]
 
 
-def test_what_is_below_the_precision_of_a_worth_is_no_score() -> None:
+def test_differences_below_the_precision_score_nothing() -> None:
     # The round's own worth is about -2, known to 1e-3 of it: 0.0015 is noise, 0.0025 is not.
     weights = [0.0015, -0.0015, 0.0025, -0.0025, 0.5]
 
@@ -137,7 +137,7 @@ def test_what_is_below_the_precision_of_a_worth_is_no_score() -> None:
         assert found[:2] == [0.0, 0.0]
 
 
-def test_nobody_agrees_with_the_others_where_there_are_none() -> None:
+def test_a_single_client_agrees_with_no_others() -> None:
     assert score(IncentiveOptions(rule="cosine"), round_of([[1.0, 2.0]]), RNG) == [0.0]
 
 
@@ -162,7 +162,7 @@ def test_small_cohorts_are_valued_exactly_and_others_are_not() -> None:
         assert played.measured == coalitions if coalitions else played.measured < 64
 
 
-def test_a_round_of_nobody_has_no_scores() -> None:
+def test_a_round_without_clients_has_no_scores() -> None:
     for rule in ("equal", "tasks", "cosine", "leave-one-out", "shapley"):
         empty = Game(Players((), (), np.zeros((0, 3))))
         assert score(IncentiveOptions(rule=rule), empty, RNG) == []
@@ -215,7 +215,7 @@ def test_a_users_own_rule_is_named_by_its_dotted_path() -> None:
         (f"{__name__}:Length", "no 'Length' there; did you mean 'Lengths'"),
     ],
 )
-def test_what_is_not_a_rule_is_refused_in_one_line(rule: str, message: str) -> None:
+def test_an_invalid_rule_is_refused_in_one_line(rule: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as refusal:
         _ = parse_options(IncentiveOptions, {"rule": rule}, "incentives").needs_vectors
     assert "\n" not in str(refusal.value)

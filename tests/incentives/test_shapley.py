@@ -52,7 +52,7 @@ def test_exact_and_estimated_values_share_out_the_gain(seed: int) -> None:
     assert sum(gtg_shapley(played, few, rng())) == pytest.approx(gain)
 
 
-def test_who_changes_nothing_is_worth_nothing_and_equals_are_worth_the_same() -> None:
+def test_a_null_player_is_worth_nothing_and_equal_players_are_worth_the_same() -> None:
     rounds = game(4, lambda c: float(len(set(c) - {2})) ** 2)
     values = exact_shapley(rounds)
     assert values[2] == 0.0

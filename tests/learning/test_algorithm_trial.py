@@ -86,7 +86,7 @@ def test_an_algorithm_that_would_go_wrong_is_refused_in_one_line(fault: str) -> 
 @pytest.mark.parametrize("algorithm", [*DESCENT, *EMBEDDING])
 @pytest.mark.parametrize("case", ["image-mlp", "conv4-stride", "lstm", "sinusoid-mlp"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_comes_with_fedmeta_would_pass(algorithm: str, case: str, dtype: torch.dtype) -> None:
+def test_built_in_parts_would_pass_the_trial(algorithm: str, case: str, dtype: torch.dtype) -> None:
     if not takes(algorithm, CASES[case]):
         pytest.skip(f"{algorithm} is not for such tasks")
     learner = make_learner(algorithm, CASES[case], **FEWER.get(algorithm, {}))

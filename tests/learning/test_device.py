@@ -165,7 +165,7 @@ def test_cuda_where_there_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:0", "meta", ""])
-def test_a_device_that_we_do_not_know_is_one_line(name: str) -> None:
+def test_an_unknown_device_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^device: unknown device '{name}': "):
         use_device(name)
 
@@ -180,7 +180,7 @@ class Unlucky(MAML):
         return super().task_updates(state, tasks)
 
 
-def test_another_failure_on_the_device_is_told_as_it_is() -> None:
+def test_another_failure_on_the_device_is_reported_unchanged() -> None:
     with pytest.raises(ConfigError, match=r"\(RuntimeError: out of memory\): or choose device = 'cpu'$"):
         tried(Buffered, f"{__name__}:Unlucky")
 

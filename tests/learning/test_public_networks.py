@@ -224,7 +224,7 @@ def test_a_second_derivative_is_only_asked_of_algorithms_that_use_it(case: str) 
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_what_is_exported_gives_what_the_run_gave(case: str) -> None:
+def test_an_exported_network_predicts_what_the_run_did(case: str) -> None:
     kind, network, spec = ACCEPTED[case]
     algorithm = _build(kind, network, spec, "maml")
     state = algorithm.init(torch_generator(5, "init"))

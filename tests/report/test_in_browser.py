@@ -53,7 +53,7 @@ def check(page: Page, file: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("phone", "dark"), [pytest.param(False, False, marks=pytest.mark.slow), (True, True)]
 )
-def test_a_comparison_s_charts_are_drawn_without_a_complaint(
+def test_a_comparisons_charts_are_drawn_without_warnings(
     short: Path, open_page: OpenPage, phone: bool, dark: bool
 ) -> None:
     name = f"report-comparison-{'phone' if phone else 'desk'}-{'dark' if dark else 'light'}"
@@ -63,7 +63,7 @@ def test_a_comparison_s_charts_are_drawn_without_a_complaint(
 @pytest.mark.slow
 @pytest.mark.parametrize(("phone", "dark"), [(False, False), (False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("kind", ["digits", "sinusoid", "chained"])
-def test_a_run_s_charts_are_drawn_without_a_complaint(
+def test_a_runs_charts_are_drawn_without_warnings(
     kind: str,
     tmp_path: Path,
     open_page: OpenPage,

@@ -67,7 +67,7 @@ def test_the_table_of_results_has_both_intervals_and_says_who_is_missing_and_wha
     assert rows[1]["clients"] == "5 of 6 answered"
 
 
-def test_an_infinite_loss_is_said_with_what_is_behind_it() -> None:
+def test_an_infinite_loss_is_reported_with_its_cause() -> None:
     assert said_mean(NOW, "loss") == "1.500 ± 0.400"
     assert said_mean(DIVERGED, "loss") == "infinite: 30 of 600 tasks diverged, mean of the others 1.250"
     assert said_mean({"loss": None}, "loss") == "–"

@@ -110,7 +110,7 @@ def test_links_lead_to_the_runs_from_where_the_page_is(comparison: Path, tmp_pat
     assert row[-1] == Link("javascript:a()", "javascript%3Aa%28%29/")
 
 
-def test_a_comparison_that_has_only_begun(tmp_path: Path) -> None:
+def test_a_comparison_that_has_just_started(tmp_path: Path) -> None:
     waiting = {"name": "a", "status": "waiting", "final": None, "curve": None, "wall_seconds": None}
     write_compare(tmp_path, arms=[waiting], target=None, status="running")
     part = compare_part(read_compare(tmp_path), "it", tmp_path)
@@ -199,7 +199,7 @@ def test_the_key_numbers_of_a_finished_run_are_those_of_its_test(digits: Path) -
     assert not [name for name in numbers if "latest" in name]
 
 
-def test_the_key_numbers_of_a_run_that_goes_on_are_the_latest_with_their_rounds(
+def test_the_key_numbers_of_a_running_run_are_the_latest_with_their_rounds(
     unfinished: Path,
 ) -> None:
     rows = lines(unfinished / "metrics.jsonl")

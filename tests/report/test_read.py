@@ -173,7 +173,7 @@ def test_before_the_first_round_no_client_was_asked(copy: Path) -> None:
     assert (len(run.metrics), len(run.clients)) == (0, 0)
 
 
-def test_of_a_killed_run_the_round_that_was_cut_short_is_left_out(copy: Path) -> None:
+def test_a_killed_runs_incomplete_round_is_left_out(copy: Path) -> None:
     run = begun(copy, 2, reply(0, 1) + reply(0, 2) + reply(0, 3)).read()
     assert (run.status, run.clients.round.tolist()) == ("killed", [1, 2])
 
@@ -185,7 +185,7 @@ def test_where_the_metrics_are_damaged_all_replies_are_shown(copy: Path) -> None
     assert len(reader.read().clients) == 2
 
 
-def test_a_reader_goes_on_where_it_stopped_and_what_was_looked_at_stays(copy: Path) -> None:
+def test_a_reader_continues_where_it_stopped_and_keeps_earlier_rows(copy: Path) -> None:
     with RunFolder(copy).locked():
         reader = begun(copy, 1, reply(0, 1))
         before = reader.read()
@@ -198,7 +198,7 @@ def test_a_reader_goes_on_where_it_stopped_and_what_was_looked_at_stays(copy: Pa
         assert (len(before.metrics), before.clients.client.tolist()) == (1, [0])
 
 
-def test_a_run_that_nobody_holds_was_killed(copy: Path) -> None:
+def test_a_running_run_without_a_process_was_killed(copy: Path) -> None:
     RunFolder(copy).update_info({"status": "running", "final": None})
     run = read_run(copy)
     assert (run.status, run.problem, run.final) == ("killed", None, [])

@@ -125,7 +125,7 @@ def test_intervals_take_two_columns_and_bytes_are_not_rounded(tmp_path: Path) ->
         (None, "–"),
     ],
 )
-def test_how_values_look(cell: Interval | Bytes | float | None, text: str) -> None:
+def test_values_are_formatted(cell: Interval | Bytes | float | None, text: str) -> None:
     assert shown(cell) == text
 
 

@@ -38,7 +38,7 @@ def test_the_list_answers_in_json(served: Served) -> None:
         "/selected?run=digits-001&run=half-written",
     ],
 )
-def test_every_run_has_a_page_and_who_has_it_already_is_told_so(served: Served, path: str) -> None:
+def test_every_run_has_a_page_and_a_current_copy_is_not_sent_again(served: Served, path: str) -> None:
     answer = served.get(path)
     assert answer.status == 200
     assert answer.text.count("<article ") == 1
@@ -121,7 +121,7 @@ def test_nothing_can_be_changed(served: Served, method: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::2]:1"]
 )
-def test_a_name_that_was_made_to_lead_here_is_refused(served: Served, host: str) -> None:
+def test_a_host_header_that_is_not_loopback_is_refused(served: Served, host: str) -> None:
     answer = served.get("/api/runs", Host=host)
     assert (answer.status, "rows" in answer.text) == (421, False)
 
@@ -133,7 +133,7 @@ def test_its_own_names_are_answered(served: Served, host: str) -> None:
     assert served.get("/api/runs", Host=host).status == 200
 
 
-def test_a_server_for_all_answers_to_addresses_and_not_to_names() -> None:
+def test_a_server_on_all_addresses_answers_to_addresses_and_not_to_names() -> None:
     reached: list[str] = []
     statuses: list[int] = []
 
@@ -274,9 +274,7 @@ def test_one_connection_too_many_is_closed_and_the_others_go_on(
             one.close()
 
 
-def test_who_asks_for_nothing_or_takes_nothing_is_let_go(
-    gallery: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_and_slow_connections_are_closed(gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmeta.serve.server.ASK_SECONDS", 0.3)
     monkeypatch.setattr("fedmeta.serve.server.SLOWEST_SECONDS", 0.3)
     with serving(gallery) as site:

@@ -52,13 +52,13 @@ def site(own: Path):  # type: ignore[no-untyped-def]
         yield site
 
 
-def test_a_stream_begins_by_saying_that_it_is_on(site: Served) -> None:
+def test_a_stream_begins_with_a_message_that_it_is_open(site: Served) -> None:
     with closing(Stream(site)) as stream:
         assert stream.answer.getheader("content-type", "").startswith("text/event-stream")
         assert stream.next() == ("on", {})
 
 
-def test_a_change_a_new_run_and_one_that_went_are_told(site: Served) -> None:
+def test_a_changed_a_new_and_a_removed_run_are_announced(site: Served) -> None:
     with closing(Stream(site)) as stream:
         stream.next()
         with (site.root / "one" / "metrics.jsonl").open("a") as log:
@@ -70,7 +70,7 @@ def test_a_change_a_new_run_and_one_that_went_are_told(site: Served) -> None:
         assert stream.next()[1]["changed"] == ["two"]
 
 
-def test_a_killed_run_is_told_though_none_of_its_files_changes(site: Served) -> None:
+def test_a_killed_run_is_announced_though_none_of_its_files_changes(site: Served) -> None:
     import fcntl
 
     edit(site.root / "one", status="running")

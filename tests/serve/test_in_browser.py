@@ -236,7 +236,7 @@ READ = """() => {
 }"""
 
 
-def test_the_numbers_of_a_page_agree_while_a_run_goes_on(tmp_path: Path, open_page: OpenPage) -> None:
+def test_the_numbers_of_a_page_agree_while_a_run_progresses(tmp_path: Path, open_page: OpenPage) -> None:
     """Every client is asked in every round, so header, clients and curve say the same number."""
     from fedmeta.config import to_toml
     from fedmeta.experiment import Config
@@ -282,7 +282,7 @@ def test_the_numbers_of_a_page_agree_while_a_run_goes_on(tmp_path: Path, open_pa
         page.close()
 
 
-def test_what_a_reader_does_outlasts_new_rounds(own: Path, open_page: OpenPage) -> None:
+def test_a_viewers_zoom_and_open_tables_survive_new_rounds(own: Path, open_page: OpenPage) -> None:
     log = own / "one" / "metrics.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:4]))
@@ -382,7 +382,7 @@ def test_a_run_that_is_resumed_starts_its_curves_anew(own: Path, open_page: Open
         page.close()
 
 
-def test_a_server_that_went_is_told_and_found_again(own: Path, open_page: OpenPage) -> None:
+def test_a_server_that_stopped_is_reported_and_found_again(own: Path, open_page: OpenPage) -> None:
     with serving(own) as site:
         page = open_page()
         page.goto(site.address)

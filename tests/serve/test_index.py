@@ -24,7 +24,7 @@ def test_runs_are_found_in_the_folder_and_one_level_below(gallery: Path) -> None
     ["", ".", "..", "../outside", "digits-001/..", "./digits-001", "digits-001/", "/etc/passwd",
      "linked", "linked/config.toml", "digits-001/run.json", "digits-001\0"],
 )  # fmt: skip
-def test_an_id_that_is_not_known_leads_nowhere(gallery: Path, id_: str) -> None:
+def test_an_unknown_id_is_an_error(gallery: Path, id_: str) -> None:
     with pytest.raises(UnknownError, match="no such run"):
         Index(gallery).find(id_)
 
@@ -54,7 +54,7 @@ def test_a_pipe_in_the_place_of_a_file_blocks_nothing(own: Path) -> None:
     assert Index(own).entries()["one"].problem == "run.lock is not a file"
 
 
-def test_links_that_go_round_in_a_circle_are_passed_over(own: Path) -> None:
+def test_cyclic_links_are_skipped(own: Path) -> None:
     (own / "a").symlink_to(own / "b")
     (own / "b").symlink_to(own / "a")
     (own / "up").symlink_to(own)

@@ -55,7 +55,7 @@ def test_a_hundred_readers_of_a_new_page_cost_one_rendering() -> None:
 
 
 @pytest.mark.usefixtures("no_rest")
-def test_who_comes_while_a_page_is_rendered_gets_the_last_one_marked_as_stale() -> None:
+def test_a_request_during_rendering_gets_the_last_page_marked_as_stale() -> None:
     pages, make = Pages(), Maker()
     pages.get("a", 1, make)
     make.began.clear()
@@ -89,7 +89,7 @@ def test_a_page_that_takes_long_is_made_again_only_after_a_rest(monkeypatch: pyt
     assert pages.get("a", 4, make) == Page("made until 112")
 
 
-def test_the_pages_that_nobody_looks_at_any_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_without_viewers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmeta.serve.pages._MOST_PAGES", 2)
     pages, make = Pages(), Maker()
     for name in ("a", "b", "a", "c", "a", "b"):

@@ -111,7 +111,7 @@ def curve(text: str, chart: str, name: str) -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.parametrize("id_", ["digits-001", "chained", "half-written", "bad-line", "no-json"])
-def test_a_run_has_the_sections_of_its_report_to_the_letter(
+def test_a_runs_page_has_exactly_the_sections_of_its_report(
     gallery: Path, tmp_path: Path, id_: str
 ) -> None:
     report = write_report([gallery / id_], tmp_path / "report.html").report.read_text()
@@ -120,7 +120,7 @@ def test_a_run_has_the_sections_of_its_report_to_the_letter(
     assert figures(shown) == figures(report)
 
 
-def test_a_comparison_has_the_sections_of_its_report_to_the_letter(own: Path, gallery: Path) -> None:
+def test_a_comparisons_page_has_exactly_the_sections_of_its_report(own: Path, gallery: Path) -> None:
     folder = copy(gallery / "compare-quickstart", own / "compare")
     for arm in json.loads((folder / "compare.json").read_text())["arms"]:
         for run in arm["runs"]:
@@ -241,7 +241,7 @@ def test_a_log_is_read_once_however_often_its_run_is_rendered(
 
 
 @pytest.mark.parametrize("id_", ["bad-line", "half-written", "no-json", "of-another-version"])
-def test_what_is_left_of_a_damaged_run_is_shown(gallery: Path, id_: str) -> None:
+def test_the_readable_part_of_a_damaged_run_is_shown(gallery: Path, id_: str) -> None:
     text = page(gallery, id_)
     assert rounds(text).split(" ")[0] == ("2" if id_ == "bad-line" else "6")
     assert ("cannot be read completely" in text) == (id_ != "half-written")
@@ -255,7 +255,7 @@ def test_a_run_with_nothing_but_a_damaged_log_is_shown(gallery: Path) -> None:
     assert "run.json is missing" in text
 
 
-def test_what_nobody_foresaw_in_one_run_is_a_page_that_says_so(
+def test_an_unexpected_error_in_one_run_is_shown_on_its_page(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -296,7 +296,7 @@ def test_a_run_of_a_comparison_leads_back_to_it(gallery: Path) -> None:
     assert '<a href="/runs/compare-quickstart/">Comparison compare-quickstart</a>' in text
 
 
-def test_selected_runs_stand_beside_each_other(gallery: Path) -> None:
+def test_selected_runs_are_shown_side_by_side(gallery: Path) -> None:
     text = site(gallery).selected(["digits-001", "half-written"]).text
     final = info(gallery, "digits-001")["final"]
     assert f">{final[0]['accuracy']:.3f} ± " in text  # type: ignore[index]
@@ -312,7 +312,7 @@ def test_runs_of_different_tasks_are_marked(gallery: Path) -> None:
     assert "Loss by round" in text
 
 
-def test_what_cannot_be_read_of_selected_runs_is_said(gallery: Path) -> None:
+def test_unreadable_files_of_selected_runs_are_reported(gallery: Path) -> None:
     text = site(gallery).selected(["digits-001", "no-json"]).text
     assert "no-json: run.json is damaged" in text
 
@@ -408,7 +408,7 @@ def test_one_bad_run_is_a_row_and_the_others_are_shown(own: Path, name: str, tex
     assert name in site.page("bad").text
 
 
-def test_what_nobody_foresaw_in_one_folder_leaves_the_list(
+def test_an_unexpected_error_in_one_folder_leaves_the_list_intact(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy(own / "one", own / "bad")

@@ -41,7 +41,7 @@ def test_global_labels_are_only_known_from_the_data() -> None:
 
 
 @pytest.mark.parametrize("task", ["digits", "sinusoid"])
-def test_a_family_that_has_its_data_with_it_tells_nothing_beforehand(task: str) -> None:
+def test_a_family_with_built_in_data_declares_no_shape(task: str) -> None:
     assert shape_of_tasks(task, {}) is None
 
 

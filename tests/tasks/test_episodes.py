@@ -59,7 +59,7 @@ def test_held_out_clients_may_have_another_shape() -> None:
     assert options.outputs == 7
 
 
-def test_what_a_client_cannot_fill_is_refused_by_key() -> None:
+def test_a_client_with_too_little_data_is_refused_by_key() -> None:
     with pytest.raises(
         ConfigError, match=r"data.test_ways = 4, but client 2 has 3 classes; set it to 3"
     ):

@@ -96,7 +96,7 @@ def unused() -> Digits:
         ("omniglot", [SMALL_2, SMALL_1]),
     ],
 )
-def test_files_are_known_by_what_they_hold(folders: Path, task: str, files: list[str]) -> None:
+def test_files_are_recognised_by_their_content(folders: Path, task: str, files: list[str]) -> None:
     def digest() -> str | None:
         return data_digest(task, {}, Population(3), unused)
 

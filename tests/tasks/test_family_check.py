@@ -157,7 +157,7 @@ def test_before_a_run_clients_of_every_split_are_tried(client: int) -> None:
         check_family(wrap(family), seed=0)
 
 
-def test_a_client_that_cannot_draw_is_said_and_all_of_them_are_refused(
+def test_a_client_that_cannot_draw_is_named_and_if_none_can_the_run_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def raises(sides: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ def test_a_client_that_cannot_draw_is_said_and_all_of_them_are_refused(
         check_family(wrap(Family(IMAGES, raises, tuple(range(10)))), seed=0)
 
 
-def test_clients_whose_tasks_differ_in_shape_are_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_clients_whose_tasks_differ_in_shape_are_named(caplog: pytest.LogCaptureFixture) -> None:
     def shorter(sides: dict[str, Any]) -> None:
         sides |= {"query_x": sides["query_x"][:, :4], "query_y": sides["query_y"][:, :4]}
 

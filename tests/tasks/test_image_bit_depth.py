@@ -41,7 +41,7 @@ def test_a_dark_image_among_others_stays_dark(bits: int, largest: int, tmp_path:
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_what_was_said_counts_more(bits: int, tmp_path: Path) -> None:
+def test_given_bits_override_the_inferred_ones(bits: int, tmp_path: Path) -> None:
     images = read(png(tmp_path / "x.png", step(0, 150), 16), samples=bits)
     assert lights(images) == [round(150 / (2**bits - 1), 4)]
     assert "as given" in images.notes[0]
@@ -58,7 +58,7 @@ def test_an_image_saturated_at_the_top_of_fewer_bits_has_those(bits: int, tmp_pa
     assert lights(read(whole, fewer, samples=16)) == [1.0, round((2**bits - 1) / 65535, 4)]
 
 
-def test_what_is_hidden_tells_of_the_range_too(tmp_path: Path) -> None:
+def test_transparent_pixels_count_for_the_range_too(tmp_path: Path) -> None:
     # Dark grey ink, 3000 of 65535, on white paper that is see-through: not ink of 12 bits.
     page = step(3000, 65535)
     keyed = png(tmp_path / "key.png", page, 16, (65535,))
@@ -86,7 +86,7 @@ def test_floats_are_0_to_1_or_as_bits(tmp_path: Path) -> None:
     ]
 
 
-def test_8_bits_are_8_bits_whatever_is_said(tmp_path: Path) -> None:
+def test_8_bit_images_ignore_the_samples_option(tmp_path: Path) -> None:
     file = png(tmp_path / "x.png", step(0, 51), 8)
     for samples in (None, 8, 12):
         images = read(file, samples=samples)
@@ -94,7 +94,7 @@ def test_8_bits_are_8_bits_whatever_is_said(tmp_path: Path) -> None:
         assert images.notes == ()
 
 
-def test_samples_beyond_what_was_said_are_refused(tmp_path: Path) -> None:
+def test_samples_beyond_the_given_bits_are_refused(tmp_path: Path) -> None:
     file = png(tmp_path / "x.png", step(0, 4096), 16)
     with pytest.raises(DataError, match=r"x\.png: .* reach 4096, beyond the 4095 of 12 bits"):
         read(file, samples=12)

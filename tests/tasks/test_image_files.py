@@ -130,7 +130,7 @@ def test_light_ink_on_a_dark_page_is_not_inverted(tmp_path: Path) -> None:
     assert same(images.x, letter())
 
 
-def test_what_was_said_about_ink_counts_more_than_the_edges(tmp_path: Path) -> None:
+def test_the_invert_option_counts_more_than_the_edges(tmp_path: Path) -> None:
     Image.fromarray(grey(letter())).save(tmp_path / "x.png")
     images = read_images([tmp_path / "x.png"], INK, (1, 12, 12), invert="no")
     assert not images.inverted
@@ -203,9 +203,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(("suffix", "form"), [("png", "PNG"), ("gif", "GIF"), ("tif", "TIFF")])
-def test_of_several_images_the_first_is_read_and_that_is_said(
-    suffix: str, form: str, tmp_path: Path
-) -> None:
+def test_of_several_images_the_first_is_read_with_a_note(suffix: str, form: str, tmp_path: Path) -> None:
     first, second = Image.fromarray(grey(letter())), Image.new("L", (12, 12), 7)
     first.save(tmp_path / f"x.{suffix}", form, save_all=True, append_images=[second, first])
     images = read_images([tmp_path / f"x.{suffix}"], INK, (1, 12, 12))
@@ -215,7 +213,7 @@ def test_of_several_images_the_first_is_read_and_that_is_said(
 
 
 @pytest.mark.parametrize("brightest", [1, 3, 16])
-def test_images_that_are_nearly_black_are_said_to_be_faint(brightest: int, tmp_path: Path) -> None:
+def test_nearly_black_images_are_reported_as_faint(brightest: int, tmp_path: Path) -> None:
     # A mask of 0 and 1, say, saved as if it were an image of 256 levels.
     Image.fromarray((letter() * brightest).astype(np.uint8)).save(tmp_path / "x.png")
     (note,) = read_images([tmp_path / "x.png"], INK, (1, 12, 12)).notes
@@ -224,7 +222,7 @@ def test_images_that_are_nearly_black_are_said_to_be_faint(brightest: int, tmp_p
     )
 
 
-def test_what_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     for reason, file in broken_files(tmp_path).items():
         with pytest.raises(DataError, match=reason) as caught:
             read(tmp_path / "whole.png", file)

@@ -39,7 +39,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert listed.labels is None
 
 
-def test_hidden_files_are_passed_over_and_told(tmp_path: Path) -> None:
+def test_hidden_files_are_skipped_and_reported(tmp_path: Path) -> None:
     folder = make(tmp_path / "support", ".DS_Store", "a/.hidden", "a/1.png", ".git/x")
     listed = list_folder(folder)
     assert [file.name for file in listed.files] == ["1.png"]
@@ -89,7 +89,7 @@ def test_a_path_that_is_not_a_folder_is_named(tmp_path: Path) -> None:
         list_folder(tmp_path / "fil.png")
 
 
-def test_what_to_adapt_to_and_to_label_is_said_with_its_option(tmp_path: Path) -> None:
+def test_mistakes_in_the_folders_name_the_option(tmp_path: Path) -> None:
     make(tmp_path / "letters", "a/1.png", "b/1.png")
     make(tmp_path / "flat", "1.png")
     make(tmp_path / "empty")

@@ -92,7 +92,7 @@ class TestColourPng:
         assert shows(read(png(tmp_path / "x.png", bands(hidden, opacity), depth)), ink())
 
 
-def test_colours_of_16_bits_are_told_apart_by_their_lower_bytes(tmp_path: Path) -> None:
+def test_colours_of_16_bits_are_distinguished_by_their_lower_bytes(tmp_path: Path) -> None:
     page = flag(65535)
     # The key differs from paper by one in 65,536: paper stays, and nothing is transparent.
     images = read(
@@ -175,7 +175,7 @@ def test_the_content_counts_and_not_the_name(tmp_path: Path) -> None:
     assert (images.kinds[0].format, images.kinds[0].mode) == ("PNG", "8-bit grey")
 
 
-def test_what_has_no_brightness_is_one_line(tmp_path: Path) -> None:
+def test_images_without_brightness_are_refused_in_one_line(tmp_path: Path) -> None:
     lab = Image.new("LAB", (9, 9))
     lab.save(tmp_path / "lab.tif")
     deep = flag(65535).astype(np.float32)

@@ -145,7 +145,7 @@ def test_a_part_that_is_not_an_objective_is_refused_in_one_line(name: str, messa
     assert "\n" not in str(refusal.value)
 
 
-def test_a_measure_says_its_worst_value_and_what_rounding_may_add() -> None:
+def test_a_measure_declares_its_worst_value_and_rounding_tolerance() -> None:
     share, error, gain = Measure(True, 0.0, 1.0), Measure(False, 0.0, 2.0), Measure(True)
     assert [share.worst, error.worst, gain.worst] == [0.0, 2.0, None]
     assert share.bounds(0.1) == (0.0, pytest.approx(1.1))

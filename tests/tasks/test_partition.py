@@ -77,7 +77,7 @@ def test_a_small_alpha_is_more_uneven_than_a_large_one() -> None:
 
 
 @pytest.mark.parametrize("alpha", [1e20, 3e101, 1e306, 1e308, 1.79e308])
-def test_towards_infinity_every_client_has_an_equal_share(alpha: float) -> None:
+def test_with_a_large_alpha_every_client_has_an_equal_share(alpha: float) -> None:
     options = PartitionOptions(partition="dirichlet", alpha=alpha)
     rng = np.random.default_rng(4)
     table = task_shares(7, options, rng)
@@ -89,7 +89,7 @@ def test_towards_infinity_every_client_has_an_equal_share(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", [5e-324, 1e-308, 1e-300, 1e-40])
-def test_towards_zero_every_unit_is_whole_and_any_client_may_have_it(alpha: float) -> None:
+def test_with_a_small_alpha_every_unit_is_whole_and_any_client_may_have_it(alpha: float) -> None:
     options = PartitionOptions(partition="dirichlet", alpha=alpha)
     rng = np.random.default_rng(4)
     table = task_shares(5, options, rng)

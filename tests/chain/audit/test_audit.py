@@ -62,7 +62,7 @@ def client(number):
     return f"round 2, client {number}"
 
 
-def test_a_run_that_ended_well_agrees_in_every_line(run, options, rounds):
+def test_a_finished_run_agrees_in_every_line(run, options, rounds):
     findings = audit(run, options)
     assert [f.what for f in findings] == ALL
     assert [f.detail for f in findings if not f.ok] == []
@@ -143,7 +143,7 @@ class TestFiles:
         expected = f"{client(3)}: {name} is {value} in clients.jsonl and {before} in the journal"
         assert detail.lower() == expected.lower()
 
-    def test_a_changed_byte_that_is_no_field_of_ours(self, run, options, rounds):
+    def test_a_changed_byte_outside_our_fields(self, run, options, rounds):
         self.tampered(run, 9, "reason", "something else")
         what, detail = failure(run, options)
         assert (what, detail[:28]) == ("rounds in the logs", "round 2: hash of its lines i")
@@ -168,7 +168,7 @@ class TestFiles:
         assert failure(run, options) == ("rounds in the logs", "clients.jsonl, line 2 is damaged")
 
     @pytest.mark.parametrize("value", [None, "many", {}])
-    def test_a_field_that_is_no_such_thing(self, run, options, rounds, value):
+    def test_a_malformed_field(self, run, options, rounds, value):
         self.tampered(run, 1, "client", value)
         what, detail = failure(run, options)
         assert what == "rounds in the logs"
@@ -281,20 +281,20 @@ class TestJournal:
             "rounds 3 to 3: 2 members signed; 3 have to",
         )
 
-    def test_one_that_is_no_journal(self, run, options, rounds):
+    def test_a_file_that_is_not_a_journal(self, run, options, rounds):
         (run / "chain" / "journal.sqlite").write_bytes(b"garbage" * 1000)
         what, detail = failure(run, options)
         assert what == "journal"
         assert "the journal is damaged" in detail
 
-    def test_none(self, run, options, rounds):
+    def test_a_missing_journal(self, run, options, rounds):
         (run / "chain" / "journal.sqlite").unlink()
         with pytest.raises(UsageError, match="there is no journal at"):
             audit(run, options)
 
 
 class TestChain:
-    def test_a_chain_that_is_away_is_said_after_the_files(self, run, options, rounds):
+    def test_an_unreachable_chain_is_reported_after_the_files(self, run, options, rounds):
         away = options.model_copy(update={"provider": "http://127.0.0.1:9"})
         findings = audit(run, away)
         assert [f.what for f in findings] == [*ALL[:5], "chain"]
@@ -358,7 +358,7 @@ class TestChain:
         )
         assert set(failed) == {"records on the chain", "claims", "escrow"}
 
-    def test_one_who_claimed_more_than_it_was_awarded(self, run, options):
+    def test_an_account_that_claimed_more_than_its_award(self, run, options):
         rounds = make_run(run, options)
         never = options.model_copy(update={"claim": "never"})
         assert settle(run / "chain", never, rounds[:4]).complete
@@ -392,7 +392,7 @@ class TestChain:
             assert send(chain, spender, deployed.token.address, data)["status"] == "0x1"
         assert [f.detail for f in audit(run, options) if not f.ok] == []
 
-    def test_a_gift_to_the_escrow_is_no_difference(self, run, options, rounds):
+    def test_an_extra_transfer_to_the_escrow_is_not_a_difference(self, run, options, rounds):
         with open_chain(options, run) as chain:
             deployed = attach(JournalView(run / "chain" / "journal.sqlite"), chain)
             reserve = deployed.ledger.call("reserve")
@@ -404,6 +404,6 @@ class TestChain:
         assert f"units funded + {POT} given = " in findings[-2].detail
 
 
-def test_no_run_is_said(tmp_path, options):
+def test_a_missing_run_is_reported(tmp_path, options):
     with pytest.raises(UsageError, match="no run folder at"):
         audit(tmp_path, options)

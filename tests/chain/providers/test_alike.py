@@ -52,7 +52,7 @@ class TestTransactions:
         assert number(found["blockNumber"]) == head + 1
         assert found["blockHash"] == latest(chain)["hash"]
 
-    def test_a_sender_pays_what_the_receipt_says(self, chain: Chain) -> None:
+    def test_a_sender_pays_the_amount_in_the_receipt(self, chain: Chain) -> None:
         before = balance(chain, SPONSOR.address)
         found = send(chain, sign(next_nonce(chain), to=NOBODY, value=7))
         fee = number(found["gasUsed"]) * number(found["effectiveGasPrice"])
@@ -83,7 +83,7 @@ class TestTransactions:
         assert shown["from"].lower() == SPONSOR.address.lower()
 
     @pytest.mark.parametrize("raw", ["0x", "0x1234", "0x02c0", "0xff" + "00" * 40])
-    def test_what_is_no_transaction_is_refused(self, chain: Chain, raw: str) -> None:
+    def test_an_invalid_transaction_is_refused(self, chain: Chain, raw: str) -> None:
         with pytest.raises(RpcError):
             chain.request("eth_sendRawTransaction", (raw,))
 
@@ -168,7 +168,7 @@ class TestRefusals:
         assert (caught.value.name, caught.value.arguments) == self.REFUSAL
         assert len(caught.value.data) == 4 + 3 * 32
 
-    def test_in_a_batch_the_error_stands_in_its_place(self, chain: Chain, token: str) -> None:
+    def test_in_a_batch_an_error_takes_the_place_of_its_result(self, chain: Chain, token: str) -> None:
         wanted = call(token, NOBODY, "transfer", OTHERS[0].address, 5)
         answers = chain.batch(
             [("eth_chainId", ()), ("eth_call", (wanted, "latest")), ("no_such", ()), ("net_version", ())]
@@ -205,7 +205,7 @@ class TestTime:
         assert after["parentHash"] == before["hash"]
         assert 0 <= number(after["timestamp"]) - number(before["timestamp"]) - 86_400 < 60
 
-    def test_a_snapshot_is_gone_back_to_as_by_a_reorganisation(self, chain: Chain) -> None:
+    def test_a_snapshot_is_restored_as_by_a_reorganisation(self, chain: Chain) -> None:
         before, nonce, funds = latest(chain), next_nonce(chain), balance(chain, NOBODY)
         snapshot = chain.request("evm_snapshot")
         signed = sign(nonce, to=NOBODY, value=5)

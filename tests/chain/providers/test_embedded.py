@@ -95,7 +95,7 @@ def test_the_base_fee_follows_eip_1559(chain: Chain) -> None:
         ({"value": 10**30}, "insufficient funds"),
     ],
 )
-def test_what_cannot_be_mined_is_refused_and_leaves_no_trace(
+def test_invalid_transactions_are_refused_and_leave_no_trace(
     chain: Chain, fields: dict[str, int], message: str
 ) -> None:
     send(chain, sign(next_nonce(chain), to=NOBODY, value=1))
@@ -233,7 +233,7 @@ class TestPlainWeb3:
         w3.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(account), layer=0)
         return str(account.address)
 
-    def test_a_contract_is_deployed_called_and_heard(self, w3: Web3) -> None:
+    def test_a_contract_is_deployed_and_called_and_its_events_are_read(self, w3: Web3) -> None:
         assert w3.is_connected()
         sponsor = self.signed_by(w3, development_keys(1)[0])
         abi, code = list(TOKEN.abi), TOKEN.bytecode

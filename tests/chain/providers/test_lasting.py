@@ -186,7 +186,7 @@ def children(pid: int) -> set[int]:
 
 
 @pytest.mark.parametrize("kind", QUICK[1:])
-def test_another_process_with_a_left_behind_id_is_left_alone(kind: str, tmp_path: Path) -> None:
+def test_another_process_that_reuses_an_old_pid_is_left_alone(kind: str, tmp_path: Path) -> None:
     with open_chain(options(kind), tmp_path):
         pass
     stranger = subprocess.Popen(["sleep", "60"])
@@ -200,13 +200,13 @@ def test_another_process_with_a_left_behind_id_is_left_alone(kind: str, tmp_path
         stranger.wait()
 
 
-def test_a_note_that_was_cut_off_stops_nobody(tmp_path: Path) -> None:
+def test_a_note_that_was_cut_off_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "node.json").write_text('{"pid": 1', encoding="utf-8")
     with open_chain(options("anvil"), tmp_path) as chain:
         assert chain.chain_id == 31337
 
 
-def test_a_node_that_dies_is_down_and_not_an_answer(tmp_path: Path) -> None:
+def test_a_node_that_dies_counts_as_down_not_as_an_answer(tmp_path: Path) -> None:
     with open_chain(options("anvil"), tmp_path) as chain:
         os.kill(node_pid(tmp_path), signal.SIGKILL)
         assert wait_until_ended(node_pid(tmp_path))
@@ -252,7 +252,7 @@ def test_a_folder_of_ganache_is_not_anvils(tmp_path: Path) -> None:
 
 
 class TestDamage:
-    def test_what_is_no_embedded_chain_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_without_an_embedded_chain_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "embedded.sqlite").write_bytes(b"not a database at all" * 100)
         with pytest.raises(UsageError, match=r"embedded\.sqlite is not an embedded chain"):
             open_chain(options("embedded"), tmp_path)

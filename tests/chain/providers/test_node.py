@@ -110,7 +110,7 @@ class TestBinaries:
     def test_a_native_anvil_on_path_is_found(self, empty: Path) -> None:
         assert binaries_of(self.program(empty / "anvil")) == Anvil.find()
 
-    def test_npms_launcher_is_passed_by(self, empty: Path) -> None:
+    def test_npms_launcher_is_bypassed(self, empty: Path) -> None:
         launcher = self.program(empty / "node_modules/@foundry-rs/anvil/bin.mjs", b"#!/usr/bin/env node")
         (empty / "anvil").symlink_to(launcher)
         with pytest.raises(UsageError, match="there is no Anvil"):
@@ -125,7 +125,7 @@ def binaries_of(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["anvil", "ganache"])
 @pytest.mark.parametrize("rules", ["london", pytest.param("berlin", marks=pytest.mark.slow)])
-def test_rules_from_before_shanghai_are_refused_in_one_line(
+def test_a_hard_fork_before_shanghai_is_refused_in_one_line(
     kind: NodeKind, rules: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedmeta.chain.node.HARDFORK", rules)
@@ -138,7 +138,7 @@ def test_rules_from_before_shanghai_are_refused_in_one_line(
 
 
 @pytest.mark.parametrize("kind", ["anvil", "ganache", "embedded"])
-def test_rules_that_we_start_chains_with_will_do(kind: str, tmp_path: Path) -> None:
+def test_the_hard_fork_of_our_own_chains_is_new_enough(kind: str, tmp_path: Path) -> None:
     with open_chain(ChainOptions(provider=kind), tmp_path) as chain:
         require_rules(chain)
 
@@ -154,7 +154,7 @@ def test_a_node_reads_no_settings_of_its_folder(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o077])
-def test_a_chains_folder_is_the_users_alone_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+def test_only_the_user_can_read_a_chains_folder_whatever_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         FileLock(tmp_path / "chain" / "lock", "the chain").release()

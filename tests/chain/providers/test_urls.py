@@ -235,7 +235,7 @@ def test_another_chain_id_is_refused(node: Node, tmp_path: Path) -> None:
         (200, b'[{"id": 0, "result": "0x1"}]'),
     ],
 )
-def test_what_does_not_speak_json_rpc_is_no_node(
+def test_a_server_without_json_rpc_is_not_a_node(
     answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rpc, "BUSY_PAUSES", ())
@@ -248,7 +248,7 @@ def test_what_does_not_speak_json_rpc_is_no_node(
     assert "\n" not in str(caught.value)
 
 
-def test_json_rpc_that_is_no_chain_is_refused(tmp_path: Path) -> None:
+def test_json_rpc_that_is_not_a_chain_is_refused(tmp_path: Path) -> None:
     replies = [{"id": i, "result": {"hello": "world"}} for i in range(3)]
     with (
         server(lambda body, headers: (200, json.dumps(replies).encode())) as url,
@@ -258,7 +258,7 @@ def test_json_rpc_that_is_no_chain_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
-def test_a_node_that_says_nothing_is_down(
+def test_a_node_that_does_not_answer_is_down(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(urls, "ANSWER_SECONDS", 0.2)
@@ -340,7 +340,9 @@ class TestSecrets:
         ],
     )
     @pytest.mark.parametrize("url", ["{0}/v3/{1}", "{0}?key={1}", "{0}/${{FEDMETA_RPC_KEY}}/{1}"])
-    def test_what_has_not_the_prefix_never_leaves(self, place: str, url: str, tmp_path: Path) -> None:
+    def test_variables_without_the_prefix_never_leave_the_machine(
+        self, place: str, url: str, tmp_path: Path
+    ) -> None:
         asked: list[bytes] = []
 
         def answer(body: bytes, _: dict[str, str]) -> Answer:
@@ -538,7 +540,7 @@ def test_only_what_a_busy_node_left_out_of_a_batch_is_asked_again(
 
 
 @pytest.mark.parametrize(("said", "waited"), [("3", 3.0), ("0", 0.5), ("9999", 20.0), ("soon", 0.5)])
-def test_a_node_may_say_how_long_to_wait(
+def test_the_wait_follows_the_nodes_retry_after(
     node: Node, said: str, waited: float, waits: list[float], tmp_path: Path
 ) -> None:
     def refuse(_: Any, count: int) -> Refusal | None:

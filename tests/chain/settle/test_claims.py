@@ -69,7 +69,7 @@ def test_many_are_paid_in_batches(folder, options, monkeypatch):
 
 
 @pytest.mark.parametrize(("who", "nearest"), [("9", "choose from"), (account(3)[:-1], account(3))])
-def test_nobody_of_that_name_is_said_with_the_nearest_one(folder, options, who, nearest):
+def test_an_unknown_participant_is_refused_with_the_nearest_one(folder, options, who, nearest):
     with pytest.raises(UsageError, match=f"'{who}' has not contributed") as error:
         claim(folder, options, who)
     assert nearest.lower() in str(error.value).lower()

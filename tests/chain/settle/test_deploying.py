@@ -72,7 +72,7 @@ def test_a_run_records_on_what_was_deployed_and_deploys_nothing(path, options, f
         assert held(deployed.token, list(earned(rounds))) == earned(rounds)
 
 
-def test_the_file_says_where_what_is(path, options, folder):
+def test_the_file_lists_the_addresses(path, options, folder):
     addresses, _ = deploy(path, options, folder)
     content = json.loads(path.read_bytes())
     assert Addresses(**content) == addresses == read_addresses(path)
@@ -174,7 +174,7 @@ def test_an_address_without_our_code_is_refused(path, options, folder):
 
 @pytest.mark.parametrize("address", ["", "0x12", "ledger", "0x" + "zz" * 20])
 @pytest.mark.parametrize("name", ["token", "ledger"])
-def test_what_is_no_address_is_refused_in_one_line(path, options, folder, name, address):
+def test_an_invalid_address_is_refused_in_one_line(path, options, folder, name, address):
     addresses, _ = deploy(path, options, folder)
     path.write_text(json.dumps(vars(addresses) | {name: address}))
     with pytest.raises(UsageError, match=rf"addresses\.json: not an address: '{address}'$"):

@@ -125,7 +125,7 @@ def test_a_kill_before_and_after_every_kind_of_step(run, tmp_path):
 
 
 @mostly_on("anvil")
-def test_a_run_that_dies_again_and_again_comes_to_its_end(run):
+def test_a_run_that_is_killed_repeatedly_finishes(run):
     # A killed step comes first in the next process: one or two events on, it is killed again.
     for kills in range(200):
         if execute(replace(run, kill_at=1 + kills % 2)) != KILLED:
@@ -135,7 +135,7 @@ def test_a_run_that_dies_again_and_again_comes_to_its_end(run):
 
 
 @pytest.mark.parametrize("reorgs", [False, True])
-def test_kills_at_random_moments_among_faults(run, chain, reorgs):
+def test_kills_at_random_moments_with_faults(run, chain, reorgs):
     run = replace(run, seed=1, reorgs=REORGS[chain] if reorgs else None)
     killed_at_random(run, 5, MEAN_LIFE[chain])
     finish(run)
@@ -145,7 +145,7 @@ def test_kills_at_random_moments_among_faults(run, chain, reorgs):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("chain", ["embedded", "anvil"], indirect=True)
-def test_200_kills_at_random_moments_among_faults(run, chain, tmp_path):
+def test_200_kills_at_random_moments_with_faults(run, chain, tmp_path):
     kills, seed = 0, 0
     while kills < 200:
         seed += 1

@@ -47,7 +47,7 @@ def reopened(journal):
     return JournalView(journal.path)
 
 
-def test_what_was_frozen_is_there_after_reopening(journal):
+def test_frozen_rounds_are_there_after_reopening(journal):
     rounds = synthetic_rounds(4)
     journal.freeze(rounds[:3])
     journal.freeze(rounds[3:])
@@ -173,7 +173,7 @@ def test_it_can_be_read_while_it_is_written(journal):
     view.close()
 
 
-def test_no_journal_to_read_is_said(path):
+def test_a_missing_journal_is_reported(path):
     with pytest.raises(UsageError, match="there is no journal at"):
         JournalView(path)
 
@@ -200,7 +200,7 @@ def test_a_damaged_file_is_one_clear_line(journal, how, kind):
     assert "\n" not in str(error.value)
 
 
-def test_a_round_whose_bytes_rotted_is_named(journal):
+def test_a_corrupt_round_is_named(journal):
     journal.freeze(synthetic_rounds(2))
     journal.close()
     data = journal.path.read_bytes()
@@ -283,7 +283,7 @@ def test_the_evidence_of_a_range_is_the_hash_of_its_rounds_evidence_in_order(fro
     assert frozen.content(1, 2).evidence == hashlib.sha256(ONE.evidence + TWO.evidence).digest()
 
 
-def test_rounds_that_pay_nobody_have_empty_trees(journal):
+def test_rounds_without_payments_have_empty_trees(journal):
     journal.freeze([replace(ONE, contributions=())])
     found = journal.content(1, 1)
     assert (found.rewards_root, found.contributions_root, found.total) == (EMPTY_ROOT, EMPTY_ROOT, 0)

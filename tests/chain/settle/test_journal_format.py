@@ -107,7 +107,7 @@ def test_a_digest_over_the_whole_rows_as_python_writes_them_is_still_read(path):
         ("tasks", "1"),
     ],
 )
-def test_a_rotten_value_of_any_type_does_not_fit_the_digest(column, value):
+def test_a_corrupt_value_of_any_type_does_not_match_the_digest(column, value):
     place = ("client", "account", "tasks", "update_hash", "signature", "score", "reward").index(column)
     rows = rows_of(ROUND)
     rotten = [(*rows[0][:place], value, *rows[0][place + 1 :]), *rows[1:]]
@@ -121,7 +121,7 @@ def record(round_, total):
 
 @pytest.mark.parametrize("kind", [JournalView, Journal])
 @pytest.mark.parametrize(("version", "most"), [(1, 2**63 - 1), (2, 2**100)])
-def test_a_journal_of_an_earlier_format_says_what_it_said(path, kind, version, most):
+def test_a_journal_of_an_earlier_format_reads_the_same(path, kind, version, most):
     unscored = replace(synthetic_round(2), contributions=(replace(FIRST, score=None),))
     rounds = [ROUND, unscored, *synthetic_rounds(5, first=3)]
     old_journals.write(path, version, [old_journals.packed(r) for r in rounds])
@@ -144,7 +144,7 @@ def test_rewards_that_had_wide_rows_come_back(path):
         assert max(view.rewards(1).values()) == 2**128 - 1
 
 
-def test_only_who_writes_an_earlier_journal_upgrades_the_file(path):
+def test_an_earlier_journal_is_upgraded_only_when_written(path):
     before = old_journals.write(path, 2, [old_journals.packed(ROUND)]).read_bytes()
     with closing(JournalView(path)) as view:
         assert view.frozen == 1
@@ -178,7 +178,7 @@ def test_an_earlier_journal_with_a_broken_round_is_refused_and_left_as_it_is(pat
         assert db.execute("SELECT content FROM rounds").fetchone() == (content,)
 
 
-def test_an_earlier_journal_whose_round_rotted_is_refused(path):
+def test_an_earlier_journal_with_a_corrupt_round_is_refused(path):
     old_journals.write(path, 2, [old_journals.packed(ROUND), old_journals.packed(synthetic_round(2))])
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE rounds SET content = zeroblob(9) WHERE round = 2")
@@ -191,7 +191,7 @@ def test_an_earlier_journal_whose_round_rotted_is_refused(path):
         assert list(after.iterdump()) == list(before.iterdump())
 
 
-def test_a_journal_of_a_format_to_come_is_refused(path):
+def test_a_journal_of_a_later_format_is_refused(path):
     Journal(path).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 4")

@@ -25,7 +25,7 @@ CONTENT = Content(1, 2, b"a" * 32, b"b" * 32, b"c" * 32, b"d" * 32, 9)
         ({"contributions": (replace(FIRST, signature=b"x"),)}, "client 0: .*65"),
     ],
 )
-def test_what_cannot_be_frozen_is_refused(change, said):
+def test_invalid_rounds_are_not_frozen(change, said):
     with pytest.raises(ValueError, match=said):
         replace(ROUND, **change).check()
 

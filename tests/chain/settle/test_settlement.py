@@ -124,25 +124,25 @@ class TestRecording:
         assert records_of(folder) == [(1, 4), (5, 6)]
         require_paid(folder, options, ROUNDS)
 
-    def test_far_behind_all_that_waits_is_one_record(self, folder, options):
+    def test_a_long_backlog_is_one_record(self, folder, options):
         rounds = synthetic_rounds(100)
         assert settle(folder, options, rounds, budget=100 * POT).complete
         assert records_of(folder) == [(1, 100)]
         require_paid(folder, options, rounds)
 
-    def test_rounds_that_pay_nobody_are_recorded_as_well(self, folder, options):
+    def test_rounds_without_payments_are_recorded_as_well(self, folder, options):
         nothing = [replace(synthetic_round(n), contributions=()) for n in (1, 2)]
         settled = settle(folder, options, nothing)
         assert settled.complete
         assert settled.awarded == 0
         assert records_of(folder) == [(1, 1), (2, 2)]
 
-    def test_a_resumed_run_goes_on_where_it_was(self, folder, options):
+    def test_a_resumed_run_continues_where_it_stopped(self, folder, options):
         assert settle(folder, options, ROUNDS[:3]).complete
         assert settle(folder, options, ROUNDS).complete
         require_paid(folder, options, ROUNDS)
 
-    def test_nobody_is_paid_where_claims_are_left_to_the_participants(self, folder, options):
+    def test_no_client_is_paid_where_claims_are_left_to_the_participants(self, folder, options):
         never = options.model_copy(update={"claim": "never"})
         assert settle(folder, never, ROUNDS).complete
         require_paid(folder, options, [])
@@ -216,7 +216,7 @@ class TestTrouble:
             assert settle(folder, options, ROUNDS).complete
             require_paid(folder, options, ROUNDS)
 
-    def test_an_account_without_funds_is_named_and_goes_on_when_it_has_some(self, folder, tmp_path):
+    def test_an_account_without_funds_is_named_and_used_once_it_has_some(self, folder, tmp_path):
         with start_node("anvil", tmp_path / "node") as node:
             options = ChainOptions(provider=node.url, pot=1)
             sponsor = keys_of(folder, options).sponsor.address
@@ -318,7 +318,7 @@ class TestOthersRecords:
             assert chain.request("eth_blockNumber") == height, "nothing was sent again"
         assert records_of(folder) == [(n, n) for n in range(1, 7)]
 
-    def test_a_record_that_says_something_else_is_refused_and_named(self, folder, options):
+    def test_a_record_with_other_content_is_refused_and_named(self, folder, options):
         never = options.model_copy(update={"claim": "never"})
         assert settle(folder, never, ROUNDS[:1]).complete
         with attached(folder, options) as recording:
@@ -404,7 +404,7 @@ class TestNewCampaign:
         require_paid(folder, options, ROUNDS)
         assert new_campaign(folder, options, run_id(folder), 100 * POT).name == "chain-2"
 
-    def test_a_crash_half_way_leaves_one_campaign_or_the_other(self, folder, options):
+    def test_a_crash_half_way_leaves_the_old_campaign_or_the_new_one(self, folder, options):
         Settlement(folder, options, run_id(folder), POT).close()
         unfinished = folder.with_name("chain.new")
         shutil.copytree(folder, unfinished)

@@ -45,7 +45,7 @@ def stakes_of(folder, options):
         return {a: registry.call("members", a)[0] for a in ACCOUNTS}
 
 
-def test_everybody_has_a_stake_from_the_start_and_once(folder, options):
+def test_every_client_stakes_once_at_the_start(folder, options):
     run(folder, options)
     run(folder, options)
     assert stakes_of(folder, options) == dict.fromkeys(ACCOUNTS, STAKE)
@@ -65,7 +65,7 @@ def test_a_slash_takes_its_share_once_and_funds_the_escrow(folder, options):
         assert ledger.call("funded") == 100 * POT + ledger.call("DUST") + STAKE // 4
 
 
-def test_nobody_is_slashed_who_has_no_stake(folder, options):
+def test_only_clients_with_a_stake_are_slashed(folder, options):
     run(folder, options, [(account(77), b"\x01" * 32)])
     assert stakes_of(folder, options) == dict.fromkeys(ACCOUNTS, STAKE)
 
@@ -82,7 +82,7 @@ def test_the_contract_caps_what_one_account_can_lose(folder, options):
     assert stakes_of(folder, options)[ACCOUNTS[0]] == STAKE - 2
 
 
-def test_who_stakes_and_never_contributes_earns_nothing_and_loses_nothing(folder, options):
+def test_a_staker_that_never_contributes_earns_and_loses_nothing(folder, options):
     run(folder, options)
     with attached(folder, options) as recording:
         deployed = recording.deployed
@@ -96,7 +96,7 @@ def test_who_stakes_and_never_contributes_earns_nothing_and_loses_nothing(folder
         assert held(deployed.token, list(earned(ROUNDS))) == earned(ROUNDS)
 
 
-def test_who_leaves_gets_its_stake_back_and_is_not_staked_again(folder, options):
+def test_a_client_that_leaves_gets_its_stake_back_and_is_not_staked_again(folder, options):
     run(folder, options)
     with attached(folder, options) as recording:
         deployed = recording.deployed

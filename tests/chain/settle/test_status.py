@@ -10,7 +10,7 @@ from tests.chain.settle.rounds import POT, account, synthetic_rounds
 ROUNDS = synthetic_rounds(5, clients=3)
 
 
-def test_it_says_who_was_awarded_and_paid_what(anvil, tmp_path):
+def test_it_shows_each_participants_award_and_payment(anvil, tmp_path):
     options = ChainOptions(provider=anvil, pot=1, claim="never", batch=2)
     folder = tmp_path / "chain"
     assert settle(folder, options, ROUNDS[:4]).complete
@@ -36,7 +36,7 @@ def test_it_says_who_was_awarded_and_paid_what(anvil, tmp_path):
     assert found.escrow.funded == 100 * POT + 1
 
 
-def test_without_its_chain_it_says_what_the_journal_knows(tmp_path):
+def test_without_its_chain_it_shows_the_journals_state(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     options = ChainOptions(provider=f"http://127.0.0.1:{port}", pot=1)

@@ -101,7 +101,7 @@ def test_one_whose_nonce_another_took_is_signed_anew(chain, journal, sponsor, gi
     assert balance(chain, gift) == GIFT
 
 
-def test_one_that_others_did_is_not_done_again(chain, journal, sponsor, gift):
+def test_an_action_that_others_did_is_not_repeated(chain, journal, sponsor, gift):
     transactor = Transactor(chain, journal)
     transactor._prepare(gift, sponsor, None)
     send(chain, sponsor, gift.to, b"", GIFT)
@@ -132,7 +132,7 @@ def test_it_waits_for_a_block(chain, journal, sponsor, gift):
     assert balance(chain, gift) == GIFT
 
 
-def test_one_that_nobody_mines_is_replaced_by_one_that_pays_more(
+def test_a_transaction_that_is_not_mined_is_replaced_by_one_that_pays_more(
     chain, journal, sponsor, gift, monkeypatch
 ):
     monkeypatch.setattr(transactions, "PATIENCE", 0.05)
@@ -178,7 +178,7 @@ def test_one_that_the_base_fee_outgrew_is_priced_anew_under_its_nonce(
     assert balance(chain, gift) == GIFT
 
 
-def test_of_two_prices_whichever_is_mined_counts(chain, journal, sponsor, gift):
+def test_of_two_prices_the_one_that_is_mined_counts(chain, journal, sponsor, gift):
     chain.request("evm_setAutomine", (False,))
     transactor = Transactor(chain, journal)
     old = transactor._prepare(gift, sponsor, None)
@@ -222,7 +222,7 @@ def test_a_price_that_the_node_refuses_is_raised_until_it_is_taken(
     assert balance(chain, gift) == GIFT
 
 
-def test_what_a_node_refuses_for_another_reason_keeps_its_price(
+def test_a_transaction_refused_for_another_reason_keeps_its_price(
     chain, journal, sponsor, gift, monkeypatch
 ):
     def full(raw):
@@ -242,14 +242,14 @@ def test_an_account_that_cannot_pay_is_named_before_anything_is_sent(chain, jour
     assert journal.transactions(gift.key) == []
 
 
-def test_what_a_contract_would_refuse_is_not_sent(chain, journal, sponsor):
+def test_a_transaction_that_would_revert_is_not_sent(chain, journal, sponsor):
     creation = bytes.fromhex("60006000fd")  # A constructor that reverts.
     with pytest.raises(RevertedError):
         Transactor(chain, journal).perform(Action("create", None, creation), sponsor, lambda: False)
     assert journal.transactions("create") == []
 
 
-def test_a_node_that_contradicts_itself_is_not_believed(chain, journal, sponsor, gift):
+def test_a_node_that_contradicts_itself_is_refused(chain, journal, sponsor, gift):
     """The receipt is there and its effect is not: perhaps two nodes behind one address."""
     transactor = Transactor(chain, journal)
     transactor.perform(gift, sponsor, has(chain, gift))

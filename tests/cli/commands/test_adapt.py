@@ -111,7 +111,7 @@ def test_a_flat_query_folder_is_unlabelled(
     assert [one["truth"] for one in answer["files"]] == [None] * 3
 
 
-def test_what_was_passed_over_or_looks_otherwise_is_said(
+def test_skipped_and_unusual_files_are_reported(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "support" / ".DS_Store").touch()
@@ -126,7 +126,7 @@ def test_what_was_passed_over_or_looks_otherwise_is_said(
     ]
 
 
-def test_samples_of_fewer_bits_are_told_from_both_folders_or_said(
+def test_samples_of_fewer_bits_are_detected_from_both_folders_or_given(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for file in here.glob("*/*/*.png"):
@@ -146,7 +146,7 @@ def test_samples_of_fewer_bits_are_told_from_both_folders_or_said(
     assert "beyond the 1023 of 10 bits" in capsys.readouterr().err
 
 
-def test_steps_are_said_to_be_idle_where_nothing_steps(
+def test_steps_are_noted_as_without_effect_where_nothing_steps(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = ["--support", "support", "--query", "query"]
@@ -296,7 +296,7 @@ def write_alphabet(archive: Path, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_twenty_characters_of_an_alphabet_never_seen_by_one_drawing_each(tmp_path: Path) -> None:
+def test_twenty_unseen_characters_are_classified_from_one_drawing_each(tmp_path: Path) -> None:
     real_file("omniglot/images_background_small1.zip")
     write_alphabet(real_file("omniglot/images_background_small2.zip"), tmp_path)
     one_thread = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}

@@ -161,7 +161,7 @@ class TestOtherTools:
             assert done.stdout.splitlines() == [awarded, f"claimed {one['awarded']}"]
         assert status_of(staked)["participants"][1]["balance"] == one["awarded"]
 
-    def test_a_plain_script_hears_of_records_and_payments(self, here: Path, url: str) -> None:
+    def test_a_plain_script_is_notified_of_records_and_payments(self, here: Path, url: str) -> None:
         on = ("-s", f"chain.provider={url}", "-s", "seed=9", "-s", "chain.claim=end")
         addresses = ("-s", "chain.addresses=heard.json")
         said(fedmeta("chain", "deploy", "./tiny.toml", "--to", "heard.json", *on[:4], cwd=here))
@@ -195,7 +195,7 @@ class TestOtherTools:
 
 
 class TestStakes:
-    def test_a_client_leaves_has_its_stake_back_and_joins_again(self, staked: Path) -> None:
+    def test_a_client_leaves_withdraws_its_stake_and_joins_again(self, staked: Path) -> None:
         stakes = ("chain", "stake")
         before = status_of(staked)["participants"][2]
         again = fedmeta(*stakes, "withdraw", str(staked), "--who", "2", cwd=staked)
@@ -252,7 +252,7 @@ def run_shell(line: str, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_a_node_that_is_down_is_no_difference(here: Path, staked: Path) -> None:
+def test_a_node_that_is_down_is_not_a_difference(here: Path, staked: Path) -> None:
     away = ("chain", "audit", str(staked), "--provider", "http://127.0.0.1:9")
     done = fedmeta(*away, cwd=here)
     assert done.returncode == 2

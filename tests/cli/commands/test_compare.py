@@ -42,7 +42,7 @@ def rows(out: str, name: str) -> list[list[str]]:
     return [line for line in cells if line[0] == name]
 
 
-def test_a_comparison_prints_what_arms_came_to_and_what_they_took_and_then_the_same_from_its_files(
+def test_a_comparison_prints_results_and_costs_and_then_the_same_from_its_files(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")

@@ -35,7 +35,7 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(
     assert end == ""
 
 
-def test_a_check_is_lines_for_people_and_one_object_for_programs(
+def test_a_check_prints_lines_or_one_json_object(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "play.txt").write_bytes(b"A:\r\nOne.\r\n\r\nB:\r\nTwo.\r\n")
@@ -51,9 +51,7 @@ def test_a_check_is_lines_for_people_and_one_object_for_programs(
     assert json.loads(capsys.readouterr().out)["line_ends"] == {"CR LF": 5}
 
 
-def test_a_check_takes_what_is_said_of_samples(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_check_takes_the_samples_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     png(tmp_path / "x.png", np.eye(5, dtype=np.uint16) * 900, 16)
     for samples, bits in (("auto", "10"), ("16", "16")):
         assert call("data", "check", str(tmp_path), "--samples", samples, "--json") == 0
@@ -63,7 +61,7 @@ def test_a_check_takes_what_is_said_of_samples(
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0", b"", b"\xff\xfea"])
-def test_what_cannot_be_checked_is_one_line_and_exit_2(
+def test_an_unusable_file_is_one_line_and_exit_2(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x").write_bytes(content)

@@ -62,7 +62,7 @@ def test_a_folder_of_classes_is_dealt(here: Path) -> None:
     assert load_config("own.toml").test_clients == 1
 
 
-def test_photos_are_no_drawings(here: Path) -> None:
+def test_photos_are_not_drawings(here: Path) -> None:
     rng = np.random.default_rng(0)
     for client in "xyz":
         for label in "ab":
@@ -107,7 +107,7 @@ def test_sounds_texts_and_tables_become_configs_that_run(here: Path) -> None:
         ("many broken", [], "cannot be used, such as"),
     ],
 )
-def test_what_no_config_suits_is_one_line_and_nothing_is_written(
+def test_data_that_no_config_suits_is_one_line_and_nothing_is_written(
     name: str, words: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "empty").mkdir()

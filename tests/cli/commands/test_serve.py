@@ -69,7 +69,7 @@ def test_a_port_in_use_names_a_free_one(here: Path, capsys: pytest.CaptureFixtur
     ("arguments", "said"),
     [(("--port", "99999"), "99999"), (("--host", "192.0.2.1"), "cannot listen on 192.0.2.1, port 8642")],
 )
-def test_an_address_that_cannot_be_had(
+def test_an_address_that_cannot_be_bound(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
     (here / "runs").mkdir()
@@ -79,7 +79,7 @@ def test_an_address_that_cannot_be_had(
 
 @pytest.mark.usefixtures("_handlers")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_is_and_ends_when_it_is_told_to(
+def test_it_prints_its_address_and_stops_on_a_signal(
     here: Path, capsys: pytest.CaptureFixture[str], free_port: int, number: signal.Signals
 ) -> None:
     """A page that listens does not keep it from ending."""

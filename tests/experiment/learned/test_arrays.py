@@ -40,7 +40,7 @@ def test_text_is_tokens() -> None:
         to_targets(build_objective(TEXT), torch.float32, [[0, 1, 2, 3]], 1)
 
 
-def test_an_array_that_is_turned_or_read_only_is_taken() -> None:
+def test_an_array_with_negative_strides_or_read_only_memory_is_accepted() -> None:
     x = np.arange(128.0).reshape(2, 8, 8)[:, ::-1]
     assert to_inputs(FLAT, torch.float32, x, "x")[0, 0] == 56.0
     frozen = np.ones((2, 64))

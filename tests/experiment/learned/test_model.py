@@ -116,7 +116,7 @@ def test_a_head_limits_the_ways_and_prototypes_do_not(runs: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["conv4", "protonet"])
-def test_what_is_said_of_an_example_depends_on_no_other(runs: Path, name: str) -> None:
+def test_a_prediction_does_not_depend_on_other_examples(runs: Path, name: str) -> None:
     learned, mine = fedmeta.load(runs / name), task(runs / name)
     adapted = learned.adapt(mine.support_x[0], mine.support_y[0])
     together = adapted.predict(mine.query_x[0])
@@ -169,7 +169,7 @@ def test_more_steps_fit_the_support_better(runs: Path) -> None:
         (torch.rand(2, 1, 8, 8), [0, 1], {"steps": -1}, "steps must be 0 or more"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     runs: Path, x: Any, y: Any, more: dict[str, int], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
@@ -185,14 +185,14 @@ def test_regression_wants_as_many_values_as_outputs(runs: Path) -> None:
         learned.adapt(x[:, None], np.full(6, np.inf))
 
 
-def test_divergence_is_told(runs: Path) -> None:
+def test_divergence_is_reported(runs: Path) -> None:
     learned = fedmeta.load(runs / "sinusoid")
     x = np.linspace(-1e20, 1e20, 6)[:, None]
     with pytest.raises(DivergedError, match="diverged in 30 adaptation steps"):
         learned.adapt(x, x, steps=30)
 
 
-def test_the_newest_good_checkpoint_is_taken_and_damage_told(runs: Path, tmp_path: Path) -> None:
+def test_the_newest_valid_checkpoint_is_used_and_damage_reported(runs: Path, tmp_path: Path) -> None:
     run(Config(**RUNS["sinusoid"]), out=tmp_path / "r")
     newest = tmp_path / "r" / "checkpoints" / "round-000003.safetensors"
     newest.write_bytes(newest.read_bytes()[:-5])
@@ -233,7 +233,7 @@ def test_a_run_of_an_older_version_takes_the_shape_from_its_data(runs: Path, tmp
     assert asdict(learned.spec) == spec | {"input_shape": tuple(spec["input_shape"])}
 
 
-def test_a_model_per_client_is_none_to_load(tmp_path: Path) -> None:
+def test_a_run_with_a_model_per_client_has_none_to_load(tmp_path: Path) -> None:
     run(Config(**{**RUNS["sinusoid"], "training": "local"}), out=tmp_path / "r")
     with pytest.raises(UsageError, match="one model per client"):
         Learned.open(tmp_path / "r")
@@ -286,7 +286,7 @@ def test_saved_prototypes_predict_the_same_by_distance(runs: Path, tmp_path: Pat
     assert torch.allclose(said, adapted.predict(mine.query_x[0]), atol=1e-5)
 
 
-def test_export_leaves_out_what_is_no_weight_and_says_so(runs: Path, tmp_path: Path) -> None:
+def test_export_leaves_out_tensors_that_are_not_weights_and_says_so(runs: Path, tmp_path: Path) -> None:
     learned = fedmeta.load(runs / "meta_sgd")
     learned.export(tmp_path / "m.safetensors")
     tensors, about = saved(tmp_path / "m.safetensors")

@@ -25,7 +25,7 @@ def test_each_key_is_declared_beside_a_rule_that_reads_it_and_nowhere_else() -> 
         assert one.__module__.startswith("fedmeta.federation.aggregation.")
 
 
-def test_what_a_key_means_is_read_from_the_rule_s_file() -> None:
+def test_key_descriptions_are_read_from_the_rules_file() -> None:
     said = {one.path: one.meaning for one in declared(AggregationOptions)}
     assert said["trim"].startswith("Share of values that ``trimmed-mean`` drops")
     assert all(said.values())
@@ -53,13 +53,13 @@ def test_what_a_key_means_is_read_from_the_rule_s_file() -> None:
         ),
     ],
 )
-def test_a_key_without_effect_is_refused_with_whose_it_is(
+def test_a_key_without_effect_is_refused_with_the_part_it_belongs_to(
     table: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_options(AggregationOptions, table, "aggregation")
 
 
-def test_a_config_of_before_which_has_the_defaults_of_all_rules_is_read() -> None:
+def test_an_old_config_with_the_defaults_of_all_rules_is_read() -> None:
     table = {"rule": "mean", "malicious": 0, "trim": 0.2, "options": {}}
     assert parse_options(AggregationOptions, table) == AggregationOptions()

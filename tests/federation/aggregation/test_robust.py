@@ -187,7 +187,7 @@ def test_equal_scores_go_by_client() -> None:
     assert aggregate(AggregationOptions(rule="krum", malicious=1), drawn[2:]).tolist() == [1.0]
 
 
-def test_close_updates_far_from_zero_are_told_apart() -> None:
+def test_close_updates_far_from_zero_are_distinguished() -> None:
     """|x|^2 + |y|^2 - 2xy of values about 1e8 that differ by 1e-3 is noise."""
     offsets = np.array([0.0, 0.3, 0.31, 0.32, 5.0, 9.0])[:, None]
     drawn = 1e8 + 1e-3 * offsets
@@ -256,7 +256,7 @@ def test_rules_that_could_be_left_with_too_few_updates_are_refused() -> None:
         ({"rule": "krumm"}, 12, "unknown rule 'krumm': did you mean 'krum'"),
     ],
 )
-def test_a_setting_that_would_do_nothing_is_refused_in_one_line(
+def test_a_setting_without_effect_is_refused_in_one_line(
     aggregation: dict[str, object], cohort: int, message: str
 ) -> None:
     settings = {f"aggregation.{key}": value for key, value in aggregation.items()}

@@ -81,7 +81,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("table", ALL, ids=[table["kind"] for table in ALL])
-def test_only_the_client_that_has_a_part_sends_something_else(
+def test_only_the_misbehaving_client_sends_something_else(
     table: dict[str, Any], honest: dict[int, Message]
 ) -> None:
     played = replies(table)

@@ -77,7 +77,7 @@ def test_a_node_that_comes_back_under_another_id_takes_part_again() -> None:
     assert grid.node_of(3) == back
 
 
-def test_who_has_a_partition_keeps_it_from_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_with_a_partition_keeps_it_from_others(caplog: pytest.LogCaptureFixture) -> None:
     nodes = Nodes(APP, range(CLIENTS))
     grid = learned(nodes)
     holder = grid.node_of(3)
@@ -89,7 +89,7 @@ def test_who_has_a_partition_keeps_it_from_others(caplog: pytest.LogCaptureFixtu
     assert caplog.text.count("claims partition 3, which another node holds") == 1, "asked once"
 
 
-def test_who_said_the_same_takes_over_when_the_first_leaves() -> None:
+def test_the_next_claimant_takes_over_when_the_first_leaves() -> None:
     nodes = Nodes(APP, range(CLIENTS))
     grid = learned(nodes)
     first, second = grid.node_of(3), nodes.join(3)
@@ -112,7 +112,7 @@ def test_a_node_that_died_over_its_query_is_asked_again(monkeypatch: pytest.Monk
     assert grid.node_of(3) is not None
 
 
-def test_a_partition_that_is_none_of_ours_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_with_an_unknown_partition_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     nodes = Nodes(APP, [*range(CLIENTS), 99])
     with caplog.at_level(logging.WARNING):
         grid = learned(nodes)
@@ -121,7 +121,7 @@ def test_a_partition_that_is_none_of_ours_is_not_asked_again(caplog: pytest.LogC
     assert caplog.text.count("holds none of the 17 partitions: 99") == 1
 
 
-def test_a_node_without_data_is_told_at_once() -> None:
+def test_a_node_without_data_is_reported_at_once() -> None:
     def no_data(_: Context) -> ClientSide:
         raise FileNotFoundError("no folder 'omniglot'")
 
@@ -131,7 +131,7 @@ def test_a_node_without_data_is_told_at_once() -> None:
         wait_for_nodes(grid, CLIENTS, 3600)
 
 
-def test_nobody_is_waited_for_beyond_the_deadline() -> None:
+def test_no_reply_is_awaited_beyond_the_deadline() -> None:
     nodes = Nodes(APP, range(CLIENTS))
     grid = learned(nodes)
     nodes.pull_messages = lambda message_ids: []  # type: ignore[method-assign]
@@ -169,7 +169,7 @@ def test_a_reply_in_the_name_of_another_is_dropped(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("there", [0, 2, CLIENTS - 1])
-def test_too_few_nodes_are_said_long_before_the_deadline_and_once(
+def test_too_few_nodes_are_reported_once_and_long_before_the_deadline(
     there: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [100.0]
@@ -186,7 +186,7 @@ def test_too_few_nodes_are_said_long_before_the_deadline_and_once(
     )
 
 
-def test_each_change_in_how_many_are_missing_is_said_until_all_are_there(
+def test_each_change_in_missing_nodes_is_reported_until_all_are_connected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [0.0]
@@ -302,7 +302,7 @@ def test_a_node_that_was_refused_takes_no_partition_whose_holder_left() -> None:
     assert grid.client_of(false) is None
 
 
-def test_who_was_refused_is_asked_again_with_another_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_node_is_asked_again_with_another_challenge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmeta.federation.engines.node_directory.QUERY_SECONDS", 0.05)
     nodes, seats = Nodes(PROVING, range(CLIENTS)), OneKeyEach()
     node = stranger(nodes, 3)
@@ -315,7 +315,7 @@ def test_who_was_refused_is_asked_again_with_another_question(monkeypatch: pytes
         grid.get_node_ids()
 
 
-def test_a_strangers_failure_ends_no_run_and_that_of_a_node_that_was_let_in_is_told() -> None:
+def test_only_failures_of_admitted_nodes_are_reported_and_no_others_end_a_run() -> None:
     def fails(context: Context) -> ClientSide:
         if "stranger" in context.node_config:
             raise FileNotFoundError("no folder 'omniglot'")
@@ -330,7 +330,7 @@ def test_a_strangers_failure_ends_no_run_and_that_of_a_node_that_was_let_in_is_t
         seated(nodes, OneKeyEach(false))
 
 
-def test_without_seats_nobody_is_asked_to_prove_anything() -> None:
+def test_without_seats_no_node_is_asked_for_proof() -> None:
     nodes = Nodes(APP, range(CLIENTS))
     asked: list[Message] = []
     push = nodes.push_messages

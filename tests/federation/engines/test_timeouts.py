@@ -32,7 +32,7 @@ class Held(VectorGrid):
         return found
 
 
-def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> None:
+def test_a_stalled_pull_delays_the_round_only_until_its_deadline() -> None:
     records: list[RoundRecord] = []
     with one_thread(), as_server():
         grid = Held()
@@ -45,7 +45,7 @@ def test_a_pull_that_stands_still_costs_the_round_its_deadline_and_no_more() -> 
     assert [(one.admitted, one.lost, one.skipped) for one in records] == [(0, 4, True)]
 
 
-def test_what_comes_late_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_replies_go_to_the_call_that_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmeta.federation.engines.timeouts.PULL_SECONDS", 0.05)
     with one_thread(), as_server():
         grid = VectorGrid(learner := Learner.build(SINUSOID), InProcess(learner))
@@ -72,7 +72,7 @@ def test_what_comes_late_is_given_to_who_asks_for_it(monkeypatch: pytest.MonkeyP
     assert came == {one: [one], other: [other]}
 
 
-def test_what_a_pull_raised_is_raised_at_the_next_one() -> None:
+def test_an_exception_in_a_pull_is_raised_at_the_next_one() -> None:
     class Broken(Held):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
             raise ConnectionError("the link is down")
@@ -82,7 +82,7 @@ def test_what_a_pull_raised_is_raised_at_the_next_one() -> None:
         patient.pull_messages({"1"})
 
 
-def test_a_reply_that_stands_still_holds_back_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_reply_does_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is never pulled twice at once: the SuperLink gives its arrays to one of them alone."""
     monkeypatch.setattr("fedmeta.federation.engines.timeouts.PULL_SECONDS", 0.05)
     with one_thread(), as_server():

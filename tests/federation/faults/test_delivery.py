@@ -65,7 +65,7 @@ def test_each_fault_ends_as_on_the_grid_whose_time_is_simulated() -> None:
     everything.check(records, 2.5)
 
 
-def test_who_is_late_is_waited_for_until_the_deadline_and_no_longer() -> None:
+def test_a_late_client_is_awaited_until_the_deadline() -> None:
     late = [entry("late", 1, 2, seconds=0.5), entry("late", 1, 3, seconds=600.0)]
     records, seconds = play(TRIO, Plan(rounds=4, cohort=3, timeout=2.5), *late)
     assert [fates(record)[1][0] for record in records] == ["admitted", "admitted", "lost", "admitted"]
@@ -73,13 +73,13 @@ def test_who_is_late_is_waited_for_until_the_deadline_and_no_longer() -> None:
     assert seconds[1] >= 2.5
 
 
-def test_who_vanishes_is_lost_for_as_long() -> None:
+def test_a_client_that_vanishes_is_lost_for_that_time() -> None:
     plan = Plan(rounds=4, cohort=3, timeout=1.5)
     records, _ = play(TRIO, plan, entry("vanish", 1, 2, away=2))
     assert [fates(record)[1][0] for record in records] == ["admitted", "lost", "lost", "admitted"]
 
 
-def test_who_is_late_is_not_waited_for_where_more_are_asked_than_needed() -> None:
+def test_with_oversampling_late_clients_are_not_awaited() -> None:
     # Longer than a test may last.
     plan = Plan(rounds=1, cohort=2, oversample=1, timeout=3600.0)
     records, _ = play(TRIO, plan, entry("late", 1, seconds=3000.0))

@@ -47,11 +47,11 @@ def test_to_be_late_takes_no_time_and_counts_by_the_deadline(seconds: float, out
     assert seen == ["admitted", outcome, "admitted", "admitted"]
 
 
-def test_who_vanishes_is_lost_for_as_long() -> None:
+def test_a_client_that_vanishes_is_lost_for_that_time() -> None:
     assert play(plan(entry("vanish", away=2)))[0] == ["admitted", "lost", "lost", "admitted"]
 
 
-def test_who_comes_back_with_another_node_id_is_asked_under_it() -> None:
+def test_a_client_that_returns_with_another_node_id_is_asked_under_it() -> None:
     seen, nodes = play(plan(entry("move", away=1)))
     assert seen == ["admitted", "lost", "admitted", "admitted"]
     others = [node for node in range(2, 14) if node != 5]
@@ -64,7 +64,7 @@ def test_who_comes_back_with_another_node_id_is_asked_under_it() -> None:
     ]
 
 
-def test_who_comes_back_with_another_node_id_remembers_nothing() -> None:
+def test_a_client_that_returns_with_another_node_id_has_no_memory() -> None:
     counts: list[int] = []
 
     def count(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

@@ -21,13 +21,13 @@ def kinds(faults: FaultPlan, client: int, rounds: int) -> list[str | None]:
     return [fault.kind if fault else None for fault in met]
 
 
-def test_an_entry_befalls_its_clients_in_its_rounds_and_nobody_else() -> None:
+def test_an_entry_applies_only_to_its_clients_in_its_rounds() -> None:
     faults = plan(entries=[{"kind": "late", "clients": [2], "rounds": [3], "seconds": 5.0}])
     found = {(r, c): faults.due(r, c) for r in range(1, 6) for c in range(10) if faults.due(r, c)}
     assert found == {(3, 2): Fault("late", seconds=5.0)}
 
 
-def test_what_is_drawn_does_not_depend_on_what_was_asked_before() -> None:
+def test_draws_do_not_depend_on_earlier_calls() -> None:
     table = {"rates": {"nan": 0.2, "late": 0.2, "vanish": 0.1, "move": 0.1}}
     forwards, late_start = plan(**table), plan(**table)
     seen = [[(forwards.due(r, c), forwards.moves(r, c)) for c in range(10)] for r in range(1, 31)]
@@ -55,7 +55,7 @@ def test_the_seed_is_the_runs_unless_the_plan_has_its_own() -> None:
     assert kinds(own, 1, 50) != kinds(plan(**rates), 1, 50)
 
 
-def test_who_is_away_meets_no_other_fault_and_comes_back() -> None:
+def test_an_absent_client_has_no_other_fault_and_comes_back() -> None:
     faults = plan(
         entries=[
             {"kind": "vanish", "clients": [1], "rounds": [2], "away": 3},
@@ -66,7 +66,7 @@ def test_who_is_away_meets_no_other_fault_and_comes_back() -> None:
     assert faults.moves(6, 1) == 0
 
 
-def test_who_moves_has_another_node_id_when_it_is_back() -> None:
+def test_a_client_that_moves_returns_with_another_node_id() -> None:
     faults = plan(entries=[{"kind": "move", "clients": [1], "rounds": [2, 4, 6], "away": 2}])
     assert kinds(faults, 1, 9) == [None, *["move"] * 6, None, None]
     assert [faults.moves(round_, 1) for round_ in range(1, 10)] == [0, 0, 0, 1, 1, 2, 2, 3, 3]

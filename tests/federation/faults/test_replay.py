@@ -10,7 +10,7 @@ import pytest
 from tests import processes
 from tests.federation.faults import replay
 from tests.federation.faults.planted import MISTAKES, plant
-from tests.federation.faults.test_thousand import test_what_must_hold_does_whatever_goes_wrong as holds
+from tests.federation.faults.test_thousand import test_invariants_hold_under_random_faults as holds
 
 HOME = Path(__file__).resolve().parents[3]
 FOUND_BY = dict(zip(MISTAKES, (5, 0, 11, 0, 2), strict=True))

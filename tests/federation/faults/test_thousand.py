@@ -16,7 +16,7 @@ ALL = 1000
 @pytest.mark.parametrize(
     "seed", [*range(FAST), *(pytest.param(s, marks=pytest.mark.slow) for s in range(FAST, ALL))]
 )
-def test_what_must_hold_does_whatever_goes_wrong(seed: int, tmp_path: Path) -> None:
+def test_invariants_hold_under_random_faults(seed: int, tmp_path: Path) -> None:
     try:
         check(seed, tmp_path)
     except BaseException as error:

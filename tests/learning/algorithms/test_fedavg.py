@@ -74,7 +74,7 @@ def test_the_first_step_of_a_new_head_is_the_gradient_at_zero() -> None:
 
 
 @pytest.mark.parametrize("own_labels", [True, False])
-def test_where_a_label_means_the_same_at_test_or_nothing_the_trained_head_is_kept(
+def test_the_trained_head_is_kept_where_labels_mean_the_same_at_test_or_nothing(
     own_labels: bool,
 ) -> None:
     case = CASES["image-mlp"]

@@ -79,7 +79,7 @@ def test_update_is_the_derivative_of_the_query_loss(transductive: bool) -> None:
     assert_gradient(lambda at: loss_after(learner, at, tasks, 0), state, updates)
 
 
-def test_what_is_said_of_an_example_depends_on_no_other_however_many_there_are() -> None:
+def test_a_prediction_does_not_depend_on_other_examples_however_many_there_are() -> None:
     learner = make_learner("gnn", LINEAR, **SMALL)
     tasks, state = make_tasks(LINEAR.spec, query=40), make_state(learner)
     adapted = learner.adapt(state, tasks.support, 0)

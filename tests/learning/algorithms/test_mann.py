@@ -73,7 +73,7 @@ def test_a_prediction_depends_on_nothing_that_comes_later() -> None:
         ("mann", Case("conv4", {}, IMAGES), "transductive = false needs a support set"),
     ],
 )
-def test_what_needs_a_support_set_is_refused_for_sequences(
+def test_algorithms_that_need_a_support_set_are_refused_for_sequences(
     algorithm: str, case: Case, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -270,7 +270,7 @@ def test_a_vector_of_other_shapes_is_multiplied_by_autograd(monkeypatch: pytest.
     assert_close(found, eager.objective.hvp(eager.model, state, tasks.support, along))
 
 
-def test_what_has_no_kernel_is_left_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_without_a_kernel_are_left_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other shapes of parameters, inputs or targets must never reach the C code."""
     monkeypatch.setattr(cases, "KERNELS", "native")
     native = make_learner("maml", SHAPES["two targets"])

@@ -120,7 +120,7 @@ def test_the_page_can_be_read_without_seeing_it(pages: str) -> None:
     assert page.of("html")[0]["lang"] == "en"
 
 
-def test_what_was_run_is_there_with_every_key(digits: Path) -> None:
+def test_the_config_that_was_run_is_shown_with_every_key(digits: Path) -> None:
     run = read_run(digits)
     said = " ".join(Page(render("it", [run_part(run, "it")])).said)
     for fact in (run.info["command"], run.info["started"], run.info["versions"]["torch"]):

@@ -31,7 +31,7 @@ def test_training_curves_are_the_rows(digits: Path) -> None:
     assert list(before.y) == [row["loss_before"] for row in rows]
 
 
-def test_looks_at_held_out_clients_have_their_intervals_as_bands(digits: Path) -> None:
+def test_evaluations_of_held_out_clients_have_their_intervals_as_bands(digits: Path) -> None:
     rows = lines(digits / "metrics.jsonl")
     charts = learning_charts(read_run(digits))
     for name, field, rounds in (
@@ -54,7 +54,7 @@ def test_looks_at_held_out_clients_have_their_intervals_as_bands(digits: Path) -
     assert "Bands are 95% intervals of the mean accuracy over clients." in charts[0].note
 
 
-def test_a_regression_has_losses_alone(sinusoid: Path) -> None:
+def test_a_regression_has_only_losses(sinusoid: Path) -> None:
     run = read_run(sinusoid)
     assert main_measure(run) == "loss"
     assert [chart.key for chart in learning_charts(run)] == ["learning-loss"]

@@ -88,7 +88,7 @@ def text_run(folder: Path, about: dict[str, object]) -> Path:
     return folder
 
 
-def test_right_and_wrong_characters_are_told_apart(tmp_path: Path) -> None:
+def test_right_and_wrong_characters_are_distinguished(tmp_path: Path) -> None:
     about = {"kind": "classification", "steps": 5, "clients": [9], "characters": "ab\n<"}
     (example,), problem = read_examples(text_run(tmp_path, about))
     assert problem is None

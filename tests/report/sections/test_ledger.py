@@ -95,7 +95,7 @@ def test_an_audit_that_disagrees_is_a_warning(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 9}'])
-def test_an_audit_of_another_version_is_none(tmp_path: Path, text: str) -> None:
+def test_an_audit_of_another_version_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "audit.json").write_text(text)
     assert read_audit(tmp_path) is None
 
@@ -149,7 +149,7 @@ def test_stakes_are_those_of_the_journal_and_its_mined_transactions(copy: Path) 
 
 
 @pytest.mark.parametrize(("logged", "said"), [(0, "0 of 0"), (1, "1 of 1"), (2, "2 of 2")])
-def test_the_ledger_of_a_run_that_goes_on_is_not_ahead_of_its_rounds(
+def test_the_ledger_of_a_resumed_run_is_not_ahead_of_its_rounds(
     copy: Path, logged: int, said: str
 ) -> None:
     """The journal is read after the logs, and has two rounds by then."""

@@ -147,7 +147,7 @@ def test_clients_that_earn_the_same_in_other_rounds_are_lines_of_their_own() -> 
         {"admitted": "yes"},
     ],
 )
-def test_what_no_run_writes_is_left_out(wrong: dict[str, object]) -> None:
+def test_values_that_no_run_writes_are_left_out(wrong: dict[str, object]) -> None:
     rows = [paid(0, 1, 5), paid(1, 1, 7) | wrong]
     assert [row[0] for row in clients_table(log(rows), None).rows] == [0]
 

@@ -64,7 +64,7 @@ def test_ten_thousand_rounds_are_sixty_bars_that_lose_nothing() -> None:
     assert sum(value or 0 for value in series.y) == sum(1 for r in range(1, 10_001) if r % 3)
 
 
-def test_nothing_refused_is_no_chart() -> None:
+def test_without_refusals_there_is_no_chart() -> None:
     assert chart(ClientLog([row(1, 1)])) == []
 
 

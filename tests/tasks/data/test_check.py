@@ -17,7 +17,7 @@ def page(top: int, side: int = 8) -> np.ndarray:
     return pixels
 
 
-def test_a_folder_of_classes_is_told_whole(tmp_path: Path) -> None:
+def test_a_folder_of_classes_is_reported_in_full(tmp_path: Path) -> None:
     for name, count in (("ka", 3), ("ga", 1)):
         (tmp_path / name).mkdir()
         for index in range(count):
@@ -63,7 +63,7 @@ def test_a_flat_folder_has_no_classes_and_ink_may_be_undecided(
     assert (facts["classes"], facts["ink"], facts["bits"]) == (None, ink, {"float": 2})
 
 
-def test_a_text_is_told_by_its_speakers(tmp_path: Path) -> None:
+def test_a_text_with_speakers_is_recognised(tmp_path: Path) -> None:
     text = "\ufeffAnn:\r\nOne two.\r\n\r\nBo\u200bb:\r\nThree.\r\n\r\nANN:\r\nFour.\r\n\r\nExeunt\r\n"
     (tmp_path / "play.txt").write_bytes(text.encode())
     found = check(tmp_path / "play.txt")
@@ -90,7 +90,7 @@ def test_a_text_is_told_by_its_speakers(tmp_path: Path) -> None:
     )
 
 
-def test_clients_and_what_they_suffice_for_are_told_and_bad_files_named(tmp_path: Path) -> None:
+def test_clients_and_possible_tasks_are_reported_and_bad_files_named(tmp_path: Path) -> None:
     for client, count in (("anna", 3), ("bob", 2)):
         for label in ("ka", "ga", "ta")[:count]:
             (tmp_path / client / label).mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_clients_and_what_they_suffice_for_are_told_and_bad_files_named(tmp_path
         ("x.txt", "no speech"),
     ],
 )
-def test_what_cannot_be_read_is_refused(name: str, message: str, tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_text("no image")

@@ -78,7 +78,7 @@ def test_a_file_arrives_whole_and_alone(site: Site, file: SourceFile, tmp_path: 
     assert [have for _, have, _ in seen] == sorted(have for _, have, _ in seen)
 
 
-def test_a_file_that_is_there_is_not_fetched_again(site: Site, file: SourceFile, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_fetched_again(site: Site, file: SourceFile, tmp_path: Path) -> None:
     fetch_file(file, tmp_path, DIRECT)
     fetch_file(file, tmp_path, DIRECT)
     assert len(site.asked) == 1
@@ -109,7 +109,7 @@ def test_a_cut_connection_is_resumed_where_it_ended(
     assert site.asked == [None, "bytes=100000-", "bytes=200000-"]
 
 
-def test_what_arrived_before_giving_up_is_kept_for_the_next_time(
+def test_a_partial_download_is_kept_for_the_next_attempt(
     site: Site, file: SourceFile, tmp_path: Path
 ) -> None:
     site.cut_after = 10

@@ -85,7 +85,7 @@ def test_other_files_are_not_served_from_the_cache_of_these(tiny: list[Path]) ->
     assert "Sanskrit/character01" in read_characters(tiny, "omniglot").names
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
+def test_a_cache_that_cannot_be_written_is_not_used(
     tiny: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -228,7 +228,7 @@ def test_an_archive_of_more_work_than_it_looks_is_refused_first(
 @pytest.mark.parametrize(
     "name", ["../Latin/character01/0001_01.png", "La\x1btin/character01/0001_01.png"]
 )
-def test_a_name_that_leads_away_or_moves_a_cursor_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_with_a_path_or_control_characters_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="a member has the name") as refusal:
         read_characters([packed(tmp_path / "a.zip", **{name: b""})], "omniglot")
     assert "\x1b" not in str(refusal.value)

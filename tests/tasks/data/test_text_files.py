@@ -48,7 +48,7 @@ def test_the_bytes_tell_the_encoding(
         (b"GIF89a\0\0\1\0\0", "zero bytes: it is not text"),
     ],
 )
-def test_what_cannot_be_decoded_is_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+def test_undecodable_text_is_one_line(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as refusal:
         read(tmp_path, data)
     assert "t.txt" in str(refusal.value)
@@ -61,7 +61,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
             read_text(path)
 
 
-def test_what_is_odd_is_counted(tmp_path: Path) -> None:
+def test_oddities_are_counted(tmp_path: Path) -> None:
     text = "\ufeffa\u200bb\u200bc\u00ad\r\nd\u00a0e\tf\rg\u2028 n\u0303"
     found = read(tmp_path, text.encode())
     assert found.text == "abc\nd e f\ng\n ñ"
@@ -93,7 +93,7 @@ def test_names_are_compared_as_they_are_seen() -> None:
         ("\r\n\n\r\u2028", "\n\n\n\n", {"CR LF": 1, "LF": 1, "CR": 1, "LS": 1}),
     ],
 )
-def test_line_ends_are_told_apart(tmp_path: Path, raw: str, text: str, ends: dict[str, int]) -> None:
+def test_line_ends_are_distinguished(tmp_path: Path, raw: str, text: str, ends: dict[str, int]) -> None:
     found = read(tmp_path, raw.encode())
     assert (found.text, found.line_ends) == (text, ends)
 

@@ -105,7 +105,7 @@ def test_pip_is_asked_for_the_one_wheel_without_what_it_depends_on(
     assert command[-3:] == ["--dest", str(tmp_path), "numbers==1.0"]
 
 
-def test_what_pip_cannot_find_is_one_line_with_its_reason(
+def test_a_package_that_pip_cannot_find_is_one_line_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real pip, with an empty folder for an index."""

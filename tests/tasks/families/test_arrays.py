@@ -83,7 +83,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", [*BAD, "broken", "cut", "empty"])
-def test_what_cannot_be_used_is_one_line(name: str, here: Path, tmp_path: Path) -> None:
+def test_unusable_input_is_one_line(name: str, here: Path, tmp_path: Path) -> None:
     write(here)
     file = here / "own" / "anna.npz"
     arrays, message = BAD.get(name, ({}, r"no array 'x' can be read|has no arrays"))

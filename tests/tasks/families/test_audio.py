@@ -67,7 +67,7 @@ def test_the_digest_covers_the_bytes(here: Path) -> None:
         (None, {"skip": ["anna", "bob"]}, "set clients to 1"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_nothing_is_written(
+def test_unusable_input_is_one_line_and_nothing_is_written(
     change: bytes | None, options: dict[str, Any], message: str, here: Path, tmp_path: Path
 ) -> None:
     write(here / "own", ["anna", "bob", "zoë"], CLASSES)

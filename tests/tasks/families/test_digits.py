@@ -117,7 +117,7 @@ def test_two_builds_draw_the_same_tasks_and_another_seed_draws_others() -> None:
         ({"way": 3}, "unknown key 'data.way': did you mean 'data.ways'"),
     ],
 )
-def test_what_a_client_cannot_serve_is_refused_in_one_line(
+def test_tasks_that_a_client_cannot_draw_are_refused_in_one_line(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as refusal:

@@ -265,7 +265,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_is_written(
+def test_unusable_input_is_refused_in_one_line_and_nothing_is_written(
     name: str, here: Path, tmp_path: Path
 ) -> None:
     write(here / "own", CLIENTS, CLASSES)
@@ -289,7 +289,7 @@ def test_too_many_clients_are_refused_and_unused_ones_named(
     assert "2 of the 4 clients of own are not used, such as '" in caplog.text
 
 
-def test_what_is_left_out_does_not_hinder(here: Path) -> None:
+def test_skipped_and_ignored_files_do_not_matter(here: Path) -> None:
     write(here / "own", CLIENTS, CLASSES)
     (here / "own" / "anna" / "a" / "0.png").write_text("broken")
     (here / "own" / "README.txt").write_text("not an image")

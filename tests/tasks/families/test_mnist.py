@@ -38,7 +38,7 @@ def test_every_image_has_one_owner_who_sees_it_turned_by_the_clients_angle(folde
 
 
 @pytest.mark.parametrize("options", [{}, {"ways": 7, "shots": 2, "queries": 3}, {"labels": "global"}])
-def test_tasks_have_the_shape_that_is_told_without_the_data(
+def test_tasks_have_the_shape_that_is_declared_without_the_data(
     folders: Path, options: dict[str, Any]
 ) -> None:
     told = shape_of_tasks("mnist", options)
@@ -74,7 +74,7 @@ def test_another_seed_deals_and_turns_otherwise(folders: Path) -> None:
         (Population(3), {"layout": "flat"}, "unknown key 'data.layout'"),
     ],
 )
-def test_what_the_data_cannot_serve_is_refused(
+def test_options_that_the_data_cannot_satisfy_are_refused(
     folders: Path, population: Population, options: dict[str, Any], message: str
 ) -> None:
     write_mnist(folders)

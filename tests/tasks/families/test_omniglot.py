@@ -198,7 +198,7 @@ class TestEpisodes:
         # Three ordered pairs at least of four drawers, in each alphabet.
         assert len(seen) >= 6
 
-    def test_training_does_not_depend_on_who_draws_the_tests(self) -> None:
+    def test_training_tasks_do_not_depend_on_test_drawers(self) -> None:
         one, two = (
             family(Population(3, 0, 2), test_drawers=who, test_partition="natural").sample(
                 0, 2, stream(9)
@@ -264,7 +264,7 @@ class TestRefusals:
             family(Population(3, 1, 2))
 
 
-def test_a_corrupt_file_is_to_be_replaced_where_it_lies(tiny: Path) -> None:
+def test_a_corrupt_file_is_to_be_replaced_in_place(tiny: Path) -> None:
     (tiny / SMALL_2).write_bytes(b"PK")
     with pytest.raises(DataError, match="corrupt") as refusal:
         family(Population(3, 0, 2))
@@ -283,7 +283,7 @@ def test_lists_are_taken_for_alphabets_where_types_are_strict() -> None:
         Strict.model_validate({"ways": "5"})
 
 
-def test_missing_data_say_where_they_were_looked_for_and_how_to_fetch_them(folders: Path) -> None:
+def test_missing_data_names_the_folders_searched_and_how_to_fetch_it(folders: Path) -> None:
     with pytest.raises(DataError, match="`fedmeta data fetch omniglot`") as refusal:
         family(Population(3, 0, 2))
     assert str(folders) in str(refusal.value)

@@ -82,7 +82,7 @@ class TestTasks:
             family(Population(7))
 
     @pytest.mark.parametrize("key", ["shots", "queries"])
-    def test_a_speaker_who_says_too_little_is_refused(self, key: str) -> None:
+    def test_a_speaker_with_too_little_text_is_refused(self, key: str) -> None:
         message = rf"data.{key} = 20 windows of 6 characters need 120, but speaker '.' has \d+"
         with pytest.raises(ConfigError, match=message):
             family(Population(2), **{key: 20})
@@ -131,7 +131,7 @@ class TestPartition:
         # The second of a client's two speeches is by the first one's speaker once in seven: 17 of 20.
         assert mixed >= 11
 
-    def test_a_client_that_is_dealt_too_little_is_named(self) -> None:
+    def test_a_client_with_too_little_data_is_named(self) -> None:
         with pytest.raises(ConfigError, match=r"need 96, but client \d has \d+ for them"):
             family(Population(4, 1, 1), partition="iid", shots=16, queries=1, support_fraction=0.9)
 
@@ -236,7 +236,7 @@ DISGUISES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", sorted(DISGUISES))
-def test_what_a_reader_does_not_see_changes_nothing(kind: str, tmp_path: Path) -> None:
+def test_invisible_characters_change_nothing(kind: str, tmp_path: Path) -> None:
     (tmp_path / "play.txt").write_bytes(DISGUISES[kind])
     play = read_play(tmp_path / "play.txt")
     assert play.said == {
@@ -250,7 +250,7 @@ def test_what_a_reader_does_not_see_changes_nothing(kind: str, tmp_path: Path) -
     assert not play.left_out
 
 
-def test_words_keep_what_a_reader_sees(tmp_path: Path) -> None:
+def test_speeches_keep_their_visible_text(tmp_path: Path) -> None:
     text = "A:\nOne.  Two.\n    Three\u2014four.\n\nExit A\n\n:\nwords of nobody"
     (tmp_path / "play.txt").write_text(text, encoding="utf-8")
     play = read_play(tmp_path / "play.txt")
@@ -258,7 +258,7 @@ def test_words_keep_what_a_reader_sees(tmp_path: Path) -> None:
     assert play.left_out == ("Exit A", ":\nwords of nobody")
 
 
-def test_the_official_text_in_another_dress_is_the_official_text(tmp_path: Path) -> None:
+def test_the_official_text_in_another_encoding_is_the_official_text(tmp_path: Path) -> None:
     plain = real_file(PLAYS).read_text()
     official = read_play(real_file(PLAYS))
     assert len(official.said) == 299
@@ -274,7 +274,7 @@ def test_the_official_text_in_another_dress_is_the_official_text(tmp_path: Path)
         assert play.file.odd
 
 
-def test_what_is_odd_about_a_text_is_logged(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_oddities_of_a_text_are_logged(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
     family(Population(2))
     assert not caplog.records
     tiny.write_bytes(b"\xef\xbb\xbf" + tiny.read_bytes().replace(b"\n", b"\r\n"))
@@ -285,7 +285,7 @@ def test_what_is_odd_about_a_text_is_logged(tiny: Path, caplog: pytest.LogCaptur
     assert "CR LF" in record.getMessage()
 
 
-def test_names_that_look_alike_are_found() -> None:
+def test_look_alike_names_are_found() -> None:
     cyrillic = "\u0422\u041e\u041c"  # T, O and M
     names = ["First Citizen", "FIRST CITIZEN", "TOM", "Tim", cyrillic, "First Citizen.", "Second"]
     assert lookalikes(names) == [("First Citizen", "FIRST CITIZEN", "First Citizen."), ("TOM", cyrillic)]

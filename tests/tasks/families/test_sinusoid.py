@@ -126,6 +126,6 @@ def test_iid_keeps_what_held_out_clients_draw() -> None:
     assert torch.equal(one.query_y, other.query_y)
 
 
-def test_waves_without_end_are_dealt_by_no_dirichlet() -> None:
+def test_sinusoids_do_not_support_a_dirichlet_partition() -> None:
     with pytest.raises(ConfigError, match=r"data\.partition: .*'natural' or 'iid'"):
         family(partition="dirichlet")

@@ -224,7 +224,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_cannot_be_used_is_refused_in_one_line(name: str, here: Path, tmp_path: Path) -> None:
+def test_unusable_input_is_refused_in_one_line(name: str, here: Path, tmp_path: Path) -> None:
     options = spoiled(name, here)
     (here / "own.parquet").write_bytes(b"PAR1")
     with pytest.raises(FedmetaError, match=CASES[name]) as caught:

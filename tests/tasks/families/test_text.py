@@ -69,7 +69,7 @@ def test_the_digest_covers_every_file(here: Path) -> None:
         ({"characters": "ää"}, r"data\.characters"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(options: dict[str, Any], message: str, here: Path) -> None:
+def test_unusable_input_is_one_line(options: dict[str, Any], message: str, here: Path) -> None:
     write(here)
     for name in ("empty", "twice/anna", "blank", "binary", "hollow/anna"):
         (here / name).mkdir(parents=True)

@@ -101,7 +101,7 @@ def test_other_rates_and_loudness_and_silence_around_it_change_little() -> None:
         ("gone", "No such file"),
     ],
 )
-def test_what_cannot_be_heard_is_refused(name: str, message: str, tmp_path: Path) -> None:
+def test_an_unusable_sound_is_refused(name: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
     samples = (tone(440) * 32767).astype(np.int16)
     if name in ("empty", "text"):

@@ -44,7 +44,7 @@ def test_a_federation_on_a_shared_grid_is_the_same_to_the_last_bit(tmp_path: Pat
     assert_same(end.state, simulate(SINUSOID, PLAN, observer=lambda *_: None).state)
 
 
-def test_a_superlink_that_goes_is_noticed(tmp_path: Path) -> None:
+def test_a_superlink_that_stops_is_noticed(tmp_path: Path) -> None:
     class Gone(Exception):
         pass
 
@@ -73,7 +73,7 @@ def test_a_superlink_that_goes_is_noticed(tmp_path: Path) -> None:
         server.join(30)
 
 
-def test_a_superlink_that_says_nothing_is_not_waited_for_without_end(
+def test_a_superlink_that_does_not_answer_is_not_awaited_forever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
@@ -98,12 +98,12 @@ def test_a_superlink_that_says_nothing_is_not_waited_for_without_end(
         assert not server.is_alive()
 
 
-def test_a_serverapp_that_never_comes_is_waited_for_until_the_deadline(tmp_path: Path) -> None:
+def test_a_serverapp_that_never_connects_is_awaited_until_the_deadline(tmp_path: Path) -> None:
     with GridListener(tmp_path) as listener, pytest.raises(RunError, match=r"ServerApp within 0\.1 s"):
         listener.accept(0.1, lambda: None)
 
 
-def test_nothing_is_left_of_a_listener_that_nobody_connected_to(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_listener_without_a_connection(tmp_path: Path) -> None:
     before = threading.active_count()
     with GridListener(tmp_path):
         pass

@@ -91,7 +91,7 @@ def test_one_with_tls_needs_its_certificate(tmp_path: Path) -> None:
         require_superlink(DeploymentOptions(address=address))
 
 
-def test_nobody_there_is_one_line() -> None:
+def test_a_missing_server_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(UsageError, match=f"no SuperLink at {address}: Connection refused; start one"):
@@ -163,7 +163,7 @@ def test_another_address_than_loopback_needs_tls_or_explicit_consent(
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:8000", "127.8.9.10:1", "[::1]:8000", "localhost:8000", "LOCALHOST:1"]
 )
-def test_this_machine_is_trusted(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_addresses_need_no_tls(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_: object) -> socket.socket:
         raise OSError("tried to connect")
 

@@ -94,7 +94,9 @@ def call(code: str, *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_on_a_cluster_learns_the_same_and_ends_nobody_else(address: str, tmp_path: Path) -> None:
+def test_a_run_on_a_cluster_learns_the_same_and_ends_no_other_actor(
+    address: str, tmp_path: Path
+) -> None:
     assert call(BYSTANDER, address, "start") == "alive"
     mods = mods_for(child.BEHAVIOURS, SINUSOID)
     expected = simulate(SINUSOID, child.PLAN, observer=lambda *_: None, mods=mods)
@@ -107,7 +109,7 @@ def test_a_run_on_a_cluster_learns_the_same_and_ends_nobody_else(address: str, t
         assert call(BYSTANDER, address, "find") == "alive"
 
 
-def test_nobody_at_the_address_is_told_at_once() -> None:
+def test_an_address_without_a_server_is_reported_at_once() -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(
         UsageError, match=rf"^ray.address: no Ray cluster at {address} \(Connection refused\)$"
@@ -116,6 +118,6 @@ def test_nobody_at_the_address_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", ":6379", "host:99999", "ray://host:x"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="is not HOST:PORT, 'auto' or 'local'"):
         require_ray(RayOptions(address=address))

@@ -54,7 +54,7 @@ def test_the_same_results_as_in_one_process(seen: list[child.Seen]) -> None:
 
 
 @pytest.mark.slow
-def test_twice_the_same(seen: list[child.Seen]) -> None:
+def test_the_same_result_twice(seen: list[child.Seen]) -> None:
     assert_same(seen[0].end.state, seen[1].end.state)
     assert seen[0].records == seen[1].records
     assert seen[0].test == seen[1].test
@@ -78,7 +78,7 @@ def test_a_client_that_fails_is_quarantined_with_the_reason_it_has_on_any_engine
 
 
 @pytest.mark.slow
-def test_a_client_that_does_not_answer_is_done_without(seen: list[child.Seen]) -> None:
+def test_a_round_proceeds_without_a_client_that_does_not_answer(seen: list[child.Seen]) -> None:
     reasons = {c.client: c.reason for c in seen[4].records[0].clients if c.reason}
     assert reasons == {4: "no reply within 60 s"}
 
@@ -89,7 +89,7 @@ def test_faults_are_those_of_a_grid_whose_time_is_simulated(seen: list[child.See
 
 
 @pytest.mark.slow
-def test_nothing_is_left_and_nothing_is_said(ended: tuple[Any, Any]) -> None:
+def test_nothing_is_left_behind_and_nothing_is_printed(ended: tuple[Any, Any]) -> None:
     (_, left), process = ended
     assert left == []
     assert process.stdout == ""

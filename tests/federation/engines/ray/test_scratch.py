@@ -29,7 +29,7 @@ def hold(parent: Path) -> tuple[subprocess.Popen[str], Path]:
         return process, Path(process.stdout.readline().strip())
 
 
-def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
+def test_a_folder_is_removed_after_its_block(tmp_path: Path) -> None:
     with scratch(tmp_path) as folder:
         (folder / "session").mkdir()
         assert folder.parent == tmp_path

@@ -18,7 +18,7 @@ from fedmeta.training import simulate
 from tests.federation.helpers import SINUSOID, Asleep
 
 
-def test_a_worker_that_stops_reading_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_stops_reading_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "MESSAGE_SECONDS", 1)
     worker = Worker(Learner.build(SINUSOID))
     try:
@@ -52,7 +52,7 @@ def final_test(
         return Federation(learner, grid, in_turn=True).test(state, "test", each)
 
 
-def test_a_client_in_which_a_worker_is_stuck_has_failed_and_holds_no_test(
+def test_a_client_in_which_a_worker_is_stuck_fails_and_does_not_block_the_test(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pool, "JOB_SECONDS", 2.0)
@@ -78,7 +78,7 @@ def test_a_client_in_which_a_worker_is_stuck_is_quarantined_with_its_chunk(
     assert reasons[Asleep.CLIENT] == "client failed: not computed within 2 s"
 
 
-def test_workers_start_with_the_first_job_and_again_when_all_were_given_up() -> None:
+def test_workers_start_with_the_first_job_and_again_when_all_have_failed() -> None:
     learner = Learner.build(SINUSOID)
     with pool.ProcessPool(learner, 1) as workers:
         assert workers.workers == []
