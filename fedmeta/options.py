@@ -149,13 +149,16 @@ def nearest(word: str, choices: Iterable[str], prefix: str = "", more: str = "")
     return more or f"choose from: {', '.join(known[:MOST_LISTED])} and {len(known) - MOST_LISTED} more"
 
 
-def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = "") -> OptionsT:
+def parse_options(
+    kind: type[OptionsT], values: Mapping[str, Any], where: str = "", owner: str = ""
+) -> OptionsT:
     """Build `kind` from plain values.
 
     Args:
         kind: The options class.
         values: Keys and values as read from TOML or the command line.
         where: The dotted path of this group in the config, such as ``data``; used in messages.
+        owner: What has these options, such as ``algorithm 'maml'``; used in messages.
 
     Raises:
         ConfigError: For the first unknown key or bad value, in one line that names its full path.
@@ -163,10 +166,10 @@ def parse_options(kind: type[OptionsT], values: Mapping[str, Any], where: str = 
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise _first_problem(kind, error, where) from None
+        raise _first_problem(kind, error, where, owner) from None
 
 
-def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
+def _first_problem(kind: type[BaseModel], error: ValidationError, where: str, owner: str) -> ConfigError:
     def place(one: ErrorDetails) -> list[str]:
         return [_shortened(str(part)) for part in one["loc"]]
 
@@ -178,7 +181,9 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) ->
     if first["type"] == "extra_forbidden":
         path = [where, *full] if where else full
         key = ".".join(path)
-        hint = _like(kind, full, "".join(f"{table}." for table in path[:-1]))
+        hint = f"{owner or repr(where)} has no options"
+        if kind.model_fields:
+            hint = _like(kind, full, "".join(f"{table}." for table in path[:-1]))
         return ConfigError(f"unknown key '{key}': {hint}", key)
     path = _to_field(kind, full)
     key = ".".join([where, *path] if where else path)

@@ -54,7 +54,7 @@ class Display(Screen):
             self._traceback if debug else ignore,
         )
         self._folder: RunFolder | None = None
-        self._task = ""
+        self._config: Config | None = None
         self._rounds = 0
         self._done_before = 0
         self._tasks = 0
@@ -64,7 +64,7 @@ class Display(Screen):
 
     def _started(self, folder: RunFolder, config: Config, done: int) -> None:
         self._folder, self._rounds, self._done_before = folder, config.rounds, done
-        self._task = config.task
+        self._config = config
         self._began = time.monotonic()
         held_out = config.validation_clients + config.test_clients
         where = f", resuming after round {done}" if done else ""
@@ -156,14 +156,34 @@ class Display(Screen):
             "fedmeta serve" + ("" if folder == "runs" else f" {folder}"),
             "all runs in the browser, live",
         )
-        # The arms that train do the work of this run each, and most of them with less overhead.
-        yield (
-            f"fedmeta compare {experiment} --seeds 1",
-            "other methods on the same test tasks; takes several times as long",
-        )
-        kind = family_kind(self._task)
+        if comparison := self._config and comparison_of(self._config):
+            options, what = comparison
+            yield f"fedmeta compare {experiment} {options}", what
+        kind = family_kind(self._config.task) if self._config else None
         if hasattr(kind, "image_style") or hasattr(kind, "read_files"):
             yield f"fedmeta adapt {run} --support DIR --query DIR", "label images of your own"
+
+
+MOST_ARMS = 3
+"""Most arms of a config that are suggested by name; with more, all arms are."""
+
+
+def comparison_of(config: Config) -> tuple[str, str] | None:
+    """Return the options of a comparison with a run, and what it takes; None if there is none.
+
+    The arms are those that the config sets, as others may need rates of their own; without any, those
+    that are comparable at the run's own rates.
+    """
+    if not config.rounds or not config.test_clients:
+        return None
+    what = "other methods on the same test tasks"
+    own = config.compare.arms or {"centralized": {}, "untrained": {}}
+    if len(own) > MOST_ARMS:
+        return "--seeds 1", f"{what}; takes several times as long"
+    training = sum(name != "untrained" and table.get("rounds") != 0 for name, table in own.items())
+    effort = f"takes up to {training + 1} times as long" if training else "takes about as long again"
+    arms = ["federated", *(name for name in own if name != "federated")]
+    return f"--arms {','.join(arms)} --seeds 1", f"{what}; {effort}"
 
 
 def _quality(record: "RoundRecord") -> str:

@@ -39,7 +39,8 @@ def require_parts(config: Config) -> None:
         with about(key):
             options = registry.options(getattr(config, key))
         if options:
-            parse_options(options, getattr(config, table), table)
+            owner = f"{registry.what} '{getattr(config, key)}'"
+            parse_options(options, getattr(config, table), table, owner)
     load_mods(config.mods)
     faults(config)
     assignments(config)

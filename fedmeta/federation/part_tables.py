@@ -169,7 +169,8 @@ def _read(
         if shared.kind not in registry:
             _require_part(registry.get(shared.kind), f"{where}.kind: '{shared.kind}'", base)
         options = registry.options(shared.kind) or Options
-    own = parse_options(options, {k: v for k, v in table.items() if k not in keys}, where)
+    given = {key: value for key, value in table.items() if key not in keys}
+    own = parse_options(options, given, where, f"{registry.what} '{shared.kind}'")
     return PartTable(shared, own)
 
 

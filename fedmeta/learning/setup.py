@@ -94,7 +94,8 @@ def resolve_setup(setup: AlgorithmSetup) -> AlgorithmSetup:
     Raises:
         ConfigError: For an unknown algorithm, model or option, or a bad value.
     """
-    options = parse_options(algorithm_kind(setup.algorithm).Options, setup.learner, "learner")
+    owner = f"algorithm '{setup.algorithm}'"
+    options = parse_options(algorithm_kind(setup.algorithm).Options, setup.learner, "learner", owner)
     return replace(
         setup,
         learner=options.model_dump(),
@@ -132,7 +133,7 @@ def build_algorithm(setup: AlgorithmSetup, spec: TaskSpec, seed: int = 0) -> Alg
             native kernels that are not available here.
     """
     kind = algorithm_kind(setup.algorithm)
-    options = parse_options(kind.Options, setup.learner, "learner")
+    options = parse_options(kind.Options, setup.learner, "learner", f"algorithm '{setup.algorithm}'")
     model = build_model(setup.model, setup.network, spec, kind.model_outputs(spec), seed)
     if setup.kernels == "native" and has_kernel(setup.model):
         plan: KernelPlan | None = model.kernel_plan()  # type: ignore[attr-defined]

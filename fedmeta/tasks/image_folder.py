@@ -24,10 +24,15 @@ class ImageFolder:
     ignored: tuple[Path, ...]
 
 
+def is_hidden(entry: Path) -> bool:
+    """Return whether an entry of a user's folder is skipped: a dot file, or Python's cache."""
+    return entry.name.startswith(".") or entry.name == "__pycache__"
+
+
 def list_folder(folder: Path) -> ImageFolder:
     """List a folder of images, or of one subfolder of images per class.
 
-    Links are followed. Hidden entries, whose names begin with a dot, are skipped.
+    Links are followed. Hidden entries (see `is_hidden`) are skipped.
 
     Raises:
         DataError: If there is no such folder, it or a class is empty, it has both images and subfolders,
@@ -116,8 +121,8 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
         raise DataError(f"{folder} is a file, not a folder") from None
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}") from None
-    hidden = [entry for entry in entries if entry.name.startswith(".")]
-    return [entry for entry in entries if not entry.name.startswith(".")], hidden
+    hidden = [entry for entry in entries if is_hidden(entry)]
+    return [entry for entry in entries if not is_hidden(entry)], hidden
 
 
 def _meant(path: Path) -> str:

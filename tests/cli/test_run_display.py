@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.config import to_toml
+from fedmeta.cli.run_display import comparison_of
+from fedmeta.config import load_config, to_toml
 from fedmeta.experiment import Config
 from fedmeta.experiment.planning import resolve
 from tests.cli.test_main import call
@@ -18,6 +19,7 @@ PROTOTYPES = TINY | {
     "rounds": 2,
     "data": {"ways": 3, "shots": 1, "queries": 2},
 }
+UNTUNED = ("--arms", "federated,centralized,untrained")
 
 
 def write(folder: Path, name: str, config: dict[str, object]) -> None:
@@ -43,7 +45,7 @@ def test_a_run_ends_with_commands_that_name_it(here: Path, capsys: pytest.Captur
     assert commands == [
         ["fedmeta", "report", "runs/quick-001"],
         ["fedmeta", "serve"],
-        ["fedmeta", "compare", "runs/quick-001/config.toml", "--seeds", "1"],
+        ["fedmeta", "compare", "runs/quick-001/config.toml", *UNTUNED, "--seeds", "1"],
         [*("fedmeta", "adapt", "runs/quick-001"), *("--support", "DIR", "--query", "DIR")],
     ]
     assert call(*commands[0][1:]) == 0
@@ -58,7 +60,7 @@ def test_a_folder_of_any_name_is_quoted_and_served(
     report, serve, compare = next_commands(capsys.readouterr().out)
     assert report == ["fedmeta", "report", place]
     assert serve == ["fedmeta", "serve", str(Path(place).parent)]
-    assert compare == ["fedmeta", "compare", f"{place}/config.toml", "--seeds", "1"]
+    assert compare == ["fedmeta", "compare", f"{place}/config.toml", *UNTUNED, "--seeds", "1"]
 
 
 def test_a_shipped_experiment_is_compared_by_its_name(
@@ -68,8 +70,37 @@ def test_a_shipped_experiment_is_compared_by_its_name(
     settings = [part for setting in small for part in ("-s", setting)]
     assert call("run", "sinusoid-maml", *settings) == 0
     out = capsys.readouterr().out
-    assert next_commands(out)[2] == ["fedmeta", "compare", "sinusoid-maml", "--seeds", "1"]
-    assert "other methods on the same test tasks; takes several times as long" in out
+    assert next_commands(out)[2] == ["fedmeta", "compare", "sinusoid-maml", *UNTUNED, "--seeds", "1"]
+    assert "other methods on the same test tasks; takes up to 2 times as long" in out
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "effort"),
+    [
+        ("mnist", "--arms federated,untrained,untrained-linear --seeds 1", "about as long again"),
+        ("quickstart", "--seeds 1", "several times as long"),
+        ("omniglot", "--arms federated,centralized,untrained --seeds 1", "up to 2 times as long"),
+        ("shakespeare", "--arms federated,fedavg --seeds 1", "up to 2 times as long"),
+    ],
+)
+def test_the_suggested_arms_are_those_that_the_experiment_sets(
+    experiment: str, options: str, effort: str
+) -> None:
+    suggested = comparison_of(load_config(experiment))
+    assert suggested == (options, f"other methods on the same test tasks; takes {effort}")
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"test_clients": 0}])
+def test_a_run_that_cannot_be_compared_suggests_no_comparison(settings: dict[str, object]) -> None:
+    assert comparison_of(load_config("omniglot", settings)) is None
+
+
+def test_the_suggested_comparison_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "./waves.toml") == 0
+    compare = next_commands(capsys.readouterr().out)[2]
+    assert call(*compare[1:], "--jobs", "1", "--json") == 0
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert [arm["name"] for arm in arms] == ["federated", "centralized", "untrained"]
 
 
 def test_json_has_no_next_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,6 +146,10 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"data.shot": 5}, "unknown key 'data.shot': did you mean 'data.shots'?"),
         ({"learner.iner_lr": 5}, "unknown key 'learner.iner_lr': did you mean 'learner.inner_lr'?"),
         ({"network.hiden": 5}, "unknown key 'network.hiden': did you mean 'network.hidden'?"),
+        (
+            {"algorithm": "protonet", "learner": {"inner_lr": 0.1}},
+            "unknown key 'learner.inner_lr': algorithm 'protonet' has no options",
+        ),
         ({"lr": 5}, "unknown key 'lr': did you mean 'server.lr'?"),
         ({"stake": 5}, "unknown key 'stake': did you mean 'chain.staking.stake'?"),
         ({"enabled": 5}, "unknown key 'enabled': did you mean 'chain.staking.enabled'?"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedmeta.errors import DataError, UsageError
 from fedmeta.tasks.image_files import ImageStyle, Reading, Scanned, scan
-from fedmeta.tasks.image_folder import list_folder
+from fedmeta.tasks.image_folder import is_hidden, list_folder
 from fedmeta.tasks.image_pixels import Kind, Pixels
 from fedmeta.tasks.own.counts import Counts, starter_for
 from fedmeta.tasks.own.finding import Finding
@@ -123,8 +123,8 @@ def _counts(listed: _Folder, images: Scanned) -> Counts | None:
 
 def _notes(listed: _Folder, images: Scanned) -> list[str]:
     notes = list(images.notes)
-    hidden = [one for one in listed.ignored if one.name.startswith(".")]
-    others = [one for one in listed.ignored if not one.name.startswith(".")]
+    hidden = [one for one in listed.ignored if is_hidden(one)]
+    others = [one for one in listed.ignored if not is_hidden(one)]
     if hidden:
         notes.append(f"skipped hidden files: {len(hidden)}, such as {hidden[0]}")
     if others:

@@ -9,6 +9,7 @@ from fedmeta.errors import ConfigError, DataError, MissingDataError
 from fedmeta.options import nearest
 from fedmeta.tasks.data.sources import data_folders, sha256_of
 from fedmeta.tasks.data.text_files import visible
+from fedmeta.tasks.image_folder import is_hidden
 from fedmeta.tasks.image_folder import require_data as require_images
 
 LAYOUT = "it needs one folder for each class, or one for each client with one for each class in it"
@@ -100,10 +101,8 @@ def find(path: str, what: str) -> Path:
 
 def has_clients(root: Path) -> bool:
     """Return whether a folder within a folder holds folders, as client folders do."""
-    tops = (entry for entry in _entries(root) if entry.is_dir() and not entry.name.startswith("."))
-    return any(
-        entry.is_dir() and not entry.name.startswith(".") for top in tops for entry in _entries(top)
-    )
+    tops = (entry for entry in _entries(root) if entry.is_dir() and not is_hidden(entry))
+    return any(entry.is_dir() and not is_hidden(entry) for top in tops for entry in _entries(top))
 
 
 def kind_of(root: Path) -> Kind:
@@ -111,7 +110,7 @@ def kind_of(root: Path) -> Kind:
     found = dict.fromkeys((IMAGES, SOUNDS, TEXTS, ARRAYS), 0)
     folders = [root]
     for _ in range(3):
-        entries = [one for folder in folders for one in _entries(folder) if not one.name.startswith(".")]
+        entries = [one for folder in folders for one in _entries(folder) if not is_hidden(one)]
         for kind in found:
             found[kind] += sum(entry in kind for entry in entries)
         folders = [entry for entry in entries if entry.is_dir()]
@@ -151,7 +150,7 @@ def list_classes(root: Path, kind: Kind, skip: Sequence[str] = ()) -> Listing:
     ignored: list[Path] = []
     tops = skipped.folders(root, kind, ignored)
     if not tops:
-        stray = [one for one in ignored if one in kind and not one.name.startswith(".")]
+        stray = [one for one in ignored if one in kind and not is_hidden(one)]
         found = f"has {len(stray)} {kind.name} but no folders" if stray else f"has no {kind.name}"
         raise DataError(f"{root} {found}: {LAYOUT}")
     depths = {top: _depth(top, kind) for top in tops}
@@ -189,7 +188,7 @@ def list_clients(root: Path, kind: Kind, skip: Sequence[str] = ()) -> dict[str, 
     skipped = Skipped(root, skip)
     found: dict[str, tuple[Path, ...]] = {}
     for entry in _entries(root):
-        if entry.name.startswith(".") or not (entry.is_dir() or entry in kind):
+        if is_hidden(entry) or not (entry.is_dir() or entry in kind):
             continue
         client = _name(entry) if entry.is_dir() else visible(entry.stem) or entry.stem
         if not skipped.keeps(entry, client):
@@ -248,7 +247,7 @@ class Skipped:
         """Return the subfolders to read, sorted by name; refuse two that look alike."""
         found: dict[str, Path] = {}
         for entry in _entries(within):
-            if entry.name.startswith(".") or not entry.is_dir():
+            if is_hidden(entry) or not entry.is_dir():
                 ignored.append(entry)
             elif self.keeps(entry):
                 if _name(entry) in found:
@@ -258,7 +257,7 @@ class Skipped:
                     )
                 found[_name(entry)] = entry
         stray = [one for one in ignored if one.parent == within and one in kind]
-        if found and stray and not stray[0].name.startswith("."):
+        if found and stray and not is_hidden(stray[0]):
             raise DataError(f"{within} has both folders and {kind.name} ('{stray[0].name}'): {LAYOUT}")
         return [found[name] for name in sorted(found)]
 
@@ -266,7 +265,7 @@ class Skipped:
         """Return the files to read, sorted by name."""
         found = []
         for entry in _entries(within):
-            if entry.name.startswith("."):
+            if is_hidden(entry):
                 ignored.append(entry)
             elif entry.is_dir():
                 raise DataError(f"{entry} is a folder within a class: its files belong in {within}")
@@ -306,7 +305,7 @@ def _listing(
 
 def _depth(folder: Path, kind: Kind) -> int:
     """Return 1 if a folder holds files of a kind, 2 if it holds folders, 0 if it holds neither."""
-    shown = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+    shown = [entry for entry in _entries(folder) if not is_hidden(entry)]
     if any(entry in kind and not entry.is_dir() for entry in shown):
         return 1
     return 2 if any(entry.is_dir() for entry in shown) else 0

@@ -54,6 +54,31 @@ def test_a_folder_of_clients_becomes_a_config_that_runs_and_leaves_out_what_is_t
     assert "own.toml exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("hidden", ["__pycache__", ".git"])
+def test_pythons_cache_and_hidden_folders_are_neither_clients_nor_classes(
+    here: Path, hidden: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("anna", "bo"):
+        (here / "texts" / name).mkdir(parents=True)
+        (here / "texts" / name / "1.txt").write_text(
+            f"a text by {name}, long enough to learn from. " * 99
+        )
+        (here / "texts" / name / hidden).mkdir()
+    (here / "texts" / hidden).mkdir()
+    (here / "texts" / hidden / "x.cpython-311.pyc").write_bytes(b"x")
+    assert call("init", "texts") == 0, capsys.readouterr().err
+    assert load_config("texts.toml").clients == 2
+    write(here / "own", ["anna", "bo"], list("abc"), 4)
+    write(here / "flat", [None], list("abcdefghij"), 16)
+    for folder in ("own", "own/anna", "own/anna/a", "flat", "flat/a"):
+        (here / folder / hidden).mkdir()
+        (here / folder / hidden / "y").write_bytes(b"x")
+    for folder, clients in (("own", 2), ("flat", None)):
+        assert call("init", folder) == 0, capsys.readouterr().err
+        assert clients in (None, load_config(f"{folder}.toml").clients)
+        assert "skip" not in load_config(f"{folder}.toml").data
+
+
 def test_a_folder_of_classes_is_dealt(here: Path) -> None:
     write(here / "own", [None], list("abcdefghij"), 16)
     assert call("init", "own") == 0
