@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedmeta.bench import rivals
-from fedmeta.bench.maml import RIVAL, sinusoid_duel, stacked_meta_gradient
+from fedmeta.bench import jax_rival, rivals
+from fedmeta.bench.libraries import TORCH_FUNC, by_torch_func, installed
+from fedmeta.bench.maml import OURS, RIVAL, sinusoid_duel, stacked_meta_gradient
 from fedmeta.bench.result import Case, Goal, Result, ratio
 from fedmeta.bench.rivals import Episode, MetaGradient
-from fedmeta.bench.timing import count_flops, gemm, gemm_flops, interleave, pinned
+from fedmeta.bench.timing import Timing, count_flops, gemm, gemm_flops, interleave, pinned
 from fedmeta.learning import AlgorithmSetup, Tensors, build_algorithm
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
 
 KERNELS, AUTOGRAD, GEMM = "fedmeta's kernels", "fedmeta's autograd", "gemm"
+JAX = "JAX"
 TASKS = 8
 IMAGES = TaskSpec("classification", (28, 28), 5)
 TEXTS = TaskSpec("classification", (80,), 65, vocabulary=65)
@@ -62,7 +64,14 @@ class Setting:
             KERNELS: partial(stacked_meta_gradient, native, state, tasks),
             AUTOGRAD: partial(stacked_meta_gradient, eager, state, tasks),
             RIVAL: partial(self.loop, episode),
+            **{name: partial(function, episode) for name, function in self._libraries(second).items()},
         }
+
+    def _libraries(self, second_order: bool) -> dict[str, MetaGradient]:
+        """Return the libraries that compute this gradient: not prototypes, nor PyTorch's LSTM."""
+        if not self.learner or self.model == "lstm":
+            return {}
+        return installed() if second_order else {TORCH_FUNC: by_torch_func}
 
     def tasks(self) -> TaskBatch:
         """Draw tasks of noise, with balanced labels or random characters."""
@@ -97,33 +106,41 @@ def settings() -> dict[str, Setting]:
     return found | {"lstm, maml": replace(text, loop=rivals.functional_gradient)}
 
 
-def _sinusoid() -> dict[str, Callable[[], object]]:
+def _race_on_sinusoids(runs: int) -> dict[str, Timing]:
+    """Time kernels, autograd, the loop and the installed libraries in turns."""
     duel, native = sinusoid_duel(), sinusoid_duel(kernels="native")
-    return {
-        KERNELS: native.ours,
-        AUTOGRAD: duel.ours,
-        RIVAL: partial(rivals.meta_gradient, duel.episode),
-    }
+    contenders = {KERNELS: native.ours, **duel.contenders()}
+    contenders[AUTOGRAD] = contenders.pop(OURS)
+    if not jax_rival.is_installed():
+        return interleave(contenders, runs)
+    with jax_rival.jax_rival(duel.episode) as jax:
+        timings = interleave({**contenders, JAX: jax}, runs)
+    # Each call of the process is several meta-gradients.
+    timings[JAX] = Timing(tuple(sample / jax_rival.CALLS for sample in timings[JAX].samples))
+    return timings
+
+
+def _best_rival(timings: Mapping[str, Timing]) -> str:
+    """Return the name of the fastest contender that is not fedmeta's."""
+    return min(timings.keys() - {KERNELS, AUTOGRAD}, key=lambda name: timings[name].median)
 
 
 def _measure(case: Case, runs: int) -> Result:
     details: dict[str, float] = {}
-    goals: list[Goal] = []
     with pinned(1):
-        sinusoid = interleave(_sinusoid(), 4 * runs)
-        times, spread = ratio(sinusoid[RIVAL], sinusoid[KERNELS])
-        goals.append(Goal(f"sinusoid: times as fast as {RIVAL}", times, 60.0, "at least", spread))
+        sinusoid = _race_on_sinusoids(4 * runs)
+        goals = [_goal("sinusoid", sinusoid, RIVAL, 60.0)]
+        if JAX in sinusoid:
+            goals.append(_goal("sinusoid", sinusoid, JAX, 1.8))
         for name, setting in settings().items():
             timings = interleave(setting.contenders(), runs)
-            times, spread = ratio(timings[RIVAL], timings[KERNELS])
-            goals.append(
-                Goal(f"{name}: times as fast as {RIVAL}", times, setting.bound, "at least", spread)
-            )
+            goals.append(_goal(name, timings, _best_rival(timings), setting.bound))
             details[f"{name}: ms"] = timings[KERNELS].median
-            details[f"{name}: times as fast as {AUTOGRAD}"] = ratio(timings[AUTOGRAD], timings[KERNELS])[
-                0
-            ]
+            for other in timings.keys() - {KERNELS}:
+                times, _ = ratio(timings[other], timings[KERNELS])
+                details[f"{name}: times as fast as {other}"] = times
         details["share of the GEMM rate, strided Conv4, 15 a class, MAML"] = _share_of_gemm(runs)
+    others = {name: timing.median for name, timing in sinusoid.items() if name not in (KERNELS, RIVAL)}
     return Result(
         case=case.name,
         measures=case.measures,
@@ -134,9 +151,14 @@ def _measure(case: Case, runs: int) -> Result:
         threads=1,
         runs=runs,
         goals=tuple(goals),
-        others_ms={AUTOGRAD: sinusoid[AUTOGRAD].median},
+        others_ms=others,
         details=details,
     )
+
+
+def _goal(what: str, timings: Mapping[str, Timing], rival: str, bound: float) -> Goal:
+    times, spread = ratio(timings[rival], timings[KERNELS])
+    return Goal(f"{what}: times as fast as {rival}", times, bound, "at least", spread)
 
 
 def _share_of_gemm(runs: int) -> float:

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedmeta.bench import rivals
+from fedmeta.bench.libraries import installed
 from fedmeta.bench.result import Case, Goal, Result, ratio
-from fedmeta.bench.rivals import Episode, installed, meta_gradient
+from fedmeta.bench.rivals import Episode, meta_gradient
 from fedmeta.bench.rounds import Noise, NoiseOptions, federation
 from fedmeta.bench.timing import Timing, count_flops, gemm, gemm_flops, interleave, pinned
 from fedmeta.federation import Plan, Workload

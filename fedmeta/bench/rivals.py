@@ -1,12 +1,10 @@
-"""Rivals: MAML by cloning modules in a loop, and by other libraries, with their networks.
+"""Rivals: MAML by cloning modules in a loop, and the networks that rivals train.
 
 Networks are built on the meta device, where constructors draw no random numbers.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +41,10 @@ class Episode:
         tasks = self.tasks
         halves = (tasks.support, tasks.query)
         yield from zip(*(half[key] for half in halves for key in ("x", "y")), strict=True)
+
+
+MetaGradient = Callable[[Episode], list[Tensor]]
+"""Computes the meta-gradient averaged over the tasks, in order of ``module.parameters()``."""
 
 
 def meta_gradient(episode: Episode) -> list[Tensor]:
@@ -211,53 +213,3 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     layer.weight = nn.Parameter(as_module_parameter("weight", weight))
     layer.bias = nn.Parameter(bias.clone())
     return layer
-
-
-MetaGradient = Callable[[Episode], list[Tensor]]
-
-
-def installed() -> dict[str, MetaGradient]:
-    """Return the meta-gradient functions of the installed libraries, by name."""
-    known = {"higher": by_higher, "torchopt": by_torchopt}
-    return {name: function for name, function in known.items() if find_spec(name)}
-
-
-def by_higher(episode: Episode) -> list[Tensor]:
-    """Compute the meta-gradient with higher (Grefenstette et al. 2019), as its documentation does."""
-    import higher
-
-    initial = list(episode.module.parameters())
-    total = [torch.zeros_like(parameter) for parameter in initial]
-    optimizer = torch.optim.SGD(initial, lr=episode.inner_lr)
-    for support_x, support_y, query_x, query_y in episode.each():
-        with higher.innerloop_ctx(episode.module, optimizer, copy_initial_weights=False) as (
-            learner,
-            inner,
-        ):
-            for _ in range(episode.inner_steps):
-                inner.step(episode.loss(learner(support_x), support_y))
-            loss = episode.loss(learner(query_x), query_y)
-            for sum_, gradient in zip(total, torch.autograd.grad(loss, initial), strict=True):
-                sum_ += gradient
-    return [sum_ / len(episode.tasks) for sum_ in total]
-
-
-def by_torchopt(episode: Episode) -> list[Tensor]:
-    """Compute the meta-gradient with TorchOpt's MetaSGD (Ren et al. 2023), as its tutorial does."""
-    import torchopt
-
-    # TorchOpt replaces the parameters in the module, so the initial ones are saved and restored.
-    initial = list(episode.module.parameters())
-    total = [torch.zeros_like(parameter) for parameter in initial]
-    optimizer: Any = torchopt.MetaSGD(episode.module, lr=episode.inner_lr)
-    module_start = torchopt.extract_state_dict(episode.module, by="reference")
-    optimizer_start = torchopt.extract_state_dict(optimizer, by="reference")
-    for support_x, support_y, query_x, query_y in episode.each():
-        for _ in range(episode.inner_steps):
-            optimizer.step(episode.loss(episode.module(support_x), support_y))
-        loss = episode.loss(episode.module(query_x), query_y)
-        for sum_, gradient in zip(total, torch.autograd.grad(loss, initial), strict=True):
-            sum_ += gradient
-        torchopt.recover_state_dict(episode.module, module_start)
-        torchopt.recover_state_dict(optimizer, optimizer_start)
-    return [sum_ / len(episode.tasks) for sum_ in total]

@@ -17,7 +17,7 @@ SMALL = {"conv4": {"width": 8}, "lstm": {"hidden": 8}}
 
 
 @pytest.mark.parametrize("name", [name for name in settings() if "15 a class" not in name])
-def test_kernels_autograd_and_the_loop_compute_the_same(name: str) -> None:
+def test_kernels_autograd_and_all_rivals_compute_the_same(name: str) -> None:
     usual = settings()[name]
     # A small step: after a large one, a rounding error on this side of a kink is another on that side.
     learner = {**usual.learner, "inner_lr": 0.01} if usual.learner else {}
@@ -34,5 +34,7 @@ def test_kernels_autograd_and_the_loop_compute_the_same(name: str) -> None:
         own = list(ours.values())
     else:
         loop, own = found[RIVAL], [as_module_parameter(key, value) for key, value in ours.items()]
-    for mine, theirs in zip(own, loop, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4)
+    libraries = [value for who, value in found.items() if who not in (KERNELS, AUTOGRAD, RIVAL)]
+    for others in (loop, *libraries):
+        for mine, theirs in zip(own, others, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4)

@@ -1,22 +1,17 @@
 """The rivals compute what we compute: otherwise a race would say nothing."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from fedmeta.bench import maml
+from fedmeta.bench import jax_rival, maml
+from fedmeta.bench.libraries import by_higher, by_torch_func, by_torchopt
 from fedmeta.bench.maml import Duel
-from fedmeta.bench.rivals import (
-    Episode,
-    as_module_parameter,
-    by_higher,
-    by_torchopt,
-    clone,
-    meta_gradient,
-)
+from fedmeta.bench.rivals import Episode, as_module_parameter, clone, meta_gradient
 from fedmeta.bench.timing import pinned
 
 DUELS = {
@@ -24,7 +19,12 @@ DUELS = {
     # Nine tasks are more than one chunk.
     "maml-conv4": partial(maml.conv4_duel, tasks=9, width=3),
 }
-WAYS = {"clone-and-loop": meta_gradient, "higher": by_higher, "torchopt": by_torchopt}
+WAYS = {
+    "clone-and-loop": meta_gradient,
+    "torch.func": by_torch_func,
+    "higher": by_higher,
+    "torchopt": by_torchopt,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def ours(duel: Duel) -> list[Tensor]:
 @pytest.mark.parametrize("way", WAYS)
 def test_every_rival_computes_our_meta_gradient(case: str, way: str):
     if way == "torchopt":
-        # The only one that is not installed with the tests.
+        # Like JAX below, it is not installed with the tests, but by the extra `bench`.
         pytest.importorskip(way)
     rival: Callable[[Episode], list[Tensor]] = WAYS[way]
     duel = DUELS[case](dtype="float64")
@@ -53,6 +53,23 @@ def test_every_rival_computes_our_meta_gradient(case: str, way: str):
             assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
     after = list(duel.episode.module.parameters())
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.skipif(not jax_rival.is_installed(), reason="JAX is installed by the extra `bench`")
+def test_jax_computes_our_meta_gradient_in_its_own_process():
+    duel = maml.sinusoid_duel(dtype="float64")
+    with jax_rival.jax_rival(duel.episode) as jax:
+        jax()
+        assert jax.first_call > 0
+        for mine, theirs in zip(ours(duel), jax.gradients, strict=True):
+            assert mine.shape == theirs.shape
+            assert (mine - torch.from_numpy(theirs)).norm() <= 1e-9 * mine.norm()
+
+
+def test_torch_func_leaves_out_second_derivatives_at_first_order():
+    episode = replace(maml.sinusoid_duel(dtype="float64").episode, second_order=False)
+    for loop, theirs in zip(meta_gradient(episode), by_torch_func(episode), strict=True):
+        assert (loop - theirs).norm() <= 1e-9 * loop.norm()
 
 
 def test_a_clone_computes_the_same_and_passes_gradients_to_its_original():

@@ -4,7 +4,7 @@
 records them again, and says so: ``python -m tests.experiment.test_same_bytes`` writes the file.
 
 The math libraries choose other kernels on some processors, whatever they are told. Where even the commit
-that recorded the digests does not reproduce them, record that commit's in a second checkout, and copy the
+that recorded the digests does not reproduce them, record its digests in a second checkout, and copy that
 file here to compare with.
 """
 
