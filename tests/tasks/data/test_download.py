@@ -1,5 +1,6 @@
 """Every transfer here is a real one, from an HTTP server on the loopback interface."""
 
+import gzip
 import hashlib
 import re
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.tasks.data.download import fetch, fetch_file
-from fedmeta.tasks.data.sources import SourceFile, sources
+from fedmeta.tasks.data.sources import GzipFile, SourceFile, sources
 
 CONTENT = bytes(range(256)) * 1000
 DIRECT = build_opener(ProxyHandler({})).open
@@ -183,3 +184,47 @@ def test_a_data_set_is_fetched_into_the_cache_in_the_layout_of_a_data_folder(
 def test_an_unknown_data_set_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'shakespeare'"):
         fetch("shakespear")
+
+
+@pytest.fixture
+def packed(site: Site, file: SourceFile) -> GzipFile:
+    site.content = gzip.compress(CONTENT)
+    return GzipFile(file.path, file.url, file.size, file.sha256)
+
+
+def test_a_compressed_file_arrives_unpacked(site: Site, packed: GzipFile, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    path = fetch_file(packed, tmp_path, DIRECT, lambda *news: seen.append(news))
+    assert path.read_bytes() == CONTENT
+    assert list(path.parent.iterdir()) == [path]
+    assert seen == [("set/file.bin", len(CONTENT), len(CONTENT))]
+    assert fetch_file(packed, tmp_path, DIRECT) == path
+    assert len(site.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        CONTENT,
+        gzip.compress(CONTENT)[:-9],
+        gzip.compress(CONTENT + b"x"),
+        gzip.compress(bytes(1 << 28)),
+        gzip.compress(CONTENT[::-1]),
+    ],
+    ids=["not compressed", "truncated", "longer", "a bomb", "other content"],
+)
+def test_other_compressed_content_is_refused_and_not_kept(
+    site: Site, packed: GzipFile, tmp_path: Path, sent: bytes
+) -> None:
+    site.content = sent
+    with pytest.raises(DataError, match=r"does not have the expected content: SHA-256 [0-9a-f]{64}, not"):
+        fetch_file(packed, tmp_path, DIRECT)
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+def test_a_server_without_the_compressed_file_is_named(
+    site: Site, packed: GzipFile, tmp_path: Path
+) -> None:
+    site.status = 404
+    with pytest.raises(DataError, match=f"^{site.url} could not be fetched: the server answered 404"):
+        fetch_file(packed, tmp_path, DIRECT)
