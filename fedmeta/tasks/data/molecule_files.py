@@ -87,18 +87,18 @@ def fingerprints(smiles: Sequence[str], radius: int, bits: int) -> NDArray[np.ui
         DataError: If RDKit is not installed, or the cache has no room.
     """
     try:
-        from rdkit import RDLogger, rdBase
+        from rdkit import rdBase
         from rdkit.Chem import MolFromSmiles, rdFingerprintGenerator
     except ImportError:
         raise DataError(
             "RDKit, which computes fingerprints of molecules, is not installed: "
             "pip install 'fedmeta[chem]'"
         ) from None
-    RDLogger.DisableLog("rdApp.*")  # one line for each odd molecule
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits)
 
     def fill(writer: Writer) -> dict[str, int]:
         unread = 0
+        quiet = rdBase.BlockLogs()  # RDKit writes a line on stderr for each odd molecule
         for place, text in enumerate(smiles):
             molecule = MolFromSmiles(text)
             unread += molecule is None
@@ -108,6 +108,7 @@ def fingerprints(smiles: Sequence[str], radius: int, bits: int) -> NDArray[np.ui
                 else generator.GetFingerprintAsNumPy(molecule)
             )
             writer.put(place, row)
+        del quiet
         return {"unread": unread}
 
     digest = hashlib.sha256("\n".join(smiles).encode()).hexdigest()[:16]
