@@ -61,14 +61,14 @@ class Everything(Options):
         ("names", [], "names: must not be empty (got [])"),
         ("names", ["a", "b", "c"], "names: must have at most 2 entries (got ['a', 'b', 'c'])"),
         ("names", ["a", 3], "names.1: must be text (got 3)"),
-        ("names", "a", 'names: must be a list, as [1, 2] or ["a", "b"] (got \'a\')'),
+        ("names", "a", 'names: must be a list, such as [1, 2] or ["a", "b"] (got \'a\')'),
         ("pair", [1], "pair: must have at least 2 entries (got [1])"),
         ("colour", "grene", "colour: must be one of 'red', 'green' or 'blue' (got 'grene')"),
         ("only", "that", "only: must be 'this' (got 'that')"),
         ("jobs", 1.5, "jobs: must be an integer or 'all' (got 1.5)"),
         ("jobs", "some", "jobs: must be an integer or 'all' (got 'some')"),
         ("size", "big", "size: must be an integer or a number (got 'big')"),
-        ("table", 3, 'table: must be a table of keys, as {a = 1, b = "text"} (got 3)'),
+        ("table", 3, 'table: must be a table of keys, such as {a = 1, b = "text"} (got 3)'),
     ],
 )
 def test_a_bad_value_gets_a_message_with_what_it_must_be(key: str, value: object, said: str) -> None:

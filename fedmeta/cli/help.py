@@ -105,13 +105,13 @@ def _meant(error: click.UsageError, said: str, arguments: Sequence[str]) -> str:
     if isinstance(error, click.NoSuchOption) and takes_settings:
         key = error.option_name.lstrip("-").replace("-", "_")
         if key.split(".")[0] in Config.model_fields:
-            return f"No such option '{error.option_name}': set a key by -s {key}=VALUE"
+            return f"No such option '{error.option_name}': set a key with -s {key}=VALUE"
     if not (extra := re.fullmatch(r"Got unexpected extra arguments? \((.+)\)", said)):
         return ""
     if any(one.endswith(",") for one in arguments):
         return f"{said}: write a list without spaces, as a,b,c"
     if takes_settings and re.fullmatch(r"[\w.]+=.+", extra[1]):
-        return f"{said}: set a key by -s {extra[1]}"
+        return f"{said}: set a key with -s {extra[1]}"
     if takes_settings and ("=" in arguments or any(one.endswith(("=", ":")) for one in arguments)):
         return f"{said}: write a setting without spaces, as -s rounds=5"
     return ""

@@ -70,7 +70,10 @@ def similar(path: Path, runs_in: Callable[[Path], Iterable[str]]) -> str:
         return f": did you mean '{path.parent}'?"
     for place in (path.parent, Path("runs")) if path.parent == Path() else (path.parent,):
         if names := list(runs_in(place)):
-            return f": {nearest(path.name, names, '' if place == Path() else f'{place}/')}"
+            prefix = "" if place == Path() else f"{place}/"
+            hint = nearest(path.name, names, prefix)
+            listed = nearest("", [prefix + name for name in names])
+            return f": {hint if hint.startswith('did you mean') else listed}"
     return ""
 
 

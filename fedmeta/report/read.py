@@ -139,7 +139,7 @@ def require_runs(root: Path) -> Path:
         UsageError: If it is none, or is itself a run or a comparison.
     """
     if not root.is_dir():
-        raise UsageError(f"no folder of runs at '{root}': make a run first, as `fedmeta run quickstart`")
+        raise UsageError(f"no folder of runs at '{root}': `fedmeta run quickstart` makes a run")
     if is_run(root) or is_compare(root):
         raise UsageError(
             f"'{root}' is itself a run: serve the folder above it, '{root.absolute().parent}'"

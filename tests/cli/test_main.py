@@ -179,7 +179,7 @@ def test_resume_extends_a_run(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["run", "quickstart", "-s", "data.ways=11"], "data.ways = 11, but there are 10 digits"),
         (["run", "quickstart", "-s", "data.queries=60"], "data.shots + data.queries"),
         (["run", "./tiny.toml", "--out", "."], ". exists already: choose another --out"),
-        (["run", "./tiny.toml", "--seed", "0", "--seed", "1"], "--seed is given 2 times, and a run has"),
+        (["run", "./tiny.toml", "--seed", "0", "--seed", "1"], "--seed is given 2 times, but a run has"),
         (["list", "runs", "--runs", "nowhere"], "--runs: there is no folder 'nowhere'"),
         (["list", "comparisons", "--runs", "tiny.toml"], "--runs: there is no folder 'tiny.toml'"),
         (["run", "quickstart", "-s", "clients=100000"], "client 0 has no image of one of its classes"),
@@ -402,12 +402,12 @@ def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) 
         ("report r --json=yes", "Option '--json' does not take a value; see `fedmeta report --help`"),
         (
             "run quickstart rounds=5",
-            "Got unexpected extra argument (rounds=5): set a key by -s rounds=5; "
+            "Got unexpected extra argument (rounds=5): set a key with -s rounds=5; "
             "see `fedmeta run --help`",
         ),
         (
             "resume r server.lr=0.1",
-            "Got unexpected extra argument (server.lr=0.1): set a key by -s server.lr=0.1; "
+            "Got unexpected extra argument (server.lr=0.1): set a key with -s server.lr=0.1; "
             "see `fedmeta resume --help`",
         ),
         ("report r rounds=5 --oops", "No such option '--oops'; see `fedmeta report --help`"),
@@ -428,16 +428,16 @@ def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) 
         ),
         (
             "run quickstart --rounds 5",
-            "No such option '--rounds': set a key by -s rounds=VALUE; see `fedmeta run --help`",
+            "No such option '--rounds': set a key with -s rounds=VALUE; see `fedmeta run --help`",
         ),
         (
             "resume r --checkpoint-every 5",
-            "No such option '--checkpoint-every': set a key by -s checkpoint_every=VALUE; "
+            "No such option '--checkpoint-every': set a key with -s checkpoint_every=VALUE; "
             "see `fedmeta resume --help`",
         ),
         (
             "compare quickstart --server.lr=1",
-            "No such option '--server.lr': set a key by -s server.lr=VALUE; "
+            "No such option '--server.lr': set a key with -s server.lr=VALUE; "
             "see `fedmeta compare --help`",
         ),
         ("list runs runs", "Got unexpected extra argument (runs); see `fedmeta list --help`"),

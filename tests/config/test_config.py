@@ -175,7 +175,7 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"cohort": 4.0}, "cohort: must be an integer (got 4.0)"),
         ({"workers": True}, "workers: must be an integer or 'auto' (got True)"),
         ({"task": 3}, "task: must be text (got 3)"),
-        ({"data": 3}, 'data: must be a table of keys, as {a = 1, b = "text"} (got 3)'),
+        ({"data": 3}, 'data: must be a table of keys, such as {a = 1, b = "text"} (got 3)'),
         ({"server": 3}, "server: must be a table of keys, such as 'server.optimizer' (got 3)"),
         (
             {"aggregation": "median"},
@@ -183,7 +183,10 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ),
         ({"chain": "anvil"}, "chain: must be a table of keys, such as 'chain.provider' (got 'anvil')"),
         ({"gate": 1.0}, "gate: must be a table of keys, such as 'gate.max_norm' (got 1.0)"),
-        ({"evaluation.steps": 3}, 'evaluation.steps: must be a list, as [1, 2] or ["a", "b"] (got 3)'),
+        (
+            {"evaluation.steps": 3},
+            'evaluation.steps: must be a list, such as [1, 2] or ["a", "b"] (got 3)',
+        ),
         ({"algorithm": "MAML"}, "unknown algorithm 'MAML': did you mean 'maml'?"),
         ({"task": "Digits"}, "unknown task 'Digits': did you mean 'digits'?"),
         ({"server.optimizer": "sgd"}, "server.optimizer: unknown torch.optim optimizer 'sgd': did you "),

@@ -280,6 +280,18 @@ def test_a_missing_run_gets_a_hint_of_the_nearest(
         resume("undisturbed")
 
 
+def test_runs_to_choose_from_are_listed_with_their_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("first-001", "second-001"):
+        RunFolder.create(tmp_path / "runs" / name, resolve(Config(**TINY)), {})
+    monkeypatch.chdir(tmp_path)
+    listed = "choose from: runs/first-001, runs/second-001"
+    for path in ("zzz", "runs/zzz"):
+        with pytest.raises(UsageError, match=f"no run folder at '{path}': {listed}$"):
+            resume(path)
+
+
 def test_default_folders_are_new_each_time(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,12 @@ import typer
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a config key; see `fedmeta list keys`."),
+    typer.Option(
+        "-s",
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a config key; may be repeated. See `fedmeta list keys`.",
+    ),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and all else on stderr.")

@@ -274,7 +274,7 @@ def stake(  # noqa: PLR0913 (options of a command)
     provider: Provider = None,
     as_json: Json = False,
 ) -> None:
-    """Put down a stake, start to leave, or withdraw the stake.
+    """Stake tokens, start to leave, or withdraw the stake.
 
     A stake can be withdrawn once the unbonding delay after `leave` is over.
 

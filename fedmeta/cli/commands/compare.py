@@ -45,10 +45,10 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
 ) -> None:
     """Compare federated training with centralized and other methods.
 
-    All arms train on the same number of tasks: centralized, federated-iid, federated, fedavg, local,
-    pretrained, untrained, linear, prototypes, and those of [compare.arms] and --arm. Each arm and seed
-    is a run. The same command resumes a comparison, and reuses finished runs of the same config in
-    runs/.
+    The arms are centralized, federated-iid, federated, fedavg, local, pretrained, untrained, linear,
+    prototypes, and those of [compare.arms] and --arm. Those that train use the same number of tasks.
+    Each arm and seed is a run. The same command resumes a comparison, and reuses finished runs of the
+    same config in runs/.
 
     Examples:
 

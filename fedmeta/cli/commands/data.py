@@ -80,8 +80,8 @@ def check(
     Images and sounds (a sub-folder per class, or one per client and class): clients, classes, formats,
     sizes. A table (CSV): columns and clients. Texts (a file or sub-folder per client), or one text with
     speakers (blocks separated by blank lines, each a line SPEAKER: and a speech): encoding, line
-    endings, invisible characters, and how much each one says. Changes nothing. Exit code 2 if something
-    cannot be read. `fedmeta init` writes a config for what was found.
+    endings, invisible characters, and the amount of text of each. Changes nothing. Exit code 2 if
+    something cannot be read. `fedmeta init` writes a config for what was found.
 
     Examples:
 

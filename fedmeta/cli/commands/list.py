@@ -39,7 +39,7 @@ def list_(
     runs: Annotated[Path | None, typer.Option(help="Folder of runs; default: runs.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List experiments, runs, config keys, parts or algorithms.
+    """List experiments, runs, comparisons, keys and parts.
 
     Parts are what a config can name: task families, algorithms, models, training methods, rules and
     behaviours, each with its own options (keys of [data], [learner], [network] and so on).

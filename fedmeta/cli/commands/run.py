@@ -41,7 +41,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
     changes = changes_of(settings, faults)
     if seed and len(seed) > 1:
         raise UsageError(
-            f"--seed is given {len(seed)} times, and a run has one; see `fedmeta compare --seeds N`"
+            f"--seed is given {len(seed)} times, but a run has one seed; see `fedmeta compare --seeds N`"
         )
     if seed:
         changes["seed"] = seed[0]

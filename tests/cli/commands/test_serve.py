@@ -46,7 +46,7 @@ def test_no_folder_of_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert call("serve") == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "fedmeta: no folder of runs at 'runs': make a run first, as `fedmeta run quickstart`\n"
+    assert err == "fedmeta: no folder of runs at 'runs': `fedmeta run quickstart` makes a run\n"
     assert list(here.iterdir()) == []
 
 
