@@ -1,4 +1,4 @@
-"""Tests, on one thread: on small tensors no slower, and workers do not wait for each other."""
+"""Tests run on one torch thread: small tensors are no slower, and workers do not wait for each other."""
 
 import os
 

@@ -107,12 +107,12 @@ def wait_until(page: Page, expression: str, arg: object = None) -> None:
 
 
 def screenshot(page: Page, name: str) -> None:
-    """Keep a picture of the whole page, for who wants to look at it."""
+    """Save a picture of the whole page for inspection."""
     if ARTIFACTS:
         Path(ARTIFACTS).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=Path(ARTIFACTS) / f"{name}.png", full_page=True)
 
 
 def is_as_wide_as_its_window(page: Page) -> bool:
-    """Whether nothing makes the page scroll sideways."""
+    """Whether the page does not scroll sideways."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))

@@ -1,4 +1,4 @@
-"""What several rooms' tests share."""
+"""Fixtures shared by several packages' tests."""
 
 import gc
 import os
@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let worker processes be forks, in all tests that do not say otherwise."""
+    """Let worker processes be forks, unless a test disables that."""
     gc.freeze()
     gc.enable()
     if launching := sys.modules.get("fedmeta.federation.engines.vector.jobs"):

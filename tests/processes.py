@@ -121,7 +121,7 @@ def _limit(file_bytes: int) -> None:
 
 
 def _number(pipe: socket.socket) -> int | None:
-    """The next number that the other side sent; None where it has gone."""
+    """The next number from the other side; None if it has closed."""
     data = pipe.recv(4, socket.MSG_WAITALL)
     return struct.unpack("i", data)[0] if len(data) == 4 else None
 
@@ -209,7 +209,7 @@ def _receive(report: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _tell_ends(reports: dict[int, socket.socket]) -> None:
-    """Tell of each child that has ended how it did."""
+    """Report the exit status of each child that has ended."""
     while reports:
         child, status = os.waitpid(-1, os.WNOHANG)
         if not child:

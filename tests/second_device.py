@@ -1,4 +1,4 @@
-"""A second device where there is none: it computes by the CPU, and refuses to be mixed with it."""
+"""A simulated second device: computes on the CPU, and refuses to be mixed with it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, and JSON is JSON."""
+"""Files are replaced atomically, and JSON is strict."""
 
 import json
 import math
@@ -55,7 +55,7 @@ def test_writing_replaces_the_file_whole(tmp_path: Path) -> None:
 
 
 def strict(text: str) -> Any:
-    """What a parser reads that takes JSON at its word (RFC 8259, section 6)."""
+    """The result of a strict JSON parser (RFC 8259, section 6)."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")

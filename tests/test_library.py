@@ -1,4 +1,4 @@
-"""The library's front door: light to open, and every name behind it is the room's own."""
+"""The public API: quick to import, and the same names as in its packages."""
 
 import ast
 import importlib

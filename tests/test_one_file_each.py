@@ -1,4 +1,4 @@
-"""A part of each kind is one file: put into its folder of a copy of fedmeta, a run uses all of them."""
+"""A part of each kind is one file: copied into fedmeta, all of them work in one run."""
 
 import json
 import os

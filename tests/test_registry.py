@@ -1,4 +1,4 @@
-"""Parts by name, found by their folder; dotted paths: where modules are looked for, and where never."""
+"""Parts by name, found by their folder; dotted paths, and where their modules may be."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""What `make setup` installs is known by its hash, and nothing is built with tools that are fetched."""
+"""`make setup` installs packages by hash, and builds nothing with downloaded tools."""
 
 import re
 from pathlib import Path

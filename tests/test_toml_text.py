@@ -1,4 +1,4 @@
-"""A mistake in a TOML file is said with its line, in plain words."""
+"""Mistakes in a TOML file are reported with their line, in plain words."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: what they held, and seconds a round against clients."""
+"""The `clients` benchmark: memory, and seconds per round against the number of clients."""
 
 import psutil
 import pytest

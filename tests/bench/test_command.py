@@ -1,4 +1,4 @@
-"""`fedmeta bench`: what scripts rely on, at the smallest number of runs."""
+"""`fedmeta bench`: its output for scripts, with the smallest number of runs."""
 
 import json
 

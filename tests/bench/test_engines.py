@@ -1,4 +1,4 @@
-"""The same rounds on both engines: that they learn the same is part of the measurement."""
+"""The `engines` benchmark: both engines compute the same rounds with the same result."""
 
 import json
 import subprocess

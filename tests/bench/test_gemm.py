@@ -1,4 +1,4 @@
-"""Counting operations, against products counted by hand."""
+"""Operation counts, compared with products counted by hand."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The round that does nothing is still a whole round, of updates of the size it says."""
+"""The overhead benchmark runs whole rounds with updates of the stated size."""
 
 import math
 

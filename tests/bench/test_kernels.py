@@ -1,4 +1,4 @@
-"""All contenders of the kernels' case compute the same gradient: otherwise a race would say nothing."""
+"""All contenders of the `kernels` benchmark compute the same gradient."""
 
 from dataclasses import replace
 from typing import Any

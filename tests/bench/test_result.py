@@ -1,4 +1,4 @@
-"""What a result says of itself."""
+"""How benchmark results are printed and serialised."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The rivals compute what we compute: otherwise a race would say nothing."""
+"""The rivals compute the same meta-gradients as fedmeta."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

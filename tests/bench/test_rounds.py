@@ -1,4 +1,4 @@
-"""Federations that take turns are whole ones: every reply of every round is admitted."""
+"""Benchmark federations run whole rounds: every reply is admitted."""
 
 from fedmeta.bench import maml
 

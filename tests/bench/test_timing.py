@@ -1,4 +1,4 @@
-"""Timing, with a clock whose every tick is known."""
+"""Timing, with a fake clock."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from fedmeta.bench.timing import Timing, interleave, pinned
 
 
 class Workshop:
-    """A clock that stands still except while somebody works, and a record of who worked when."""
+    """A clock that only advances while a job runs, and a log of the jobs."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.turns: list[str] = []
 
     def job(self, name: str, *seconds: float):
-        """A job that takes the given times, call by call, and the last of them from then on."""
+        """A job that takes the given times, call by call, then the last one."""
         left = list(seconds)
 
         def work() -> None:

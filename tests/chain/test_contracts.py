@@ -1,4 +1,4 @@
-"""Shipped contracts, and what goes in and comes out of them; eth_abi and eth_utils are the oracles."""
+"""Shipped contracts, their call data and results; eth_abi and eth_utils are the oracles."""
 
 import json
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""Keys: the well-known ones where everybody may know them, and the user's elsewhere."""
+"""Keys: public development keys on local chains, the user's own elsewhere."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A lock is one holder's at a time, in this process and among all."""
+"""A lock has one holder at a time, within a process and across processes."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Bad options are refused in one line, and the room is light to enter."""
+"""Bad options are refused in one line, and importing the options loads nothing heavy."""
 
 import subprocess
 import sys

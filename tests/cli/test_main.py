@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one-line errors, JSON on stdout alone."""
+"""The command line end to end: exit codes, one-line errors, and JSON on stdout only."""
 
 import importlib.metadata
 import importlib.util

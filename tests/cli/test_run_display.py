@@ -1,4 +1,4 @@
-"""What the end of a run says to people."""
+"""The output at the end of a run."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""A command outlasts its reader, its terminal, a full disk behind its output, and plain ASCII."""
+"""Commands survive a closed pipe or terminal, a full disk behind stdout, and an ASCII locale."""
 
 import io
 import json
@@ -202,7 +202,7 @@ def test_an_unexpected_error_is_one_line_and_one_object(
 
 
 def written(text: str, styled_text: str = "") -> str:
-    """What a terminal gets of a text that came from anybody, and of one that a library drew."""
+    """What a terminal gets for untrusted text, and for text styled by a library."""
     raw = io.BytesIO()
     stream = PlainText(io.BufferedWriter(raw), "utf-8")  # type: ignore[type-var]
     stream.write(text)

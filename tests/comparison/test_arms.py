@@ -1,4 +1,4 @@
-"""Arms: which there are, what they set, and what a command line or a config makes of them."""
+"""Arms: which exist, what they set, and how the command line and configs define them."""
 
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""A comparison as a whole: its numbers, what it uses again, and what it survives."""
+"""Whole comparisons: their numbers, reused runs, and failures that they survive."""
 
 import json
 import math
@@ -33,7 +33,7 @@ T3 = 4.302653
 
 
 class Watch:
-    """Remembers what a comparison said."""
+    """Records a comparison's notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

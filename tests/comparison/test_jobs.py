@@ -1,4 +1,4 @@
-"""How many runs a machine does at once, and that none of them holds the others for ever."""
+"""How many runs are made at once, and that no run blocks the others."""
 
 import signal
 import time

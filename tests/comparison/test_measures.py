@@ -1,4 +1,4 @@
-"""What a finished run says for a comparison, where there is little to say."""
+"""Measures of finished runs with incomplete results."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From arms to configs: the budget, what is comparable, and what a mistake is answered with."""
+"""From arms to configs: the budget, comparability, and errors."""
 
 from pathlib import Path
 from typing import Any, Literal

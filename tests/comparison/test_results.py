@@ -1,4 +1,4 @@
-"""Arms are tested on the same clients, and what diverged or did not answer helps none of them."""
+"""Arms are compared on the same clients; divergence and missing answers help none of them."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Which folders a comparison trusts: equal configs, whole files, and never an overwritten run."""
+"""Which run folders a comparison reuses: equal configs and complete files; none is overwritten."""
 
 import shutil
 from collections.abc import Callable

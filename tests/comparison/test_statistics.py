@@ -1,4 +1,4 @@
-"""Intervals over seeds: a case by hand, tables of Student's t, and how often they cover the truth."""
+"""Intervals over seeds: a case by hand, tables of Student's t, and their coverage."""
 
 import math
 

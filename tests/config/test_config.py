@@ -1,4 +1,4 @@
-"""Configs: what is read, what is refused, and how."""
+"""Configs: what is read and what is refused."""
 
 from pathlib import Path
 

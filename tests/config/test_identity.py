@@ -1,4 +1,4 @@
-"""What a config key may do: change on resume, count for a run's id and its reuse, vary in an arm."""
+"""Which config keys may change on resume, count for a run's id and its reuse, or vary in an arm."""
 
 import hashlib
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The secret of a user, and the seals that it makes."""
+"""The user's secret and the seals made with it."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""What a folder that was not made here may do: each test opens one that wants more."""
+"""What a folder from elsewhere may do: each test opens one that tries to do more."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ HOSTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current folder with a module that says when it runs."""
+    """A current folder with a module that leaves a mark when it runs."""
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path, tmp_path / "a-b"):
         folder.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def theirs(path: Path, **changes: Any) -> Path:
-    """Make a run folder, as somebody else has made it."""
+    """Make a run folder that was made elsewhere."""
     folder = RunFolder.create(path, Config(**TINY | changes), {"status": "failed", "experiment": "x"})
     (folder.path / "config.seal").unlink()
     return folder.path

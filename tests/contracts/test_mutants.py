@@ -1,4 +1,4 @@
-"""An invariant is worth what it catches: planted bugs, one at a time, and the assertion that fails."""
+"""The invariants catch bugs: one is planted at a time, and the right assertion fails."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A copy of the contracts to build, test and break, and the tools to do it with."""
+"""A copy of the contracts to build, test and mutate, with the tools for it."""
 
 import importlib.util
 import os

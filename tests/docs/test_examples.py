@@ -1,4 +1,4 @@
-"""The documentation's worked examples run as their pages say, and compute what they claim."""
+"""The documentation's examples run as shown and compute what the pages claim."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def _beside_the_examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Import the examples as a user does who works in their folder; forget them afterwards."""
+    """Import the examples as from their folder, and remove them from `sys.modules` afterwards."""
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield

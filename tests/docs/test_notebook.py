@@ -1,4 +1,4 @@
-"""docs/comparison.ipynb is what its maker makes, executed without an error, and shows no machine."""
+"""docs/comparison.ipynb is what its script makes, runs without errors, and contains no machine paths."""
 
 import ast
 import importlib.util

@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 @pytest.fixture(autouse=True)
 def _beside_the_examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Import the examples as a user does who works in their folder; forget them afterwards."""
+    """Import the examples as from their folder, and remove them from `sys.modules` afterwards."""
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield

@@ -1,4 +1,4 @@
-"""The pages agree with the files that they show, the code that they describe, and each other."""
+"""The pages agree with the files they show, the code they describe, and each other."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def text(page: Path) -> str:
 
 
 def shown() -> list[tuple[str, str]]:
-    """Each file that a page shows, with what the page shows of it."""
+    """Each file that a page shows, with the part shown."""
     return [match for page in PAGES for match in SHOWN.findall(text(page))]
 
 

@@ -1,4 +1,4 @@
-"""What the README shows of the library runs as it stands there."""
+"""The README's Python code runs as shown."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The commands of docs/your-own-data.md lead from folders and a table to labels."""
+"""The commands of docs/your-own-data.md work from folders and a table to labels."""
 
 import re
 import runpy

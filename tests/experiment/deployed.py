@@ -1,4 +1,4 @@
-"""What tests of runs on SuperNodes share."""
+"""Helpers for tests of runs on SuperNodes."""
 
 import time
 from collections.abc import Callable

@@ -27,7 +27,7 @@ TINY: dict[str, Any] = {
 
 
 def without_times(metrics: Path) -> bytes:
-    """The lines of a ``metrics.jsonl`` but for how long each round took."""
+    """The lines of a ``metrics.jsonl`` without the seconds of each round."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     timeless = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
     return json.dumps(timeless).encode()

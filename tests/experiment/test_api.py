@@ -1,4 +1,4 @@
-"""Runs from config to results: what they leave, that they repeat, and that they can be resumed."""
+"""Runs from config to results: their files, repeatability, and resuming."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run; tests only read it."""
+    """An uninterrupted run; tests only read it."""
     path = tmp_path_factory.mktemp("runs") / "undisturbed"
     run(config, out=path)
     return path

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what is noticed, and what a crash or a full disk leaves."""
+"""Checkpoints: retention, damage, and what a crash or a full disk leaves."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What clients remember, on every engine: a run that is killed and resumed is the undisturbed one."""
+"""Clients' memory on every engine: a killed and resumed run equals an uninterrupted one."""
 
 import contextlib
 import os
@@ -54,7 +54,7 @@ def counted(path: Path) -> dict[int, int]:
 
 
 def of_run(path: Path) -> dict[int, bytes]:
-    """What each client of a run remembers, as far as the run's own file tells."""
+    """Each client's memory according to the run's own file."""
     held = memories(path / "checkpoints" / "clients.sqlite")
     return {client: held[client, round_] for client, round_ in counted(path).items()}
 
@@ -103,7 +103,7 @@ def test_killed_and_resumed_clients_remember_the_same(engine: str, rounds: int, 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Callable[[], Any]:
-    """Four SuperNodes that keep what they remember in one and the same folder, however often started."""
+    """Four SuperNodes that keep their memory in the same folder over restarts."""
     return lambda: run_local(Layout(tmp_path / "federation", 4, free_port()))
 
 

@@ -1,4 +1,4 @@
-"""Reasons are counted by kind and keep their numbers; a run that skipped most rounds did not learn."""
+"""Refusal reasons are counted by kind; a run that skipped most rounds did not learn."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run on real SuperNodes: the results of every engine, whatever part of it is killed meanwhile."""
+"""Runs on real SuperNodes give the results of every engine, whichever process is killed."""
 
 import json
 import os
@@ -181,7 +181,7 @@ SPEAKERS = {
 
 
 def without_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the data away from this process, and from those that it starts."""
+    """Hide the data from this process and those that it starts."""
     path.mkdir()
     monkeypatch.setenv("FEDMETA_DATA", str(path))
     monkeypatch.setenv("FEDMETA_CACHE", str(path))

@@ -1,4 +1,4 @@
-"""Whole runs on another device: what leaves a chunk comes back, and the device is part of the run."""
+"""Whole runs on another device: results come back to the CPU, and the device is part of the run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A trained model is evaluated again, on held-out clients alone."""
+"""A trained model is evaluated again, only on held-out clients."""
 
 import json
 import shutil

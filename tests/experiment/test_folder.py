@@ -1,4 +1,4 @@
-"""A run's folder that somebody else made: what is read of it, and where nothing is written."""
+"""Run folders from elsewhere: what is read, and that nothing is written outside."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A federation over hosts with addresses of their own, one of which is cut off for a while."""
+"""A federation over several hosts, one of which is disconnected for a while."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A run killed at any moment, any number of times, ends as if nothing had happened."""
+"""A run that is killed at any moments ends as if it had not been."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""Runs on every chain: all rounds recorded, everybody paid, and nothing learned otherwise."""
+"""Runs on every chain: all rounds are recorded, all clients paid, and learning is unaffected."""
 
 import json
 import random
@@ -55,7 +55,7 @@ def test_the_old_id_is_unchanged() -> None:
 
 
 def paid(path: Path) -> dict[int, int | None]:
-    """Units that each client holds by the chain's word."""
+    """Units that each client holds on the chain."""
     found = status(path / "chain", RunFolder.open(path).config.chain)
     assert found.problem is None
     return {one.client: one.claimed for one in found.participants}
@@ -395,7 +395,7 @@ def test_the_quickstart_can_be_had_with_a_chain() -> None:
 
 @pytest.fixture(scope="module")
 def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose id is one of before: tests work on copies."""
+    """A run with an old id; tests work on copies."""
     path = tmp_path_factory.mktemp("former") / "run"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ledger, "run_id", ledger.former_run_id)

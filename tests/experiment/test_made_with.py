@@ -1,4 +1,4 @@
-"""What a run is known by, and what a resume does when that changed."""
+"""The code and data that identify a run, and what a resume does when they changed."""
 
 import importlib
 import json
@@ -84,7 +84,7 @@ def notes_of(path: Path, **how: Any) -> list[str]:
 
 
 def place(folder: Path, wanted: Config) -> tuple[str, str, list[str]]:
-    """Where a comparison would have a run, how that place stands, and what it says."""
+    """The folder where a comparison would place a run, its state, and the notes."""
     notes: list[str] = []
     found = RunFinder(folder, notes.append).find("arm", resolve(wanted))
     return found.path.name, found.state, notes

@@ -1,4 +1,4 @@
-"""A node's keys stay its own, and its registration proves that whoever sent it holds them."""
+"""A node's keys stay private, and its registration proves that the sender holds them."""
 
 import json
 import os

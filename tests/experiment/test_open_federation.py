@@ -1,4 +1,4 @@
-"""A run on another engine: the same results, and a way back from one to the other."""
+"""Runs on other engines give the same results and can be resumed on either."""
 
 import importlib.util
 import json
@@ -103,7 +103,7 @@ def test_where_clients_run_may_change_on_resume(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_ray_run_whose_server_is_killed_resumes_on_any_engine(tmp_path: Path) -> None:
-    """The undisturbed run is one on vector; the killed one begins on Ray, and ends on both."""
+    """The uninterrupted run is on vector; the killed one begins on Ray and ends on both."""
     settings = {"rounds": 30, "timeout": 300.0}
     config = Config(**TINY | settings)
     run(config, out=tmp_path / "undisturbed")

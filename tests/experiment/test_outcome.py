@@ -1,4 +1,4 @@
-"""A run that did not learn does not look finished; what its clients raised is kept."""
+"""A run that did not learn fails, and clients' exceptions are kept."""
 
 import re
 from pathlib import Path

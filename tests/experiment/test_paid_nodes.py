@@ -1,4 +1,4 @@
-"""Nodes of a federation that are paid: who they are, what they signed, and what they hold in the end."""
+"""Paid nodes of a federation: their identity, signatures, and final balances."""
 
 import json
 import os

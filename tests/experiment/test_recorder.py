@@ -1,4 +1,4 @@
-"""Which round is the best: what diverged or did not answer never makes one."""
+"""Which round is the best: rounds with divergence or missing answers never are."""
 
 import math
 import re
@@ -62,7 +62,7 @@ def test_in_regression_a_round_with_a_diverged_task_or_a_missing_client_is_never
 
 
 def test_in_classification_what_diverged_or_is_missing_was_wrong() -> None:
-    """9 of 10 right and the other client silent is 9 of 20; 4 diverged are among the wrong ones."""
+    """9 of 10 right with the other client missing is 9 of 20; 4 diverged are among the wrong ones."""
     assert score(validated([graded(9)]), CONFIG) == pytest.approx(9 / 20)
     assert score(validated([graded(9), graded(5, diverged=4)]), CONFIG) == pytest.approx(14 / 20)
 

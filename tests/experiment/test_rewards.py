@@ -1,4 +1,4 @@
-"""Runs that pay: the pot is shared out, the result says to whom, and a resume pays the same."""
+"""Runs that pay: the pot is shared, the result lists the rewards, and a resume pays the same."""
 
 import json
 from collections import Counter

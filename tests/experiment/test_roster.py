@@ -1,4 +1,4 @@
-"""A roster gives each partition to one key and one account, and each node the partition it was given."""
+"""A roster gives each partition to one key and one account, and each node its own partition."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Each log of a run has one reader and one writer; rows of earlier versions have codes as well."""
+"""Each log of a run has one reader and one writer; rows of earlier versions get codes."""
 
 import json
 from dataclasses import replace

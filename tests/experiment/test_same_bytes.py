@@ -117,7 +117,7 @@ RECORDED_WORDS = {"The federation as configured.": "The federation as the config
 
 
 def compared(folder: Path) -> dict[str, str]:
-    """Compare two arms of the first case; return a digest of what the comparison says, and of a run."""
+    """Compare two arms of the first case; return digests of the comparison's record and of a run."""
     import fedmeta
 
     execution = fedmeta.Execution(out=folder / "compared")
@@ -161,7 +161,7 @@ def digests(path: Path) -> dict[str, str]:
 
 
 def of_values(value: Any) -> str:
-    """Return the digest of plain values; how long something took is not looked at."""
+    """Return the digest of plain values, without durations."""
     return hashlib.sha256(json.dumps(timeless(value), sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""A part is swapped by one word: what belonged to the old one goes with a line, what was typed stays."""
+"""Swapping a part: options of the old part are dropped with a note, explicit settings stay."""
 
 from pathlib import Path
 from typing import Any

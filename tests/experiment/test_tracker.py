@@ -1,4 +1,4 @@
-"""Tracking: the same numbers elsewhere, never in the run's way. The stores are real ones, read back."""
+"""Tracking logs the same numbers and never disturbs a run. The stores are real and read back."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a user brings to a run: right from start to export, or one line before anything is written."""
+"""Users' parts work from start to export, or are refused in one line before anything is written."""
 
 import re
 from pathlib import Path
@@ -96,7 +96,7 @@ class Forgetful(FOMAML):
 
 
 class ByLayers(IncentiveRule):
-    """By how much of an update is in the head, the last 39 of all values: it needs real updates."""
+    """The share of an update that is in the head, the last 39 of all values: it needs real updates."""
 
     needs_vectors = True
 

@@ -1,4 +1,4 @@
-"""What counts as a user's code: his modules and what they import, read and never run."""
+"""What counts as a user's code: their modules and the modules those import, read but never run."""
 
 import importlib
 import sys
@@ -29,7 +29,7 @@ USED = ["lab", "lab.blocks", "lab.blocks.wide", "lab.nets", "lab.units", "lab.un
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of a user's modules on the path; what was imported of it is forgotten afterwards."""
+    """A folder of a user's modules on the path, removed from `sys.modules` afterwards."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -1,4 +1,4 @@
-"""Runs under each way to train: what they leave, that they repeat, and that they can be resumed."""
+"""Runs under each way to train: their files, repeatability, and resuming."""
 
 import json
 from pathlib import Path

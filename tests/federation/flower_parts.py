@@ -21,7 +21,7 @@ SHOWN: list[dict[str, Any]] = []
 
 
 class Momentum(FedAvg):
-    """Heavy-ball momentum on averaged weights; keeps where it was and how fast, and says so."""
+    """Heavy-ball momentum on averaged weights; its state can be saved."""
 
     def __init__(self, momentum: float = 0.9) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Momentum(FedAvg):
 
 
 class Forgetful(Momentum):
-    """The same, without a word of what it remembers."""
+    """The same, without a way to save its state."""
 
     state_dict = None  # type: ignore[assignment]
     load_state_dict = None  # type: ignore[assignment]

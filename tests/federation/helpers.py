@@ -81,7 +81,7 @@ class Fragile(Sinusoid):
 
 
 class Offline(Sinusoid):
-    """Sinusoids whose clients' disks are all gone."""
+    """Sinusoids whose clients' data are all missing."""
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         raise OSError("no disk")

@@ -1,4 +1,4 @@
-"""Clients that remember: a round is remembered once, and only if its update counted."""
+"""Clients' memory: a round changes it once, and only if its update counted."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

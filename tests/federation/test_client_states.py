@@ -1,4 +1,4 @@
-"""What clients remember, version by version: which are kept, what a checkpoint seals, and damage."""
+"""The store of clients' memory: kept versions, the seal in a checkpoint, and damage."""
 
 import os
 import random
@@ -101,7 +101,7 @@ def test_only_clients_that_were_asked_have_an_entry(tmp_path: Path) -> None:
 
 
 def fill(states: ClientStates, first: int, last: int) -> list[str]:
-    """Let clients work in rounds, some of them in vain, and return the seal of each round."""
+    """Let clients work in rounds, some of which do not count; return the seal of each round."""
     seals = []
     for round_ in range(first, last + 1):
         clients = random.Random(round_).sample(range(9), 4)

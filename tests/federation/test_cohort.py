@@ -1,4 +1,4 @@
-"""More clients are asked than are needed; the first sound replies count, and nobody is forgotten."""
+"""Oversampling: the first valid replies count, and every client keeps its chance."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -80,7 +80,7 @@ class RealTime:
 
 
 def receive(turns: list[set[int]], enough: int, timeout: float = 5.0) -> tuple[list[int], Any]:
-    """Ask clients 0 to 5; return whose replies are kept, and whose are surplus."""
+    """Ask clients 0 to 5; return those whose replies are kept, and the surplus ones."""
     with one_thread(), as_server():
         learner = Learner.build(SINUSOID)
         grid = VectorGrid(learner, InProcess(learner))

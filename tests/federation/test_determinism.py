@@ -1,4 +1,4 @@
-"""A run is a function of its workload and plan: not of workers, restarts or lost processes."""
+"""A run is a function of its workload and plan, whatever the workers, restarts or lost processes."""
 
 import os
 import signal

@@ -328,7 +328,7 @@ def test_the_accuracy_of_tasks_that_diverged_is_0_and_not_that_of_the_first_clas
 
 
 class OneOffline(Sinusoid):
-    """Sinusoids, but the last client's disk is gone."""
+    """Sinusoids, but the last client's data are missing."""
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         if client == len(self.population) - 1:

@@ -1,4 +1,4 @@
-"""A faulty client costs the federation its own reply and nothing else."""
+"""A faulty client only affects its own reply."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The one place that touches what Flower keeps private."""
+"""The one module that uses Flower's private interfaces."""
 
 import flwr
 import pytest

@@ -1,4 +1,4 @@
-"""Flower's own strategies, unchanged, over fedmeta's clients: each result against one made by hand."""
+"""Flower's own strategies on fedmeta's clients, compared with results by hand."""
 
 import math
 from collections.abc import Mapping
@@ -229,7 +229,7 @@ def test_a_held_out_client_does_not_train_under_any_strategy() -> None:
 
 
 def test_a_client_that_diverges_reports_it_and_sends_no_nan() -> None:
-    """FedAvg would average NaN into everybody's weights."""
+    """FedAvg would average NaN into all clients' weights."""
     wild = replace(SINUSOID, local_lr=1e38, local_steps=3)
     reply = ask(wild, 0, MessageType.TRAIN, request(wild, **{"server-round": 1}))
     assert reply.error.reason is not None

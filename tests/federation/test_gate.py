@@ -1,4 +1,4 @@
-"""A reply that is not exactly what was asked for is quarantined, with its reason; nothing raises."""
+"""A reply that differs from the request in any way is quarantined with its reason; nothing raises."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A user's mods: what they see, what becomes of what they change, and who is told of a wrong one."""
+"""A user's mods: what they see, what their changes do, and how a wrong one is reported."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Postprocessors: clipping by hand, stages in order, and what is remembered at a client and a server."""
+"""Postprocessors: clipping by hand, stages in order, and state on client and server."""
 
 import re
 from dataclasses import replace
@@ -26,7 +26,7 @@ STATE = {"a": torch.zeros(2), "b": torch.zeros(1, 1), "count": torch.zeros((), d
 
 
 class Counting(Postprocessor):
-    """Makes an update that of its how-manieth round it is."""
+    """Replaces an update by the number of its round."""
 
     Options = NoOptions
 

@@ -31,7 +31,7 @@ class SlowGrid:
 
 
 def records() -> dict[int, ClientRecord]:
-    """A round of clients 1 to 5: 1 is sound, 2 copies it, 3 is silent; and 9, whom nobody asked."""
+    """A round of clients 1 to 5: 1 is valid, 2 copies it, 3 is silent; and 9, which was not asked."""
     gate = AdmissionGate(GateOptions(), CODEC, NAMES, asked_tasks=4)
     stamped = content()
     stamped["config"]["round"] = 7

@@ -1,4 +1,4 @@
-"""What a scorer is told, what its awards do, and which copies are never scored."""
+"""Contribution scorers: their inputs, the effect of awards, and copies that are never scored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

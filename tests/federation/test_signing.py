@@ -1,4 +1,4 @@
-"""Updates are signed by those who send them, whatever way they take, and the gate believes no other."""
+"""Updates are signed by their senders on every path, and the gate accepts no others."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""The server's round: who is asked, how answers are put together, and what is reported."""
+"""The server's round: the cohort, aggregation, and the record."""
 
 import math
 import random

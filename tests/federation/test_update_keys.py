@@ -1,4 +1,4 @@
-"""What a server does with each tensor of an update: checked or not, averaged and stepped in its way."""
+"""How the server treats each tensor of an update: checks, averaging and stepping."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ def void(_: object) -> None:
 
 
 def fifo(path: Path) -> None:
-    """A pipe that nobody writes to: whoever opens it waits."""
+    """A pipe without a writer: opening it blocks."""
     import os
 
     os.mkfifo(path)
@@ -131,7 +131,7 @@ def anywhere(kinds: str) -> Iterator[Case]:
 
 
 def configs() -> Iterator[Case]:
-    """TOML that is hard on its reader."""
+    """TOML that is expensive to parse."""
     good = 'task = "sinusoid"\nalgorithm = "maml"\nmodel = "mlp"\nrounds = 1\nclients = 4\ncohort = 2\n'
     texts = {
         "5,000 digits": f"rounds = {NINES}\n",
@@ -263,7 +263,7 @@ def tensors(good: dict[str, Any]) -> Iterator[Case]:
 
 
 def journals(good: bytes) -> Iterator[Case]:
-    """SQLite files that are no journals, or say other than a journal may."""
+    """SQLite files that are not journals, or have invalid content."""
 
     def altered(*statements: str) -> Make:
         def make(path: Path) -> None:
@@ -320,7 +320,7 @@ def journals(good: bytes) -> Iterator[Case]:
 def png(
     width: int, height: int, data: bytes = b"", depth: int = 8, colour: int = 0, more: bytes = b""
 ) -> bytes:
-    """Return a PNG with a head that may promise anything."""
+    """Return a PNG with any header."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -332,7 +332,7 @@ def png(
 
 
 def images() -> Iterator[Case]:
-    """Images that promise more than they hold, or hold more than they promise."""
+    """Images whose declared size is larger or smaller than their data."""
     from PIL import Image
 
     for width, height in (
@@ -385,7 +385,7 @@ def images() -> Iterator[Case]:
 
 
 def texts() -> Iterator[Case]:
-    """Texts that are hard on their reader."""
+    """Texts that are expensive to read."""
     parts = {
         "carriage returns": "\r" * 300_000,
         "line feeds": "\n" * 300_000,
@@ -411,7 +411,7 @@ def texts() -> Iterator[Case]:
 
 
 def zips() -> Iterator[Case]:
-    """Archives that are more work than they look, or whose names lead elsewhere."""
+    """Zip bombs, and archives whose names lead elsewhere."""
 
     def archive(*members: tuple[str, bytes]) -> bytes:
         file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Hostile files of runs and comparisons that are long, or have more of something than anybody needs."""
+"""Hostile files of runs and comparisons that are too long, or have too many entries."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -91,7 +91,7 @@ def long_logs() -> Iterator[Case]:
 
 
 def long_comparisons() -> Iterator[Case]:
-    """``compare.json`` with more of everything than anybody compares."""
+    """``compare.json`` with too many entries of each kind."""
     few = {"status": "finished"}
     many: dict[str, Callable[[], dict[str, Any]]] = {
         "10^5 arms": lambda: {"arms": [few | {"name": f"a{n}"} for n in range(150_000)]},

@@ -1,4 +1,4 @@
-"""What reads each kind of hostile file, as the commands do."""
+"""Readers of each kind of hostile file, as the commands use them."""
 
 import hashlib
 import json

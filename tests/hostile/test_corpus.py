@@ -1,4 +1,4 @@
-"""Every file of the corpus is read rightly or refused in one line, soon and within bounds of memory."""
+"""Every hostile file is read correctly or refused in one line, quickly and with bounded memory."""
 
 import resource
 import signal
@@ -93,7 +93,7 @@ SLOW = ("120,000 members", "a member of 400 MB", "PNG of 9,000 x 9,000, whole")
 
 
 def is_fast(case: Case) -> bool:
-    """Tell whether a case is for every day; of those that take a report it is about every fourth."""
+    """Return whether a case is in the quick tests; of those with a report, about every fourth is."""
     reported = case.kind in ("run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl", "compare")
     return case.name not in SLOW and not (reported and sum(case.name.encode()) % 4)
 

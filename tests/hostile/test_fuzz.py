@@ -1,4 +1,4 @@
-"""Files that nobody wrote: bytes of good ones changed at random, read as those of the corpus are."""
+"""Good files with randomly changed bytes are read like those of the corpus."""
 
 import json
 from collections.abc import Callable

@@ -21,7 +21,7 @@ def game(count: int, worth: Worth) -> Game:
 
 
 def additive(weights: Sequence[float], start: float = 0.0) -> Game:
-    """Everybody brings its weight, whoever else is there: the values are the weights."""
+    """Additive game: each player's value is its weight."""
     return game(len(weights), lambda coalition: start + sum(weights[i] for i in coalition))
 
 
@@ -39,7 +39,7 @@ def pairwise(count: int, seed: int) -> tuple[Game, list[float]]:
 
 
 def arbitrary(count: int, seed: int) -> Game:
-    """A game without any structure."""
+    """A random game."""
     worths: dict[Coalition, float] = {}
     rng = np.random.default_rng(seed)
 

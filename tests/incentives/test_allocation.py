@@ -1,4 +1,4 @@
-"""The pot is shared exactly: every unit is accounted for, and no rounding decides who gets it."""
+"""The pot is shared exactly: every unit is accounted for, and rounding favours no client."""
 
 from fractions import Fraction
 from itertools import pairwise

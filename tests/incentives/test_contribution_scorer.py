@@ -1,4 +1,4 @@
-"""What a coalition is worth: the server's own step and loss, recomputed by other means."""
+"""The value of a coalition: the server's own step and loss, recomputed by other means."""
 
 from dataclasses import replace
 from functools import cache
@@ -217,7 +217,7 @@ def test_held_out_tasks_are_the_validation_clients_and_new_in_every_round(
 
 
 class Recording:
-    """A family that notes who was asked for how many tasks."""
+    """A family that records the number of tasks drawn per client."""
 
     def __init__(self, population: Population) -> None:
         self.population = population

@@ -1,4 +1,4 @@
-"""Who earns what in real runs: free-riders and poisoners next to nothing, whatever they try."""
+"""Earnings in real runs: free-riders and poisoners earn next to nothing."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -113,7 +113,7 @@ def rises() -> dict[str, float]:
 
 
 def tricks(federation: Federation, round_: int) -> dict[str, tuple[Players, int]]:
-    """Five clients with three tasks each; the first has one name or three, and they come first."""
+    """Five clients with three tasks each; the first has one identity or three, and they come first."""
     # Three tasks of a client are what it draws in three rounds, from one and the same state.
     draws = np.stack([federation.train(3 * round_ + draw, range(5)) for draw in range(3)])
     mine, others = draws[:, 0], draws.mean(0)[1:]

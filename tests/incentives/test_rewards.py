@@ -1,4 +1,4 @@
-"""Pay over a whole run: luck evens out, nobody lives on past merit, and a resumed run pays the same."""
+"""Rewards over a whole run: luck evens out, past merit is not paid twice, and a resume pays the same."""
 
 import hashlib
 import json

@@ -80,7 +80,7 @@ RULES = ("equal", "tasks", "leave-one-out", "shapley", "cosine")
 
 
 def noisy_game(updates: list[list[float]], tasks: tuple[int, ...], seed: int) -> Game:
-    """A game in which a worth is nothing but noise, another one each time that it is measured."""
+    """A game whose values are fresh noise at each measurement."""
     rng = np.random.default_rng(seed)
     players = Players(tuple(range(len(updates))), tasks, np.array(updates))
     return Game(players, lambda coalitions: rng.normal(size=len(coalitions)).tolist())

@@ -1,4 +1,4 @@
-"""Every algorithm and model computes where its state and tasks are, and the same there as here."""
+"""Every algorithm and model computes on the device of its state and tasks, with the same results."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Runs that several modules report on, made once."""
+"""Runs shared by several modules' reports, made once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A curve with fewer points loses nothing that stands out."""
+"""Downsampled curves keep their extremes."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: it draws, asks for nothing, and suits a phone and the dark."""
+"""The page in a real Chromium: it draws, makes no requests, and works on a phone and in dark mode."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def drawn(folder: Path, values: list[float]) -> Path:
 
 
 def look(page: Page, file: Path, most: int = 1) -> None:
-    """Open the file and scroll to its charts, the first `most` of them, as a reader does."""
+    """Open the file and scroll to its first `most` charts."""
     page.goto(file.as_uri())
     page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
     charts = page.locator(".chart")

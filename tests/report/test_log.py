@@ -1,4 +1,4 @@
-"""A log that is read while another process writes it."""
+"""Reading a log while another process writes it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Results in a row: what an interval is over, and what diverged."""
+"""Results as a row: the unit of an interval, and divergence."""
 
 from typing import Any
 

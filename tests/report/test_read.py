@@ -1,4 +1,4 @@
-"""A run's folder is read in whatever state it is."""
+"""A run's folder can be read in any state."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A folder of runs as they come: real ones, a comparison, damaged ones, and hostile names."""
+"""A folder of runs: real ones, a comparison, damaged ones, and hostile names."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A server in this process, really over HTTP; and folders of runs that tests change."""
+"""A real HTTP server in this process, and folders of runs that tests change."""
 
 import http.client
 import json

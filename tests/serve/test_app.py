@@ -1,4 +1,4 @@
-"""The addresses, asked really over HTTP."""
+"""The live page's addresses, over real HTTP."""
 
 import asyncio
 import json
@@ -217,7 +217,7 @@ def test_answers_have_no_number_that_json_lacks(served: Served) -> None:
 def test_answers_that_wait_for_their_readers_have_one_bound_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three readers that take nothing ask for 40 bytes each, and 100 may wait."""
+    """Three clients that read nothing ask for 40 bytes each, and 100 may wait."""
     monkeypatch.setattr("fedmeta.serve.guard.MOST_HELD", 100)
     monkeypatch.setattr("fedmeta.serve.guard._PIECE", 7)
     told: list[list[Message]] = [[], [], [], []]

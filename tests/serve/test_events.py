@@ -1,4 +1,4 @@
-"""Server-sent events: what has changed is told, and a stream ends when either side does."""
+"""Server-sent events: changes are announced, and a stream ends when either side does."""
 
 import http.client
 import json

@@ -315,7 +315,7 @@ def test_a_viewers_zoom_and_open_tables_survive_new_rounds(own: Path, open_page:
 
 @contextmanager
 def paused_run(config: Path, out: Path) -> Iterator[threading.Event]:
-    """A run in another thread that waits after round 60 until it is let go on."""
+    """A run in another thread that waits after round 60 until it is released."""
     go_on, arrived = threading.Event(), threading.Event()
 
     def wait(record: object) -> None:

@@ -1,4 +1,4 @@
-"""Which folders may be read, and that no other ever is."""
+"""Which folders may be read, and that no others are."""
 
 import os
 from pathlib import Path

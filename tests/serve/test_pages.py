@@ -1,4 +1,4 @@
-"""Pages are rendered once for each change, whoever looks and however many."""
+"""Pages are rendered once per change, however many viewers there are."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from fedmeta.serve.pages import Page, Pages
 
 
 class Maker:
-    """Renders a text that counts, and can be held up."""
+    """Renders a counter, and can be blocked."""
 
     def __init__(self) -> None:
         self.made = 0

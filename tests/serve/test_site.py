@@ -1,4 +1,4 @@
-"""What the page says of runs is what their files say."""
+"""The live page shows what the runs' files contain."""
 
 import json
 import re
@@ -283,7 +283,7 @@ def test_a_journal_that_is_damaged_breaks_nothing(gallery: Path, tmp_path: Path)
     ],
 )
 def test_a_page_names_the_next_commands(own: Path, status: str, links: list[str]) -> None:
-    """Nobody holds the run, so one that says running was killed."""
+    """No process holds the run, so one marked as running was killed."""
     edit(own / "one", status=status)
     head = page(own, "one").split("<article ")[0]
     assert re.findall(r"<code>(.*?)</code>", head) == [link.format(own / "one") for link in links]

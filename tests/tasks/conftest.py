@@ -1,4 +1,4 @@
-"""Data folders for tests: tiny ones in the official layout, and the real one where there is one."""
+"""Data folders for tests: tiny ones in the official layout, and the real one if available."""
 
 import os
 import zipfile

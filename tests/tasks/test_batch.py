@@ -1,4 +1,4 @@
-"""Task batches of any tensors, and the four that came first."""
+"""Task batches of any tensors, and of the four usual ones."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a server knows of tasks whose data are on other machines."""
+"""What a server knows about tasks whose data are on other machines."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every family shares: batches of tasks, and the digest of the data behind them."""
+"""What all families share: batches of tasks, and the digest of their data."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a user's family may draw, and what is refused by the name of the client."""
+"""Checks of the tasks that a user's family draws; refusals name the client."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""The range of deep samples is told from all images together, or said."""
+"""The range of deep samples is inferred from all images together, or given."""
 
 from pathlib import Path
 

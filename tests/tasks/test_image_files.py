@@ -1,4 +1,4 @@
-"""Files of any size, colour and depth become what a family's own images look like."""
+"""Files of any size, colour and depth are converted to the format of a family's images."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder per class, is listed whole or refused by name."""
+"""A folder of images with a subfolder per class is listed completely or refused by name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One drawing in every mode and depth that a file may have, written byte by byte."""
+"""One drawing in every mode and depth of the supported formats, written byte by byte."""
 
 import os
 import struct

@@ -25,7 +25,7 @@ SMOOTH = ["sinusoid-mlp", "image-mlp", "lstm", "conv4-stride"]
 
 
 class Lengths(Objective):
-    """The loss is the mean absolute output; of no use but to be loaded by its path."""
+    """The loss is the mean absolute output; only loaded by its path."""
 
     def loss(self, prediction: torch.Tensor, examples: object) -> torch.Tensor:
         return prediction.abs().flatten(1).mean(1)

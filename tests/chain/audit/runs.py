@@ -1,4 +1,4 @@
-"""A run's folder as the experiment writes it, small and made up, with real signatures."""
+"""A small synthetic run folder with real signatures."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def state_hash(round_: int) -> bytes:
 
 
 def make_run(folder: Path, options: ChainOptions, rounds: int = 5) -> list[FrozenRound]:
-    """Write a run's files, and return its rounds as they are to be frozen."""
+    """Write a run's files; return its rounds as they will be frozen."""
     run = run_id(folder / "chain")
     keys = open_client_keys(options, 31337, run)
     (folder / "checkpoints").mkdir(parents=True)

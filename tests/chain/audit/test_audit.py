@@ -1,4 +1,4 @@
-"""An audit sees each thing that was tampered with, and names just that."""
+"""An audit finds each manipulation and names exactly that one."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def rounds(run, options):
-    """A run that has ended well: five rounds, recorded and paid."""
+    """A finished run: five rounds, recorded and paid."""
     rounds = make_run(run, options)
     assert settle(run / "chain", options, rounds).complete
     return rounds
@@ -114,7 +114,7 @@ def test_logs_of_this_format_and_of_earlier_ones_are_audited(tmp_path, found):
 
 class TestFiles:
     def tampered(self, run, number, name, value):
-        """Change one field of a line of ``clients.jsonl``, and say what it was."""
+        """Change one field of a line of ``clients.jsonl``; return the old value."""
         path = run / "clients.jsonl"
         lines = path.read_text().splitlines(keepends=True)
         for index, line in enumerate(lines):
@@ -246,7 +246,7 @@ class TestJournal:
         db.close()
 
     def test_a_changed_round(self, run, options, rounds):
-        """By somebody who knows that there is a digest, and changes it as well."""
+        """By an attacker who also updates the digest."""
         frozen, c = rounds[1], rounds[1].contributions[1]
         richer = (frozen.contributions[0], replace(c, reward=c.reward + 5), *frozen.contributions[2:])
         rows = rows_of(replace(frozen, contributions=richer))
@@ -327,7 +327,7 @@ class TestChain:
         assert detail.startswith(f"the ledger's campaign is {theirs.campaign.hex()}, not ")
 
     def test_a_false_record_of_a_rogue_committee(self, run, options):
-        """It awards to itself what others earned; all else is as it should be."""
+        """It awards itself what others earned; everything else is correct."""
         rounds = make_run(run, options)
         never = options.model_copy(update={"claim": "never"})
         assert settle(run / "chain", never, rounds[:4]).complete

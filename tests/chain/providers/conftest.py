@@ -1,4 +1,4 @@
-"""One chain of each kind for a module's tests: to start them is what takes long."""
+"""One chain of each kind per module, because starting them is slow."""
 
 from collections.abc import Iterator
 from pathlib import Path

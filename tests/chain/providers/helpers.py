@@ -1,4 +1,4 @@
-"""What the tests of the chains share: signed transactions, and waiting for them."""
+"""Helpers for chain tests: signed transactions, and waiting for them."""
 
 import time
 from pathlib import Path

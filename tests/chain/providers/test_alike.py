@@ -1,4 +1,4 @@
-"""The embedded chain, Anvil and Ganache answer alike: one set of tests over all three."""
+"""The embedded chain, Anvil and Ganache behave alike: the same tests run on all three."""
 
 import pytest
 from hexbytes import HexBytes

@@ -1,4 +1,4 @@
-"""What is particular to the embedded chain: its own machine, store and methods."""
+"""Specifics of the embedded chain: its machine, store and methods."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,7 +219,7 @@ def test_a_snapshot_is_used_once(chain: Chain) -> None:
 
 
 class TestPlainWeb3:
-    """Anybody's web3.py on the embedded chain, with its own errors, middleware and contracts."""
+    """Plain web3.py on the embedded chain, with its own errors, middleware and contracts."""
 
     @pytest.fixture
     def w3(self, tmp_path: Path) -> Iterator[Web3]:

@@ -1,4 +1,4 @@
-"""A chain of ours outlives us: closed, killed, or left behind, it is opened again as it was."""
+"""Chain state survives: a chain that was closed, killed or left behind reopens unchanged."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ def node_pid(folder: Path) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process runs; what only waits to be buried does not."""
+    """Return whether a process runs; a zombie does not."""
     status = Path(f"/proc/{pid}/stat")
     try:
         return status.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
@@ -56,7 +56,7 @@ def wait_until_ended(pid: int) -> bool:
 
 @contextlib.contextmanager
 def holder(provider: str, folder: Path, transactions: int = SENT) -> "Iterator[tuple[Any, Any]]":
-    """Run a process that holds a chain; yields it and what it said of the chain."""
+    """Run a process that holds a chain; yield it and its description of the chain."""
     command = [sys.executable, "-m", "tests.chain.providers.holder", provider, str(folder)]
     process = processes.Popen([*command, str(transactions)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:

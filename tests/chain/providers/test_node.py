@@ -1,4 +1,4 @@
-"""Starting a node: what is shown, what is needed, and what is refused."""
+"""Starting a node: its output, its requirements, and refusals."""
 
 import os
 import socket

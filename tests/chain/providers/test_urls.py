@@ -1,4 +1,4 @@
-"""Nodes by URL: over HTTP and WebSocket, and everything else that may answer there."""
+"""Nodes by URL, over HTTP and WebSocket, and servers that are not nodes."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @contextmanager
 def server(answer: Callable[[bytes, dict[str, str]], Answer]) -> Iterator[str]:
-    """Serve what is not quite a node on a free port; yields its URL."""
+    """Serve a faulty node on a free port; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""A chain that behaves as chains do on a bad day."""
+"""A chain with injected faults."""
 
 import random
 from collections import Counter

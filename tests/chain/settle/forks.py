@@ -1,4 +1,4 @@
-"""Synthetic runs in processes that die."""
+"""Synthetic runs in processes that are killed."""
 
 import json
 import os

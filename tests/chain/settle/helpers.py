@@ -1,4 +1,4 @@
-"""What the ledger's tests do over and over."""
+"""Helpers for ledger tests."""
 
 import hashlib
 from collections import Counter
@@ -30,7 +30,7 @@ def settle(
     budget: int = 100 * POT,
     hooks: Hooks | None = None,
 ) -> Settled:
-    """Freeze rounds, settle them, and say what came of it."""
+    """Freeze rounds, settle them, and return the outcome."""
     with Settlement(folder, options, run_id(folder), budget, hooks or Hooks()) as settlement:
         settlement.freeze(rounds[settlement.frozen :])
         settlement.start()
@@ -55,7 +55,7 @@ def keys_of(folder: Path, options: ChainOptions) -> Keys:
 
 
 def send(chain: Chain, signer: Signer, to: str, data: bytes, value: int = 0) -> dict[str, Any]:
-    """Send a transaction as anybody could, and return its receipt."""
+    """Send a transaction from any account, and return its receipt."""
     nonce = int(chain.request("eth_getTransactionCount", (signer.address, "pending")), 16)
     fields = {"chainId": chain.chain_id, "nonce": nonce, "gas": 1_000_000, "to": to, "value": value}
     fields |= {"maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9, "data": data}
@@ -68,7 +68,7 @@ def send(chain: Chain, signer: Signer, to: str, data: bytes, value: int = 0) -> 
 
 
 def record_as_committee(deployed: Deployed, keys: Keys, content: Content, epoch: int = 0) -> None:
-    """Write a record of one's own on the chain, with real signatures of the committee."""
+    """Write a custom record on the chain, with real signatures of the committee."""
     ledger, campaign = deployed.ledger, bytes.fromhex(deployed.terms.campaign)
     domain = ledger_domain(ledger.chain.chain_id, ledger.address)
     signatures = keys.sign(deployed.terms.threshold, content.digest(domain, campaign, epoch))

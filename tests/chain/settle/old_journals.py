@@ -1,4 +1,4 @@
-"""Journals as earlier versions wrote them: the tables and the bytes of a round, written down again."""
+"""Writes journals in the formats of earlier versions."""
 
 import hashlib
 import sqlite3

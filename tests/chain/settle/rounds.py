@@ -1,4 +1,4 @@
-"""Synthetic rounds: who contributed what, and what it earned, from a seed."""
+"""Synthetic rounds with seeded contributions and rewards."""
 
 import hashlib
 import random
@@ -9,7 +9,7 @@ POT = 1_000_000
 
 
 def account(client: int) -> str:
-    """An address that nobody holds the key of."""
+    """An address without a known key."""
     return "0x" + hashlib.sha256(b"account %d" % client).hexdigest()[:40]
 
 

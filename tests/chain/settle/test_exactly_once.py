@@ -85,7 +85,7 @@ def finish(run: Run) -> None:
 
 
 def killed_at_random(run: Run, moments: int, mean_life: float) -> int:
-    """Kill a run at random moments until it is through; return how often it died."""
+    """Kill a run at random moments until it finishes; return the number of kills."""
     generator, kills = random.Random(run.seed), 0
     while kills < moments:
         status = execute(replace(run, kill_after=generator.expovariate(1 / mean_life)))

@@ -1,4 +1,4 @@
-"""Rounds come back from their rows, and journals of earlier formats are upgraded whole or not at all."""
+"""Rounds are read back from their rows, and older journals are upgraded completely or not at all."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""Single transactions on a node whose blocks come when the test says so."""
+"""Single transactions on a node whose blocks the test controls."""
 
 import threading
 from itertools import pairwise
@@ -59,7 +59,7 @@ def sponsor(options):
 
 @pytest.fixture
 def gift(tmp_path):
-    """A gift of a few wei to an account that nobody else gives to, in an action of its own."""
+    """A transfer of a few wei to a fresh account, as an action of its own."""
     to = account(abs(hash(tmp_path)) % 2**31)
     return Action(f"gift to {to}", to, b"", 21_000, GIFT)
 
@@ -110,7 +110,7 @@ def test_an_action_that_others_did_is_not_repeated(chain, journal, sponsor, gift
 
 
 def test_one_that_a_reorganisation_left_behind_a_gap_is_signed_anew(chain, journal, sponsor, gift):
-    """Its nonce is no longer the account's next one: it would wait in the pool for ever."""
+    """Its nonce is no longer the account's next one: it would wait in the pool forever."""
     transactor = Transactor(chain, journal)
     send(chain, sponsor, account(0), b"")
     prepared = transactor._prepare(gift, sponsor, None)

@@ -1,4 +1,4 @@
-"""`fedmeta adapt` and `fedmeta export` on folders and files as a user has them."""
+"""`fedmeta adapt` and `fedmeta export` on realistic folders and files."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pixels() -> np.ndarray:
-    """``[3, 5, 8, 8]``: for each class two to adapt to and three to ask about, ink 1."""
+    """``[3, 5, 8, 8]``: two support and three query images of each class, ink 1."""
     data = load_digits()
     rows = [np.flatnonzero(data.target == n)[: SHOTS + ASKED] for n in NUMBERS]
     return np.stack([data.images[some] / LEVELS for some in rows])
@@ -279,7 +279,7 @@ WAYS, DRAWINGS = 20, 3
 
 
 def write_alphabet(archive: Path, folder: Path) -> None:
-    """Write the official drawings of 20 characters: one to adapt to and two to ask about, each."""
+    """Write the official drawings of 20 characters: one support and two query images each."""
     rng = random.Random(0)
     with zipfile.ZipFile(archive) as drawings:
         members: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""`fedmeta chain` as a user calls it: up, deploy, run, status, claim, audit, on a real Anvil."""
+"""`fedmeta chain` end to end: up, deploy, run, status, claim, audit, on a real Anvil."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_from_up_to_audit(here: Path, url: str) -> None:
 
 @pytest.fixture(scope="module")
 def staked(here: Path, url: str) -> Path:
-    """A run with stakes, whose rewards nobody claimed."""
+    """A run with stakes and unclaimed rewards."""
     on = ("-s", f"chain.provider={url}", "-s", "chain.staking.enabled=true", "-s", "seed=5")
     on += ("-s", "chain.staking.unbonding=0", "-s", "chain.staking.stake=10")
     said(fedmeta("run", "./tiny.toml", *on, "--out", "staked", cwd=here))

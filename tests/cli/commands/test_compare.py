@@ -1,4 +1,4 @@
-"""`fedmeta compare` as a user meets it: tables, JSON, exit codes, and mistakes in one line."""
+"""`fedmeta compare` end to end: tables, JSON, exit codes, and one-line errors."""
 
 import json
 from pathlib import Path

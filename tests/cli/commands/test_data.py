@@ -1,4 +1,4 @@
-"""`fedmeta data fetch` on a terminal and off one, and `fedmeta data check`."""
+"""`fedmeta data fetch` with and without a terminal, and `fedmeta data check`."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`fedmeta init` writes a config that runs, and nothing where there is none."""
+"""`fedmeta init` writes a config that runs, or nothing."""
 
 import json
 import shutil

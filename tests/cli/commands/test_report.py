@@ -1,4 +1,4 @@
-"""`fedmeta report` as a user calls it."""
+"""`fedmeta report` end to end."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`fedmeta serve` as a user meets it."""
+"""`fedmeta serve` end to end."""
 
 import http.client
 import json

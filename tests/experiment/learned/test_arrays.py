@@ -1,4 +1,4 @@
-"""A user's arrays are taken as what they plainly are, or refused."""
+"""A user's arrays are converted where that is unambiguous, and refused otherwise."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a run has learned adapts to a user's own data, and leaves the house as plain files."""
+"""A trained model adapts to a user's data and is exported as plain files."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""A rule declares its keys in its own file; `[aggregation]` is the table of all of them."""
+"""A rule declares its keys in its own file; `[aggregation]` has the keys of all rules."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Robust rules against hand-made references, and behind the gate."""
+"""Robust rules, compared with references by hand, and behind the gate."""
 
 from collections.abc import Sequence
 from dataclasses import replace

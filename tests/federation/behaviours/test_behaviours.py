@@ -1,4 +1,4 @@
-"""Clients that cheat, do harm or have poor data: what they send, against what honest ones do."""
+"""Misbehaving clients and those with poor data: what they send, compared with honest ones."""
 
 from collections.abc import Mapping
 from dataclasses import replace

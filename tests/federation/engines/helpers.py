@@ -1,4 +1,4 @@
-"""A grid as Flower's engines have it: random node ids, and replies that come when they come."""
+"""A grid like those of Flower's engines: random node ids, and replies in any order."""
 
 import copy
 import random

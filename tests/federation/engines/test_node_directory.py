@@ -1,4 +1,4 @@
-"""A grid with random node ids becomes one whose clients are known by their partition."""
+"""A grid with random node ids becomes one that addresses clients by partition."""
 
 import logging
 import time

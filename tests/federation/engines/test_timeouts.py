@@ -1,4 +1,4 @@
-"""A reply that comes slowly holds back neither the others nor the deadline of the round."""
+"""A slow reply delays neither the others nor the round's deadline."""
 
 import threading
 import time

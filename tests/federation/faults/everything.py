@@ -1,4 +1,4 @@
-"""Every fault that can be played where time is real, in two rounds of thirteen clients."""
+"""Every fault that real-time engines can inject, in two rounds of thirteen clients."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ def fates(record: RoundRecord) -> dict[int, tuple[str, str | None]]:
 
 
 def check(records: Sequence[RoundRecord], timeout: float) -> None:
-    """Check that all ended as where time is simulated, but that nobody waited for who is late."""
+    """Check that all ended as in simulated time, without waiting for late replies."""
     simulated: list[RoundRecord] = []
     simulate(
         CREW,

@@ -1,4 +1,4 @@
-"""A small federation in which things go wrong by a plan that a seed draws, and what must hold then."""
+"""A small federation under a random fault plan, and the invariants it must keep."""
 
 import random
 import re
@@ -108,7 +108,7 @@ def _entries(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def check(seed: int, folder: Path) -> RunFolder:
-    """Run what a seed draws, once in peace and once killed and resumed, and check all that must hold.
+    """Run what a seed draws, once uninterrupted and once killed and resumed, and check the invariants.
 
     Args:
         seed: The seed.

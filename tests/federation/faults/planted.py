@@ -1,4 +1,4 @@
-"""Mistakes to plant in fedmeta, each of which the thousand plans must find."""
+"""Bugs to plant in fedmeta, each of which the thousand plans must find."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Faults where time is real: as where it is simulated, but that nobody waits for who is late."""
+"""Faults in real time behave as in simulated time, without waiting for late replies."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Simulated time, and other node ids."""
+"""Faults in simulated time, and changing node ids."""
 
 from typing import Any, cast
 

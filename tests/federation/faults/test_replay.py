@@ -1,4 +1,4 @@
-"""The thousand plans find what is planted, and a seed that fails says how to replay it."""
+"""The thousand plans find planted bugs, and a failing seed prints how to replay it."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The page: one file, nothing loaded, nothing believed."""
+"""The HTML page: one file that loads nothing, with all content escaped."""
 
 import json
 import re
@@ -22,7 +22,7 @@ LOADS = {"src", "srcset", "data", "poster", "action", "background", "xlink:href"
 
 
 class Page(HTMLParser):
-    """What a browser sees of a page: its elements, and the text outside of scripts."""
+    """A page as a browser sees it: its elements, and the text outside scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The ledger as a run's files tell it, and what an audit leaves."""
+"""The ledger section: from a run's files and a saved audit."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A report's sections are found by their folder, and come in the order that they say themselves."""
+"""A report's sections are found by their folder, in the order that they declare."""
 
 from pathlib import Path
 

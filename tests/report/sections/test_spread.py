@@ -1,4 +1,4 @@
-"""Measures of fairness, by hand."""
+"""Measures of fairness, computed by hand."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `fedmeta data check` finds in folders and texts."""
+"""`fedmeta data check` on folders and texts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every transfer here is a real one, from an HTTP server on the loopback interface."""
+"""Downloads from a real HTTP server on the loopback interface."""
 
 import gzip
 import hashlib

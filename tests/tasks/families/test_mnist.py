@@ -1,4 +1,4 @@
-"""What is MNIST's own; how clients differ is shared with the digits, and tested there."""
+"""Specifics of MNIST; how clients differ is shared with the digits and tested there."""
 
 from pathlib import Path
 from typing import Any

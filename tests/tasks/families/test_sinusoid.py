@@ -105,7 +105,7 @@ def test_natural_tasks_are_the_ones_of_earlier_versions() -> None:
 
 
 def test_iid_waves_of_a_client_are_those_of_all_training_clients_and_of_no_other() -> None:
-    """With full heterogeneity each client has one wave, so that whose a wave is can be told."""
+    """With full heterogeneity each client has one wave, so that a wave identifies its client."""
     built = family(clients=4, heterogeneity=1.0, partition="iid")
     own = np.array([[low for low, _ in built.intervals(client)] for client in range(5)])
     for client in range(4):

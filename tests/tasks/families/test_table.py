@@ -1,4 +1,4 @@
-"""A user's own table: rows, scales and labels by hand, and what is refused with its line."""
+"""A user's own table: rows, scales and labels by hand, and refusals that name the line."""
 
 from pathlib import Path
 from typing import Any

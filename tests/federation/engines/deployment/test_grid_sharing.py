@@ -1,4 +1,4 @@
-"""A shared grid works as one that is here, and either side notices when the other goes."""
+"""A shared grid works like a local one, and either side notices when the other ends."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether a SuperLink is there is found out before anything starts, in one line and within seconds."""
+"""A missing SuperLink is reported in one line, within seconds, before anything starts."""
 
 import socket
 import ssl

@@ -1,4 +1,4 @@
-"""What `flwr` says when it fails comes through as one line."""
+"""Failures of `flwr` are reported in one line."""
 
 import http.server
 import threading

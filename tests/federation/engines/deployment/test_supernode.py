@@ -1,4 +1,4 @@
-"""A SuperNode runs what its owner installed, and not what a SuperLink sends."""
+"""A SuperNode runs what its owner installed, not what a SuperLink sends."""
 
 import subprocess
 import sys

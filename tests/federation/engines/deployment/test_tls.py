@@ -1,4 +1,4 @@
-"""What is made for trying out: good for the hosts that it names, and private where it must be."""
+"""Test certificates are valid for the hosts they name, and their keys are private."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A Ray that others started, and that goes on when a run ends."""
+"""Runs on an existing Ray cluster, which keeps running afterwards."""
 
 import os
 import pickle

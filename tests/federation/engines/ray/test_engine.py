@@ -1,4 +1,4 @@
-"""Flower's simulation engine on a Ray of its own: the same results, and nothing left of it."""
+"""Flower's simulation engine on its own Ray: the same results, and no leftovers."""
 
 import importlib.util
 import pickle

@@ -1,4 +1,4 @@
-"""Flower's simulation engine with a stock strategy, and with a strategy and mods of a user."""
+"""Flower's simulation engine with a stock strategy, and with a user's strategy and mods."""
 
 import pickle
 import subprocess

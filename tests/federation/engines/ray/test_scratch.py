@@ -1,4 +1,4 @@
-"""What Ray leaves on a disk goes with the run, or with the next one if the run was killed."""
+"""Ray's files are removed with the run, or by the next run if it was killed."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""A worker process that stands still holds nobody for ever."""
+"""A stalled worker process does not block the run."""
 
 import logging
 import signal
