@@ -38,9 +38,9 @@ COLUMNS = {
     "shapley, the absent excluded": {"rule": "shapley", "absent": "excluded"},
 }
 TRICKS = {
-    "shares its work": "three names do one of the three tasks each",
-    "triples its work": "three names do three tasks each, on the same data",
-    "exaggerates": "one name sends its update three times as long",
+    "shares its work": "three identities do one of the three tasks each",
+    "triples its work": "three identities do three tasks each, on the same data",
+    "exaggerates": "one identity sends its update three times as long",
 }
 
 
@@ -51,7 +51,7 @@ class Round:
     Attributes:
         whole: Every client's update, ``[N, D]``.
         each: Every client's pseudo-gradient of each of its tasks, ``[N, 3, D]``.
-        more: Further updates on each participant's data, under two other names, ``[2, D]``.
+        more: Further updates on each participant's data, under two other identities, ``[2, D]``.
     """
 
     number: int
@@ -60,7 +60,7 @@ class Round:
     more: Mapping[int, Vectors]
 
     def players(self, participant: int, trick: str | None) -> Players:
-        """The round as the server sees it; the participant's names come first."""
+        """The round as the server sees it; the participant's identities come first."""
         count = len(self.whole)
         others = [client for client in range(count) if client != participant]
         mine, tasks = self.whole[[participant]], [TASKS]
@@ -84,7 +84,7 @@ def flat(updates: Tensors) -> Vectors:
 
 
 def draw(learner: Learner, state: Tensors, number: int, clients: int) -> Round:
-    """Let everybody train honestly, and the participants under two other names as well."""
+    """Let all clients train honestly, and the participants under two other identities as well."""
     seed = learner.workload.seed
 
     def per_task(tasks: TaskBatch) -> Vectors:

@@ -37,7 +37,7 @@ class LastingFile(io.FileIO):
 
 
 class PlainText(io.TextIOWrapper):
-    """A text stream that escapes control characters, whoever the text comes from."""
+    """A text stream that escapes control characters."""
 
     def write(self, text: str) -> int:
         """Write text with its control characters escaped."""

@@ -1,7 +1,7 @@
 """Trust in folders that were not made here: they may run no code and name no host.
 
-A config says which code runs and which hosts are contacted, so that a run folder of a stranger would
-decide it for whoever opens it. `fedmeta.config.seals` tells which folders were made here.
+A config says which code runs and which hosts are contacted, so a run folder from someone else would
+decide that for the person who opens it. `fedmeta.config.seals` knows which folders were made here.
 """
 
 import os

@@ -55,7 +55,7 @@ class Arms:
     def folder_of(self, run: str) -> Path | None:
         """Return the folder of a run; None if it is not near the comparison, or may not be read.
 
-        That is where a comparison finds its runs; ``compare.json`` of a stranger may name any folder.
+        That is where a comparison finds its runs; a ``compare.json`` from elsewhere may name any folder.
         """
         path = Path(os.path.abspath(self.path / run))
         near = Path(os.path.abspath(self.path)).parent in path.parents

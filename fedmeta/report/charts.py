@@ -54,7 +54,7 @@ def _standing_out(values: np.ndarray, edges: np.ndarray) -> list[int]:
 
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#B8A800")
-"""Okabe and Ito's colours, told apart by the colour-blind; grey and olive for black and yellow."""
+"""Okabe and Ito's colour-blind-safe colours, with grey and olive for black and yellow."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 """Line styles, so that a chart can be read without colours."""
 

@@ -33,7 +33,7 @@ class Log(Generic[Row]):
         kind: What its rows are.
         restart: Called before the file is read from its start.
         add: Called with each row.
-        most: Values that are read of a stranger's; see `Limit`.
+        most: Most values read of a run from elsewhere; see `Limit`.
 
     Attributes:
         problem: What is wrong with the file, in one line; None: nothing.
@@ -91,7 +91,7 @@ class Log(Generic[Row]):
 
     def _goes_on(self, file: BinaryIO) -> bool:
         # Rounds that a resumed run repeats differ in their seconds, so a log that was cut back and has
-        # grown past the old place since is told by the bytes in front of that place.
+        # grown past the old place since is detected by the bytes in front of that place.
         file.seek(self._offset - len(self._end))
         found = file.read(len(self._end))
         self.bytes_read += len(found)
@@ -128,11 +128,11 @@ class Log(Generic[Row]):
 
 
 def limit_of(folder: Path, values: int) -> Limit:
-    """Return how much of one of a run's logs is read: of a stranger's what takes less than ten seconds.
+    """Return how much of a run's log is read: for runs from elsewhere, what takes less than ten seconds.
 
     Args:
         folder: The run's.
-        values: Values that are read of a stranger's.
+        values: Most values read of a run from elsewhere.
     """
     times = OWN if made_here(folder) else 1
     return Limit(values * times, MOST_ROWS * times, MOST_BYTES * times)

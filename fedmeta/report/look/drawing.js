@@ -47,7 +47,7 @@ function draw(place) {
   Plotly.react(place, figure.data, layout(figure.layout, chart), options);
 }
 
-// What nobody has scrolled to yet costs nothing.
+// Charts are drawn only once they are scrolled to.
 const seen = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;

@@ -68,7 +68,7 @@ def read_examples(folder: Path) -> tuple[list[Example], str | None]:
     except (OSError, SafetensorError):
         return [], f"{FILE} is damaged"
     except Exception as error:
-        # The file may be a stranger's and hold anything; the rest of the report does not need it.
+        # The file may come from anyone and hold anything; the rest of the report does not need it.
         return [], f"{FILE} is of another version ({type(error).__name__}: {one_line(error, 200)})"
 
 

@@ -147,7 +147,7 @@ def _warning(run: RunFiles, journal: JournalFacts, audit: dict[str, Any] | None)
 def _about(run: RunFiles, journal: JournalFacts) -> list[tuple[str, str]]:
     settled = run.info.get("chain")
     settled = settled if isinstance(settled, dict) else {}
-    # While a run goes on, the chain may have come further than the logs when they were read.
+    # During a run, the chain may be ahead of the logs that were read.
     last = run.metrics[-1]["round"] if run.metrics else 0
     last = last if run.status == "running" else journal.frozen
     done = f"{min(journal.recorded, last):,} of {min(journal.frozen, last):,} frozen"

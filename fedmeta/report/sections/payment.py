@@ -17,7 +17,7 @@ from fedmeta.report.sections import ReportSection
 from fedmeta.report.tables import Cell, LongRows, Table, shown
 
 MOST_DRAWN = 200
-"""Clients in a chart; more could not be told apart."""
+"""Clients in a chart; more could not be distinguished."""
 _MOST_COLUMNS = 100
 _NAMED = 4
 _GREY = 6
