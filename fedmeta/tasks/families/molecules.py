@@ -1,4 +1,4 @@
-"""Few-shot drug discovery: which molecules are active in an assay of which few are measured."""
+"""Few-shot drug discovery: predicts active molecules in an assay from a few measurements."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -24,7 +24,7 @@ from fedmeta.tasks.population import Population
 Indices = NDArray[np.int64]
 
 TEST_ASSAYS = {"tox21": 3, "sider": 6}
-"""How many of the last assays of a file are for testing, as in Altae-Tran et al. 2017."""
+"""Number of a file's last assays that are for testing, as in Altae-Tran et al. 2017."""
 
 
 class MoleculesOptions(Options):
@@ -33,11 +33,11 @@ class MoleculesOptions(Options):
     Attributes:
         source: ``tox21``: 7,831 molecules in 12 toxicity assays; ``sider``: 1,427 drugs and 27 groups of
             side effects.
-        shots: Active and inactive molecules of a support set, so many each.
-        queries: Active and inactive query molecules of a training task, so many each.
+        shots: Molecules of each class (active, inactive) in a support set.
+        queries: Query molecules of each class in a training task.
         test_shots: The same for held-out clients; None: as in training.
         test_queries: The same for held-out clients; None: all other molecules of the assay.
-        radius: Bonds around each atom that a fingerprint looks at.
+        radius: Bonds around each atom that a fingerprint covers.
         bits: Length of a fingerprint.
     """
 
@@ -61,7 +61,7 @@ class Molecules:
 
     A client is a laboratory. A training client holds one or more assays, dealt in the file's order; each
     validation client one of the last training assays; each test client one of the file's last assays,
-    which nobody trains on. Laboratories measure the same molecules in different assays.
+    which no client trains on. Laboratories measure the same molecules in different assays.
 
     Papers: Altae-Tran, Ramsundar, Pappu, Pande 2017, "Low Data Drug Discovery with One-Shot Learning";
     Guo et al. 2021, "Few-Shot Graph Learning for Molecular Property Prediction", whose split this is.
