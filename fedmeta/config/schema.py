@@ -63,6 +63,7 @@ class EvaluationOptions(Options):
         track_tasks: Tasks per test client in such an evaluation.
         head: A scikit-learn estimator, such as ``"sklearn.svm.SVC(C=10)"``, that is fitted to each
             task's support set on the learned features in place of adaptation; empty: none.
+        explain: Test tasks whose predictions are explained in the report; 0: none.
     """
 
     tasks: int = Field(100, ge=2)
@@ -71,6 +72,9 @@ class EvaluationOptions(Options):
     track: Annotated[int, Key(arm="any")] = Field(0, ge=0)
     track_tasks: int = Field(20, ge=2)
     head: str = ""
+    explain: Annotated[int, Key(resume=True, decides="nothing", arm="any", evaluation=False)] = Field(
+        2, ge=0, le=4
+    )
 
     @field_validator("steps")
     @classmethod

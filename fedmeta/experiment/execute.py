@@ -28,6 +28,7 @@ from fedmeta.experiment.client_totals import (
     traceback_hint,
     why_untrained,
 )
+from fedmeta.experiment.explain import write_explanations
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.held_out import final_test, write_examples
 from fedmeta.experiment.open_federation import open_federation
@@ -140,6 +141,8 @@ def _train_and_test(run: _Run, listener: Listener) -> tuple[tuple[StepResult, ..
             tested = final_test(config, way, snapshot.state)
         folder.write_test(tested.clients)
         write_examples(folder, config, run.learner, snapshot.state)
+        if note := write_explanations(folder, config, run.learner, snapshot.state):
+            listener.note(note)
         return tested.steps, problem
     except (KeyboardInterrupt, FedmetaError) as error:
         # A full disk makes this fail too; earlier checkpoints are complete.

@@ -64,18 +64,13 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
     Raises:
         OSError: If the file cannot be written.
     """
-    clients = learner.workload.population.clients("test")[:MOST]
-    kind = _kind(learner.algorithm.objective)
-    if not clients or not learner.has_data or kind is None:
+    clients, kind = example_clients(learner), _kind(learner.algorithm.objective)
+    if not clients or kind is None:
         return
     tensors: Tensors = {}
     for index, client in enumerate(clients):
-        own = state
-        if model_per_client(config):
-            models = len(next(iter(state.values())))
-            own = {key: value[model_for(client, models)] for key, value in state.items()}
         with one_thread():  # as everywhere in a run: other threads, other bits
-            drawn = _example(learner, own, client)
+            drawn = _example(learner, state_of(config, state, client), client)
         tensors |= {f"{index}.{key}": value for key, value in drawn.items()}
     characters = getattr(learner.family, "characters", None)
     about = {
@@ -91,9 +86,28 @@ def write_examples(folder: RunFolder, config: Config, learner: Learner, state: T
     write_atomically(folder.path / EXAMPLES, data)
 
 
-def _example(learner: Learner, state: Tensors, client: int) -> Tensors:
+def example_clients(learner: Learner) -> list[int]:
+    """Return the first test clients, whose tasks are shown; none if their data are not here."""
+    clients = learner.workload.population.clients("test")[:MOST]
+    return list(clients) if learner.has_data else []
+
+
+def example_task(learner: Learner, client: int) -> TaskBatch:
+    """Draw the task of a test client that is shown, which is not part of the test."""
     rng = stream(learner.workload.seed, "example", client)
-    task = learner.family.sample(client, 1, rng).to(learner.dtype, learner.device)
+    return learner.family.sample(client, 1, rng).to(learner.dtype, learner.device)
+
+
+def state_of(config: Config, state: Tensors, client: int) -> Tensors:
+    """Return the state with which a client is tested, of those of a run with one for each client."""
+    if not model_per_client(config):
+        return state
+    models = len(next(iter(state.values())))
+    return {key: value[model_for(client, models)] for key, value in state.items()}
+
+
+def _example(learner: Learner, state: Tensors, client: int) -> Tensors:
+    task = example_task(learner, client)
     found = {
         f"{half}_{key}": _real(examples, examples[key])
         for half, examples in (("support", task.support), ("query", task.query))

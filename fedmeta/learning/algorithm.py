@@ -65,6 +65,13 @@ class Model(Protocol):
         """
         ...
 
+    def activations(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensors:  # noqa: ARG002
+        """Return the output of each layer, ``[T, B, ...]`` by name, in their order; see `forward`.
+
+        For explanations only. None by default: the network does not show its layers.
+        """
+        return {}
+
     def body(self) -> "Model | None":
         """Return the network without its head, as an embedding on the same parameters.
 
@@ -227,6 +234,42 @@ class Algorithm(ABC):
         """Yield ``(step, adapted)`` for each of the increasing `steps`; override to share the work."""
         for step in steps:
             yield step, self.adapt(state, support, step)
+
+    def support_weights(
+        self,
+        state: Tensors,  # noqa: ARG002 (for those that weigh examples)
+        support: Examples,  # noqa: ARG002
+        query: Examples,  # noqa: ARG002
+        transductive: bool | None = None,  # noqa: ARG002
+    ) -> Tensor | None:
+        """Return how much each support example counts in each prediction, ``[T, Q, S]``.
+
+        The support set must not be padded. Weights are at least 0, and those of a query sum to at most
+        1. None, the default: the method has no such weights; see
+        `fedmeta.learning.explain.leave_one_out`.
+        """
+        return None
+
+    def memory_access(
+        self,
+        state: Tensors,  # noqa: ARG002 (for those with a memory)
+        tasks: TaskBatch,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return where a memory is read and written, ``[T, L, slots]`` each; means over heads.
+
+        The L steps are those of a sequence; or the support examples, then each query example on its own
+        after them. None, the default: there is no memory.
+        """
+        return None
+
+    def learned_rates(self, state: Tensors) -> Tensors:  # noqa: ARG002 (for those that learn them)
+        """Return the inner learning rates in a state without a task axis, by the tensor they scale.
+
+        Returns:
+            ``[steps, N]`` each: N rates of a tensor in each step, where ``steps`` is 1 if all steps have
+            the same. None by default.
+        """
+        return {}
 
     def metrics(self, before: Judged, after: Judged) -> Tensors:
         """Collect the per-task metrics of `task_updates`, without a graph.

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, seen: list[Tensor] | None = None
+) -> Tensor:
     """Read from the support examples; a query example also reads from itself, but from no other.
 
     Scaled dot products (Vaswani et al. 2017, equation 1). The example axis holds S support examples,
@@ -17,6 +19,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor
         key: ``[T, S + Q, K]``.
         value: ``[T, S + Q, V]``.
         allowed: ``[T or 1, S + Q, S]``, which support examples each example may read from.
+        seen: Gets the weights ``[T, S + Q, S + 1]``, an example's own last; None: they are not kept.
 
     Returns:
         ``[T, S + Q, V]``.
@@ -26,4 +29,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor
     rows = torch.arange(query.shape[1], device=query.device).view(-1, 1)
     itself = (query * key).sum(-1, keepdim=True).masked_fill(rows < size, -torch.inf)
     weights = (torch.cat([scores, itself], -1) / math.sqrt(key.shape[-1])).softmax(-1)
+    if seen is not None:
+        seen.append(weights)
     return weights[..., :size] @ value[:, :size] + weights[..., size:] * value

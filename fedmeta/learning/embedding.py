@@ -102,6 +102,19 @@ class EmbeddingAlgorithm(Algorithm):
             features: The embedded query.
         """
 
+    def weigh(
+        self,
+        own: Tensors,  # noqa: ARG002 (for those that weigh examples)
+        known: Tensors,  # noqa: ARG002
+        support: Support,  # noqa: ARG002
+        features: Tensor,  # noqa: ARG002
+    ) -> Tensor | None:
+        """Return how much each support example counts for each query example, ``[T, Q, S]``.
+
+        None by default; see `Algorithm.support_weights`, and `condition` and `answer` for the arguments.
+        """
+        return None
+
     def training_loss(self, prediction: Tensor, query: Examples) -> Tensor:
         """Return the training loss ``[T]``: the objective's, unless overridden."""
         return self.objective.loss(prediction, query)
@@ -147,14 +160,17 @@ class EmbeddingAlgorithm(Algorithm):
         Raises:
             DataError: If a task has no support example of one of the labels.
         """
-        params, own = self.split(state)
+        _, own = self.split(state)
+        known = self.condition(own, self._embedded(state, support))
+        return {**known, **self.context(support)}
+
+    def _embedded(self, state: Tensors, support: Examples) -> Support:
+        params, _ = self.split(state)
         ways = self.spec.outputs
         if self.objective.labels and self.any_ways:
             ways = int(support["y"].max()) + 1
             _require_all(memberships(support, ways).sum(1))
-        embedded = self.objective.forward(self.model, params, support)
-        known = self.condition(own, self._support(embedded, support, ways))
-        return {**known, **self.context(support)}
+        return self._support(self.objective.forward(self.model, params, support), support, ways)
 
     @torch.no_grad()
     def predict(
@@ -166,6 +182,18 @@ class EmbeddingAlgorithm(Algorithm):
         features = self.objective.forward(self.model, params, examples, statistics)
         known = {key: value for key, value in adapted.items() if key != SUPPORT_X}
         return self.answer(own, known, features)
+
+    @override
+    @torch.no_grad()
+    def support_weights(
+        self, state: Tensors, support: Examples, query: Examples, transductive: bool | None = None
+    ) -> Tensor | None:
+        """Return how much each support example counts in each prediction; see `weigh`."""
+        params, own = self.split(state)
+        embedded = self._embedded(state, support)
+        statistics = self.statistics(self.context(support), transductive)
+        features = self.objective.forward(self.model, params, query, statistics)
+        return self.weigh(own, self.condition(own, embedded), embedded, features)
 
     def split(self, state: Tensors) -> tuple[Tensors, Tensors]:
         """Split a state into the embedding's weights and the algorithm's own."""
@@ -185,6 +213,23 @@ def memberships(support: Examples, ways: int) -> Tensor:
     """Return ``[T, S, ways]``, 1 where an example has the label and is not padding, else 0."""
     members = F.one_hot(support["y"], ways)
     return members * support[MASK].unsqueeze(-1) if MASK in support else members
+
+
+def share_out(chances: Tensor, scores: Tensor, support: Support) -> Tensor:
+    """Share each class's probability out among its support examples, by a softmax of their scores.
+
+    Args:
+        chances: ``[T, Q, ways]``.
+        scores: Of each support example for each query example, ``[T, Q, S]``.
+        support: The support set.
+
+    Returns:
+        ``[T, Q, S]``. The shares of a class's examples sum to its probability.
+    """
+    members = support.targets.mT.unsqueeze(1) > 0
+    within = scores.unsqueeze(2).masked_fill(~members, -math.inf).softmax(-1)
+    # A class without support has no share to give.
+    return (chances.unsqueeze(-1) * within).nan_to_num(0.0).sum(2)
 
 
 def _require_all(counts: Tensor) -> None:

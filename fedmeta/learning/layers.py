@@ -1,6 +1,8 @@
 """Linear, recurrent and convolutional layers with weights per task."""
 
 import math
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -31,6 +33,12 @@ def init_linear(name: str, fan_in: int, fan_out: int, generator: torch.Generator
 def linear(params: Tensors, name: str, x: Tensor) -> Tensor:
     """Compute ``x [T, B, in] @ weight [T, in, out] + bias [T, out]`` for every task at once."""
     return torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), x, params[f"{name}.weight"])
+
+
+def last_output(layers: Iterable[tuple[str, Tensor]]) -> Tensor:
+    """Return the output of the last of some layers, without keeping those of the others."""
+    (_, output), *_ = deque(layers, maxlen=1)
+    return output
 
 
 def init_norm(name: str, width: int) -> Tensors:

@@ -1,7 +1,7 @@
 """An LSTM with an external memory that it reads and writes, on the task axis."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -121,6 +121,21 @@ class MemoryNetwork:
         Returns:
             The outputs ``[T, B, L, outputs]``, and the state after the last.
         """
+        outputs = []
+        for output, after, _ in self._steps(params, x, state, mask):
+            outputs.append(output)
+            state = after
+        return torch.stack(outputs, dim=2), state
+
+    def trace(self, params: Tensors, x: Tensor, state: Tensors) -> "Access":
+        """Return where the heads read and write; see `run`. All have an axis of the L steps in front."""
+        found = [access for _, _, access in self._steps(params, x, state, None)]
+        return Access(*(torch.stack(part) for part in zip(*found, strict=True)))
+
+    def _steps(
+        self, params: Tensors, x: Tensor, state: Tensors, mask: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensors, "Access"]]:
+        """Yield each step's output, the state after it, and its access to the memory."""
         tasks, rows, length = x.shape[:3]
         into = linear(params, "controller", x.flatten(1, 2)).view(tasks, rows, length, -1)
         step = self._step_lrua if self.addressing == "lrua" else self._step_ntm
@@ -129,12 +144,10 @@ class MemoryNetwork:
             RecurrentWeight(params["heads.weight"]),
             params["heads.bias"].unsqueeze(1).expand(-1, rows, -1),
         )
-        outputs = []
         for index, gates in enumerate(into.unbind(2)):
-            output, after = step(layers, gates, state)
-            outputs.append(output)
+            output, after, access = step(layers, gates, state)
             state = after if mask is None else _where(mask[:, :, index], after, state)
-        return torch.stack(outputs, dim=2), state
+            yield output, state, access
 
     @property
     def _sizes(self) -> list[int]:
@@ -144,35 +157,34 @@ class MemoryNetwork:
         heads = self.reads + 1
         return [heads * self.width, heads, heads, heads * SHIFTS, heads, self.width, self.width]
 
-    def _step_lrua(self, layers: Layers, gates: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
+    def _step_lrua(
+        self, layers: Layers, gates: Tensor, state: Tensors
+    ) -> tuple[Tensor, Tensors, "Access"]:
         hidden, cell = lstm_cell(layers.recurrent(gates, state["hidden"]), state["cell"])
         key, gate = torch.split(layers.heads(layers.bias, hidden), self._sizes, dim=-1)
         key = torch.tanh(key).view(*key.shape[:-1], self.reads, self.width)
         slots = Slots(state["memory"], state["reading"], state["usage"])
         heads = LRUAHeads(key, torch.sigmoid(gate).unsqueeze(-1))
-        slots, found = least_recently_used(slots, heads, self.decay, self.scale)
-        return torch.cat([hidden, found.flatten(2)], dim=-1), {
-            "hidden": hidden,
-            "cell": cell,
-            **slots._asdict(),
-        }
+        slots, found, access = least_recently_used(slots, heads, self.decay, self.scale)
+        after = {"hidden": hidden, "cell": cell, **slots._asdict()}
+        return torch.cat([hidden, found.flatten(2)], dim=-1), after, access
 
-    def _step_ntm(self, layers: Layers, gates: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
+    def _step_ntm(
+        self, layers: Layers, gates: Tensor, state: Tensors
+    ) -> tuple[Tensor, Tensors, "Access"]:
         recurring = torch.cat([state["hidden"], state["found"]], dim=-1)
         hidden, cell = lstm_cell(layers.recurrent(gates, recurring), state["cell"])
         *said, erase, add = torch.split(layers.heads(layers.bias, hidden), self._sizes, dim=-1)
         places = address(state["memory"], state["places"], Heads.of(said, self.reads + 1))
         writing = places[:, :, :1].mT
-        memory = state["memory"] * (1 - writing * torch.sigmoid(erase).unsqueeze(2))
+        erased = torch.sigmoid(erase).unsqueeze(2)
+        memory = state["memory"] * (1 - writing * erased)
         memory = memory + writing * add.unsqueeze(2)
         found = (places[:, :, 1:] @ memory).flatten(2)
-        return torch.cat([hidden, found], dim=-1), {
-            "hidden": hidden,
-            "cell": cell,
-            "memory": memory,
-            "places": places,
-            "found": found,
-        }
+        kept = 1 - writing.detach().squeeze(3) * erased.detach().mean(-1)
+        access = Access(places[:, :, 1:].detach(), places[:, :, :1].detach(), kept)
+        after = {"hidden": hidden, "cell": cell, "memory": memory, "places": places, "found": found}
+        return torch.cat([hidden, found], dim=-1), after, access
 
 
 def _where(mask: Tensor, one: Tensors, other: Tensors) -> Tensors:
@@ -209,9 +221,37 @@ class LRUAHeads(NamedTuple):
     gate: Tensor
 
 
+class Access(NamedTuple):
+    """Where the heads read and write in a step, without a graph.
+
+    Attributes:
+        reads: The weight of each slot in what each head reads, ``[T, B, heads, slots]``.
+        writes: The weight with which each head writes to each slot, ``[T, B, heads, slots]``.
+        kept: The part of a slot's content that a step leaves before it writes, ``[T, B, slots]``.
+    """
+
+    reads: Tensor
+    writes: Tensor
+    kept: Tensor
+
+
+def origins(access: Access) -> Tensor:
+    """Return which steps' writes each slot holds after the last step, ``[T, B, slots, L]``.
+
+    Args:
+        access: With an axis of the L steps in front, see `MemoryNetwork.trace`.
+    """
+    steps = len(access.kept)
+    held = access.kept.new_zeros(*access.kept.shape[1:], steps)
+    for step in range(steps):
+        held = held * access.kept[step].unsqueeze(-1)
+        held[..., step] += access.writes[step].sum(2)
+    return held
+
+
 def least_recently_used(
     slots: Slots, heads: LRUAHeads, decay: float, scale: float
-) -> tuple[Slots, Tensor]:
+) -> tuple[Slots, Tensor, "Access"]:
     """Write and read once (Santoro et al. 2016, equations 2 to 8).
 
     Head i writes to a slot of its own, the i-th least used; in the paper all heads share the least used
@@ -224,7 +264,7 @@ def least_recently_used(
         scale: Factor of the cosines, 1 in the paper.
 
     Returns:
-        The memory after, and what each head read, ``[T, B, heads, width]``.
+        The memory after; what each head read, ``[T, B, heads, width]``; and where.
     """
     memory, reading, usage = slots
     key, gate = heads
@@ -238,7 +278,8 @@ def least_recently_used(
     reading = (scale * cosines(key, memory)).softmax(-1)
     # Usage only orders the slots, and an order has no derivative.
     usage = decay * usage + (reading + writing).detach().sum(2)
-    return Slots(memory, reading, usage), reading @ memory
+    access = Access(reading.detach(), writing.detach(), kept.squeeze(-1))
+    return Slots(memory, reading, usage), reading @ memory, access
 
 
 class Heads(NamedTuple):

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import override
 
 from fedmeta.errors import ConfigError
@@ -111,6 +112,28 @@ class ModuleModel(Model):
         if versions != [value._version for value in constants.values()]:
             raise RuntimeError(f"{self.name} changed a buffer or frozen parameter in forward")
         return torch.stack(rows)
+
+    @override
+    def activations(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensors:
+        """Return the outputs of the parts that have parameters and no parts of their own."""
+        rows: list[Tensors] = []
+
+        def keep(path: str, output: object) -> None:
+            value = output[0] if isinstance(output, tuple) else output
+            if isinstance(value, Tensor) and value.is_floating_point() and len(value) == x.shape[1]:
+                rows[-1][path] = value
+
+        with ExitStack() as hooks:
+            for path, part in self._module.named_modules():
+                if _is_layer(path, part):
+                    hook = part.register_forward_hook(lambda _p, _i, out, at=path: keep(at, out))
+                    hooks.callback(hook.remove)
+            for task in range(len(x)):
+                rows.append({})
+                own = {key: value[task : task + 1] for key, value in params.items()}
+                self.forward(own, x[task : task + 1], stat_rows)
+        shared = [path for path in rows[0] if all(path in row for row in rows)]
+        return {path: torch.stack([row[path] for row in rows]) for path in shared}
 
     def call(self, tensors: Tensors, x: Tensor) -> Tensor:
         """Run the module once with `tensors` as its parameters and buffers; it may write to them."""
@@ -238,6 +261,12 @@ def lent_seed(seed: int) -> Iterator[None]:
 
 def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
+
+
+def _is_layer(path: str, part: nn.Module) -> bool:
+    """Return whether a part has parameters of its own, and is not what makes another part's weights."""
+    own = not any(True for _ in part.children()) or is_parametrized(part)
+    return own and "parametrizations" not in path and any(True for _ in part.parameters())
 
 
 def _trainable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -64,8 +64,16 @@ class SequenceAlgorithm(EmbeddingAlgorithm):
         return super().predict(state, adapted, examples, transductive)
 
     def _read(self, state: Tensors, examples: Examples, *, once: bool = False) -> Tensor:
-        params, own = self.split(state)
-        features = self.objective.forward(self.model, params, examples, once=once)
+        _, own = self.split(state)
+        features = self._features(state, examples, once=once)
+        return self.read(own, features, self._shown(examples, features))
+
+    def _features(self, state: Tensors, examples: Examples, *, once: bool = False) -> Tensor:
+        params, _ = self.split(state)
+        return self.objective.forward(self.model, params, examples, once=once)
+
+    def _shown(self, examples: Examples, features: Tensor) -> Tensor:
+        """Return the one-hot labels that the examples of a sequence are shown with."""
         # Without its first column, no label is all zeros.
         shown = F.one_hot(examples[SHOWN] + 1, self.spec.outputs + 1)[..., 1:]
-        return self.read(own, features, shown.to(features.dtype))
+        return shown.to(features.dtype)

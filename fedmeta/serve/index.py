@@ -27,6 +27,7 @@ _READ = (
     "clients.jsonl",
     "test.jsonl",
     "examples.safetensors",
+    "explanations.json",
     "config.seal",
     "run.lock",
     "report.html",

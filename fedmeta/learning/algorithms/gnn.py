@@ -100,13 +100,29 @@ class GNN(EmbeddingAlgorithm):
         parts = torch.split(features, GRAPHS, dim=1)
         return torch.cat([self._propagate(own, known[NODES], part) for part in parts], dim=1)
 
-    def _propagate(self, own: Tensors, known: Tensor, features: Tensor) -> Tensor:
+    @override
+    def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
+        """Return the weights of the query node's neighbours, averaged over the layers."""
+        parts = []
+        for part in torch.split(features, GRAPHS, dim=1):
+            seen: list[Tensor] = []
+            self._propagate(own, known[NODES], part, seen)
+            parts.append(torch.stack(seen).mean(0))
+        return torch.cat(parts, dim=1)
+
+    def _propagate(
+        self, own: Tensors, known: Tensor, features: Tensor, rows: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return the query nodes' logits; `rows` gets their weights for each layer, ``[T, Q, S]``."""
         ways = self.spec.outputs
         query = F.pad(features, (0, ways), value=1 / ways).unsqueeze(2)
         support = known.unsqueeze(1).expand(-1, features.shape[1], -1, -1)
         nodes = torch.cat([support, query], dim=2)
         for layer in range(self.options.layers + 1):
-            seen = adjacency(own, f"gnn.adjacency{layer}", nodes) @ nodes
+            weights = adjacency(own, f"gnn.adjacency{layer}", nodes)
+            if rows is not None:
+                rows.append(weights[:, :, -1, :-1])
+            seen = weights @ nodes
             if layer == self.options.layers:
                 break
             made = normalised(own, f"gnn.convolution{layer}", torch.cat([nodes, seen], -1))

@@ -76,6 +76,11 @@ class MAMLPP(WeightAdaptation):
         return {key: value for key, value in state.items() if RATE + key in state}
 
     @override
+    def learned_rates(self, state: Tensors) -> Tensors:
+        """Return each tensor's learning rate in each step, ``[steps, 1]``."""
+        return {key: state[RATE + key].unsqueeze(1) for key in self.weights(state)}
+
+    @override
     def local_update(
         self, start: Tensors, client: Tensors, work: LocalWork
     ) -> tuple[Tensors, Tensors, Tensors]:

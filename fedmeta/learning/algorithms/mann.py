@@ -12,9 +12,10 @@ from fedmeta.about import About
 from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.embedding import Support
 from fedmeta.learning.layers import init_linear, linear
-from fedmeta.learning.memory import MemoryNetwork
+from fedmeta.learning.memory import Access, MemoryNetwork, origins
 from fedmeta.learning.sequence import SequenceAlgorithm
-from fedmeta.tasks import TaskSpec
+from fedmeta.tasks import TaskBatch, TaskSpec
+from fedmeta.tasks.sequences import SHOWN
 
 PREFIX = "memory."
 HEAD = "memory_head"
@@ -105,8 +106,7 @@ class MANN(SequenceAlgorithm):
     def condition(self, own: Tensors, support: Support) -> Tensors:
         """Return the network's state after the support set, and the label of its last example."""
         targets, mask = support.targets, support.mask
-        shown = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], dim=1)
-        x = torch.cat([support.features, shown], dim=-1).unsqueeze(1)
+        x = _support_inputs(support)
         valid = None if mask is None else mask.unsqueeze(1)
         _, state = self.network.run(_network(own), x, self.network.begin(x), valid)
         last = targets[:, -1]
@@ -116,8 +116,53 @@ class MANN(SequenceAlgorithm):
         return {**state, LAST: last}
 
     @override
+    def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
+        """Return what is read of each support example: of the slots, by what was written to them.
+
+        A slot counts for the examples by their parts of what it holds. The rest of a query's weights is
+        what it reads of its own write, and of empty slots.
+        """
+        before, after = self._trace(own, known, support, features)
+        held = origins(before) * after.kept[0].unsqueeze(-1)
+        total = held.sum(-1) + after.writes[0].sum(2)
+        parts = held / total.clamp(min=torch.finfo(held.dtype).tiny).unsqueeze(-1)
+        return (after.reads[0].mean(2).unsqueeze(2) @ parts).squeeze(2)
+
+    @override
+    @torch.no_grad()
+    def memory_access(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
+        """Return where the heads read and write; see `Algorithm.memory_access`."""
+        _, own = self.split(state)
+        features = self._features(state, tasks.query)
+        if SHOWN in tasks.query:
+            x = torch.cat([features, self._shown(tasks.query, features)], -1).unsqueeze(1)
+            found = self.network.trace(_network(own), x, self.network.begin(x))
+            reads, writes = (part.mean(3)[:, :, 0].transpose(0, 1) for part in found[:2])
+            return reads, writes
+        support = self._embedded(state, tasks.support)
+        before, after = self._trace(own, self.condition(own, support), support, features)
+        reads, writes = (
+            torch.cat([one.mean(3)[:, :, 0].transpose(0, 1), other[0].mean(2)], dim=1)
+            for one, other in zip(before[:2], after[:2], strict=True)
+        )
+        return reads, writes
+
+    def _trace(
+        self, own: Tensors, known: Tensors, support: Support, features: Tensor
+    ) -> tuple[Access, Access]:
+        """Return the access by support sets ``[S, T, 1, ...]`` and by queries ``[1, T, Q, ...]``."""
+        x = _support_inputs(support)
+        before = self.network.trace(_network(own), x, self.network.begin(x))
+        return before, self.network.trace(_network(own), *self._query_inputs(known, features))
+
+    @override
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Read each query example on its own, after the support set."""
+        outputs, _ = self.network.run(_network(own), *self._query_inputs(known, features))
+        return linear(own, HEAD, outputs.squeeze(2))
+
+    def _query_inputs(self, known: Tensors, features: Tensor) -> tuple[Tensor, Tensors]:
+        """Return each query as a sequence of one ``[T, Q, 1, ...]``, and the state before it."""
         queries = features.shape[1]
         last = known[LAST].unsqueeze(1).expand(-1, queries, -1)
         x = torch.cat([features, last], dim=-1).unsqueeze(2)
@@ -126,8 +171,14 @@ class MANN(SequenceAlgorithm):
             for key, value in known.items()
             if key != LAST
         }
-        outputs, _ = self.network.run(_network(own), x, state)
-        return linear(own, HEAD, outputs.squeeze(2))
+        return x, state
+
+
+def _support_inputs(support: Support) -> Tensor:
+    """Return the support examples, each with the label of the one before, ``[T, 1, S, ...]``."""
+    targets = support.targets
+    shown = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], dim=1)
+    return torch.cat([support.features, shown], dim=-1).unsqueeze(1)
 
 
 def _network(own: Tensors) -> Tensors:

@@ -84,12 +84,20 @@ class Matching(EmbeddingAlgorithm):
     @override
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Return the logarithms of the label probabilities."""
+        weights = self._weights(own, known, features)
+        # Cosines are bounded, so the probability of a label with support is not tiny.
+        return (weights @ known[TARGETS]).clamp(min=torch.finfo(weights.dtype).tiny).log()
+
+    @override
+    def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
+        """Return the attention on the support examples."""
+        return self._weights(own, known, features)
+
+    def _weights(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         if own:
             features = self._attend(own, known, features)
         cosines = F.normalize(features, dim=-1) @ F.normalize(known[EXAMPLES], dim=-1).mT
-        weights = attention(self.options.scale * cosines, known[MASK])
-        # Cosines are bounded, so the probability of a label with support is not tiny.
-        return (weights @ known[TARGETS]).clamp(min=torch.finfo(weights.dtype).tiny).log()
+        return attention(self.options.scale * cosines, known[MASK])
 
     def _attend(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Return ``f(x, S)``: `reads` steps of an LSTM with attention (appendix A.1)."""

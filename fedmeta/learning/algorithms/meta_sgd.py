@@ -33,6 +33,10 @@ class MetaSGD(MAML):
         }
         return weights | rates
 
+    def learned_rates(self, state: Tensors) -> Tensors:
+        """Return each tensor's learning rates, ``[1, N]``."""
+        return {key: value.flatten().unsqueeze(0) for key, value in self.rates(state).items()}
+
     def meta_updates(self, weights: Tensors, rates: Tensors) -> Tensors:
         """Return the meta-gradients of weights and learning rates by their keys."""
         return weights | {RATE + key: value for key, value in rates.items()}

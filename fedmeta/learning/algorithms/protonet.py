@@ -7,7 +7,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
-from fedmeta.learning.embedding import EmbeddingAlgorithm, Support
+from fedmeta.learning.embedding import EmbeddingAlgorithm, Support, share_out
 
 PROTOTYPES = "prototypes"
 
@@ -45,6 +45,12 @@ class ProtoNet(EmbeddingAlgorithm):
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Return negative squared distances to the prototypes as logits."""
         return negative_distances(features, known[PROTOTYPES])
+
+    @override
+    def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
+        """Share out each class's probability by the distances to its single support examples."""
+        chances = self.answer(own, known, features).softmax(-1)
+        return share_out(chances, negative_distances(features, support.features), support)
 
 
 def class_means(support: Support) -> Tensor:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
-from fedmeta.learning.embedding import EmbeddingAlgorithm, Support
+from fedmeta.learning.embedding import EmbeddingAlgorithm, Support, share_out
 from fedmeta.learning.layers import init_linear, linear
 from fedmeta.tasks import Examples
 from fedmeta.tasks.objective import mean_of_examples
@@ -90,6 +90,12 @@ class Relation(EmbeddingAlgorithm):
         for layer in range(last):
             pairs = torch.relu(linear(own, f"relation{layer}", pairs))
         return F.logsigmoid(linear(own, f"relation{last}", pairs)).view(shape)
+
+    @override
+    def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
+        """Share out each class's probability by the relation scores of its single support examples."""
+        chances = self.answer(own, known, features).softmax(-1)
+        return share_out(chances, self.answer(own, {SUMS: support.features}, features), support)
 
     @override
     def training_loss(self, prediction: Tensor, query: Examples) -> Tensor:

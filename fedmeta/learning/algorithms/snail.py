@@ -91,6 +91,19 @@ class SNAIL(EmbeddingAlgorithm):
     @override
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Return the outputs at the last position of each query's sequence."""
+        return self._run(own, known, features)
+
+    @override
+    def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
+        """Return the attention on the support examples, averaged over the blocks."""
+        seen: list[Tensor] = []
+        self._run(own, known, features, seen)
+        size = support.features.shape[1]
+        return torch.stack(seen).mean(0)[:, size:, :size]
+
+    def _run(
+        self, own: Tensors, known: Tensors, features: Tensor, seen: list[Tensor] | None = None
+    ) -> Tensor:
         support, count = known[EXAMPLES], known[COUNT]
         size, asked = support.shape[1], features.shape[1]
         unknown = features.new_zeros(*features.shape[:2], self.spec.outputs)
@@ -104,7 +117,7 @@ class SNAIL(EmbeddingAlgorithm):
         for block in range(len(self.options.keys)):
             if block:
                 x = self._convolve(own, f"snail.convolution{block}", x, distance)
-            x = self._attend(own, f"snail.attention{block}", x, distance >= nearest)
+            x = self._attend(own, f"snail.attention{block}", x, distance >= nearest, seen)
         return linear(own, "snail.last", x[:, size:])
 
     def _convolve(self, own: Tensors, name: str, x: Tensor, distance: Tensor) -> Tensor:
@@ -119,7 +132,9 @@ class SNAIL(EmbeddingAlgorithm):
             x = torch.cat([x, made * gate], -1)
         return x
 
-    def _attend(self, own: Tensors, name: str, x: Tensor, allowed: Tensor) -> Tensor:
+    def _attend(
+        self, own: Tensors, name: str, x: Tensor, allowed: Tensor, seen: list[Tensor] | None
+    ) -> Tensor:
         """Append what an attention block reads (figure 2b)."""
         query, key, value = (linear(own, f"{name}.{part}", x) for part in ("query", "key", "value"))
-        return torch.cat([x, attend(query, key, value, allowed)], -1)
+        return torch.cat([x, attend(query, key, value, allowed, seen)], -1)

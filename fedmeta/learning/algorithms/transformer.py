@@ -93,18 +93,34 @@ class Transformer(EmbeddingAlgorithm):
     @override
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Return the outputs at the query examples' tokens."""
+        return self._run(own, known, features)
+
+    @override
+    def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
+        """Return the attention on the support examples, averaged over heads and blocks."""
+        seen: list[Tensor] = []
+        self._run(own, known, features, seen)
+        size = support.features.shape[1]
+        weights = torch.stack(seen).mean(0)[:, size:, :size]
+        return weights.view(len(features), self.options.heads, *weights.shape[1:]).mean(1)
+
+    def _run(
+        self, own: Tensors, known: Tensors, features: Tensor, seen: list[Tensor] | None = None
+    ) -> Tensor:
         support = known[TOKENS]
         x = torch.cat([support, linear(own, "transformer.input", features)], dim=1)
         allowed = known[MASK].unsqueeze(1).expand(-1, x.shape[1], -1)
         for block in range(self.options.layers):
             name = f"transformer.{block}"
-            x = x + self._attend(own, name, layer_norm(own, f"{name}.norm0", x), allowed)
+            x = x + self._attend(own, name, layer_norm(own, f"{name}.norm0", x), allowed, seen)
             hidden = linear(own, f"{name}.hidden", layer_norm(own, f"{name}.norm1", x))
             x = x + linear(own, f"{name}.output", F.gelu(hidden))
         x = layer_norm(own, "transformer.norm", x[:, support.shape[1] :])
         return linear(own, "transformer.last", x)
 
-    def _attend(self, own: Tensors, name: str, x: Tensor, allowed: Tensor) -> Tensor:
+    def _attend(
+        self, own: Tensors, name: str, x: Tensor, allowed: Tensor, seen: list[Tensor] | None
+    ) -> Tensor:
         heads = self.options.heads
         tasks, count, width = x.shape
 
@@ -112,7 +128,7 @@ class Transformer(EmbeddingAlgorithm):
             return part.view(tasks, count, heads, -1).transpose(1, 2).flatten(0, 1)
 
         query, key, value = map(split, linear(own, f"{name}.attention", x).chunk(3, dim=-1))
-        read = attend(query, key, value, allowed.repeat_interleave(heads, 0))
+        read = attend(query, key, value, allowed.repeat_interleave(heads, 0), seen)
         joined = read.view(tasks, heads, count, -1).transpose(1, 2).reshape(tasks, count, width)
         return linear(own, f"{name}.read", joined)
 

@@ -1,6 +1,7 @@
 """The four-block convolutional network of few-shot learning, on the task axis."""
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.layers import convolve, linear, max_pool, uniform
+from fedmeta.learning.layers import convolve, last_output, linear, max_pool, uniform
 from fedmeta.learning.models.norm import batch_norm
 from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
@@ -98,11 +99,22 @@ class Conv4(Model):
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
         """Compute ``[T, B, outputs]`` from images ``[T, B, H, W]`` or ``[T, B, C, H, W]``."""
+        output = last_output(self._layers(params, x, stat_rows))
+        return output if self._head is None else linear(params, "head", output)
+
+    @override
+    def activations(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensors:
+        """Return the output of each block, ``conv<i>``, and of the head."""
+        found = dict(self._layers(params, x, stat_rows))
+        features = found.pop("features")
+        return found if self._head is None else {**found, "head": linear(params, "head", features)}
+
+    def _layers(self, params: Tensors, x: Tensor, stat_rows: int | None) -> Iterator[tuple[str, Tensor]]:
         images = x.unsqueeze(-1) if x.dim() == 4 else x.permute(0, 1, 3, 4, 2)
         for block in range(BLOCKS):
             images = self._block(params, block, images, stat_rows)
-        features = images.mean((2, 3)) if self._strided else images.flatten(2)
-        return features if self._head is None else linear(params, "head", features)
+            yield f"conv{block}", images
+        yield "features", images.mean((2, 3)) if self._strided else images.flatten(2)
 
     def _block(self, params: Tensors, block: int, images: Tensor, stat_rows: int | None) -> Tensor:
         images = convolve(images, params[f"conv{block}.weight"], stride=2 if self._strided else 1)

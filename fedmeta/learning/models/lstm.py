@@ -1,5 +1,7 @@
 """A character LSTM on the task axis."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
@@ -9,7 +11,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.layers import init_linear, init_lstm, linear, lstm_cell
+from fedmeta.learning.layers import init_linear, init_lstm, last_output, linear, lstm_cell
 from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
 
@@ -85,12 +87,23 @@ class LSTM(Model):
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
         """Compute ``[T, B, L, outputs]`` from tokens ``[T, B, L]``; `stat_rows` has no effect."""
-        features = _embed(params["embedding"], x)
-        for layer in range(self._options.layers):
-            features = _layer(params, f"lstm{layer}", features)
+        features = last_output(self._layers(params, x))
         if self._head is None:
             return features
         return linear(params, "head", features.flatten(1, 2)).view(*x.shape, -1)
+
+    @override
+    def activations(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensors:
+        """Return the output of the embedding, of each layer ``lstm<i>``, and of the head."""
+        found = dict(self._layers(params, x))
+        return found if self._head is None else {**found, "head": self.forward(params, x)}
+
+    def _layers(self, params: Tensors, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        features = _embed(params["embedding"], x)
+        yield "embedding", features
+        for layer in range(self._options.layers):
+            features = _layer(params, f"lstm{layer}", features)
+            yield f"lstm{layer}", features
 
 
 def _embed(weight: Tensor, tokens: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A multilayer perceptron on the task axis."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.layers import init_linear, linear
+from fedmeta.learning.layers import init_linear, last_output, linear
 from fedmeta.learning.native.kernel import KernelPlan
 from fedmeta.tasks import TaskSpec
 
@@ -89,7 +90,19 @@ class MLP(Model):
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
         """Compute ``[T, B, outputs]`` from ``x [T, B, ...]``; `stat_rows` has no effect."""
+        hidden = last_output(self._run(params, x))
+        return hidden if self._head is None else linear(params, "head", hidden)
+
+    @override
+    def activations(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensors:
+        """Return the output of each hidden layer, ``hidden<i>``, and of the head."""
+        _, *layers = self._run(params, x)
+        found = dict(layers)
+        return found if self._head is None else {**found, "head": self.forward(params, x)}
+
+    def _run(self, params: Tensors, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         hidden = x.flatten(2)
+        yield "input", hidden
         for name in self._layers:
             hidden = self._activation(linear(params, name, hidden))
-        return hidden if self._head is None else linear(params, "head", hidden)
+            yield name, hidden

@@ -1,6 +1,7 @@
 """ResNet-12, the residual network of few-shot learning, on the task axis."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,7 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Model, Tensors
-from fedmeta.learning.layers import convolve, init_linear, linear, max_pool
+from fedmeta.learning.layers import convolve, init_linear, last_output, linear, max_pool
 from fedmeta.learning.models.norm import batch_norm
 from fedmeta.tasks import TaskSpec
 
@@ -85,11 +86,23 @@ class ResNet12(Model):
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
         """Compute ``[T, B, outputs]`` from images ``[T, B, H, W]`` or ``[T, B, C, H, W]``."""
+        features = last_output(self._blocks(params, x, stat_rows)).mean((2, 3))
+        return features if self._head is None else linear(params, "head", features)
+
+    @override
+    def activations(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensors:
+        """Return the output of each block, ``block<i>``, and of the head."""
+        found = dict(self._blocks(params, x, stat_rows))
+        if self._head is None:
+            return found
+        features = list(found.values())[-1].mean((2, 3))
+        return {**found, "head": linear(params, "head", features)}
+
+    def _blocks(self, params: Tensors, x: Tensor, stat_rows: int | None) -> Iterator[tuple[str, Tensor]]:
         images = x.unsqueeze(-1) if x.dim() == 4 else x.permute(0, 1, 3, 4, 2)
         for block in range(len(self._widths) - 1):
             images = _block(params, f"block{block}", images, stat_rows)
-        features = images.mean((2, 3))
-        return features if self._head is None else linear(params, "head", features)
+            yield f"block{block}", images
 
 
 def _init_layer(name: str, area: int, channels: int, width: int, generator: torch.Generator) -> Tensors:

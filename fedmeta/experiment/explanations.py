@@ -1,0 +1,227 @@
+"""Reads, checks and writes a run's ``explanations.json``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+
+from fedmeta.errors import DataError
+from fedmeta.files import finite, from_later, one_line, read_json, to_json, write_atomically
+
+EXPLANATIONS = "explanations.json"
+VERSION = 1
+"""Version of its format."""
+MOST_TASKS = 8
+MOST_QUERIES = 50
+"""Queries of a task; a run writes fewer."""
+MOST_SUPPORT = 200
+MOST_POINTS = 2000
+MOST_STEPS = 300
+MOST_SLOTS = 512
+MOST_LAYERS = 500
+_MOST_BYTES = 4 << 20
+
+OneT = TypeVar("OneT")
+
+
+class _First(FailFast):
+    # Pydantic's class has no hash, which a union with None needs.
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+Real = Annotated[float, Field(gt=-1e300, lt=1e300)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class _Part(BaseModel):
+    # Strict about values that are drawn, but ignores keys that a later version adds.
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class QueryEvidence(_Part):
+    """A prediction, and how much each support example speaks for it.
+
+    Attributes:
+        query: Its place in the task's query set.
+        label: Its true class.
+        predicted: The predicted class.
+        probability: The probability of that class.
+        support: A value for each support example.
+    """
+
+    query: Count
+    label: Count
+    predicted: Count
+    probability: Real
+    support: Annotated[list[Real | None], _First(), Field(max_length=MOST_SUPPORT)]
+
+
+Column = Annotated[list[Real], _First(), Field(max_length=MOST_POINTS)]
+Labels = Annotated[list[Count], _First(), Field(max_length=MOST_POINTS)]
+
+
+class FeatureMap(_Part):
+    """Features of a task's examples in two dimensions.
+
+    Attributes:
+        name: With which weights, such as ``before adaptation``.
+        shares: Parts of the variance along both axes.
+        separation: Part of the features' variance that lies between the means of the classes.
+        x: First principal component of the queries, then of the support examples.
+        y: The second.
+        labels: Their classes.
+        queries: How many of them are queries.
+    """
+
+    name: Name
+    shares: Annotated[list[Real], Field(min_length=2, max_length=2)]
+    separation: Real | None
+    x: Column
+    y: Column
+    labels: Labels
+    queries: Count
+
+    @model_validator(mode="after")
+    def _as_long(self) -> "FeatureMap":
+        if not len(self.x) == len(self.y) == len(self.labels) >= self.queries:
+            raise ValueError("coordinates and labels differ in number")
+        return self
+
+
+class Layer(_Part):
+    """A value of a layer; None: not known."""
+
+    name: Name
+    value: Real | None
+
+
+Layers = Annotated[list[Layer], _First(), Field(max_length=MOST_LAYERS)]
+Weights = Annotated[
+    list[Annotated[list[Real], _First(), Field(max_length=MOST_SLOTS)]],
+    _First(),
+    Field(max_length=MOST_STEPS),
+]
+
+
+class Memory(_Part):
+    """Where a memory is read and written, step by step; means over heads.
+
+    Attributes:
+        steps: A name for each step.
+        slots: The number of each slot that is shown; of many, those that were read and written most.
+        reads: The weight of each slot in each step.
+        writes: The same.
+    """
+
+    steps: Annotated[list[Name], _First(), Field(max_length=MOST_STEPS)]
+    slots: Annotated[list[Count], _First(), Field(max_length=MOST_SLOTS)]
+    reads: Weights
+    writes: Weights
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> "Memory":
+        for rows in (self.reads, self.writes):
+            if len(rows) != len(self.steps) or any(len(row) != len(self.slots) for row in rows):
+                raise ValueError("weights for other steps or slots")
+        return self
+
+
+class TaskExplanation(_Part):
+    """Explanations of a test task, the same that is in ``examples.safetensors``.
+
+    Attributes:
+        client: Whose it is.
+        support: The class of each support example.
+        how: Where the values of `queries` come from, see `SupportEvidence`; empty: there are none.
+        note: Why there are none.
+        queries: Some predictions.
+        maps: Features before and after.
+        changes: Relative change of each layer's weights in adaptation.
+        similarities: Linear CKA of each layer's outputs before and after adaptation.
+        memory: Of a method with a memory.
+    """
+
+    client: Count
+    support: Annotated[list[Count], _First(), Field(max_length=MOST_SUPPORT)]
+    how: Literal["weights", "leave-one-out", ""] = ""
+    note: Name = ""
+    queries: Annotated[list[QueryEvidence], _First(), Field(max_length=MOST_QUERIES)]
+    maps: Annotated[list[FeatureMap], _First(), Field(max_length=4)]
+    changes: Layers
+    similarities: Layers
+    memory: Memory | None = None
+
+    @model_validator(mode="after")
+    def _values_for_all(self) -> "TaskExplanation":
+        if any(len(one.support) != len(self.support) for one in self.queries):
+            raise ValueError("values for other support examples")
+        return self
+
+
+class Rate(_Part):
+    """Mean, 10th and 90th percentile of the learned rates of a tensor in one step."""
+
+    mean: Real
+    low: Real
+    high: Real
+
+
+class TensorRates(_Part):
+    """Learned rates of a tensor, for each inner step; one entry if all steps have the same."""
+
+    name: Name
+    steps: Annotated[list[Rate], _First(), Field(max_length=100)]
+
+
+class Explanations(_Part):
+    """The contents of an ``explanations.json``.
+
+    Attributes:
+        algorithm: The name of the algorithm.
+        steps: Adaptation steps.
+        tasks: Some test tasks.
+        rates: Learned rates by tensor, of the first task's model.
+        initial_rate: Where they started.
+    """
+
+    kind: Literal["explanations"]
+    version: Literal[1]  # that is, VERSION
+    algorithm: Name
+    steps: Count
+    tasks: Annotated[list[TaskExplanation], _First(), Field(max_length=MOST_TASKS)]
+    rates: Annotated[list[TensorRates], _First(), Field(max_length=MOST_LAYERS)]
+    initial_rate: Real | None = None
+
+
+def write(folder: Path, explanations: Explanations) -> None:
+    """Write a run's explanations.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    text = to_json(finite(explanations.model_dump()), separators=(",", ":"))
+    write_atomically(folder / EXPLANATIONS, f"{text}\n".encode())
+
+
+def read(folder: Path) -> Explanations | None:
+    """Read a run's explanations; None: it has none.
+
+    Raises:
+        DataError: If the file is damaged or of another version, in one line.
+    """
+    path = folder / EXPLANATIONS
+    try:
+        value: Any = read_json(path, _MOST_BYTES)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise DataError(f"{EXPLANATIONS} is damaged") from None
+    if isinstance(value, dict) and (later := from_later(value, "version", VERSION)):
+        raise DataError(f"{EXPLANATIONS} is {later}")
+    try:
+        return Explanations.model_validate(value)
+    except ValidationError as error:
+        where = one_line(".".join(str(part) for part in error.errors()[0]["loc"]), 100)
+        raise DataError(f"{EXPLANATIONS} is damaged, or of another version ({where})") from None
