@@ -13,6 +13,7 @@ from fedmeta.experiment.explanations import (
     MOST_LAYERS,
     MOST_POINTS,
     MOST_STEPS,
+    MOST_SUPPORT,
     Explanations,
     FeatureMap,
     Layer,
@@ -40,10 +41,10 @@ from fedmeta.tasks import Examples, Objective, TaskBatch
 
 QUERIES = 10
 """Queries whose predictions are explained, of each task."""
-MOST_LEFT_OUT = 60
-"""Larger support sets are not left out example by example: that takes an adaptation for each."""
 SLOTS = 32
 """Slots of a memory that are shown."""
+UNUSED = 0.02
+"""A slot that is never written to with a larger weight is not shown."""
 
 
 def write_explanations(
@@ -96,7 +97,7 @@ def _explained(learner: Learner, state: Tensors, client: int) -> TaskExplanation
     changes, similarities = _movement(task)
     return TaskExplanation(
         client=client,
-        support=labels[: explanations.MOST_SUPPORT],
+        support=labels[:MOST_SUPPORT],
         how=how,
         note=note,
         queries=queries,
@@ -113,8 +114,8 @@ def _evidence(task: ExplainedTask) -> tuple[How | Literal[""], str, list[QueryEv
     labels = _labels(objective, task.query)
     if not (labels and objective.has_support):
         return "", "Support examples are weighed in tasks with one label per example.", []
-    if task.support["y"].shape[1] > MOST_LEFT_OUT:
-        return "", f"Support sets of more than {MOST_LEFT_OUT} examples are not explained.", []
+    if task.support["y"].shape[1] > MOST_SUPPORT:
+        return "", f"Support sets of more than {MOST_SUPPORT} examples are not explained.", []
     chosen = _spread(labels, QUERIES)
     # Batch norm takes its statistics from all queries: the others are left out afterwards.
     try:
@@ -227,7 +228,9 @@ def _memory(task: ExplainedTask) -> Memory | None:
     if found is None or len(found[0][0]) > MOST_STEPS:
         return None
     reads, writes = (one[0] for one in found)
-    slots = sorted((reads + writes).amax(0).argsort(descending=True, stable=True)[:SLOTS].tolist())
+    used = writes.amax(0)
+    most = used.argsort(descending=True, stable=True)[:SLOTS].tolist()
+    slots = sorted(most[:1] + [one for one in most[1:] if used[one] > UNUSED])
     return Memory(
         steps=_step_names(algorithm.objective, task.support, query),
         slots=slots,

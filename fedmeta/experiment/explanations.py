@@ -11,13 +11,13 @@ from fedmeta.files import finite, from_later, one_line, read_json, to_json, writ
 EXPLANATIONS = "explanations.json"
 VERSION = 1
 """Version of its format."""
-MOST_TASKS = 8
-MOST_QUERIES = 50
+MOST_TASKS = 4
+MOST_QUERIES = 20
 """Queries of a task; a run writes fewer."""
-MOST_SUPPORT = 200
+MOST_SUPPORT = 60
 MOST_POINTS = 2000
 MOST_STEPS = 300
-MOST_SLOTS = 512
+MOST_SLOTS = 64
 MOST_LAYERS = 500
 _MOST_BYTES = 4 << 20
 
@@ -110,7 +110,7 @@ class Memory(_Part):
 
     Attributes:
         steps: A name for each step.
-        slots: The number of each slot that is shown; of many, those that were read and written most.
+        slots: The number of each slot that is shown; those that are written to, of many the most.
         reads: The weight of each slot in each step.
         writes: The same.
     """

@@ -49,6 +49,7 @@ class ExplainedTask:
         query: The examples to predict, ``[1, Q, ...]``, without padding; targets are not read.
         steps: Adaptation steps.
         transductive: See `Algorithm.predict`.
+        ways: Outputs beyond these are not used; None: all are.
     """
 
     algorithm: Algorithm
@@ -57,6 +58,7 @@ class ExplainedTask:
     query: Examples
     steps: int
     transductive: bool | None = None
+    ways: int | None = None
 
     def chances(self, support: Examples) -> Tensor:
         """Return probabilities ``[T, Q, ways]`` after adapting to each support set ``[T, S, ...]``."""
@@ -72,7 +74,7 @@ class ExplainedTask:
                 part = {key: value[:, first : first + size] for key, value in self.query.items()}
                 asked = {key: value.expand(tasks, *value.shape[1:]) for key, value in part.items()}
                 said = self.algorithm.predict(state, adapted, asked, self.transductive)
-                found.append(said.softmax(-1))
+                found.append(said[..., : self.ways].softmax(-1))
         return torch.cat(found, dim=1)
 
 

@@ -67,7 +67,7 @@ def bounds_of(scale: "Measure | None") -> tuple[float, float] | None:
 
 
 Values = Sequence[float | None]
-Mark = Literal["line", "points", "line+points", "bars"]
+Mark = Literal["line", "points", "rings", "line+points", "bars"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ class Chart:
         flip: Positions go down the page and values across it, as in a forest plot.
         line: A value that is marked by a thin line, such as chance, a target or no difference.
         line_name: What it is.
+        ticks: Whether the axes have numbers.
     """
 
     key: str
@@ -146,6 +147,7 @@ class Chart:
     flip: bool = False
     line: float | None = None
     line_name: str = ""
+    ticks: bool = True
 
     @property
     def window(self) -> tuple[float, float] | None:
@@ -189,6 +191,7 @@ class Heatmap:
         values: ``values[row][column]``; None: nothing there.
         unit: What the values are.
         note: How to read it.
+        signed: Whether values may be below 0.
     """
 
     key: str
@@ -200,3 +203,4 @@ class Heatmap:
     values: Sequence[Values]
     unit: str
     note: str = ""
+    signed: bool = True

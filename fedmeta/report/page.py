@@ -85,6 +85,40 @@ class Example:
 
 
 @dataclass(frozen=True)
+class EvidenceRow:
+    """A query, its prediction, and how much each support example speaks for it.
+
+    Attributes:
+        picture: The query; empty: it is no picture.
+        label: Its true class.
+        said: The prediction.
+        cells: A text for each support example, and its strength from -1 to 1.
+    """
+
+    picture: str
+    label: int
+    said: Guess
+    cells: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How much the support examples of a task speak for its predictions.
+
+    Attributes:
+        client: Whose task it is.
+        columns: (picture, class) of each support example; an empty picture: it is none.
+        rows: Queries.
+        note: How to read it.
+    """
+
+    client: int
+    columns: Sequence[tuple[str, int]]
+    rows: Sequence[EvidenceRow]
+    note: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of a report.
 
@@ -97,6 +131,7 @@ class Section:
         figures: Pictures.
         tables: Tables beside them.
         examples: Tasks as pictures.
+        evidence: Tasks with what their predictions rest on.
         folded: Long texts.
         files: What makes the tables that only the CSV writer shows, of a row for each line of a log.
     """
@@ -109,6 +144,7 @@ class Section:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     examples: Sequence[Example] = ()
+    evidence: Sequence[Evidence] = ()
     folded: Sequence[Folded] = ()
     files: Sequence[Callable[[], Table]] = ()
 

@@ -529,6 +529,53 @@ def examples() -> Iterator[Case]:
     yield Case("examples.safetensors", "no about", put(save(good)))
 
 
+def explanations() -> Iterator[Case]:
+    """``explanations.json`` with hostile entries."""
+    query = {"query": 0, "label": 1, "predicted": 1, "probability": 0.5, "support": [0.5, None]}
+    drawn = {"shares": [1.0, 0.0], "separation": None, "x": [0.0], "y": [0.0], "labels": [1]}
+    task = {
+        "client": 1,
+        "support": [0, 1],
+        "how": "weights",
+        "queries": [query],
+        "maps": [{"name": "n", "queries": 1, **drawn}],
+        "changes": [{"name": "<b>", "value": None}],
+        "similarities": [],
+        "memory": {"steps": ["1"], "slots": [0], "reads": [[0.5]], "writes": [[0.5]]},
+    }
+    rates = [{"name": "w", "steps": [{"mean": 1e299, "low": 0.0, "high": 1.0}]}]
+    good = {"kind": "explanations", "version": 1, "algorithm": "a", "steps": 1, "rates": rates}
+    text = json.dumps(good | {"tasks": [task]})
+    yield Case("explanations.json", "good", put(text))
+    for key in ("tasks", "rates", "steps", "algorithm", "version"):
+        for name in ("90 digits", "list of everything", "controls"):
+            yield Case("explanations.json", f"{key}: {name}", put(with_value(text, key, VALUES[name])))
+    for key in ("support", "queries", "maps", "memory", "client", "changes"):
+        for name in ("90 digits", "list of everything", "controls"):
+            own = with_value(json.dumps(task), key, VALUES[name])
+            bad = with_value(text, "tasks", f"[{own}]")
+            yield Case("explanations.json", f"a task's {key}: {name}", put(bad))
+    for name, change in {
+        "as many as there may be": {
+            "support": [9] * 60,
+            "queries": [query | {"support": [0.1] * 60}] * 20,
+        },
+        "names of one letter": {"changes": [{"name": "x" * 200, "value": 1.0}] * 500},
+        "many points": {"maps": [{"name": "n", "queries": 9, **_points(2000)}] * 4},
+        "too many points": {"maps": [{"name": "n", "queries": 9, **_points(2001)}]},
+        "a memory of other steps": {"memory": task["memory"] | {"steps": ["1", "2"]}},  # type: ignore[operator]
+        "another place": {"queries": [query | {"query": 2**50}]},
+    }.items():
+        yield Case("explanations.json", name, put(json.dumps(good | {"tasks": [task | change] * 4})))
+    yield Case("explanations.json", "nested", put(DEEP))
+
+
+def _points(count: int) -> dict[str, Any]:
+    column = [float(i) for i in range(count)]
+    labels = [i % 1000 for i in range(count)]
+    return {"shares": [1.0, 0.0], "separation": 1.0, "x": column, "y": column, "labels": labels}
+
+
 def cases(run: Path, journal: bytes) -> list[Case]:
     """Return the whole corpus.
 
@@ -545,7 +592,8 @@ def cases(run: Path, journal: bytes) -> list[Case]:
     }
     return [
         *anywhere(
-            "config run.json metrics.jsonl clients.jsonl manifest tensors journal image text zip compare"
+            "config run.json metrics.jsonl clients.jsonl explanations.json manifest tensors journal "
+            "image text zip compare"
         ),
         *configs(),
         *run_infos((run / "run.json").read_text()),
@@ -560,4 +608,5 @@ def cases(run: Path, journal: bytes) -> list[Case]:
         *zips(),
         *comparisons(),
         *examples(),
+        *explanations(),
     ]

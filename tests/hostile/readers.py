@@ -171,5 +171,12 @@ class Reader:
         self.scratch.mkdir()
 
 
-_OF_A_RUN = ("run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl", "examples.safetensors")
+_OF_A_RUN = (
+    "run.json",
+    "metrics.jsonl",
+    "clients.jsonl",
+    "test.jsonl",
+    "examples.safetensors",
+    "explanations.json",
+)
 _LONG = 16 << 20

@@ -27,6 +27,7 @@ KINDS = (
     "manifest",
     "tensors",
     "examples.safetensors",
+    "explanations.json",
 )
 
 

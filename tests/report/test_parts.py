@@ -181,7 +181,7 @@ def unfinished(digits: Path, tmp_path: Path) -> Path:
     (run / "run.json").write_text(json.dumps(info | changes))
     rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join(rows[:4]))
-    for left in ("test.jsonl", "examples.safetensors"):
+    for left in ("test.jsonl", "examples.safetensors", "explanations.json"):
         (run / left).unlink()
     return run
 

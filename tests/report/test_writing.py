@@ -214,7 +214,9 @@ def test_no_file_of_a_report_follows_a_planted_link(digits: Path, tmp_path: Path
     assert rows(sheets / "digits-rounds.csv")
 
 
-@pytest.mark.parametrize("name", ["run.json", "config.toml", "metrics.jsonl", "examples.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "config.toml", "metrics.jsonl", "examples.safetensors", "explanations.json"]
+)
 def test_a_pipe_in_a_folder_is_one_line_and_the_other_folder_is_reported(
     digits: Path, tmp_path: Path, name: str
 ) -> None:

@@ -374,7 +374,9 @@ def test_a_run_whose_files_lead_elsewhere_is_not_read(gallery: Path) -> None:
             ask("linked-file")
 
 
-@pytest.mark.parametrize("name", ["examples.safetensors", "config.seal", "test.jsonl", "clients.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["examples.safetensors", "explanations.json", "config.seal", "test.jsonl", "clients.jsonl"]
+)
 def test_no_file_that_a_page_reads_is_read_from_elsewhere(own: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").write_bytes((own / "one" / name).read_bytes())
     (own / "one" / name).unlink()

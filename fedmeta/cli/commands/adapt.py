@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmeta.cli.commands import Best, Json, RunPath, Samples, TrustCode
+from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ def adapt(  # noqa: PLR0913 (one for each option)
             help="Fit this scikit-learn classifier to the features instead: 'sklearn.svm.SVC(C=10)'.",
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Name the support images that speak for each prediction."),
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the adapted weights as safetensors.")
     ] = None,
@@ -78,13 +83,15 @@ def adapt(  # noqa: PLR0913 (one for each option)
     # Refuse before importing torch.
     RunFolder.open(run_folder)
     if support.is_file() and query.is_file():
+        if explain:
+            raise UsageError("--explain is for folders of files: a table's rows are not explained")
         _adapt_tables(run_folder, (support, query), steps, (best, trust_code), as_json)
         return
     list_labelled(support, query)
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 
-    folders = Folders(support, query, steps, invert.value, transductive, samples.bits, head)
+    folders = Folders(support, query, steps, invert.value, transductive, samples.bits, head, explain)
     answer = adapt_folders(Learned.open(run_folder, best, trust_code=trust_code), folders)
     for note in answer.notes:
         sys.stderr.write(f"fedmeta: {one_line(note)}\n")
@@ -128,5 +135,9 @@ def _show(answer: "Answer") -> None:
         )
         # A file name may contain bytes that are not valid text.
         typer.echo(line.encode(errors="replace").decode())
+        for reason in one.support or ():
+            value = f"{reason.value:{'' if answer.how == 'weights' else '+'}.3f}"
+            said = f"    {value}  {one_line(reason.file)}"
+            typer.echo(said.encode(errors="replace").decode())
     if answer.accuracy is not None:
         typer.echo(f"accuracy {answer.accuracy:.3f} ({answer.right} of {len(answer.files)})")

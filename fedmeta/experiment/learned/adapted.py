@@ -15,12 +15,15 @@ from torch import Tensor
 from fedmeta.errors import DivergedError, UsageError
 from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import CPU, Algorithm, Tensors, expand_state, place
+from fedmeta.learning.explain import ExplainedTask, SupportEvidence, support_evidence
 from fedmeta.learning.export import Network, to_plain
 from fedmeta.learning.inner import SUPPORT_X
-from fedmeta.tasks import Objective, TaskSpec
+from fedmeta.tasks import Examples, Objective, TaskSpec
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
 
+Array = Tensor | NDArray[Any] | Sequence[Any]
+"""What a user may pass: a tensor, an array, or nested lists of numbers."""
 CHUNK = 128
 """Examples predicted at once, so that memory does not grow with their number."""
 
@@ -58,6 +61,7 @@ class Adapted:
         classes: The class of each column of the probabilities; None for regression and text.
         steps: Adaptation steps.
         transductive: Whether batch norm takes its statistics from the examples to predict.
+        support: The support set, ``[1, S, ...]``.
     """
 
     trained: TrainedModel
@@ -65,6 +69,7 @@ class Adapted:
     classes: tuple[Hashable, ...] | None
     steps: int
     transductive: bool
+    support: Examples
 
     @property
     def weights(self) -> Tensors:
@@ -97,6 +102,34 @@ class Adapted:
             # Outputs beyond the classes are unused and get no probability.
             said = said[..., : len(self.classes) if self.classes else None].softmax(-1)
         return said.to(x.device) if isinstance(x, Tensor) else said.cpu().numpy()
+
+    def explain(self, x: Array) -> SupportEvidence:
+        """Return how much each support example speaks for the predictions of new examples.
+
+        Args:
+            x: Examples ``[B, *input_shape]``, as for `predict`.
+
+        Returns:
+            Values ``[B, S]``: the method's own weights, or by how much the probability of the predicted
+            class falls if the method adapts without a support example.
+
+        Raises:
+            UsageError: If `x` does not fit the model.
+            DataError: If predictions cannot be explained; the message says why.
+        """
+        inputs = to_inputs(self.trained.algorithm.spec, self.trained.dtype, x, "x")
+        query = {"x": inputs.unsqueeze(0).to(self.trained.device)}
+        task = ExplainedTask(
+            self.trained.algorithm,
+            expand_state(self.trained.state, 1),
+            self.support,
+            query,
+            self.steps,
+            self.transductive,
+            len(self.classes) if self.classes else None,
+        )
+        found = support_evidence(task)
+        return SupportEvidence(found.how, found.values.cpu())
 
     def _forward(self, inputs: Tensor) -> Tensor:
         state = expand_state(self.trained.state, 1)
@@ -143,10 +176,6 @@ def write_file(path: Path | str, tensors: Tensors, about: dict[str, Any]) -> Non
         write_atomically(Path(path), data)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror}") from None
-
-
-Array = Tensor | NDArray[Any] | Sequence[Any]
-"""What a user may pass: a tensor, an array, or nested lists of numbers."""
 
 
 @dataclass(frozen=True)

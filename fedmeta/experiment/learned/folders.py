@@ -6,15 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedmeta.errors import UsageError
+from fedmeta.errors import DataError, UsageError
 from fedmeta.experiment.learned.adapted import Adapted
 from fedmeta.experiment.learned.model import Learned
+from fedmeta.learning.explain import SupportEvidence
 from fedmeta.learning.inner import WeightAdaptation
 from fedmeta.options import parse_options
 from fedmeta.tasks import family_kind
 from fedmeta.tasks.file_inputs import Asked, FileInputs
 from fedmeta.tasks.image_files import ImageStyle, Invert, read_images
-from fedmeta.tasks.image_folder import list_labelled
+from fedmeta.tasks.image_folder import ImageFolder, list_labelled
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Folders:
         transductive: Whether batch norm takes its statistics from the query images.
         samples: Bits in use in deep images; None: inferred from all of them, see `read_images`.
         head: A scikit-learn estimator in place of adaptation, see `Learned.adapt`; None: the run's.
+        explain: Whether to name the support images that speak for each prediction.
     """
 
     support: Path
@@ -38,6 +40,32 @@ class Folders:
     transductive: bool = False
     samples: int | None = None
     head: str | None = None
+    explain: bool = False
+
+
+_MEANING = {
+    "weights": "below each prediction: the support images that count most in it, by the method's own "
+    "weights",
+    "leave-one-out": "below each prediction: the support images without which its probability falls "
+    "most, and by how much",
+}
+MOST_NAMED = 3
+"""Support images that are named for a prediction."""
+
+
+@dataclass(frozen=True)
+class Supporting:
+    """A support image that speaks for a prediction.
+
+    Attributes:
+        file: The image.
+        label: Its class.
+        value: How much it speaks for it, see `Adapted.explain`.
+    """
+
+    file: str
+    label: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -49,12 +77,21 @@ class Labelled:
         label: The most probable class.
         probability: The probability of that class.
         truth: The name of its folder; None in a flat query folder.
+        support: The support images that speak for it most; None: they were not asked for.
     """
 
     file: str
     label: str
     probability: float
     truth: str | None
+    support: tuple[Supporting, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prediction as plain values."""
+        values = asdict(self)
+        if self.support is None:
+            del values["support"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -66,12 +103,14 @@ class Answer:
         files: The query images with predictions.
         notes: Decisions made and files skipped, one line each.
         inverted: Whether dark pixels were taken for ink.
+        how: Where the values of support images come from, see `SupportEvidence`; empty: there are none.
     """
 
     adapted: Adapted
     files: tuple[Labelled, ...]
     notes: tuple[str, ...]
     inverted: bool
+    how: str = ""
 
     @property
     def right(self) -> int:
@@ -91,8 +130,9 @@ class Answer:
             "classes": list(self.adapted.classes or ()),
             "inverted": self.inverted,
             "notes": list(self.notes),
-            "files": [asdict(one) for one in self.files],
+            "files": [one.to_json() for one in self.files],
             "accuracy": self.accuracy,
+            **({"explained_by": self.how} if self.how else {}),
         }
 
 
@@ -114,18 +154,38 @@ def adapt_folders(learned: Learned, folders: Folders) -> Answer:
     chances = adapted.predict(asked)
     classes = adapted.classes or ()
     truths = query.labels or (None,) * len(query.files)
-    labelled = [
-        Labelled(str(file), str(classes[int(row.argmax())]), float(row.max()), truth)
-        for file, row, truth in zip(query.files, chances, truths, strict=True)
-    ]
     notes = list(learned.notes)
+    named: Sequence[tuple[Supporting, ...] | None] = (None,) * len(query.files)
+    how = ""
+    if folders.explain:
+        try:
+            evidence = adapted.explain(asked)
+        except DataError as error:
+            notes.append(f"predictions are not explained: {error}")
+        else:
+            how, named = evidence.how, _named(evidence, support)
+            notes.append(_MEANING[how])
+    labelled = [
+        Labelled(str(file), str(classes[int(row.argmax())]), float(row.max()), truth, own)
+        for file, row, truth, own in zip(query.files, chances, truths, named, strict=True)
+    ]
     if ignored := support.ignored + query.ignored:
         notes.append(f"{len(ignored)} hidden files were skipped, such as {ignored[0]}")
     notes += inputs.notes
     if folders.steps is not None and not isinstance(adapted.trained.algorithm, WeightAdaptation):
         what = "a scikit-learn head" if adapted.trained.head else learned.config.algorithm
         notes.append(f"{what} has no inner loop: steps have no effect")
-    return Answer(adapted, tuple(labelled), tuple(notes), inputs.inverted)
+    return Answer(adapted, tuple(labelled), tuple(notes), inputs.inverted, how)
+
+
+def _named(evidence: SupportEvidence, support: ImageFolder) -> list[tuple[Supporting, ...]]:
+    """Return the support images with the largest values above 0, for each query."""
+    labels = support.labels or ("",) * len(support.files)
+    found = []
+    for row in evidence.values.tolist():
+        best = sorted(zip(row, map(str, support.files), labels, strict=True), reverse=True)[:MOST_NAMED]
+        found.append(tuple(Supporting(file, label, value) for value, file, label in best if value > 0))
+    return found
 
 
 def _reader(learned: Learned) -> Callable[[Sequence[Path], Asked], FileInputs]:

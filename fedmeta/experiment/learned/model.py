@@ -168,7 +168,7 @@ class Learned:
         values = algorithm.adapt(state, support, steps)
         if not all(bool(value.isfinite().all()) for value in values.values()):
             raise DivergedError(f"the weights diverged in {steps} adaptation steps: take fewer")
-        return Adapted(trained, values, targets.classes, steps, transductive)
+        return Adapted(trained, values, targets.classes, steps, transductive, support)
 
     def evaluate(self, settings: Mapping[str, Any] | None = None) -> Evaluated:
         """Evaluate on the run's test clients, on tasks of another shape, or on another family's.

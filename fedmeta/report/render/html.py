@@ -18,6 +18,7 @@ from fedmeta.report.page import Part
 from fedmeta.report.tables import Bytes, Interval, Link, shown
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "x", "triangle-down")
+MODES = {"line": "lines", "points": "markers", "rings": "markers"}
 Trace = dict[str, Any]
 
 
@@ -45,11 +46,11 @@ def _curve(chart: Chart, series: Series, colour: str) -> Trace:
     trace: Trace = {
         "type": "scatter",
         "name": _plain(series.name),
-        "mode": {"line": "lines", "points": "markers"}.get(series.mark, "lines+markers"),
+        "mode": MODES.get(series.mark, "lines+markers"),
         "line": {"color": colour, "width": 1 if series.faint else 2, "dash": DASHES[series.dash % 4]},
-        "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[series.colour % len(SYMBOLS)]},
+        "marker": {"color": colour} | _symbol(series),
         "opacity": 0.3 if series.faint else 1,
-        "showlegend": not series.faint,
+        "showlegend": not series.faint and series.mark != "rings",
         **values,
     }
     if bars and series.mark == "points":
@@ -59,6 +60,12 @@ def _curve(chart: Chart, series: Series, colour: str) -> Trace:
     if series.hover:
         trace |= {"text": series.hover, "hovertemplate": "%{text}<extra></extra>"}
     return trace
+
+
+def _symbol(series: Series) -> Trace:
+    if series.mark == "rings":
+        return {"size": 13, "symbol": "circle-open", "line": {"width": 2}}
+    return {"size": 7, "symbol": SYMBOLS[series.colour % len(SYMBOLS)]}
 
 
 def _band(series: Series, colour: str) -> Trace:
@@ -107,6 +114,8 @@ def _layout(chart: Chart) -> dict[str, Any]:
     across, down = _axis(chart.x, chart.log_x), _axis(chart.y, chart.log_y)
     if chart.window and not chart.log_y and not chart.flip:
         down["range"] = list(chart.window)
+    if not chart.ticks:
+        across["showticklabels"] = down["showticklabels"] = False
     if chart.labels:
         ticks = {
             "tickvals": list(range(len(chart.labels))),
@@ -156,9 +165,9 @@ def _heatmap(chart: Heatmap) -> Trace:
         "x": chart.columns,
         "y": [_plain(name) for name in chart.rows],
         "z": chart.values,
-        "zmin": -end,
+        "zmin": -end if chart.signed else 0,
         "zmax": end,
-        "colorscale": DIVERGING,
+        "colorscale": DIVERGING if chart.signed else RISING,
         "colorbar": {"title": {"text": _plain(chart.unit)}, "thickness": 12, "outlinewidth": 0},
         "hoverongaps": False,
     }
@@ -166,6 +175,10 @@ def _heatmap(chart: Heatmap) -> Trace:
 
 DIVERGING: Sequence[Sequence[Any]] = ((0, "#D55E00"), (0.5, "#F2F2F2"), (1, "#0072B2"))
 """From negative to positive: vermilion and blue, which the colour-blind can tell apart."""
+
+
+RISING: Sequence[Sequence[Any]] = ((0, "#F2F2F2"), (1, "#0072B2"))
+"""From 0 on: the positive half of it."""
 
 
 def _heatmap_layout(chart: Heatmap) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def _chart(axes: "Axes", chart: Chart) -> None:
         axes.set_yscale("log")
     if chart.labels:
         _label(axes, chart)
+    if not chart.ticks:
+        axes.tick_params(labelbottom=False, labelleft=False)
     if not chart.flip:
         axes.legend(frameon=False, fontsize=8)
 
@@ -137,6 +139,10 @@ def _series(axes: "Axes", chart: Chart, series: Series, bottoms: dict[float, flo
         axes.fill_between(
             [x for x, _, _ in ends], *_columns(ends), color=colour, alpha=0.12, linewidth=0
         )
+    if series.mark == "rings":
+        look |= {"markerfacecolor": "none", "label": None, "linestyle": "none"}
+        axes.plot(series.x, values, marker="o", markersize=9, linewidth=0, **look)
+        return
     look["linestyle"] = "none" if series.mark == "points" else _DASHES[series.dash % 4]
     marker = "" if series.mark == "line" else _MARKERS[series.colour % len(_MARKERS)]
     width, alpha = (0.6, 0.35) if series.faint else (1.6, 1.0)
@@ -187,8 +193,8 @@ def _heatmap(axes: "Axes", chart: Heatmap) -> None:
     shown = axes.imshow(
         values,
         aspect="auto",
-        cmap="PuOr",
-        vmin=-end,
+        cmap="PuOr" if chart.signed else "Blues",
+        vmin=-end if chart.signed else 0,
         vmax=end,
         extent=edges,
         interpolation="nearest",

@@ -22,6 +22,8 @@ FILE = "examples.safetensors"
 MOST_BYTES = 1 << 26
 MOST_QUERIES = 20
 MOST_WINDOWS = 4
+MOST_PICTURES = 60
+"""Pictures of a task's support examples, and of its queries, that an explanation shows."""
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _SIGNS = {"\n": "⏎", " ": "·"}
 
@@ -70,6 +72,32 @@ def read_examples(folder: Path) -> tuple[list[Example], str | None]:
     except Exception as error:
         # The file may come from anyone and hold anything; the rest of the report does not need it.
         return [], f"{FILE} is of another version ({type(error).__name__}: {one_line(error, 200)})"
+
+
+def read_pictures(folder: Path) -> list[tuple[list[str], list[str]] | None]:
+    """Return the pictures of the support examples and of the first queries of each example task.
+
+    None for a task whose inputs are no pictures; an empty list if the file cannot be read.
+    """
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(read_file(folder / FILE, MOST_BYTES))
+        return [_task_pictures(tensors, number) for number in _numbers(tensors)]
+    except Exception:
+        # It may be missing or a stranger's; the section about examples says so.
+        return []
+
+
+def _task_pictures(tensors: Mapping[str, Values], number: int) -> tuple[list[str], list[str]] | None:
+    support, queries = (tensors[f"{number}.{half}_x"] for half in ("support", "query"))
+    drawn = as_pictures(np.concatenate([support, queries]).astype(float))
+    if drawn is None or tensors[f"{number}.query_y"].ndim != 1:
+        return None
+    count = len(support)
+    shown = [drawn[: min(count, MOST_PICTURES)], drawn[count : count + MOST_PICTURES]]
+    first, second = ([data_uri(one) for one in half] for half in shown)
+    return first, second
 
 
 def _numbers(tensors: Mapping[str, Any]) -> list[int]:

@@ -43,6 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     run(Config(**DIGITS), out=folder / "digits")
     run(Config(**{**DIGITS, "algorithm": "meta_sgd", "rounds": 2}), out=folder / "head")
+    run(Config(**{**DIGITS, "algorithm": "r2d2", "rounds": 2}), out=folder / "ridge")
     run(Config(**{**TINY, "rounds": 2}), out=folder / "sinusoid")
     return folder
 
@@ -375,3 +376,87 @@ def test_a_head_that_cannot_be_used_is_one_line(
     assert code == 2
     assert why in said[-1]
     assert not list(here.glob("*.safetensors"))
+
+
+def explained(
+    runs: Path, name: str, capsys: pytest.CaptureFixture[str], *more: str
+) -> tuple[dict[str, Any], str]:
+    folders = ["--support", "support", "--query", "query", *more]
+    assert call("adapt", str(runs / name), *folders, "--explain", "--json") == 0
+    said = capsys.readouterr()
+    return json.loads(said.out), said.err
+
+
+def test_explained_predictions_name_the_images_that_count_most(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, err = explained(runs, "digits", capsys)
+    assert said["explained_by"] == "weights"
+    assert "the support images that count most" in err
+    shares = 0.0
+    for one in said["files"]:
+        values = [reason["value"] for reason in one["support"]]
+        assert len(values) <= 3
+        assert values == sorted(values, reverse=True)
+        for reason in one["support"]:
+            assert Path(reason["file"]).is_file()
+            assert Path(reason["file"]).parent.name == reason["label"]
+        own = [v["value"] for v in one["support"] if v["label"] == one["label"]]
+        # Of a class's two images at least one is named, and both are its probability.
+        assert 0.5 * one["probability"] - 1e-6 <= sum(own) <= one["probability"] + 1e-6
+        shares += sum(own)
+    assert shares > 0
+
+
+def test_what_an_image_adds_is_the_probability_without_it(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Adapt again by the library, to the other five images."""
+    said, err = explained(runs, "head", capsys, "--steps", "9")
+    assert said["explained_by"] == "leave-one-out"
+    assert "its probability falls most" in err
+    x = torch.from_numpy((pixels() - MEAN) / DEVIATION).float()
+    support = x[:, :SHOTS].reshape(-1, 64)
+    names = [name for name in CLASSES for _ in range(SHOTS)]
+    learned = Learned.open(runs / "head")
+    full = learned.adapt(support, names, 9).predict(x[:, SHOTS:].reshape(-1, 64))
+    checked = 0
+    for place, one in enumerate(said["files"]):
+        column = sorted(CLASSES).index(one["label"])
+        for reason in one["support"]:
+            file = Path(reason["file"])
+            left_out = CLASSES.index(file.parent.name) * SHOTS + int(file.stem)
+            kept = [i for i in range(len(names)) if i != left_out]
+            adapted = learned.adapt(support[kept], [names[i] for i in kept], 9)
+            without = adapted.predict(x[:, SHOTS:].reshape(-1, 64))
+            fall = float(full[place, column] - without[place, column])
+            assert reason["value"] == pytest.approx(fall, abs=2e-3)
+            checked += 1
+    assert checked > 3
+
+
+def test_explanations_are_printed_below_each_prediction(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--support", "support", "--query", "query"]
+    assert call("adapt", str(runs / "digits"), *folders, "--explain") == 0
+    lines = capsys.readouterr().out.splitlines()
+    places = [i for i, line in enumerate(lines) if line.startswith("query")]
+    assert len(places) == len(CLASSES) * ASKED
+    for place in places:
+        value, file = lines[place + 1].split()
+        assert 0 < float(value) <= 1
+        assert (here / file).is_file()
+    assert call("adapt", str(runs / "digits"), *folders) == 0
+    plain = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == plain
+
+
+def test_what_cannot_be_explained_is_a_note(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in CLASSES:
+        (here / "support" / name / "1.png").unlink()
+    said, err = explained(runs, "ridge", capsys)
+    assert "predictions are not explained: a support example that is the only one of its class" in err
+    assert "support" not in said["files"][0]

@@ -34,7 +34,7 @@ def test_sections_of_runs_and_comparisons_are_in_the_order_of_their_files(
 ) -> None:
     keys = [section.key for section in run_part(read_run(digits), "it").sections]
     assert keys[:4] == ["learning", "adaptation", "communication", "spread"]
-    assert keys[4:] == ["examples", "quarantine", "rewards", "what"]
+    assert keys[4:] == ["examples", "explanation", "quarantine", "rewards", "what"]
     assert [one.key for one in run_part(read_run(chained), "it").sections][-2:] == ["ledger", "what"]
     compared = compare_part(read_compare(comparison), "it", comparison).sections
     keys = [section.key for section in compared]
