@@ -522,7 +522,9 @@ def test_doctor_says_how_to_get_what_is_missing(
 def test_data_list_says_where_each_set_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("data", "list", "--json") == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["data"]}
-    assert {"mnist", "omniglot", "omniglot-full", "shakespeare", "sider", "tox21"} == set(rows)
+    assert {
+        *("mnist", "omniglot", "omniglot-full", "parkinsons", "shakespeare", "sider", "speech", "tox21")
+    } == set(rows)
 
 
 def test_the_module_is_the_command(here: Path) -> None:

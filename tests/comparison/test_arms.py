@@ -20,6 +20,7 @@ LEFT_OUT = {
     "sinusoid": {"prototypes"},
     "navigation": {"federated-iid", "prototypes"},
     "molecules": {"federated-iid"},
+    "parkinsons": {"prototypes"},
     "shakespeare": {"linear", "prototypes"},
     "protonet": {"linear"},
 }

