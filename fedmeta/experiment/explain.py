@@ -41,6 +41,8 @@ from fedmeta.tasks import Examples, Objective, TaskBatch
 
 QUERIES = 10
 """Queries whose predictions are explained, of each task."""
+MOST_INPUTS = 300
+"""Examples on which layers are compared; of more, as many at equal distances: the work is quadratic."""
 SLOTS = 32
 """Slots of a memory that are shown."""
 UNUSED = 0.02
@@ -156,6 +158,8 @@ def _movement(task: ExplainedTask) -> tuple[list[Layer], list[Layer]]:
     objective = task.algorithm.objective
     if type(objective).forward is Objective.forward:
         inputs = torch.cat([objective.inputs(one) for one in (task.support, task.query)], dim=1)
+        if inputs.shape[1] > MOST_INPUTS:
+            inputs = inputs[:, torch.linspace(0, inputs.shape[1] - 1, MOST_INPUTS).long()]
         similarities = layer_similarities(task.algorithm, *found, inputs)
     return _layers(changes.items()), _layers(similarities.items())
 
