@@ -21,6 +21,7 @@ LEFT_OUT = {
     "navigation": {"federated-iid", "prototypes"},
     "molecules": {"federated-iid"},
     "parkinsons": {"prototypes"},
+    "movielens": {"federated-iid", "prototypes"},
     "shakespeare": {"linear", "prototypes"},
     "protonet": {"linear"},
 }

