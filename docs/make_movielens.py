@@ -9,8 +9,9 @@ the validation users. Intervals are over test users; differences are paired by u
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from fedmeta.federation import Learner
 from fedmeta.tasks import TaskBatch
 from fedmeta.tasks.data.movielens_files import FILM_FEATURES, FILMS, USER_FEATURES
 from fedmeta.tasks.families.movielens import MovieLens
-from fedmeta.tasks.objectives.ratings import normalised_gain
+from fedmeta.tasks.objectives.ratings import CENTRE, normalised_gain
 
 FEATURES = FILM_FEATURES + USER_FEATURES
 Scores = dict[str, Values]
@@ -65,7 +66,7 @@ def show(found: Mapping[str, Scores]) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pool:
     """All ratings of the training users.
 
@@ -89,7 +90,7 @@ def pool_of(family: MovieLens) -> Pool:
     histories = family.histories[: family.population.train]
     places = np.concatenate(histories)
     data = family.data
-    y = (data.stars - 3.5).astype(np.float64)
+    y = (data.stars - CENTRE).astype(np.float64)
     x = np.concatenate([data.films[data.film[places]], data.users[data.user[places]]], 1).astype(float)
     own = np.concatenate([np.full(len(one), float(y[one].mean())) for one in histories])
     means = np.asarray(x.mean(0))
@@ -132,6 +133,7 @@ def own_mean(tasks: TaskBatch) -> Values:
     return np.asarray(tasks.support_y[..., 0].double().mean(1, keepdim=True).numpy())
 
 
+@lru_cache
 def offsets(pool: Pool, penalty: float, from_own: bool = True) -> Values:
     """Return how far films are rated from the users' own means, or from the mean of all ratings."""
     rest = pool.y - (pool.own if from_own else pool.y.mean())
@@ -145,6 +147,7 @@ def both(pool: Pool, tasks: TaskBatch, film_penalty: float, user_penalty: float)
     return _shifted(lambda half: pool.y.mean() + of[films(half)], tasks, user_penalty)
 
 
+@lru_cache
 def ridge(pool: Pool, penalty: float) -> Callable[[torch.Tensor], Values]:
     """Fit a ridge regression on the features of all training ratings."""
     gram = pool.x.T @ pool.x + penalty * np.eye(FEATURES)
@@ -171,23 +174,30 @@ def _constant(tasks: TaskBatch, value: Any) -> Values:
 def _chosen(learner: Learner, method: Method, grids: list[list[float]]) -> Scores:
     """Return the test scores with the penalties that are best on validation users."""
     candidates = list(itertools.product(*grids))
-    if len(candidates) > 1:
-        candidates.sort(key=lambda one: _scores(learner, "validation", method, one)["mae"].mean())
-    return _scores(learner, "test", method, candidates[0])
+    errors = [
+        [float(_off(method, tasks, one).mean()) for one in candidates]
+        for tasks in _tasks(learner, "validation")
+    ]
+    best = candidates[int(np.mean(errors, 0).argmin())]
+    found = [
+        (_off(method, tasks, best).mean(), _gain(method, tasks, best))
+        for tasks in _tasks(learner, "test")
+    ]
+    return dict(zip(("mae", "ndcg_5"), np.array(found).T, strict=True))
 
 
-def _scores(learner: Learner, split: Any, method: Method, penalties: tuple[float, ...]) -> Scores:
-    """Return the users' errors, and the gains of test users."""
-    errors, gains = [], []
-    for client in learner.family.population.clients(split):
-        tasks = learner.evaluation_tasks(client)
-        y = tasks.query_y[..., 0].double()
-        predicted = torch.from_numpy(method(tasks, penalties))
-        errors.append(float((predicted - y).abs().mean()))
-        if split == "test":
-            pairs = zip(predicted, y + 3.5, strict=True)
-            gains.append(float(np.mean([float(normalised_gain(*pair)) for pair in pairs])))
-    return {"mae": np.array(errors), "ndcg_5": np.array(gains)}
+def _tasks(learner: Learner, split: Any) -> Iterator[TaskBatch]:
+    return (learner.evaluation_tasks(client) for client in learner.family.population.clients(split))
+
+
+def _off(method: Method, tasks: TaskBatch, penalties: tuple[float, ...]) -> Values:
+    return np.asarray(np.abs(method(tasks, penalties) - tasks.query_y[..., 0].double().numpy()))
+
+
+def _gain(method: Method, tasks: TaskBatch, penalties: tuple[float, ...]) -> float:
+    predicted = torch.from_numpy(method(tasks, penalties))
+    pairs = zip(predicted, tasks.query_y[..., 0].double() + CENTRE, strict=True)
+    return float(np.mean([float(normalised_gain(*pair)) for pair in pairs]))
 
 
 if __name__ == "__main__":
