@@ -73,7 +73,7 @@ def former_run_id(config: Config) -> bytes:
     later: dict[str, Any] = {"device": True, "kernels": True}
     later |= {"compare": {"search": True, "search_share": True}}
     later |= {} if config.postprocessors else {"postprocessors": True}
-    later |= {} if config.evaluation.head else {"evaluation": {"head": True}}
+    later |= {"evaluation": {"explain": True} | ({} if config.evaluation.head else {"head": True})}
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what, later).encode()).digest()
 
 

@@ -85,10 +85,10 @@ class Index:
         self._runs: dict[str, str] = {}
         self._seen = float("-inf")
 
-    def entries(self) -> dict[str, Entry]:
-        """Return what there is by id, as of at most half a second ago."""
+    def entries(self, within: float = _FRESH_SECONDS) -> dict[str, Entry]:
+        """Return what there is by id, as of at most `within` seconds ago."""
         with self._lock:
-            if time.monotonic() - self._seen > _FRESH_SECONDS:
+            if time.monotonic() - self._seen > within:
                 self._entries = {entry.id: entry for entry in self._scan()}
                 runs = (entry for entry in self._entries.values() if entry.kind == "run")
                 self._runs = {os.path.abspath(entry.path): entry.id for entry in runs}
@@ -101,7 +101,8 @@ class Index:
         Raises:
             UnknownError: If there is none.
         """
-        entry = self.entries().get(id_)
+        # A page that says "no such run" does not look again, and the run may have been made just now.
+        entry = self.entries().get(id_) or self.entries(within=0.0).get(id_)
         if entry is None:
             raise UnknownError("there is no such run in the folder of runs")
         return entry

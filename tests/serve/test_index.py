@@ -29,6 +29,15 @@ def test_an_unknown_id_is_an_error(gallery: Path, id_: str) -> None:
         Index(gallery).find(id_)
 
 
+def test_a_run_is_found_the_moment_it_is_made(own: Path) -> None:
+    index = Index(own)
+    for number in range(5):
+        name = f"new-{number}"
+        assert name not in index.entries()
+        copy(own / "one", own / name)
+        assert index.find(name).path == own / name
+
+
 def test_a_folder_that_is_linked_from_elsewhere_is_not_listed(gallery: Path) -> None:
     assert (gallery / "linked" / "run.json").exists()
     assert not [id_ for id_ in Index(gallery).entries() if id_.startswith("linked/") or id_ == "linked"]
