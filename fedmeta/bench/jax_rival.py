@@ -40,7 +40,7 @@ class JaxRival:
             self.gradients: list[NDArray[Any]] = list(saved.values())
 
     def __call__(self) -> None:
-        """Compute `CALLS` meta-gradients, and wait for them."""
+        """Compute `CALLS` meta-gradients, and wait for them; `RunError` if the process has ended."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -50,7 +50,10 @@ class JaxRival:
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             return float(line)
-        raise RuntimeError("the JAX process has ended; see its messages above")
+        # Not at the top: the other process imports nothing of fedmeta.
+        from fedmeta.errors import RunError
+
+        raise RunError("bench: the JAX process has ended; see its messages above")
 
 
 def is_installed() -> bool:
@@ -60,7 +63,11 @@ def is_installed() -> bool:
 
 @contextmanager
 def jax_rival(episode: "Episode") -> Iterator[JaxRival]:
-    """Start a process for an episode whose module is layers with ReLUs between, and a squared error."""
+    """Start a process for an episode whose module is layers with ReLUs between, and a squared error.
+
+    Raises:
+        RunError: If the process ends, such as by an error in JAX.
+    """
     arrays = [parameter.detach().numpy() for parameter in episode.module.parameters()]
     halves = (episode.tasks.support, episode.tasks.query)
     arrays += [half[key].numpy() for half in halves for key in ("x", "y")]

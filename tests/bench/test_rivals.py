@@ -1,8 +1,11 @@
 """The rivals compute the same meta-gradients as fedmeta."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from fedmeta.bench.libraries import by_higher, by_torch_func, by_torchopt
 from fedmeta.bench.maml import Duel
 from fedmeta.bench.rivals import Episode, as_module_parameter, clone, meta_gradient
 from fedmeta.bench.timing import pinned
+from fedmeta.errors import RunError
 
 DUELS = {
     "maml-sinusoid": maml.sinusoid_duel,
@@ -64,6 +68,15 @@ def test_jax_computes_our_meta_gradient_in_its_own_process():
         for mine, theirs in zip(ours(duel), jax.gradients, strict=True):
             assert mine.shape == theirs.shape
             assert (mine - torch.from_numpy(theirs)).norm() <= 1e-9 * mine.norm()
+
+
+def test_a_jax_process_that_ends_is_an_error_in_one_line(tmp_path: Path):
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen([sys.executable, "-c", ""], stdin=pipe, stdout=pipe, text=True) as process,
+        pytest.raises(RunError, match=r"^bench: the JAX process has ended"),
+    ):
+        jax_rival.JaxRival(process, tmp_path / "answer.npz")
 
 
 def test_torch_func_leaves_out_second_derivatives_at_first_order():

@@ -67,6 +67,8 @@ def _parsed(path: Path, sha256: str, source: str) -> Assays:  # noqa: ARG001
         table = [(row[_SMILES], [_RESULTS[row[name]] for name in names]) for row in rows]
         if not table:
             raise ValueError("it has no rows")
+        if any(smiles is None for smiles, _ in table):
+            raise ValueError("a line has no molecule")
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError) as error:
         reason = f"a result of {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
@@ -97,11 +99,9 @@ def fingerprints(smiles: Sequence[str], radius: int, bits: int) -> NDArray[np.ui
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits)
 
     def fill(writer: Writer) -> dict[str, int]:
-        unread = 0
         quiet = rdBase.BlockLogs()  # RDKit writes a line on stderr for each odd molecule
         for place, text in enumerate(smiles):
             molecule = MolFromSmiles(text)
-            unread += molecule is None
             row = (
                 np.zeros(bits, np.uint8)
                 if molecule is None
@@ -109,7 +109,7 @@ def fingerprints(smiles: Sequence[str], radius: int, bits: int) -> NDArray[np.ui
             )
             writer.put(place, row)
         del quiet
-        return {"unread": unread}
+        return {}
 
     digest = hashlib.sha256("\n".join(smiles).encode()).hexdigest()[:16]
     key = f"ecfp-{digest}-{radius}-{bits}-rdkit-{rdBase.rdkitVersion}"

@@ -146,6 +146,7 @@ def test_clients_and_shots_that_do_not_fit_are_refused(
         ("A,B\n0,1\n", "its first line does not name assays and smiles"),
         ("A,smiles\n", "it has no rows"),
         ("A,smiles\n2,CC\n", "a result of '2'"),
+        ("A,smiles\n0\n", "a line has no molecule"),
         ('A,smiles\n0,"CC\n', "unexpected end of data"),
         ("A,smiles\n0,\xff\n", "codec can't decode"),
     ],
