@@ -70,7 +70,8 @@ def choose(
 
     Args:
         config: The resolved config of the experiment.
-        names: Names of arms, the first of which the others are compared with; None: all arms.
+        names: Names of arms, the first of which the others are compared with; None: all of
+            ``compare.built_in`` and ``compare.arms``.
         settings: Settings that replaced the experiment's values, by dotted key.
 
     Raises:
@@ -78,10 +79,11 @@ def choose(
     """
     own = {name: flatten(table) for name, table in config.compare.arms.items()}
     loose = {name: _loose(name, table, settings or {}) for name, table in own.items()}
-    known = [*BUILT_IN, *(name for name in own if name not in BUILT_IN)]
+    others = [name for name in own if name not in BUILT_IN]
+    known = [*BUILT_IN, *others]
     base = _Base(config)
     if names is None:
-        arms, notes = _all(base, known, own)
+        arms, notes = _all(base, [*_built_in(config), *others], own)
         return [replace(arm, loose=loose.get(arm.name, frozenset())) for arm in arms], notes
     _require_known(names, known)
     arms = [_arm(base, name, own.get(name, {})) for name in names]
@@ -102,6 +104,7 @@ def require_arms(config: Config, names: Sequence[str] | None, settings: Settings
     own = config.compare.arms
     if names is not None:
         _require_known(names, [*BUILT_IN, *(name for name in own if name not in BUILT_IN)])
+    _built_in(config)
     for name in own:
         changes = flatten(own[name])
         wanted = name not in BUILT_IN and (names is None or name in names)
@@ -110,6 +113,19 @@ def require_arms(config: Config, names: Sequence[str] | None, settings: Settings
                 parse_options(Config, swapped(config.model_dump() | {"compare": {}}, changes)[0])
             except ConfigError as error:
                 raise ConfigError(f"arm '{name}': {error}") from None
+
+
+def _built_in(config: Config) -> Sequence[str]:
+    """Return the built-in arms of a comparison that names none."""
+    names = config.compare.built_in
+    if names is None:
+        return list(BUILT_IN)
+    if names or set(config.compare.arms) <= set(BUILT_IN):
+        try:
+            _require_known(names, list(BUILT_IN))
+        except ConfigError as error:
+            raise ConfigError(f"compare.built_in: {error}") from None
+    return names
 
 
 def _require_known(names: Sequence[str], known: Sequence[str]) -> None:

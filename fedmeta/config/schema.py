@@ -30,6 +30,7 @@ class CompareOptions(Options):
         step: Adaptation step at which the target is measured; None: the last of evaluation.steps.
         points: Evaluations of the test clients during a run, for curves.
         arms: Settings by arm: they change a built-in arm, or define a new one.
+        built_in: Built-in arms to compare if no arms are named; None: all.
         search: Values to try, by config key; each arm that trains uses the combination with the best
             result on the validation clients, with the first seed.
         search_share: Share of an arm's rounds that such a trial takes.
@@ -40,6 +41,7 @@ class CompareOptions(Options):
     step: int | None = Field(None, ge=0)
     points: int = Field(25, ge=1)
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    built_in: list[str] | None = None
     search: dict[str, Any] = Field(default_factory=dict)
     search_share: float = Field(1.0, gt=0, le=1)
 

@@ -71,7 +71,7 @@ def former_run_id(config: Config) -> bytes:
     elsewhere["deployment"] = DeploymentOptions()
     what = config.model_copy(update=elsewhere | {"chain": ChainOptions(pot=config.chain.pot)})
     later: dict[str, Any] = {"device": True, "kernels": True}
-    later |= {"compare": {"search": True, "search_share": True}}
+    later |= {"compare": {"search": True, "search_share": True, "built_in": True}}
     later |= {} if config.postprocessors else {"postprocessors": True}
     later |= {"evaluation": {"explain": True} | ({} if config.evaluation.head else {"head": True})}
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what, later).encode()).digest()

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fedmeta.comparison.arms import choose, flatten, parse_arms
+from fedmeta.comparison.arms import choose, flatten, parse_arms, require_arms
 from fedmeta.comparison.plans import plan_arms
 from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.experiment import Config, experiment_names, load_config
@@ -75,8 +75,10 @@ def test_the_arms_of_every_shipped_experiment_can_be_built(
 ) -> None:
     monkeypatch.setenv("FEDMETA_CACHE", str(cache))
     experiment = load_config(name)
+    compared = experiment.compare.built_in or NINE
     left_out = LEFT_OUT.get(experiment.task, set()) | LEFT_OUT.get(experiment.algorithm, set())
-    expected = dict.fromkeys([*NINE, *experiment.compare.arms])
+    left_out = left_out.intersection(compared)
+    expected = dict.fromkeys([*compared, *experiment.compare.arms])
     try:
         arms, notes = choose(resolve(experiment), None)
         plans = plan_arms(experiment, arms, [0])
@@ -140,6 +142,32 @@ def test_an_arm_that_makes_no_sense_is_left_out_or_refused_if_it_is_named(
     assert [why in note for note in notes] == [True]
     with pytest.raises(ConfigError, match=f"^arm '{name}': .*{why}"):
         choose(base, [name])
+
+
+def test_a_config_names_the_built_in_arms_to_compare_beside_its_own() -> None:
+    own = {"arms": {"fewer": {"cohort": 2}}}
+    arms, notes = choose(config(compare={"built_in": ["untrained", "federated"], **own}), None)
+    assert ([arm.name for arm in arms], notes) == (["untrained", "federated", "fewer"], [])
+    arms, _ = choose(config(compare={"built_in": [], **own}), None)
+    assert [arm.name for arm in arms] == ["fewer"]
+    arms, _ = choose(config(compare={"built_in": [], **own}), ["linear"])
+    assert [arm.name for arm in arms] == ["linear"]
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ([], "there is no arm to compare: "),
+        (["fedavgg"], "unknown arm 'fedavgg': did you mean 'fedavg'"),
+        (["local", "local"], "arm 'local' is named twice"),
+    ],
+)
+def test_built_in_arms_that_are_unknown_or_repeated_are_refused(names: list[str], why: str) -> None:
+    asked = config(compare={"built_in": names})
+    with pytest.raises(ConfigError, match=f"^compare.built_in: {why}"):
+        choose(asked, None)
+    with pytest.raises(ConfigError, match=f"^compare.built_in: {why}"):
+        require_arms(asked, None, {})
 
 
 def test_gradients_are_not_stepped_along_as_reptile_steps_along_differences() -> None:
