@@ -1,6 +1,6 @@
-"""Hostile files, built by one rule each: no byte of them is random, and none is kept but as its rule.
+"""Hostile files, each built by a rule: none is random, and none is kept in the repository.
 
-Large ones are sparse or compress well, and are made when they are asked for.
+Large ones are sparse or compress well, and are built on demand.
 """
 
 import io
@@ -30,9 +30,9 @@ class Case:
     """A hostile file.
 
     Attributes:
-        kind: What reads it.
+        kind: The kind of file, which selects its readers.
         name: What is wrong with it.
-        make: Puts it at a path.
+        make: Writes it to a path.
     """
 
     kind: str
@@ -41,39 +41,39 @@ class Case:
 
 
 def put(data: bytes | str) -> Make:
-    """Return what writes `data`."""
+    """Return a function that writes `data`."""
     text = data.encode(errors="surrogatepass") if isinstance(data, str) else data
     return lambda path: void(path.write_bytes(text))
 
 
 def void(_: object) -> None:
-    """Nothing."""
+    """Write nothing."""
 
 
 def fifo(path: Path) -> None:
-    """A pipe without a writer: opening it blocks."""
+    """Make a pipe without a writer: opening it blocks."""
     import os
 
     os.mkfifo(path)
 
 
 def device(path: Path) -> None:
-    """A link to a file without an end."""
+    """Make a link to an endless file."""
     path.symlink_to("/dev/zero")
 
 
 def circle(path: Path) -> None:
-    """A link to itself."""
+    """Make a link to itself."""
     path.symlink_to(path.name)
 
 
 def folder(path: Path) -> None:
-    """A folder where a file should be."""
+    """Make a folder where a file should be."""
     path.mkdir()
 
 
 def sparse(size: int) -> Make:
-    """Return what writes a file of `size` zero bytes that takes no room."""
+    """Return a function that writes a sparse file of `size` zero bytes."""
 
     def make(path: Path) -> None:
         with path.open("wb") as file:
@@ -118,20 +118,20 @@ VALUES: dict[str, str] = {
 
 
 def with_value(text: str, key: str, value: str) -> str:
-    """Return a JSON object with one entry replaced by a value as it is written."""
+    """Return a JSON object with one entry replaced by the given JSON text."""
     marked = json.loads(text) | {key: "@here@"}
     return json.dumps(marked).replace('"@here@"', value)
 
 
 def anywhere(kinds: str) -> Iterator[Case]:
-    """Yield each of `PLACES` for each kind."""
+    """Yield a case for each of `PLACES` and each kind of file."""
     for kind in kinds.split():
         for name, make in PLACES.items():
             yield Case(kind, name, make)
 
 
 def configs() -> Iterator[Case]:
-    """TOML that is expensive to parse."""
+    """Yield TOML files that are expensive to parse."""
     good = 'task = "sinusoid"\nalgorithm = "maml"\nmodel = "mlp"\nrounds = 1\nclients = 4\ncohort = 2\n'
     texts = {
         "5,000 digits": f"rounds = {NINES}\n",
@@ -176,7 +176,7 @@ def configs() -> Iterator[Case]:
 
 
 def run_infos(good: str) -> Iterator[Case]:
-    """``run.json`` with a hostile value where a report looks."""
+    """Yield ``run.json`` files with a hostile value that a report reads."""
     for key in ("status", "final", "replies", "versions", "seed", "wall_seconds"):
         for name in ("90 digits", "controls", "list of everything", "nested within reason", "table"):
             yield Case("run.json", f"{key}: {name}", put(with_value(good, key, VALUES[name])))
@@ -190,7 +190,7 @@ def run_infos(good: str) -> Iterator[Case]:
 
 
 def rows(kind: str, good: list[str], keys: str) -> Iterator[Case]:
-    """A log with a hostile value in its second line."""
+    """Yield logs with a hostile value in the second line."""
     names = ("90 digits", "5,000 digits", "huge float", "NaN", "controls", "list of everything", "null")
     for key in keys.split():
         for name in names:
@@ -205,7 +205,7 @@ def rows(kind: str, good: list[str], keys: str) -> Iterator[Case]:
 
 
 def manifests(good: str) -> Iterator[Case]:
-    """Manifests with the right hash and wrong entries."""
+    """Yield manifests with the right hash and wrong entries."""
     for key in ("round", "log_bytes", "best_round", "best_score", "sha256", "constants_sha256"):
         for name in ("true", "minus one", "90 digits", "NaN", "list of everything", "long text"):
             yield Case("manifest", f"{key}: {name}", put(with_value(good, key, VALUES[name])))
@@ -218,7 +218,7 @@ def manifests(good: str) -> Iterator[Case]:
 
 
 def tensors(good: dict[str, Any]) -> Iterator[Case]:
-    """Checkpoints whose manifest has their hash."""
+    """Yield hostile checkpoints with the right hash in their manifest."""
     first = next(key for key in sorted(good) if key.startswith("state."))
 
     def changed(value: Any) -> bytes:
@@ -263,7 +263,7 @@ def tensors(good: dict[str, Any]) -> Iterator[Case]:
 
 
 def journals(good: bytes) -> Iterator[Case]:
-    """SQLite files that are not journals, or have invalid content."""
+    """Yield SQLite files that are not journals, or have invalid content."""
 
     def altered(*statements: str) -> Make:
         def make(path: Path) -> None:
@@ -320,7 +320,7 @@ def journals(good: bytes) -> Iterator[Case]:
 def png(
     width: int, height: int, data: bytes = b"", depth: int = 8, colour: int = 0, more: bytes = b""
 ) -> bytes:
-    """Return a PNG with any header."""
+    """Return a PNG with the given header."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -332,7 +332,7 @@ def png(
 
 
 def images() -> Iterator[Case]:
-    """Images whose declared size is larger or smaller than their data."""
+    """Yield images whose declared size is larger or smaller than their data."""
     from PIL import Image
 
     for width, height in (
@@ -385,7 +385,7 @@ def images() -> Iterator[Case]:
 
 
 def texts() -> Iterator[Case]:
-    """Texts that are expensive to read."""
+    """Yield texts that are expensive to read."""
     parts = {
         "carriage returns": "\r" * 300_000,
         "line feeds": "\n" * 300_000,
@@ -411,7 +411,7 @@ def texts() -> Iterator[Case]:
 
 
 def zips() -> Iterator[Case]:
-    """Zip bombs, and archives whose names lead elsewhere."""
+    """Yield zip bombs, and archives whose names point outside their folder."""
 
     def archive(*members: tuple[str, bytes]) -> bytes:
         file = io.BytesIO()
@@ -461,7 +461,7 @@ def zips() -> Iterator[Case]:
 
 
 def comparison() -> dict[str, Any]:
-    """A whole ``compare.json``."""
+    """Return a valid ``compare.json``."""
     from tests.report.made import arm
 
     return {
@@ -477,7 +477,7 @@ def comparison() -> dict[str, Any]:
 
 
 def comparisons() -> Iterator[Case]:
-    """``compare.json`` with hostile entries."""
+    """Yield ``compare.json`` files with hostile entries."""
     text = json.dumps(comparison())
     for key in ("arms", "seeds", "steps", "target", "experiment"):
         for name in ("90 digits", "list of everything", "controls"):
@@ -494,7 +494,7 @@ def comparisons() -> Iterator[Case]:
 
 
 def examples() -> Iterator[Case]:
-    """``examples.safetensors`` of other shapes than a run writes."""
+    """Yield ``examples.safetensors`` files with shapes that no run writes."""
     about = {"kind": "classification", "steps": 3, "clients": [1], "characters": "ab"}
     x, y = np.zeros((2, 1, 4, 4), np.float32), np.zeros(2, np.int64)
     chances = np.full((2, 2), 0.5, np.float32)
@@ -530,7 +530,7 @@ def examples() -> Iterator[Case]:
 
 
 def explanations() -> Iterator[Case]:
-    """``explanations.json`` with hostile entries."""
+    """Yield ``explanations.json`` files with hostile entries."""
     query = {"query": 0, "label": 1, "predicted": 1, "probability": 0.5, "support": [0.5, None]}
     drawn = {"shares": [1.0, 0.0], "separation": None, "x": [0.0], "y": [0.0], "labels": [1]}
     task = {
@@ -580,8 +580,8 @@ def cases(run: Path, journal: bytes) -> list[Case]:
     """Return the whole corpus.
 
     Args:
-        run: A finished run, whose files are changed.
-        journal: A good journal's bytes.
+        run: A finished run; copies of its files are changed.
+        journal: The bytes of a valid journal.
     """
     from safetensors.numpy import load_file
 

@@ -1,4 +1,4 @@
-"""Hostile files of runs and comparisons that are too long, or have too many entries."""
+"""Files of runs and comparisons that are too long or have too many entries."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ MILLION = 1_000_000
 
 
 def lines_of(count: int, line: Callable[[int], str]) -> Make:
-    """Return what writes `count` lines."""
+    """Return a function that writes `count` lines."""
 
     def make(path: Path) -> None:
         with path.open("w") as file:
@@ -21,13 +21,13 @@ def lines_of(count: int, line: Callable[[int], str]) -> Make:
 
 
 def paid_line(round_: int, client: int) -> str:
-    """A row of ``clients.jsonl`` that pays, as short as one may be."""
+    """Return the shortest row of ``clients.jsonl`` that pays a client."""
     score, about = client * 7919 % 1000 / 1000 + 1e-9 * client, '"tasks":2,"admitted":true'
     return f'{{"round":{round_},"client":{client},{about},"score":{score},"reward":{client % 997}}}\n'
 
 
 def long_logs() -> Iterator[Case]:
-    """Logs of a million rows, and of few that are large, for each log of a run."""
+    """Yield, for each log of a run, one of a million rows and one of a few huge rows."""
     refused = '{{"round":{0},"client":{0},"tasks":0,"admitted":false,"reason":"{1}"}}\n'
     full = {"update": "0" * 64, "signature": "0" * 130, "account": "0x" + "1" * 40, "norm": 0.5}
     more = json.dumps(full | {"code": None, "reason": None, "loss": 0.25, "outcome": "admitted"})[1:]
@@ -91,7 +91,7 @@ def long_logs() -> Iterator[Case]:
 
 
 def long_comparisons() -> Iterator[Case]:
-    """``compare.json`` with too many entries of each kind."""
+    """Yield ``compare.json`` files with too many entries of each kind."""
     few = {"status": "finished"}
     many: dict[str, Callable[[], dict[str, Any]]] = {
         "10^5 arms": lambda: {"arms": [few | {"name": f"a{n}"} for n in range(150_000)]},

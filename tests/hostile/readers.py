@@ -43,8 +43,7 @@ class Reader:
         scratch: Where files are made.
 
     Attributes:
-        seconds: Processor time of the last file; of one that is opened in several ways, one after the
-            other as a user does, that of the slowest.
+        seconds: CPU time to read the last file; if several commands open it, that of the slowest.
     """
 
     def __init__(self, run: Path, scratch: Path) -> None:
@@ -54,9 +53,9 @@ class Reader:
         self._ways: list[float] = []
 
     def read(self, kind: str, make: Make) -> str | None:
-        """Read one; return the line that it was refused with, None if it was read.
+        """Read a file; return the line that refused it, or None if it was read.
 
-        Anything but such a line is an error of the reader.
+        Any other exception is a bug in the reader.
         """
         with warnings.catch_warnings(), self._timed():
             warnings.simplefilter("ignore")
@@ -124,7 +123,7 @@ class Reader:
                 log()
 
     def _shown(self, folder: Path) -> None:
-        """Report a folder and show it on the page, beside a good run."""
+        """Render a folder's report and live page, beside a valid run."""
         with self._way():
             written = write_report(
                 [folder, self.run], self.scratch / "report.html", csv=self.scratch / "csv"
@@ -166,7 +165,7 @@ class Reader:
         Learned.open(folder).export(self.scratch / "model.safetensors")
 
     def clear(self) -> None:
-        """Remove what was made."""
+        """Remove the scratch files."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
 

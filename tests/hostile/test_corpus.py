@@ -41,14 +41,14 @@ def _too_long(_: int, __: FrameType | None) -> None:
 
 
 def reset_peak() -> int:
-    """Return the memory in use in KiB, which counts as the most that there was from now on."""
+    """Reset the process's peak memory; return the memory in use, in KiB."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return peak()
 
 
 def peak() -> int:
-    """Return the most memory that was in use since it was reset, or ever where that cannot be done."""
+    """Return the peak memory since the reset in KiB; without a reset, that since the start."""
     with suppress(OSError):
         found = Path("/proc/self/status").read_text().split("VmHWM:")[1]
         return int(found.split()[0])
@@ -56,7 +56,7 @@ def peak() -> int:
 
 
 def problems(reader: Reader, found: list[Case]) -> list[str]:
-    """Return a line about each case that did harm."""
+    """Return a line about each case that was neither read nor refused properly."""
     before = signal.signal(signal.SIGALRM, _too_long)
     try:
         return _problems(reader, found)
@@ -93,24 +93,30 @@ SLOW = ("120,000 members", "a member of 400 MB", "PNG of 9,000 x 9,000, whole")
 
 
 def is_fast(case: Case) -> bool:
-    """Return whether a case is in the quick tests; of those with a report, about every fourth is."""
+    """Return whether the quick tests run a case: all but slow ones, and a quarter of the reports."""
     reported = case.kind in ("run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl", "compare")
     return case.name not in SLOW and not (reported and sum(case.name.encode()) % 4)
 
 
-def test_every_hostile_file_is_one_line_or_right(run: Path, journal: bytes, tmp_path: Path) -> None:
+def test_every_hostile_file_is_read_correctly_or_refused_in_one_line(
+    run: Path, journal: bytes, tmp_path: Path
+) -> None:
     found = cases(run, journal)
     assert len(found) > 200
     assert not problems(Reader(run, tmp_path / "scratch"), [case for case in found if is_fast(case)])
 
 
 @pytest.mark.slow
-def test_every_slow_hostile_file_is_one_line_or_right(run: Path, journal: bytes, tmp_path: Path) -> None:
+def test_every_slow_hostile_file_is_read_correctly_or_refused_in_one_line(
+    run: Path, journal: bytes, tmp_path: Path
+) -> None:
     slow = [case for case in cases(run, journal) if not is_fast(case)]
     assert not problems(Reader(run, tmp_path / "scratch"), slow)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*long_logs(), *long_comparisons()], ids=lambda case: case.name)
-def test_oversized_files_are_one_line_or_right(case: Case, run: Path, tmp_path: Path) -> None:
+def test_oversized_files_are_read_correctly_or_refused_in_one_line(
+    case: Case, run: Path, tmp_path: Path
+) -> None:
     assert not problems(Reader(run, tmp_path / "scratch"), [case])

@@ -1,4 +1,4 @@
-"""Good files with randomly changed bytes are read like those of the corpus."""
+"""Valid files with randomly changed bytes are read correctly or refused in one line."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ KINDS = (
 
 
 def seeds(kind: str, good: Path, journal_bytes: bytes, scratch: Path) -> list[bytes]:
-    """Return small files of a kind, good and hostile, to start from."""
+    """Return small files of a kind to mutate, valid and hostile."""
     scratch.mkdir()
     found = []
     for place, case in enumerate(cases(good, journal_bytes)):
@@ -53,7 +53,7 @@ JSON = st.recursive(
 
 @st.composite
 def changed(draw: Callable[..., object], start: list[bytes]) -> bytes:
-    """One of some files with stretches of it changed, doubled or cut."""
+    """Return one of the files with stretches changed, doubled or cut."""
     data = bytearray(draw(st.sampled_from(start)))  # type: ignore[call-overload]
     for _ in range(draw(st.integers(1, 4))):  # type: ignore[call-overload]
         place = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -64,7 +64,7 @@ def changed(draw: Callable[..., object], start: list[bytes]) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_changed_bytes_are_one_line_or_right(
+def test_changed_bytes_are_read_correctly_or_refused_in_one_line(
     kind: str, run: Path, journal: bytes, tmp_path: Path
 ) -> None:
     start = seeds(kind, run, journal, tmp_path / "seeds")
@@ -81,8 +81,10 @@ def test_changed_bytes_are_one_line_or_right(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl"])
-def test_any_value_in_any_place_is_one_line_or_right(kind: str, run: Path, tmp_path: Path) -> None:
-    """Whatever a row or an entry holds instead of what a run writes there."""
+def test_any_value_in_any_place_is_read_correctly_or_refused_in_one_line(
+    kind: str, run: Path, tmp_path: Path
+) -> None:
+    """Replace a value of a row or an entry by any JSON value."""
     text = (run / kind).read_text()
     good = [json.loads(text)] if kind == "run.json" else [json.loads(line) for line in text.splitlines()]
     reader = Reader(run, tmp_path / "scratch")

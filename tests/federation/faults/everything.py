@@ -26,12 +26,12 @@ def plan(timeout: float) -> Plan:
 
 
 def fates(record: RoundRecord) -> dict[int, tuple[str, str | None]]:
-    """What became of each client, and why."""
+    """Return each client's outcome and its reason."""
     return {client.client: (client.outcome, client.reason) for client in record.clients}
 
 
 def check(records: Sequence[RoundRecord], timeout: float) -> None:
-    """Check that all ended as in simulated time, without waiting for late replies."""
+    """Check that every outcome equals that of simulated time, and that late replies were not awaited."""
     simulated: list[RoundRecord] = []
     simulate(
         CREW,

@@ -43,12 +43,12 @@ REASONS = {
 
 
 class Killed(BaseException):
-    """Ends a process wherever it is; nothing that the run catches."""
+    """Simulates a killed process; no handler of the run catches it."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a seed stands for.
+    """A random federation, drawn from a seed.
 
     Attributes:
         config: The federation and its faults.
@@ -108,17 +108,17 @@ def _entries(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def check(seed: int, folder: Path) -> RunFolder:
-    """Run what a seed draws, once uninterrupted and once killed and resumed, and check the invariants.
+    """Run a seed's federation twice, uninterrupted and killed and resumed, and check the invariants.
 
     Args:
         seed: The seed.
         folder: Where the runs go.
 
     Returns:
-        The undisturbed run.
+        The uninterrupted run.
 
     Raises:
-        AssertionError: If something does not hold.
+        AssertionError: If an invariant does not hold.
     """
     drawn = draw(seed)
     faults = parts.faults(drawn.config)
@@ -155,7 +155,7 @@ def _run(config: Config, path: Path, killed_after: int = 0) -> tuple[RunFolder, 
 
 
 def check_log(folder: RunFolder, config: Config, faults: FaultPlan, diverged: int) -> None:
-    """Check that each client that was asked is accounted for once, by what went wrong with it."""
+    """Check that the log has one line for each sampled client, with the right outcome."""
     metrics, clients = folder.metrics(), folder.clients()
     last = diverged - 1 if diverged else config.rounds
     assert [row["round"] for row in metrics] == list(range(1, last + 1))
@@ -229,7 +229,7 @@ def _check_sums(replies: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
 
 
 def check_finite(folder: RunFolder) -> None:
-    """Check that no checkpoint holds a NaN, those before a round that diverged among them."""
+    """Check that no checkpoint contains NaN, even in a run that diverged later."""
     for found in folder.checkpoints.newest_first():
         assert not isinstance(found, DamagedCheckpointError), found
         for value in (*found[0].state.values(), *found[0].optimizer.values()):
@@ -237,7 +237,7 @@ def check_finite(folder: RunFolder) -> None:
 
 
 def check_model(folder: RunFolder, config: Config) -> None:
-    """Check that the model is that of a run in which the admitted clients alone had replied."""
+    """Check that the model equals that of a run in which only the admitted clients replied."""
     snapshot, _ = folder.checkpoints.load(config.rounds)
     admitted = {(one["round"], one["client"]) for one in folder.clients() if one["admitted"]}
     round_ = 0

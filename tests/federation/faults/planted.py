@@ -1,4 +1,4 @@
-"""Bugs to plant in fedmeta, each of which the thousand plans must find."""
+"""Bugs to plant in fedmeta; the thousand random plans must find each of them."""
 
 import math
 from collections.abc import Callable
@@ -47,6 +47,6 @@ MISTAKES: dict[str, tuple[type, str, Callable[[Callable[..., Any]], Callable[...
 
 
 def plant(name: str, patch: pytest.MonkeyPatch) -> None:
-    """Make one of the mistakes, until `patch` is undone."""
+    """Plant one of the bugs, until `patch` is undone."""
     owner, attribute, spoil = MISTAKES[name]
     patch.setattr(owner, attribute, spoil(getattr(owner, attribute)))

@@ -10,7 +10,7 @@ from tests.federation.faults.plans import check, draw
 
 
 def main(seed: int) -> None:
-    """Show a seed's config, run it, show what became of each client, and check the invariants."""
+    """Print a seed's config, run it, print each client's outcome, and check the invariants."""
     config = draw(seed).config
     print(to_toml(config))
     with tempfile.TemporaryDirectory() as folder:

@@ -35,7 +35,7 @@ def entry(kind: str, client: int, round_: int = 1, **options: Any) -> dict[str, 
 
 
 def delivery(workload: Workload, *entries: dict[str, Any]) -> FaultyDelivery:
-    """Nodes that answer when they are asked for replies, and on the way what the entries say."""
+    """Build nodes that reply at once, behind a grid that injects the faults of the entries."""
     clients = len(workload.population)
     faults = read_faults(FaultOptions(entries=list(entries)), workload.population, 9, seed=0)
     side = build_side(workload, (), faults)
@@ -48,7 +48,7 @@ def delivery(workload: Workload, *entries: dict[str, Any]) -> FaultyDelivery:
 def play(
     workload: Workload, plan: Plan, *entries: dict[str, Any]
 ) -> tuple[list[RoundRecord], list[float]]:
-    """Run; return the records of the rounds, and how long each after the first took."""
+    """Run the federation; return the rounds' records, and the seconds that each but the first took."""
     records: list[RoundRecord] = []
     ends: list[float] = []
 
@@ -60,7 +60,7 @@ def play(
     return records, [later - earlier for earlier, later in pairwise(ends)]
 
 
-def test_each_fault_ends_as_on_the_grid_whose_time_is_simulated() -> None:
+def test_each_fault_has_the_same_outcome_in_real_and_simulated_time() -> None:
     records, _ = play(everything.CREW, everything.plan(2.5), *everything.ENTRIES)
     everything.check(records, 2.5)
 

@@ -25,7 +25,7 @@ def entry(kind: str, **options: Any) -> dict[str, Any]:
 
 
 def play(faults: FaultPlan) -> tuple[list[str], list[list[int]]]:
-    """Run; return what became of client 3 by round, and the nodes that replied by round."""
+    """Run the federation; return client 3's outcomes by round, and the nodes that replied by round."""
     nodes: list[list[int]] = []
 
     class Watched(SimulatedDelivery):
@@ -42,7 +42,9 @@ def play(faults: FaultPlan) -> tuple[list[str], list[list[int]]]:
 
 
 @pytest.mark.parametrize(("seconds", "outcome"), [(99.0, "admitted"), (101.0, "late"), (1e9, "late")])
-def test_to_be_late_takes_no_time_and_counts_by_the_deadline(seconds: float, outcome: str) -> None:
+def test_a_late_reply_takes_no_real_time_and_is_judged_by_the_deadline(
+    seconds: float, outcome: str
+) -> None:
     seen, _ = play(plan(entry("late", seconds=seconds)))
     assert seen == ["admitted", outcome, "admitted", "admitted"]
 

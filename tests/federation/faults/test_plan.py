@@ -1,4 +1,4 @@
-"""A plan is a function of its entries, its seed, the round and the client."""
+"""A plan's faults depend only on its entries, its seed, the round and the client."""
 
 from collections import Counter
 from typing import Any

@@ -18,7 +18,7 @@ FOUND_BY = dict(zip(MISTAKES, (5, 0, 11, 0, 2), strict=True))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_each_planted_mistake_is_found_by_a_seed_and_by_its_replay(
+def test_each_planted_bug_is_found_by_a_seed_and_by_its_replay(
     mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed = FOUND_BY[mistake]
@@ -30,7 +30,7 @@ def test_each_planted_mistake_is_found_by_a_seed_and_by_its_replay(
         replay.main(seed)
 
 
-def test_pytest_prints_the_command_of_a_seed_that_fails_and_that_command_replays_it() -> None:
+def test_a_failing_seed_prints_a_command_that_replays_it() -> None:
     # In a process of its own, as pytest changes how modules are imported.
     script = (
         "import sys, pytest\n"

@@ -1,4 +1,4 @@
-"""A thousand plans of faults: whatever goes wrong, what must hold does.
+"""A thousand random fault plans keep the invariants.
 
 All of them: ``python -m pytest -m '' tests/federation/faults/test_thousand.py``.
 """
