@@ -27,6 +27,16 @@ class Options(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
 
+    @classmethod
+    def keys_like(cls, word: str, values: Mapping[str, Any]) -> list[str]:  # noqa: ARG003
+        """Return the keys that somebody may mean by an unknown key, besides this class's own.
+
+        Args:
+            word: The unknown key.
+            values: All values that were given.
+        """
+        return []
+
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -166,10 +176,12 @@ def parse_options(
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise _first_problem(kind, error, where, owner) from None
+        raise _first_problem(kind, error, where, owner, values) from None
 
 
-def _first_problem(kind: type[BaseModel], error: ValidationError, where: str, owner: str) -> ConfigError:
+def _first_problem(
+    kind: type[BaseModel], error: ValidationError, where: str, owner: str, values: Mapping[str, Any]
+) -> ConfigError:
     def place(one: ErrorDetails) -> list[str]:
         return [_shortened(str(part)) for part in one["loc"]]
 
@@ -183,7 +195,7 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str, ow
         key = ".".join(path)
         hint = f"{owner or repr(where)} has no options"
         if kind.model_fields:
-            hint = _like(kind, full, "".join(f"{table}." for table in path[:-1]))
+            hint = _like(kind, full, "".join(f"{table}." for table in path[:-1]), values)
         return ConfigError(f"unknown key '{key}': {hint}", key)
     path = _to_field(kind, full)
     key = ".".join([where, *path] if where else path)
@@ -195,6 +207,8 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str, ow
         # A part is often given in place of the table that names it.
         texts = [name for name, field in table.model_fields.items() if field.annotation is str]
         reason += f", such as '{key}.{[*texts, *table.model_fields][0]}'"
+    if first["type"] == "list_type" and _is_list_of_tables(kind, full):
+        reason = f"must be a list of tables, such as {key} = [{{ key = value }}]"
     value = first["input"]
     got = _shortened(repr(value))
     # A whole group would not help, nor a value that the reason names already.
@@ -203,10 +217,11 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str, ow
     return ConfigError(f"{key}: {reason}" if key else reason, key)
 
 
-def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
+def _like(kind: type[BaseModel], path: list[str], tables: str, values: Mapping[str, Any]) -> str:
     """Return a hint for a key that an options class does not have."""
     word = path[-1]
     elsewhere = [one.path for one in declared(kind) if one.path.rpartition(".")[2] == word]
+    elsewhere += kind.keys_like(word, values) if issubclass(kind, Options) else []
     if len(path) == 1 and elsewhere:
         return "did you mean " + " or ".join(f"'{other}'" for other in elsewhere) + "?"
     # Tables without a class are checked by their part.
@@ -216,6 +231,11 @@ def _like(kind: type[BaseModel], path: list[str], tables: str) -> str:
     more += "`fedmeta list keys` shows all keys"
     table = _kind_at(kind, path[:-1])
     return nearest(word, table.model_fields if table else (), tables, more)
+
+
+def _is_list_of_tables(kind: type[BaseModel], path: list[str]) -> bool:
+    field = kind.model_fields.get(path[0]) if len(path) == 1 else None
+    return field is not None and field.annotation == list[dict[str, Any]]
 
 
 def _shortened(text: str) -> str:

@@ -15,3 +15,10 @@ BEHAVIOURS: Registry[Any] = Registry("behaviour", "fedmeta.federation.behaviours
 WAYS: Registry[Any] = Registry("training", "fedmeta.training.ways")
 AGGREGATION_RULES: Registry[Any] = Registry("rule", "fedmeta.federation.aggregation", separator="-")
 INCENTIVE_RULES: Registry[Any] = Registry("incentives.rule", "fedmeta.incentives.rules", separator="-")
+
+OPTION_TABLES = {
+    "task": ("data", FAMILIES),
+    "algorithm": ("learner", ALGORITHMS),
+    "model": ("network", MODELS),
+}
+"""The table with the options of each part, by the key that names the part."""

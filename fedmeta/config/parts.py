@@ -15,16 +15,9 @@ from fedmeta.federation.part_tables import (
     read_postprocessors,
 )
 from fedmeta.options import parse_options
-from fedmeta.parts import ALGORITHMS, BEHAVIOURS, FAMILIES, MODELS, POSTPROCESSORS
+from fedmeta.parts import BEHAVIOURS, OPTION_TABLES, POSTPROCESSORS
 from fedmeta.registry import Registry
 from fedmeta.tasks.population import Population
-
-_TABLES = {
-    "task": ("data", FAMILIES),
-    "algorithm": ("learner", ALGORITHMS),
-    "model": ("network", MODELS),
-}
-"""The table with the options of each part, by the key that names the part."""
 
 
 def require_parts(config: Config) -> None:
@@ -35,7 +28,7 @@ def require_parts(config: Config) -> None:
     Raises:
         ConfigError: For the first mistake.
     """
-    for key, (table, registry) in _TABLES.items():
+    for key, (table, registry) in OPTION_TABLES.items():
         with about(key):
             options = registry.options(getattr(config, key))
         if options:
@@ -71,7 +64,7 @@ def without_defaults(config: Config) -> Config:
     """
     tables: dict[str, Any] = {
         table: _without_defaults(registry, getattr(config, key), getattr(config, table))
-        for key, (table, registry) in _TABLES.items()
+        for key, (table, registry) in OPTION_TABLES.items()
     }
     for key, registry in (("behaviours", BEHAVIOURS), ("postprocessors", POSTPROCESSORS)):
         listed = getattr(config, key)

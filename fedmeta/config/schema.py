@@ -1,9 +1,11 @@
 """Config keys: types, defaults, meanings, and checks of what must fit together."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import override
 
 from fedmeta.chain.options import MOST_TOKENS, ChainOptions
 from fedmeta.config.identity import in_use
@@ -14,10 +16,12 @@ from fedmeta.federation.faults.plan import FaultOptions
 from fedmeta.federation.round_plan import GateOptions, ServerOptions
 from fedmeta.incentives.rules import INCENTIVE_RULES, IncentiveOptions
 from fedmeta.options import Key, Options, declared, nearest
-from fedmeta.parts import WAYS
+from fedmeta.parts import OPTION_TABLES, WAYS
 from fedmeta.registry import name_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_ALSO_CALLED = {"cuda": "device", "gpu": "device", "epochs": "rounds"}
+"""Keys by what other libraries call them."""
 
 
 class CompareOptions(Options):
@@ -205,6 +209,17 @@ class Config(Options):
         DeploymentOptions()
     )
     compare: Annotated[CompareOptions, Key(decides="nothing", arm="refused")] = CompareOptions()
+
+    @classmethod
+    @override
+    def keys_like(cls, word: str, values: Mapping[str, Any]) -> list[str]:
+        found = [_ALSO_CALLED[word]] if word in _ALSO_CALLED else []
+        for key, (table, registry) in OPTION_TABLES.items():
+            part = values.get(key)
+            options = registry.options(part) if isinstance(part, str) and part in registry else None
+            if options and word in options.model_fields:
+                found.append(f"{table}.{word}")
+        return found
 
     @field_validator("clients")
     @classmethod

@@ -151,6 +151,10 @@ def test_values_of_several_lines_are_read_whole() -> None:
             "unknown key 'learner.inner_lr': algorithm 'protonet' has no options",
         ),
         ({"lr": 5}, "unknown key 'lr': did you mean 'server.lr'?"),
+        ({"shots": 5}, "unknown key 'shots': did you mean 'data.shots'?"),
+        ({"hidden": [5]}, "unknown key 'hidden': did you mean 'network.hidden'?"),
+        ({"gpu": True}, "unknown key 'gpu': did you mean 'device'?"),
+        ({"behaviours": "sign-flip"}, "behaviours: must be a list of tables, such as behaviours = [{"),
         ({"stake": 5}, "unknown key 'stake': did you mean 'chain.staking.stake'?"),
         ({"enabled": 5}, "unknown key 'enabled': did you mean 'chain.staking.enabled'?"),
         (
