@@ -104,7 +104,7 @@ class _Worker:
         return not self.connection.closed
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self.process.kill()
         self.process.wait()
         self.connection.close()

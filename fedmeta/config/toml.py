@@ -147,7 +147,7 @@ def read_fault_file(path: Path) -> dict[str, Any]:
 
 
 def to_toml(config: Config, without: Mapping[str, Any] | None = None) -> str:
-    """Write a config as TOML that `load_config` reads back as an equal one, but for keys left out.
+    """Write a config as TOML that `load_config` reads back as an equal one, except for keys left out.
 
     Args:
         config: The config.

@@ -1,6 +1,6 @@
 """Digests of the code that a run uses: the user's own modules, and fedmeta's.
 
-A user's code is what a config's dotted paths lead to, and what that imports in turn. Python's own
+A user's code is the modules that a config's dotted paths name, and those that they import. Python's own
 modules and installed packages are identified by their versions, and their imports are not followed.
 """
 

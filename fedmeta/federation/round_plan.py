@@ -63,7 +63,7 @@ class ServerOptions(Options):
 
 @cache
 def optimizer_arguments(name: str) -> tuple[str, ...]:
-    """Return the keyword arguments of a `torch.optim` optimizer but for ``lr``, read from its source.
+    """Return the keyword arguments of a `torch.optim` optimizer except ``lr``, read from its source.
 
     An unknown one has none.
     """

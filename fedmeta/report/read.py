@@ -60,7 +60,7 @@ class RunFiles:
         problem: What is damaged or of another version, in one line; None if all could be read.
         config: The resolved config; None if it cannot be read.
         info: What ``run.json`` says; empty if it cannot be read.
-        metrics: Rows of ``metrics.jsonl``, up to the first damaged one; likewise the other logs.
+        metrics: Rows of ``metrics.jsonl``, up to the first damaged one; the other logs too.
         clients: Rows of ``clients.jsonl``.
         test: Rows of ``test.jsonl``; empty where the run left none.
     """

@@ -59,7 +59,7 @@ class Pages:
     def get(self, name: Hashable, stamp: Hashable, make: Callable[[], str]) -> Page:
         """Return a page, rendered if its stamp is new.
 
-        Whoever comes while it is rendered, or shortly after, gets the previous one, marked as stale.
+        Requests while it is rendered, or shortly after, get the previous one, marked as stale.
 
         Args:
             name: Which page.

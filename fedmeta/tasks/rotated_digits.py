@@ -43,7 +43,7 @@ class RotatedDigits:
 
     A `partition` other than ``natural`` deals whole tasks among training clients, as the images of a
     task belong together: each task is from a client drawn uniformly (``iid``), or by shares that differ
-    between clients (``dirichlet``). With ``labels = "global"`` the label is the digit, whatever its
+    between clients (``dirichlet``). With ``labels = "global"`` the label is the digit in any
     orientation.
 
     Subclasses load the images.

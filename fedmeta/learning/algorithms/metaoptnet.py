@@ -22,7 +22,7 @@ class MetaOptNet(EmbeddingAlgorithm):
     section 3.2: the SVM of Crammer and Singer through its dual (equations 4 to 6), whose solution is
     differentiated by the implicit function theorem (section 3.3); the logits are the scores
     ``w_k . f(x)`` times a learned scale ``gamma`` (equation 12). See `fedmeta.learning.svm`: the dual is
-    solved in float64 whatever the run's dtype. A task may have any number of ways at test.
+    solved in float64 for any dtype of the run. A task may have any number of ways at test.
 
     Raises:
         ConfigError: If tasks are not classification with one label per example.

@@ -27,8 +27,8 @@ class ResNet12(Model):
 
     Oreshkin, Rodriguez, Lacoste 2018, "TADAM: Task Dependent Adaptive Metric for Improved Few-shot
     Learning", appendix; Lee, Maji, Ravichandran, Soatto 2019, "Meta-Learning with Differentiable Convex
-    Optimization", section 4.1. Each convolution is followed by batch norm and, but for a block's last, a
-    leaky ReLU of slope 0.1. The input of the block, through a 1x1 convolution and batch norm, is added;
+    Optimization", section 4.1. Each convolution is followed by batch norm and, except for a block's last,
+    a leaky ReLU of slope 0.1. The input of the block, through a 1x1 convolution and batch norm, is added;
     a leaky ReLU and 2x2 max-pooling follow. The convolutions have no bias, which batch norm would
     cancel. Lee et al.'s DropBlock is left out, as models have no random numbers; their network is also
     without the mean over the image.

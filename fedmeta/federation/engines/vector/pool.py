@@ -99,7 +99,7 @@ class Worker:
         return self.ready and self.alive
 
     def stop(self, why: str | None = None) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         if not self.alive:
             return
         self.alive = False
