@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedmeta.learning import Algorithm, AlgorithmSetup, Model, build_algorithm, expand_state
     from fedmeta.notebook import compare, load, resume, run
     from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family
+    from fedmeta.tasks.own.from_python import write_data
     from fedmeta.training import evaluate, simulate
 
     __version__: str
@@ -74,4 +75,5 @@ __all__ = [
     "resume",
     "run",
     "simulate",
+    "write_data",
 ]

@@ -3,7 +3,9 @@
 import re
 import runpy
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ PAGE = (DOCS / "your-own-data.md").read_text(encoding="utf-8")
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
 ]
+IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SHORT = {"drawings": "network.width=8", "words": "network.width=8", "doses": "rounds=20"}
 """What makes a run short, beside few rounds."""
 
@@ -54,3 +57,20 @@ def test_four_commands_lead_to_labels(
         assert float(last.removeprefix("mean absolute error of score ")) < 3.0
     else:
         assert float(last.split()[1]) > 0.6
+
+
+@pytest.mark.parametrize("block", range(len(IN_PYTHON)))
+def test_the_python_of_the_page_runs_in_the_same_folder(
+    block: int, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "datasets" in IN_PYTHON[block] and not find_spec("flwr_datasets"):
+        pytest.skip("needs the extra `datasets`")
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("FEDMETA_CACHE", str(made / "cache"))
+    monkeypatch.setenv("HF_HOME", str(made / "cache"))
+    if not Path("doses.toml").exists():
+        assert call("init", "doses.csv") == 0
+    shown: dict[str, Any] = {}
+    exec(IN_PYTHON[block], shown)
+    assert shown["result"].rounds == 20
+    assert shown["data"]["data.path"].startswith(str(made))

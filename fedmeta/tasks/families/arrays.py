@@ -37,6 +37,7 @@ class Arrays(Classed):
     With integers ``y [N]``, tasks are N-way K-shot classification; with real numbers ``y [N]`` or ``[N,
     outputs]``, regression on `shots` and `queries` examples of a client. Real inputs and targets are
     used as they are; bytes are scaled to [0, 1]. How examples are dealt to clients: see `Classed`.
+    A client's classes with too few examples for a task are not used.
 
     Raises:
         ConfigError: If the examples do not suffice; the message names the client.
@@ -44,6 +45,7 @@ class Arrays(Classed):
     """
 
     Options: ClassVar[type[Options]] = ArraysOptions
+    skips_small: ClassVar[bool] = True
 
     def __init__(self, options: ArraysOptions, population: Population, seed: int) -> None:
         self.files = _list(options)

@@ -82,7 +82,8 @@ class Classed:
     classes are dealt whole (``natural``), or their examples evenly at random (``iid``) or in random
     shares of each class (``dirichlet``).
 
-    Where examples were dealt, a client's classes with too few of them for a task are not used.
+    Where examples were dealt, or `skips_small`, a client's classes with too few of them for a task are
+    not used; otherwise they are refused.
 
     Subclasses list the examples, and read them once it is known that they suffice.
 
@@ -98,6 +99,7 @@ class Classed:
 
     Options: ClassVar[type[Options]] = ClassedOptions
     examples: ClassVar[str] = "examples"
+    skips_small: ClassVar[bool] = False
 
     def __init__(self, options: Any, population: Population, seed: int, items: Items) -> None:
         self.options: ClassedOptions = options
@@ -198,7 +200,7 @@ class Classed:
         small = [label for label, group in groups.items() if len(group) < shots + queries]
         name = self.names[client]
         who = f"client '{name}'" if name else f"{self.population.split_of(client)} client {client}"
-        if name and small:
+        if name and small and not self.skips_small:
             few = self.items.classes[small[0]]
             raise ConfigError(
                 f"data.{prefix}shots + data.{prefix}queries = {shots} + {queries}, but {who} has "

@@ -47,6 +47,15 @@ def test_classes_are_of_one_client_and_agree_with_its_labels(here: Path) -> None
             assert len({(int(a), int(b)) for a, b in zip(row, own, strict=True)}) == 2
 
 
+def test_a_class_with_too_few_examples_for_a_task_is_not_used(here: Path) -> None:
+    write(here)
+    x = np.arange(40, dtype=np.float32).reshape(10, 2, 2)
+    np.savez(here / "own" / "anna.npz", x=x, y=np.array([0] * 4 + [1] * 2 + [2] * 4))
+    built = family()
+    client = built.clients[built.names.index("anna")]
+    assert sorted(client.table.flatten().tolist()) == [0, 1, 2, 3, 6, 7, 8, 9]
+
+
 def test_real_targets_are_a_regression(here: Path) -> None:
     write(here, real=True)
     built = family(shots=4, queries=5)
@@ -78,7 +87,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nan": ({"x": ONES * np.nan, "y": LABELS}, "x holds numbers that are not finite"),
     "one-hot": ({"x": ONES, "y": np.eye(9, dtype=np.int64)}, "one label per example"),
     "kinds": ({"x": ONES, "y": LABELS + 0.5}, "y is int64"),
-    "few": ({"x": ONES, "y": np.array([0] * 8 + [1])}, "client 'anna' has 1 examples of '1'"),
+    "few": ({"x": ONES, "y": np.array([0] * 8 + [1])}, "client 'anna' has 1 classes of 3 or more examples: lower it"),
 }
 
 
