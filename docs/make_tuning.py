@@ -4,9 +4,10 @@
         -g learner.inner_lr=0.1,0.3,1 -s validation_clients=6 -s cohort=18
 
 Every combination of the grid is trained as `fedmeta compare` would, on as many tasks, and scored on the
-validation clients after the last adaptation step: mean over the seeds. Test clients are held out of
-training, as ever, and never looked at. The grid's last key varies fastest; what only changes how the
-trained weights are fine-tuned (`learner.inner_lr` of fedavg and pretrained) is not trained again.
+validation clients after the last adaptation step by the main measure: mean over the seeds. Test clients
+are held out of training, as ever, and never looked at. The grid's last key varies fastest; what only
+changes how the trained weights are fine-tuned (`learner.inner_lr` of fedavg and pretrained) is not
+trained again.
 """
 
 import argparse
@@ -101,7 +102,8 @@ def _score(config: Config, state: Tensors) -> float:
         setup = TrainingSetup(Federation(learner, grid, in_turn=True), planning.plan(config))
         sums = WAYS.get(config.training)(setup).test(state, "validation")
     last = merge(config.evaluation.steps, sums.values(), learner.evaluation_measures)[-1]
-    score = -last.loss if last.accuracy is None else last.accuracy
+    value = last.measures[last.main].mean
+    score = value if last.scale.higher_is_better else -value
     return score if math.isfinite(score) else -math.inf
 
 
