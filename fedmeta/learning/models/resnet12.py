@@ -27,11 +27,11 @@ class ResNet12(Model):
 
     Oreshkin, Rodriguez, Lacoste 2018, "TADAM: Task Dependent Adaptive Metric for Improved Few-shot
     Learning", appendix; Lee, Maji, Ravichandran, Soatto 2019, "Meta-Learning with Differentiable Convex
-    Optimization", section 4.1. Each convolution is followed by batch norm and, except for a block's last,
-    a leaky ReLU of slope 0.1. The input of the block, through a 1x1 convolution and batch norm, is added;
-    a leaky ReLU and 2x2 max-pooling follow. The convolutions have no bias, which batch norm would
-    cancel. Lee et al.'s DropBlock is left out, as models have no random numbers; their network is also
-    without the mean over the image.
+    Optimization", section 4.1. Each convolution is followed by batch norm and, except for a block's
+    last, a leaky ReLU of slope 0.1. The input of the block, through a 1x1 convolution and batch norm,
+    is added; a leaky ReLU and 2x2 max-pooling follow. The convolutions have no bias, which batch norm
+    would cancel. Lee et al.'s DropBlock is left out, as models have no random numbers; their network is
+    also without the mean over the image.
 
     Convolutions start normal with variance ``2 / ((1 + 0.1^2) fan_out)`` (He et al. 2015, "Delving Deep
     into Rectifiers", equation 14), the scales of batch norm at 1 and its biases at 0.

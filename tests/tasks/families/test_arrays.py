@@ -87,7 +87,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nan": ({"x": ONES * np.nan, "y": LABELS}, "x holds numbers that are not finite"),
     "one-hot": ({"x": ONES, "y": np.eye(9, dtype=np.int64)}, "one label per example"),
     "kinds": ({"x": ONES, "y": LABELS + 0.5}, "y is int64"),
-    "few": ({"x": ONES, "y": np.array([0] * 8 + [1])}, "client 'anna' has 1 classes of 3 or more examples: lower it"),
+    "few": ({"x": ONES, "y": np.array([0] * 8 + [1])}, "client 'anna' has 1 classes of 3 or"),
 }
 
 
