@@ -28,6 +28,7 @@ DESCENT = [
 ]
 """Algorithms that adapt by gradient descent; of FedAvg and its variants the first alone."""
 FEWER: dict[str, dict[str, Any]] = {
+    "coordinatewise_lstm": {"inner_steps": 2, "hidden": 3},
     "imaml": {"inner_steps": 2, "cg_steps": 2},
     "maml_pp": {"inner_steps": 2},
 }

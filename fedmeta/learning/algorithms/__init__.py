@@ -2,6 +2,7 @@
 
 from fedmeta.learning.algorithms.anil import ANIL
 from fedmeta.learning.algorithms.boil import BOIL
+from fedmeta.learning.algorithms.coordinatewise_lstm import CoordinatewiseLSTM
 from fedmeta.learning.algorithms.fedavg import FedAvg
 from fedmeta.learning.algorithms.fedprox import FedProx
 from fedmeta.learning.algorithms.fomaml import FOMAML
@@ -35,6 +36,7 @@ __all__ = [
     "MANN",
     "R2D2",
     "SNAIL",
+    "CoordinatewiseLSTM",
     "FedAvg",
     "FedProx",
     "LSTMOptimizer",

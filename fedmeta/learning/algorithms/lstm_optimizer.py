@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -74,6 +74,8 @@ class LSTMOptimizer(WeightAdaptation):
         keep: float = Field(default=0.9933, gt=0, lt=1)
 
     options: Options
+    every_step: ClassVar[bool] = False
+    """Whether the meta-objective is the mean of the query losses after each step, not after the last."""
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
@@ -123,14 +125,16 @@ class LSTMOptimizer(WeightAdaptation):
         path = list(islice(self._walk(source, tasks.support), self.options.inner_steps + 1))
         first = path[1].slope
         assert first is not None
-        adapted = _cut(path[-1].weights, self.weights(source))
         support_x = self.statistics(self.context(tasks.support))
-        prediction = self.objective.forward(self.model, adapted, tasks.query, support_x, once=True)
-        loss = self.objective.loss(prediction, tasks.query)
+        losses = []
+        for point in path[1:] if self.every_step else path[-1:]:
+            adapted = _cut(point.weights, self.weights(source))
+            prediction = self.objective.forward(self.model, adapted, tasks.query, support_x, once=True)
+            losses.append(self.objective.loss(prediction, tasks.query))
         metrics = self.metrics(
-            (first.loss, first.prediction, tasks.support), (loss, prediction, tasks.query)
+            (first.loss, first.prediction, tasks.support), (losses[-1], prediction, tasks.query)
         )
-        return gradients(loss, source), metrics
+        return gradients(torch.stack(losses).mean(0), source), metrics
 
     @override
     def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
@@ -144,21 +148,45 @@ class LSTMOptimizer(WeightAdaptation):
         start = self.weights(state)
         rule = {k.removeprefix(RULE): v for k, v in state.items() if k.startswith(RULE)}
         weights = _joined(start)
-        hidden = memory = weights.new_zeros(*weights.shape, self.options.hidden)
-        forget = enter = weights.new_zeros(*weights.shape, 1)
+        memory = self.memory(weights)
         slope = None
         while True:
             yield Walk(weights, slope)
             slope = self._slope(_cut(weights, start), support)
-            gradient = _joined(slope.values)
-            loss = slope.loss.view(-1, 1).expand_as(gradient)
-            seen = torch.cat([preprocessed(gradient), preprocessed(loss)], -1)
-            gates = torch.baddbmm(linear(rule, "lstm", seen), hidden, rule["lstm.recurrent"])
-            hidden, memory = lstm_cell(gates, memory)
-            known = torch.cat([hidden, weights.unsqueeze(-1)], -1)
-            forget = torch.sigmoid(linear(rule, "forget", torch.cat([known, forget], -1)))
-            enter = torch.sigmoid(linear(rule, "input", torch.cat([known, enter], -1)))
-            weights = forget.squeeze(-1) * weights - enter.squeeze(-1) * gradient
+            weights, memory = self.move(rule, weights, _joined(slope.values), slope.loss, memory)
+
+    def memory(self, weights: Tensor) -> list[Tensor]:
+        """Return what the rule remembers before the first step, from weights ``[T, N]``."""
+        hidden = weights.new_zeros(*weights.shape, self.options.hidden)
+        gate = weights.new_zeros(*weights.shape, 1)
+        return [hidden, hidden, gate, gate]
+
+    def move(
+        self, rule: Tensors, weights: Tensor, gradient: Tensor, loss: Tensor, memory: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Take one step of the rule.
+
+        Args:
+            rule: Its tensors, by name, ``[T, ...]``.
+            weights: The weights, ``[T, N]``.
+            gradient: Their gradient of the support loss.
+            loss: That loss, ``[T]``.
+            memory: What the rule remembers.
+
+        Returns:
+            The weights and the memory after the step.
+        """
+        hidden, cell, forget, enter = memory
+        seen = torch.cat(
+            [preprocessed(gradient), preprocessed(loss.view(-1, 1).expand_as(gradient))], -1
+        )
+        gates = torch.baddbmm(linear(rule, "lstm", seen), hidden, rule["lstm.recurrent"])
+        hidden, cell = lstm_cell(gates, cell)
+        known = torch.cat([hidden, weights.unsqueeze(-1)], -1)
+        forget = torch.sigmoid(linear(rule, "forget", torch.cat([known, forget], -1)))
+        enter = torch.sigmoid(linear(rule, "input", torch.cat([known, enter], -1)))
+        weights = forget.squeeze(-1) * weights - enter.squeeze(-1) * gradient
+        return weights, [hidden, cell, forget, enter]
 
     @torch.enable_grad()
     def _slope(self, weights: Tensors, support: Examples) -> Gradient:
