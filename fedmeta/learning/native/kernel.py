@@ -22,6 +22,8 @@ from fedmeta.tasks.objectives.regression import Regression
 
 CROSS_ENTROPY, SQUARED_ERROR = 0, 1
 LOSSES: dict[type[Objective], int] = {Classification: CROSS_ENTROPY, Regression: SQUARED_ERROR}
+DIFFERENTIATED = ("inputs", "forward", "loss", "gradient", "hvp")
+"""Methods of an objective that its kernels stand for."""
 PROBLEMS = {
     1: "a label is negative or not below the number of outputs",
     2: "a token is negative or not below the size of the vocabulary",
@@ -177,7 +179,7 @@ class Kernel:
 
     def takes_loss(self, objective: Objective, params: Mapping[str, Tensor], examples: Examples) -> bool:
         """Return whether there is a kernel for the loss of these examples too."""
-        loss = LOSSES.get(type(objective))
+        loss = loss_of(type(objective))
         if loss is None or MASK in examples or not self.takes(params, examples["x"]):
             return False
         predicted = self._predicted(examples["x"])
@@ -204,9 +206,11 @@ class Kernel:
     ) -> Tensors:
         """Return each task's Hessian-vector product; see `Objective.hvp`."""
         flat, along = self._flat(params), self._flat(vector)
-        batch, kept = self._batch(examples, LOSSES[type(objective)], flat.dtype)
+        loss = loss_of(type(objective))
+        assert loss is not None
+        batch, kept = self._batch(examples, loss, flat.dtype)
         product = flat.new_empty(kept[0].shape[0], flat.shape[1])
-        work = _Hvp(LOSSES[type(objective)], _at(flat), _at(along), batch, product.data_ptr())
+        work = _Hvp(loss, _at(flat), _at(along), batch, product.data_ptr())
         self._run("hvp", flat.dtype, kept[0], work)
         return self._by_key(product, params)
 
@@ -227,7 +231,8 @@ class Kernel:
             query: Examples of the loss that is differentiated.
             loop: The inner loop.
         """
-        loss, flat = LOSSES[type(objective)], self._flat(params)
+        loss, flat = loss_of(type(objective)), self._flat(params)
+        assert loss is not None
         tasks, dtype = query["x"].shape[0], flat.dtype
         rates = None if isinstance(loop.rates, float) else self._flat(loop.rates)
         stats = support if loop.inductive else None
@@ -355,6 +360,20 @@ def _cut(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Cut ``[T, n]`` into tensors of the shapes, whose first size stands for T."""
     parts = torch.split(flat, [shape[1:].numel() for shape in shapes], 1)
     return [part.view(-1, *shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
+
+
+@cache
+def loss_of(objective: type[Objective]) -> int | None:
+    """Return the loss of an objective as the C code numbers it; None if there are no kernels for it.
+
+    An objective that inherits everything that is differentiated, such as one with other measures, has
+    the kernels of its base class.
+    """
+    for kind, loss in LOSSES.items():
+        if issubclass(objective, kind):
+            same = [getattr(objective, name) is getattr(kind, name) for name in DIFFERENTIATED]
+            return loss if all(same) else None
+    return None
 
 
 def _kept_bytes(kernel: Kernel, dtype: torch.dtype, x: Tensor, batch: _Batch) -> int:

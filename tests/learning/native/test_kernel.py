@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning import Algorithm, Tensors
 from fedmeta.learning.algorithms.maml import MAML
 from fedmeta.learning.algorithms.meta_sgd import MetaSGD
 from fedmeta.learning.native import build, kernel
-from fedmeta.learning.native.kernel import Kernel, choose_kernels
-from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
-from fedmeta.tasks.objective import leaves
+from fedmeta.learning.native.kernel import Kernel, choose_kernels, loss_of
+from fedmeta.tasks import Examples, TaskBatch, TaskSpec, torch_generator
+from fedmeta.tasks.objective import Objective, leaves
+from fedmeta.tasks.objectives.classification import Classification
+from fedmeta.tasks.objectives.ratings import Ratings
+from fedmeta.tasks.objectives.screening import Screening
 from tests.kernels import needs_kernels
 from tests.learning import cases
 from tests.learning.cases import Case, make_learner, make_state, make_tasks, relative_error
@@ -260,6 +264,21 @@ def test_a_subclass_with_other_rates_is_computed_as_autograd_does(
     eager, native = both(monkeypatch, f"{__name__}:{kind.__name__}", case)
     tasks, state = make_tasks(case.spec), make_state(native)
     assert_close(native.task_updates(state, tasks)[0], eager.task_updates(state, tasks)[0])
+
+
+class OtherLoss(Screening):
+    @override
+    def loss(self, prediction: torch.Tensor, examples: Examples) -> torch.Tensor:
+        return super().loss(prediction, examples) * 2
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"), [(Classification, 0), (Screening, 0), (Ratings, 1), (OtherLoss, None)]
+)
+def test_an_objective_with_other_measures_has_kernels_and_one_with_another_loss_has_none(
+    objective: type[Objective], expected: int | None
+) -> None:
+    assert loss_of(objective) == expected
 
 
 def test_a_vector_of_other_shapes_is_multiplied_by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
