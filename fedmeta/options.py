@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -157,6 +158,12 @@ def nearest(word: str, choices: Iterable[str], prefix: str = "", more: str = "")
     if len(known) <= MOST_LISTED:
         return "choose from: " + ", ".join(known)
     return more or f"choose from: {', '.join(known[:MOST_LISTED])} and {len(known) - MOST_LISTED} more"
+
+
+def nearest_beside(path: Path, names: Iterable[str]) -> str:
+    """Return the hint of `nearest` for a path that does not exist, from the names in its folder."""
+    folder = "" if path.parent == Path() else f"{path.parent}/".replace("//", "/")
+    return nearest(path.name, names, folder)
 
 
 def parse_options(

@@ -13,7 +13,7 @@ from fedmeta.config.trust import require_named
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.federation.faults.plan import FaultOptions
 from fedmeta.files import parse_toml, read_toml_text, reason
-from fedmeta.options import nearest, parse_options
+from fedmeta.options import nearest, nearest_beside, parse_options
 from fedmeta.toml_text import line_of
 
 Merging = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
@@ -60,8 +60,7 @@ def _instead(path: Path) -> str:
     if path.stem in experiment_names():
         return f": did you mean '{path.stem}', which comes with fedmeta?"
     beside = sorted(path.parent.glob("*.toml"))
-    prefix = "" if path.parent == Path() else f"{path.parent}/"
-    return f": {nearest(path.name, [one.name for one in beside], prefix)}" if beside else ""
+    return f": {nearest_beside(path, [one.name for one in beside])}" if beside else ""
 
 
 def load_config(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.errors import DataError
-from fedmeta.options import nearest
+from fedmeta.options import nearest, nearest_beside
 from fedmeta.tasks.data.text_files import visible
 
 
@@ -128,7 +128,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
 def _meant(path: Path) -> str:
     """Return a hint that names a path beside it with nearly the same name; empty if there is none."""
     beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, beside, "" if path.parent == Path() else f"{path.parent}/")
+    hint = nearest_beside(path, beside)
     return hint if hint.startswith("did you mean") else ""
 
 

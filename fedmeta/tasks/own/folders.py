@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedmeta.errors import ConfigError, DataError, MissingDataError
-from fedmeta.options import nearest
+from fedmeta.options import nearest, nearest_beside
 from fedmeta.tasks.data.sources import data_folders, sha256_of
 from fedmeta.tasks.data.text_files import visible
 from fedmeta.tasks.image_folder import is_hidden
@@ -94,7 +94,7 @@ def find(path: str, what: str) -> Path:
         if place.exists():
             return place
     beside = [one.name for one in given.parent.iterdir()] if given.parent.is_dir() else []
-    hint = nearest(given.name, beside, "" if given.parent == Path() else f"{given.parent}/")
+    hint = nearest_beside(given, beside)
     more = f": {hint}" if hint.startswith("did you mean") else f": name a {what}"
     raise MissingDataError(f"data.path: nothing at '{path}'{more}")
 
