@@ -181,7 +181,7 @@ class Config(Options):
         Literal["auto", "cpu", "cuda"], Key(resume=True, decides="place", arm="none", evaluation=True)
     ] = "cpu"
     kernels: Annotated[
-        Literal["auto", "native", "eager"], Key(resume=True, arm="none", before="eager")
+        Literal["auto", "native", "eager"], Key(resume=True, arm="network", before="eager")
     ] = "auto"
     compile: bool = False
     tracking: Annotated[

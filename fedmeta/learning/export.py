@@ -12,6 +12,7 @@ from fedmeta.learning.algorithm import MODELS, Model, Tensors
 from fedmeta.learning.models.conv4 import BLOCKS, Conv4
 from fedmeta.learning.models.lstm import LSTM
 from fedmeta.learning.models.mlp import MLP
+from fedmeta.learning.models.tdnn import TDNN
 from fedmeta.learning.module import ModuleModel
 from fedmeta.options import parse_options
 from fedmeta.tasks import TaskSpec
@@ -19,7 +20,6 @@ from fedmeta.tasks import TaskSpec
 FILE = "model.safetensors"
 """Name of the weights' file in the code that loads it."""
 
-_FEATURES = "self.lstm(self.embedding(x))[0]"
 _ACTIVATIONS = {"relu": "nn.ReLU()", "tanh": "nn.Tanh()", "sigmoid": "nn.Sigmoid()"}
 
 
@@ -194,7 +194,15 @@ def _channels_first(weights: Mapping[str, Tensor], width: int) -> Tensors:
 
 
 def _lstm(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plain:
-    tensors = {"embedding.weight": weights["embedding"]}
+    tensors: Tensors = {}
+    size, parts = network.spec.input_shape[-1], []
+    # Features have no embedding, and one output, after the last position.
+    inputs, end = "x", "[:, -1]"
+    if vocabulary := network.spec.vocabulary:
+        tensors["embedding.weight"] = weights["embedding"]
+        size = options.embedding
+        parts.append(f"embedding = nn.Embedding({vocabulary}, {size})")
+        inputs, end = "self.embedding(x)", ""
     for layer in range(options.layers):
         bias = weights[f"lstm{layer}.bias"]
         tensors |= {
@@ -204,14 +212,37 @@ def _lstm(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plai
             # Torch has two biases per gate; ours has one.
             f"lstm.bias_hh_l{layer}": torch.zeros_like(bias),
         }
-    vocabulary, size = weights["embedding"].shape
-    hidden = f"nn.LSTM({size}, {options.hidden}, {options.layers}, batch_first=True)"
-    parts, result = [f"embedding = nn.Embedding({vocabulary}, {size})", f"lstm = {hidden}"], _FEATURES
+    parts.append(f"lstm = nn.LSTM({size}, {options.hidden}, {options.layers}, batch_first=True)")
+    result = f"self.lstm({inputs})[0]{end}"
     if network.outputs is not None:
         tensors |= {"head.weight": weights["head.weight"].T, "head.bias": weights["head.bias"]}
         parts.append(f"head = nn.Linear({options.hidden}, {network.outputs})")
         result = f"self.head({result})"
-    build = [
+    return Plain(tensors, _code(_class(parts, result), network, tensors))
+
+
+def _tdnn(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plain:
+    tensors: Tensors = {}
+    size, parts, result = network.spec.input_shape[-1], [], "x.mT"
+    for layer, width in enumerate(options.hidden):
+        weight = weights[f"time{layer}.weight"].view(size, options.window, width)
+        tensors |= {
+            f"time{layer}.weight": weight.permute(2, 0, 1),
+            f"time{layer}.bias": weights[f"time{layer}.bias"],
+        }
+        parts.append(f"time{layer} = nn.Conv1d({size}, {width}, {options.window})")
+        result, size = f"self.time{layer}({result}).relu()", width
+    result += ".mean(2)"
+    if network.outputs is not None:
+        tensors |= {"head.weight": weights["head.weight"].T, "head.bias": weights["head.bias"]}
+        parts.append(f"head = nn.Linear({size}, {network.outputs})")
+        result = f"self.head({result})"
+    return Plain(tensors, _code(_class(parts, result), network, tensors))
+
+
+def _class(parts: list[str], result: str) -> list[str]:
+    """Return the lines of a module with `parts`, whose output is `result`."""
+    return [
         "class Network(nn.Module):",
         "    def __init__(self):",
         "        super().__init__()",
@@ -220,7 +251,6 @@ def _lstm(network: Network, options: Any, weights: Mapping[str, Tensor]) -> Plai
         f"        return {result}",
         "model = Network()",
     ]
-    return Plain(tensors, _code(build, network, tensors))
 
 
 def _module(kind: type[nn.Module], network: Network, weights: Mapping[str, Tensor]) -> Plain:
@@ -250,6 +280,7 @@ _WRITERS: dict[Any, Callable[[Network, Any, Mapping[str, Tensor]], Plain]] = {
     MLP: _mlp,
     Conv4: _conv4,
     LSTM: _lstm,
+    TDNN: _tdnn,
 }
 
 

@@ -524,7 +524,7 @@ def test_data_list_says_where_each_set_is(here: Path, capsys: pytest.CaptureFixt
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["data"]}
     assert {
         *("mnist", "movielens", "omniglot", "omniglot-full", "parkinsons", "shakespeare", "sider"),
-        *("speech", "tox21"),
+        *("speech", "tox21", "vowels"),
     } == set(rows)
 
 

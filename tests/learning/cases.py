@@ -72,6 +72,8 @@ CASES = {
         {"embedding": 3, "hidden": 5, "layers": 2},
         TaskSpec("classification", (6,), 7, vocabulary=7),
     ),
+    "lstm-features": Case("lstm", {"hidden": 5, "layers": 2}, TaskSpec("classification", (6, 3), WAYS)),
+    "tdnn": Case("tdnn", {"hidden": [5, 4], "window": 2}, TaskSpec("classification", (6, 3), WAYS)),
     "user-module": Case("tests.learning.cases:UserNet", {"channels": 4}),
 }
 

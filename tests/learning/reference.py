@@ -60,16 +60,17 @@ class ResNet12(nn.Sequential):
 
 
 class LSTM(nn.Module):
-    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
+    def __init__(self, embedding: nn.Module, sizes: tuple[int, int, int], outputs: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, embedding)
+        inputs, hidden, layers = sizes
+        self.embedding = embedding
         self.cells = nn.ModuleList(
-            nn.LSTMCell(embedding if i == 0 else hidden, hidden) for i in range(layers)
+            nn.LSTMCell(inputs if i == 0 else hidden, hidden) for i in range(layers)
         )
         for cell in self.cells:  # ours has one bias where cuDNN's formula has the sum of two
             del cell.bias_hh
             cell.register_buffer("bias_hh", torch.zeros(4 * hidden))
-        self.head = nn.Linear(hidden, vocabulary)
+        self.head = nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         sequence = self.embedding(x)
@@ -80,7 +81,22 @@ class LSTM(nn.Module):
                 state = cell(step, state)
                 outputs.append(state[0])
             sequence = torch.stack(outputs, 1)
-        return self.head(sequence)
+        return self.head(sequence if isinstance(self.embedding, nn.Embedding) else sequence[:, -1])
+
+
+class TDNN(nn.Module):
+    def __init__(self, features: int, hidden: list[int], window: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv1d(*pair, kernel_size=window) for pair in pairwise([features, *hidden])
+        )
+        self.head = nn.Linear(hidden[-1], outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.head(x.mean(2))
 
 
 def _mlp() -> nn.Module:
@@ -97,7 +113,9 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "conv4-stride": lambda: Conv4(4, 3, strided=True),
     "conv4-max": lambda: Conv4(4, 3, strided=False),
     "resnet12": lambda: ResNet12([2, 3], 3),
-    "lstm": lambda: LSTM(7, 3, 5, 2),
+    "lstm": lambda: LSTM(nn.Embedding(7, 3), (3, 5, 2), 7),
+    "lstm-features": lambda: LSTM(nn.Identity(), (3, 5, 2), 3),
+    "tdnn": lambda: TDNN(3, [5, 4], 2, 3),
     "user-module": lambda: UserNet(4),
 }
 
@@ -139,6 +157,8 @@ def _translate(name: str, params: Tensors) -> Tensors:
 
 
 def _layout(key: str, value: Tensor) -> Tensor:
+    if key.startswith("time") and value.dim() == 2:
+        return value.view(-1, CASES["tdnn"].network["window"], value.shape[1]).permute(2, 0, 1)
     if ".shortcut.weight" in key:
         return value.T[:, :, None, None]
     if key.startswith("conv") or (".conv" in key and value.dim() == 2):

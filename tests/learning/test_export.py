@@ -56,6 +56,13 @@ NETWORKS = {
     "lstm-embedding": Network(
         "lstm", {"hidden": 5}, TaskSpec("classification", (6,), 7, vocabulary=7), None
     ),
+    "lstm-features": Network(
+        "lstm", {"hidden": 5, "layers": 2}, TaskSpec("classification", (6, 3), 4), 4
+    ),
+    "tdnn": Network("tdnn", {"hidden": [5, 4]}, TaskSpec("classification", (6, 3), 4), 4),
+    "tdnn-embedding": Network(
+        "tdnn", {"hidden": [5], "window": 2}, TaskSpec("classification", (6, 3), 4), None
+    ),
     "module": Network(
         "tests.learning.test_export:TiedNet",
         {"width": 5},

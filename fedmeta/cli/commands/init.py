@@ -18,6 +18,12 @@ def init(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Config to write; default: the data's name.toml.")
     ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A client, CLIENT/CLASS or file to leave out; may be repeated."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a first config for your own data.
@@ -31,13 +37,13 @@ def init(
     """
     from fedmeta.tasks.own.folders import require_data
 
-    require_data(path)  # refuse before importing torch
+    require_data(path, skip or ())  # refuse before importing torch
     file = out or Path(f"{_plain(path.resolve().stem)}.toml")
     if file.exists():
         raise UsageError(f"{file} exists: remove it, or name another with --out")
     from fedmeta.experiment.first_config import first_config
 
-    text = first_config(path)
+    text = first_config(path, skip or ())
     try:
         with open_new(file) as opened:
             opened.write(text.encode())

@@ -54,9 +54,10 @@ class Conv4(Model):
 
     def __init__(self, options: Options, spec: TaskSpec, outputs: int | None) -> None:
         if spec.vocabulary or len(spec.input_shape) not in (2, 3):
+            fitting = "lstm" if spec.vocabulary else "mlp"
             raise ConfigError(
                 f"model 'conv4' needs images [H, W] or [C, H, W] but the task's inputs have the shape "
-                f"{list(spec.input_shape)}; choose 'mlp' or 'lstm'"
+                f"{list(spec.input_shape)}; choose {fitting!r}"
             )
         self._options, self._spec = options, spec
         self._input_shape = tuple(spec.input_shape)

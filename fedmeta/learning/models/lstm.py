@@ -1,4 +1,4 @@
-"""A character LSTM on the task axis."""
+"""An LSTM on the task axis, over characters or over sequences of features."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,10 @@ DEEPEST = 8
 
 
 class LSTM(Model):
-    """Embedding, LSTM layers and a linear head at every position.
+    """LSTM layers over tokens, with a linear head at every position, or over features, with one head.
+
+    Tokens are embedded first. A sequence of features ``[L, D]``, real numbers, has one output: that of
+    the head after the last position.
 
     Hochreiter, Schmidhuber 1997, with the forget gate of Gers et al. 2000; gates in the order input,
     forget, cell, output. The embedding starts normal, all else uniform in ``±1/sqrt(hidden)``, as in
@@ -28,14 +31,14 @@ class LSTM(Model):
     ``embedding = 8, hidden = 256, layers = 2``.
 
     Raises:
-        ConfigError: If the tasks' inputs are not tokens.
+        ConfigError: If the tasks' inputs are neither tokens nor sequences of features.
     """
 
     class Options(options.Options):
         """Options of the LSTM.
 
         Attributes:
-            embedding: Size of a character's embedding.
+            embedding: Size of a token's embedding; features have none.
             hidden: Units of a layer.
             layers: Number of stacked LSTM layers.
         """
@@ -48,9 +51,10 @@ class LSTM(Model):
     batch_norm = False
 
     def __init__(self, options: Options, spec: TaskSpec, outputs: int | None) -> None:
-        if not spec.vocabulary:
+        if not spec.vocabulary and len(spec.input_shape) != 2:
             raise ConfigError(
-                "model 'lstm' reads tokens but the task's inputs are real numbers; choose 'mlp'"
+                "model 'lstm' reads tokens, or features [L, D], but the task's inputs are real numbers "
+                f"of the shape {list(spec.input_shape)}; choose 'mlp'"
             )
         self._spec = spec
         self._vocabulary = spec.vocabulary
@@ -61,8 +65,11 @@ class LSTM(Model):
     @override
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the embedding ``[V, E]``, weights ``[in, 4H]`` and ``[H, 4H]`` a layer, and the head."""
-        size, hidden = self._options.embedding, self._options.hidden
-        params = {"embedding": torch.empty(self._vocabulary, size).normal_(generator=generator)}
+        size, hidden = self._spec.input_shape[-1], self._options.hidden
+        params: Tensors = {}
+        if self._vocabulary:
+            size = self._options.embedding
+            params["embedding"] = torch.empty(self._vocabulary, size).normal_(generator=generator)
         for layer in range(self._options.layers):
             params |= init_lstm(f"lstm{layer}", size, hidden, generator)
             size = hidden
@@ -72,13 +79,16 @@ class LSTM(Model):
 
     @override
     def body(self) -> Model:
-        """Return the embedding and the layers."""
+        """Return the embedding, if there is one, and the layers."""
         return LSTM(self._options, self._spec, None)
 
     def kernel_plan(self) -> KernelPlan | None:
-        """Describe the network to its native kernel; None without a head, or with more than 8 layers."""
+        """Describe the network to its native kernel.
+
+        None: there is no head, the inputs are features, or there are more than 8 layers.
+        """
         options = self._options
-        if self._head is None or options.layers > DEEPEST:
+        if self._head is None or not self._vocabulary or options.layers > DEEPEST:
             return None
         sizes = (self._vocabulary, options.embedding, options.hidden, options.layers, self._head)
         shapes = {name: tuple(value.shape) for name, value in self.init(torch.Generator()).items()}
@@ -86,21 +96,27 @@ class LSTM(Model):
 
     @override
     def forward(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensor:
-        """Compute ``[T, B, L, outputs]`` from tokens ``[T, B, L]``; `stat_rows` has no effect."""
-        features = last_output(self._layers(params, x))
+        """Compute ``[T, B, L, outputs]`` from tokens ``[T, B, L]``; `stat_rows` has no effect.
+
+        From features ``[T, B, L, D]`` compute ``[T, B, outputs]``.
+        """
+        hidden = last_output(self._layers(params, x))
+        hidden = hidden if self._vocabulary else hidden[:, :, -1]
         if self._head is None:
-            return features
-        return linear(params, "head", features.flatten(1, 2)).view(*x.shape, -1)
+            return hidden
+        return linear(params, "head", hidden.flatten(1, -2)).view(*hidden.shape[:-1], -1)
 
     @override
     def activations(self, params: Tensors, x: Tensor, stat_rows: int | None = None) -> Tensors:
-        """Return the output of the embedding, of each layer ``lstm<i>``, and of the head."""
+        """Return the output of the embedding of tokens, of each layer ``lstm<i>``, and of the head."""
         found = dict(self._layers(params, x))
         return found if self._head is None else {**found, "head": self.forward(params, x)}
 
     def _layers(self, params: Tensors, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        features = _embed(params["embedding"], x)
-        yield "embedding", features
+        features = x
+        if self._vocabulary:
+            features = _embed(params["embedding"], x)
+            yield "embedding", features
         for layer in range(self._options.layers):
             features = _layer(params, f"lstm{layer}", features)
             yield f"lstm{layer}", features

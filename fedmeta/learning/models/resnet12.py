@@ -55,9 +55,10 @@ class ResNet12(Model):
 
     def __init__(self, options: Options, spec: TaskSpec, outputs: int | None) -> None:
         if spec.vocabulary or len(spec.input_shape) not in (2, 3):
+            fitting = "lstm" if spec.vocabulary else "mlp"
             raise ConfigError(
                 f"model 'resnet12' needs images [H, W] or [C, H, W] but the task's inputs have the "
-                f"shape {list(spec.input_shape)}; choose 'mlp' or 'lstm'"
+                f"shape {list(spec.input_shape)}; choose {fitting!r}"
             )
         channels = spec.input_shape[0] if len(spec.input_shape) == 3 else 1
         self._widths = [channels, *options.widths]

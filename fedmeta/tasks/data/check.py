@@ -1,6 +1,7 @@
 """Inspects a user's data files for `fedmeta data check`."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedmeta.errors import DataError
@@ -13,27 +14,28 @@ from fedmeta.tasks.own.finding import Finding
 from fedmeta.tasks.own.folders import ARRAYS, SOUNDS, TABLES, TEXTS, kind_of, require_data
 
 
-def check(path: Path, samples: int | None = None) -> Finding:
+def check(path: Path, samples: int | None = None, skip: Sequence[str] = ()) -> Finding:
     """Inspect a folder of images, sounds or texts, a table, or a text with speakers.
 
     Args:
         path: The folder or file.
         samples: For images, see `read_images`.
+        skip: Clients, classes and files to leave out.
 
     Raises:
         DataError: If nothing there can be used; the message says why.
     """
-    require_data(path)
+    require_data(path, skip)
     if not path.is_dir():
-        return check_table(path) if path in TABLES else _text(path)
+        return check_table(path, skip) if path in TABLES else _text(path)
     kind = kind_of(path)
     if kind is ARRAYS:
         raise DataError(
             f"{path}: arrays are not inspected: see docs/your-own-data.md for task = 'arrays'"
         )
     if kind in (SOUNDS, TEXTS):
-        return check_sounds(path) if kind is SOUNDS else check_texts(path)
-    return check_images(path, samples)
+        return check_sounds(path, skip) if kind is SOUNDS else check_texts(path, skip)
+    return check_images(path, samples, skip)
 
 
 def _text(path: Path) -> Finding:

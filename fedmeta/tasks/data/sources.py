@@ -191,6 +191,25 @@ _FILMS = (
 )
 
 
+def _vowels(part: str, size: int, sha256: str) -> WheelFile:
+    name = f"JapaneseVowels_{part}.ts"
+    return WheelFile(
+        f"vowels/{name}",
+        "https://pypi.org/project/aeon/1.6.0/",
+        size,
+        sha256,
+        "aeon==1.6.0",
+        "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409",
+        f"aeon/datasets/data/JapaneseVowels/{name}",
+    )
+
+
+_UTTERANCES = (
+    _vowels("TRAIN", 487_971, "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd"),
+    _vowels("TEST", 649_132, "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462"),
+)
+
+
 def sources() -> Mapping[str, Source]:
     """Return the data sets that can be fetched, by name."""
     small = "handwritten characters, the two small official sets: 8 alphabets, 242 characters"
@@ -201,6 +220,7 @@ def sources() -> Mapping[str, Source]:
     words = "spoken digits by 6 speakers: the 3,000 recordings of the Free Spoken Digit Dataset"
     voices = "Parkinson's telemonitoring (Tsanas and Little 2009): 5,875 recordings of 42 patients"
     films = "100,000 ratings of 1,682 films by 943 users: MovieLens-100k, as packed by recbole"
+    vowels = "640 utterances of two vowels by 9 speakers (Kudo et al. 1999), as packed by aeon"
     known = (
         Source("mnist", digits, "BSD-3-Clause", (_DIGITS,)),
         Source("movielens", films, "GroupLens: research use, no redistribution", _FILMS),
@@ -213,6 +233,7 @@ def sources() -> Mapping[str, Source]:
         Source("tox21", toxic, "public domain", (_TOX21,)),
         Source("parkinsons", voices, "CC BY 4.0", (_VOICES,)),
         Source("speech", words, "CC BY-SA 4.0", (_WORDS,)),
+        Source("vowels", vowels, "CC BY 4.0", _UTTERANCES),
     )
     return MappingProxyType({source.name: source for source in known})
 

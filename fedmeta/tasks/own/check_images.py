@@ -31,17 +31,18 @@ class _Folder:
     ignored: tuple[Path, ...]
 
 
-def check_images(folder: Path, samples: int | None = None) -> Finding:
+def check_images(folder: Path, samples: int | None = None, skip: Sequence[str] = ()) -> Finding:
     """Inspect a folder of images.
 
     Args:
         folder: The folder.
         samples: See `read_images`.
+        skip: Clients, classes and files to leave out.
 
     Raises:
         DataError: If it has no readable image, or is not laid out as described above.
     """
-    listed = _list(folder)
+    listed = _list(folder, skip)
     images, ink = _scan(listed, samples)
     kinds = Counter(f"{kind.format}, {kind.mode}" for kind in images.kinds)
     bits = Counter(str(kind.bits) if kind.bits else "float" for kind in images.kinds)
@@ -80,14 +81,14 @@ def check_images(folder: Path, samples: int | None = None) -> Finding:
         ("ink", about_ink[ink]),
         ("transparent", f"{transparent} images, placed on paper" if transparent else "none"),
     ]
-    names = [name for name, _ in refused]
+    names = [*skip, *(name for name, _ in refused)]
     starter = partial(_starter, folder, counts, names, images, ink) if counts is not None else None
     return Finding(facts, tuple(lines), tuple(notes), refused, starter)
 
 
-def _list(folder: Path) -> _Folder:
-    if has_clients(folder):
-        found = list_classes(folder, IMAGES)
+def _list(folder: Path, skip: Sequence[str]) -> _Folder:
+    if skip or has_clients(folder):
+        found = list_classes(folder, IMAGES, skip)
         return _Folder(folder, found.files, found.clients, found.labels, found.ignored)
     listed = list_folder(folder)
     return _Folder(folder, listed.files, None, listed.labels, listed.ignored)

@@ -1,6 +1,7 @@
 """Inspects folders of sounds with a subfolder per class, or with one per client and class."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,17 @@ _RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000)
 _MOST_RATE = 16_000
 
 
-def check_sounds(folder: Path) -> Finding:
+def check_sounds(folder: Path, skip: Sequence[str] = ()) -> Finding:
     """Inspect a folder of sounds.
+
+    Args:
+        folder: The folder.
+        skip: Clients, classes and files to leave out.
 
     Raises:
         DataError: If it has no readable sound, or is not laid out as described above.
     """
-    listed = list_classes(folder, SOUNDS)
+    listed = list_classes(folder, SOUNDS, skip)
     kinds: Counter[str] = Counter()
     rates: Counter[int] = Counter()
     seconds: list[float] = []
@@ -63,7 +68,7 @@ def check_sounds(folder: Path) -> Finding:
         ("rates", "; ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common())),
         ("lengths", f"{min(seconds):.2f} to {max(seconds):.2f} seconds"),
     ]
-    names = [name for name, _ in refused]
+    names = [*skip, *(name for name, _ in refused)]
     starter = partial(_starter, folder, counts, names, rates, seconds)
     return Finding(facts, tuple(lines), tuple(notes), tuple(refused), starter)
 

@@ -1,6 +1,7 @@
 """Inspects a table: its columns, its clients, and which clients have enough rows."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,8 @@ class _Column:
         return what + (f", {self.empty} empty cells" if self.empty else "")
 
 
-def check_table(path: Path) -> Finding:
-    """Inspect a table.
+def check_table(path: Path, skip: Sequence[str] = ()) -> Finding:
+    """Inspect a table; `skip` names clients that a first config leaves out.
 
     Raises:
         DataError: If it cannot be read; the message names the line.
@@ -81,7 +82,9 @@ def check_table(path: Path) -> Finding:
         each = f"{rows[few]} to {max(rows.values())} rows each (fewest: {few})"
         lines.append(("clients", f"{len(rows)} by '{client}', of {each}"))
     lines.append(("target", f"'{target}', a guess" if target else "none"))
-    return Finding(facts, tuple(lines), (), (), partial(_starter, table, columns, client, target))
+    return Finding(
+        facts, tuple(lines), (), (), partial(_starter, table, columns, (client, target), skip)
+    )
 
 
 def _column(table: Table, name: str) -> _Column:
@@ -110,7 +113,13 @@ def _target(columns: list[_Column], client: str | None) -> str | None:
     return others[-1].name if others else None
 
 
-def _starter(table: Table, columns: list[_Column], client: str | None, target: str | None) -> Starter:
+def _starter(
+    table: Table,
+    columns: list[_Column],
+    guessed: tuple[str | None, str | None],
+    left_out: Sequence[str],
+) -> Starter:
+    client, target = guessed
     if client is None or target is None:
         what = "name the client of a row" if client is None else "hold what to predict"
         raise DataError(
@@ -119,7 +128,7 @@ def _starter(table: Table, columns: list[_Column], client: str | None, target: s
         )
     known = {one.name: one for one in columns}
     classes = known[target].text or known[target].values == 2
-    tasks = _tasks(table, client, target, classes)
+    tasks = _tasks(table, client, target, classes, left_out)
     features, data = _features(table, columns, client, target)
     about = (
         f"{visible(table.path.stem)}: {len(table)} rows of {len(tasks.kept)} clients; predict {target}"
@@ -189,7 +198,7 @@ class _Tasks:
     fewest: str
 
 
-def _tasks(table: Table, client: str, target: str, classes: bool) -> _Tasks:
+def _tasks(table: Table, client: str, target: str, classes: bool, left_out: Sequence[str]) -> _Tasks:
     cells = table.columns[target]
     counts: dict[str, Counter[str]] = {name: Counter() for name in sorted(set(table.columns[client]))}
     for name, cell, full in zip(table.columns[client], cells, filled(cells), strict=True):
@@ -198,8 +207,8 @@ def _tasks(table: Table, client: str, target: str, classes: bool) -> _Tasks:
     least, ways = (2, 2) if classes else (_FEWEST, 1)
     # The size of each client's classes, largest first.
     sizes = {name: [n for _, n in own.most_common() if n >= least] for name, own in counts.items()}
-    kept = [name for name, own in sizes.items() if len(own) >= ways]
-    skip = [name for name in counts if name not in kept]
+    kept = [name for name, own in sizes.items() if len(own) >= ways and name not in left_out]
+    skip = [name for name in {**counts, **dict.fromkeys(left_out)} if name not in kept]
     if not kept or len(skip) > MOST_SKIPPED:
         raise DataError(
             f"{table.path}: {len(skip)} of {len(counts)} clients by '{client}' have too few rows with "

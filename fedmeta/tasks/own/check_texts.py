@@ -1,6 +1,7 @@
 """Inspects a folder with a text, or a folder of texts, for each client."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,18 +19,22 @@ _SHARE = 0.0005
 """A character below this share of the text gets no token of its own."""
 
 
-def check_texts(folder: Path) -> Finding:
+def check_texts(folder: Path, skip: Sequence[str] = ()) -> Finding:
     """Inspect a folder of texts.
+
+    Args:
+        folder: The folder.
+        skip: Clients and files to leave out.
 
     Raises:
         DataError: If it has no readable text, or is not laid out as described above.
     """
     refused: list[tuple[str, str]] = []
-    unread: list[str] = []
+    unread = list(skip)
     notes: list[str] = []
     sizes: dict[str, int] = {}
     letters: Counter[str] = Counter()
-    for client, files in sorted(list_clients(folder, TEXTS).items()):
+    for client, files in sorted(list_clients(folder, TEXTS, skip).items()):
         for file in files:
             try:
                 text = read_text(file)

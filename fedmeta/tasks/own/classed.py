@@ -163,8 +163,17 @@ class Classed:
 
     def _by_class(self, seed: int) -> list[Indices]:
         self.names = ("",) * len(self.population)
+        classes = self.split_classes(seed)
+        evenly = PartitionOptions(partition="iid")
+        owned = self._deal(classes["train"], "train", self.options, seed)
+        for split in ("validation", "test"):
+            owned += self._deal(classes[split], split, evenly, seed)
+        return owned
+
+    def split_classes(self, seed: int) -> dict[Split, Indices]:
+        """Return the classes of the training clients, and those of held-out clients alone."""
         order = stream(seed, "own", "classes").permutation(len(self.items.classes))
-        owned: list[Indices] = []
+        found: dict[Split, Indices] = {}
         first = 0
         shares: dict[Split, float] = {
             "test": self.options.test_classes,
@@ -173,14 +182,13 @@ class Classed:
         for split, share in shares.items():
             clients = len(self.population.clients(split))
             last = first + (max(round(share * len(order)), 1) if clients else 0)
-            parts = self._deal(order[first:last], split, PartitionOptions(partition="iid"), seed)
-            owned, first = parts + owned, last
+            found[split], first = order[first:last], last
         if first >= len(order):
             raise ConfigError(
                 f"data.test_classes and data.validation_classes leave none of the {len(order)} classes "
                 f"of {self.items.where} to train on"
             )
-        return self._deal(order[first:], "train", self.options, seed) + owned
+        return {"train": order[first:], **found}
 
     def _deal(
         self, classes: Indices, split: Split, options: PartitionOptions, seed: int

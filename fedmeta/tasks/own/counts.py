@@ -79,7 +79,7 @@ class Counts:
         """Choose tasks for all clients, and leave out what is too small for any.
 
         Args:
-            refused: Files that cannot be used, as paths within the folder.
+            refused: What cannot or should not be used, as paths within the folder.
 
         Raises:
             DataError: If too little is left, or too much is left out.
@@ -155,7 +155,9 @@ class Chosen:
         ]
         if self.skip:
             choices.append(
-                Choice("skip", list(self.skip), "Left out: too small for a task, or not readable.")
+                Choice(
+                    "skip", list(self.skip), "Left out: as asked, too small for a task, or not readable."
+                )
             )
         if not self.counts.named:
             choices += self._split()

