@@ -26,6 +26,7 @@ from fedmeta.experiment.made_with import provenance
 from fedmeta.experiment.result import ignore
 from fedmeta.experiment.swap import load
 from fedmeta.files import is_unfinished
+from fedmeta.tasks import last_family_kept
 
 SEEDS = 3
 LOG = "workers.log"
@@ -124,13 +125,17 @@ def compare(
         raise ConfigError(f"jobs = {execution.jobs}: must be at least 1")
     folder = Path(execution.out or Path("runs") / f"compare-{name}")
     _require_comparison_of(name, folder)
-    question = _question(config, execution.check)
-    chosen, notes = choosing.choose(question.base, arms, settings)
-    plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
-    candidates = search.plan_search(config, chosen, execution.check)
-    finder = RunFinder(folder, execution.listener.note)
-    for one in (*(one for plan in plans for one in plan.configs), *(one.config for one in candidates)):
-        finder.made(one)  # may refuse the config, so call it before making the folder
+    with last_family_kept():
+        question = _question(config, execution.check)
+        chosen, notes = choosing.choose(question.base, arms, settings)
+        plans = plan_arms(config, chosen, [config.seed + k for k in range(seeds)], execution.check)
+        candidates = search.plan_search(config, chosen, execution.check)
+        finder = RunFinder(folder, execution.listener.note)
+        for one in (
+            *(one for plan in plans for one in plan.configs),
+            *(one.config for one in candidates),
+        ):
+            finder.made(one)  # may refuse the config, so call it before making the folder
     with _opened(folder):
         for line in (*map(str, left_out), *notes, *_left_out(plans)):
             execution.listener.note(line)

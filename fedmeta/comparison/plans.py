@@ -12,7 +12,7 @@ from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import planning
 from fedmeta.experiment.swap import TABLES, LeftOut, leave_out, swapped
 from fedmeta.options import Key, declared, parse_options
-from fedmeta.tasks import family_kind
+from fedmeta.tasks import family_kind, last_family_kept
 
 _CALLED_AS_OURS = dict.fromkeys(("partition", "alpha", "labels", "rotations"), "any") | dict.fromkeys(
     ("shots", "queries"), "training"
@@ -35,6 +35,7 @@ class ArmPlan:
     left_out: tuple[LeftOut, ...] = ()
 
 
+@last_family_kept()
 def plan_arms(
     config: Config, arms: Sequence[Arm], seeds: Sequence[int], check: bool = True
 ) -> list[ArmPlan]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         build_family,
         data_digest,
         family_kind,
+        last_family_kept,
         shape_of_tasks,
     )
     from fedmeta.tasks.measure import Measure
@@ -50,6 +51,7 @@ __all__ = [
     "build_objective",
     "data_digest",
     "family_kind",
+    "last_family_kept",
     "mean_of_examples",
     "padded",
     "shape_of_tasks",

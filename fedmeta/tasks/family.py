@@ -1,7 +1,9 @@
 """The shape of tasks, and the interface of task families."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +18,7 @@ from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
+_LAST: ContextVar["dict[str, TaskFamily] | None"] = ContextVar("the family built last", default=None)
 PROBED_CLIENTS = 32
 """Clients whose tasks are hashed for a family without a `digest` of its own."""
 
@@ -116,8 +119,31 @@ def build_family(task: str, data: Mapping[str, Any], population: Population, see
         ConfigError: For an unknown task or option, or options that the clients' data cannot satisfy.
         DataError: If a data file is missing or corrupt.
     """
-    family = family_kind(task)
-    return family(parse_options(family.Options, data, "data"), population, seed)
+    family, last = family_kind(task), _LAST.get()
+    options = parse_options(family.Options, data, "data")
+    if last is None:
+        return family(options, population, seed)
+    key = repr((task, options, population, seed))
+    if key not in last:
+        last.clear()  # one family may take most of the memory
+        last[key] = family(options, population, seed)
+    return last[key]
+
+
+@contextmanager
+def last_family_kept() -> Iterator[None]:
+    """Let `build_family` return the family that it built last, if asked for the same again.
+
+    For checks of many configs, most of which have the same data.
+    """
+    if _LAST.get() is not None:
+        yield
+        return
+    token = _LAST.set({})
+    try:
+        yield
+    finally:
+        _LAST.reset(token)
 
 
 def family_kind(task: str) -> type[TaskFamily]:

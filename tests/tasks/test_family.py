@@ -9,7 +9,18 @@ import pytest
 import torch
 
 from fedmeta.options import Options
-from fedmeta.tasks import FAMILIES, Digits, Population, RemoteFamily, TaskBatch, TaskSpec, data_digest
+from fedmeta.tasks import (
+    FAMILIES,
+    Digits,
+    Population,
+    RemoteFamily,
+    TaskBatch,
+    TaskFamily,
+    TaskSpec,
+    build_family,
+    data_digest,
+    last_family_kept,
+)
 from tests.tasks.conftest import SMALL_1, SMALL_2
 
 
@@ -138,3 +149,17 @@ def test_data_on_other_machines_have_no_digest(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(FAMILIES._parts, "towns", (__name__, "Towns"))
     elsewhere = RemoteFamily(Towns.spec, Population(3))
     assert data_digest("towns", {}, Population(3), lambda: elsewhere) is None
+
+
+def test_the_last_family_is_kept_for_checks_of_configs_with_the_same_data() -> None:
+    def built(**data: int) -> TaskFamily:
+        return build_family("sinusoid", data, Population(4), 0)
+
+    with last_family_kept():
+        first = built(shots=5)
+        with last_family_kept():
+            assert built(shots=5) is first
+        assert built(shots=6) is not first
+        assert built(shots=5) is not first
+        assert build_family("sinusoid", {"shots": 5}, Population(4), 1) is not built(shots=5)
+    assert built(shots=5) is not built(shots=5)
