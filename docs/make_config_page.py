@@ -50,6 +50,11 @@ TABLES = {
         "`[evaluation]`",
         "How validation and test clients are evaluated. `every` needs validation clients.",
     ),
+    "evaluation.stream": (
+        "`[evaluation.stream]`",
+        "Test clients' tasks as streams, which are predicted and learned from batch by batch: see\n"
+        "[streams](report.md#streams).",
+    ),
     "incentives": (
         "`[incentives]`",
         "What admitted updates are worth, and how a round's pot is shared: see\n"

@@ -11,6 +11,7 @@ from fedmeta.experiment.client_totals import COUNTS, UNITS, ClientTotals
 
 if TYPE_CHECKING:
     from fedmeta.chain.settle.status import Participant, Status
+    from fedmeta.experiment.streams import Streams
     from fedmeta.federation import StepResult
 
 SHOWN_PARTICIPANTS = 30
@@ -152,6 +153,21 @@ def final_table(what: str, final: "Sequence[StepResult]") -> Table:
         table.add_row(*row)
     if first.clients < first.clients_asked:
         table.caption = f"only {first.clients} of the {first.clients_asked} held-out clients answered"
+        table.caption_justify = "left"
+    return table
+
+
+def streams_table(found: "Streams") -> Table:
+    """Return what a model's streams come to, with intervals over clients."""
+    over = f"mean and 95% interval over {_counted(found.clients, 'client')}"
+    title = f"{_counted(found.streams, 'stream')} of {len(found.prequential)} segments: {over}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("losses per example")
+    table.add_column(found.algorithm, justify="right")
+    for name, one in found.summary.items():
+        table.add_row(name, _with_half(one.mean, one.ci95))
+    if found.diverged:
+        table.caption = f"{found.diverged} diverged: their losses are infinite"
         table.caption_justify = "left"
     return table
 

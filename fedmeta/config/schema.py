@@ -58,6 +58,30 @@ class CompareOptions(Options):
         return arms
 
 
+class StreamOptions(Options):
+    """Streams of test clients' tasks, whose examples arrive in batches and are learned from.
+
+    Attributes:
+        segments: Segments of a stream, which are not announced to the learner; 0: there are no streams.
+        drift: What a new segment brings: ``tasks``: another task of the client; ``classes``: further
+            classes of one task; ``slow``: a small step of the same task, with families that can move.
+        batch: Examples that arrive at once.
+        streams: Streams per test client.
+    """
+
+    segments: int = Field(0, ge=0, le=50)
+    drift: Literal["tasks", "classes", "slow"] = "tasks"
+    batch: int = Field(1, ge=1)
+    streams: int = Field(20, ge=1, le=1000)
+
+    @field_validator("segments")
+    @classmethod
+    def _more_than_one(cls, segments: int) -> int:
+        if segments == 1:
+            raise ValueError("must be 0, for no streams, or 2 to 50")
+        return segments
+
+
 class EvaluationOptions(Options):
     """How held-out clients are evaluated.
 
@@ -70,6 +94,7 @@ class EvaluationOptions(Options):
         head: A scikit-learn estimator, such as ``"sklearn.svm.SVC(C=10)"``, that is fitted to each
             task's support set on the learned features in place of adaptation; empty: none.
         explain: Test tasks whose predictions are explained in the report; 0: none.
+        stream: Streams of tasks.
     """
 
     tasks: int = Field(100, ge=2)
@@ -81,6 +106,7 @@ class EvaluationOptions(Options):
     explain: Annotated[int, Key(resume=True, decides="nothing", arm="any", evaluation=False)] = Field(
         2, ge=0, le=4
     )
+    stream: StreamOptions = StreamOptions()
 
     @field_validator("steps")
     @classmethod
@@ -93,6 +119,12 @@ class EvaluationOptions(Options):
     def _head_takes_no_steps(self) -> Self:
         if self.head and len(self.steps) > 1:
             raise ValueError("head takes no adaptation steps: set evaluation.steps = [0]")
+        return self
+
+    @model_validator(mode="after")
+    def _head_takes_no_stream(self) -> Self:
+        if self.head and self.stream.segments:
+            raise ValueError("head is fitted to whole support sets, not to streams: unset one of them")
         return self
 
 
@@ -264,6 +296,8 @@ class Config(Options):
             raise ValueError("evaluation.every needs validation_clients of at least 1")
         if self.evaluation.track and not self.test_clients:
             raise ValueError("evaluation.track needs test_clients of at least 1")
+        if self.evaluation.stream.segments and not self.test_clients:
+            raise ValueError("evaluation.stream needs test_clients of at least 1")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from fedmeta.parts import FAMILIES
 
 if TYPE_CHECKING:
     from fedmeta.experiment.learned.model import Learned
+    from fedmeta.experiment.streams import Streams
     from fedmeta.federation import StepResult
 
 _WITH_ANOTHER_TASK = ("task", "data", "clients", "validation_clients", "test_clients", "seed")
@@ -31,6 +32,7 @@ class Evaluated:
         settings: What differs from the run's config, by dotted key.
         steps: Means over the tasks of all test clients, with intervals, by adaptation step.
         clients: The same for each test client.
+        streams: Results on streams; None: ``evaluation.stream`` has none.
     """
 
     run: Path
@@ -38,6 +40,7 @@ class Evaluated:
     settings: Mapping[str, Any]
     steps: "tuple[StepResult, ...]"
     clients: "Mapping[int, tuple[StepResult, ...]]"
+    streams: "Streams | None" = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as plain values; a number that is not finite is None."""
@@ -51,6 +54,7 @@ class Evaluated:
                     str(client): [step.to_json() for step in steps]
                     for client, steps in self.clients.items()
                 },
+                **({"streams": self.streams.model_dump()} if self.streams else {}),
             }
         )
         return values
@@ -112,6 +116,7 @@ def evaluate(learned: "Learned", settings: Mapping[str, Any] | None = None) -> E
     """
     from fedmeta.experiment import planning
     from fedmeta.experiment.checkpoint import misfit
+    from fedmeta.experiment.streaming import measure_streams
     from fedmeta.federation import Federation, merge
     from fedmeta.federation.engines.vector import open_vector
 
@@ -124,6 +129,10 @@ def evaluate(learned: "Learned", settings: Mapping[str, Any] | None = None) -> E
     with open_vector(learner) as grid:
         federation = Federation(learner, grid, in_turn=True)
         sums = federation.test(learned.state, "test", config.timeout)
+    streams = None
+    if config.evaluation.stream.segments:
+        clients = learner.workload.population.clients("test")
+        streams = measure_streams(config, learner, dict.fromkeys(clients, learned.state))
     steps, measures = config.evaluation.steps, learner.evaluation_measures
     return Evaluated(
         learned.path,
@@ -131,4 +140,5 @@ def evaluate(learned: "Learned", settings: Mapping[str, Any] | None = None) -> E
         settings,
         merge(steps, sums.values(), measures, config.test_clients),
         {client: merge(steps, [one], measures) for client, one in sums.items()},
+        streams,
     )

@@ -20,6 +20,7 @@ from fedmeta.errors import (
     UntrainedError,
     UsageError,
 )
+from fedmeta.experiment import streams
 from fedmeta.experiment.checkpoint import CLIENTS, DamagedCheckpointError, Manifest, misfit
 from fedmeta.experiment.client_totals import (
     note_refused,
@@ -30,13 +31,14 @@ from fedmeta.experiment.client_totals import (
 )
 from fedmeta.experiment.explain import write_explanations
 from fedmeta.experiment.folder import RunFolder
-from fedmeta.experiment.held_out import final_test, write_examples
+from fedmeta.experiment.held_out import final_test, state_of, write_examples
 from fedmeta.experiment.open_federation import open_federation
 from fedmeta.experiment.planning import build_way, initial_state
 from fedmeta.experiment.recorder import Recorder, error_log
 from fedmeta.experiment.result import Listener, Result, ignore
 from fedmeta.experiment.rows import LOGS
 from fedmeta.experiment.scorer import RunScorer
+from fedmeta.experiment.streaming import measure_streams
 from fedmeta.experiment.tracker import tracked
 from fedmeta.federation import Learner, Rewards, Snapshot, StepResult
 from fedmeta.federation.accounts import Checking
@@ -141,6 +143,10 @@ def _train_and_test(run: _Run, listener: Listener) -> tuple[tuple[StepResult, ..
             tested = final_test(config, way, snapshot.state)
         folder.write_test(tested.clients)
         write_examples(folder, config, run.learner, snapshot.state)
+        if config.evaluation.stream.segments:
+            clients = run.learner.workload.population.clients("test")
+            states = {one: state_of(config, snapshot.state, one) for one in clients}
+            streams.write(folder.path, measure_streams(config, run.learner, states))
         if note := write_explanations(folder, config, run.learner, snapshot.state):
             listener.note(note)
         return tested.steps, problem

@@ -25,6 +25,7 @@ from fedmeta.experiment.explanations import (
 )
 from fedmeta.experiment.folder import RunFolder
 from fedmeta.experiment.held_out import example_clients, example_task, state_of
+from fedmeta.experiment.typed_file import short
 from fedmeta.federation import Learner
 from fedmeta.files import one_line
 from fedmeta.learning import CPU, Tensors, expand_state, one_thread, place
@@ -130,8 +131,8 @@ def _evidence(task: ExplainedTask) -> tuple[How | Literal[""], str, list[QueryEv
             query=one,
             label=labels[one],
             predicted=int(chances[one].argmax()),
-            probability=_short(float(chances[one].max())) or 0.0,
-            support=[_short(value) for value in found.values[one].tolist()],
+            probability=short(float(chances[one].max())) or 0.0,
+            support=[short(value) for value in found.values[one].tolist()],
         )
         for one in chosen
     ]
@@ -174,7 +175,7 @@ def _before_and_after(task: ExplainedTask) -> tuple[Tensors, Tensors] | None:
 
 def _layers(values: Iterable[tuple[str, float | None]]) -> list[Layer]:
     return [
-        Layer(name=name[:200], value=None if value is None else _short(value))
+        Layer(name=name[:200], value=None if value is None else short(value))
         for name, value in list(values)[:MOST_LAYERS]
     ]
 
@@ -211,10 +212,10 @@ def _map(task: ExplainedTask, name: str, weights: Tensors, labels: list[int]) ->
     apart = separation(features, torch.tensor(labels))
     return FeatureMap(
         name=name,
-        shares=[_short(one) or 0.0 for one in shares],
-        separation=None if apart is None else _short(apart),
-        x=[_short(one) or 0.0 for one in points[:, 0].tolist()],
-        y=[_short(one) or 0.0 for one in points[:, 1].tolist()],
+        shares=[short(one) or 0.0 for one in shares],
+        separation=None if apart is None else short(apart),
+        x=[short(one) or 0.0 for one in points[:, 0].tolist()],
+        y=[short(one) or 0.0 for one in points[:, 1].tolist()],
         labels=labels,
         queries=queries,
     )
@@ -255,7 +256,7 @@ def _step_names(objective: Objective, support: Examples, query: Examples) -> lis
 
 
 def _rows(values: Tensor) -> list[list[float]]:
-    return [[_short(one) or 0.0 for one in row] for row in values.tolist()]
+    return [[short(one) or 0.0 for one in row] for row in values.tolist()]
 
 
 def _rates(learner: Learner, state: Tensors) -> list[TensorRates]:
@@ -265,7 +266,7 @@ def _rates(learner: Learner, state: Tensors) -> list[TensorRates]:
         steps = []
         for row in rates.float():
             low, high = row.quantile(ends).tolist()
-            mean, low, high = (_short(one) or 0.0 for one in (float(row.mean()), low, high))
+            mean, low, high = (short(one) or 0.0 for one in (float(row.mean()), low, high))
             steps.append(Rate(mean=mean, low=low, high=high))
         found.append(TensorRates(name=name[:200], steps=steps))
     return found[:MOST_LAYERS]
@@ -276,8 +277,3 @@ def _labels(objective: Objective, examples: Examples) -> list[int]:
     if not objective.labels or objective.spec.vocabulary or "y" not in examples:
         return []
     return [int(one) for one in examples["y"][0].tolist()]
-
-
-def _short(value: float) -> float | None:
-    """Return a number with five digits, enough for a picture; None if it is not finite."""
-    return float(f"{value:.5g}") if abs(value) < float("inf") else None

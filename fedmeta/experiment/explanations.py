@@ -1,12 +1,11 @@
 """Reads, checks and writes a run's ``explanations.json``."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from fedmeta.errors import DataError
-from fedmeta.files import finite, from_later, one_line, read_json, to_json, write_atomically
+from fedmeta.experiment.typed_file import Count, First, Name, Part, Real, read_typed, write_typed
 
 EXPLANATIONS = "explanations.json"
 VERSION = 1
@@ -21,26 +20,8 @@ MOST_SLOTS = 64
 MOST_LAYERS = 500
 _MOST_BYTES = 4 << 20
 
-OneT = TypeVar("OneT")
 
-
-class _First(FailFast):
-    # Pydantic's class has no hash, which a union with None needs.
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-
-Real = Annotated[float, Field(gt=-1e300, lt=1e300)]
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-Name = Annotated[str, Field(max_length=200)]
-
-
-class _Part(BaseModel):
-    # Strict about values that are drawn, but ignores keys that a later version adds.
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class QueryEvidence(_Part):
+class QueryEvidence(Part):
     """A prediction, and how much each support example speaks for it.
 
     Attributes:
@@ -55,14 +36,14 @@ class QueryEvidence(_Part):
     label: Count
     predicted: Count
     probability: Real
-    support: Annotated[list[Real | None], _First(), Field(max_length=MOST_SUPPORT)]
+    support: Annotated[list[Real | None], First(), Field(max_length=MOST_SUPPORT)]
 
 
-Column = Annotated[list[Real], _First(), Field(max_length=MOST_POINTS)]
-Labels = Annotated[list[Count], _First(), Field(max_length=MOST_POINTS)]
+Column = Annotated[list[Real], First(), Field(max_length=MOST_POINTS)]
+Labels = Annotated[list[Count], First(), Field(max_length=MOST_POINTS)]
 
 
-class FeatureMap(_Part):
+class FeatureMap(Part):
     """Features of a task's examples in two dimensions.
 
     Attributes:
@@ -90,22 +71,22 @@ class FeatureMap(_Part):
         return self
 
 
-class Layer(_Part):
+class Layer(Part):
     """A value of a layer; None: not known."""
 
     name: Name
     value: Real | None
 
 
-Layers = Annotated[list[Layer], _First(), Field(max_length=MOST_LAYERS)]
+Layers = Annotated[list[Layer], First(), Field(max_length=MOST_LAYERS)]
 Weights = Annotated[
-    list[Annotated[list[Real], _First(), Field(max_length=MOST_SLOTS)]],
-    _First(),
+    list[Annotated[list[Real], First(), Field(max_length=MOST_SLOTS)]],
+    First(),
     Field(max_length=MOST_STEPS),
 ]
 
 
-class Memory(_Part):
+class Memory(Part):
     """Where a memory is read and written, step by step; means over heads.
 
     Attributes:
@@ -115,8 +96,8 @@ class Memory(_Part):
         writes: The same.
     """
 
-    steps: Annotated[list[Name], _First(), Field(max_length=MOST_STEPS)]
-    slots: Annotated[list[Count], _First(), Field(max_length=MOST_SLOTS)]
+    steps: Annotated[list[Name], First(), Field(max_length=MOST_STEPS)]
+    slots: Annotated[list[Count], First(), Field(max_length=MOST_SLOTS)]
     reads: Weights
     writes: Weights
 
@@ -128,7 +109,7 @@ class Memory(_Part):
         return self
 
 
-class TaskExplanation(_Part):
+class TaskExplanation(Part):
     """Explanations of a test task, the same that is in ``examples.safetensors``.
 
     Attributes:
@@ -144,11 +125,11 @@ class TaskExplanation(_Part):
     """
 
     client: Count
-    support: Annotated[list[Count], _First(), Field(max_length=MOST_SUPPORT)]
+    support: Annotated[list[Count], First(), Field(max_length=MOST_SUPPORT)]
     how: Literal["weights", "leave-one-out", ""] = ""
     note: Name = ""
-    queries: Annotated[list[QueryEvidence], _First(), Field(max_length=MOST_QUERIES)]
-    maps: Annotated[list[FeatureMap], _First(), Field(max_length=4)]
+    queries: Annotated[list[QueryEvidence], First(), Field(max_length=MOST_QUERIES)]
+    maps: Annotated[list[FeatureMap], First(), Field(max_length=4)]
     changes: Layers
     similarities: Layers
     memory: Memory | None = None
@@ -160,7 +141,7 @@ class TaskExplanation(_Part):
         return self
 
 
-class Rate(_Part):
+class Rate(Part):
     """Mean, 10th and 90th percentile of the learned rates of a tensor in one step."""
 
     mean: Real
@@ -168,14 +149,14 @@ class Rate(_Part):
     high: Real
 
 
-class TensorRates(_Part):
+class TensorRates(Part):
     """Learned rates of a tensor, for each inner step; one entry if all steps have the same."""
 
     name: Name
-    steps: Annotated[list[Rate], _First(), Field(max_length=100)]
+    steps: Annotated[list[Rate], First(), Field(max_length=100)]
 
 
-class Explanations(_Part):
+class Explanations(Part):
     """The contents of an ``explanations.json``.
 
     Attributes:
@@ -190,8 +171,8 @@ class Explanations(_Part):
     version: Literal[1]  # that is, VERSION
     algorithm: Name
     steps: Count
-    tasks: Annotated[list[TaskExplanation], _First(), Field(max_length=MOST_TASKS)]
-    rates: Annotated[list[TensorRates], _First(), Field(max_length=MOST_LAYERS)]
+    tasks: Annotated[list[TaskExplanation], First(), Field(max_length=MOST_TASKS)]
+    rates: Annotated[list[TensorRates], First(), Field(max_length=MOST_LAYERS)]
     initial_rate: Real | None = None
 
 
@@ -201,8 +182,7 @@ def write(folder: Path, explanations: Explanations) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    text = to_json(finite(explanations.model_dump()), separators=(",", ":"))
-    write_atomically(folder / EXPLANATIONS, f"{text}\n".encode())
+    write_typed(folder / EXPLANATIONS, explanations)
 
 
 def read(folder: Path) -> Explanations | None:
@@ -211,17 +191,4 @@ def read(folder: Path) -> Explanations | None:
     Raises:
         DataError: If the file is damaged or of another version, in one line.
     """
-    path = folder / EXPLANATIONS
-    try:
-        value: Any = read_json(path, _MOST_BYTES)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        raise DataError(f"{EXPLANATIONS} is damaged") from None
-    if isinstance(value, dict) and (later := from_later(value, "version", VERSION)):
-        raise DataError(f"{EXPLANATIONS} is {later}")
-    try:
-        return Explanations.model_validate(value)
-    except ValidationError as error:
-        where = one_line(".".join(str(part) for part in error.errors()[0]["loc"]), 100)
-        raise DataError(f"{EXPLANATIONS} is damaged, or of another version ({where})") from None
+    return read_typed(folder / EXPLANATIONS, Explanations, VERSION, _MOST_BYTES)

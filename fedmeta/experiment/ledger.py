@@ -73,7 +73,8 @@ def former_run_id(config: Config) -> bytes:
     later: dict[str, Any] = {"device": True, "kernels": True}
     later |= {"compare": {"search": True, "search_share": True, "built_in": True}}
     later |= {} if config.postprocessors else {"postprocessors": True}
-    later |= {"evaluation": {"explain": True} | ({} if config.evaluation.head else {"head": True})}
+    tested = {"head": config.evaluation.head, "stream": config.evaluation.stream.segments}
+    later["evaluation"] = {"explain": True} | {key: True for key, used in tested.items() if not used}
     return hashlib.sha256(b"fedmeta run\n" + to_toml(what, later).encode()).digest()
 
 

@@ -11,6 +11,7 @@ from fedmeta.config import Config
 from fedmeta.config.parts import assignments, faults, population
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.experiment.rows import measures_entry
+from fedmeta.experiment.streaming import require_streams
 from fedmeta.experiment.tracker import require_extra
 from fedmeta.federation import Federation, Learner, Plan, Rewards, Snapshot, Workload
 from fedmeta.federation.behaviours import mods_for
@@ -182,6 +183,7 @@ def check(config: Config, trial: bool = True) -> Learner:
     measures_entry(learner.algorithm.objective)
     for stage in STAGES:
         learner.postprocessing(stage).try_out(template)
+    require_streams(config, learner)
     if trial:
         try_parts(config, learner)
     if on_machines and not learner.has_data and config.incentives.needs_held_out:

@@ -19,6 +19,11 @@ class DelegatingAlgorithm(Algorithm):
         super().__init__(algorithm.options, algorithm.model, algorithm.spec, algorithm.transductive)
         self._algorithm = algorithm
 
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm that trains."""
+        return self._algorithm
+
     @override
     def init(self, generator: torch.Generator) -> Tensors:
         """Draw the initial state; see the algorithm."""

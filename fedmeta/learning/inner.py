@@ -1,6 +1,7 @@
 """Inner-loop gradient descent."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from pydantic import Field
@@ -20,6 +21,7 @@ __all__ = [
     "WeightAdaptation",
     "gradients",
     "leaves",
+    "one_step",
     "sgd_step",
 ]
 
@@ -51,6 +53,11 @@ def sgd_step(params: Tensors, grads: Tensors, rate: float | Tensors) -> Tensors:
         # The same bits as a subtraction, whose derivative negates and scales in two passes.
         return {key: torch.add(value, grads[key], alpha=-rate) for key, value in params.items()}
     return {key: torch.addcmul(value, rate[key], grads[key], value=-1) for key, value in params.items()}
+
+
+def one_step(path: Iterator[Tensors]) -> Tensors:
+    """Return the weights after the first step of a descent."""
+    return next(islice(path, 1, None))
 
 
 class WeightAdaptation(Algorithm):
@@ -116,6 +123,22 @@ class WeightAdaptation(Algorithm):
                 yield step, {**params, **context}
             if step >= max(wanted, default=0):
                 return
+
+    def begin_stream(
+        self,
+        state: Tensors,
+        like: Examples,  # noqa: ARG002 (for those that embed)
+        ways: int,  # noqa: ARG002 (for new heads)
+    ) -> Tensors:
+        """Return the weights before the first example; see `fedmeta.learning.online.StreamLearner`."""
+        return {key: value.detach() for key, value in self.weights(state).items()}
+
+    def learn(self, state: Tensors, known: Tensors, examples: Examples) -> Tensors:
+        """Return the weights after the inner loop's first step from `known` on `examples`.
+
+        What an inner loop keeps between its steps, such as Adam's moments, starts anew.
+        """
+        return one_step(self.descend(state | known, examples))
 
     @override
     def predict(

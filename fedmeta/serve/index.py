@@ -28,6 +28,7 @@ _READ = (
     "test.jsonl",
     "examples.safetensors",
     "explanations.json",
+    "streams.json",
     "config.seal",
     "run.lock",
     "report.html",

@@ -570,6 +570,33 @@ def explanations() -> Iterator[Case]:
     yield Case("explanations.json", "nested", put(DEEP))
 
 
+def streams() -> Iterator[Case]:
+    """``streams.json`` with hostile entries."""
+    curve = {"mean": [1.0, None], "ci95": [0.5, None]}
+    one = {"mean": 0.5, "ci95": None}
+    names = {"kind": "streams", "version": 1, "algorithm": "a", "measure": "<b>", "drift": "x"}
+    counts = {"sizes": [1, 1], "batches": 1, "clients": 1, "streams": 2, "diverged": 0}
+    drawn = dict.fromkeys(("loss", "cumulative", "still", "regret"), curve)
+    told = dict.fromkeys(("final", "backward", "forward", "forgetting"), one)
+    rest = {"higher_is_better": True, "prequential": [one, one], "matrix": [[0.1, 1e299]] * 3}
+    good: dict[str, Any] = {**names, **counts, **drawn, **told, **rest}
+    text = json.dumps(good)
+    yield Case("streams.json", "good", put(text))
+    for key in ("version", "measure", "sizes", "batches", "loss", "prequential", "matrix", "final"):
+        for name in ("90 digits", "list of everything", "controls"):
+            yield Case("streams.json", f"{key}: {name}", put(with_value(text, key, VALUES[name])))
+    long = {"mean": [1e299] * 2000, "ci95": [1e299] * 2000}
+    for name, change in {
+        "as long as it may be": {"sizes": [2**30] * 2000, "batches": 1000} | dict.fromkeys(drawn, long),
+        "too long": {"sizes": [1] * 2002, "batches": 1001},
+        "curves of other batches": {"regret": long},
+        "a matrix of other segments": {"matrix": [[0.1] * 2] * 4},
+        "a batch of nothing": {"sizes": [0, 1]},
+    }.items():
+        yield Case("streams.json", name, put(json.dumps(good | change)))
+    yield Case("streams.json", "nested", put(DEEP))
+
+
 def _points(count: int) -> dict[str, Any]:
     column = [float(i) for i in range(count)]
     labels = [i % 1000 for i in range(count)]
@@ -592,8 +619,8 @@ def cases(run: Path, journal: bytes) -> list[Case]:
     }
     return [
         *anywhere(
-            "config run.json metrics.jsonl clients.jsonl explanations.json manifest tensors journal "
-            "image text zip compare"
+            "config run.json metrics.jsonl clients.jsonl explanations.json streams.json manifest "
+            "tensors journal image text zip compare"
         ),
         *configs(),
         *run_infos((run / "run.json").read_text()),
@@ -609,4 +636,5 @@ def cases(run: Path, journal: bytes) -> list[Case]:
         *comparisons(),
         *examples(),
         *explanations(),
+        *streams(),
     ]

@@ -177,5 +177,6 @@ _OF_A_RUN = (
     "test.jsonl",
     "examples.safetensors",
     "explanations.json",
+    "streams.json",
 )
 _LONG = 16 << 20

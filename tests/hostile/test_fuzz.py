@@ -28,6 +28,7 @@ KINDS = (
     "tensors",
     "examples.safetensors",
     "explanations.json",
+    "streams.json",
 )
 
 

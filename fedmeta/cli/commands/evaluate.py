@@ -19,10 +19,11 @@ def evaluate(
 
     They may be more tasks, tasks of another shape, or tasks of another family.
 
-    The test clients are those of the run, which never trained. You may set evaluation.tasks and
-    evaluation.steps, learner options (rates of adaptation), transductive, and the shape of the test
-    tasks (data.test_ways, data.test_shots, data.test_queries). To evaluate on another task family, set
-    task, and its data and clients too; its inputs must have the same shape. Nothing is written.
+    The test clients are those of the run, which never trained. You may set evaluation.tasks,
+    evaluation.steps and evaluation.stream, learner options (rates of adaptation), transductive, and the
+    shape of the test tasks (data.test_ways, data.test_shots, data.test_queries). To evaluate on another
+    task family, set task, and its data and clients too; its inputs must have the same shape. Nothing is
+    written.
 
     Examples:
 
@@ -41,7 +42,7 @@ def evaluate(
     # Refuse before importing torch, which takes seconds.
     config_to_evaluate(folder.config, changes)
     from fedmeta.cli.screen import SafeConsole
-    from fedmeta.cli.tables import final_table
+    from fedmeta.cli.tables import final_table, streams_table
     from fedmeta.experiment.learned.model import Learned
 
     learned = Learned.open(run_folder, best, trust_code=trust_code)
@@ -52,3 +53,5 @@ def evaluate(
         typer.echo(to_json(result.to_json()))
     else:
         SafeConsole().print(final_table(f"{learned.path.name}, round {result.round}", result.steps))
+        if result.streams:
+            SafeConsole().print(streams_table(result.streams))

@@ -8,7 +8,7 @@ from typing_extensions import override
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.head import find_head, new_head
-from fedmeta.learning.inner import AdaptationOptions, WeightAdaptation, leaves
+from fedmeta.learning.inner import AdaptationOptions, WeightAdaptation, leaves, one_step
 from fedmeta.tasks import Examples, TaskBatch, TaskSpec
 
 
@@ -73,6 +73,16 @@ class FedAvg(WeightAdaptation):
     def descend(self, state: Tensors, support: Examples) -> Iterator[Tensors]:
         """Yield the weights after 0, 1, 2, ... steps, with a new head if needed."""
         if self._head:
-            weights = self.weights(state)
-            state = state | new_head(weights, self._head, int(support["y"].max()) + 1)
+            state = self.begin_stream(state, support, int(support["y"].max()) + 1)
         return super().descend(state, support)
+
+    @override
+    def begin_stream(self, state: Tensors, like: Examples, ways: int) -> Tensors:
+        """Return the weights before the first example, with a new head if needed."""
+        weights = super().begin_stream(state, like, ways)
+        return weights | (new_head(weights, self._head, ways) if self._head else {})
+
+    @override
+    def learn(self, state: Tensors, known: Tensors, examples: Examples) -> Tensors:
+        """Return the weights after a step with the head that the stream began with."""
+        return one_step(super().descend(state | known, examples))

@@ -82,6 +82,14 @@ class IMAML(WeightAdaptation):
             with torch.no_grad():
                 weights = self._step(weights, slope, start)
 
+    @override
+    def learn(self, state: Tensors, known: Tensors, examples: Examples) -> Tensors:
+        """Return the weights after a step that is pulled to the meta-learned weights, not to `known`."""
+        with torch.enable_grad():
+            slope = self.inner_gradient(leaves(known), examples).values
+        with torch.no_grad():
+            return self._step(known, slope, state)
+
     def _step(self, weights: Tensors, slope: Tensors, start: Tensors) -> Tensors:
         """Step along ``grad L_support(phi) + lambda (phi - theta)``."""
         pulled = {

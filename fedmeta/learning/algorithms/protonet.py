@@ -7,9 +7,11 @@ from typing_extensions import override
 from fedmeta import options
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
-from fedmeta.learning.embedding import EmbeddingAlgorithm, Support, share_out
+from fedmeta.learning.embedding import EmbeddingAlgorithm, Support, memberships, share_out
+from fedmeta.tasks import Examples
 
 PROTOTYPES = "prototypes"
+SEEN = "seen"
 
 
 class ProtoNet(EmbeddingAlgorithm):
@@ -45,6 +47,30 @@ class ProtoNet(EmbeddingAlgorithm):
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Return negative squared distances to the prototypes as logits."""
         return negative_distances(features, known[PROTOTYPES])
+
+    @torch.no_grad()
+    def begin_stream(self, state: Tensors, like: Examples, ways: int) -> Tensors:
+        """Return prototypes at 0, which give all classes the same probability; no example was seen.
+
+        See `fedmeta.learning.online.StreamLearner`.
+        """
+        few = {key: value[:, :2] for key, value in like.items()}
+        features = self.objective.forward(self.model, self.split(state)[0], few)
+        return {
+            PROTOTYPES: features.new_zeros(len(features), ways, features.shape[-1]),
+            SEEN: features.new_zeros(len(features), ways),
+        }
+
+    @torch.no_grad()
+    def learn(self, state: Tensors, known: Tensors, examples: Examples) -> Tensors:
+        """Return the class means of all examples so far; a class that was not seen stays at 0."""
+        means, seen = known[PROTOTYPES], known[SEEN]
+        features = self.objective.forward(self.model, self.split(state)[0], examples)
+        members = memberships(examples, means.shape[1]).to(features.dtype)
+        more = members.sum(1)
+        total = (seen + more).clamp(min=1).unsqueeze(-1)
+        moved = torch.bmm(members.mT, features) - more.unsqueeze(-1) * means
+        return {PROTOTYPES: means + moved / total, SEEN: seen + more}
 
     @override
     def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:

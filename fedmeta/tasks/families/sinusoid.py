@@ -28,6 +28,7 @@ class SinusoidOptions(Options):
     Attributes:
         shots: Support points per task.
         queries: Query points per task.
+        test_shots: Support points per task for held-out clients; None: as in training.
         test_queries: Query points per task for held-out clients; None: as in training.
         heterogeneity: How much narrower than the full range a client's intervals of amplitude and phase
             are: 0: all clients are alike; 1: each client has a single sine wave.
@@ -36,8 +37,9 @@ class SinusoidOptions(Options):
             there is no finite set of waves to deal.
     """
 
-    shots: int = Field(default=10, ge=1)
+    shots: Annotated[int, Key(arm="training")] = Field(default=10, ge=1)
     queries: Annotated[int, Key(arm="training")] = Field(default=10, ge=1)
+    test_shots: Annotated[int | None, Key(evaluation=True)] = Field(default=None, ge=1)
     test_queries: int | None = Field(default=None, ge=1)
     heterogeneity: float = Field(default=0.3, ge=0.0, le=1.0)
     partition: Annotated[Literal["natural", "iid"], Key(arm="any")] = "natural"
@@ -80,20 +82,32 @@ class Sinusoid:
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` waves of `client`, and points of each; float32."""
         amplitude, phase = self._ranges(client, count, rng)
-        shots, queries = self.options.shots, self.options.queries
-        if self.options.test_queries and self.population.split_of(client) != "train":
-            queries = self.options.test_queries
+        shots, queries = self._sizes(client)
         # One draw for everything, with contiguous support and query: this is called for each client,
         # maybe a thousand times a round.
         draws = rng.random(count * (2 + shots + queries), dtype=np.float32)
-        a = _scale(draws[:count], amplitude).reshape(count, 1, 1)
-        p = _scale(draws[count : 2 * count], phase).reshape(count, 1, 1)
-        x = _scale(draws[2 * count :], INPUT)
-        sides: list[Tensor] = []
-        for points in (x[: count * shots], x[count * shots :]):
-            side = points.reshape(count, -1, 1)
-            sides += [torch.from_numpy(side), torch.from_numpy(a * np.sin(side - p))]
-        return TaskBatch(*sides)
+        a = _scale(draws[:count], amplitude)
+        p = _scale(draws[count : 2 * count], phase)
+        return _tasks(a, p, _scale(draws[2 * count :], INPUT), shots)
+
+    def drifting(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        """Draw `count` waves of `client` that lead in equal steps from one to another; float32."""
+        shots, queries = self._sizes(client)
+        ends = rng.random((2, 2), dtype=np.float32)
+        along = np.linspace(0.0, 1.0, count, dtype=np.float32)
+        a, p = (
+            _scale(start + along * (end - start), interval)
+            for (start, end), interval in zip(ends, self.intervals(client), strict=True)
+        )
+        x = _scale(rng.random(count * (shots + queries), dtype=np.float32), INPUT)
+        return _tasks(a, p, x, shots)
+
+    def _sizes(self, client: int) -> tuple[int, int]:
+        """Return the support and query points of a client's tasks."""
+        options = self.options
+        if self.population.split_of(client) == "train":
+            return options.shots, options.queries
+        return options.test_shots or options.shots, options.test_queries or options.queries
 
     def _ranges(self, client: int, count: int, rng: np.random.Generator) -> tuple[Range, Range]:
         """Return the low and high ends of amplitude and of phase, one for all waves or ``[count]``."""
@@ -103,6 +117,17 @@ class Sinusoid:
         lows_and_highs = np.array([self.intervals(owner) for owner in owners], dtype=np.float32)
         amplitude, phase = lows_and_highs.transpose(1, 2, 0)
         return (amplitude[0], amplitude[1]), (phase[0], phase[1])
+
+
+def _tasks(a: Values, p: Values, x: Values, shots: int) -> TaskBatch:
+    """Return waves of amplitudes ``a [T]`` and phases ``p [T]`` at points `x`, support points first."""
+    count = len(a)
+    a, p = a.reshape(count, 1, 1), p.reshape(count, 1, 1)
+    sides: list[Tensor] = []
+    for points in (x[: count * shots], x[count * shots :]):
+        side = points.reshape(count, -1, 1)
+        sides += [torch.from_numpy(side), torch.from_numpy(a * np.sin(side - p))]
+    return TaskBatch(*sides)
 
 
 def _scale(unit: Values, interval: Range) -> Values:
