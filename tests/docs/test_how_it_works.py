@@ -31,7 +31,7 @@ def column(heading: str, place: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = TINY | {"chain.provider": "embedded"}
+    settings = TINY | {"chain.provider": "embedded", "evaluation.stream.segments": 2}
     return run("quickstart", settings, out=tmp_path_factory.mktemp("runs") / "run").run
 
 

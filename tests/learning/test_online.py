@@ -104,6 +104,7 @@ def test_a_gradient_method_learns_as_a_loop_over_single_streams_does() -> None:
 
 
 def test_prototypes_are_the_means_of_all_examples_so_far() -> None:
+    """A class not yet seen is where all examples so far are on average, at first at 0."""
     algorithm = learner("protonet")
     state, segments = started(algorithm), made()
     found = run_online(algorithm, state, segments, BATCH, 1)
@@ -117,10 +118,8 @@ def test_prototypes_are_the_means_of_all_examples_so_far() -> None:
                 embedded = torch.relu(x[first : first + BATCH] @ weight + bias)
                 each = []
                 for z, label in zip(embedded, y[first : first + BATCH], strict=False):
-                    means = [
-                        torch.stack(seen[c]).mean(0) if seen[c] else torch.zeros_like(z)
-                        for c in range(WAYS)
-                    ]
+                    every = [one for own in seen.values() for one in own] or [torch.zeros_like(z)]
+                    means = [torch.stack(seen[c] or every).mean(0) for c in range(WAYS)]
                     scores = torch.stack([-((z - mean) ** 2).sum() for mean in means])
                     each.append(-scores.log_softmax(0)[label])
                 losses.append(torch.stack(each).mean())

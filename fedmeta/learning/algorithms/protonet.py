@@ -63,14 +63,16 @@ class ProtoNet(EmbeddingAlgorithm):
 
     @torch.no_grad()
     def learn(self, state: Tensors, known: Tensors, examples: Examples) -> Tensors:
-        """Return the class means of all examples so far; a class that was not seen stays at 0."""
+        """Return the class means of all examples so far; a class not yet seen is at the mean of all."""
         means, seen = known[PROTOTYPES], known[SEEN]
         features = self.objective.forward(self.model, self.split(state)[0], examples)
         members = memberships(examples, means.shape[1]).to(features.dtype)
         more = members.sum(1)
-        total = (seen + more).clamp(min=1).unsqueeze(-1)
+        total = (seen + more).unsqueeze(-1)
         moved = torch.bmm(members.mT, features) - more.unsqueeze(-1) * means
-        return {PROTOTYPES: means + moved / total, SEEN: seen + more}
+        means = means + moved / total.clamp(min=1)
+        overall = (total * means).sum(1, keepdim=True) / total.sum(1, keepdim=True)
+        return {PROTOTYPES: means.where(total > 0, overall), SEEN: total.squeeze(-1)}
 
     @override
     def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
