@@ -27,7 +27,11 @@ from fedmeta.tasks.families.vowels import Vowels, stretch
 
 SHOTS = (1, 5)
 GRID: dict[str, list[Any]] = {"server.lr": [0.0003, 0.001], "rounds": [25, 100]}
-Groups = tuple[list[str], list[str], list[str]]
+NETWORKS: dict[str, dict[str, Any]] = {
+    "tdnn": {"model": "tdnn"},
+    "lstm": {"model": "lstm", "network": {"hidden": 64}},
+    "mlp": {"model": "mlp"},
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Turn:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("models", nargs="*")
+    parser.add_argument("models", nargs="*", help=", ".join(NETWORKS))
     parser.add_argument("--arms", default="federated")
     parser.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
@@ -60,7 +64,7 @@ def main() -> None:
     settings = parse_settings(given.set)
     for model, arm in itertools.product(given.models, filter(None, given.arms.split(","))):
         chosen: Counter[str] = Counter()
-        found = [trained(arm, {**settings, "model": model}, turn, chosen) for turn in turns]
+        found = [trained(arm, {**settings, **NETWORKS[model]}, turn, chosen) for turn in turns]
         show(f"{model}, {arm}", found)
         print(f"    chosen: {dict(chosen)}", flush=True)
 

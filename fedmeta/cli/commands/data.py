@@ -10,7 +10,7 @@ import typer
 from fedmeta.cli.commands import Json, Samples
 from fedmeta.cli.help import App
 from fedmeta.errors import UsageError
-from fedmeta.files import one_line, to_json
+from fedmeta.files import one_line, to_json, write_atomically
 
 app = App(
     help="List and fetch data sets, and check files of your own.",
@@ -73,6 +73,10 @@ def check(
     samples: Annotated[
         Samples, typer.Option(help="Bits actually used in 16-bit or float images, as for `adapt`.")
     ] = Samples.auto,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PNG to write: some images of each client, or of each class."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show how your own files would be read, and which cannot be.
@@ -80,12 +84,14 @@ def check(
     Images and sounds (a sub-folder per class, or one per client and class): clients, classes, formats,
     sizes. A table (CSV): columns and clients. Texts (a file or sub-folder per client), or one text with
     speakers (blocks separated by blank lines, each a line SPEAKER: and a speech): encoding, line
-    endings, invisible characters, and the amount of text of each. Changes nothing. Exit code 2 if
-    something cannot be read. `fedmeta init` writes a config for what was found.
+    endings, invisible characters, and the amount of text of each. Changes no file of yours. Exit code 2
+    if something cannot be read. `fedmeta init` writes a config for what was found.
 
     Examples:
 
       fedmeta data check letters
+
+      fedmeta data check letters --pictures letters.png
 
       fedmeta data check plays/hamlet.txt --json
     """
@@ -96,6 +102,8 @@ def check(
     from fedmeta.tasks.own.finding import refused_lines
 
     found = checking.check(path, samples.bits)
+    if pictures is not None:
+        _draw(path, samples.bits, pictures)
     if as_json:
         typer.echo(to_json(found.facts))
     else:
@@ -106,6 +114,17 @@ def check(
             typer.echo(f"{label:{width}}{one_line(text, 4000)}".encode(errors="replace").decode())
     if found.refused:
         raise typer.Exit(UsageError.exit_code)
+
+
+def _draw(path: Path, samples: int | None, file: Path) -> None:
+    from fedmeta.tasks.own.contact_sheet import contact_sheet
+
+    sheet = contact_sheet(path, samples)
+    try:
+        write_atomically(file, sheet)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
+    typer.echo(f"pictures are in {one_line(file)}", err=True)
 
 
 @contextmanager

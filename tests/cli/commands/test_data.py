@@ -70,3 +70,20 @@ def test_an_unusable_file_is_one_line_and_exit_2(
     assert out == ""
     assert err.startswith(f"fedmeta: {tmp_path / 'x'} ")
     assert err.count("\n") == 1
+
+
+def test_a_check_draws_pictures_where_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in "ab":
+        (tmp_path / "own" / label).mkdir(parents=True)
+        png(tmp_path / "own" / label / "x.png", np.eye(5, dtype=np.uint16) * 900, 16)
+    sheet = tmp_path / "own.png"
+    assert call("data", "check", str(tmp_path / "own"), "--pictures", str(sheet), "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["files"] == 2
+    assert said.err == f"pictures are in {sheet}\n"
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    missing = tmp_path / "missing" / "own.png"
+    assert call("data", "check", str(tmp_path / "own"), "--pictures", str(missing)) == 2
+    assert "cannot write" in capsys.readouterr().err
