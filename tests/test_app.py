@@ -28,7 +28,7 @@ from fedmeta.app import (
     settings_of,
 )
 from fedmeta.chain import recover
-from fedmeta.chain.typed_data import presence_digest
+from fedmeta.chain.signing import presence_digest
 from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.experiment import Config, RunFolder, load_config, run

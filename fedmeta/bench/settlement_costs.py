@@ -128,6 +128,6 @@ class _Campaign:
 
     def gas(self) -> int:
         """Return the gas of the newest transaction."""
-        newest = self.journal.pending()[-1]
+        newest = self.journal.landed()[-1]
         (receipt,) = self.chain.receipts([newest.hash])
         return receipt.gas if receipt else 0

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from fedmeta.chain.keys import ClientKeys, development_keys, open_client_keys, open_keys
     from fedmeta.chain.node import Node, banner, start_node
     from fedmeta.chain.providers.embedded import Embedded
-    from fedmeta.chain.signing import Signer, recover
-    from fedmeta.chain.typed_data import update_digest
+    from fedmeta.chain.signing import Signer, recover, update_digest
 else:
     _load, __dir__ = lazy_names(__name__)
 

@@ -42,8 +42,6 @@ class Artifact:
     """A compiled contract.
 
     Attributes:
-        name: Such as ``RewardLedger``.
-        abi: The compiler's ABI.
         bytecode: Creation code, without constructor arguments.
         deployed: Code on the chain, with zeros for immutables.
         immutables: Byte ranges (start, length) of the immutables in `deployed`.
@@ -87,11 +85,7 @@ class Artifact:
         return selector + _encoded(function, inputs, arguments)
 
     def decode(self, function: str, data: bytes) -> tuple[Any, ...]:
-        """Decode the values that a function returned; addresses are checksummed.
-
-        Raises:
-            ValueError: If `data` does not encode the function's result types.
-        """
+        """Decode the values that a function returned; addresses are checksummed."""
         return _decoded(self._function(function)[2], data)
 
     def _function(self, name: str) -> tuple[bytes, list[str], list[str]]:
@@ -102,24 +96,17 @@ class Artifact:
 
     @cached_property
     def _functions(self) -> dict[str, tuple[bytes, list[str], list[str]]]:
+        inputs, outputs = get_abi_input_types, get_abi_output_types
         return {
-            str(entry["name"]): (
-                function_abi_to_4byte_selector(entry),
-                get_abi_input_types(entry),
-                get_abi_output_types(entry),
-            )
-            for entry in self.abi
-            if entry["type"] == "function"
+            str(one["name"]): (function_abi_to_4byte_selector(one), inputs(one), outputs(one))
+            for one in self.abi
+            if one["type"] == "function"
         }
 
 
 @lru_cache
 def load_artifact(name: str) -> Artifact:
-    """Return a shipped contract: one of `NAMES`.
-
-    Raises:
-        RunError: If the package is incomplete or damaged.
-    """
+    """Return a shipped contract: one of `NAMES`."""
     path = files("fedmeta.chain") / "artifacts" / f"{name}.json"
     try:
         return parse_artifact(json.loads(path.read_text(encoding="utf-8")))
@@ -130,12 +117,7 @@ def load_artifact(name: str) -> Artifact:
 
 
 def parse_artifact(content: Mapping[str, Any]) -> Artifact:
-    """Return the artifact in a file's content.
-
-    Raises:
-        KeyError: If a field is missing.
-        ValueError: If a field is malformed.
-    """
+    """Return the artifact in a file's content; a `KeyError` or `ValueError` if it is malformed."""
     ranges = {
         (int(place["start"]), int(place["length"]))
         for places in content["immutableReferences"].values()
@@ -200,16 +182,7 @@ def _checksummed(kind: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Contract:
-    """A contract at an address.
-
-    Attributes:
-        chain: Its chain.
-        artifact: The compiled contract.
-        address: Its address, checksummed.
-
-    Raises:
-        ValueError: If it is not an address.
-    """
+    """A contract at an address, which is checksummed; a `ValueError` if it is not an address."""
 
     chain: "Chain"
     artifact: Artifact
@@ -245,7 +218,10 @@ class Contract:
     def ask(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call several views, each given as (name, *arguments), in one round trip; see `call`."""
         calls = [
-            ("eth_call", ({"to": self.address, "data": f"0x{self.data(*question).hex()}"}, "latest"))
+            (
+                "eth_call",
+                ({"to": self.address, "data": f"0x{self.data(*question).hex()}"}, "latest"),
+            )
             for question in questions
         ]
         answers = self.chain.results(calls)

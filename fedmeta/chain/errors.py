@@ -18,11 +18,7 @@ class NoAnswerError(ChainDownError):
 
 
 class BusyError(ChainDownError):
-    """The node is rate-limiting or overloaded, and did nothing.
-
-    Attributes:
-        after: Seconds that it asks us to wait; 0 if not given.
-    """
+    """The node is overloaded, did nothing, and asks us to wait for `after` seconds (0: not given)."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(f"{message}: it is rate-limiting requests or overloaded")
@@ -36,12 +32,7 @@ class NoNodeError(ChainDownError, UsageError):
 
 
 class RpcError(ChainError):
-    """The node refused a request.
-
-    Attributes:
-        code: The JSON-RPC error code, such as -32000.
-        message: The node's message, in one line.
-    """
+    """The node refused a request, with a JSON-RPC error code and a message of one line."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{message} (JSON-RPC error {code})")

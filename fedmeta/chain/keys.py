@@ -4,19 +4,23 @@ Keys are read from the environment or a folder of encrypted key files, and never
 """
 
 import hmac
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedmeta.chain.options import LOCAL_CHAIN_IDS, LOOPBACK, ChainOptions
-from fedmeta.chain.signing import Signer, read_key
+from fedmeta.chain.signing import Signer
 from fedmeta.errors import UsageError
+from fedmeta.files import open_new, read_json
 
 SPONSOR_KEY = "FEDMETA_SPONSOR_KEY"
 COMMITTEE_KEYS = "FEDMETA_COMMITTEE_KEYS"
 CLIENT_SECRET = "FEDMETA_CLIENT_SECRET"
+PASSWORD = "FEDMETA_KEYSTORE_PASSWORD"
 
 _DEVELOPMENT_SECRET = b"fedmeta development clients: everybody knows this secret"
 _SHORTEST_SECRET = 32
@@ -35,30 +39,27 @@ class ClientKeys:
         self._signers: dict[int, Signer] = {}
 
     def address(self, client: int) -> str:
-        """Return the client's account."""
+        """Return a client's account."""
         return self.signer(client).address
 
     def sign(self, client: int, digest: bytes) -> bytes:
-        """Return the client's 65-byte signature of a 32-byte digest."""
+        """Return a client's 65-byte signature of a 32-byte digest."""
         return self.signer(client).sign(digest)
 
     def signer(self, client: int) -> Signer:
-        """Return the client's key."""
-        signer = self._signers.get(client)
-        if signer is None:
+        """Return a client's key."""
+        if client not in self._signers:
             # One hash in 2^128 is not a valid key; this is ignored.
-            signer = Signer(hmac.digest(self._secret, client.to_bytes(8), "sha256"))
-            self._signers[client] = signer
-        return signer
+            secret = hmac.digest(self._secret, client.to_bytes(8), "sha256")
+            self._signers[client] = Signer(secret)
+        return self._signers[client]
 
 
 @dataclass(frozen=True)
 class Keys:
-    """All keys of a run.
+    """The keys of a run's sponsor, which pays and sends all transactions, and committee.
 
-    Attributes:
-        sponsor: Pays, deploys and sends all transactions.
-        committee: The members, whose keys sign records, by ascending address as the contracts require.
+    The members sign records. They are sorted by address, as the contracts require.
     """
 
     sponsor: Signer
@@ -171,6 +172,54 @@ def _not_local(what: str) -> str:
     )
 
 
+def read_key(folder: str, name: str, environment: Mapping[str, str]) -> bytes:
+    """Return the 32 bytes of a key in a folder, such as ``sponsor`` or ``committee-1``.
+
+    Raises:
+        UsageError: No such file, one that others can read or write, no password or a wrong one.
+    """
+    path = Path(folder).expanduser() / f"{name}.json"
+    if not path.parent.is_dir():
+        raise UsageError(f"chain.keystore: there is no folder {path.parent}")
+    if not path.is_file():
+        raise UsageError(f"chain.keystore: there is no file {path}")
+    if path.stat().st_mode & 0o077:
+        raise UsageError(f"chain.keystore: others can read or write {path}: chmod 600 {path}")
+    password = environment.get(PASSWORD)
+    if password is None:
+        raise UsageError(f"the environment variable {PASSWORD} is not set; it decrypts {path}")
+    return open_key(path, password)
+
+
+def open_key(path: Path, password: str) -> bytes:
+    """Return the 32 bytes in an encrypted key file (Web3 Secret Storage, version 3)."""
+    from eth_account import Account
+
+    try:
+        secret = bytes(Account.decrypt(read_json(path), password))
+    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, OSError) as error:
+        if "MAC" in str(error):
+            raise UsageError(f"{PASSWORD} does not open {path}: wrong password") from None
+        secret = b""
+    if len(secret) != 32:
+        raise UsageError(f"{path} is not an encrypted key (Web3 Secret Storage, version 3)")
+    return secret
+
+
+def write_key(path: Path, secret: bytes, password: str) -> None:
+    """Write an encrypted key file that only its owner may read, whatever the umask.
+
+    With an empty password the key is effectively not encrypted.
+    """
+    from eth_account import Account
+
+    # Geth's standard work factor; minimal without a password to guess.
+    work = 2**18 if password else 2
+    content = Account.encrypt(secret, password, kdf="scrypt", iterations=work)
+    with open_new(path, 0o600) as file:
+        file.write(json.dumps(content).encode())
+
+
 MNEMONIC = "test test test test test test test test test test test junk"
 BALANCE = 10_000 * 10**18
 """Wei of each development account on the chains that we start, as on Anvil."""
@@ -179,8 +228,7 @@ BALANCE = 10_000 * 10**18
 @lru_cache
 def development_keys(count: int) -> tuple[bytes, ...]:
     """Return the private keys of the mnemonic's first accounts (BIP-44: m/44'/60'/0'/0/...)."""
-    from eth_account.hdaccount.deterministic import HDPath
-    from eth_account.hdaccount.mnemonic import Mnemonic
+    from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
 
-    seed = Mnemonic.to_seed(MNEMONIC)
-    return tuple(bytes(HDPath(f"m/44'/60'/0'/0/{index}").derive(seed)) for index in range(count))
+    seed = seed_from_mnemonic(MNEMONIC, passphrase="")
+    return tuple(key_from_seed(seed, f"m/44'/60'/0'/0/{index}") for index in range(count))

@@ -13,17 +13,10 @@ _GUARD = threading.Lock()
 
 
 class FileLock:
-    """Holds a lock until it is released or the process ends.
+    """Holds a lock until it is released or the process ends; a `UsageError` if another holds it.
 
     A POSIX record lock and not `flock`: forked children do not inherit it, so none can keep it after us.
-    Such a lock does not exclude its own process, hence the set of held locks.
-
-    Args:
-        path: The file to lock; it and its folder are created if missing.
-        what: What it guards, for messages.
-
-    Raises:
-        UsageError: If it is already held, or cannot be created.
+    Such a lock does not exclude its own process, hence the set of held locks. `what` is for messages.
     """
 
     def __init__(self, path: Path, what: str) -> None:

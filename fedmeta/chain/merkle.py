@@ -5,7 +5,6 @@ sorted by hash and pairs are hashed in sorted order, so proofs need no direction
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from fedmeta.chain.hashing import from_address, keccak
 
@@ -14,48 +13,34 @@ EMPTY_ROOT = bytes(32)
 _PADDING = bytes(12)
 
 
-@dataclass(frozen=True)
 class MerkleTree:
-    """A complete binary tree over sorted leaves.
+    """The complete binary tree over leaves of 32 bytes each, given in any order.
 
     Attributes:
         nodes: All hashes: the root first, the leaves last in descending order; empty without leaves.
-        places: Index of each leaf in `nodes`.
+        root: The root, 32 bytes; without leaves `EMPTY_ROOT`, under which nothing can be proven.
     """
 
-    nodes: tuple[bytes, ...]
-    places: dict[bytes, int]
-
-    @property
-    def root(self) -> bytes:
-        """The root, 32 bytes; without leaves `EMPTY_ROOT`, under which nothing can be proven."""
-        return self.nodes[0] if self.nodes else EMPTY_ROOT
+    def __init__(self, leaves: Iterable[bytes]) -> None:
+        last = sorted(leaves, reverse=True)
+        inner = max(len(last) - 1, 0)
+        nodes = [b""] * inner + last
+        for place in reversed(range(inner)):
+            left, right = nodes[2 * place + 1], nodes[2 * place + 2]
+            nodes[place] = keccak(left + right if left < right else right + left)
+        self.nodes = nodes
+        self.root = nodes[0] if nodes else EMPTY_ROOT
+        self._places = {leaf: inner + index for index, leaf in enumerate(last)}
 
     def proof(self, leaf: bytes) -> list[bytes]:
-        """Return the hashes on the path from `leaf` (see `reward_leaf`) to the root.
-
-        Raises:
-            KeyError: If the tree has no such leaf.
-        """
-        place = self.places[leaf]
+        """Return the siblings on the path from `leaf` to the root; a `KeyError` without such a leaf."""
+        place = self._places[leaf]
         path = []
         while place > 0:
             # Children of i are at 2i + 1, which is odd, and 2i + 2.
             path.append(self.nodes[place + 1 if place % 2 else place - 1])
             place = (place - 1) // 2
         return path
-
-
-def build_tree(leaves: Iterable[bytes]) -> MerkleTree:
-    """Return the tree over leaves of 32 bytes each, in any order."""
-    last = sorted(leaves, reverse=True)
-    count = len(last)
-    nodes = [b""] * max(count - 1, 0) + last
-    for place in range(count - 2, -1, -1):
-        left, right = nodes[2 * place + 1], nodes[2 * place + 2]
-        nodes[place] = keccak(left + right if left < right else right + left)
-    places = {leaf: count - 1 + index for index, leaf in enumerate(last)}
-    return MerkleTree(tuple(nodes), places)
 
 
 Account = str | bytes
@@ -67,17 +52,12 @@ def _word(account: Account) -> bytes:
 
 
 def reward_leaf(account: Account, amount: int) -> bytes:
-    """Return the leaf of an account's total award, in token units.
-
-    Raises:
-        ValueError: For a malformed address.
-        OverflowError: For an amount that is negative or has more than 256 bits.
-    """
+    """Return the leaf of an account's total award, in token units."""
     return keccak(keccak(_word(account) + amount.to_bytes(32)))
 
 
 def contribution_leaf(account: Account, round_: int, tasks: int, update: bytes, reward: int) -> bytes:
-    """Return the leaf of one client's contribution to one round; see `reward_leaf` for errors."""
+    """Return the leaf of one client's contribution to one round."""
     if len(update) != 32:
         raise ValueError(f"an update's digest has 32 bytes, not {len(update)}")
     words = round_.to_bytes(8).rjust(32, b"\0") + tasks.to_bytes(8).rjust(32, b"\0")
@@ -86,7 +66,7 @@ def contribution_leaf(account: Account, round_: int, tasks: int, update: bytes, 
 
 def rewards_tree(rewards: Iterable[tuple[Account, int]]) -> MerkleTree:
     """Return the tree over (account, cumulative units); values ``["address", "uint256"]``."""
-    return build_tree(reward_leaf(account, amount) for account, amount in rewards)
+    return MerkleTree(reward_leaf(account, amount) for account, amount in rewards)
 
 
 def contributions_tree(contributions: Iterable[tuple[Account, int, int, bytes, int]]) -> MerkleTree:
@@ -94,4 +74,4 @@ def contributions_tree(contributions: Iterable[tuple[Account, int, int, bytes, i
 
     Values ``["address", "uint64", "uint64", "bytes32", "uint256"]``.
     """
-    return build_tree(contribution_leaf(*contribution) for contribution in contributions)
+    return MerkleTree(contribution_leaf(*contribution) for contribution in contributions)

@@ -1,36 +1,52 @@
 """Starts Anvil and Ganache on 127.0.0.1, with the public development accounts."""
 
+import json
+import secrets
+import shutil
 import socket
 import time
 from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fedmeta.chain.chain import Chain
 from fedmeta.chain.errors import ChainDownError, ChainError
 from fedmeta.chain.keys import BALANCE, MNEMONIC, development_keys
 from fedmeta.chain.locks import FileLock
-from fedmeta.chain.node_process import (
-    ANVIL_STATE,
-    Identity,
-    NodeKind,
-    NodeProcess,
-    identify,
-    mend,
-    stop_orphan,
-)
+from fedmeta.chain.node_process import NodeProcess, stop_orphan
 from fedmeta.chain.options import DEFAULT_CHAIN_ID
 from fedmeta.chain.providers import PROVIDERS
+from fedmeta.chain.rpc import Http
 from fedmeta.chain.signing import Signer
-from fedmeta.chain.urls import Http
 from fedmeta.errors import RunError, UsageError
+from fedmeta.files import read_file, read_json, write_atomically
+
+NodeKind = Literal["anvil", "ganache"]
 
 # The newest hard fork that all three chains support; the contracts are compiled for it.
 HARDFORK = "shanghai"
 
+ANVIL_STATE = "anvil.json"
+_IDENTITY = "chain.json"
+_LEAST_GAS = 60_000_000
+_MOST_STATE = 1 << 30
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _TRIES = 3
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Identity of a chain; written once, when its folder is created."""
+
+    kind: NodeKind
+    chain_id: int
+    accounts: int
+    # Of a block. Partly random: else two chains started within one second have equal genesis blocks.
+    gas_limit: int
+    # Of Anvil's genesis block: a chain lost before Anvil first saved it restarts as the same one.
+    timestamp: int
 
 
 class Node(Http):
@@ -45,11 +61,8 @@ class Node(Http):
         accounts: Number of funded accounts of a new chain.
 
     Attributes:
-        kind: anvil or ganache.
         url: Its URL.
-        chain_id: Its chain id.
         accounts: Funded development accounts: address and private key, as 0x text.
-        folder: Its state folder.
 
     Raises:
         UsageError: No binary, a port or folder in use, or another chain in the folder.
@@ -72,8 +85,8 @@ class Node(Http):
         self._lock = FileLock(self.folder / "lock", f"the chain in {self.folder}")
         try:
             stop_orphan(self.folder)
-            identity = identify(self.folder, self.kind, chain_id, accounts)
-            mend(self.folder / ANVIL_STATE)
+            identity = _identify(self.folder, self.kind, chain_id, accounts)
+            _mend(self.folder / ANVIL_STATE)
             self._process, chosen = self._started(binary, identity, port)
         except BaseException:
             self._lock.release()
@@ -161,6 +174,46 @@ def banner(node: Node) -> str:
     for title, content in sections.items():
         lines += [title, "=" * len(title), *content, ""]
     return "\n".join([*lines, f"Listening on {node.url}"])
+
+
+def _identify(folder: Path, kind: NodeKind, chain_id: int, accounts: int) -> Identity:
+    """Return the identity of the chain in `folder`; if it has none, store a new one."""
+    path = folder / _IDENTITY
+    if not path.exists():
+        gas_limit = _LEAST_GAS + secrets.randbelow(2**24)
+        new = Identity(kind, chain_id, accounts, gas_limit, int(time.time()))
+        write_atomically(path, json.dumps(vars(new)).encode())
+        return new
+    try:
+        found = Identity(**read_json(path))
+    except (OSError, ValueError, TypeError):
+        raise UsageError(f"{path} is damaged: remove {folder} to start a new chain") from None
+    if (found.kind, found.chain_id) != (kind, chain_id):
+        raise UsageError(
+            f"{folder} holds a chain of {found.kind} with chain id {found.chain_id}, "
+            f"not of {kind} with {chain_id}"
+        )
+    return found
+
+
+def _mend(state: Path) -> None:
+    """Restore the last good copy of Anvil's state if Anvil was killed while writing it.
+
+    The chain then lacks the blocks after that copy, as after a reorganisation.
+    """
+    copy = state.with_suffix(".copy")
+    try:
+        json.loads(read_file(state, _MOST_STATE))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError):
+        if not copy.exists():
+            raise UsageError(f"{state} is damaged: remove {state.parent} to start a new chain") from None
+        shutil.copyfile(copy, state)
+    else:
+        unfinished = state.with_suffix(".part")
+        shutil.copyfile(state, unfinished)
+        unfinished.replace(copy)
 
 
 def _url(port: int) -> str:

@@ -1,20 +1,73 @@
-"""A node's process, and the identity of the chain in its folder."""
+"""A node's program and process; does not import web3."""
 
 import contextlib
 import json
 import os
-import secrets
+import platform
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from fedmeta.errors import RunError, UsageError
-from fedmeta.files import open_own, read_file, read_json, write_atomically
+from fedmeta.files import open_own, read_json, write_atomically
+
+NODE_MODULES = "FEDMETA_NODE_MODULES"
+"""Environment variable: a node_modules folder to search first."""
+
+_CHECKOUT = Path(__file__).parents[2] / "contracts" / "node_modules"
+_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def find_anvil() -> list[str]:
+    """Return the command that starts Anvil: the native binary, so that signals reach it."""
+    machine = _ARCHITECTURES.get(platform.machine().lower(), platform.machine())
+    native = f"@foundry-rs/anvil-{sys.platform}-{machine}/bin/anvil"
+    for folder in program_folders():
+        if (folder / native).is_file():
+            return [str(folder / native)]
+    found = shutil.which("anvil")
+    if found and not _is_script(Path(found)):
+        return [found]
+    if found:
+        # npm's launcher script: the binary is in a sibling package.
+        for parent in Path(found).resolve().parents:
+            if parent.name == "node_modules" and (parent / native).is_file():
+                return [str(parent / native)]
+    raise UsageError("there is no Anvil: run `make nodes` in a checkout, or install Foundry")
+
+
+def find_ganache() -> list[str]:
+    """Return the command that starts Ganache, with Node.js."""
+    scripts = [folder / "ganache" / "dist" / "node" / "cli.js" for folder in program_folders()]
+    installed = shutil.which("ganache")
+    scripts += [Path(installed).resolve()] if installed else []
+    script = next((script for script in scripts if script.is_file()), None)
+    if script is None:
+        raise UsageError(
+            "there is no Ganache: run `make nodes` in a checkout, or `npm install -g ganache@7.9.2`"
+        )
+    # An inactive virtual environment may have Node.js next to its Python.
+    beside = Path(sys.executable).parent / "node"
+    node = shutil.which("node") or (str(beside) if beside.is_file() else None)
+    if node is None:
+        raise UsageError("Ganache needs Node.js, and there is none: install it, or run `make nodes`")
+    return [node, str(script)]
+
+
+def program_folders() -> list[Path]:
+    """Return the npm package folders to search for a node's program."""
+    named = os.environ.get(NODE_MODULES)
+    return [*([Path(named)] if named else []), _CHECKOUT]
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
 
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.01
@@ -25,15 +78,7 @@ _WATCHDOG = 'read _; kill -TERM "$1"'
 
 
 class NodeProcess:
-    """A node's process; its folder must be locked.
-
-    Args:
-        command: Command line of the node.
-        folder: Holds its state, its errors (``node.log``) and its process id (``node.json``).
-
-    Raises:
-        RunError: If it cannot be started.
-    """
+    """A node's process; its errors and its process id are in its folder, which must be locked."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
         self.folder = folder
@@ -55,18 +100,15 @@ class NodeProcess:
         except OSError as error:
             raise RunError(f"{command[0]} cannot be started: {error.strerror}") from None
         self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHDOG, "sh", str(self.pid)],
+            ["/bin/sh", "-c", _WATCHDOG, "sh", str(self._process.pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        write_atomically(self._note, json.dumps({"pid": self.pid, "folder": str(folder)}).encode())
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+        write_atomically(
+            self._note, json.dumps({"pid": self._process.pid, "folder": str(folder)}).encode()
+        )
 
     @property
     def running(self) -> bool:
@@ -78,7 +120,7 @@ class NodeProcess:
         return self._process.wait()
 
     def last_words(self) -> str:
-        """Return the last line of its log with text, preferring errors."""
+        """Return the last line of its log with text; one with an error, if there is any."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line.strip() for line in lines if any(letter.isalnum() for letter in line)]
         errors = [line for line in told if "error" in line.lower()]
@@ -105,9 +147,6 @@ def stop_orphan(folder: Path) -> None:
     """Stop a node that an earlier process left running in `folder`, and wait until its state is saved.
 
     The folder must be locked. Usually its watchdog is already stopping the node.
-
-    Raises:
-        RunError: If it cannot be stopped.
     """
     note = folder / "node.json"
     try:
@@ -144,76 +183,3 @@ def _is_node(pid: int, folder: Path) -> bool:
     except OSError:
         return False
     return str(folder) in command
-
-
-NodeKind = Literal["anvil", "ganache"]
-
-ANVIL_STATE = "anvil.json"
-_IDENTITY = "chain.json"
-_LEAST_GAS = 60_000_000
-_MOST_STATE = 1 << 30
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Identity of a chain; written once, when its folder is created.
-
-    Attributes:
-        kind: anvil or ganache.
-        chain_id: Its chain id.
-        accounts: Number of funded accounts.
-        gas_limit: Of a block. Partly random: nothing else in the genesis block distinguishes two chains
-            started within one second.
-        timestamp: Of Anvil's genesis block. It makes a chain lost before Anvil's first save restart as
-            the same chain, from its genesis.
-    """
-
-    kind: NodeKind
-    chain_id: int
-    accounts: int
-    gas_limit: int
-    timestamp: int
-
-
-def identify(folder: Path, kind: NodeKind, chain_id: int, accounts: int) -> Identity:
-    """Return the identity of the chain in `folder`; if it has none, store a new one.
-
-    Raises:
-        UsageError: If it has another kind or chain id.
-    """
-    path = folder / _IDENTITY
-    if not path.exists():
-        gas_limit = _LEAST_GAS + secrets.randbelow(2**24)
-        new = Identity(kind, chain_id, accounts, gas_limit, int(time.time()))
-        write_atomically(path, json.dumps(vars(new)).encode())
-        return new
-    try:
-        found = Identity(**read_json(path))
-    except (OSError, ValueError, TypeError):
-        raise UsageError(f"{path} is damaged: remove {folder} to start a new chain") from None
-    if (found.kind, found.chain_id) != (kind, chain_id):
-        raise UsageError(
-            f"{folder} holds a chain of {found.kind} with chain id {found.chain_id}, "
-            f"not of {kind} with {chain_id}"
-        )
-    return found
-
-
-def mend(state: Path) -> None:
-    """Restore the last good copy of Anvil's state if Anvil was killed while writing it.
-
-    The chain then lacks the blocks after that copy, as after a reorganisation.
-    """
-    copy = state.with_suffix(".copy")
-    try:
-        json.loads(read_file(state, _MOST_STATE))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, RecursionError):
-        if not copy.exists():
-            raise UsageError(f"{state} is damaged: remove {state.parent} to start a new chain") from None
-        shutil.copyfile(copy, state)
-    else:
-        unfinished = state.with_suffix(".part")
-        shutil.copyfile(state, unfinished)
-        unfinished.replace(copy)

@@ -142,10 +142,7 @@ def expand(url: str, environment: Mapping[str, str]) -> str:
     """Substitute environment variables in a URL: ``https://example.org/v3/${FEDMETA_RPC_KEY}``.
 
     This keeps a key in the URL out of configurations and run folders. Only names that begin with
-    `PREFIX` are substituted, so a config cannot leak other secrets.
-
-    Raises:
-        UsageError: If a variable has another name, or is not set.
+    `PREFIX` are substituted, so a config cannot leak other secrets; others are a `UsageError`.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -164,11 +161,7 @@ def expand(url: str, environment: Mapping[str, str]) -> str:
 
 
 def shown(url: str) -> str:
-    """Return a URL for messages, without path, query or password, which may be secret.
-
-    Raises:
-        UsageError: If it has no host, or its port is not a number.
-    """
+    """Return a URL for messages, without path, query or password, which may be secret."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

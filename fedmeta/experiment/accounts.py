@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedmeta.chain import ClientKeys, open_client_keys, recover, update_digest
-from fedmeta.chain.typed_data import presence_digest
+from fedmeta.chain.signing import presence_digest
 from fedmeta.config import Config
 from fedmeta.errors import UsageError
 from fedmeta.experiment.folder import RunFolder

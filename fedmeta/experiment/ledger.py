@@ -19,7 +19,7 @@ from fedmeta.chain import (
 from fedmeta.chain.chain import require_rules
 from fedmeta.chain.options import expand
 from fedmeta.chain.settle.campaign import JOURNAL, new_campaign
-from fedmeta.chain.settle.deploying import deploy_to_file, journal_beside
+from fedmeta.chain.settle.deployment import deploy_to_file, journal_beside
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
 from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from pydantic import Field
 
 from fedmeta.chain import Signer, recover, require_extra, update_digest
-from fedmeta.chain.signing import PASSWORD, open_key, write_key
-from fedmeta.chain.typed_data import presence_digest, registration_digest
+from fedmeta.chain.keys import PASSWORD, open_key, write_key
+from fedmeta.chain.signing import presence_digest, registration_digest
 from fedmeta.errors import ConfigError, UsageError
 from fedmeta.federation.engines.deployment.tls import NodeKey, make_node_key
 from fedmeta.files import read_json, reason, write_atomically

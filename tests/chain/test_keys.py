@@ -20,8 +20,7 @@ from fedmeta.chain.keys import (
     open_client_keys,
     open_keys,
 )
-from fedmeta.chain.signing import recover
-from fedmeta.chain.typed_data import update_digest
+from fedmeta.chain.signing import recover, update_digest
 from fedmeta.errors import UsageError
 
 RUN = bytes(range(32))

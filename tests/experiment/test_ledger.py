@@ -461,7 +461,7 @@ def test_a_deployment_that_an_earlier_version_began_is_finished_for_its_id(
         former, now = ledger.former_run_id(wanted), ledger.run_id(wanted)
         with monkeypatch.context() as earlier:
             earlier.setattr(ledger, "run_id", ledger.former_run_id)
-            earlier.setattr("fedmeta.chain.settle.deploying.Journal", partial(Journal, hook=killed))
+            earlier.setattr("fedmeta.chain.settle.deployment.Journal", partial(Journal, hook=killed))
             with pytest.raises(KeyboardInterrupt):
                 deploy(ahead, file)
         assert not file.exists()

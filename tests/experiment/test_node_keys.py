@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from eth_account import Account
 
 from fedmeta.chain import recover, update_digest
-from fedmeta.chain.typed_data import presence_digest
+from fedmeta.chain.signing import presence_digest
 from fedmeta.errors import UsageError
 from fedmeta.experiment.node_keys import NodeFiles, NodeSigner, join, open_account, read_registration
 

@@ -16,8 +16,7 @@ from safetensors.numpy import load
 from fedmeta.chain.audit.findings import DisagreementError, counted, require_equal
 from fedmeta.chain.settle.journal import JournalView
 from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
-from fedmeta.chain.signing import recover
-from fedmeta.chain.typed_data import update_digest
+from fedmeta.chain.signing import recover, update_digest
 from fedmeta.errors import UsageError
 from fedmeta.files import (
     MOST_INFO,
@@ -39,11 +38,7 @@ _CHECKPOINT = re.compile(r"round-(\d+)\.safetensors")
 
 
 class RunFiles:
-    """The files of one run.
-
-    Raises:
-        UsageError: If it is not a run folder, or its logs have a later format.
-    """
+    """The files of one run; its logs must not have a later format."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,11 +57,7 @@ class RunFiles:
 
     @cached_property
     def rounds(self) -> dict[int, tuple[bytes, dict[int, Row]]]:
-        """The rounds of ``clients.jsonl``: SHA-256 of a round's lines, and its admitted clients' rows.
-
-        Raises:
-            DisagreementError: If a line is damaged.
-        """
+        """The rounds of ``clients.jsonl``: SHA-256 of its lines, and its admitted clients' rows."""
         found: dict[int, tuple[bytes, dict[int, Row]]] = {}
         for round_, group in groupby(self._rows(_LOG), key=lambda pair: pair[0]["round"]):
             pairs = list(group)
@@ -111,9 +102,6 @@ def model_hash(path: Path) -> bytes:
 
     SHA-256 over the state's tensors in sorted key order: key, NUL, NumPy's dtype string, NUL, shape as
     ``3,4``, NUL, the values in little-endian C order.
-
-    Raises:
-        DisagreementError: If the file cannot be read.
     """
     try:
         tensors = load(read_file(path, MOST_TENSORS))

@@ -9,15 +9,9 @@ from fedmeta.errors import FedmetaError
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check.
+    """Result of one check: what was checked, and what was found; on failure, both values."""
 
-    Attributes:
-        ok: Whether the check passed; None if it could not run because the node is down.
-        what: What was checked.
-        detail: What was found; on failure, both values.
-    """
-
-    ok: bool | None
+    ok: bool | None  # None: it could not run because the node is down.
     what: str
     detail: str
 
@@ -42,15 +36,7 @@ def look(what: str, check: Callable[[], str]) -> Finding:
 def require_equal(
     where: str, name: str, values: tuple[object, object], sources: tuple[str, str]
 ) -> None:
-    """Raise unless two values are equal.
-
-    Args:
-        where: Such as ``round 3, client 7``.
-        sources: Where each value is from.
-
-    Raises:
-        DisagreementError: If they differ; names all of the above.
-    """
+    """Raise a `DisagreementError` unless two values, each with its source, are equal."""
     first, second = values
     if first != second:
         raise DisagreementError(

@@ -1,4 +1,4 @@
-"""The embedded chain: a virtual machine, its store, and its JSON-RPC methods."""
+"""The embedded chain: a virtual machine and its store."""
 
 # Chooses the hash backend, before py-evm, which hashes on import.
 import fedmeta.chain.hashing  # noqa: F401

@@ -1,8 +1,8 @@
 """The embedded chain's machine: one transaction per block, executed by py-evm under Shanghai's rules.
 
-Only py-evm's virtual machine is used. Its chain class handles forks and gaps, which a single writer does
-not need, and eth-tester gives blocks random fields, so a reopened chain would have other hashes. With
-both a transaction takes three times as long.
+Of py-evm only the virtual machine is used: its chain class also handles forks and gaps, which a single
+writer does not have. eth-tester gives blocks random fields, so a reopened chain would have other hashes.
+With the two a transaction takes three times as long.
 """
 
 import time
@@ -57,11 +57,9 @@ class Machine:
         self._head: BlockHeaderAPI | None = None
 
     def create(self, balances: dict[bytes, int], identity: bytes) -> None:
-        """Make the genesis block.
+        """Make the genesis block, with each account's wei.
 
-        Args:
-            balances: Wei of each account.
-            identity: Up to 32 bytes stored in the block, so each chain has its own hashes.
+        Up to 32 bytes of `identity` are stored in the block, so each chain has its own hashes.
         """
         blank = ShanghaiBlockHeader(difficulty=0, block_number=BlockNumber(-1), gas_limit=0, timestamp=0)
         state = ShanghaiVM.build_state(self.store, blank, self._chain)
@@ -85,11 +83,7 @@ class Machine:
         return self._last().block_number
 
     def header(self, number: int) -> BlockHeaderAPI:
-        """Return a block's header.
-
-        Raises:
-            Fault: If there is no such block.
-        """
+        """Return a block's header; a `Fault` if there is no such block."""
         if self._head is not None and self._head.block_number == number:
             return self._head
         encoded = self.store.header(number)
@@ -143,16 +137,11 @@ class Machine:
         return bytes(computation.output)
 
     def estimate(self, call: Call, number: int) -> int:
-        """Return an amount of gas with which a call succeeds.
-
-        The gas it uses is nearly always enough, except where a contract withholds part of its gas.
-
-        Raises:
-            Fault: If it fails even with all available gas.
-        """
+        """Return an amount of gas with which a call succeeds; see `call` for errors."""
         most = call.gas or GAS_LIMIT
         computation = self._try(call, number, most)
         raise_if_failed(computation)
+        # What it uses is nearly always enough, except where a contract withholds part of its gas.
         enough = most - computation.get_gas_remaining()
         while enough < most and self._try(call, number, enough).is_error:
             enough = min(enough + enough // 16, most)
@@ -165,11 +154,7 @@ class Machine:
         return self._offset
 
     def set_next_timestamp(self, timestamp: int) -> None:
-        """Set the next block's timestamp; the clock continues from there.
-
-        Raises:
-            Fault: If it is not after the last block's.
-        """
+        """Set the next block's timestamp, after the last one; the clock goes on from it."""
         last = self._last().timestamp
         if timestamp <= last:
             raise Fault(-32602, f"timestamp {timestamp} is not after the last block's, {last}")

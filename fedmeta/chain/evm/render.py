@@ -3,12 +3,11 @@
 import re
 from typing import Any
 
-import rlp  # type: ignore[import-untyped]
 from eth.abc import BlockHeaderAPI, ComputationAPI, ReceiptAPI, SignedTransactionAPI
 from eth.exceptions import Revert
 from eth_bloom.bloom import BloomFilter
 
-from fedmeta.chain.hashing import keccak, to_address
+from fedmeta.chain.hashing import created_address, to_address
 
 
 class Fault(Exception):
@@ -61,7 +60,7 @@ def base_fee(header: BlockHeaderAPI) -> int:
 
 
 def block(header: BlockHeaderAPI, transactions: list[str]) -> Json:
-    """Return a block with the hashes of its transactions."""
+    """Return a block; `transactions` are hashes."""
     return {
         "number": quantity(header.block_number),
         "hash": data(header.hash),
@@ -143,12 +142,13 @@ def receipt(result: ReceiptAPI, shown: Json) -> Json:
         }
         for index, log in enumerate(result.logs)
     ]
+    sender, nonce = shown["from"], int(shown["nonce"], 16)
     return {
         **place,
         "type": shown["type"],
-        "from": shown["from"],
+        "from": sender,
         "to": shown["to"],
-        "contractAddress": None if shown["to"] else _created(shown),
+        "contractAddress": None if shown["to"] else created_address(sender, nonce),
         "status": "0x1" if result.state_root == b"\x01" else "0x0",
         "gasUsed": quantity(result.gas_used),
         "cumulativeGasUsed": quantity(result.gas_used),
@@ -156,8 +156,3 @@ def receipt(result: ReceiptAPI, shown: Json) -> Json:
         "logs": logs,
         "logsBloom": data(int(BloomFilter(result.bloom)).to_bytes(256)),
     }
-
-
-def _created(shown: Json) -> str:
-    sender, nonce = bytes.fromhex(shown["from"][2:]), int(shown["nonce"], 16)
-    return to_address(keccak(rlp.encode([sender, nonce]))[12:])

@@ -94,11 +94,8 @@ class Store(BaseAtomicDB):
     ) -> None:
         """Commit a block, with all state written since the last one.
 
-        Args:
-            header: The block's header for py-evm.
-            body: The block for JSON-RPC, as are the following.
-            transaction: Its only transaction; None: it has none.
-            receipt: The receipt of that transaction.
+        `header` is for py-evm; the block's `body`, its transaction if it has one, and that one's receipt
+        are for JSON-RPC.
         """
         number = int(body["number"], 16)
         with self._transaction() as database:
@@ -150,7 +147,7 @@ class Store(BaseAtomicDB):
         return [json.loads(row[0]) for row in rows]
 
     def note(self, name: str) -> str | None:
-        """Return the value that `remember` stored, or None."""
+        """Return what `remember` stored under a name, or None."""
         row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 

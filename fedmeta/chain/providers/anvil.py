@@ -5,9 +5,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from fedmeta.chain.keys import BALANCE, MNEMONIC
-from fedmeta.chain.node import Node
-from fedmeta.chain.node_process import ANVIL_STATE, Identity
-from fedmeta.chain.programs import find_anvil
+from fedmeta.chain.node import ANVIL_STATE, Identity, Node
+from fedmeta.chain.node_process import find_anvil
 
 
 class Anvil(Node):

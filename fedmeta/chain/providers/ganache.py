@@ -5,9 +5,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from fedmeta.chain.keys import BALANCE, MNEMONIC
-from fedmeta.chain.node import Node
-from fedmeta.chain.node_process import Identity
-from fedmeta.chain.programs import find_ganache
+from fedmeta.chain.node import Identity, Node
+from fedmeta.chain.node_process import find_ganache
 
 
 class Ganache(Node):

@@ -23,11 +23,7 @@ def campaign_id(run: bytes, counter: int = 0) -> bytes:
 
 
 def identify(journal: Journal, options: ChainOptions, run: bytes, budget: int) -> None:
-    """Assign a new journal to this run, and refuse another run's.
-
-    Raises:
-        UsageError: If it is another run's, or its campaign's budget is now too small.
-    """
+    """Assign a new journal to this run; refuse another run's, and a budget that is too small now."""
     found, cap = journal.campaign, options.pot * UNITS
     if found is None:
         counter = counter_of(journal.path.parent)
@@ -49,12 +45,7 @@ def identify(journal: Journal, options: ChainOptions, run: bytes, budget: int) -
 
 
 def bind(journal: Journal, chain: Chain) -> None:
-    """Bind a journal to the first chain it is used with.
-
-    Raises:
-        WrongCampaignError: If it is bound to another chain.
-        UsageError: If nothing is deployed yet, and the chain cannot run the contracts.
-    """
+    """Bind a journal to the first chain it is used with; refuse others, and one with old rules."""
     campaign = journal.founded
     if campaign.ledger is None:
         require_rules(chain)
@@ -71,11 +62,7 @@ def check_chain(path: Path, campaign: Campaign, chain: Chain) -> None:
 
 
 def require_chain(path: Path, chain_id: int | None, genesis: str, chain: Chain, remedy: str) -> None:
-    """Refuse a chain other than the one that a file belongs to.
-
-    Raises:
-        WrongCampaignError: Names both, and the remedy.
-    """
+    """Refuse a chain other than the one that a file belongs to; the message has both and the remedy."""
     if chain.chain_id != chain_id:
         raise WrongCampaignError(
             f"{path} belongs to chain {chain_id}, and the node has chain {chain.chain_id}: "
@@ -94,10 +81,6 @@ def new_campaign(folder: Path, options: ChainOptions, run: bytes, budget: int) -
 
     The old folder becomes ``chain-1`` (``-2``, and so on). A crash leaves either the old campaign or the
     new one. Rounds of a damaged journal are not copied: they must be frozen again from the run's logs.
-
-    Args:
-        options: Options of the chain, including the terms of the new campaign.
-        budget: Token units in escrow.
 
     Returns:
         The old campaign's new path.

@@ -23,17 +23,11 @@ _CLAIM_GAS = 100_000
 
 @dataclass(frozen=True)
 class Claimed:
-    """Result of a claim.
-
-    Attributes:
-        accounts: Number of accounts paid.
-        units: Total token units paid.
-        waiting: Units in records that are not claimable yet, during their challenge delay.
-    """
+    """Result of a claim: the number of accounts paid, and token units."""
 
     accounts: int
     units: int
-    waiting: int
+    waiting: int  # In records that are not claimable yet, during their challenge delay.
 
 
 @dataclass(frozen=True)
@@ -41,9 +35,7 @@ class Proof:
     """Arguments of the ledger's ``claim``, with which an account claims for itself.
 
     Attributes:
-        ledger: Address of the ledger.
         first_round: First round of the record to claim under.
-        account: The account to pay.
         cumulative: Reward since the campaign's start in token units; earlier claims are deducted.
         proof: Merkle proof, 0x text of 32 bytes each.
     """
@@ -56,11 +48,7 @@ class Proof:
 
 
 def proofs(journal: JournalView, record: SignedRecord | None = None) -> dict[str, Proof]:
-    """Return the proof of each account with a reward in a record.
-
-    Args:
-        record: The record; None: the newest on the chain.
-    """
+    """Return the proof of each account with a reward in a record; None: the newest on the chain."""
     record, ledger = record or next(reversed(journal.on_chain()), None), journal.founded.ledger
     if record is None or ledger is None:
         return {}
@@ -73,14 +61,7 @@ def proofs(journal: JournalView, record: SignedRecord | None = None) -> dict[str
 
 
 def claim_all(recording: Recording, accounts: Collection[str] | None = None) -> Claimed:
-    """Claim under the newest claimable record; safe to repeat.
-
-    Args:
-        accounts: The accounts to claim for; None: all with a reward.
-
-    Raises:
-        ChainError: See `Transactor.perform`; call again later.
-    """
+    """Claim for some accounts, or all, under the newest claimable record; safe to repeat."""
     record, waiting = _newest_claimable(recording)
     if record is None:
         return Claimed(0, 0, waiting)
@@ -120,23 +101,13 @@ def _pay(recording: Recording, batch: Sequence[Proof]) -> None:
 
 
 def claim(folder: Path, options: ChainOptions, who: str | None = None) -> Claimed:
-    """Claim the awards of a run's participants; see `attached` for errors.
-
-    Args:
-        who: An address or a client's number; None: all participants.
-
-    Raises:
-        UsageError: If `who` did not contribute.
-    """
+    """Claim a run's awards for all, or an address or a client's number; see `attached` for errors."""
     with attached(folder, options) as recording:
         return claim_all(recording, None if who is None else [recording.journal.account(who)])
 
 
 def prove(folder: Path, who: str) -> Proof:
     """Return the arguments of an account's own claim, from the run's journal alone.
-
-    Args:
-        who: An address or a client's number.
 
     Raises:
         UsageError: If `who` did not contribute, or no record on the chain awards it anything.

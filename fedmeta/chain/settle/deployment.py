@@ -1,25 +1,23 @@
 """Deploys a campaign's contracts and puts its budget into escrow; safe to repeat at any point."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from eth_typing import HexAddress, HexStr
-from web3.types import Nonce
-from web3.utils import get_create_address
-
-from fedmeta.chain.chain import Chain
+from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.contracts import Contract, NoCodeError, load_artifact
 from fedmeta.chain.errors import PoorAccountError, WrongCampaignError
-from fedmeta.chain.hashing import keccak
-from fedmeta.chain.keys import Keys
+from fedmeta.chain.hashing import created_address, keccak
+from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import UNITS, ChainOptions
-from fedmeta.chain.settle.campaign import check_chain
-from fedmeta.chain.settle.journal import JournalView
+from fedmeta.chain.settle.campaign import bind, campaign_id, check_chain
+from fedmeta.chain.settle.journal import Journal, JournalView
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.terms import (
+    Addresses,
     Terms,
     check_deployed,
     difference,
@@ -29,24 +27,17 @@ from fedmeta.chain.settle.terms import (
 )
 from fedmeta.chain.settle.transactions import Action, Transactor
 from fedmeta.errors import UsageError
+from fedmeta.files import write_atomically
 
 LEAST_SUPPLY = 10**9 * UNITS
 _CALL_GAS = 150_000
 _COLUMNS = {"FedToken": "token", "RewardLedger": "ledger", "ParticipantRegistry": "registry"}
 """Journal column of each contract's address."""
-Views = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """The contracts of a campaign.
-
-    Attributes:
-        token: Token of the payments.
-        ledger: Records rounds and pays claims.
-        registry: Holds participants' stakes; None without staking.
-        terms: The ledger's terms.
-    """
+    """The contracts of a campaign, and the ledger's terms; there is no registry without staking."""
 
     token: Contract
     ledger: Contract
@@ -79,23 +70,9 @@ def attach(journal: JournalView, chain: Chain) -> Deployed:
     )
 
 
-def deploy(transactor: Transactor, keys: Keys, options: ChainOptions) -> Deployed:
-    """Return the contracts of a journal's campaign, deployed and funded; nothing is done twice.
+class Deployment:
+    """Deploys the contracts of a transactor's campaign, with the terms that a config and keys give."""
 
-    Args:
-        transactor: Sends transactions, and holds the chain and the journal.
-        keys: The sponsor deploys; the committee is named in the terms.
-        options: Terms of a new campaign.
-
-    Raises:
-        WrongCampaignError: If the existing campaign has other terms or code.
-        PoorAccountError: If the sponsor has too few tokens.
-        ChainError: See `Transactor.perform`; call again later.
-    """
-    return _Deployment(transactor, keys, options).ensure()
-
-
-class _Deployment:
     def __init__(self, transactor: Transactor, keys: Keys, options: ChainOptions) -> None:
         self.transactor = transactor
         self.chain = transactor.chain
@@ -104,6 +81,13 @@ class _Deployment:
         self.options = options
 
     def ensure(self) -> Deployed:
+        """Return the contracts, deployed and funded; nothing is done twice.
+
+        Raises:
+            WrongCampaignError: If the existing campaign has other terms or code.
+            PoorAccountError: If the sponsor has too few tokens.
+            ChainError: See `Transactor.perform`; call again later.
+        """
         code = load_artifact("RewardLedger").code_hash
         campaign = self.journal.founded
         if campaign.code not in (None, code):
@@ -114,7 +98,7 @@ class _Deployment:
         terms = self._terms()
         # The name is unique to the campaign, so no other campaign's token has the same transaction.
         name, supply = f"fedmeta {campaign.campaign.hex()[:16]}", max(LEAST_SUPPLY, 2 * campaign.budget)
-        views: Views = {"name": name, "totalSupply": supply}
+        views = {"name": name, "totalSupply": supply}
         token = self._created("FedToken", (name, "FED", supply), views)
         struct = terms.struct(token.address)
         ledger = self._created("RewardLedger", (struct,), ledger_views(struct))
@@ -147,11 +131,7 @@ class _Deployment:
         return terms
 
     def _deployed_terms(self, campaign: Campaign) -> Terms:
-        """Use the campaign in the addresses file.
-
-        Raises:
-            WrongCampaignError: If it is not the one that the config asks for.
-        """
+        """Use the campaign in the addresses file, if it is the one that the config asks for."""
         path = Path(self.options.addresses)
         addresses, terms = check_deployed(path, self.chain, self.options, self.keys, campaign)
         self.journal.note(
@@ -169,22 +149,13 @@ class _Deployment:
         staking = self.options.staking
         stake = staking.stake * UNITS
         cap = int(stake * Fraction(repr(staking.slash_share)))
-        views: Views = {
-            "ledger": ledger,
-            "stake": stake,
-            "slashCap": cap,
-            "unbonding": staking.unbonding,
-        }
+        views = {"ledger": ledger, "stake": stake, "slashCap": cap, "unbonding": staking.unbonding}
         return self._created("ParticipantRegistry", tuple(views.values()), views)
 
-    def _created(self, name: str, arguments: tuple[object, ...], views: Views) -> Contract:
-        """Return a contract; create it unless it is at an address where we created it before.
-
-        Args:
-            name: The contract.
-            arguments: Of its constructor.
-            views: What it answers if it is ours.
-        """
+    def _created(
+        self, name: str, arguments: tuple[object, ...], views: Mapping[str, object]
+    ) -> Contract:
+        """Return a contract that answers with `views`; create it unless we did so before."""
         artifact, known = load_artifact(name), getattr(self.journal.founded, _COLUMNS[name])
         creation = artifact.creation(*arguments)
         key = f"deploy {name} {keccak(creation).hex()[:16]}"
@@ -244,6 +215,80 @@ class _Deployment:
         self.transactor.perform(fund, sponsor, lambda: not missing())
 
 
-def created_address(sender: str, nonce: int) -> str:
-    """Return the address of a contract created by a transaction of `sender` with this nonce."""
-    return get_create_address(HexAddress(HexStr(sender)), Nonce(nonce))
+def deploy_to_file(
+    path: Path, options: ChainOptions, run: bytes, budget: int, folder: Path
+) -> tuple[Addresses, bool]:
+    """Deploy a campaign and write its addresses, unless this was done before.
+
+    Safe to kill at any point and run again: until the file is written, a journal beside it records the
+    transactions. An existing file is only checked against the chain and the options.
+
+    Args:
+        path: The addresses file.
+        options: Options of the chain, including the terms of the campaign.
+        run: Id of the campaign's run, 32 bytes.
+        budget: Token units in escrow.
+        folder: State folder of a chain of ours; unused for a URL.
+
+    Returns:
+        The addresses, and whether they are new.
+
+    Raises:
+        UsageError: No node, missing keys, an account without funds, or a file of another chain, another
+            version's contracts, or a campaign with other terms.
+        ChainError: If the node fails meanwhile; run it again.
+    """
+    campaign = Campaign(campaign_id(run), run, options.pot * UNITS, budget)
+    with open_chain(options, folder) as chain:
+        keys = open_keys(options, chain.chain_id)
+        if path.exists():
+            addresses, _ = check_deployed(path, chain, options, keys, campaign)
+            ledger = Contract(chain, load_artifact("RewardLedger"), addresses.ledger)
+            if ledger.call("funded") < budget:
+                tokens = f"{budget / UNITS:g} tokens"
+                raise WrongCampaignError(f"{path}: the escrow holds less than the budget of {tokens}")
+            return addresses, False
+        beside = journal_beside(path)
+        with closing(Journal(beside)) as journal:
+            addresses = _deploy_new(journal, campaign, options, keys, chain)
+        try:
+            write_atomically(path, addresses.to_json())
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
+    for leftover in path.parent.glob(beside.name + "*"):
+        leftover.unlink()
+    return addresses, True
+
+
+def journal_beside(path: Path) -> Path:
+    """Return the path of a deployment's journal, kept until its addresses file is written."""
+    return path.with_name(path.name + ".journal")
+
+
+def _deploy_new(
+    journal: Journal, campaign: Campaign, options: ChainOptions, keys: Keys, chain: Chain
+) -> Addresses:
+    found = journal.campaign
+    if found is None:
+        journal.found(campaign)
+    elif campaign != Campaign(found.campaign, found.run, found.round_cap, found.budget):
+        raise WrongCampaignError(
+            f"{journal.path} is an unfinished deployment with other settings: "
+            "finish it with those, or remove the file"
+        )
+    bind(journal, chain)
+    try:
+        deployed = Deployment(Transactor(chain, journal), keys, options).ensure()
+    except PoorAccountError as error:
+        raise UsageError(str(error)) from None
+    return Addresses(
+        chain_id=chain.chain_id,
+        genesis=f"0x{chain.genesis.hex()}",
+        run_id=f"0x{campaign.run.hex()}",
+        campaign=f"0x{campaign.campaign.hex()}",
+        token=deployed.token.address,
+        ledger=deployed.ledger.address,
+        registry=deployed.registry.address if deployed.registry else None,
+        block=journal.founded.block,
+        code={c.artifact.name: f"0x{c.artifact.code_hash.hex()}" for c in deployed.contracts},
+    )

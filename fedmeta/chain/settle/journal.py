@@ -1,38 +1,34 @@
 """The journal of a campaign's rounds, records and transactions; each step is durable before the next.
 
-A file belongs to one campaign on one chain: it holds the campaign's id, the chain's genesis hash and
-the ledger's code hash, and another chain or ledger is refused. A round is first *frozen* here. The
-committee *signs* a record of some rounds; its transaction is *journaled*, *sent*, and *mined* once its
-receipt arrives. Rounds never change; in everything else the journal follows the chain.
+A file belongs to one campaign on one chain, and another chain or ledger is refused. A round is first
+*frozen* here. The committee *signs* a record of some rounds; its transaction is *journaled*, *sent*, and
+*mined* once its receipt arrives. Rounds never change; in everything else the journal follows the chain.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 
 from fedmeta.chain.merkle import contributions_tree, rewards_tree
-from fedmeta.chain.settle.journal_format import (
+from fedmeta.chain.settle.journal_rows import (
+    Campaign,
+    Content,
+    FrozenRound,
     Row,
+    SignedRecord,
+    State,
+    Transaction,
     account_text,
     contribution,
     insert,
     insert_round,
     is_digest,
     names,
+    range_evidence,
     read,
     rows_of,
     written,
-)
-from fedmeta.chain.settle.journal_rows import (
-    Campaign,
-    Content,
-    FrozenRound,
-    SignedRecord,
-    State,
-    Transaction,
-    range_evidence,
 )
 from fedmeta.chain.settle.store import Reader, Store, damaged
 from fedmeta.errors import RunError, UsageError
@@ -112,13 +108,7 @@ class JournalView(Reader):
                 yield head, rows
 
     def rewards(self, last: int) -> dict[str, int]:
-        """Return the units that the rounds up to `last` award each account, sorted by account.
-
-        Accounts without units are left out.
-
-        Raises:
-            DamagedJournalError: As `rounds`.
-        """
+        """Return the units that the rounds up to `last` award to each account with any, by account."""
         return {account_text(account): units for account, units in self._rewards(last)}
 
     def _rewards(self, last: int) -> list[tuple[bytes, int]]:
@@ -149,10 +139,7 @@ class JournalView(Reader):
         )
 
     def last_within(self, first: int, contributions: int) -> int:
-        """Return the last round such that rounds from `first` have at most `contributions` in total.
-
-        At least `first` itself.
-        """
+        """Return the last round so that those from `first` have at most `contributions`, or `first`."""
         query = """
             SELECT coalesce(max(round), 0) FROM (
                 SELECT rounds.round, sum(count(client)) OVER (ORDER BY rounds.round) AS found
@@ -168,11 +155,7 @@ class JournalView(Reader):
         return {account_text(account): client for account, client, _ in self.rows(query)}
 
     def account(self, who: str) -> str:
-        """Return the account that `who` names: an address, or a client's number.
-
-        Raises:
-            UsageError: If it did not contribute to a frozen round.
-        """
+        """Return the account of an address or a client's number; it must have contributed."""
         clients = self.clients()
         for account, client in clients.items():
             if who.lower() == account.lower() or who == str(client):
@@ -194,7 +177,7 @@ class JournalView(Reader):
 
     def _records(self, which: str, *values: object) -> list[SignedRecord]:
         rows = self.rows(f"SELECT {names(SignedRecord)} FROM records {which}", values)
-        return [replace(read(SignedRecord, row), mined=bool(row[-1])) for row in rows]
+        return [read(SignedRecord, (*row[:-1], bool(row[-1]))) for row in rows]
 
     @property
     def recorded(self) -> int:
@@ -204,10 +187,6 @@ class JournalView(Reader):
     def transactions(self, action: str) -> list[Transaction]:
         """Return the transactions signed for an action, in order of signing."""
         return self._transactions("action = ?", action)
-
-    def pending(self) -> list[Transaction]:
-        """Return the transactions that may be on the chain or get there, in order of signing."""
-        return self._transactions("state IN ('journaled', 'sent', 'mined')")
 
     def landed(self) -> list[Transaction]:
         """Return the transactions that are in a block, in order of signing."""
@@ -223,7 +202,7 @@ class JournalView(Reader):
 
 
 class Journal(JournalView, Store):
-    """The journal, open for writing by only this process; see `Store` for arguments and errors."""
+    """The journal, open for writing; see `Store` for arguments and errors."""
 
     def found(self, campaign: Campaign) -> None:
         """Store the journal's campaign."""

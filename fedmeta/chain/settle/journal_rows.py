@@ -1,13 +1,17 @@
-"""Journal row types: campaign, frozen rounds, records of rounds, transactions."""
+"""Journal row types (campaign, frozen rounds, records, transactions), and their encoding as rows."""
 
 import hashlib
 import math
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
-from typing import Literal
+from functools import lru_cache
+from itertools import chain, pairwise
+from typing import Any, Literal, TypeVar
 
-from fedmeta.chain.typed_data import Domain, typed_digest
+from fedmeta.chain.hashing import from_address, to_address
+from fedmeta.chain.signing import Domain, typed_digest
+from fedmeta.errors import RunError
 
 _MOST = 2**63
 """SQLite's integers end here; rewards end at 2^128."""
@@ -15,35 +19,21 @@ _MOST = 2**63
 
 @dataclass(frozen=True)
 class Campaign:
-    """The journal's campaign; None means not known yet.
-
-    Attributes:
-        campaign: Id, 32 bytes.
-        run: The run's id, 32 bytes.
-        round_cap: Units that a round may pay.
-        budget: Units in escrow.
-        chain_id: Id of the chain it was bound to.
-        genesis: Hash of that chain's block 0.
-        terms: The ledger's terms as JSON, fixed before it is deployed.
-        token: Address of the token; likewise `ledger` and `registry`.
-        code: Hash of the ledger's code.
-        block: A block before which no transaction of the campaign was mined.
-        epoch: Number of vetoes seen.
-    """
+    """The journal's campaign; None means not known yet. Ids and hashes have 32 bytes."""
 
     campaign: bytes
     run: bytes
-    round_cap: int
-    budget: int
+    round_cap: int  # Token units that a round may pay.
+    budget: int  # Token units in escrow.
     chain_id: int | None = None
-    genesis: bytes | None = None
-    terms: str | None = None
+    genesis: bytes | None = None  # Hash of the chain's block 0.
+    terms: str | None = None  # The ledger's terms as JSON, fixed before it is deployed.
     token: str | None = None
     ledger: str | None = None
     registry: str | None = None
-    code: bytes | None = None
-    block: int = 0
-    epoch: int = 0
+    code: bytes | None = None  # Hash of the ledger's code.
+    block: int = 0  # No transaction of the campaign was mined before this block.
+    epoch: int = 0  # Vetoes seen.
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +81,7 @@ class FrozenRound:
         return sum(c.reward for c in self.contributions)
 
     def check(self) -> None:
-        """Refuse a round that cannot be frozen.
-
-        Raises:
-            ValueError: Names the round, the client and the field.
-        """
+        """Raise a `ValueError` that names the round, the client and the field if it cannot be frozen."""
         where = f"round {self.round}"
         if not 1 <= self.round < _MOST:
             raise ValueError(f"{where}: rounds count from 1")
@@ -117,10 +103,9 @@ class FrozenRound:
 
 @dataclass(frozen=True)
 class Content:
-    """Content of a record of rounds `first` to `last`, without signatures.
+    """Content of a record of rounds `first` to `last` inclusive, in order of the contract's struct.
 
     Attributes:
-        first: First round; `last` is the last one, inclusive.
         rewards_root: Root over (account, units awarded up to `last`), without accounts at zero.
         contributions_root: Root over (account, round, tasks, update, units) of the range.
         model: Hash of the state after `last`.
@@ -142,7 +127,7 @@ class Content:
         return f"rounds {self.first} to {self.last}"
 
     def stated(self) -> tuple[object, ...]:
-        """Return the fields in order of the contract's struct."""
+        """Return the contract's struct."""
         return tuple(getattr(self, field.name) for field in fields(Content))
 
     def digest(self, domain: Domain, campaign: bytes, epoch: int) -> bytes:
@@ -175,23 +160,12 @@ class SignedRecord(Content):
 
 
 State = Literal["journaled", "sent", "mined", "final", "reverted", "dropped"]
-"""Earlier versions marked old transactions as ``final``."""
+"""``dropped``: another transaction used its nonce. Earlier versions marked old ones as ``final``."""
 
 
 @dataclass(frozen=True)
 class Transaction:
-    """A signed transaction, sent or not.
-
-    Attributes:
-        hash: 32 bytes.
-        action: Its purpose; an action may have several transactions.
-        sender: Address that signed it.
-        nonce: Its account nonce.
-        raw: The signed bytes.
-        state: Its progress; ``dropped``: another transaction used its nonce.
-        block_hash: Hash of its block.
-        block_number: Number of its block.
-    """
+    """A signed transaction, sent or not; an action may have several."""
 
     hash: bytes
     action: str
@@ -213,3 +187,98 @@ def range_evidence(evidence: Iterable[bytes]) -> bytes:
 
 def _shown(value: object) -> str:
     return f"0x{value.hex()}" if isinstance(value, bytes) else str(value)
+
+
+AMOUNTS = frozenset({"round_cap", "budget", "total"})
+"""Stored as decimal text, like rewards: SQLite's integers end at 2^63, a campaign's amounts at 2^128."""
+
+RowT = TypeVar("RowT", Campaign, SignedRecord)
+Row = tuple[Any, ...]
+"""A contribution's client, account, tasks, update, signature, score and reward, as stored."""
+
+
+def insert_round(db: sqlite3.Connection, frozen: FrozenRound) -> None:
+    """Write a round's rows, and their digest, which detects corruption."""
+    head, rows = (frozen.round, frozen.model, frozen.evidence), rows_of(frozen)
+    db.execute("INSERT INTO rounds VALUES (?, ?, ?, ?)", (*head, digest(head, rows)))
+    values = [(frozen.round, *row) for row in rows]
+    db.executemany("INSERT INTO contributions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def rows_of(frozen: FrozenRound) -> list[Row]:
+    """Return the rows of a round's contributions."""
+    return [
+        (
+            c.client,
+            from_address(c.account),
+            c.tasks,
+            c.update,
+            c.signature,
+            # SQLite stores -0.0 as 0.0.
+            None if c.score is None else c.score + 0.0,
+            str(c.reward),
+        )
+        for c in frozen.contributions
+    ]
+
+
+def contribution(row: Row) -> Contribution:
+    """Return the contribution in a row."""
+    client, account, tasks, update, signature, score, reward = row
+    return Contribution(client, account_text(account), tasks, update, signature, score, int(reward))
+
+
+@lru_cache(maxsize=1 << 16)
+def account_text(account: bytes) -> str:
+    """Return 20 bytes as a checksummed address; cached, as it takes two hashes."""
+    return to_address(account)
+
+
+def digest(head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bytes:
+    """Return SHA-256 over a round's number, model, evidence and rows.
+
+    Columns of numbers and the lengths of the byte strings are written as Python shows them, then the
+    byte strings as they are, which takes about half as long as the `repr` of the rows.
+    """
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * 7
+    client, account, tasks, update, signature, score, reward = columns
+    raw = (account, update, signature)
+    numbers = (head, client, tasks, score, reward, [[len(value) for value in column] for column in raw])
+    return hashlib.sha256(repr(numbers).encode() + b"".join(chain(*raw))).digest()
+
+
+def is_digest(stored: bytes, head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bool:
+    """Return whether a round's stored digest matches its rows, by the present rule or the first one."""
+    try:
+        if digest(head, rows) == stored:
+            return True
+    except TypeError:
+        # Corruption has changed the type of a byte string.
+        return False
+    return hashlib.sha256(repr((head, list(rows))).encode()).digest() == stored
+
+
+def insert(db: sqlite3.Connection, into: str, values: Mapping[str, object]) -> None:
+    """Insert a row, given by column; `into` is the statement up to the columns."""
+    columns, marks = ", ".join(values), ", ".join("?" * len(values))
+    db.execute(f"{into} ({columns}) VALUES ({marks})", written(values))
+
+
+def written(values: Mapping[str, object]) -> tuple[object, ...]:
+    """Return column values as stored."""
+    return tuple(str(value) if name in AMOUNTS else value for name, value in values.items())
+
+
+def read(kind: type[RowT], row: Sequence[Any]) -> RowT:
+    """Return a stored row as its row type."""
+    fields = zip(kind.__dataclass_fields__, row, strict=True)
+    try:
+        values: list[Any] = [int(value) if name in AMOUNTS else value for name, value in fields]
+    except (ValueError, TypeError):
+        raise RunError("the journal is damaged: it holds an amount that is not a number") from None
+    return kind(*values)
+
+
+def names(kind: type[Any]) -> str:
+    """Return the columns of a row type, for a query."""
+    return ", ".join(kind.__dataclass_fields__)

@@ -19,12 +19,11 @@ from fedmeta.chain.errors import ChainError, WrongCampaignError
 from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.campaign import JOURNAL, bind
-from fedmeta.chain.settle.deployment import Deployed, attach, deploy
+from fedmeta.chain.settle.deployment import Deployed, Deployment, attach
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Content, SignedRecord
 from fedmeta.chain.settle.transactions import Action, Transactor, Wait
-from fedmeta.chain.signing import Signer
-from fedmeta.chain.typed_data import ledger_domain
+from fedmeta.chain.signing import Signer, ledger_domain
 from fedmeta.errors import UsageError
 
 FAR_BEHIND = 64
@@ -43,16 +42,7 @@ def record_gas(threshold: int) -> int:
 
 
 class Recording:
-    """The campaign of a journal on one chain, ready to send transactions.
-
-    Args:
-        chain: The chain; a new journal is bound to it.
-        keys: Keys of the sponsor, which sends, and the committee, which signs.
-        wait: Waits for a block.
-
-    Raises:
-        WrongCampaignError: If it is not the journal's chain.
-    """
+    """The campaign of a journal on a chain; a new journal is bound to it. `wait` waits for a block."""
 
     def __init__(
         self, chain: Chain, journal: Journal, options: ChainOptions, keys: Keys, wait: Wait = time.sleep
@@ -66,8 +56,8 @@ class Recording:
 
     @cached_property
     def deployed(self) -> Deployed:
-        """The campaign's contracts, deployed and funded if necessary; see `deploy` for errors."""
-        return deploy(self.transactor, self.keys, self.options)
+        """The campaign's contracts, deployed and funded if necessary; see `Deployment` for errors."""
+        return Deployment(self.transactor, self.keys, self.options).ensure()
 
     def forget(self) -> None:
         """Forget the contracts, as a chain that was rolled back has lost them: deploy them again."""
@@ -79,10 +69,7 @@ class Recording:
         return self.deployed.ledger
 
     def step(self, draining: bool = False) -> bool:
-        """Record the next waiting rounds.
-
-        Args:
-            draining: Also record an incomplete batch.
+        """Record the next waiting rounds, if any; `draining`: also an incomplete batch.
 
         Returns:
             Whether there was anything to record.
@@ -197,8 +184,7 @@ class Recording:
 def attached(folder: Path, options: ChainOptions, signer: Signer | None = None) -> Iterator[Recording]:
     """Open a run's journal and chain, to send transactions while the run is not in progress.
 
-    Args:
-        signer: Sender; None: the sponsor.
+    The `signer` sends; None: the sponsor.
 
     Raises:
         UsageError: If there is no campaign on the chain, a run is in progress, or keys are missing.
@@ -219,9 +205,6 @@ def newest_records(ledger: Contract, since: int, first: int, last: int) -> Itera
     """Yield the events of the records of rounds `first` to `last`, in order.
 
     Events of vetoed records stay in the log; the newest event for a first round counts.
-
-    Raises:
-        ChainError: If one is missing.
     """
     newest = {event["args"]["firstRound"]: event for event in ledger.events("Recorded", since)}
     while first <= last:

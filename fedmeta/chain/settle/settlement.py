@@ -41,7 +41,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Hooks:
-    """Hooks into the settlement; runs use the defaults.
+    """Hooks into the settlement.
 
     Attributes:
         connect: Opens the chain.
@@ -131,15 +131,12 @@ class Settlement:
 
     @property
     def problem(self) -> str | None:
-        """What delays or ended the settlement, in one line; None if there is no problem."""
+        """What delays or ended the settlement, in one line, if anything does."""
         error = self._refusal or self._delay
         return str(error) if error else None
 
     def freeze(self, rounds: Sequence[FrozenRound]) -> None:
-        """Freeze finished rounds durably; frozen rounds never change.
-
-        Args:
-            rounds: In order, from the one after `frozen`; frozen rounds may be repeated unchanged.
+        """Freeze finished rounds in order, durably; frozen rounds may be repeated unchanged.
 
         Raises:
             RunError: If a frozen round would change, one is skipped, or one pays more than the pot.
@@ -160,9 +157,7 @@ class Settlement:
     def slash(self, account: str, evidence: bytes) -> None:
         """Request that the committee slashes an account's stake, once in a campaign.
 
-        Args:
-            account: An account with a stake.
-            evidence: Hash of the evidence of misbehaviour, 32 bytes, such as a round's evidence hash.
+        `evidence` is a hash of 32 bytes, such as a round's evidence hash.
         """
         self.journal.accuse(account, evidence)
         self._wake.set()
@@ -186,11 +181,7 @@ class Settlement:
             raise UsageError(str(self._delay))
 
     def finish(self, seconds: float) -> Settled:
-        """Record and claim what is left, for at most `seconds`, and stop.
-
-        Returns:
-            The result; it reports a chain that is down, which is not an error.
-        """
+        """Record and claim what is left, for at most `seconds`, and stop."""
         self._until = time.monotonic() + seconds
         self._draining.set()
         self._wake.set()
@@ -298,11 +289,7 @@ class Settlement:
             self._staked = wanted
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, unless the thread must stop.
-
-        Raises:
-            StoppedError: If the thread must stop.
-        """
+        """Sleep, unless the thread must stop."""
         if seconds > _LONG:
             # A transaction was accepted, but its block is slow.
             self._tried.set()

@@ -9,8 +9,7 @@ from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.recording import Recording, attached, record_gas
 from fedmeta.chain.settle.transactions import Action
-from fedmeta.chain.signing import Signer
-from fedmeta.chain.typed_data import registry_domain, typed_digest
+from fedmeta.chain.signing import Signer, registry_domain, typed_digest
 from fedmeta.errors import UsageError
 
 _APPROVE_GAS = 100_000
@@ -46,11 +45,7 @@ class Stakes:
         self.payer = payer or recording.keys.sponsor
 
     def settle(self, stakes: Mapping[str, bytes | None]) -> None:
-        """Bring the registry up to date with the journal: accounts that never joined, and evidence.
-
-        Raises:
-            ChainError: See `Transactor.perform`; call again later.
-        """
+        """Let accounts that never joined join, and slash those with evidence against them."""
         events = self.registry.events("Joined", self.recording.journal.founded.block)
         joined = {event["args"]["account"].lower() for event in events}
         self.join([account for account in stakes if account.lower() not in joined])
@@ -61,11 +56,7 @@ class Stakes:
                 self.slash(account, most, evidence)
 
     def join(self, accounts: Sequence[str]) -> None:
-        """Stake for those of the accounts that have no stake.
-
-        Raises:
-            RevertedError: If the payer has too few tokens.
-        """
+        """Stake for those of the accounts that have no stake."""
         members = self.registry.each("members", accounts)
         missing = [account for account in accounts if not members[account][0]]
         if missing:
@@ -118,19 +109,18 @@ class Stakes:
 
         if has_left():
             return
+        nonce = self._nonce(account)
         if self.payer.address != account and not has_gas():
-            gift = Action(f"gas for {account}", account, b"", _TRANSFER_GAS, value=_POCKET_MONEY)
+            # Earlier journals have the first key.
+            key = f"gas for {account}, nonce {nonce}" if nonce else f"gas for {account}"
+            gift = Action(key, account, b"", _TRANSFER_GAS, value=_POCKET_MONEY)
             transactor.perform(gift, self.payer, has_gas)
-        key = f"leave {account}, nonce {self._nonce(account)}"
+        key = f"leave {account}, nonce {nonce}"
         leave = Action(key, self.registry.address, self.registry.data("leave"), _LEAVE_GAS)
         transactor.perform(leave, signer, has_left)
 
     def withdraw(self, account: str) -> None:
-        """Return an account's remaining stake to it, after the unbonding delay.
-
-        Raises:
-            RevertedError: If it has not left, or the delay is not over.
-        """
+        """Return an account's remaining stake to it, after the unbonding delay."""
         if self._has_stake(account):
             key = f"withdraw {account}, nonce {self._nonce(account)}"
             self._send(key, ("withdraw", account), lambda: not self._has_stake(account))
@@ -192,11 +182,6 @@ def stake(folder: Path, options: ChainOptions, step: StakeStep, who: str, signer
 
 
 def _client(recording: Recording, account: str) -> Signer:
-    """Return the signer of a simulation's client.
-
-    Raises:
-        UsageError: If it is not a client of this simulation.
-    """
     client = recording.journal.clients().get(account)
     if client is not None:
         run, chain_id = recording.journal.founded.run, recording.chain.chain_id

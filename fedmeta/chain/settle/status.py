@@ -18,15 +18,12 @@ from fedmeta.errors import FedmetaError
 
 @dataclass(frozen=True)
 class Happened:
-    """An event of a campaign's contracts.
+    """An event of a campaign's contracts; bytes are 0x text.
 
     Attributes:
         block: Number of its block.
         place: Its index among the block's events.
-        contract: Such as ``RewardLedger``.
-        event: Such as ``Recorded``.
-        transaction: Hash of the transaction that caused it, 0x text.
-        arguments: By name; bytes are 0x text.
+        transaction: Hash of the transaction that caused it.
     """
 
     block: int
@@ -75,19 +72,15 @@ class Slashed:
 
 @dataclass(frozen=True)
 class Participant:
-    """One account; amounts in token units.
+    """One account; amounts in token units. None: the chain is down.
 
     Attributes:
         client: Its partition id.
-        account: Its address.
         frozen: Awarded by all frozen rounds.
         awarded: Awarded by records on the chain.
-        claimed: Claimed so far; None, like the following, if the chain is down.
-        balance: Its token balance.
+        claimed: Claimed so far.
         stake: Its stake; 0 without staking.
-        slashes: Slashings of its stake, each with the hash of the evidence.
         proof: Arguments of its own claim; None if no record awards it anything.
-        unclaimed: Units it can still claim, now or after the challenge delay.
     """
 
     client: int
@@ -102,7 +95,7 @@ class Participant:
 
     @property
     def unclaimed(self) -> int | None:
-        """Awarded but not claimed."""
+        """Units it can still claim, now or after the challenge delay."""
         return None if self.claimed is None else self.awarded - self.claimed
 
 
@@ -111,9 +104,7 @@ class Escrow:
     """The ledger's accounts on the chain, in token units.
 
     Attributes:
-        funded: Put into escrow so far.
         awarded: Awarded by records, plus the one unit that the ledger keeps.
-        paid: Paid to participants.
         next_round: First round of the next record.
         epoch: Vetoes so far.
         deadline: Chain time after which the sponsor may take back unawarded tokens.
@@ -129,14 +120,12 @@ class Escrow:
 
 @dataclass(frozen=True)
 class Status:
-    """Status of a campaign.
+    """Status of a campaign; ids and addresses are 0x text, amounts token units.
 
     Attributes:
-        campaign: Its id, 0x text.
-        run: The run's id, 0x text.
         chain_id: Id of its chain; None, like the addresses, if it never reached one.
-        pot: Most that a round pays, in token units.
-        budget: Token units meant for escrow.
+        pot: Most that a round pays.
+        budget: Meant for escrow.
         frozen: Last frozen round.
         recorded: Last round that the journal saw on the chain.
         escrow: None if the chain is down; `problem` says why.
@@ -238,13 +227,7 @@ def _with_chain(found: Status, deployed: Deployed, since: int) -> Status:
 
 @dataclass(frozen=True)
 class Spent:
-    """Gas used by one transaction.
-
-    Attributes:
-        action: Its action in the journal.
-        block: Number of its block.
-        gas: Gas used.
-    """
+    """Gas used by one transaction: its action in the journal, its block's number, the gas."""
 
     action: str
     block: int
@@ -256,8 +239,7 @@ def gas_spent(folder: Path, options: ChainOptions) -> list[Spent]:
 
     Raises:
         UsageError: If there is no journal.
-        RunError: If the journal is damaged.
-        ChainError: If the node is down.
+        RunError: If the journal is damaged, or the node is down.
     """
     with closing(JournalView(folder / JOURNAL)) as journal:
         landed = journal.landed()

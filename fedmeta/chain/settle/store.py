@@ -1,7 +1,10 @@
-"""The journal's SQLite file: a single writer, and each step is durable before the next begins."""
+"""The journal's SQLite file: its tables, upgrades from earlier formats, and durable steps."""
 
+import hashlib
+import math
 import re
 import sqlite3
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -9,9 +12,46 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.chain.locks import FileLock
-from fedmeta.chain.settle.journal_format import TABLES, UPGRADES, VERSION
+from fedmeta.chain.settle.journal_rows import FrozenRound, contribution, insert_round
 from fedmeta.errors import RunError, UsageError
 from fedmeta.files import one_line, open_new, sync_folder
+
+_CAMPAIGN = """
+CREATE TABLE campaign (
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
+    campaign BLOB NOT NULL, run BLOB NOT NULL, round_cap TEXT NOT NULL, budget TEXT NOT NULL,
+    chain_id INTEGER, genesis BLOB, terms TEXT, token TEXT, ledger TEXT, registry TEXT, code BLOB,
+    block INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0
+);
+"""
+_RECORDS = """
+CREATE TABLE records (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL,
+    rewards_root BLOB NOT NULL, contributions_root BLOB NOT NULL, model BLOB NOT NULL,
+    evidence BLOB NOT NULL, total TEXT NOT NULL,
+    ledger TEXT NOT NULL, epoch INTEGER NOT NULL, signatures BLOB NOT NULL, mined INTEGER NOT NULL
+);
+"""
+_ROUNDS = """
+CREATE TABLE rounds (
+    round INTEGER PRIMARY KEY, model BLOB NOT NULL, evidence BLOB NOT NULL, digest BLOB NOT NULL
+);
+CREATE TABLE contributions (
+    round INTEGER NOT NULL, client INTEGER NOT NULL, account BLOB NOT NULL, tasks INTEGER NOT NULL,
+    update_hash BLOB NOT NULL, signature BLOB NOT NULL, score REAL, reward TEXT NOT NULL,
+    PRIMARY KEY (round, client)
+) WITHOUT ROWID;
+"""
+_OTHERS = """
+CREATE TABLE transactions (
+    hash BLOB PRIMARY KEY, action TEXT NOT NULL, sender TEXT NOT NULL, nonce INTEGER NOT NULL,
+    raw BLOB NOT NULL, state TEXT NOT NULL, block_hash BLOB, block_number INTEGER
+);
+CREATE TABLE stakes (account TEXT PRIMARY KEY, evidence BLOB);
+CREATE INDEX transactions_by_action ON transactions (action);
+"""
+VERSION = 3
+TABLES = _CAMPAIGN + _RECORDS + _ROUNDS + _OTHERS
 
 StepHook = Callable[[str], None]
 # Virtual tables, and generated columns.
@@ -61,7 +101,7 @@ class Reader:
 
 
 class Store(Reader):
-    """The file in WAL mode, flushed to disk at every commit.
+    """The file, open for writing by only this process, and flushed to disk at every commit.
 
     Args:
         path: The file; it and its folder are created if missing, and an older format is upgraded.
@@ -114,11 +154,7 @@ class Store(Reader):
 
 
 def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
-    """Create the tables of a new file, or upgrade an older one, in one transaction.
-
-    Raises:
-        DamagedJournalError: If an older file is damaged.
-    """
+    """Create the tables of a new file, or upgrade an older one, all or nothing."""
     try:
         with db:
             db.execute("BEGIN IMMEDIATE")
@@ -174,6 +210,58 @@ def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
+def _from_1(db: sqlite3.Connection) -> None:
+    """Upgrade format 1, where amounts were integers; copying into a text column converts them."""
+    for table, made in (("campaign", _CAMPAIGN), ("records", _RECORDS)):
+        db.execute(f"ALTER TABLE {table} RENAME TO {table}_1")
+        db.execute(made)
+        db.execute(f"INSERT INTO {table} SELECT * FROM {table}_1")
+        db.execute(f"DROP TABLE {table}_1")
+    _from_2(db)
+
+
+def _from_2(db: sqlite3.Connection) -> None:
+    """Upgrade format 2, where a round was one byte string."""
+    db.execute("ALTER TABLE rounds RENAME TO rounds_2")
+    for table in _ROUNDS.split(";"):
+        db.execute(table)
+    stored = db.execute("SELECT round, digest, content FROM rounds_2 ORDER BY round")
+    for round_, found, content in stored:
+        if hashlib.sha256(content).digest() != found:
+            raise ValueError(f"round {round_} is not what was frozen")
+        insert_round(db, _unpacked(content))
+    db.execute("DROP TABLE rounds_2")
+
+
+# Magic, round, number of contributions, model, evidence; then a fixed-width row per contribution. All
+# integers are big-endian. A reward has 8 bytes, or 16 in rounds that award a client 2^63 units or more.
+_HEAD = struct.Struct(">16sQQ32s32s")
+_PACKED = {
+    b"fedmeta round 1\n": struct.Struct(">Q20sQ32s65sd8s"),
+    b"fedmeta round 2\n": struct.Struct(">Q20sQ32s65sd16s"),
+}
+
+
+def _unpacked(content: bytes) -> FrozenRound:
+    """Decode a round of format 1 or 2."""
+    try:
+        magic, round_, count, model, evidence = _HEAD.unpack_from(content)
+        rows = list(_PACKED[magic].iter_unpack(content[_HEAD.size :]))
+    except (struct.error, KeyError):
+        raise ValueError("there is a round in bytes that no version wrote") from None
+    if len(rows) != count:
+        raise ValueError(f"round {round_} has {len(rows)} contributions of {count}")
+    contributions = (
+        contribution((*values, None if math.isnan(score) else score, int.from_bytes(reward)))
+        for *values, score, reward in rows
+    )
+    return FrozenRound(round_, model, evidence, tuple(contributions))
+
+
+UPGRADES = {1: _from_1, 2: _from_2}
+"""Upgrade a file from an older format; they raise `ValueError` for a damaged one."""
+
+
 _PASSING = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_BUSY: "another process keeps it locked",
@@ -185,11 +273,7 @@ _PASSING = {
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Convert SQLite's errors to one line that names the file.
-
-    Raises:
-        RunError: For any SQLite error.
-    """
+    """Convert SQLite's errors to a `RunError` of one line that names the file."""
     try:
         yield
     except sqlite3.ProgrammingError:

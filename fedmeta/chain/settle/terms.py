@@ -31,10 +31,9 @@ class Terms:
         campaign: Id of the campaign, hexadecimal.
         committee: Addresses in ascending order.
         threshold: Signatures that a record needs.
-        round_cap: Most that a round may pay.
-        lifetime_cap: Most that all rounds may pay.
+        round_cap: Most that a round may pay; `lifetime_cap`: that all rounds may pay.
         deadline: Chain time after which the sponsor may take back unawarded tokens.
-        challenge_delay: Seconds before a record becomes claimable.
+        challenge_delay: Time before a record becomes claimable.
     """
 
     sponsor: str
@@ -109,16 +108,11 @@ def _text(name: str, value: object) -> str:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Addresses of a campaign; hashes and addresses are 0x text.
+    """Addresses of a campaign's contracts; ids, hashes and addresses are 0x text.
 
     Attributes:
-        chain_id: Id of the chain.
-        genesis: Hash of its block 0.
-        run_id: Id of the campaign's run.
-        campaign: Id of the campaign.
-        token: Address of the token.
-        ledger: Address of the ledger.
-        registry: Address of the registry; None without staking.
+        genesis: Hash of the chain's block 0.
+        registry: None without staking.
         block: A block before which no transaction of the campaign was mined.
         code: Hash of each contract's code by name.
     """
@@ -149,11 +143,7 @@ class Addresses:
 
 
 def read_addresses(path: Path) -> Addresses:
-    """Read an addresses file.
-
-    Raises:
-        UsageError: If it is missing, or is not an addresses file.
-    """
+    """Read an addresses file; a `UsageError` if it is missing, or is not one."""
     try:
         addresses = Addresses(**read_json(path))
         if len(addresses.run) != 32:
@@ -166,11 +156,7 @@ def read_addresses(path: Path) -> Addresses:
 
 
 def our_contract(path: Path, chain: Chain, name: str, address: str) -> Contract:
-    """Return one of our contracts, at the address that a file names.
-
-    Raises:
-        WrongCampaignError: If the address is malformed, or holds no contract or another one.
-    """
+    """Return one of our contracts, which must be at the address that a file names."""
     try:
         contract = Contract(chain, load_artifact(name), address)
     except ValueError as error:
@@ -186,9 +172,7 @@ def check_deployed(
     """Check that a file's contracts are those of a campaign, and return it and the ledger's terms.
 
     Raises:
-        WrongCampaignError: If it is another chain, a contract is missing, has other code or belongs to
-            another campaign, or the terms are not the expected ones.
-        UsageError: See `read_addresses`.
+        WrongCampaignError: If the chain, a contract's code, the campaign or a term is another one.
     """
     addresses = read_addresses(path)
     require_chain(path, addresses.chain_id, addresses.genesis, chain, "deploy to another file")

@@ -60,12 +60,7 @@ class Action:
 
 
 class Transactor:
-    """Sends the transactions of one journal on one chain.
-
-    Args:
-        journal: Stores each transaction before it is sent.
-        wait: Waits for a block.
-    """
+    """Sends the transactions of one journal on one chain; `wait` waits for a block."""
 
     def __init__(self, chain: Chain, journal: Journal, wait: Wait = time.sleep) -> None:
         self.chain = chain
@@ -74,10 +69,10 @@ class Transactor:
         self._slow: set[bytes] = set()
 
     def perform(self, action: Action, signer: Signer, done: Callable[[], bool]) -> bool:
-        """Perform `action` unless it is done; may be called again after any error.
+        """Perform `action`, which was not done yet; may be called again after any error.
 
         Args:
-            action: The action; the caller has checked that it is not done.
+            action: The action.
             signer: Sender of the transaction.
             done: Checks on the chain; called if a transaction may have been sent before.
 
@@ -140,11 +135,7 @@ class Transactor:
         return None
 
     def _prepare(self, action: Action, signer: Signer, slow: Transaction | None) -> Transaction:
-        """Sign and journal a new transaction, replacing `slow`, which is not being mined.
-
-        Raises:
-            RevertedError: If the contract would refuse it; nothing is sent.
-        """
+        """Sign and journal a new transaction, replacing `slow`, which is not being mined."""
         call = action.call(signer.address)
         try_out = "eth_estimateGas" if action.gas is None else "eth_call"
         answers = self.chain.batch(
@@ -156,9 +147,8 @@ class Transactor:
             ]
         )
         *known, tried = answers
-        for answer in known:
-            if isinstance(answer, ChainError):
-                raise answer
+        if failed := next((one for one in known if isinstance(one, ChainError)), None):
+            raise failed
         refused = isinstance(tried, ChainError)
         gas = action.gas or (_LEAST_GAS if refused else int(tried, 16) * 5 // 4)
         fees = self._fees(known[2], slow)
@@ -173,8 +163,7 @@ class Transactor:
             raise tried
         nonce = slow.nonce if slow else int(known[0], 16)
         values: dict[str, object] = {"chainId": self.chain.chain_id, "nonce": nonce, "gas": gas, **fees}
-        values |= {"value": action.value, "data": action.data}
-        values |= {"to": action.to} if action.to else {}
+        values |= {"to": action.to or "", "value": action.value, "data": action.data}
         raw, digest = signer.sign_transaction(values)
         transaction = Transaction(digest, action.key, signer.address, nonce, raw)
         self.journal.add(transaction)
@@ -225,11 +214,7 @@ class Transactor:
         return True
 
     def _landed(self, transaction: Transaction, action: Action) -> bool:
-        """Wait for the receipt; return False if the transaction was lost.
-
-        Raises:
-            RevertedError: If it was mined but reverted.
-        """
+        """Wait for the receipt; return False if the transaction was lost, raise if it was reverted."""
         pause, end = 0.001, time.monotonic() + PATIENCE
         while (receipt := self._receipt(transaction)) is None:
             if not self._known(transaction) and self._receipt(transaction) is None:

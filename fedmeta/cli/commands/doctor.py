@@ -160,7 +160,7 @@ def _node(provider: str) -> str:
 
     if not has_extra():
         raise RuntimeError(NO_EXTRA)
-    from fedmeta.chain.programs import find_anvil, find_ganache
+    from fedmeta.chain.node_process import find_anvil, find_ganache
 
     found = {"anvil": find_anvil, "ganache": find_ganache}[provider]()
     return f"{found[-1]} for chain.provider = '{provider}'"

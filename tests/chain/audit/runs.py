@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.journal_rows import Contribution, FrozenRound
-from fedmeta.chain.typed_data import update_digest
+from fedmeta.chain.signing import update_digest
 from tests.chain.settle.helpers import run_id
 from tests.chain.settle.rounds import POT, synthetic_round
 

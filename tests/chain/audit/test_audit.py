@@ -17,7 +17,7 @@ from fedmeta.chain.merkle import reward_leaf, rewards_tree
 from fedmeta.chain.options import ChainOptions, StakingOptions
 from fedmeta.chain.settle.deployment import attach
 from fedmeta.chain.settle.journal import JournalView
-from fedmeta.chain.settle.journal_format import digest, rows_of
+from fedmeta.chain.settle.journal_rows import digest, rows_of
 from fedmeta.chain.settle.recording import attached
 from fedmeta.chain.settle.settlement import Settlement
 from fedmeta.errors import UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.chain import programs as binaries
+from fedmeta.chain import node_process as binaries
 from fedmeta.chain.chain import open_chain, require_rules
 from fedmeta.chain.locks import FileLock
 from fedmeta.chain.node import NodeKind, banner, start_node

@@ -13,8 +13,7 @@ from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.deployment import Deployed
 from fedmeta.chain.settle.journal_rows import Content, FrozenRound
 from fedmeta.chain.settle.settlement import Hooks, Settled, Settlement
-from fedmeta.chain.signing import Signer
-from fedmeta.chain.typed_data import ledger_domain, typed_digest
+from fedmeta.chain.signing import Signer, ledger_domain, typed_digest
 from tests.chain.settle.rounds import POT
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
-from fedmeta.chain.settle.deployment import attach, created_address
+from fedmeta.chain.hashing import created_address
+from fedmeta.chain.settle.deployment import attach
 from fedmeta.chain.settle.journal import JournalView
 from tests.chain.settle.forks import COMPLETE, Run, execute
 from tests.chain.settle.rounds import POT, synthetic_rounds

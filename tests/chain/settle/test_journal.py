@@ -120,7 +120,7 @@ def test_transactions_of_an_action_come_back_in_order_with_their_state(journal):
     journal.mined(second, b"b" * 32, 12)
     mined = replace(second, state="mined", block_hash=b"b" * 32, block_number=12)
     assert journal.transactions("fund") == [replace(first, state="dropped"), mined]
-    assert journal.pending() == [mined]
+    assert journal.landed() == [mined]
     assert journal.transactions("else") == []
 
 

@@ -10,8 +10,14 @@ import pytest
 
 from fedmeta.chain.hashing import to_address
 from fedmeta.chain.settle.journal import Journal, JournalView
-from fedmeta.chain.settle.journal_format import digest, is_digest, rows_of
-from fedmeta.chain.settle.journal_rows import Campaign, SignedRecord, Transaction
+from fedmeta.chain.settle.journal_rows import (
+    Campaign,
+    SignedRecord,
+    Transaction,
+    digest,
+    is_digest,
+    rows_of,
+)
 from fedmeta.chain.settle.store import DamagedJournalError, bring_up_to_date
 from tests.chain.settle import old_journals
 from tests.chain.settle.rounds import account, synthetic_round, synthetic_rounds

@@ -253,7 +253,7 @@ class TestTrouble:
 
 
 def first_transaction(folder):
-    return journal_of(folder).pending()[0].hash
+    return journal_of(folder).landed()[0].hash
 
 
 def attach_token(chain, address):
@@ -422,7 +422,7 @@ class TestNewCampaign:
 
 def test_closing_does_not_wait_for_a_node_that_hangs(folder, tmp_path, monkeypatch):
     # Longer than a test may last.
-    monkeypatch.setattr("fedmeta.chain.urls.ANSWER_SECONDS", 3600)
+    monkeypatch.setattr("fedmeta.chain.rpc.ANSWER_SECONDS", 3600)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = ChainOptions(provider=f"http://127.0.0.1:{silent.getsockname()[1]}", pot=1)
         with Settlement(folder, options, run_id(folder), 100 * POT) as settlement:

@@ -19,7 +19,7 @@ import requests
 from web3.types import RPCEndpoint
 from websockets.sync.server import serve
 
-from fedmeta.chain import ChainOptions, rpc, urls
+from fedmeta.chain import ChainOptions, rpc
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.errors import ChainDownError, NoNodeError, RpcError
 from fedmeta.chain.node import Node, start_node
@@ -109,7 +109,7 @@ def test_each_post_has_the_headers_of_the_first_and_the_cookies_of_the_answers()
             pass
 
     with serving(Handler) as url:
-        provider = urls.Http(url.replace("//", "//user:pass@"))
+        provider = rpc.Http(url.replace("//", "//user:pass@"))
         lengths = [provider.make_request(RPCEndpoint("m" * n), [])["result"] for n in (1, 20, 3)]
         provider.close()
     assert lengths[1] - lengths[0] == 19, "each has a body of its own"
@@ -261,8 +261,8 @@ def test_json_rpc_that_is_not_a_chain_is_refused(tmp_path: Path) -> None:
 def test_a_node_that_does_not_answer_is_down(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(urls, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(urls, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(rpc, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(rpc, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(
@@ -274,7 +274,7 @@ def test_a_node_that_does_not_answer_is_down(
 def test_a_websocket_that_is_opened_and_never_answers_is_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(urls, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(rpc, "ANSWER_SECONDS", 0.2)
     with serve(lambda opened: [None for _ in opened], "127.0.0.1", 0) as silent:
         thread = threading.Thread(target=silent.serve_forever)
         thread.start()
@@ -309,7 +309,7 @@ class TestSecrets:
             return 200, b'{"id": 0, "result": "0x1"}'
 
         with server(answer) as url:
-            provider = urls.Http(url.replace("//", f"//user:{self.SECRET}@") + "/path")
+            provider = rpc.Http(url.replace("//", f"//user:{self.SECRET}@") + "/path")
             assert provider.make_request("eth_chainId", []) == {"id": 0, "result": "0x1"}
             provider.close()
         expected = base64.b64encode(f"user:{self.SECRET}".encode()).decode()
@@ -373,7 +373,7 @@ class TestBatches:
             replies = [answer_of(request) for request in json.loads(body)]
             return 200, json.dumps(replies[::-1]).encode()
 
-        with server(answer) as url, Chain(urls.Http(url)) as chain:
+        with server(answer) as url, Chain(rpc.Http(url)) as chain:
             assert chain.batch([("a", ()), ("b", ()), ("c", ())]) == ["a", "b", "c"]
 
     @pytest.mark.parametrize("ids", [[0, 0, 1], [0, 1, 9], [0, 1], ["x", 1, 2], [None, 1, 2]])
@@ -388,7 +388,7 @@ class TestBatches:
             wrong = [one if not isinstance(one, int) else first + one for one in ids]
             return 200, json.dumps([{"id": one, "result": "theirs"} for one in wrong]).encode()
 
-        with server(answer) as url, Chain(urls.Http(url)) as chain:
+        with server(answer) as url, Chain(rpc.Http(url)) as chain:
             assert chain.batch([("a", ()), ("b", ()), ("c", ())]) == ["a", "b", "c"]
 
     def test_nothing_is_sent_twice(self) -> None:
@@ -399,7 +399,7 @@ class TestBatches:
             return 503, b""
 
         with server(answer) as url:
-            provider = urls.Http(url)
+            provider = rpc.Http(url)
             with pytest.raises(requests.HTTPError):
                 provider.make_request("eth_sendRawTransaction", ["0x12"])
             provider.close()
@@ -419,7 +419,7 @@ def test_no_chain_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_a_chain_is_known_by_its_provider(node: Node) -> None:
-    chain = Chain(urls.Http(node.url))
+    chain = Chain(rpc.Http(node.url))
     assert (chain.name, chain.chain_id) == (node.url, 31337)
     chain.close()
 

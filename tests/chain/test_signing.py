@@ -7,7 +7,7 @@ import pytest
 from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
-from fedmeta.chain.typed_data import (
+from fedmeta.chain.signing import (
     ledger_domain,
     presence_digest,
     registration_digest,

@@ -10,11 +10,11 @@ from eth_utils import keccak, to_checksum_address
 
 from fedmeta.chain.chain import Chain, open_chain
 from fedmeta.chain.errors import ChainDownError
+from fedmeta.chain.hashing import created_address
 from fedmeta.chain.node import start_node
 from fedmeta.chain.options import ChainOptions, StakingOptions
-from fedmeta.chain.settle import deploying
-from fedmeta.chain.settle.deploying import deploy_to_file
-from fedmeta.chain.settle.deployment import attach, created_address
+from fedmeta.chain.settle import deployment
+from fedmeta.chain.settle.deployment import attach, deploy_to_file
 from fedmeta.chain.settle.journal import Journal, JournalView
 from fedmeta.chain.settle.terms import Addresses, read_addresses
 from fedmeta.errors import UsageError
@@ -96,7 +96,7 @@ def test_it_may_be_killed_at_every_step(path, options, folder, forked):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         # The child's module alone is changed.
-        deploying.Journal = partial(Journal, hook=hook)
+        deployment.Journal = partial(Journal, hook=hook)
         deploy(path, options, folder)
 
     kills = 0
