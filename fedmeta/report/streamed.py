@@ -11,7 +11,8 @@ from fedmeta.report.tables import Cell, Interval, Table
 X = "examples so far"
 REGRET = (
     "The comparator is the same method, which begins anew in each segment and is given all of it at "
-    "once; a regret below 0 means that predicting and learning in turn did better."
+    "once; a regret below 0 means that predicting and learning in turn did better. A method that learns "
+    "poorly has a poor comparator, and little regret."
 )
 
 

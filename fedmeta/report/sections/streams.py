@@ -119,10 +119,11 @@ def _of_arms(arms: Arms) -> tuple[dict[str, list[Record]], list[str]]:
 
 
 def _charts(arms: Arms, found: dict[str, list[Record]]) -> list[Chart]:
-    """Return the summed loss and the regret of each arm along the stream."""
+    """Return the loss, the summed loss and the regret of each arm along the stream."""
     drawn = [(arm, found[arm.name]) for arm in arms.all if arm.name in found]
     charts = []
     for key, title, y, note in (
+        ("loss", "Loss before learning, along the stream", "loss", "Of each batch."),
         ("cumulative", "Summed loss along the stream", "summed loss", "All arms see the same streams."),
         ("regret", "Regret along the stream", "summed loss less the comparator's", REGRET),
     ):

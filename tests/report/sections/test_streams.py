@@ -131,7 +131,9 @@ def test_arms_are_compared_by_their_means_over_seeds(tmp_path: Path) -> None:
     shown = compared(folder)
     assert shown is not None
     assert shown.warning == ""
-    summed, regret, first, second = (figure.chart for figure in shown.figures)
+    loss, summed, regret, first, second = (figure.chart for figure in shown.figures)
+    assert isinstance(loss, Chart)
+    assert loss.series[1].y == [1.0, 0.5, 1.5, 0.5]
     assert isinstance(summed, Chart)
     assert [one.name for one in summed.series] == ["centralized", "federated"]
     assert summed.series[0].y == [2.0, 3.0, 5.5, 9.0]
