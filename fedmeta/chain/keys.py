@@ -27,12 +27,7 @@ _SHORTEST_SECRET = 32
 
 
 class ClientKeys:
-    """One key per client, derived from a secret and the run's id.
-
-    Args:
-        secret: Its owner can sign for every client.
-        run: The run's id, 32 bytes.
-    """
+    """One key per client, derived from the run's id and a secret, whose owner can sign for all."""
 
     def __init__(self, secret: bytes, run: bytes) -> None:
         self._secret = hmac.digest(secret, run, "sha256")

@@ -71,10 +71,7 @@ class Http(HTTPProvider):
     """web3's `HTTPProvider` with our timeouts, without retries and redirects.
 
     It ignores ``~/.netrc``, whose passwords requests would send to any host that a config names.
-
-    Args:
-        url: The node's URL; ``user:password@`` is sent as basic authentication.
-        name: The node's name in messages; by default the URL without secrets.
+    ``user:password@`` in the URL is sent as basic authentication. `name` is for messages.
     """
 
     def __init__(self, url: str, name: str | None = None) -> None:
@@ -209,7 +206,7 @@ class NodeErrors(Web3Middleware):
         left = list(range(len(calls)))
         for pause in (*BUSY_PAUSES, None):
             try:
-                answers = self._told(partial(ask, [calls[place] for place in left]))
+                answers = self._converting(partial(ask, [calls[place] for place in left]))
                 replies |= dict(zip(left, map(self._checked, answers), strict=True))
                 left = [place for place in left if _is_busy(replies[place])]
                 if not left:
@@ -227,13 +224,13 @@ class NodeErrors(Web3Middleware):
         if len(calls) > 1 and not self._one_by_one:
             # A faulty node leaves out ids.
             with suppress(NoAnswerError, KeyError, TypeError):
-                replies = self._told(partial(make_batch_request, calls))
+                replies = self._converting(partial(make_batch_request, calls))
                 if isinstance(replies, Mapping) and _is_busy(replies):
                     return [replies] * len(calls)
                 if _are_consecutive(replies := sorted(replies, key=lambda r: r["id"]), len(calls)):
                     return replies
         single: Any = self._w3.provider.make_request
-        replies = [self._told(partial(single, *call)) for call in calls]
+        replies = [self._converting(partial(single, *call)) for call in calls]
         self._one_by_one = self._one_by_one or len(calls) > 1
         return replies
 
@@ -248,7 +245,7 @@ class NodeErrors(Web3Middleware):
         what = "result" if reply.get("error") is None else "error"
         return {"jsonrpc": "2.0", "id": 0, what: reply.get(what)}
 
-    def _told(self, ask: Callable[[], Any]) -> Any:
+    def _converting(self, ask: Callable[[], Any]) -> Any:
         """Call `ask`, converting its errors."""
         try:
             return ask()

@@ -228,7 +228,7 @@ def deploy_to_file(
         options: Options of the chain, including the terms of the campaign.
         run: Id of the campaign's run, 32 bytes.
         budget: Token units in escrow.
-        folder: State folder of a chain of ours; unused for a URL.
+        folder: See `open_chain`.
 
     Returns:
         The addresses, and whether they are new.

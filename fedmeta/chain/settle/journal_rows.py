@@ -126,17 +126,17 @@ class Content:
         """The rounds, for messages."""
         return f"rounds {self.first} to {self.last}"
 
-    def stated(self) -> tuple[object, ...]:
+    def struct(self) -> tuple[object, ...]:
         """Return the contract's struct."""
         return tuple(getattr(self, field.name) for field in fields(Content))
 
     def digest(self, domain: Domain, campaign: bytes, epoch: int) -> bytes:
         """Return what the committee of `campaign` signs after `epoch` vetoes."""
-        return typed_digest(domain, "Record", campaign, epoch, *self.stated())
+        return typed_digest(domain, "Record", campaign, epoch, *self.struct())
 
     def differs(self, other: "Content") -> str | None:
         """Return the first field in which two records differ, with both values; None if equal."""
-        for field, mine, theirs in zip(fields(Content), self.stated(), other.stated(), strict=True):
+        for field, mine, theirs in zip(fields(Content), self.struct(), other.struct(), strict=True):
             if mine != theirs:
                 return f"{field.name.replace('_', ' ')} {_shown(mine)} and {_shown(theirs)}"
         return None

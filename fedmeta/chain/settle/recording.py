@@ -69,10 +69,7 @@ class Recording:
         return self.deployed.ledger
 
     def step(self, draining: bool = False) -> bool:
-        """Record the next waiting rounds, if any; `draining`: also an incomplete batch.
-
-        Returns:
-            Whether there was anything to record.
+        """Record the next waiting rounds (`draining`: also an incomplete batch); return whether any did.
 
         Raises:
             WrongCampaignError: If the chain's records differ from the journal's rounds, or were vetoed.
@@ -114,7 +111,7 @@ class Recording:
     def _record(self, first: int, last: int, epoch: int) -> None:
         ledger = self.ledger
         signed = self._signed(first, last, epoch)
-        data = ledger.data("record", signed.stated(), signed.signatures)
+        data = ledger.data("record", signed.struct(), signed.signatures)
         key = f"record {first} to {last}, epoch {epoch}, {ledger.address}"
         action = Action(key, ledger.address, data, record_gas(self.deployed.terms.threshold))
 

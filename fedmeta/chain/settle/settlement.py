@@ -88,7 +88,7 @@ class Settlement:
         options: Options of the chain, which may be down.
         run: The run's id, 32 bytes.
         budget: Token units in escrow.
-        hooks: Hooks for tests.
+        hooks: For tests and messages.
 
     Raises:
         UsageError: If another process has it open, it is another run's, or the campaign was deployed

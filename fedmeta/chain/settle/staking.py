@@ -27,11 +27,7 @@ class Stakes:
     In a simulation the sponsor pays the stakes; the contract returns them only to the accounts. An
     account's nonce counts its withdrawals and slashings, so an action's key is not used a second time.
 
-    Args:
-        payer: Pays stakes and sends the transactions; None: the sponsor.
-
-    Raises:
-        UsageError: If the campaign has no registry.
+    The `payer` pays stakes and sends the transactions; None: the sponsor.
     """
 
     def __init__(self, recording: Recording, payer: Signer | None = None) -> None:
@@ -66,17 +62,11 @@ class Stakes:
             self._send(key, ("join", account), partial(self._has_stake, account))
 
     def slash(self, account: str, units: int, evidence: bytes) -> bool:
-        """Slash an account's stake, once per piece of evidence.
+        """Slash an account's stake, once per piece of evidence; return whether it was slashed now.
 
         Args:
             units: Token units to take; the contract caps an account's total loss.
             evidence: Hash of the evidence of misbehaviour, 32 bytes.
-
-        Returns:
-            Whether it was slashed now; False if the evidence was used against the account before.
-
-        Raises:
-            RevertedError: If there is no stake, or `units` exceeds the cap.
         """
 
         def done() -> bool:

@@ -71,7 +71,7 @@ def record_as_committee(deployed: Deployed, keys: Keys, content: Content, epoch:
     ledger, campaign = deployed.ledger, bytes.fromhex(deployed.terms.campaign)
     domain = ledger_domain(ledger.chain.chain_id, ledger.address)
     signatures = keys.sign(deployed.terms.threshold, content.digest(domain, campaign, epoch))
-    data = ledger.data("record", content.stated(), signatures)
+    data = ledger.data("record", content.struct(), signatures)
     assert send(ledger.chain, keys.sponsor, ledger.address, data)["status"] == "0x1"
 
 
