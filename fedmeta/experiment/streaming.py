@@ -43,8 +43,17 @@ def require_streams(config: Config, learner: Learner) -> None:
     if not learner.has_data:
         raise ConfigError(f"{where}: the data of test clients are not on this machine")
     with one_thread():
-        segments = _draw(config, learner, config.clients - config.test_clients, 1)
-    size = len(segments[0].support["y"][0])
+        sizes = {
+            segment.support["y"].shape[1]
+            for client in range(config.clients - config.test_clients, config.clients)
+            for segment in _draw(config, learner, client, 1)
+        }
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"{where}: test clients' tasks have {min(sizes)} to {max(sizes)} support examples, but the "
+            "segments of streams need the same number"
+        )
+    [size] = sizes
     batches = -(-size // options.batch)
     if (total := batches * options.segments) > MOST_BATCHES:
         raise ConfigError(

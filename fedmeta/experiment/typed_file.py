@@ -69,4 +69,5 @@ def read_typed(path: Path, kind: type[PartT], version: int, most: int) -> PartT 
         return kind.model_validate(value)
     except ValidationError as error:
         where = one_line(".".join(str(part) for part in error.errors()[0]["loc"]), 100)
-        raise DataError(f"{path.name} is damaged, or of another version ({where})") from None
+        more = f" ({where})" if where else ""
+        raise DataError(f"{path.name} is damaged, or of another version{more}") from None

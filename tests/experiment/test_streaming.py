@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from typing_extensions import override
 
 from fedmeta.cli.main import main
 from fedmeta.config import Config
@@ -16,6 +18,8 @@ from fedmeta.experiment import ledger, planning, run, streams
 from fedmeta.experiment.evaluate import evaluate
 from fedmeta.experiment.learned.model import Learned
 from fedmeta.experiment.streams import STREAMS, Streams
+from fedmeta.tasks import TaskBatch
+from fedmeta.tasks.families.sinusoid import Sinusoid
 from tests.experiment.helpers import TINY, contents
 
 DIGITS: dict[str, Any] = TINY | {
@@ -171,6 +175,24 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     assert call("run", experiment, *(part for one in given for part in ("-s", one))) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+class Uneven(Sinusoid):
+    """Sinusoids of which each client has tasks of another size."""
+
+    @override
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        batch = super().sample(client, count, rng)
+        return TaskBatch(
+            {key: value[:, client % 2 :] for key, value in batch.support.items()}, batch.query
+        )
+
+
+def test_clients_with_tasks_of_other_sizes_are_refused_at_the_start(tmp_path: Path) -> None:
+    uneven = config(task=f"{__name__}:Uneven", data={"shots": 5, "queries": 5})
+    with pytest.raises(ConfigError, match="test clients' tasks have 4 to 5 support examples, but the"):
+        run(uneven, out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -145,7 +145,24 @@ def test_a_prediction_does_not_depend_on_its_label_or_later_ones(name: str) -> N
     assert not torch.equal(before.loss[:, 5:], after.loss[:, 5:])
 
 
-@pytest.mark.parametrize("name", [*GRADIENT, "protonet", "lstm_optimizer", "scaffold", "fedprox"])
+LEARNED = ["lstm_optimizer", "coordinatewise_lstm"]
+
+
+@pytest.mark.parametrize("name", [*GRADIENT, *LEARNED, "protonet", "scaffold", "fedprox"])
+def test_what_was_learned_before_counts(name: str) -> None:
+    """The same examples lead elsewhere from another start: nothing begins anew at each batch."""
+    algorithm = learner(name)
+    state, segments = started(algorithm), made()
+    known = stream_learner(algorithm)
+    assert known is not None
+    begun = known.begin_stream(state, segments[0].support, WAYS)
+    later = known.learn(state, begun, segments[0].support)
+    fresh = known.learn(state, begun, segments[1].support)
+    after = known.learn(state, later, segments[1].support)
+    assert any(not torch.equal(value, fresh[key]) for key, value in after.items())
+
+
+@pytest.mark.parametrize("name", [*GRADIENT, *LEARNED, "protonet", "scaffold", "fedprox"])
 def test_streams_do_not_depend_on_each_other(name: str) -> None:
     algorithm = learner(name)
     state, segments = started(algorithm), made()

@@ -98,6 +98,8 @@ def check(
     from fedmeta.tasks.own.folders import require_data
 
     require_data(path)  # refuse before importing torch
+    if pictures is not None:
+        _require_new(pictures, path)
     from fedmeta.tasks.data import check as checking
     from fedmeta.tasks.own.finding import refused_lines
 
@@ -114,6 +116,14 @@ def check(
             typer.echo(f"{label:{width}}{one_line(text, 4000)}".encode(errors="replace").decode())
     if found.refused:
         raise typer.Exit(UsageError.exit_code)
+
+
+def _require_new(pictures: Path, path: Path) -> None:
+    """Refuse a file for pictures that exists, or lies among the files to check."""
+    if pictures.exists():
+        raise UsageError(f"{pictures} exists: remove it, or name another file for --pictures")
+    if path.is_dir() and pictures.resolve().is_relative_to(path.resolve()):
+        raise UsageError(f"--pictures: {pictures} is in {path}, which is checked: name a file elsewhere")
 
 
 def _draw(path: Path, samples: int | None, file: Path) -> None:

@@ -17,7 +17,7 @@ from fedmeta.files import to_json, write_atomically
 from fedmeta.learning import CPU, Algorithm, Tensors, expand_state, place
 from fedmeta.learning.explain import ExplainedTask, SupportEvidence, support_evidence
 from fedmeta.learning.export import Network, to_plain
-from fedmeta.learning.inner import SUPPORT_X
+from fedmeta.learning.inner import SUPPORT_X, WeightAdaptation
 from fedmeta.tasks import Examples, Objective, TaskSpec
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
@@ -159,9 +159,12 @@ class Adapted:
 
 
 def model_weights(trained: TrainedModel) -> Tensors:
-    """Return the network's weights in the meta-learned state."""
-    keys = trained.algorithm.model.init(torch.Generator()).keys()
-    return {key: trained.state[key].cpu() for key in keys}
+    """Return the network's weights in the meta-learned state, or those that adaptation starts from."""
+    algorithm, state = trained.algorithm, trained.state
+    if isinstance(algorithm, WeightAdaptation):
+        state = {**state, **algorithm.weights(state)}
+    keys = algorithm.model.init(torch.Generator()).keys()
+    return {key: state[key].cpu().contiguous() for key in keys}
 
 
 def write_file(path: Path | str, tensors: Tensors, about: dict[str, Any]) -> None:

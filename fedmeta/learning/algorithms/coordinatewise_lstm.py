@@ -65,7 +65,12 @@ class CoordinatewiseLSTM(LSTMOptimizer):
 
     @override
     def weights(self, state: Tensors) -> Tensors:
-        """Return the random weights that every task starts from."""
+        """Return the random weights that every task starts from, or those that a state has of its own.
+
+        Only a stream's state has, see `learn`.
+        """
+        if own := super().weights(state):
+            return own
         like = state[f"{RULE}step.bias"]
         return {
             key: value.to(like.device, like.dtype).expand(*like.shape[:-1], *value.shape)

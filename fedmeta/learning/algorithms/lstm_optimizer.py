@@ -19,8 +19,8 @@ from fedmeta.tasks import Examples, TaskBatch
 RULE = "@rule."
 """Prefix of the update rule's tensors in the state; no parameter of a model has it."""
 SCALE = 10.0
-COORDINATES = 2**16
-"""Most weights, over all tasks, to compute at once: a step keeps a few kB for each."""
+COORDINATES = 5 * 2**16
+"""Most weights, over all tasks and steps, to compute at once: a step keeps a few kB for each."""
 
 
 class Walk(NamedTuple):
@@ -109,7 +109,7 @@ class LSTMOptimizer(WeightAdaptation):
     def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
         """Return each task's gradient of the query loss; the loss before is that of the support set."""
         own = sum(value[0].numel() for value in self.weights(state).values())
-        size = max(1, COORDINATES // own)
+        size = max(1, COORDINATES // (own * self.options.inner_steps))
         parts = []
         for start in range(0, len(tasks), size):
             rows = {key: value[start : start + size] for key, value in state.items()}

@@ -40,8 +40,8 @@ class VowelsOptions(LabelOptions, PartitionOptions):
     ways: int = Field(default=3, ge=2)
     frames: int = Field(default=16, ge=2, le=1000)
     # TOML only has lists, so these two are lenient where all other keys are strict.
-    test_speakers: tuple[str, ...] | None = Field(default=None, strict=False)
-    validation_speakers: tuple[str, ...] | None = Field(default=None, strict=False)
+    test_speakers: tuple[str, ...] | None = Field(default=None, strict=False, min_length=1)
+    validation_speakers: tuple[str, ...] | None = Field(default=None, strict=False, min_length=1)
 
 
 class Vowels(Classed):

@@ -60,6 +60,9 @@ def write_data(
             if partitioned
             else f"client: name the column with each row's client: {_known(data)}"
         )
+    if not partitioned:
+        _columns(data)
+    _require_distinct([*([] if client is None else [client]), *targets, *(columns or ())], targets)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as scratch:
             draft = Path(scratch) / place.name
@@ -70,6 +73,8 @@ def write_data(
             _move(draft, place)
     except OSError as error:
         raise UsageError(f"cannot write {place}: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise DataError("a cell or a name holds text that is not valid Unicode") from None
     return {**settings, "data.path": str(place)}
 
 
@@ -83,6 +88,8 @@ def _write_table(
         parts = [part.assign(**{CLIENT: number}) for number, part in enumerate(parts)]
     for name in (client, *targets, *(inputs or ())):
         _require_column(parts[0], name)
+    for part in parts:
+        _require_owners(part, client)
     others = [name for name in parts[0].columns if name not in (client, *targets)]
     used = others if inputs is None else inputs
     for name in used:
@@ -91,6 +98,7 @@ def _write_table(
                 f"'{name}' holds arrays, which a table cannot: leave it out of inputs, or name a folder "
                 "to write arrays"
             )
+    _require_distinct([str(name) for name in parts[0].columns], targets)
     with path.open("w", encoding="utf-8", newline="") as file:
         for place, part in enumerate(parts):
             part[[client, *used, *targets]].to_csv(file, index=False, header=not place)
@@ -134,6 +142,7 @@ def _parts(data: Any, client: str | None) -> Iterator[tuple[str, Any]]:
         yield "", data
     else:
         _require_column(data, client)
+        _require_owners(data, client)
         owners = np.array([str(cell) for cell in data[client]])
         for name in np.unique(owners).tolist():
             rows = np.flatnonzero(owners == name)
@@ -157,7 +166,10 @@ def _inputs(part: Any, columns: list[str]) -> NDArray[Any]:
     if len(columns) > 1:
         rows = [np.asarray(row) for row in zip(*(list(part[name]) for name in columns), strict=True)]
     else:
-        rows = [_array(cell) for cell in part[columns[0]]]
+        try:
+            rows = [_array(cell) for cell in part[columns[0]]]
+        except ValueError as error:
+            raise DataError(f"'{columns[0]}' holds lists that are not arrays: {error}") from None
     for place, row in enumerate(rows):
         if row.shape != rows[0].shape or row.dtype.kind not in "biuf":
             raise DataError(
@@ -210,6 +222,25 @@ def _require_column(part: Any, name: str) -> None:
     columns = _columns(part)
     if name not in columns:
         raise UsageError(f"no column '{name}': {nearest(name, map(str, columns))}")
+
+
+def _require_owners(part: Any, client: str) -> None:
+    """Refuse rows without a client, and data without rows."""
+    cells = list(part[client])
+    if not cells:
+        raise DataError("there are no rows to write")
+    for row, cell in enumerate(cells):
+        if cell is None or cell != cell:
+            raise DataError(f"row {row} of '{client}' is empty: each row needs a client")
+
+
+def _require_distinct(names: list[str], targets: list[str]) -> None:
+    """Refuse columns that are named twice, and no target."""
+    if not targets:
+        raise UsageError("target: name a column to predict")
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise UsageError(f"column '{name}' is named twice")
 
 
 def _require_free(part: Any) -> None:

@@ -84,6 +84,16 @@ def test_a_check_draws_pictures_where_it_is_told_to(
     assert json.loads(said.out)["files"] == 2
     assert said.err == f"pictures are in {sheet}\n"
     assert sheet.read_bytes().startswith(b"\x89PNG")
+    before = sheet.read_bytes()
+    photo = tmp_path / "own" / "a" / "x.png"
+    for taken in (sheet, photo):
+        assert call("data", "check", str(tmp_path / "own"), "--pictures", str(taken)) == 2
+        assert f"{taken} exists: remove it, or name another file" in capsys.readouterr().err
+    assert sheet.read_bytes() == before
+    inside = tmp_path / "own" / "a" / "sheet.png"
+    assert call("data", "check", str(tmp_path / "own"), "--pictures", str(inside)) == 2
+    assert "which is checked: name a file elsewhere" in capsys.readouterr().err
+    assert not inside.exists()
     missing = tmp_path / "missing" / "own.png"
     assert call("data", "check", str(tmp_path / "own"), "--pictures", str(missing)) == 2
     assert "cannot write" in capsys.readouterr().err

@@ -43,6 +43,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "learner": {"inner_lr": 0.1},
     },
     "protonet": {**DIGITS, **CONV4, "algorithm": "protonet", "learner": {}},
+    "coordinatewise_lstm": {**DIGITS, "algorithm": "coordinatewise_lstm", "learner": {}},
 }
 
 
@@ -284,6 +285,18 @@ def test_saved_prototypes_predict_the_same_by_distance(runs: Path, tmp_path: Pat
     with torch.no_grad():
         said = (-(torch.cdist(model(mine.query_x[0]), prototypes) ** 2)).softmax(-1)
     assert torch.allclose(said, adapted.predict(mine.query_x[0]), atol=1e-5)
+
+
+def test_a_learned_optimizer_exports_the_weights_that_it_starts_from(runs: Path, tmp_path: Path) -> None:
+    learned = fedmeta.load(runs / "coordinatewise_lstm")
+    learned.export(tmp_path / "m.safetensors")
+    tensors, _ = saved(tmp_path / "m.safetensors")
+    x = task(runs / "coordinatewise_lstm").query_x[0]
+    hidden = x.flatten(1) @ tensors["1.weight"].T + tensors["1.bias"]
+    said = hidden.relu() @ tensors["3.weight"].T + tensors["3.bias"]
+    mine = task(runs / "coordinatewise_lstm")
+    start = learned.adapt(mine.support_x[0], mine.support_y[0], steps=0)
+    assert torch.allclose(said.softmax(-1), start.predict(x), atol=1e-6)
 
 
 def test_export_leaves_out_tensors_that_are_not_weights_and_says_so(runs: Path, tmp_path: Path) -> None:

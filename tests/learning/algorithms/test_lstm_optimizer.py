@@ -64,7 +64,7 @@ def test_tasks_computed_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) 
     learner = learner_of("sinusoid-mlp")
     tasks, state = make_tasks(learner.spec, tasks=3), make_state(learner, tasks=3)
     whole = learner.task_updates(state, tasks)
-    monkeypatch.setattr(lstm_optimizer, "COORDINATES", 2 * 69)
+    monkeypatch.setattr(lstm_optimizer, "COORDINATES", 2 * 69 * STEPS)
     parts = learner.task_updates(state, tasks)
     assert all(relative_error(*pair) < 1e-12 for pair in zip(parts, whole, strict=True))
 

@@ -93,6 +93,7 @@ def test_stretching_keeps_both_ends_and_a_straight_line() -> None:
 @pytest.mark.parametrize(
     ("population", "options", "message"),
     [
+        (POPULATION, {"test_speakers": []}, "data.test_speakers: must not be empty"),
         (POPULATION, {"test_speakers": ["0"]}, "data.test_speakers: unknown speaker '0'"),
         (POPULATION, {"test_speakers": ["1", "1"]}, "'1' is named twice"),
         (POPULATION, {"validation_speakers": ["1"]}, "names speakers, but validation_clients = 0"),

@@ -113,15 +113,42 @@ def arrays_of(given: Any, **asked: Any) -> dict[str, Any]:
         ({"inputs": None}, "arrays need one target, and the columns of their inputs"),
         ({"target": "arm, or group"}, "'arm, or group' holds .*, not numbers: number the classes first"),
         ({"inputs": "ragged"}, r"row 1 of 'ragged' is float64 \[2\], but inputs are .* of one shape"),
+        ({"inputs": "uneven"}, "'uneven' holds lists that are not arrays"),
+        ({"inputs": ["dose", "dose"]}, "column 'dose' is named twice"),
+        ({"inputs": ["dose", "score"]}, "column 'score' is named twice"),
+        ({"target": []}, "target: name a column to predict"),
+        ({"client": "gaps"}, "row 2 of 'gaps' is empty: each row needs a client"),
         ({"client": "path"}, "client 'a/b' cannot be the name of a file: rename it"),
     ],
 )
 def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
     here: Path, asked: dict[str, Any], message: str
 ) -> None:
-    given = frame().assign(path="a/b", ragged=[np.ones(1 + place % 2) for place in range(36)])
+    given = frame().assign(
+        path="a/b",
+        ragged=[np.ones(1 + place % 2) for place in range(36)],
+        uneven=[[[1.0], [1.0, 2.0]]] * 36,
+        gaps=["a", "b", None] * 12,
+    )
     with pytest.raises((UsageError, DataError), match=message) as refusal:
         arrays_of(given, **asked)
+    assert "\n" not in str(refusal.value)
+    assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (frame().iloc[:0], "there are no rows to write"),
+        (frame().assign(who=["a", None] * 18), "row 1 of 'who' is empty: each row needs a client"),
+        (frame().assign(who="\ud800"), "a cell or a name holds text that is not valid Unicode"),
+        (pd.concat([frame(), frame()], axis=1), "column 'who' is named twice"),
+        ([{"who": "a", "score": 1.0}], "list is not data to write: give a pandas frame"),
+    ],
+)
+def test_a_table_that_cannot_be_read_again_is_not_written(here: Path, given: Any, message: str) -> None:
+    with pytest.raises((UsageError, DataError), match=message) as refusal:
+        write_data(given, "own.csv", client="who", target="score")
     assert "\n" not in str(refusal.value)
     assert os.listdir(here) == []
 
