@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmeta.cli.commands import Best, Json, RunPath, Samples, TrustCode
+from fedmeta.cli.pictures import require_new, write_pictures
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
 
@@ -59,6 +60,13 @@ def adapt(  # noqa: PLR0913 (one for each option)
         bool,
         typer.Option("--explain", help="Name the support images that speak for each prediction."),
     ] = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw each image beside the support images that speak for its label, as a PNG.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the adapted weights as safetensors.")
     ] = None,
@@ -79,24 +87,35 @@ def adapt(  # noqa: PLR0913 (one for each option)
     """
     from fedmeta.experiment.folder import RunFolder
     from fedmeta.tasks.image_folder import list_labelled
+    from fedmeta.tasks.own.folders import IMAGES, kind_of
 
     # Refuse before importing torch.
     RunFolder.open(run_folder)
     if support.is_file() and query.is_file():
-        if explain:
-            raise UsageError("--explain is for folders of files: a table's rows are not explained")
+        if explain or pictures:
+            what = "--explain" if explain else "--pictures"
+            raise UsageError(f"{what} is for folders of files: a table's rows are not explained")
         _adapt_tables(run_folder, (support, query), steps, (best, trust_code), as_json)
         return
     list_labelled(support, query)
+    if pictures:
+        require_new(pictures, support, query)
+        if kind_of(support) is not IMAGES:
+            raise UsageError(f"--pictures is for folders of images: {support} holds none")
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 
+    explain = explain or pictures is not None
     folders = Folders(support, query, steps, invert.value, transductive, samples.bits, head, explain)
     answer = adapt_folders(Learned.open(run_folder, best, trust_code=trust_code), folders)
     for note in answer.notes:
         sys.stderr.write(f"fedmeta: {one_line(note)}\n")
     if save:
         answer.adapted.save(save)
+    if pictures:
+        from fedmeta.tasks.own.contact_sheet import draw_rows
+
+        write_pictures(pictures, draw_rows(answer.rows(), samples.bits))
     if as_json:
         typer.echo(to_json(answer.to_json() | {"saved": str(save) if save else None}))
     else:

@@ -9,8 +9,9 @@ import typer
 
 from fedmeta.cli.commands import Json, Samples
 from fedmeta.cli.help import App
+from fedmeta.cli.pictures import require_new, write_pictures
 from fedmeta.errors import UsageError
-from fedmeta.files import one_line, to_json, write_atomically
+from fedmeta.files import one_line, to_json
 
 app = App(
     help="List and fetch data sets, and check files of your own.",
@@ -99,13 +100,15 @@ def check(
 
     require_data(path)  # refuse before importing torch
     if pictures is not None:
-        _require_new(pictures, path)
+        require_new(pictures, path)
     from fedmeta.tasks.data import check as checking
     from fedmeta.tasks.own.finding import refused_lines
 
     found = checking.check(path, samples.bits)
     if pictures is not None:
-        _draw(path, samples.bits, pictures)
+        from fedmeta.tasks.own.contact_sheet import contact_sheet
+
+        write_pictures(pictures, contact_sheet(path, samples.bits))
     if as_json:
         typer.echo(to_json(found.facts))
     else:
@@ -116,25 +119,6 @@ def check(
             typer.echo(f"{label:{width}}{one_line(text, 4000)}".encode(errors="replace").decode())
     if found.refused:
         raise typer.Exit(UsageError.exit_code)
-
-
-def _require_new(pictures: Path, path: Path) -> None:
-    """Refuse a file for pictures that exists, or lies among the files to check."""
-    if pictures.exists():
-        raise UsageError(f"{pictures} exists: remove it, or name another file for --pictures")
-    if path.is_dir() and pictures.resolve().is_relative_to(path.resolve()):
-        raise UsageError(f"--pictures: {pictures} is in {path}, which is checked: name a file elsewhere")
-
-
-def _draw(path: Path, samples: int | None, file: Path) -> None:
-    from fedmeta.tasks.own.contact_sheet import contact_sheet
-
-    sheet = contact_sheet(path, samples)
-    try:
-        write_atomically(file, sheet)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from None
-    typer.echo(f"pictures are in {one_line(file)}", err=True)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from fedmeta.tasks import family_kind
 from fedmeta.tasks.file_inputs import Asked, FileInputs
 from fedmeta.tasks.image_files import ImageStyle, Invert, read_images
 from fedmeta.tasks.image_folder import ImageFolder, list_labelled
+from fedmeta.tasks.own.contact_sheet import MOST_ROWS, Row
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,25 @@ class Answer:
     def accuracy(self) -> float | None:
         """Share of images labelled correctly; None for a flat query folder."""
         return None if self.files[0].truth is None else self.right / len(self.files)
+
+    def rows(self) -> list[Row]:
+        """Return a row of pictures for each query image: the image, then those that speak for its label.
+
+        There are `MOST_ROWS` rows at most: the first images.
+        """
+        found = []
+        for one in self.files[:MOST_ROWS]:
+            named = one.support or ()
+            wrong = () if one.truth in (None, one.label) else (f"is {one.truth}",)
+            captions = [f"{reason.value:.2f} {reason.label}" for reason in named]
+            found.append(
+                Row(
+                    (f"{one.label} {one.probability:.3f}", *wrong),
+                    (Path(one.file), *(Path(reason.file) for reason in named)),
+                    (Path(one.file).name, *captions),
+                )
+            )
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain values."""

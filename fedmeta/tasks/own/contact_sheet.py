@@ -1,8 +1,9 @@
-"""Draws a contact sheet: a few images of each client, as they are read."""
+"""Draws rows of images, as they are read: a few of each client, or those behind predictions."""
 
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,10 +12,26 @@ from fedmeta.tasks.image_files import ImageStyle, Reading, scan
 from fedmeta.tasks.image_pixels import Pixels
 from fedmeta.tasks.own.folders import IMAGES, Listing, kind_of, list_classes
 
-SIDE, GAP, NAME = 64, 4, 120
-"""Pixels of an image's sides, of what is between images, and of a row's name."""
+SIDE, GAP, NAME, LINE = 64, 4, 120, 12
+"""Pixels of an image's sides, of what is between images, of a row's names, and of a line of text."""
 EACH, MOST_ROWS = 10, 40
-_PAPER, _INK, _SHOWN = 255, 0, 18
+_PAPER, _INK = 255, 0
+_SHOWN, _CAPTION = 18, 10
+"""Letters of a name and of a caption that there is room for."""
+
+
+class Row(NamedTuple):
+    """Images side by side.
+
+    Attributes:
+        names: Lines to the left of them.
+        files: The images.
+        captions: What is below each image; empty: nothing, and no room for it.
+    """
+
+    names: tuple[str, ...]
+    files: tuple[Path, ...]
+    captions: tuple[str, ...] = ()
 
 
 def contact_sheet(folder: Path, samples: int | None = None) -> bytes:
@@ -32,51 +49,74 @@ def contact_sheet(folder: Path, samples: int | None = None) -> bytes:
     """
     if not folder.is_dir() or kind_of(folder) is not IMAGES:
         raise DataError(f"{folder}: pictures are of folders of images")
-    listed = list_classes(folder, IMAGES)
-    rows = _rows(listed)
-    height = len(rows) * (SIDE + GAP) + GAP
-    sheet = np.full((height, NAME + EACH * (SIDE + GAP) + GAP, 3), _PAPER, dtype=np.uint8)
-    places = [(row, column) for row, (_, files) in enumerate(rows) for column in range(len(files))]
+    return draw_rows(_rows(list_classes(folder, IMAGES)), samples)
+
+
+def draw_rows(rows: Sequence[Row], samples: int | None = None) -> bytes:
+    """Return rows of images as a PNG, each image as it is read in colour.
+
+    An image that cannot be read leaves its place empty. Letters beyond ASCII appear as question marks.
+
+    Args:
+        rows: The rows from top to bottom, with one image at least.
+        samples: See `read_images`.
+
+    Raises:
+        DataError: If no image can be read.
+    """
+    below = LINE if any(row.captions for row in rows) else 0
+    high = SIDE + below + GAP
+    columns = max(len(row.files) for row in rows)
+    size = (len(rows) * high + GAP, NAME + columns * (SIDE + GAP) + GAP, 3)
+    sheet = np.full(size, _PAPER, dtype=np.uint8)
+    places = [(row, column) for row, one in enumerate(rows) for column in range(len(one.files))]
 
     def paste(place: int, pixels: Pixels) -> None:
         row, column = places[place]
-        top, left = GAP + row * (SIDE + GAP), NAME + GAP + column * (SIDE + GAP)
+        top, left = GAP + row * high, NAME + GAP + column * (SIDE + GAP)
         image = np.rint(pixels.transpose(1, 2, 0) * 255.0).clip(0, 255)
         sheet[top : top + SIDE, left : left + SIDE] = image
 
     how = Reading(ImageStyle(ink=False), (3, SIDE, SIDE), samples=samples, strict=False)
-    scan([file for _, files in rows for file in files], how, paste)
-    return _png(sheet, [name for name, _ in rows])
+    scan([file for row in rows for file in row.files], how, paste)
+    return _png(sheet, rows, high)
 
 
-def _rows(listed: Listing) -> list[tuple[str, list[Path]]]:
-    """Return the name and the files of each row."""
+def _rows(listed: Listing) -> list[Row]:
     found: dict[str, dict[str, list[Path]]] = {}
     for owner, label, file in zip(
         listed.clients or listed.labels, listed.labels, listed.files, strict=True
     ):
         found.setdefault(owner, {}).setdefault(label, []).append(file)
-    return [(name, _mixed(list(own.values()))) for name, own in list(found.items())[:MOST_ROWS]]
+    owners = list(found.items())[:MOST_ROWS]
+    return [Row((name,), _mixed(list(own.values()))) for name, own in owners]
 
 
-def _mixed(classes: Sequence[Sequence[Path]]) -> list[Path]:
+def _mixed(classes: Sequence[Sequence[Path]]) -> tuple[Path, ...]:
     """Return the first file of each class, then the second ones, up to `EACH`."""
     ordered = sorted(
         (rank, place, file) for place, files in enumerate(classes) for rank, file in enumerate(files)
     )
-    return [file for _, _, file in ordered[:EACH]]
+    return tuple(file for _, _, file in ordered[:EACH])
 
 
-def _png(sheet: np.ndarray, names: Sequence[str]) -> bytes:
+def _png(sheet: np.ndarray, rows: Sequence[Row], high: int) -> bytes:
     from PIL import Image, ImageDraw
 
     image = Image.fromarray(sheet)
     draw = ImageDraw.Draw(image)
-    for row, name in enumerate(names):
-        middle = GAP + row * (SIDE + GAP) + SIDE // 2
+
+    def write(left: int, top: int, text: str, most: int) -> None:
         # Pillow's own font has no other letters than these for sure.
-        shown = name.encode("ascii", "replace").decode()
-        draw.text((GAP, middle - 6), shown[:_SHOWN], fill=(_INK, _INK, _INK))
+        shown = text.encode("ascii", "replace").decode()
+        draw.text((left, top), shown[:most], fill=(_INK, _INK, _INK))
+
+    for place, row in enumerate(rows):
+        top = GAP + place * high
+        for line, name in enumerate(row.names):
+            write(GAP, top + (SIDE - LINE * len(row.names)) // 2 + LINE * line, name, _SHOWN)
+        for column, caption in enumerate(row.captions):
+            write(NAME + GAP + column * (SIDE + GAP), top + SIDE, caption, _CAPTION)
     out = BytesIO()
     image.save(out, "PNG")
     return out.getvalue()

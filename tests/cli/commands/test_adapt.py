@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from fedmeta.experiment import Config, run
 from fedmeta.experiment.learned.model import Learned
 from fedmeta.tasks.families.digits import DEVIATION, LEVELS, MEAN
+from fedmeta.tasks.own.contact_sheet import GAP, LINE, NAME, SIDE
 from tests.cli.test_main import call
 from tests.experiment.helpers import TINY, fedmeta
 from tests.tasks.conftest import real_file
@@ -460,3 +461,37 @@ def test_what_cannot_be_explained_is_a_note(
     said, err = explained(runs, "ridge", capsys)
     assert "predictions are not explained: a support example that is the only one of its class" in err
     assert "support" not in said["files"][0]
+
+
+def test_pictures_show_each_image_beside_those_that_speak_for_its_label(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, _ = explained(runs, "digits", capsys)
+    folders = ["--support", "support", "--query", "query"]
+    assert call("adapt", str(runs / "digits"), *folders, "--pictures", "why.png") == 0
+    assert capsys.readouterr().err.endswith("pictures are in why.png\n")
+    sheet = np.asarray(Image.open("why.png"))
+    for row, one in enumerate(said["files"]):
+        top = GAP + row * (SIDE + LINE + GAP)
+        for column, file in enumerate([one["file"], *(reason["file"] for reason in one["support"])]):
+            left = NAME + GAP + column * (SIDE + GAP)
+            drawn = sheet[top : top + SIDE, left : left + SIDE, 0].astype(int)
+            assert abs(drawn - np.asarray(Image.open(file))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("support/why.png", "support/why.png is in support, whose files are read: name one elsewhere"),
+        ("query/zero/2.png", "query/zero/2.png exists: remove it, or name another file for --pictures"),
+        ("none/why.png", "cannot write none/why.png: No such file or directory"),
+    ],
+)
+def test_pictures_replace_no_file(
+    file: str, message: str, runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in here.rglob("*.png")}
+    folders = ["--support", "support", "--query", "query"]
+    assert call("adapt", str(runs / "digits"), *folders, "--pictures", file) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in here.rglob("*.png")} == before

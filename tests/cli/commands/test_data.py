@@ -92,7 +92,7 @@ def test_a_check_draws_pictures_where_it_is_told_to(
     assert sheet.read_bytes() == before
     inside = tmp_path / "own" / "a" / "sheet.png"
     assert call("data", "check", str(tmp_path / "own"), "--pictures", str(inside)) == 2
-    assert "which is checked: name a file elsewhere" in capsys.readouterr().err
+    assert "whose files are read: name one elsewhere" in capsys.readouterr().err
     assert not inside.exists()
     missing = tmp_path / "missing" / "own.png"
     assert call("data", "check", str(tmp_path / "own"), "--pictures", str(missing)) == 2
