@@ -214,9 +214,11 @@ def _untrained(base: _Base, _: Settings) -> dict[str, Any]:
 
 
 def _linear(base: _Base, _: Settings) -> dict[str, Any]:
-    if base.algorithm.spec.vocabulary:
-        raise ConfigError("arm 'linear': a linear layer cannot read tokens")
-    if base.algorithm.model_outputs(base.algorithm.spec) is None:
+    spec = base.algorithm.spec
+    if spec.vocabulary or spec.graph:
+        inputs = "tokens" if spec.vocabulary else "graphs"
+        raise ConfigError(f"arm 'linear': a linear layer cannot read {inputs}")
+    if base.algorithm.model_outputs(spec) is None:
         raise ConfigError(f"arm 'linear': algorithm '{base.config.algorithm}' has no head to train")
     return LINEAR | _federation(base.config)
 
@@ -225,6 +227,8 @@ def _prototypes(base: _Base, _: Settings) -> dict[str, Any]:
     algorithm = base.algorithm
     if not algorithm.objective.labels or algorithm.spec.vocabulary:
         raise ConfigError("arm 'prototypes': it needs classification with one label per example")
+    if algorithm.spec.graph:
+        raise ConfigError("arm 'prototypes': the mean of graphs is not a prototype")
     # Without hidden layers and without a head the embedding is the input itself.
     untrained = {"algorithm": "protonet", "rounds": 0, "training": "centralized"}
     return LINEAR | untrained | _no_federation(base.config)

@@ -305,13 +305,9 @@ def _tasks(learner: Learner, config: Config) -> TaskBatch | None:
 def _made_up(objective: Objective) -> TaskBatch | None:
     spec, generator = objective.spec, torch_generator(0, "trial", "tasks")
     rows = ROWS * spec.outputs if objective.labels and not spec.vocabulary else ROWS
-    shape = (2, rows, *spec.input_shape)
     halves: list[Examples] = []
     for _ in range(2):
-        if spec.vocabulary:
-            x = torch.randint(spec.vocabulary, shape, generator=generator)
-        else:
-            x = torch.randn(shape, generator=generator)
+        x = spec.made_up(2, rows, generator)
         targets = objective.made_up_targets(x, generator)
         if targets is None:
             return None

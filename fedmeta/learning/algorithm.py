@@ -31,11 +31,13 @@ class Model(Protocol):
         chunk_tasks: Number of tasks that is fastest in one batch on a CPU; the grid chunks cohorts by
             it. On a GPU it is 16 times that, unless the model has ``cuda_chunk_tasks`` too.
         batch_norm: Whether `forward` uses batch statistics, so that transduction matters.
+        reads_graphs: Whether its inputs may be graphs, see `fedmeta.tasks.graph`.
     """
 
     outputs: int
     chunk_tasks: int
     batch_norm: bool
+    reads_graphs: ClassVar[bool] = False
 
     kernel: Kernel | None = None
     """Native kernels, in a run with ``kernels = "native"``; a model that has some describes itself by

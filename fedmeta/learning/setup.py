@@ -29,6 +29,10 @@ def build_model(
     part = _part(name)
     if issubclass(part, nn.Module):
         return ModuleModel(part, network, spec, outputs, seed)
+    if spec.graph is not None and not getattr(part, "reads_graphs", False):
+        raise ConfigError(
+            f"model '{name}' cannot read graphs, which the task's inputs are; choose 'mpn'"
+        )
     model: Model = part(parse_options(part.Options, network, "network"), spec, outputs)
     return model
 

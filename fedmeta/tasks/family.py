@@ -15,6 +15,7 @@ from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.options import Options, parse_options
 from fedmeta.registry import Registry, name_of
 from fedmeta.tasks.batch import TaskBatch
+from fedmeta.tasks.graph import GraphShape
 from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
@@ -39,6 +40,7 @@ class TaskSpec:
             tasks have one. See `fedmeta.tasks.objectives.sequence`.
         new_classes: Whether labels mean the same in all training tasks but not in those of held-out
             clients, for whom a trained head is useless.
+        graph: The layout of inputs that are graphs; None: they are not.
     """
 
     objective: str
@@ -48,10 +50,20 @@ class TaskSpec:
     own_labels: bool = False
     new_classes: bool = False
     instances: int = 0
+    graph: GraphShape | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.objective, type):
             object.__setattr__(self, "objective", name_of(self.objective))
+
+    def made_up(self, tasks: int, rows: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw inputs without structure, ``[tasks, rows, *input_shape]``, to try a network on."""
+        shape = (tasks, rows, *self.input_shape)
+        if self.graph is not None:
+            return self.graph.made_up(shape, generator)
+        if self.vocabulary:
+            return torch.randint(self.vocabulary, shape, generator=generator)
+        return torch.randn(shape, generator=generator)
 
 
 class TaskFamily(Protocol):

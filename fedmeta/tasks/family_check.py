@@ -121,6 +121,8 @@ def _inputs(spec: TaskSpec, x: Tensor, count: int, name: str) -> Tensor:
         return within(x.long(), spec.vocabulary, name, "tokens")
     if not x.is_floating_point():
         raise ValueError(f"{name} is {dtype_name(x)}: scale it to real numbers, as in x / 255")
+    if spec.graph is not None and not spec.graph.holds(x):
+        raise ValueError(f"{name} holds numbers that spec.graph does not allow")
     return _finite(x, name)
 
 

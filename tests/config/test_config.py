@@ -166,7 +166,7 @@ def test_values_of_several_lines_are_read_whole() -> None:
         ({"gate.zzz": 5}, "unknown key 'gate.zzz': choose from: "),
         ({"task": "sinusiod"}, "unknown task 'sinusiod': did you mean 'sinusoid'?"),
         ({"algorithm": "mamml"}, "unknown algorithm 'mamml': did you mean 'maml'?"),
-        ({"model": "mpl"}, "unknown model 'mpl': did you mean 'mlp'?"),
+        ({"model": "mlpp"}, "unknown model 'mlpp': did you mean 'mlp'?"),
         ({"clients": 0}, "clients: a federation needs at least one client"),
         (
             {"clients": 2},

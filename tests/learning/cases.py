@@ -19,6 +19,7 @@ from fedmeta.learning.algorithms import FedAvg
 from fedmeta.learning.embedding import EmbeddingAlgorithm
 from fedmeta.learning.inner import WeightAdaptation
 from fedmeta.tasks import TaskBatch, TaskSpec, torch_generator
+from fedmeta.tasks.data.molecule_graphs import MOLECULE
 
 WAYS = 3
 DESCENT = [
@@ -74,6 +75,11 @@ CASES = {
     ),
     "lstm-features": Case("lstm", {"hidden": 5, "layers": 2}, TaskSpec("classification", (6, 3), WAYS)),
     "tdnn": Case("tdnn", {"hidden": [5, 4], "window": 2}, TaskSpec("classification", (6, 3), WAYS)),
+    "mpn": Case(
+        "mpn",
+        {"width": 5, "layers": 2},
+        TaskSpec("classification", (7, MOLECULE.columns), WAYS, graph=MOLECULE),
+    ),
     "user-module": Case("tests.learning.cases:UserNet", {"channels": 4}),
 }
 
@@ -86,6 +92,8 @@ def make_tasks(
 
     def inputs(rows: int) -> Tensor:
         shape = (tasks, rows, *spec.input_shape)
+        if spec.graph:
+            return spec.graph.made_up(shape, generator).double()
         if spec.vocabulary:
             return torch.randint(spec.vocabulary, shape, generator=generator)
         return torch.randn(shape, generator=generator, dtype=torch.float64)

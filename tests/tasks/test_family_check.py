@@ -12,11 +12,13 @@ from fedmeta.errors import ConfigError, DataError
 from fedmeta.options import Options
 from fedmeta.tasks import Population, TaskBatch, TaskSpec, stream
 from fedmeta.tasks.family_check import CheckedFamily, check_family
+from fedmeta.tasks.graph import GraphShape
 
 IMAGES = TaskSpec("classification", (2, 3), 4)
 WAVES = TaskSpec("regression", (1,), 2)
 TEXT = TaskSpec("classification", (5,), 6, vocabulary=6)
-SPECS = {"images": IMAGES, "waves": WAVES, "text": TEXT}
+GRAPHS = TaskSpec("regression", (3, 4), 2, graph=GraphShape((3, 2), 1, 2))
+SPECS = {"images": IMAGES, "waves": WAVES, "text": TEXT, "graphs": GRAPHS}
 
 
 def good(spec: TaskSpec, count: int, rows: int = 8) -> TaskBatch:
@@ -26,7 +28,7 @@ def good(spec: TaskSpec, count: int, rows: int = 8) -> TaskBatch:
             x = torch.arange(rows * 5).remainder(6).reshape(1, rows, 5).repeat(count, 1, 1)
             sides += [x, x]
         elif spec.objective == "regression":
-            sides += [torch.ones(count, rows, 1), torch.ones(count, rows, 2)]
+            sides += [torch.ones(count, rows, *spec.input_shape), torch.ones(count, rows, 2)]
         else:
             sides += [torch.ones(count, rows, 2, 3), torch.arange(rows).remainder(4).repeat(count, 1)]
     return TaskBatch(*sides)
@@ -118,6 +120,8 @@ WRONG = {
     "too few tasks": ("waves", "support_x", lambda x: x[:1], r"\[1, 8, 1\], not \[2, examples, 1\]"),
     "an array": ("waves", "support_x", lambda x: x.numpy(), "is a ndarray, not a tensor"),
     "real tokens": ("text", "support_x", lambda x: x.float(), "float32, but tokens must be integers"),
+    "a node without a row": ("graphs", "support_x", with_entry(4, (1, 2, 0, 2)), "spec.graph does not"),
+    "half a neighbour": ("graphs", "query_x", with_entry(0.5, (0, 1, 1, 2)), "spec.graph does not"),
     "a token too large": ("text", "query_x", with_entry(6, (0, 3, 4)), "holds 6, but tokens"),
 }
 

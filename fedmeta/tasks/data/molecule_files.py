@@ -3,10 +3,11 @@
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,29 +89,50 @@ def fingerprints(smiles: Sequence[str], radius: int, bits: int) -> NDArray[np.ui
     Raises:
         DataError: If RDKit is not installed, or the cache has no room.
     """
-    try:
-        from rdkit import rdBase
-        from rdkit.Chem import MolFromSmiles, rdFingerprintGenerator
-    except ImportError:
-        raise DataError(
-            "RDKit, which computes fingerprints of molecules, is not installed: "
-            "pip install 'fedmeta[chem]'"
-        ) from None
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits)
+    made = _rdkit().Chem.rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits)
+    return describe(smiles, "ecfp", f"{radius}-{bits}", (bits,), made.GetFingerprintAsNumPy)
+
+
+def describe(
+    smiles: Sequence[str],
+    name: str,
+    options: str,
+    shape: tuple[int, ...],
+    row: Callable[[Any], NDArray[np.uint8]],
+) -> NDArray[np.uint8]:
+    """Return a description of each molecule ``[N, *shape]``, from the cache if it is there.
+
+    Args:
+        smiles: The molecules.
+        name: What describes them, in the cache.
+        options: All that a description depends on besides the molecule.
+        shape: Shape of a description.
+        row: Describes a molecule of RDKit. One that it cannot read is described by zeros.
+
+    Raises:
+        DataError: If RDKit is not installed, or the cache has no room.
+    """
+    rdkit = _rdkit()
 
     def fill(writer: Writer) -> dict[str, int]:
-        quiet = rdBase.BlockLogs()  # RDKit writes a line on stderr for each odd molecule
+        quiet = rdkit.rdBase.BlockLogs()  # RDKit writes a line on stderr for each odd molecule
         for place, text in enumerate(smiles):
-            molecule = MolFromSmiles(text)
-            row = (
-                np.zeros(bits, np.uint8)
-                if molecule is None
-                else generator.GetFingerprintAsNumPy(molecule)
-            )
-            writer.put(place, row)
+            molecule = rdkit.Chem.MolFromSmiles(text)
+            writer.put(place, np.zeros(shape, np.uint8) if molecule is None else row(molecule))
         del quiet
         return {}
 
     digest = hashlib.sha256("\n".join(smiles).encode()).hexdigest()[:16]
-    key = f"ecfp-{digest}-{radius}-{bits}-rdkit-{rdBase.rdkitVersion}"
-    return decoded(key, (len(smiles), bits), np.uint8, fill)[0]
+    key = f"{name}-{digest}-{options}-rdkit-{rdkit.rdBase.rdkitVersion}"
+    return decoded(key, (len(smiles), *shape), np.uint8, fill)[0]
+
+
+def _rdkit() -> Any:
+    try:
+        import rdkit
+        import rdkit.Chem.rdFingerprintGenerator
+    except ImportError:
+        raise DataError(
+            "RDKit, which reads molecules, is not installed: pip install 'fedmeta[chem]'"
+        ) from None
+    return rdkit

@@ -17,6 +17,7 @@ from fedmeta.tasks.data.molecule_files import (
     locate_molecules,
     read_assays,
 )
+from fedmeta.tasks.data.molecule_graphs import MOLECULE, graphs
 from fedmeta.tasks.data.sources import digest_of
 from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.population import Population
@@ -39,6 +40,10 @@ class MoleculesOptions(Options):
         test_queries: The same for held-out clients; None: all other molecules of the assay.
         radius: Bonds around each atom that a fingerprint covers.
         bits: Length of a fingerprint.
+        features: What describes a molecule: ``ecfp``, its fingerprint; ``graph``, its atoms and bonds,
+            for model `mpn`.
+        atoms: Most atoms of a graph, hydrogens aside. Of a larger molecule, the first ones of its SMILES
+            text are there, and the bonds among them.
     """
 
     source: Literal["tox21", "sider"] = "tox21"
@@ -48,6 +53,8 @@ class MoleculesOptions(Options):
     test_queries: Annotated[int | None, Key(evaluation=True)] = Field(default=None, ge=1)
     radius: int = Field(default=2, ge=0, le=8)
     bits: int = Field(default=2048, ge=16, le=1 << 16)
+    features: Literal["ecfp", "graph"] = "ecfp"
+    atoms: int = Field(default=64, ge=1, le=255)
 
     def shape(self, held_out: bool) -> tuple[int, int | None]:
         """Return shots and queries of each class; None: all other molecules."""
@@ -58,6 +65,9 @@ class MoleculesOptions(Options):
 
 class Molecules:
     """Two-way tasks: tell active (1) from inactive (0) molecules; x ``[T, B, bits]``, fingerprints.
+
+    With ``features = "graph"``, x is ``[T, B, atoms, 18]``, see `fedmeta.tasks.graph.GraphShape`, of the
+    same molecules.
 
     A client is a laboratory. A training client holds one or more assays, dealt in the file's order; each
     validation client one of the last training assays; each test client one of the file's last assays,
@@ -80,8 +90,12 @@ class Molecules:
         assays = read_assays(options.source)
         self.names = assays.names
         self.held = deal_assays(len(assays.names), TEST_ASSAYS[options.source], population)
-        self.molecules = torch.from_numpy(fingerprints(assays.smiles, options.radius, options.bits))
-        readable = self.molecules.any(1).numpy()
+        self.molecules = torch.from_numpy(
+            graphs(assays.smiles, options.atoms)
+            if options.features == "graph"
+            else fingerprints(assays.smiles, options.radius, options.bits)
+        )
+        readable = self.molecules.flatten(1).any(1).numpy()
         self.classes = [
             [np.flatnonzero((results == kind) & readable) for kind in (INACTIVE, ACTIVE)]
             for results in assays.results.T
@@ -92,6 +106,8 @@ class Molecules:
     @staticmethod
     def shape(options: MoleculesOptions) -> TaskSpec:
         """Return the shape of tasks, which does not depend on the data."""
+        if options.features == "graph":
+            return TaskSpec("screening", (options.atoms, MOLECULE.columns), 2, graph=MOLECULE)
         return TaskSpec("screening", (options.bits,), 2)
 
     @staticmethod

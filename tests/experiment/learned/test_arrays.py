@@ -7,6 +7,7 @@ import torch
 from fedmeta.errors import UsageError
 from fedmeta.experiment.learned.adapted import to_inputs, to_targets
 from fedmeta.tasks import TaskSpec, build_objective
+from fedmeta.tasks.graph import GraphShape
 
 FLAT = TaskSpec("classification", (64,), 3)
 IMAGE = TaskSpec("classification", (1, 8, 8), 3)
@@ -38,6 +39,19 @@ def test_text_is_tokens() -> None:
             to_inputs(TEXT, torch.float32, wrong, "x")
     with pytest.raises(UsageError, match=r"support_y has shape \[1, 4\]"):
         to_targets(build_objective(TEXT), torch.float32, [[0, 1, 2, 3]], 1)
+
+
+def test_graphs_have_numbers_in_their_ranges() -> None:
+    # Two properties of 3 and 2 values, one neighbour of three rows, two types of edges.
+    spec = TaskSpec("classification", (3, 4), 2, graph=GraphShape((3, 2), 1, 2))
+    good = np.zeros((2, 3, 4))
+    good[1, 2] = [2, 1, 3, 1]
+    assert to_inputs(spec, torch.float32, good, "x").tolist() == good.tolist()
+    for column, value in ((0, 3), (1, 2), (2, 4), (3, 2), (0, -1), (2, 1.5)):
+        wrong = good.copy()
+        wrong[0, 1, column] = value
+        with pytest.raises(UsageError, match=r"x holds numbers that are no graph's; see fedmeta\.tasks"):
+            to_inputs(spec, torch.float32, wrong, "x")
 
 
 def test_an_array_with_negative_strides_or_read_only_memory_is_accepted() -> None:

@@ -101,6 +101,20 @@ def test_the_shape_is_declared_without_the_data(folders: Path) -> None:
     assert (told.objective, told.input_shape, told.outputs) == ("screening", (64,), 2)
 
 
+def test_graphs_are_of_the_same_molecules_as_fingerprints(folders: Path) -> None:
+    write(folders)
+    made, drawn = family(features="graph", atoms=20), family(bits=4096)
+    graph, ecfp = (built.sample(1, 3, stream(2, "client")) for built in (made, drawn))
+    assert shape_of_tasks("molecules", {"features": "graph", "atoms": 20}) == made.spec
+    assert made.spec.input_shape == (20, 18)
+    for half, other in ((graph.support, ecfp.support), (graph.query, ecfp.query)):
+        assert torch.equal(half["y"], other["y"])
+        assert half["x"].dtype == torch.float32
+        rows = half["x"].flatten(0, 1).to(torch.uint8)
+        numbers = [int((made.molecules == row).flatten(1).all(1).nonzero()[0]) for row in rows]
+        assert torch.equal(drawn.molecules[numbers].float(), other["x"].flatten(0, 1))
+
+
 def test_fingerprints_are_cached_and_equal_for_equal_molecules(folders: Path) -> None:
     first = fingerprints(["CCO", "OCC", "c1ccccc1", "not a molecule"], 2, 128)
     again = fingerprints(["CCO", "OCC", "c1ccccc1", "not a molecule"], 2, 128)
@@ -116,7 +130,8 @@ def test_fingerprints_are_cached_and_equal_for_equal_molecules(folders: Path) ->
 def test_a_molecule_that_cannot_be_read_is_in_no_task(folders: Path) -> None:
     rows = [f"{k % 2},{k % 2},{k % 2},{k % 2},{k % 2},T{k},{s}" for k, s in enumerate(molecules(12))]
     write(folders, [*rows, "1,1,1,1,1,T12,not a molecule"])
-    assert len(family(test_queries=1).classes[0][1]) == 6
+    for features in ("ecfp", "graph"):
+        assert len(family(test_queries=1, features=features).classes[0][1]) == 6
 
 
 @pytest.mark.parametrize(
