@@ -13,7 +13,8 @@ import fedmeta
 from fedmeta.experiment import planning
 from fedmeta.learning import expand_state
 from fedmeta.tasks import stream
-from fedmeta.tasks.objectives.navigation import ALIVE, GOAL, NOISE
+from fedmeta.tasks.objectives.navigation import GOAL
+from fedmeta.tasks.policy_gradient import ALIVE, NOISE
 
 COLOURS = {0: "#b0583c", 1: "#6a9fb5", 3: "#1f6f8b"}
 """By adaptation steps."""

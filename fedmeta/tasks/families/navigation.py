@@ -10,7 +10,8 @@ from pydantic import Field
 from fedmeta.options import Key, Options
 from fedmeta.tasks.batch import Examples, TaskBatch
 from fedmeta.tasks.family import TaskSpec
-from fedmeta.tasks.objectives.navigation import GOAL, NOISE, X
+from fedmeta.tasks.objectives.navigation import GOAL
+from fedmeta.tasks.policy_gradient import NOISE, X
 from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 

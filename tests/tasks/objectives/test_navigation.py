@@ -12,18 +12,8 @@ from torch import Tensor
 from fedmeta.learning import AlgorithmSetup, Tensors, build_algorithm, expand_state
 from fedmeta.tasks import TaskSpec, torch_generator
 from fedmeta.tasks.objective import leaves
-from fedmeta.tasks.objectives.navigation import (
-    ALIVE,
-    DEVIATION,
-    DISCOUNT,
-    GOAL,
-    NOISE,
-    REWARD,
-    SPEED,
-    Navigation,
-    X,
-    fitted_baseline,
-)
+from fedmeta.tasks.objectives.navigation import GOAL, SPEED, Navigation
+from fedmeta.tasks.policy_gradient import ALIVE, DISCOUNT, NOISE, REWARD, X, fitted_baseline
 
 SPEC = TaskSpec("navigation", (2,), 2)
 OBJECTIVE = Navigation(SPEC)
@@ -85,7 +75,7 @@ def exact_loss(mean: float, weight: float, steps: int) -> float:
     here, mass = np.zeros(1), np.ones(1)
     total = 0.0
     for step in range(steps):
-        actions = SPEED * (mean + weight * here[:, None]) + DEVIATION * z
+        actions = SPEED * (mean + weight * here[:, None]) + Navigation.deviation * z
         here = (here[:, None] + np.clip(actions, -SPEED, SPEED)).ravel()
         mass = (mass[:, None] * density).ravel()
         # The y axis has no noise: the point stays at 0 there.
@@ -172,3 +162,36 @@ def test_maml_adapts_by_new_episodes_of_the_adapted_policy() -> None:
     before = learner.predict(state, learner.adapt(state, support, 0), support)
     after = learner.predict(state, learner.adapt(state, support, 3), support)
     assert not torch.equal(before[..., ALIVE + 1 :], after[..., ALIVE + 1 :])
+
+
+class Inexact(Navigation):
+    """With curvature of low variance."""
+
+    exact = False
+
+
+def derivatives(kind: type[Navigation], noise: Any) -> tuple[float, float]:
+    """Return the first and second derivative for the mean action along x."""
+    params = leaves({"mean": torch.tensor([[0.2, 0.1]]).double()})
+    given = episodes(noise)
+    objective = kind(SPEC)
+    loss = objective.loss(objective.forward(Constant(), params, given), given).sum()
+    [slope] = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+    [bend] = torch.autograd.grad(slope[0, 0], list(params.values()))
+    return float(slope[0, 0].detach()), float(bend[0, 0])
+
+
+def test_curvature_of_low_variance_has_the_same_gradient_and_is_exact_for_one_action() -> None:
+    draw = np.random.default_rng(0).standard_normal
+    noise = draw((10, 20, 2))
+    assert derivatives(Inexact, noise)[0] == pytest.approx(derivatives(Navigation, noise)[0], rel=1e-6)
+    noise = draw((10, 1, 2))
+    assert derivatives(Inexact, noise) == pytest.approx(derivatives(Navigation, noise), rel=1e-6)
+
+
+def test_curvature_of_low_variance_varies_less_in_long_episodes() -> None:
+    draws = np.random.default_rng(0).standard_normal((40, 10, 20, 2))
+    exact, inexact = (
+        np.std([derivatives(kind, noise)[1] for noise in draws]) for kind in (Navigation, Inexact)
+    )
+    assert inexact < 0.3 * exact
