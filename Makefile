@@ -32,7 +32,7 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 tools: $(VENV)/.tools ## add what tests and developers need: Ray, MLflow, TensorBoard, pytest, mypy, ruff
 
 $(VENV)/.tools: requirements-dev.lock $(VENV)/.ready
-	@echo "Installing 85 more packages for the tests into $(VENV): 0.9 GB."
+	@echo "Installing 93 more packages for the tests into $(VENV): 1.0 GB."
 	$(PIP) --require-hashes --no-deps --only-binary :all: -r requirements-dev.lock
 	@touch $@
 

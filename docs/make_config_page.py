@@ -121,6 +121,8 @@ def values(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     kind = schema.get("type")
     if kind == "array":
+        if places := schema.get("prefixItems"):
+            return f"list of {len(places)}, each {values(places[0])}"
         return f"list, each {values(schema['items'])}"
     words = {
         "integer": "integer",

@@ -19,6 +19,7 @@ NINE = [*LEARNED, "untrained", "linear", "prototypes"]
 LEFT_OUT = {
     "sinusoid": {"prototypes"},
     "navigation": {"federated-iid", "prototypes"},
+    "half_cheetah": {"federated-iid", "prototypes"},
     "molecules": {"federated-iid"},
     "parkinsons": {"prototypes"},
     "movielens": {"federated-iid", "prototypes"},

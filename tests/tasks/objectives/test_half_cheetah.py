@@ -1,5 +1,6 @@
 """Half-cheetahs: the physics and rewards of gymnasium, and the policy gradient on them."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -53,8 +54,11 @@ def gymnasiums(start: NDArray[np.float64]) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_gymnasiums_robot_takes_the_same_steps_bit_for_bit() -> None:
+def test_gymnasiums_robot_takes_the_same_steps_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A lighter robot steps in between, in the same array, and changes nothing."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings about gymnasium's file there.
     first = starts(3)
     herd = Herd([OWN, [9.0, 0.4], OWN], first)
     envs = {place: gymnasiums(first[place]) for place in (0, 2)}
