@@ -1,8 +1,10 @@
 from itertools import chain, islice
+from typing import Any
 
 import pytest
 import torch
 
+from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithms.reptile import minibatches
 from tests.learning.algorithms.test_maml import loss_of
 from tests.learning.cases import CASES, make_learner, make_state, make_tasks, relative_error
@@ -72,6 +74,47 @@ def test_adam_with_momentum_follows_torch() -> None:
     trained = from_module(name, [value.detach() for value in module.parameters()], weights)
     adapted = learner.adapt(state, tasks.support, 3)
     assert relative_error({key: value[0] for key, value in adapted.items()}, trained) < 1e-9
+
+
+def test_carried_moments_are_those_of_one_adam_over_all_tasks() -> None:
+    """As in the authors' code: the weights go back to the start of each task, Adam's moments do not.
+
+    One task a round and a server's rate of 1 make the state after a round what the task made of it.
+    """
+    name = "sinusoid-mlp"
+    learner = make_learner(
+        "reptile",
+        CASES[name],
+        inner_lr=0.01,
+        inner_steps=3,
+        inner_optimizer="adam",
+        carry_moments=True,
+    )
+    plain = make_state(learner, tasks=1)
+    state = {key: torch.zeros_like(v) if "@adam" in key else v for key, v in plain.items()}
+    module = to_module(name, {key: value[0] for key, value in state.items() if "@adam" not in key})
+    inner = torch.optim.Adam(module.parameters(), lr=0.01, betas=(0.0, 0.999))
+    for round_ in range(3):
+        tasks = make_tasks(CASES[name].spec, tasks=3)[round_ : round_ + 1]
+        updates, _ = learner.task_updates(state, tasks)
+        state = {key: value - updates[key] for key, value in state.items()}
+        for _ in range(3):
+            inner.zero_grad()
+            x = torch.cat([tasks.support_x[0], tasks.query_x[0]])
+            y = torch.cat([tasks.support_y[0], tasks.query_y[0]])
+            loss_of(CASES[name].spec, module, x, y).backward()
+            inner.step()
+        weights = {key: value[0] for key, value in state.items() if "@adam" not in key}
+        trained = from_module(name, [value.detach() for value in module.parameters()], weights)
+        assert relative_error(weights, trained) < 1e-7
+    assert float(state["@adam.weight"]) == pytest.approx(1 - 0.999**9)
+
+
+@pytest.mark.parametrize("options", [{"inner_optimizer": "sgd"}, {"beta1": 0.5}])
+def test_only_adam_without_momentum_carries_moments(options: dict[str, Any]) -> None:
+    asked = {"inner_optimizer": "adam", "carry_moments": True} | options
+    with pytest.raises(ConfigError, match=r"carry_moments needs learner.inner_optimizer = 'adam' and"):
+        make_learner("reptile", CASES["sinusoid-mlp"], **asked)
 
 
 def test_one_full_sgd_step_is_the_gradient_times_the_rate() -> None:
