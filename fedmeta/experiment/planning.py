@@ -180,11 +180,6 @@ def check(config: Config, trial: bool = True) -> Learner:
             "set rounds = 0 to test it untrained"
         )
     require_fits(config.server, template)
-    if learner.algorithm.averages_state and (config.server.optimizer != "SGD" or config.server.options):
-        raise ConfigError(
-            "learner.carry_moments needs a server that averages: "
-            "server.optimizer = 'SGD', without server.options"
-        )
     measures_entry(learner.algorithm.objective)
     for stage in STAGES:
         learner.postprocessing(stage).try_out(template)

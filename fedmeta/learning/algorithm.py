@@ -127,8 +127,6 @@ class Algorithm(ABC):
     """Whether `task_updates` differentiates a gradient, so a model's second derivatives are checked."""
     reads_sequences: ClassVar[bool] = False
     """Whether it takes tasks without a support set, see `fedmeta.learning.sequence`."""
-    averages_state: bool = False
-    """Whether the state holds running means, which the server must average by plain SGD."""
 
     def __init__(self, options: Any, model: Model, spec: TaskSpec, transductive: bool = True) -> None:
         self.options = options

@@ -55,6 +55,10 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if isinstance(self.objective, type):
             object.__setattr__(self, "objective", name_of(self.objective))
+        if self.graph is not None and self.input_shape[1:] != (self.graph.columns,):
+            raise ConfigError(
+                f"graphs of {self.graph.columns} columns do not fit inputs of shape {self.input_shape}"
+            )
 
     def made_up(self, tasks: int, rows: int, generator: torch.Generator) -> torch.Tensor:
         """Draw inputs without structure, ``[tasks, rows, *input_shape]``, to try a network on."""

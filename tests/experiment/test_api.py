@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from fedmeta.config import to_toml
 from fedmeta.errors import ConfigError, DivergedError, UsageError
 from fedmeta.experiment import Config, Listener, RunFolder, resume, run
-from fedmeta.experiment.planning import check, resolve, workload
+from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
 from tests.experiment.helpers import TINY, contents, fedmeta, start
 
@@ -89,20 +89,6 @@ def test_keys_that_need_rounds_are_refused_without_any(
         run(config, settings, out=tmp_path / "no")
     assert message in str(refused.value)
     assert not (tmp_path / "no").exists()
-
-
-@pytest.mark.parametrize("server", [{"optimizer": "Adam"}, {"options": {"momentum": 0.9}}])
-def test_carried_moments_need_a_server_that_averages(server: dict[str, Any], tmp_path: Path) -> None:
-    learner = {"inner_optimizer": "adam", "carry_moments": True}
-    plain = TINY | {
-        "algorithm": "reptile",
-        "learner": learner,
-        "server": {"optimizer": "SGD", "lr": 1.0},
-    }
-    check(Config(**plain))
-    with pytest.raises(ConfigError, match="carry_moments needs a server that averages"):
-        run(Config(**plain | {"server": {"optimizer": "SGD"} | server}), out=tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_weights_can_be_tested_and_not_trained(tmp_path: Path) -> None:

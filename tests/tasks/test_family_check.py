@@ -197,3 +197,8 @@ def test_of_many_clients_a_few_are_tried_evenly_spread() -> None:
     training = [client for client in tried if client < 10**6]
     assert set(range(10**6, 10**6 + 10)) < set(tried)
     assert [len(training), min(training), max(training)] == [32, 0, 10**6 - 1]
+
+
+def test_graphs_have_as_many_columns_as_their_layout() -> None:
+    with pytest.raises(ConfigError, match=r"graphs of 4 columns do not fit inputs of shape \(3, 5\)"):
+        TaskSpec("regression", (3, 5), 2, graph=GraphShape((3, 2), 1, 2))

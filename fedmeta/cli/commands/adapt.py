@@ -100,6 +100,8 @@ def adapt(  # noqa: PLR0913 (one for each option)
     list_labelled(support, query)
     if pictures:
         require_new(pictures, support, query)
+        if save and save.resolve() == pictures.resolve():
+            raise UsageError(f"--save and --pictures both name {save}")
         if kind_of(support) is not IMAGES:
             raise UsageError(f"--pictures is for folders of images: {support} holds none")
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
@@ -110,12 +112,12 @@ def adapt(  # noqa: PLR0913 (one for each option)
     answer = adapt_folders(Learned.open(run_folder, best, trust_code=trust_code), folders)
     for note in answer.notes:
         sys.stderr.write(f"fedmeta: {one_line(note)}\n")
-    if save:
-        answer.adapted.save(save)
     if pictures:
         from fedmeta.tasks.own.contact_sheet import draw_rows
 
         write_pictures(pictures, draw_rows(answer.rows(), samples.bits))
+    if save:
+        answer.adapted.save(save)
     if as_json:
         typer.echo(to_json(answer.to_json() | {"saved": str(save) if save else None}))
     else:

@@ -135,7 +135,7 @@ class Answer:
             captions = [f"{reason.value:.2f} {reason.label}" for reason in named]
             found.append(
                 Row(
-                    (f"{one.label} {one.probability:.3f}", *wrong),
+                    (one.label, f"{one.probability:.3f}", *wrong),
                     (Path(one.file), *(Path(reason.file) for reason in named)),
                     (Path(one.file).name, *captions),
                 )

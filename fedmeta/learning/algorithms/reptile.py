@@ -13,6 +13,7 @@ from fedmeta.about import About
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.learning.algorithm import Model, Tensors
 from fedmeta.learning.inner import Gradient, InnerOptions, WeightAdaptation, leaves, sgd_step
+from fedmeta.learning.local import KeyRule
 from fedmeta.tasks import MASK, Examples, TaskBatch, TaskSpec, stream
 
 Update = Callable[[Tensors, Tensors], Tensors]
@@ -49,8 +50,8 @@ class Reptile(WeightAdaptation):
             beta1: Inner Adam's decay of the gradient's running mean.
             beta2: Inner Adam's decay of the squared gradient's running mean.
             carry_moments: Whether inner Adam's mean of squared gradients goes on from task to task, as
-                in the authors' code; it is part of the state, which the server averages. If not, Adam
-                restarts in every task, and its first step is the sign of the gradient.
+                in the authors' code: clients start from the mean of all that the last round's clients
+                ended with. If not, Adam restarts in every task, with the gradient's sign as first step.
         """
 
         inner_optimizer: Literal["sgd", "adam"] = "sgd"
@@ -69,7 +70,6 @@ class Reptile(WeightAdaptation):
                 "learner.carry_moments needs learner.inner_optimizer = 'adam' and learner.beta1 = 0"
             )
         super().__init__(options, model, spec, transductive)
-        self.averages_state = options.carry_moments
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
@@ -79,6 +79,11 @@ class Reptile(WeightAdaptation):
             return weights
         moments = {SECOND + key: torch.zeros_like(value) for key, value in weights.items()}
         return weights | moments | {WEIGHT: torch.zeros(1)}
+
+    @override
+    def key_rule(self, key: str) -> KeyRule:
+        """Add the mean change of carried moments, whatever the server's optimizer does with weights."""
+        return KeyRule("add") if key.startswith((SECOND, WEIGHT)) else KeyRule()
 
     @override
     def weights(self, state: Tensors) -> Tensors:
@@ -95,8 +100,9 @@ class Reptile(WeightAdaptation):
         with torch.no_grad():
             prediction = self.predict(state, adapted, tasks.query, transductive=True)
             loss = self.objective.loss(prediction, tasks.query)
-            after = adapted | step.moments if isinstance(step, Adam) else adapted
-            updates = {key: value - after[key] for key, value in state.items()}
+            updates = {key: state[key] - adapted[key] for key in adapted}
+            if isinstance(step, Adam):
+                updates |= {key: value - state[key] for key, value in step.moments.items()}
         before = first.loss, first.prediction, first_seen
         return updates, self.metrics(before, (loss, prediction, tasks.query))
 

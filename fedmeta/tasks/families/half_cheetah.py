@@ -83,7 +83,7 @@ class HalfCheetah:
 
     @staticmethod
     def digest(options: HalfCheetahOptions) -> str:  # noqa: ARG004
-        """Return the version of MuJoCo, which computes the tasks."""
+        """Return the versions of what computes the tasks."""
         return simulator()
 
     def robot(self, client: int) -> tuple[float, float]:

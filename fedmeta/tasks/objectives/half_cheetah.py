@@ -48,14 +48,14 @@ class HalfCheetah(PolicyGradient):
         """Put a robot in the first observation of each episode, at x = 0."""
         tasks, episodes, _ = examples[X].shape
         robots = [robot for robot in examples[ROBOT][:, 0].tolist() for _ in range(episodes)]
-        herd = Herd(robots, examples[X].flatten(0, 1).double().numpy())
-        still_on = torch.ones(tasks, episodes, dtype=torch.bool)
+        herd = Herd(robots, examples[X].flatten(0, 1).double().cpu().numpy())
+        still_on = torch.ones(tasks, episodes, dtype=torch.bool, device=examples[X].device)
 
         def step(action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            observed, velocity = herd.step(action.flatten(0, 1).double().numpy())
+            observed, velocity = herd.step(action.flatten(0, 1).double().cpu().numpy())
             cost = CONTROL_COST * action.square().sum(-1)
-            seen = torch.from_numpy(observed).to(action.dtype).view(tasks, episodes, OBSERVED)
-            pace = torch.from_numpy(velocity).to(action.dtype).view(tasks, episodes)
+            seen = torch.from_numpy(observed).to(action).view(tasks, episodes, OBSERVED)
+            pace = torch.from_numpy(velocity).to(action).view(tasks, episodes)
             return seen, _reward(pace, examples) - cost, still_on
 
         return step
@@ -98,8 +98,13 @@ class Herd:
             mujoco.mj_getState(model, data, state, self._parts)
 
     def step(self, actions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Apply the torques ``[N, 6]``; return the observations ``[N, 17]`` and velocities ``[N]``."""
+        """Apply the torques ``[N, 6]``; return the observations ``[N, 17]`` and velocities ``[N]``.
+
+        Motors have limits: torques are clipped to [-1, 1], as MuJoCo does, and one that is not finite is
+        0, of which MuJoCo would write a warning into a file.
+        """
         mujoco = self._mujoco
+        actions = np.nan_to_num(actions, posinf=0.0, neginf=0.0).clip(-1.0, 1.0)
         observed = np.empty((len(actions), OBSERVED))
         velocities = np.empty(len(actions))
         for place, ((model, data), state) in enumerate(zip(self._worlds, self._states, strict=True)):
@@ -115,7 +120,7 @@ class Herd:
 
 
 def simulator() -> str:
-    """Return the version of MuJoCo.
+    """Return the versions of MuJoCo, and of gymnasium, whose robot it is.
 
     Raises:
         DataError: If the extra ``gymnasium`` is not installed.
@@ -125,7 +130,7 @@ def simulator() -> str:
             "MuJoCo and gymnasium, which simulate robots, are not installed: "
             "pip install 'fedmeta[gymnasium]'"
         )
-    return f"mujoco {version('mujoco')}"
+    return f"mujoco {version('mujoco')}, gymnasium {version('gymnasium')}"
 
 
 @lru_cache(maxsize=256)

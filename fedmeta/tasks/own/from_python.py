@@ -230,7 +230,9 @@ def _require_owners(part: Any, client: str) -> None:
     if not cells:
         raise DataError("there are no rows to write")
     for row, cell in enumerate(cells):
-        if cell is None or cell != cell:
+        if isinstance(cell, list | dict | np.ndarray):
+            raise DataError(f"row {row} of '{client}' is no single value: each row needs a client")
+        if cell is None or str(cell) in ("<NA>", "NaT") or cell != cell:
             raise DataError(f"row {row} of '{client}' is empty: each row needs a client")
 
 

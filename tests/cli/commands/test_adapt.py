@@ -479,6 +479,15 @@ def test_pictures_show_each_image_beside_those_that_speak_for_its_label(
             assert abs(drawn - np.asarray(Image.open(file))).max() <= 1
 
 
+def test_weights_and_pictures_go_to_different_files(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--support", "support", "--query", "query", "--save", "a", "--pictures", "./a"]
+    assert call("adapt", str(runs / "digits"), *folders) == 2
+    assert "--save and --pictures both name a" in capsys.readouterr().err
+    assert not (here / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [

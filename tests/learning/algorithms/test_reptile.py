@@ -97,7 +97,8 @@ def test_carried_moments_are_those_of_one_adam_over_all_tasks() -> None:
     for round_ in range(3):
         tasks = make_tasks(CASES[name].spec, tasks=3)[round_ : round_ + 1]
         updates, _ = learner.task_updates(state, tasks)
-        state = {key: value - updates[key] for key, value in state.items()}
+        signs = {key: 1 if learner.key_rule(key).step == "add" else -1 for key in state}
+        state = {key: value + signs[key] * updates[key] for key, value in state.items()}
         for _ in range(3):
             inner.zero_grad()
             x = torch.cat([tasks.support_x[0], tasks.query_x[0]])

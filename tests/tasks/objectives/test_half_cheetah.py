@@ -149,3 +149,16 @@ def test_the_gradient_is_that_of_the_expected_return() -> None:
     wanted = (mean_loss(0.05) - mean_loss(-0.05)) / 0.1
     assert DISCOUNT < 1
     assert float((slope * direction).sum()) == pytest.approx(wanted, rel=0.1)
+
+
+def test_torques_that_are_not_finite_are_none_and_no_file_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = np.zeros((1, 17))
+    wild, still = Herd([[14.0, 0.4]], start), Herd([[14.0, 0.4]], start)
+    given = np.array([[np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0]])
+    seen = wild.step(given)
+    expected = still.step(np.array([[0.0, 0.0, 0.0, 1.0, -1.0, 0.0]]))
+    assert all(np.array_equal(one, other) for one, other in zip(seen, expected, strict=True))
+    assert list(tmp_path.iterdir()) == []
