@@ -146,7 +146,7 @@ class MPN(Model):
         graph = self._graph
         sizes = [len(graph.values), graph.neighbours, graph.neighbours]
         codes, rows, kinds = torch.split(x.long(), sizes, -1)
-        firsts = torch.tensor([0, *accumulate(graph.values[:-1])], device=x.device)
+        firsts = torch.tensor([0, *accumulate(graph.values[:-1])]).to(x.device)
         linked, present = (rows > 0).to(x.dtype), (codes[..., 0] > 0).to(x.dtype)
         one_hot = x.new_zeros(tasks, batch * nodes, sum(graph.values))
         # Column 0 is for no neighbour.
