@@ -224,7 +224,7 @@ def to_inputs(spec: TaskSpec, dtype: torch.dtype, x: Array, name: str) -> Tensor
         if not bool(values.isfinite().all()):
             raise UsageError(f"{name} holds numbers that are not finite")
         if spec.graph is not None and not spec.graph.holds(values):
-            raise UsageError(f"{name} holds numbers that are no graph's; see fedmeta.tasks.graph")
+            raise UsageError(f"{name} holds numbers that do not encode graphs; see fedmeta.tasks.graph")
         return values
     return _tokens(values, spec.vocabulary, name)
 

@@ -38,7 +38,7 @@ class Reptile(WeightAdaptation):
         year=2018,
         family="gradient",
         learns="initial weights",
-        sends="the change of the weights by the inner steps, and of Adam's carried moments",
+        sends="the change of the weights by the inner steps, and of Adam's moments if it carries them",
     )
 
     class Options(InnerOptions):

@@ -100,8 +100,8 @@ class Herd:
     def step(self, actions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Apply the torques ``[N, 6]``; return the observations ``[N, 17]`` and velocities ``[N]``.
 
-        Motors have limits: torques are clipped to [-1, 1], as MuJoCo does, and one that is not finite is
-        0, of which MuJoCo would write a warning into a file.
+        Torques are clipped to the motors' limits, [-1, 1], as MuJoCo does itself. Those that are not
+        finite count as 0: MuJoCo would write a warning into a file in the working directory.
         """
         mujoco = self._mujoco
         actions = np.nan_to_num(actions, posinf=0.0, neginf=0.0).clip(-1.0, 1.0)

@@ -231,8 +231,9 @@ def _require_owners(part: Any, client: str) -> None:
         raise DataError("there are no rows to write")
     for row, cell in enumerate(cells):
         if isinstance(cell, list | dict | np.ndarray):
-            raise DataError(f"row {row} of '{client}' is no single value: each row needs a client")
-        if cell is None or str(cell) in ("<NA>", "NaT") or cell != cell:
+            raise DataError(f"row {row} of '{client}' is not a single value: each row needs a client")
+        # pandas' NA equals nothing, and has no truth value.
+        if cell is None or type(cell).__name__ == "NAType" or cell != cell:
             raise DataError(f"row {row} of '{client}' is empty: each row needs a client")
 
 

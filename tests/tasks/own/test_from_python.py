@@ -144,7 +144,7 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
             frame().assign(who=["a", None] * 18).convert_dtypes(),
             "row 1 of 'who' is empty: each row needs a client",
         ),
-        (frame().assign(who=[["a"]] * 36), "row 0 of 'who' is no single value"),
+        (frame().assign(who=[["a"]] * 36), "row 0 of 'who' is not a single value"),
         (frame().assign(who=["a", None] * 18), "row 1 of 'who' is empty: each row needs a client"),
         (frame().assign(who="\ud800"), "a cell or a name holds text that is not valid Unicode"),
         (pd.concat([frame(), frame()], axis=1), "column 'who' is named twice"),
