@@ -50,7 +50,9 @@ def test_graphs_have_numbers_in_their_ranges() -> None:
     for column, value in ((0, 3), (1, 2), (2, 4), (3, 2), (0, -1), (2, 1.5)):
         wrong = good.copy()
         wrong[0, 1, column] = value
-        with pytest.raises(UsageError, match=r"x holds numbers that do not encode graphs; see fedmeta\.tasks"):
+        with pytest.raises(
+            UsageError, match=r"x holds numbers that do not encode graphs; see fedmeta\."
+        ):
             to_inputs(spec, torch.float32, wrong, "x")
 
 
