@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmeta.cli.commands import Best, Json, RunPath, Samples, TrustCode
+from fedmeta.cli.commands import Best, Json, RunPath, Samples, TrustCode, import_torch
 from fedmeta.cli.pictures import require_new, write_pictures
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
@@ -89,7 +89,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     from fedmeta.tasks.image_folder import list_labelled
     from fedmeta.tasks.own.folders import IMAGES, kind_of
 
-    # Refuse before importing torch.
+    # Refuse before importing torch, which takes seconds.
     RunFolder.open(run_folder)
     if support.is_file() and query.is_file():
         if explain or pictures:
@@ -104,6 +104,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
             raise UsageError(f"--save and --pictures both name {save}")
         if kind_of(support) is not IMAGES:
             raise UsageError(f"--pictures is for folders of images: {support} holds none")
+    import_torch()
     from fedmeta.experiment.learned.folders import Folders, adapt_folders
     from fedmeta.experiment.learned.model import Learned
 
@@ -127,6 +128,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
 def _adapt_tables(
     run: Path, files: tuple[Path, Path], steps: int | None, how: tuple[bool, bool], as_json: bool
 ) -> None:
+    import_torch()
     from fedmeta.experiment.learned.model import Learned
     from fedmeta.experiment.learned.tables import adapt_tables
 

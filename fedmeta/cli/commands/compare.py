@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedmeta.cli.commands import Debug, Experiment, Json, NoCheck, Settings
+from fedmeta.cli.commands import Debug, Experiment, Json, NoCheck, Settings, import_torch
 from fedmeta.files import to_json
 
 Arms = Annotated[
@@ -73,6 +73,7 @@ def compare(  # noqa: PLR0913 (a parameter for each option)
         names += [name for name in variations if name not in names]
     # Refuse before importing torch, which takes seconds.
     require_arms(load(experiment, changes)[0], names, changes)
+    import_torch()
     from fedmeta.cli.comparison_display import ComparisonDisplay
     from fedmeta.comparison.compare import Execution
     from fedmeta.comparison.compare import compare as run_comparison

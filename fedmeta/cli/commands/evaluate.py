@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from fedmeta.cli.commands import Best, Json, RunPath, Settings, TrustCode
+from fedmeta.cli.commands import Best, Json, RunPath, Settings, TrustCode, import_torch
 from fedmeta.files import one_line, to_json
 
 
@@ -41,6 +41,7 @@ def evaluate(
     require_code(folder.path, folder.config, trust_code)
     # Refuse before importing torch, which takes seconds.
     config_to_evaluate(folder.config, changes)
+    import_torch()
     from fedmeta.cli.screen import SafeConsole
     from fedmeta.cli.tables import final_table, streams_table
     from fedmeta.experiment.learned.model import Learned

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedmeta.cli.commands import Debug, Faults, Json, NoCheck, RunPath, Settings, TrustCode
+from fedmeta.cli.commands import Debug, Faults, Json, NoCheck, RunPath, Settings, TrustCode, import_torch
 from fedmeta.cli.commands.run import changes_of, finish
 
 
@@ -41,6 +41,7 @@ def resume(  # noqa: PLR0913 (each is an option of the command line)
     changes = changes_of(settings, faults)
     # Refuse before importing torch, which takes seconds.
     resumed(RunFolder.open(run_folder).config, changes)
+    import_torch()
     from fedmeta import experiment as experiments
     from fedmeta.cli.run_display import Display
 

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fedmeta.cli.commands import Debug, Experiment, Faults, Json, NoCheck, Out, Seed, Settings
+from fedmeta.cli.commands import (
+    Debug,
+    Experiment,
+    Faults,
+    Json,
+    NoCheck,
+    Out,
+    Seed,
+    Settings,
+    import_torch,
+)
 from fedmeta.errors import UsageError
 from fedmeta.files import to_json
 
@@ -51,6 +61,7 @@ def run(  # noqa: PLR0913 (each is an option of the command line)
         from fedmeta.experiment.folder import require_free
 
         require_free(out)
+    import_torch()
     from fedmeta import experiment as experiments
     from fedmeta.cli.run_display import Display
 
