@@ -1,5 +1,5 @@
-"""Takes the pictures of docs/report.md from the reports of three runs, which the page lists:
-`python docs/make_explanations.py MAML MANN PROTONET docs/figures`.
+"""Takes pictures from the reports of four runs, which docs/report.md lists:
+`python docs/make_explanations.py MAML MANN PROTONET MNIST docs/figures`.
 
 Needs Playwright and a Chromium, as the tests do.
 """
@@ -53,15 +53,16 @@ def figures(page: Page, *names: str) -> list[Locator]:
 
 
 def main() -> None:
-    maml, mann, protonet, out = map(Path, sys.argv[1:])
+    maml, mann, protonet, mnist, out = map(Path, sys.argv[1:])
     program = next(path for name in NAMES if (path := shutil.which(name)))
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as temporary:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": 900})
-        folder = Path(name)
-        show(page, maml, folder)
-        tables = page.locator("table.evidence")
-        picture([tables.nth(0), tables.nth(1)], out / "explained-support.png")
+        folder = Path(temporary)
+        for run, name in ((mnist, "explained-mnist"), (maml, "explained-support")):
+            show(page, run, folder)
+            tables = page.locator("table.evidence")
+            picture([tables.nth(0), tables.nth(1)], out / f"{name}.png")
         picture(figures(page, "layer-changes", "layer-similarity"), out / "explained-layers.png")
         show(page, mann, folder)
         picture(figures(page, "memory-writes-0", "memory-reads-0"), out / "explained-memory.png")

@@ -1,4 +1,4 @@
-"""Draws the learning curve of a run: `python docs/make_figures.py RUN docs/learning-curve.svg`."""
+"""Draws a learning curve: `python docs/make_figures.py RUN docs/figures/learning-curve.svg`."""
 
 import sys
 from pathlib import Path

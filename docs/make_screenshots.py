@@ -1,4 +1,4 @@
-"""Takes the pictures of the live page and of a notebook: `python docs/make_screenshots.py docs/images`.
+"""Takes the pictures of the live page and of a notebook: `python docs/make_screenshots.py docs/figures`.
 
 Needs the tools of the tests: Playwright, a Chromium, nbclient and Pillow. It makes its runs in a folder
 that it removes. Takes two to four minutes on two cores.
