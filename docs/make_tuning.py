@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     given = parser.parse_args()
     settings = parse_settings(given.set)
-    settings[f"compare.arms.{given.arm}"] = {}
+    if given.arm not in load_config(given.experiment, settings).compare.arms:
+        settings[f"compare.arms.{given.arm}"] = {}
     grid = {key: parse_settings([f"v=[{values}]"])["v"] for key, values in map(_pair, given.grid)}
     candidates = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     planned = [_configs(given.experiment, given.arm, settings, one, given.seeds) for one in candidates]
