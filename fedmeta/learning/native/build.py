@@ -1,4 +1,7 @@
-"""Compiles the kernels' C files: ``python -m fedmeta.learning.native.build``."""
+"""Compiles the kernels' C files: ``python -m fedmeta.learning.native.build``.
+
+Imports the standard library alone, so that building a wheel needs no more.
+"""
 
 import hashlib
 import importlib.util
@@ -12,13 +15,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import torch
-
-from fedmeta.tasks.data.sources import cache_folder
-
 SOURCES = Path(__file__).parent
 MODELS = ("mlp", "conv4", "lstm")
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+DTYPES = ("float32", "float64")
 # No sum is reordered and no product fused except where the source says so: the same bits everywhere.
 FLAGS = (
     "-std=c11",
@@ -33,10 +32,20 @@ PROCESSORS = {"avx512": ("-mavx512f", "-mavx2", "-mfma"), "avx2": ("-mavx2", "-m
 TIMEOUT_S = 300
 
 
+def processors() -> tuple[str, ...]:
+    """Return the kinds of processors that machines like this one have."""
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        return ("arm64",)
+    return ("avx512", "avx2") if machine in ("x86_64", "amd64") else ()
+
+
 def processor() -> str | None:
     """Return the kind of processor to compile for; None: there are no kernels for it."""
-    if platform.machine().lower() in ("arm64", "aarch64"):
+    if processors() == ("arm64",):
         return "arm64"
+    import torch
+
     kind = torch.backends.cpu.get_cpu_capability().lower()
     return kind if kind in PROCESSORS else None
 
@@ -60,20 +69,28 @@ def why_not() -> str:
     return "native kernels could not be compiled; `python -m fedmeta.learning.native.build` says why"
 
 
-def library_path(dtype: torch.dtype, kind: str) -> Path:
+def own_path(dtype: str, kind: str) -> Path:
+    """Return where a library of these sources is beside them, if it is there."""
+    return SOURCES / "lib" / f"fedmeta-{_digest()}-{dtype}-{kind}.so"
+
+
+def library_path(dtype: str, kind: str) -> Path:
     """Return where a library of these sources is or goes.
 
     That is the folder ``FEDMETA_KERNELS``, or else beside the sources, or in the cache if these are
     read-only.
     """
-    name = f"fedmeta-{_digest()}-{DTYPES[dtype]}-{kind}.so"
+    own = own_path(dtype, kind)
     if named := os.environ.get("FEDMETA_KERNELS"):
-        return Path(named).expanduser() / name
-    own = SOURCES / "lib" / name
-    return own if own.is_file() or os.access(SOURCES, os.W_OK) else cache_folder() / "kernels" / name
+        return Path(named).expanduser() / own.name
+    if own.is_file() or os.access(SOURCES, os.W_OK):
+        return own
+    from fedmeta.tasks.data.sources import cache_folder
+
+    return cache_folder() / "kernels" / own.name
 
 
-def build(dtype: torch.dtype, kind: str, compiler: Sequence[str], path: Path) -> None:
+def build(dtype: str, kind: str, compiler: Sequence[str], path: Path) -> None:
     """Compile one library of all models to `path`, which is whole or absent at any time.
 
     Raises:
@@ -82,7 +99,7 @@ def build(dtype: torch.dtype, kind: str, compiler: Sequence[str], path: Path) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        flags = [*FLAGS, *PROCESSORS[kind], *(["-DDOUBLE"] if dtype == torch.float64 else [])]
+        flags = [*FLAGS, *PROCESSORS[kind], *(["-DDOUBLE"] if dtype == "float64" else [])]
         files = [str(SOURCES / f"{model}.c") for model in MODELS]
         command = [*compiler, *flags, *files, "-o", str(made), "-lm"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -91,7 +108,7 @@ def build(dtype: torch.dtype, kind: str, compiler: Sequence[str], path: Path) ->
         made.replace(path)
 
 
-def build_if_missing(dtype: torch.dtype, kind: str) -> Path | None:
+def build_if_missing(dtype: str, kind: str) -> Path | None:
     """Return the library's path, compiling it first if needed; None if that is not possible here."""
     path = library_path(dtype, kind)
     if path.is_file():
@@ -120,7 +137,7 @@ def main() -> int:
     if kind is None or compiler is None:
         print(f"PyTorch's autograd computes all gradients, more slowly: {why_not()}")
         return 0
-    for dtype, name in DTYPES.items():
+    for dtype in DTYPES:
         path = library_path(dtype, kind)
         if not path.is_file():
             try:
@@ -128,7 +145,7 @@ def main() -> int:
             except (OSError, subprocess.TimeoutExpired) as error:
                 print(f"Native kernels are not available: {error}")
                 return 0
-        print(f"Native kernels, {name}: {path}")
+        print(f"Native kernels, {dtype}: {path}")
     return 0
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fedmeta.errors import ConfigError
-from fedmeta.learning.native.build import DTYPES, build_if_missing, processor, why_not
+from fedmeta.learning.native import build
 from fedmeta.tasks.batch import MASK, Examples
 from fedmeta.tasks.objective import Gradient, Objective, Tensors
 from fedmeta.tasks.objectives.classification import Classification
 from fedmeta.tasks.objectives.regression import Regression
 
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 CROSS_ENTROPY, SQUARED_ERROR = 0, 1
 LOSSES: dict[type[Objective], int] = {Classification: CROSS_ENTROPY, Regression: SQUARED_ERROR}
 DIFFERENTIATED = ("inputs", "forward", "loss", "gradient", "hvp")
@@ -390,8 +391,8 @@ def _at(flat: Tensor) -> _Parameters:
 @cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Load the library of a dtype; None if it cannot be had here."""
-    kind = processor()
-    path = build_if_missing(dtype, kind) if kind else None
+    kind = build.processor()
+    path = build.build_if_missing(DTYPES[dtype], kind) if kind else None
     return ctypes.CDLL(str(path)) if path else None
 
 
@@ -412,7 +413,7 @@ def build_kernel(plan: KernelPlan | None) -> Kernel | None:
         ConfigError: If kernels cannot be used on this machine.
     """
     if not available():
-        raise ConfigError(f"kernels: {why_not()}; choose 'eager'")
+        raise ConfigError(f"kernels: {build.why_not()}; choose 'eager'")
     return None if plan is None else Kernel(plan)
 
 
@@ -432,5 +433,5 @@ def choose_kernels(asked: str, able: bool, dtype: torch.dtype = torch.float32) -
     if available(dtype):
         return "native"
     if asked == "native":
-        raise ConfigError(f"kernels: {why_not()}; choose 'auto' or 'eager'")
+        raise ConfigError(f"kernels: {build.why_not()}; choose 'auto' or 'eager'")
     return "eager"
