@@ -386,7 +386,8 @@ def test_nodes_of_real_machines_may_join_later() -> None:
 def test_flwr_run_in_the_repository_is_a_run_like_any_other(tmp_path: Path) -> None:
     root, out = Path(__file__).parents[1], tmp_path / "run"
     settings = {"rounds": 2, "clients": 2, "test_clients": 1, "cohort": 1, "evaluation.tasks": 5}
-    run("quickstart", settings, out=tmp_path / "vector")
+    # As a deployment, whose nodes may be other machines, has it.
+    run("quickstart", settings | {"kernels": "eager"}, out=tmp_path / "vector")
     given = " ".join(f"{key}={value}" for key, value in settings.items()) + f' out="{out}"'
     with run_local(Layout(tmp_path / "federation", 2, free_port())) as federation:
         started = flwr(federation.home, "run", str(root), CONNECTION, "--run-config", given)
