@@ -1,4 +1,4 @@
-"""Files of runs and comparisons that are too long or have too many entries."""
+"""Oversized logs of runs and ``compare.json`` files."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -37,10 +37,8 @@ def long_logs() -> Iterator[Case]:
     clients: dict[str, Make] = {
         "10^6 clients": lines_of(MILLION, lambda n: f'{{"round":1,"client":{n},"admitted":false}}\n'),
         "10^6 paid clients": lines_of(MILLION, lambda n: paid_line(1 + n % 3, n)),
-        "10^4 paid clients, each in a round of its own": lines_of(10_000, lambda n: paid_line(1 + n, n)),
-        "10^6 paid clients, each in a round of its own": lines_of(
-            MILLION, lambda n: paid_line(1 + n, n)
-        ),
+        "10^4 paid clients, one per round": lines_of(10_000, lambda n: paid_line(1 + n, n)),
+        "10^6 paid clients, one per round": lines_of(MILLION, lambda n: paid_line(1 + n, n)),
         "10^3 paid clients in 10^3 rounds": lines_of(
             MILLION, lambda n: paid_line(1 + n // 1000, n % 1000)
         ),
@@ -50,8 +48,10 @@ def long_logs() -> Iterator[Case]:
         "paid in round 2^40": lines_of(2, lambda n: paid_line(1 + n * (2**40 - 2), n)),
         "10^6 norms": lines_of(MILLION, lambda n: refused.format(1 + n, f"norm {n} above 3")),
         "10^6 exceptions": lines_of(MILLION, lambda n: refused.format(1 + n, f"client failed: E{n}: x")),
-        "rows of 10^5 lists": lines_of(260, lambda n: f'{{"round":1,"client":{n},"x":[{nothings}]}}\n'),
-        "refused rows of 10^5 names": lines_of(
+        "rows of 300,000 lists": lines_of(
+            260, lambda n: f'{{"round":1,"client":{n},"x":[{nothings}]}}\n'
+        ),
+        "refused rows of 60,000 keys": lines_of(
             250, lambda n: f'{{"round":1,"client":{n},"admitted":false,{names}}}\n'
         ),
     }
@@ -59,20 +59,20 @@ def long_logs() -> Iterator[Case]:
         "10^6 rounds": lines_of(
             MILLION, lambda n: f'{{"round":{n + 1},"loss":{n % 10},"accuracy":{n % 7 / 7}}}\n'
         ),
-        "10^6 looks at test clients": lines_of(
+        "10^6 evaluations on test clients": lines_of(
             MILLION,
             lambda n: f'{{"round":{n + 1},"accuracy":0.4,"evaluation":[{step}],"test":[{step}]}}\n',
         ),
-        "rows of 10^5 steps": lines_of(
+        "rows of 25,000 steps": lines_of(
             260, lambda n: f'{{"round":{n + 1},"loss":1,"test":[{",".join([step] * 25_000)}]}}\n'
         ),
-        "other names in each row": lines_of(
+        "different keys in each row": lines_of(
             20_000, lambda n: f'{{"round":{n + 1},"loss":1,"k{n}":0}}\n'
         ),
     }
     test: dict[str, Make] = {
         "10^6 test clients": lines_of(MILLION, lambda n: f'{{"client":{n},"steps":[{step}]}}\n'),
-        "another step for each of 10^6 clients": lines_of(
+        "a different step for each of 10^6 clients": lines_of(
             MILLION, lambda n: f'{{"client":{n},"steps":[{{"step":{n},"accuracy":0.5}}]}}\n'
         ),
         "4,000 steps": lines_of(
@@ -94,15 +94,15 @@ def long_comparisons() -> Iterator[Case]:
     """Yield ``compare.json`` files with too many entries of each kind."""
     few = {"status": "finished"}
     many: dict[str, Callable[[], dict[str, Any]]] = {
-        "10^5 arms": lambda: {"arms": [few | {"name": f"a{n}"} for n in range(150_000)]},
-        "10^5 arms that are drawn": lambda: {"arms": _drawn(45_000)},
-        "250 arms that are drawn": lambda: {"arms": _drawn(250)},
+        "150,000 arms": lambda: {"arms": [few | {"name": f"a{n}"} for n in range(150_000)]},
+        "45,000 arms with curves": lambda: {"arms": _drawn(45_000)},
+        "250 arms with curves": lambda: {"arms": _drawn(250)},
         "10^6 seeds": lambda: {"seeds": list(range(1_000_000)), "arms": _drawn(1)},
         "250 arms of 250 seeds": lambda: {
             "seeds": [0] * 250,
             "arms": [arm | {"final": [_AT | {"tasks_ci95": []}]} for arm in _drawn(250)],
         },
-        "10^5 steps": lambda: {"arms": [few | {"name": "a", "final": _steps(200_000)}]},
+        "200,000 steps": lambda: {"arms": [few | {"name": "a", "final": _steps(200_000)}]},
         "250 steps of 250 arms": lambda: {
             "arms": [few | {"name": f"a{n}", "final": _steps(250)} for n in range(250)]
         },
@@ -110,18 +110,18 @@ def long_comparisons() -> Iterator[Case]:
         "20,000 runs": lambda: {
             "arms": [few | {"name": f"a{n}", "runs": _runs(500)} for n in range(40)]
         },
-        "10^5 looks": lambda: {"arms": [few | {"name": "a", "curve": [_LOOK] * 100_000}]},
-        "10^5 settings": lambda: {
+        "10^5 points of a curve": lambda: {"arms": [few | {"name": "a", "curve": [_POINT] * 100_000}]},
+        "400,000 settings": lambda: {
             "arms": [few | {"name": "a", "settings": {f"k{n}": 0 for n in range(400_000)}}]
         },
     }
     for name, changes in many.items():
         yield Case("compare", name, _with(changes))
-    yield Case("compare", "a long run 500 times", _one_run_again_and_again)
+    yield Case("compare", "the same long run 500 times", _same_run_500_times)
 
 
 _AT = {"step": 10, "mean": 0.5}
-_LOOK = {"round": 1, "tasks": 1, "bytes": 1, "mean": 0.5}
+_POINT = {"round": 1, "tasks": 1, "bytes": 1, "mean": 0.5}
 
 
 def _with(changes: Callable[[], dict[str, Any]]) -> Make:
@@ -132,7 +132,7 @@ def _with(changes: Callable[[], dict[str, Any]]) -> Make:
 
 
 def _drawn(count: int) -> list[dict[str, Any]]:
-    arm = {"status": "finished", "final": [_AT], "difference": [_AT], "curve": [_LOOK]}
+    arm = {"status": "finished", "final": [_AT], "difference": [_AT], "curve": [_POINT]}
     return [arm | {"name": f"a{n}"} for n in range(count)]
 
 
@@ -144,7 +144,7 @@ def _runs(count: int, name: str = "") -> list[dict[str, Any]]:
     return [{"seed": n, "run": name or f"x{n}", "status": "finished"} for n in range(count)]
 
 
-def _one_run_again_and_again(path: Path) -> None:
+def _same_run_500_times(path: Path) -> None:
     (path.parent / "one").mkdir()
     step = '{"step":10,"accuracy":0.5}'
     lines_of(10_000, lambda n: f'{{"client":{n},"steps":[{step}]}}\n')(

@@ -1,4 +1,4 @@
-"""Readers of each kind of hostile file, as the commands use them."""
+"""Opens each kind of hostile file the way the commands do."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ class Reader:
 
     Args:
         run: A finished run.
-        scratch: Where files are made.
+        scratch: Folder for the hostile files; removed by `clear`.
 
     Attributes:
         seconds: CPU time to read the last file; if several commands open it, that of the slowest.
@@ -65,7 +65,7 @@ class Reader:
                 line = str(error)
                 assert "\n" not in line
                 assert len(line) < 2000
-                assert printable(line) == line, "no control reaches the terminal"
+                assert printable(line) == line, "no control character reaches the terminal"
                 return line
         return None
 
@@ -106,7 +106,7 @@ class Reader:
         return folder / NAMES[kind]
 
     def _copy(self) -> Path:
-        # A stranger's: what was made here is sealed, and its owner waits for longer.
+        # Without its seal the copy counts as somebody else's run, which readers limit more strictly.
         without = shutil.ignore_patterns(SEAL)
         return Path(shutil.copytree(self.run, self.scratch / "runs" / "one", ignore=without))
 
@@ -116,7 +116,7 @@ class Reader:
         make(folder / name)
         self._shown(folder)
         if (folder / name).is_file() and (folder / name).stat().st_size > _LONG:
-            # Whoever goes on with a run of a million rows waits for as long as that takes.
+            # To resume a run of a million rows may take long: only reports have a time limit.
             return
         for log in (RunFolder(folder).metrics, RunFolder(folder).clients, RunFolder(folder).test):
             with suppress(FedmetaError), self._way():
@@ -128,7 +128,9 @@ class Reader:
             written = write_report(
                 [folder, self.run], self.scratch / "report.html", csv=self.scratch / "csv"
             )
-        assert [part.status for part in written.parts][1] == "finished", "the other one is reported"
+        assert [part.status for part in written.parts][1] == "finished", (
+            "the valid run is still reported"
+        )
         for part in written.parts:
             assert not part.problem or "\n" not in part.problem
         with self._way():

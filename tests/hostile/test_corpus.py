@@ -22,7 +22,7 @@ GIGABYTE = 1 << 20  # in KiB
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with an incentive rule, so that clients have scores and rewards."""
+    """A finished run with an incentive rule: its clients have scores and rewards."""
     rule = {"incentives": {"rule": "equal"}}
     return make(tmp_path_factory.mktemp("hostile") / "good", TINY | {"rounds": 3} | rule)
 
@@ -69,7 +69,7 @@ def _problems(reader: Reader, found: list[Case]) -> list[str]:
     for case in found:
         reader.clear()
         before = reset_peak()
-        # By the clock on the wall: a reader that waits uses no other. A machine may be busy.
+        # Wall time, as a blocked reader uses no CPU time; twelvefold, as the machine may be busy.
         signal.alarm(12 * SECONDS)
         try:
             reader.read(case.kind, case.make)
@@ -88,12 +88,12 @@ def _problems(reader: Reader, found: list[Case]) -> list[str]:
     return told
 
 
-SLOW = ("120,000 members", "a member of 400 MB", "PNG of 9,000 x 9,000, whole")
-"""Made in seconds each; the rest takes milliseconds."""
+SLOW = ("120,000 members", "a member of 400 MB", "PNG of 9,000 x 9,000, complete")
+"""Each takes seconds to build; the others take milliseconds."""
 
 
 def is_fast(case: Case) -> bool:
-    """Return whether the quick tests run a case: all but slow ones, and a quarter of the reports."""
+    """Return whether the quick tests include a case: a quarter of the logs, all others but `SLOW`."""
     reported = case.kind in ("run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl", "compare")
     return case.name not in SLOW and not (reported and sum(case.name.encode()) % 4)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile.corpus import PLACES, cases, put
+from tests.hostile.corpus import REPLACEMENTS, cases, put
 from tests.hostile.readers import NAMES, Reader
 from tests.hostile.test_corpus import journal, run
 
@@ -38,7 +38,7 @@ def seeds(kind: str, good: Path, journal_bytes: bytes, scratch: Path) -> list[by
     found = []
     for place, case in enumerate(cases(good, journal_bytes)):
         path = scratch / str(place)
-        if case.kind == kind and case.name not in PLACES:
+        if case.kind == kind and case.name not in REPLACEMENTS:
             case.make(path)
             if 0 < path.stat().st_size < 50_000:
                 found.append(path.read_bytes())
@@ -54,7 +54,7 @@ JSON = st.recursive(
 
 @st.composite
 def changed(draw: Callable[..., object], start: list[bytes]) -> bytes:
-    """Return one of the files with stretches changed, doubled or cut."""
+    """Return one of the files with up to four byte ranges replaced, inserted or deleted."""
     data = bytearray(draw(st.sampled_from(start)))  # type: ignore[call-overload]
     for _ in range(draw(st.integers(1, 4))):  # type: ignore[call-overload]
         place = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -82,10 +82,10 @@ def test_changed_bytes_are_read_correctly_or_refused_in_one_line(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run.json", "metrics.jsonl", "clients.jsonl", "test.jsonl"])
-def test_any_value_in_any_place_is_read_correctly_or_refused_in_one_line(
+def test_arbitrary_json_values_are_read_correctly_or_refused_in_one_line(
     kind: str, run: Path, tmp_path: Path
 ) -> None:
-    """Replace a value of a row or an entry by any JSON value."""
+    """Replace one value of a row or an entry by an arbitrary JSON value."""
     text = (run / kind).read_text()
     good = [json.loads(text)] if kind == "run.json" else [json.loads(line) for line in text.splitlines()]
     reader = Reader(run, tmp_path / "scratch")

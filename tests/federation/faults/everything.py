@@ -1,4 +1,4 @@
-"""Every fault that real-time engines can inject, in two rounds of thirteen clients."""
+"""A plan with every fault of real-time engines: two rounds, thirteen clients."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from fedmeta.training import simulate
 from tests.federation.helpers import SINUSOID
 
 CREW = replace(SINUSOID, population=Population(13))
-"""One more than there are such faults, so that somebody replies soundly in each round."""
+"""One client for each of the twelve faults of round 1, and one that replies normally."""
 AT_ONCE = sorted(kind for kind in KINDS if kind not in ("move", "late", "vanish"))
 ENTRIES = [
     *({"kind": kind, "clients": [client], "rounds": [1]} for client, kind in enumerate(AT_ONCE)),
@@ -31,7 +31,7 @@ def fates(record: RoundRecord) -> dict[int, tuple[str, str | None]]:
 
 
 def check(records: Sequence[RoundRecord], timeout: float) -> None:
-    """Check that every outcome equals that of simulated time, and that late replies were not awaited."""
+    """Check that outcomes equal those in simulated time, but that late replies are given up as lost."""
     simulated: list[RoundRecord] = []
     simulate(
         CREW,

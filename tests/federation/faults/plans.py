@@ -39,11 +39,11 @@ REASONS = {
     "garbage": "'.+' cannot be decoded",
     "no-records": "'arrays' is missing or not of type ArrayRecord",
 }
-"""What the gate says of each fault that reaches it; the others are late or lost."""
+"""Pattern of the gate's reason for each fault; replies with other faults are late or lost."""
 
 
 class Killed(BaseException):
-    """Simulates a killed process; no handler of the run catches it."""
+    """Simulates a killed process: a BaseException, which no handler of a run catches."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Drawn:
 
     Attributes:
         config: The federation and its faults.
-        killed_after: The round after whose log line the process dies in the second run.
+        killed_after: The second run is killed once it has logged this round.
     """
 
     config: Config
@@ -60,7 +60,7 @@ class Drawn:
 
 
 def draw(seed: int) -> Drawn:
-    """Draw a federation, its faults, and when its server is killed."""
+    """Draw a federation, its faults, and the round after which its server is killed."""
     rng = random.Random(seed)
     cohort = rng.randint(3, 6)
     kinds = rng.sample(sorted(KINDS), rng.randint(1, len(KINDS)))
@@ -108,7 +108,7 @@ def _entries(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def check(seed: int, folder: Path) -> RunFolder:
-    """Run a seed's federation twice, uninterrupted and killed and resumed, and check the invariants.
+    """Run a seed's federation twice, once killed and resumed, and check the invariants.
 
     Args:
         seed: The seed.

@@ -1,4 +1,4 @@
-"""Bugs to plant in fedmeta; the thousand random plans must find each of them."""
+"""Deliberate bugs, each of which the thousand random plans must find."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def _no_deadline(delivered: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, replies, round_, timeout: delivered(self, replies, round_, math.inf)
 
 
-def _forgetful(close: Callable[..., Any]) -> Callable[..., Any]:
+def _no_lost_clients(close: Callable[..., Any]) -> Callable[..., Any]:
     def shorter(self: RoundTally, *arguments: Any) -> None:
         self._awaited.clear()
         close(self, *arguments)
@@ -36,17 +36,17 @@ def _keeps_unfinished_rounds(rewind: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, manifest: None
 
 
-MISTAKES: dict[str, tuple[type, str, Callable[[Callable[..., Any]], Callable[..., Any]]]] = {
-    "one of two replies counts": (AdmissionGate, "check", _first_of_two),
-    "NaN is let in": (AdmissionGate, "_check_norm", _any_norm),
+BUGS: dict[str, tuple[type, str, Callable[[Callable[..., Any]], Callable[..., Any]]]] = {
+    "the first of two replies counts": (AdmissionGate, "check", _first_of_two),
+    "NaN is admitted": (AdmissionGate, "_check_norm", _any_norm),
     "late replies count": (SimulatedDelivery, "_on_time", _no_deadline),
-    "who did not reply is forgotten": (RoundTally, "close", _forgetful),
+    "lost clients are not logged": (RoundTally, "close", _no_lost_clients),
     "a resumed log keeps unfinished rounds": (Recorder, "rewind", _keeps_unfinished_rounds),
 }
-"""By name: where it goes, and what it makes of what is there."""
+"""By name: the class and method that it breaks, and how."""
 
 
 def plant(name: str, patch: pytest.MonkeyPatch) -> None:
-    """Plant one of the bugs, until `patch` is undone."""
-    owner, attribute, spoil = MISTAKES[name]
+    """Break the method of one of the bugs until `patch` is undone."""
+    owner, attribute, spoil = BUGS[name]
     patch.setattr(owner, attribute, spoil(getattr(owner, attribute)))

@@ -1,4 +1,4 @@
-"""Replay one seed of the thousand: `python -m tests.federation.faults.replay SEED`."""
+"""Replays a seed of `test_thousand.py`: `python -m tests.federation.faults.replay SEED`."""
 
 import sys
 import tempfile

@@ -1,4 +1,4 @@
-"""Faults in real time behave as in simulated time, without waiting for late replies."""
+"""Faults on real-time engines: outcomes as in simulated time, without a wait for late replies."""
 
 import time
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def delivery(workload: Workload, *entries: dict[str, Any]) -> FaultyDelivery:
 def play(
     workload: Workload, plan: Plan, *entries: dict[str, Any]
 ) -> tuple[list[RoundRecord], list[float]]:
-    """Run the federation; return the rounds' records, and the seconds that each but the first took."""
+    """Run the federation; return the rounds' records, and the seconds between their ends."""
     records: list[RoundRecord] = []
     ends: list[float] = []
 
@@ -73,14 +73,14 @@ def test_a_late_client_is_awaited_until_the_deadline() -> None:
     assert seconds[1] >= 2.5
 
 
-def test_a_client_that_vanishes_is_lost_for_that_time() -> None:
+def test_a_client_that_vanishes_is_lost_until_it_returns() -> None:
     plan = Plan(rounds=4, cohort=3, timeout=1.5)
     records, _ = play(TRIO, plan, entry("vanish", 1, 2, away=2))
     assert [fates(record)[1][0] for record in records] == ["admitted", "lost", "lost", "admitted"]
 
 
 def test_with_oversampling_late_clients_are_not_awaited() -> None:
-    # Longer than a test may last.
+    # Both are longer than a test may take.
     plan = Plan(rounds=1, cohort=2, oversample=1, timeout=3600.0)
     records, _ = play(TRIO, plan, entry("late", 1, seconds=3000.0))
     assert fates(records[0])[1] == ("surplus", "not needed: 2 answered before")

@@ -49,11 +49,11 @@ def test_a_late_reply_takes_no_real_time_and_is_judged_by_the_deadline(
     assert seen == ["admitted", outcome, "admitted", "admitted"]
 
 
-def test_a_client_that_vanishes_is_lost_for_that_time() -> None:
+def test_a_client_that_vanishes_is_lost_until_it_returns() -> None:
     assert play(plan(entry("vanish", away=2)))[0] == ["admitted", "lost", "lost", "admitted"]
 
 
-def test_a_client_that_returns_with_another_node_id_is_asked_under_it() -> None:
+def test_a_client_that_returns_with_another_node_id_is_asked_by_that_id() -> None:
     seen, nodes = play(plan(entry("move", away=1)))
     assert seen == ["admitted", "lost", "admitted", "admitted"]
     others = [node for node in range(2, 14) if node != 5]

@@ -55,7 +55,7 @@ def test_the_seed_is_the_runs_unless_the_plan_has_its_own() -> None:
     assert kinds(own, 1, 50) != kinds(plan(**rates), 1, 50)
 
 
-def test_an_absent_client_has_no_other_fault_and_comes_back() -> None:
+def test_an_absent_client_has_no_other_fault_until_it_returns() -> None:
     faults = plan(
         entries=[
             {"kind": "vanish", "clients": [1], "rounds": [2], "away": 3},

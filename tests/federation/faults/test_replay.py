@@ -1,4 +1,4 @@
-"""The thousand plans find planted bugs, and a failing seed prints how to replay it."""
+"""The thousand plans find deliberate bugs, and a failing seed prints how to replay it."""
 
 import re
 import shlex
@@ -9,20 +9,20 @@ import pytest
 
 from tests import processes
 from tests.federation.faults import replay
-from tests.federation.faults.planted import MISTAKES, plant
+from tests.federation.faults.planted import BUGS, plant
 from tests.federation.faults.test_thousand import test_invariants_hold_under_random_faults as holds
 
 HOME = Path(__file__).resolve().parents[3]
-FOUND_BY = dict(zip(MISTAKES, (5, 0, 11, 0, 2), strict=True))
-"""For each mistake the first seed that finds it."""
+FOUND_BY = dict(zip(BUGS, (5, 0, 11, 0, 2), strict=True))
+"""The first seed that finds each bug."""
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("bug", BUGS)
 def test_each_planted_bug_is_found_by_a_seed_and_by_its_replay(
-    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seed = FOUND_BY[mistake]
-    plant(mistake, monkeypatch)
+    seed = FOUND_BY[bug]
+    plant(bug, monkeypatch)
     command = f"replay it: python -m tests.federation.faults.replay {seed}"
     with pytest.raises(AssertionError, match=f"^{re.escape(command)}$"):
         holds(seed, tmp_path)
@@ -35,7 +35,7 @@ def test_a_failing_seed_prints_a_command_that_replays_it() -> None:
     script = (
         "import sys, pytest\n"
         "from tests.federation.faults import planted\n"
-        "planted.plant('one of two replies counts', pytest.MonkeyPatch())\n"
+        "planted.plant('the first of two replies counts', pytest.MonkeyPatch())\n"
         "sys.exit(pytest.main(['-p', 'no:cacheprovider', "
         "'-W', 'ignore::pytest.PytestAssertRewriteWarning', 'tests/federation/faults/test_thousand.py', "
         "'-k', '[5] or [6]']))"
@@ -52,5 +52,5 @@ def test_a_failing_seed_prints_a_command_that_replays_it() -> None:
     assert sound.returncode == 0, sound.stderr
     lines = sound.stdout.splitlines()
     assert lines[-1] == "seed 5: all holds"
-    # What the planted mistake let in is what the replay shows to be refused.
+    # Without the bug, the replay shows that both replies are refused.
     assert any(re.match(r"round \d client +\d twice +quarantined +2 replies", line) for line in lines)

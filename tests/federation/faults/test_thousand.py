@@ -1,6 +1,6 @@
-"""A thousand random fault plans keep the invariants.
+"""A thousand random fault plans keep the invariants; twelve of them in the quick tests.
 
-All of them: ``python -m pytest -m '' tests/federation/faults/test_thousand.py``.
+Run all: ``python -m pytest -m '' tests/federation/faults/test_thousand.py``.
 """
 
 from pathlib import Path
