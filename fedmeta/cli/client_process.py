@@ -2,7 +2,7 @@
 
 The app that the SuperLink sent is neither unpacked nor loaded: the installed fedmeta answers. Like
 `fedmeta.federation.flower` this touches what Flower keeps private, but before PyTorch is loaded: a
-SuperNode starts another process if the first one has not told within seconds that it is at work.
+SuperNode starts another process if the first one has not reported within seconds.
 """
 
 import sys

@@ -77,11 +77,11 @@ _PHRASES = (
     (r"(.+) is not a valid float.*", r"must be a number (got \1)"),
     (r"(.+) is not one of (.+)", r"must be one of \2 (got \1)"),
 )
-"""Click's messages about a value, and the same in the words of a config's errors."""
+"""Click's messages about a value, and how config errors say the same."""
 
 
 def plain(error: click.ClickException, arguments: Sequence[str] = ()) -> str:
-    """Return the message of an error of the command line in the words of a config's errors.
+    """Return the message of a command-line error, worded like a config error.
 
     Args:
         error: The error.
@@ -98,7 +98,7 @@ def plain(error: click.ClickException, arguments: Sequence[str] = ()) -> str:
 
 
 def _meant(error: click.UsageError, said: str, arguments: Sequence[str]) -> str:
-    """Return the message if an argument looks like a setting, or like a part of a list; else empty."""
+    """Return a message with advice if an argument looks like a setting or part of a list; else empty."""
     from fedmeta.config import Config
 
     takes_settings = error.ctx and any("--set" in one.opts for one in error.ctx.command.params)
@@ -118,5 +118,5 @@ def _meant(error: click.UsageError, said: str, arguments: Sequence[str]) -> str:
 
 
 def hint(error: click.UsageError) -> str:
-    """Return where to read about the command that was misused."""
+    """Return which help page to read."""
     return f"see `{error.ctx.command_path if error.ctx else 'fedmeta'} --help`"

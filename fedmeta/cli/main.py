@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
 
     Args:
         arguments: Words after the command name; None: those of this process.
-        stdout: The file behind stdout, which knows whether output was lost.
+        stdout: The file behind stdout, which records whether output was lost.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     for polite in (signal.SIGTERM, signal.SIGHUP):
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
 
 
 def _terminate(*_: object) -> NoReturn:
-    # As for Ctrl-C: finished rounds are kept.
+    # As after Ctrl-C, finished rounds are kept.
     raise KeyboardInterrupt
 
 

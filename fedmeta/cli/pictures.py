@@ -1,4 +1,4 @@
-"""Files of pictures that commands draw beside their output."""
+"""Writes the PNG of a command's ``--pictures`` option."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from fedmeta.files import one_line, write_atomically
 
 
 def require_new(file: Path, *folders: Path) -> None:
-    """Refuse a file for pictures that exists, or lies in a folder whose files are read."""
+    """Refuse an existing file, or one in a folder that the command reads."""
     if file.exists():
         raise UsageError(f"{file} exists: remove it, or name another file for --pictures")
     for folder in folders:

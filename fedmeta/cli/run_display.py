@@ -169,7 +169,7 @@ MOST_ARMS = 3
 
 
 def comparison_of(config: Config) -> tuple[str, str] | None:
-    """Return the options of a comparison with a run, and what it takes; None if there is none.
+    """Return options of `compare` that suit a run, and a note on the time; None if there are none.
 
     The arms are those that the config sets, as others may need rates of their own; without any, those
     that are comparable at the run's own rates.
@@ -196,5 +196,5 @@ def _quality(record: "RoundRecord") -> str:
 
 
 def _change(before: float, after: float) -> str:
-    """Return both values, or one if they are equal, as without adaptation steps."""
+    """Return both values, or one if they are equal, as they are without adaptation steps."""
     return f"{after:.3f}" if before == after else f"{before:.3f} -> {after:.3f}"

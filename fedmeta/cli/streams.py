@@ -69,7 +69,7 @@ def steady() -> LastingFile:
         try:
             os.fstat(number)
         except OSError:
-            # Closed by the parent process: the next file we open would take its number.
+            # Closed by the parent process; the next opened file would take its descriptor.
             os.open(os.devnull, os.O_RDWR)
     codecs.register_error("fedmeta", _degraded)
     files = []

@@ -158,7 +158,7 @@ def final_table(what: str, final: "Sequence[StepResult]") -> Table:
 
 
 def streams_table(found: "Streams") -> Table:
-    """Return what a model's streams come to, with intervals over clients."""
+    """Return a model's results on streams, with intervals over clients."""
     over = f"mean and 95% interval over {_counted(found.clients, 'client')}"
     title = f"{_counted(found.streams, 'stream')} of {len(found.prequential)} segments: {over}"
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -219,7 +219,7 @@ def _half(half: float | None) -> str:
 
 
 def _number(value: float) -> str:
-    # A loss on its way to infinity has dozens of digits.
+    # A diverging loss may have dozens of digits.
     return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 

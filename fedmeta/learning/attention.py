@@ -9,7 +9,7 @@ from torch import Tensor
 def attend(
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, seen: list[Tensor] | None = None
 ) -> Tensor:
-    """Read from the support examples; a query example also reads from itself, but from no other.
+    """Attend to the support examples; a query example also attends to itself, but to no other.
 
     Scaled dot products (Vaswani et al. 2017, equation 1). The example axis holds S support examples,
     then Q query examples: each query ends a sequence of its own, with the same support before it.

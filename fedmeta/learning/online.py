@@ -18,7 +18,7 @@ from fedmeta.tasks.measure import LOSS
 class StreamLearner(Protocol):
     """An `Algorithm` that can learn from a stream.
 
-    What it knows at a moment is a dict of tensors ``[T, ...]``, which its `predict` takes in place of
+    What it has learned so far is a dict of tensors ``[T, ...]``, which `predict` accepts in place of
     the result of `Algorithm.adapt`.
     """
 
@@ -38,7 +38,7 @@ class StreamLearner(Protocol):
 
 
 def stream_learner(algorithm: Algorithm) -> StreamLearner | None:
-    """Return what learns from streams in an algorithm, compiled or not; None: it cannot."""
+    """Return an algorithm, compiled or not, as a stream learner; None if it cannot be one."""
     if isinstance(algorithm, DelegatingAlgorithm):
         algorithm = algorithm.algorithm
     return algorithm if isinstance(algorithm, StreamLearner) else None
@@ -138,7 +138,7 @@ def classes(objective: Objective, segments: Sequence[TaskBatch]) -> int:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Predicts and measures with what is known at a moment.
+    """Predicts and measures with what has been learned so far.
 
     Attributes:
         algorithm: How to predict.

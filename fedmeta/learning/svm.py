@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 ITERATIONS = 25
-"""Interior-point steps at most; about ten are enough."""
+"""Most interior-point steps; about ten are enough."""
 SHIFT = 1e-8
 """Added to the kernel's diagonal in the factors of a system, relative to it: more examples than features
 make a kernel singular. The residuals of the next step, or refinement, correct for it."""

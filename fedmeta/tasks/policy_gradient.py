@@ -13,35 +13,36 @@ from fedmeta.tasks.measure import Measure
 from fedmeta.tasks.objective import Network, Objective, Tensors
 
 X, NOISE = "x", "noise"
-"""Names of a half's tensors: what is observed first in each of B episodes, ``[T, B, input]``; and the
-standard normal draws behind its H actions, ``[T, B, H, outputs]``."""
+"""Keys of `Examples`: the first observation of each of B episodes, ``[T, B, input]``; and the standard
+normal noise of its H actions, ``[T, B, H, outputs]``."""
 DISCOUNT = 0.99
 LOG_PROBABILITY, REWARD, ALIVE = range(3)
-"""Places in the last axis of a prediction; the observation before the action follows."""
+"""Indices into the last axis of a prediction; the observation before the action follows."""
 RIDGE = 1e-5
 CLIPPED = 10.0
-"""Largest value of an observation in the baseline."""
+"""Observations are clipped to plus or minus this in the baseline."""
 
 Step = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""Takes the actions of all episodes, ``[T, B, outputs]``; returns what is observed next,
-``[T, B, input]``, and the rewards and which episodes go on, ``[T, B]``."""
+"""Takes the actions of all episodes, ``[T, B, outputs]``; returns the next observations
+``[T, B, input]``, the rewards ``[T, B]``, and which episodes continue ``[T, B]``."""
 
 
 class PolicyGradient(Objective):
-    """Base class of reinforcement learning: what is learned is the policy, and examples are episodes.
+    """Base class of reinforcement learning: the model is a policy, and an example is an episode.
 
-    The model maps an observation to the mean of a normal distribution of actions. Every policy acts in
-    its own episodes, so every inner step sees new ones. All tasks and episodes take a step at once.
+    The model maps an observation to the mean of a normal distribution of actions. Episodes are
+    sampled from the current policy, so every inner step sees new ones. All tasks and episodes are
+    simulated in lockstep.
 
     A prediction is the episodes themselves, ``[T, B, H, 3 + input]`` by episode and step, see
     `LOG_PROBABILITY`.
 
-    The loss is the negative mean discounted return, divided by H. It is written so that a derivative of
-    any order estimates that of the expected return, as rewards alone are not differentiated: DiCE
+    The loss is the negative mean discounted return, divided by H. Rewards are not differentiated, so it
+    is written such that its derivatives of any order estimate those of the expected return: DiCE
     (Foerster et al. 2018, "DiCE: The Infinitely Differentiable Monte Carlo Estimator", equations 6 and
     8), with a linear baseline (Duan et al. 2016, "Benchmarking Deep Reinforcement Learning for
-    Continuous Control", section 5). Without `exact`, the second derivative leaves out what an action
-    changes in the choice of later ones. It is biased, but varies far less in long episodes: the
+    Continuous Control", section 5). Without `exact`, the second derivative leaves out how an action
+    changes the choice of later ones. It is biased, but has far less variance in long episodes: the
     low-variance curvature of Rothfuss et al. 2019, "ProMP: Proximal Meta-Policy Search", section 5.
     """
 
@@ -51,7 +52,7 @@ class PolicyGradient(Objective):
     scale: ClassVar[float] = 1.0
     """The unit of the model's outputs."""
     exact: ClassVar[bool] = True
-    """Whether derivatives beyond the first are without bias."""
+    """Whether derivatives beyond the first are unbiased."""
 
     @abstractmethod
     def begin(self, examples: Examples) -> Step:
@@ -67,7 +68,7 @@ class PolicyGradient(Objective):
         *,
         once: bool = False,
     ) -> Tensor:
-        """Act by a policy per task, and return the episodes; only log-probabilities have a graph."""
+        """Run each task's policy and return the episodes; only log-probabilities have a graph."""
         with torch.no_grad():
             seen, actions, rewards, alive = self._act(model, params, examples)
         means = super().forward(model, params, {X: seen.flatten(1, 2)}, once=once)
@@ -94,13 +95,13 @@ class PolicyGradient(Objective):
 
     @override
     def measure(self, prediction: Tensor, examples: Examples) -> Tensors:
-        """Return the mean over episodes of the summed rewards, without discount."""
+        """Return the mean undiscounted return over episodes."""
         return {"return": (prediction[..., REWARD] * prediction[..., ALIVE]).sum(-1).mean(-1)}
 
     def _act(
         self, model: Network, params: Tensors, examples: Examples
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return observations, actions, rewards and which steps count, ``[T, B, H, ...]``."""
+        """Return the observations, actions, rewards and valid steps of episodes, ``[T, B, H, ...]``."""
         noise, here = examples[NOISE], examples[X]
         still = torch.ones_like(here[..., 0])
         step = self.begin(examples)
@@ -117,7 +118,7 @@ class PolicyGradient(Objective):
 
 
 def fitted_baseline(prediction: Tensor, to_come: Tensor) -> Tensor:
-    """Fit the discounted rewards to come ``[T, B, H]`` by ridge regression, one per task.
+    """Fit the discounted rewards-to-go ``[T, B, H]`` by ridge regression, one per task.
 
     Features are the clipped observation, its square, and powers 0 to 3 of the time (Duan et al. 2016,
     section 5).
@@ -140,5 +141,5 @@ def _one(log_probability: Tensor) -> Tensor:
 
 
 def _sums_to_come(rewards: Tensor) -> Tensor:
-    """Return at each step the sum of this and all later rewards."""
+    """Return the reward-to-go: at each step the sum of this and all later rewards."""
     return rewards.flip(-1).cumsum(-1).flip(-1)

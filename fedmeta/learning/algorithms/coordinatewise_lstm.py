@@ -65,9 +65,9 @@ class CoordinatewiseLSTM(LSTMOptimizer):
 
     @override
     def weights(self, state: Tensors) -> Tensors:
-        """Return the random weights that every task starts from, or those that a state has of its own.
+        """Return the random weights that every task starts from; in a stream, those of the state.
 
-        Only a stream's state has, see `learn`.
+        Only `learn` puts weights into a state.
         """
         if own := super().weights(state):
             return own

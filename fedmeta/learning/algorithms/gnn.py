@@ -18,7 +18,7 @@ NODES = "nodes"
 WIDTHS = (2, 2, 1, 1)
 """Widths of an adjacency's layers, in units of ``width``."""
 GRAPHS = 32
-"""Graphs computed at once: their pairs of nodes take much memory."""
+"""Most graphs to compute at once, as their pairs of nodes take much memory."""
 
 
 class GNN(EmbeddingAlgorithm):

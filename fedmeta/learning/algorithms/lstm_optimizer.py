@@ -20,7 +20,7 @@ RULE = "@rule."
 """Prefix of the update rule's tensors in the state; no parameter of a model has it."""
 SCALE = 10.0
 COORDINATES = 5 * 2**16
-"""Most weights, over all tasks and steps, to compute at once: a step keeps a few kB for each."""
+"""Most weights, over all tasks and steps, to compute at once; a step stores a few kB for each."""
 
 
 class Walk(NamedTuple):
@@ -28,7 +28,7 @@ class Walk(NamedTuple):
 
     Attributes:
         weights: All weights, flattened, ``[T, N]``.
-        slope: The gradient that led there; None at the start.
+        slope: The gradient that the step used; None at the start.
     """
 
     weights: Tensor

@@ -16,9 +16,9 @@ from fedmeta.tasks import Examples, TaskBatch
 
 RATE = "lr."
 IMPORTANCE = "@importance"
-"""Key of the losses' weights ``[T, steps]`` in a state, in rounds in which all steps have a loss."""
+"""State key of the loss weights ``[T, steps]``, in rounds of the multi-step loss."""
 FIRST_ORDER = "@first_order"
-"""Key of a state in rounds in which second derivatives are left out."""
+"""State key that marks rounds of first-order gradients."""
 
 
 class MAMLPP(WeightAdaptation):
@@ -84,7 +84,7 @@ class MAMLPP(WeightAdaptation):
     def local_update(
         self, start: Tensors, client: Tensors, work: LocalWork
     ) -> tuple[Tensors, Tensors, Tensors]:
-        """Take local steps on the round's loss; keys of the state tell `task_updates` which one."""
+        """Take local steps; extra keys of the state tell `task_updates` which loss the round has."""
         told: dict[str, Tensor] = {}
         like = next(iter(start.values()))
         if work.round <= self.options.multi_step_rounds:

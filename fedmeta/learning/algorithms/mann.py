@@ -117,10 +117,10 @@ class MANN(SequenceAlgorithm):
 
     @override
     def weigh(self, own: Tensors, known: Tensors, support: Support, features: Tensor) -> Tensor:
-        """Return what is read of each support example: of the slots, by what was written to them.
+        """Return how much each query reads of each support example.
 
-        A slot counts for the examples by their parts of what it holds. The rest of a query's weights is
-        what it reads of its own write, and of empty slots.
+        The weight of a slot is divided among the examples in proportion to their shares of its content.
+        What is missing from a sum of 1 is read from the query's own write and from empty slots.
         """
         before, after = self._trace(own, known, support, features)
         held = origins(before) * after.kept[0].unsqueeze(-1)

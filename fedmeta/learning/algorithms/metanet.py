@@ -40,7 +40,7 @@ class MetaNet(EmbeddingAlgorithm):
     query's fast weights are the mean of the memory, weighted by a softmax of cosines between
     representations of the query and the support. The representation has fast weights too: an LSTM
     makes them from the gradients of its own loss on the support examples, one after another (``d``). A
-    layer with both adds what either computes, after its activation ("layer augmentation").
+    layer with both adds their outputs, each after its activation ("layer augmentation").
 
     Fast weights are for fully connected layers on top of the model's embedding: two in the classifier,
     one in the representation. As in the authors' code, the gradients that fast weights come from are not

@@ -50,7 +50,7 @@ class ProtoNet(EmbeddingAlgorithm):
 
     @torch.no_grad()
     def begin_stream(self, state: Tensors, like: Examples, ways: int) -> Tensors:
-        """Return prototypes at 0, which give all classes the same probability; no example was seen.
+        """Return prototypes at 0, which give all classes the same probability before any example.
 
         See `fedmeta.learning.online.StreamLearner`.
         """

@@ -19,7 +19,7 @@ from fedmeta.tasks import MASK, Examples, TaskBatch, TaskSpec, stream
 Update = Callable[[Tensors, Tensors], Tensors]
 
 SECOND, WEIGHT = "@adam.second.", "@adam.weight"
-"""Prefix of Adam's carried moments in the state, and the key of the weight that they were given."""
+"""Prefix of Adam's carried moments in the state, and the key of their total weight."""
 
 
 class Reptile(WeightAdaptation):
@@ -49,9 +49,9 @@ class Reptile(WeightAdaptation):
             inner_batch: Examples per inner step; None: all examples of the task.
             beta1: Inner Adam's decay of the gradient's running mean.
             beta2: Inner Adam's decay of the squared gradient's running mean.
-            carry_moments: Whether inner Adam's mean of squared gradients goes on from task to task, as
-                in the authors' code: clients start from the mean of all that the last round's clients
-                ended with. If not, Adam restarts in every task, with the gradient's sign as first step.
+            carry_moments: Whether inner Adam keeps its mean of squared gradients from task to task, as
+                in the authors' code: clients start from the average of what the last round's clients
+                ended with. Otherwise Adam restarts in every task, and its first step is a sign step.
         """
 
         inner_optimizer: Literal["sgd", "adam"] = "sgd"
@@ -73,7 +73,7 @@ class Reptile(WeightAdaptation):
 
     @override
     def init(self, generator: torch.Generator) -> Tensors:
-        """Draw the initial weights; carried moments start at 0, with no weight."""
+        """Draw the initial weights; carried moments and their weight start at 0."""
         weights = super().init(generator)
         if not self.options.carry_moments:
             return weights
@@ -82,7 +82,7 @@ class Reptile(WeightAdaptation):
 
     @override
     def key_rule(self, key: str) -> KeyRule:
-        """Add the mean change of carried moments, whatever the server's optimizer does with weights."""
+        """Add the mean change of carried moments; the server's optimizer only steps the weights."""
         return KeyRule("add") if key.startswith((SECOND, WEIGHT)) else KeyRule()
 
     @override
@@ -138,8 +138,8 @@ class Reptile(WeightAdaptation):
 class Adam:
     """Adam with its moments per task (Kingma, Ba 2015, Algorithm 1; ``eps = 1e-8``).
 
-    Carried moments ``v`` are corrected for their start by the weight ``w`` that they were given, which
-    follows the same recursion: ``w <- beta2 w + (1 - beta2)``. From ``w = 0`` this is Adam's own
+    The bias correction of carried moments ``v`` is ``v / w``, where their total weight ``w`` follows
+    the same recursion, ``w <- beta2 w + (1 - beta2)``. From ``w = 0`` this is Adam's own
     ``1 - beta2^t``, and ``v / w`` stays a mean of squared gradients when a server averages both.
     """
 
@@ -149,7 +149,7 @@ class Adam:
         self._beta2 = beta2
         self._steps = 0
         self._first: Tensors = {}
-        # Noise for privacy may have brought a mean of squares below 0.
+        # Privacy noise can make a mean of squares negative.
         self._second = {
             key.removeprefix(SECOND): value.clamp(min=0)
             for key, value in state.items()
@@ -159,7 +159,7 @@ class Adam:
 
     @property
     def moments(self) -> Tensors:
-        """The moments to carry on, by their keys in the state; empty if Adam restarts."""
+        """The carried moments by their keys in the state; empty if Adam restarts."""
         if self._weight is None:
             return {}
         return {SECOND + key: value for key, value in self._second.items()} | {WEIGHT: self._weight}

@@ -107,7 +107,7 @@ def describe(
         name: What describes them, in the cache.
         options: All that a description depends on besides the molecule.
         shape: Shape of a description.
-        row: Describes a molecule of RDKit. One that it cannot read is described by zeros.
+        row: Describes an RDKit molecule. A molecule that RDKit cannot read is described by zeros.
 
     Raises:
         DataError: If RDKit is not installed, or the cache has no room.

@@ -10,7 +10,7 @@ from fedmeta.tasks.data.molecule_files import describe
 from fedmeta.tasks.graph import GraphShape
 
 ELEMENTS = ("C", "N", "O", "S", "F", "Cl", "Br", "I", "P", "Si", "B", "Na")
-"""Elements with a value of their own; all others share one."""
+"""Elements with their own category; all others share one."""
 BONDS = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 """Likewise bond types."""
 _DEGREE, _HYDROGENS, _CHARGE = 6, 4, 2
@@ -31,8 +31,8 @@ left out.
 def graphs(smiles: Sequence[str], atoms: int) -> NDArray[np.uint8]:
     """Return the molecules' graphs ``[N, atoms, 18]``, see `MOLECULE`, from the cache if they are there.
 
-    Hydrogens are no nodes. Of a molecule with more atoms than `atoms`, which is at most 255, only the
-    first ones in its SMILES text are there, and the bonds among them. A molecule that RDKit cannot read
+    Hydrogens are not nodes. Of a molecule with more than `atoms` atoms, at most 255, only the first ones
+    in its SMILES text are kept, and the bonds among them. A molecule that RDKit cannot read
     has no atoms.
 
     Raises:

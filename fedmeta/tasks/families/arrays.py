@@ -1,4 +1,4 @@
-"""A user's own arrays: classification or regression, a file of examples for each client."""
+"""A user's own arrays: classification or regression, one file of examples per client."""
 
 import hashlib
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ _FORMAT = "arrays 1"
 
 
 class ArraysOptions(ClassedOptions):
-    """Options of `Arrays`: those of your own classed examples.
+    """Options of `Arrays`: those of your own labelled examples.
 
     Attributes:
         path: The folder, ``PATH/<client>.npz`` or ``.safetensors``, each with arrays ``x`` and ``y``, in
@@ -40,7 +40,7 @@ class Arrays(Classed):
     A client's classes with too few examples for a task are not used.
 
     Raises:
-        ConfigError: If the examples do not suffice; the message names the client.
+        ConfigError: If there are too few examples; the message names the client.
         DataError: If a file cannot be used, or files do not agree with each other.
     """
 
@@ -77,7 +77,7 @@ class Arrays(Classed):
 
     @override
     def shape_of(self, held_out: bool) -> tuple[int, int, int]:
-        """Return ways, shots and queries; in regression one way, which is not a class."""
+        """Return ways, shots and queries; regression has one way, which is not a class."""
         ways, shots, queries = super().shape_of(held_out)
         return (1 if self.regression else ways), shots, queries
 

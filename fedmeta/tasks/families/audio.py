@@ -1,4 +1,4 @@
-"""A user's own sounds: few-shot classification, a folder for each client and class."""
+"""A user's own sounds: few-shot classification, one folder per client and class."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ _FORMAT = "audio 1"
 
 
 class AudioOptions(SpectrogramOptions, ClassedOptions):
-    """Options of `Audio`: those of your own classed examples, and the format of a spectrogram."""
+    """Options of `Audio`: those of your own labelled examples, and the format of a spectrogram."""
 
 
 class Audio(Classed):

@@ -1,4 +1,4 @@
-"""MuJoCo's half-cheetah: reinforcement-learning tasks in which each client owns a robot."""
+"""MuJoCo's half-cheetah: reinforcement-learning tasks, one robot per client."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -24,9 +24,9 @@ from fedmeta.tasks.population import Population
 from fedmeta.tasks.seeding import stream
 
 FASTEST = 2.0
-"""Speeds to run at are up to this, in m/s."""
+"""Highest target speed, in m/s."""
 PUSH = 0.1
-"""Size of the random differences between first positions and velocities."""
+"""Scale of the noise in initial positions and velocities."""
 
 
 def _range(pair: tuple[float, float]) -> tuple[float, float]:
@@ -62,9 +62,9 @@ class HalfCheetahOptions(Options):
 class HalfCheetah:
     """Run forwards or backwards, or at a given speed, guided only by rewards.
 
-    A client is a robot with its own mass and friction on the ground, which no task tells. A batch holds
-    no data but the goals, the first observations and the random numbers behind the actions, so that any
-    policy can act in the same tasks; see `fedmeta.tasks.objectives.half_cheetah`.
+    A client is a robot with its own mass and ground friction, which the policy does not observe. A batch
+    holds only the goals, the first observations and the noise of the actions, so that any policy can act
+    in the same tasks; see `fedmeta.tasks.objectives.half_cheetah`.
 
     Paper: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.3 and figure 5.
 
@@ -83,7 +83,7 @@ class HalfCheetah:
 
     @staticmethod
     def digest(options: HalfCheetahOptions) -> str:  # noqa: ARG004
-        """Return the versions of what computes the tasks."""
+        """Return the versions of the simulators: there are no data files."""
         return simulator()
 
     def robot(self, client: int) -> tuple[float, float]:
@@ -111,7 +111,7 @@ class HalfCheetah:
         rng: np.random.Generator,
     ) -> Examples:
         shape = (len(goals), episodes)
-        # As in gymnasium's HalfCheetah-v5, but for x.
+        # As in gymnasium's HalfCheetah-v5, except that x starts at 0.
         positions = rng.uniform(-PUSH, PUSH, (*shape, JOINTS - 1))
         velocities = PUSH * rng.standard_normal((*shape, JOINTS))
         noise = rng.standard_normal((*shape, self.options.horizon, TORQUES), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A user's own images: few-shot classification, a folder for each client and class."""
+"""A user's own images: few-shot classification, one folder per client and class."""
 
 import hashlib
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ MEAN, DEVIATION = 0.5, 0.25
 
 
 class ImagesOptions(ClassedOptions):
-    """Options of `Images`: those of your own classed examples, and the format of an image.
+    """Options of `Images`: those of your own labelled examples, and the format of an image.
 
     Attributes:
         size: Height and width of an image, in pixels.
         colour: ``grey`` or ``rgb``.
         ink: What is drawn: ``dark`` or ``light`` ink becomes 1 and paper 0; ``none``: photos, whose
             brightness is standardised. ``auto``: by the images' edges if grey, ``none`` if rgb.
-        samples: Bits in use in files with room for more than 8, such as 12; None: decided by all of
+        samples: Bits actually used in 16-bit or float files, such as 12; None: detected from all of
             them.
     """
 

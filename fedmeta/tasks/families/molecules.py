@@ -1,4 +1,4 @@
-"""Few-shot drug discovery: predicts active molecules in an assay from a few measurements."""
+"""Few-shot drug discovery: predicts which molecules are active in an assay from a few measurements."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -25,7 +25,7 @@ from fedmeta.tasks.population import Population
 Indices = NDArray[np.int64]
 
 TEST_ASSAYS = {"tox21": 3, "sider": 6}
-"""Number of a file's last assays that are for testing, as in Altae-Tran et al. 2017."""
+"""The last assays of each file are for testing, this many, as in Altae-Tran et al. 2017."""
 
 
 class MoleculesOptions(Options):
@@ -42,8 +42,8 @@ class MoleculesOptions(Options):
         bits: Length of a fingerprint.
         features: What describes a molecule: ``ecfp``, its fingerprint; ``graph``, its atoms and bonds,
             for model `mpn`.
-        atoms: Most atoms of a graph, hydrogens aside. Of a larger molecule, the first ones of its SMILES
-            text are there, and the bonds among them.
+        atoms: Most atoms of a graph, without hydrogens. Of a larger molecule, only the first atoms of
+            its SMILES text are kept, and the bonds among them.
     """
 
     source: Literal["tox21", "sider"] = "tox21"
@@ -140,7 +140,7 @@ class Molecules:
         )
 
     def _half(self, drawn: Indices, inactive: int) -> Examples:
-        """Gather ``[T, B]`` molecules, of which the first `inactive` are."""
+        """Gather ``[T, B]`` molecules, the first `inactive` of which are inactive."""
         labels = (torch.arange(drawn.shape[1]) >= inactive).long()
         return {
             "x": self.molecules[torch.from_numpy(drawn)].float(),

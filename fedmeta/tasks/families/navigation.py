@@ -26,7 +26,7 @@ class NavigationOptions(Options):
         episodes: Episodes of a task to adapt to, in each adaptation step.
         queries: Episodes of a task after adaptation.
         horizon: Steps after which an episode ends.
-        heterogeneity: How much narrower than the arena the square of a client's goals is: 0: all clients
+        heterogeneity: How much smaller than the arena the square of a client's goals is. 0: all clients
             are alike; 1: each has a single goal.
     """
 
@@ -39,8 +39,8 @@ class NavigationOptions(Options):
 class Navigation:
     """Reach a goal in [-0.5, 0.5]^2 from the origin within `horizon` steps, guided only by rewards.
 
-    A client's goals lie in a square of its own within the arena. A batch holds no data but the goals and
-    the random numbers behind the actions, so that any policy can act in the same tasks; see
+    A client's goals lie in a square of its own within the arena. A batch holds only the goals and the
+    noise of the actions, so that any policy can act in the same tasks; see
     `fedmeta.tasks.objectives.navigation`.
 
     Paper: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.3 and figure 4.

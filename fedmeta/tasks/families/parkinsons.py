@@ -73,8 +73,8 @@ class Parkinsons:
     A client is a patient, and a task is in the order of time: its support set has one recording, drawn
     at random, of each of a few visits in a row, its query set of later visits. So no visit is in both;
     the about six recordings of a visit have the same score. Measures of jitter, shimmer and noise are
-    logarithms. Means and deviations are those of the training patients' recordings; scores are off
-    their mean in units of ten points.
+    logarithms. Means and deviations are those of the training patients' recordings; targets are
+    differences from the mean score, in units of ten points.
 
     A `partition` other than ``natural`` deals whole tasks among training clients.
 

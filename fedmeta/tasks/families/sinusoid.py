@@ -31,7 +31,7 @@ class SinusoidOptions(Options):
         test_shots: Support points per task for held-out clients; None: as in training.
         test_queries: Query points per task for held-out clients; None: as in training.
         heterogeneity: How much narrower than the full range a client's intervals of amplitude and phase
-            are: 0: all clients are alike; 1: each client has a single sine wave.
+            are. 0: all clients are alike; 1: each client has a single sine wave.
         partition: Where training clients' waves come from. ``natural``: the client's own intervals;
             ``iid``: for each wave, those of a random training client. ``dirichlet`` does not apply, as
             there is no finite set of waves to deal.
@@ -91,7 +91,7 @@ class Sinusoid:
         return _tasks(a, p, _scale(draws[2 * count :], INPUT), shots)
 
     def drifting(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
-        """Draw `count` waves of `client` that lead in equal steps from one to another; float32."""
+        """Draw `count` waves of `client`, in equal steps from a first one to a last one; float32."""
         shots, queries = self._sizes(client)
         ends = rng.random((2, 2), dtype=np.float32)
         along = np.linspace(0.0, 1.0, count, dtype=np.float32)

@@ -135,7 +135,7 @@ class Speech(Classed):
 
 
 def _check(options: SpeechOptions) -> None:
-    """Refuse what no speaker's recordings suffice for."""
+    """Refuse tasks that need more recordings than a speaker has."""
     if options.outputs > WORDS:
         prefix = "test_" if options.outputs > options.ways else ""
         raise ConfigError(f"data.{prefix}ways = {options.outputs}, but there are {WORDS} words")

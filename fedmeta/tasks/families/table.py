@@ -1,4 +1,4 @@
-"""A user's own table: regression or classification, a client for each value of a column."""
+"""A user's own table: regression or classification, one client per value of a column."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ class Table:
     training clients' rows, so the mean squared error of always predicting their mean is about 1.
 
     Raises:
-        ConfigError: If a column or the rows of a client do not suffice; the message names it.
+        ConfigError: If a column is missing or a client has too few rows; the message names it.
         DataError: If the file cannot be read, or a cell cannot be used; the message names its line.
     """
 
@@ -228,7 +228,7 @@ def values_of(table: Cells, name: str, training: Indices) -> Target:
 
 
 def read(options: TableOptions) -> Cells:
-    """Read the options' file."""
+    """Read the table that the options name."""
     path = find(options.path, "CSV or Parquet file")
     if not path.is_file():
         raise DataError(f"data.path: {path} is not a file: name a CSV or Parquet file")

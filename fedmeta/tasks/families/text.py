@@ -1,4 +1,4 @@
-"""A user's own texts: next-character prediction, a file or folder for each client."""
+"""A user's own texts: next-character prediction, one file or folder per client."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""MuJoCo's half-cheetah: a robot that is to run in a direction, or at a speed."""
+"""MuJoCo's half-cheetah: a robot runs in a given direction or at a given speed."""
 
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from mujoco import MjModel
 
 ROBOT, DIRECTION, SPEED = "robot", "direction", "speed"
-"""Names of a half's tensors: mass (kg) and sliding friction of each episode's robot, ``[T, B, 2]``; and
+"""Keys of `Examples`: mass (kg) and sliding friction of each episode's robot, ``[T, B, 2]``; and
 its goal ``[T, B]``: 1 forwards, -1 backwards; or a speed (m/s)."""
 JOINTS = 9
-"""Positions of a robot, of which the first, x, is not observed, and as many velocities."""
+"""Positions of a robot, and as many velocities; the first position, x, is not observed."""
 OBSERVED = 2 * JOINTS - 1
 TORQUES = 6
 FRAMES = 5
-"""Steps of the physics, 0.01 s each, in one step of an episode."""
+"""Physics steps of 0.01 s in one step of an episode."""
 CONTROL_COST = 0.1
 
 
 class HalfCheetah(PolicyGradient):
-    """A two-legged planar robot runs by the torques of its six joints.
+    """Reward and dynamics of a two-legged planar robot with torques at six joints.
 
     Observations, actions and time steps are those of gymnasium's ``HalfCheetah-v5``. With the velocity v
     of a step in m/s, the reward is ``d v - 0.1 |a|^2`` for a direction d, as there, and
     ``-|v - s| - 0.1 |a|^2`` for a speed s (Finn, Abbeel, Levine 2017, "Model-Agnostic Meta-Learning",
-    section 5.3). An episode ends after H steps only.
+    section 5.3). Every episode lasts H steps.
     """
 
     deviation: ClassVar[float] = 0.5
@@ -45,7 +45,7 @@ class HalfCheetah(PolicyGradient):
 
     @override
     def begin(self, examples: Examples) -> Step:
-        """Put a robot in the first observation of each episode, at x = 0."""
+        """Place a robot at each episode's first observation, at x = 0."""
         tasks, episodes, _ = examples[X].shape
         robots = [robot for robot in examples[ROBOT][:, 0].tolist() for _ in range(episodes)]
         herd = Herd(robots, examples[X].flatten(0, 1).double().cpu().numpy())
@@ -68,14 +68,14 @@ def _reward(velocity: Tensor, examples: Examples) -> Tensor:
 
 
 class Herd:
-    """Robots that take their steps together, each in its own world; float64.
+    """Simulates N robots in lockstep, each in its own world; float64.
 
-    What a robot carries from step to step lies in one array, so that one scratch space serves all
-    robots of a kind: the physics of a step is all the cost.
+    The robots' states are rows of one array, and robots with the same mass and friction share MuJoCo's
+    scratch data, which is expensive to create.
 
     Args:
         robots: Mass (kg) and sliding friction of each of N robots.
-        observations: Positions but x, and velocities, ``[N, 17]``.
+        observations: All positions except x, then the velocities, ``[N, 17]``.
     """
 
     def __init__(self, robots: list[list[float]], observations: NDArray[np.float64]) -> None:
@@ -86,7 +86,7 @@ class Herd:
         worlds = {kind: (model, mujoco.MjData(model)) for kind, model in kinds.items()}
         self._worlds = [worlds[tuple(robot)] for robot in robots]
         part = mujoco.mjtState
-        # A step's search for the contact forces begins with the last step's: they are part of the state.
+        # The solver of contact forces warm-starts from the last step's, so they are part of the state.
         self._parts = int(part.mjSTATE_FULLPHYSICS | part.mjSTATE_WARMSTART)
         model = self._worlds[0][0]
         self._states = np.zeros((len(robots), mujoco.mj_stateSize(model, self._parts)))
@@ -100,8 +100,8 @@ class Herd:
     def step(self, actions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Apply the torques ``[N, 6]``; return the observations ``[N, 17]`` and velocities ``[N]``.
 
-        Torques are clipped to the motors' limits, [-1, 1], as MuJoCo does itself. Those that are not
-        finite count as 0: MuJoCo would write a warning into a file in the working directory.
+        Torques are clipped to the motors' limits, [-1, 1], as MuJoCo does itself. NaN and infinity
+        become 0, as MuJoCo would log a warning about them to a file in the working directory.
         """
         mujoco = self._mujoco
         actions = np.nan_to_num(actions, posinf=0.0, neginf=0.0).clip(-1.0, 1.0)
@@ -120,7 +120,7 @@ class Herd:
 
 
 def simulator() -> str:
-    """Return the versions of MuJoCo, and of gymnasium, whose robot it is.
+    """Return the versions of MuJoCo and of gymnasium, which defines the robot.
 
     Raises:
         DataError: If the extra ``gymnasium`` is not installed.
@@ -135,7 +135,7 @@ def simulator() -> str:
 
 @lru_cache(maxsize=256)
 def build_robot(mass: float, friction: float) -> "MjModel":
-    """Return gymnasium's half-cheetah with another mass (kg) and friction; its own are 14 and 0.4.
+    """Return gymnasium's half-cheetah with the given mass (kg) and friction; its own are 14 and 0.4.
 
     Raises:
         DataError: As `simulator`.
@@ -153,7 +153,7 @@ def build_robot(mass: float, friction: float) -> "MjModel":
     model = found.compile()
     mujoco.mj_setTotalmass(model, mass)
     model.geom_friction[:, 0] = friction
-    # What the solver derives from masses.
+    # Constants that MuJoCo derives from the masses.
     mujoco.mj_setConst(model, mujoco.MjData(model))
     model.stat.meaninertia = model.dof_M0.mean()
     return model

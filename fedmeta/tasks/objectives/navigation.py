@@ -1,4 +1,4 @@
-"""2D navigation: a point that is to reach a goal."""
+"""2D navigation: a point moves towards a goal."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from fedmeta.tasks.batch import Examples
 from fedmeta.tasks.policy_gradient import PolicyGradient, Step, X
 
 GOAL = "goal"
-"""Name of a half's tensor: where each episode should end, ``[T, B, 2]``."""
+"""Key of `Examples`: the goal of each episode, ``[T, B, 2]``."""
 SPEED = 0.1
 """Largest step along each axis."""
 ARRIVED = 0.01
@@ -17,12 +17,12 @@ ARRIVED = 0.01
 
 
 class Navigation(PolicyGradient):
-    """A point moves towards a goal.
+    """Reward and dynamics of a point that moves towards a goal.
 
     Finn, Abbeel, Levine 2017, "Model-Agnostic Meta-Learning", section 5.3: the point starts at
     the origin, its actions are velocities clipped to [-0.1, 0.1], the reward is the negative squared
     distance to the goal, and an episode ends within 0.01 of it or after H steps. The model maps a
-    position to the mean action in units of 0.1, so that a policy drawn at random stays near the origin.
+    position to the mean action in units of 0.1, so that an untrained policy stays near the origin.
     """
 
     deviation: ClassVar[float] = 0.1
@@ -30,7 +30,7 @@ class Navigation(PolicyGradient):
 
     @override
     def begin(self, examples: Examples) -> Step:
-        """Start all points where the episodes begin."""
+        """Place the points at the start of their episodes."""
         goal, here = examples[GOAL], examples[X]
 
         def step(action: Tensor) -> tuple[Tensor, Tensor, Tensor]:

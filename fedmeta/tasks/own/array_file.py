@@ -15,7 +15,7 @@ from fedmeta.errors import DataError
 from fedmeta.files import open_file, reason
 
 MOST_BYTES = 1 << 34
-"""Bytes of the arrays of a file, unpacked."""
+"""Most bytes of a file's arrays, unpacked."""
 _BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, SafetensorError)
 
 
@@ -27,7 +27,7 @@ class Targets:
         clients: The client of each example.
         values: ``[N]`` labels, or ``[N, outputs]`` numbers.
         shape: The shape of an example.
-        dtype: The dtype in which examples are kept: uint8 as it is, others as float32.
+        dtype: The dtype of stored examples: uint8 stays, all others become float32.
     """
 
     clients: tuple[str, ...]

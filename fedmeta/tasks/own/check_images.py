@@ -15,14 +15,14 @@ from fedmeta.tasks.own.finding import Finding
 from fedmeta.tasks.own.folders import IMAGES, has_clients, list_classes, relative
 from fedmeta.tasks.own.starter import Choice, Starter
 
-# Any input size will do, as only edges and ranges are inspected.
+# Any size works, as only edges and ranges are inspected.
 _SHAPE = (1, 28, 28)
 _SMALL = 64
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """The files of a folder, with the client and class of each, if there are any."""
+    """The files of a folder, with the client and class of each if the layout has them."""
 
     root: Path
     files: tuple[Path, ...]
@@ -95,7 +95,7 @@ def _list(folder: Path, skip: Sequence[str]) -> _Folder:
 
 
 def _scan(listed: _Folder, samples: int | None) -> tuple[Scanned, str | None]:
-    """Return what the files have in common, and whether ink is dark or light; None: undecided."""
+    """Return the files' common properties, and whether ink is dark or light; None: undecided."""
     how = Reading(ImageStyle(), _SHAPE, samples=samples, strict=False)
     try:
         images = scan(listed.files, how, _forget)
@@ -109,7 +109,7 @@ def _scan(listed: _Folder, samples: int | None) -> tuple[Scanned, str | None]:
 
 
 def _forget(place: int, pixels: Pixels) -> None:
-    """Keep nothing: only the files' common properties are needed."""
+    """Discard the pixels: only the files' common properties are needed."""
 
 
 def _counts(listed: _Folder, images: Scanned) -> Counts | None:

@@ -16,7 +16,7 @@ from fedmeta.tasks.text_windows import CHARACTERS
 _LENGTH, _SHOTS, _QUERIES = 30, 8, 4
 _MOST_CHARACTERS = 100
 _SHARE = 0.0005
-"""A character below this share of the text gets no token of its own."""
+"""Rarer characters, as a share of the text, share one token."""
 
 
 def check_texts(folder: Path, skip: Sequence[str] = ()) -> Finding:

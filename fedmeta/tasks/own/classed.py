@@ -1,4 +1,4 @@
-"""Base class of families of a user's classed examples: deals them to clients and draws episodes."""
+"""Base class of families of a user's labelled examples: deals them to clients and draws episodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,19 +61,19 @@ class Items:
 
     @staticmethod
     def of(where: str, labels: tuple[str, ...], clients: tuple[str, ...] | None) -> "Items":
-        """Number the classes and clients of examples by name."""
+        """Build the items from the class and client names of examples."""
         classes, label = _numbered(labels)
         names, owner = _numbered(clients) if clients is not None else ((), None)
         return Items(where, label, classes, owner, names)
 
     @staticmethod
     def of_files(listing: Listing) -> "Items":
-        """Number the classes and clients of a folder's files by name."""
+        """Build the items from the files of a folder."""
         return Items.of(str(listing.root), listing.labels, listing.clients)
 
 
 class Classed:
-    """N-way K-shot tasks over a user's examples, each of a class and perhaps of a client.
+    """N-way K-shot tasks over a user's examples, each with a class and perhaps a client.
 
     *With clients*, as many as the run has are chosen and split by the seed into training, validation and
     test clients. A `partition` other than ``natural`` deals the examples of all training clients among
@@ -85,7 +85,7 @@ class Classed:
     Where examples were dealt, or `skips_small`, a client's classes with too few of them for a task are
     not used; otherwise they are refused.
 
-    Subclasses list the examples, and read them once it is known that they suffice.
+    Subclasses list the examples; they are read only after the check that there are enough.
 
     Args:
         options: The options.
@@ -94,7 +94,7 @@ class Classed:
         items: The examples.
 
     Raises:
-        ConfigError: If the examples do not suffice; the message names the client.
+        ConfigError: If there are too few examples; the message names the client.
     """
 
     Options: ClassVar[type[Options]] = ClassedOptions
@@ -111,13 +111,13 @@ class Classed:
         self.clients = [ClassImages(groups) for groups in used]
         training = [items.labels[group[:1]] for groups in used[: population.train] for group in groups]
         known = np.unique(np.concatenate(training))
-        # A held-out class gets the number where it would be among training classes: never used.
+        # A held-out class gets its insertion index among training classes, which is not used.
         self.classes = np.searchsorted(known, items.labels)
         self.pool = self.read()
         self.spec = spec_of(options, tuple(self.pool.shape[1:]), len(known))
 
     def choose(self, names: Sequence[str], seed: int) -> tuple[str, ...]:
-        """Return the name of each client of the population, among the sorted `names`."""
+        """Choose the name of each client of the population from the sorted `names`."""
         return choose(names, self.population, seed, self.items.where)
 
     def read(self) -> Tensor:
@@ -144,7 +144,7 @@ class Classed:
         return self.options.shape(held_out)
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Return a model's inputs, from rows of the pool as real numbers."""
+        """Return a model's inputs, given rows of the pool as real numbers."""
         return x
 
     def _by_client(self, seed: int) -> list[Indices]:

@@ -13,11 +13,11 @@ from fedmeta.tasks.image_pixels import Pixels
 from fedmeta.tasks.own.folders import IMAGES, Listing, kind_of, list_classes
 
 SIDE, GAP, NAME, LINE = 64, 4, 120, 12
-"""Pixels of an image's sides, of what is between images, of a row's names, and of a line of text."""
+"""Pixels: side of an image, gap between images, width of a row's names, height of a line of text."""
 EACH, MOST_ROWS = 10, 40
 _PAPER, _INK = 255, 0
 _SHOWN, _CAPTION = 18, 10
-"""Letters of a name and of a caption that there is room for."""
+"""Most letters of a name and of a caption."""
 
 
 class Row(NamedTuple):
@@ -107,7 +107,7 @@ def _png(sheet: np.ndarray, rows: Sequence[Row], high: int) -> bytes:
     draw = ImageDraw.Draw(image)
 
     def write(left: int, top: int, text: str, most: int) -> None:
-        # Pillow's own font has no other letters than these for sure.
+        # Pillow's built-in font may lack any other letters.
         shown = text.encode("ascii", "replace").decode()
         draw.text((left, top), shown[:most], fill=(_INK, _INK, _INK))
 

@@ -1,4 +1,4 @@
-"""Counts a user's examples by client and class, and chooses tasks that they suffice for."""
+"""Counts a user's examples by client and class, and chooses task sizes that they allow."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from fedmeta.tasks.data.text_files import visible
 from fedmeta.tasks.own.starter import Choice, Starter, Training
 
 MOST_SKIPPED = 50
-"""Most paths that a first config leaves out."""
+"""Most paths in ``data.skip`` of a first config."""
 _WAYS, _QUERIES = 5, 5
 
 
@@ -76,7 +76,7 @@ class Counts:
         return {"clients": {client: dict(own) for client, own in self.by_client.items()}}
 
     def chosen(self, refused: Iterable[str]) -> "Chosen":
-        """Choose tasks for all clients, and leave out what is too small for any.
+        """Choose task sizes for all clients; leave out clients and classes that are too small for any.
 
         Args:
             refused: What cannot or should not be used, as paths within the folder.
@@ -108,10 +108,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Tasks that counts suffice for.
+    """Task sizes that the counts allow.
 
     Attributes:
-        counts: What is used.
+        counts: The examples in use.
         skip: Paths to leave out.
     """
 
@@ -201,7 +201,7 @@ class Chosen:
 
 
 def starter_for(task: str, path: Path, chosen: Chosen, form: Sequence[Choice]) -> Starter:
-    """Return a config of prototypical networks for classed examples that look like images.
+    """Return a config of prototypical networks for labelled examples in the form of images.
 
     Args:
         task: The task family.
@@ -245,7 +245,7 @@ def _outermost(paths: list[str]) -> list[str]:
 
 
 def _by(name: str, numbers: list[int]) -> str:
-    """Return which has the fewest, if numbers differ."""
+    """Return a note on which has the fewest, if numbers differ."""
     return f" (fewest: {name})" if min(numbers) < max(numbers) else ""
 
 

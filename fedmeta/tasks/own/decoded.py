@@ -64,7 +64,7 @@ def decoded(
     The array is mapped into memory, so only the rows in use take memory, once for all processes.
 
     Args:
-        key: Names everything that the array depends on.
+        key: Name that covers everything the array depends on.
         shape: Its shape.
         dtype: Its dtype.
         fill: Writes every row, and returns the facts as plain values.
@@ -101,7 +101,7 @@ def _replace(whole: Path, place: Path) -> None:
     try:
         whole.rename(place)
     except OSError:
-        # Another process was faster, or a damaged one is in the way.
+        # Another process was faster, or a damaged folder is in the way.
         if place.is_dir():
             for name in (_POOL, _ABOUT):
                 (whole / name).replace(place / name)

@@ -100,13 +100,13 @@ def find(path: str, what: str) -> Path:
 
 
 def has_clients(root: Path) -> bool:
-    """Return whether a folder within a folder holds folders, as client folders do."""
+    """Return whether any subfolder holds folders, as client folders do."""
     tops = (entry for entry in _entries(root) if entry.is_dir() and not is_hidden(entry))
     return any(entry.is_dir() and not is_hidden(entry) for top in tops for entry in _entries(top))
 
 
 def kind_of(root: Path) -> Kind:
-    """Return the kind of most files in a folder and those within, `IMAGES` if there are none."""
+    """Return the most frequent kind of file in a folder and its subfolders; `IMAGES` if empty."""
     found = dict.fromkeys((IMAGES, SOUNDS, TEXTS, ARRAYS), 0)
     folders = [root]
     for _ in range(3):
@@ -118,7 +118,7 @@ def kind_of(root: Path) -> Kind:
 
 
 def require_data(path: Path, skip: Sequence[str] = ()) -> None:
-    """Refuse a path where nothing can be read, without reading files.
+    """Refuse a path without data, before any file is read.
 
     Args:
         path: The folder or file.
@@ -280,7 +280,7 @@ class Skipped:
         return sorted(found, key=lambda file: (_name(file), file.name))
 
     def require_all_used(self) -> None:
-        """Refuse a path where nothing was left out."""
+        """Refuse a path to skip that does not exist."""
         for name, path in self._wanted.items():
             if name not in self._used:
                 hint = nearest(name, self._seen)
@@ -295,7 +295,7 @@ def relative(root: Path, entry: Path) -> str:
 def _listing(
     root: Path, rows: list[tuple[str, str, str, Path]], ignored: tuple[Path, ...], clients: bool
 ) -> Listing:
-    # By client and class first: a name with a character below "/" would otherwise move.
+    # By client and class first, as some characters sort before "/".
     rows = sorted(rows, key=lambda row: (row[0], row[1], row[2], row[3].name))
     return Listing(
         root,

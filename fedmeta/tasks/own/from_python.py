@@ -1,4 +1,4 @@
-"""Writes data of other libraries as files that runs read: pandas, Hugging Face datasets, Flower."""
+"""Writes data from pandas, Hugging Face datasets and Flower partitioners as files that runs read."""
 
 import os
 import re
@@ -150,7 +150,7 @@ def _parts(data: Any, client: str | None) -> Iterator[tuple[str, Any]]:
 
 
 def _frame(part: Any) -> Any:
-    """Return rows as a pandas frame, a dataset's class labels as their names."""
+    """Return rows as a pandas frame, with class labels of a dataset as names."""
     if hasattr(part, "to_csv") and hasattr(part, "iloc"):
         return part
     frame = part.to_pandas()
@@ -189,7 +189,7 @@ def _array(cell: Any) -> NDArray[Any]:
 
 
 def _move(draft: Path, place: Path) -> None:
-    """Move what was written to its place, unless it is there already."""
+    """Move the draft into place, unless the same data are already there."""
     if not place.exists():
         os.rename(draft, place)
     elif place.is_dir() != draft.is_dir() or _digest(place) != _digest(draft):
@@ -206,7 +206,7 @@ def _listed(names: str | Sequence[str]) -> list[str]:
 
 
 def _columns(part: Any) -> list[str]:
-    """Return the names of columns; refuse what has none, and a dictionary of data sets."""
+    """Return the column names; refuse data without columns, and dictionaries of data sets."""
     names = getattr(part, "column_names", None)
     names = names if isinstance(names, list) else list(getattr(part, "columns", []))
     if not names or not (hasattr(part, "iloc") or hasattr(part, "select")):

@@ -21,9 +21,9 @@ MOST_BYTES = 1 << 28
 """Most bytes of a sound file."""
 RATES = (1_000, 384_000)
 WINDOW, HOP = 0.025, 0.01
-"""Seconds of a frame, and between the starts of two frames."""
+"""Length of a frame and step between frames, in seconds."""
 RANGE = 6.0
-"""Powers of ten from the quietest to the loudest that a spectrogram shows: 60 decibels."""
+"""Dynamic range of a spectrogram, in powers of ten: 60 decibels."""
 _BROKEN = (OSError, ValueError, EOFError, struct.error, TypeError, LookupError, MemoryError)
 
 
@@ -167,7 +167,7 @@ def _loudest(energy: Samples, frames: int) -> int:
         return 0
     total = np.concatenate([[0.0], np.cumsum(energy)])
     parts = total[frames:] - total[:-frames]
-    # Up to rounding, so that a part of equal energy is the first one on every machine.
+    # Up to rounding, so that of parts with equal energy every machine takes the first.
     return int((parts >= parts.max() * (1 - 1e-9)).argmax())
 
 

@@ -1,4 +1,4 @@
-"""A first config for a user's data, with the reason of each choice as a comment."""
+"""A first config for a user's data; a comment gives the reason for each choice."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ class Starter:
     """A config that runs, before it is written.
 
     Attributes:
-        about: What the data are, as a sentence.
+        about: A sentence that describes the data.
         keys: The keys outside of tables.
         tables: The keys of each table, by its name.
     """

@@ -11,7 +11,7 @@ from fedmeta.errors import DataError
 from fedmeta.tasks.own.table_file import EMPTY, Table
 
 MOST_VALUES = 64
-"""Different values of a column of categories."""
+"""Most distinct values of a column of categories."""
 
 Values = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -26,7 +26,7 @@ class Scale:
 
     @staticmethod
     def of(values: Values) -> "Scale":
-        """Measure numbers other than NaN; sums are exact, so they are the same everywhere."""
+        """Measure all numbers except NaN; sums are exact, so the same on every machine."""
         known = values[~np.isnan(values)].tolist()
         if not known:
             return Scale(0.0, 1.0)

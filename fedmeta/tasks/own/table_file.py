@@ -17,7 +17,7 @@ from fedmeta.options import nearest
 from fedmeta.tasks.data.text_files import decode_file, visible
 
 MOST_BYTES = 1 << 27
-"""Bytes of a table."""
+"""Most bytes of a table."""
 DELIMITERS = (",", ";", "\t", "|")
 Decimal = Literal["auto", ".", ","]
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
@@ -155,7 +155,7 @@ def _rows(path: Path, text: str, sign: str) -> tuple[list[str], list[list[str]],
 
 
 def _named(path: Path, names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """Return the visible names of columns; a column with neither name nor cells has none."""
+    """Return the visible names of columns; empty for a column with neither name nor cells."""
     shown = [visible(name) for name in names]
     for place, name in enumerate(shown):
         if not name and any(cells[place]):
@@ -169,7 +169,7 @@ def _named(path: Path, names: Sequence[str], cells: Sequence[Sequence[str]]) -> 
 def _decimal(
     path: Path, columns: dict[str, tuple[str, ...]], lines: Sequence[int], sign: str
 ) -> Literal[".", ","]:
-    """Return the decimal sign that numbers show."""
+    """Return the decimal sign that the numbers use."""
     points: int | None = None
     commas: int | None = None
     for cells in columns.values():
