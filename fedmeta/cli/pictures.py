@@ -9,9 +9,11 @@ from fedmeta.files import one_line, write_atomically
 
 
 def require_new(file: Path, *folders: Path) -> None:
-    """Refuse an existing file, or one in a folder that the command reads."""
+    """Refuse a file that exists, has no folder to go to, or is in a folder that the command reads."""
     if file.exists():
         raise UsageError(f"{file} exists: remove it, or name another file for --pictures")
+    if not file.parent.is_dir():
+        raise UsageError(f"--pictures: no folder {file.parent} for {file.name}: create it first")
     for folder in folders:
         if folder.is_dir() and file.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
@@ -19,10 +21,11 @@ def require_new(file: Path, *folders: Path) -> None:
             )
 
 
-def write_pictures(file: Path, png: bytes) -> None:
-    """Write a PNG, and say where it is on stderr."""
+def write_pictures(file: Path, png: bytes, left_out: int = 0) -> None:
+    """Write a PNG; say on stderr where it is, and how many images it leaves out."""
     try:
         write_atomically(file, png)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from None
-    typer.echo(f"pictures are in {one_line(file)}", err=True)
+    rest = f"; {left_out} more images are not drawn" if left_out else ""
+    typer.echo(f"pictures are in {one_line(file)}{rest}", err=True)

@@ -146,8 +146,6 @@ class Display(Screen):
 
     def _next(self, result: Result) -> Iterator[tuple[str, str]]:
         """Yield commands to try next, each with what it does."""
-        from fedmeta.tasks import family_kind
-
         run, folder = shlex.quote(str(result.run)), shlex.quote(str(result.run.parent))
         shipped = result.experiment in experiment_names()
         experiment = result.experiment if shipped else shlex.quote(str(result.run / "config.toml"))
@@ -159,9 +157,9 @@ class Display(Screen):
         if comparison := self._config and comparison_of(self._config):
             options, what = comparison
             yield f"fedmeta compare {experiment} {options}", what
-        kind = family_kind(self._config.task) if self._config else None
-        if hasattr(kind, "image_style") or hasattr(kind, "read_files"):
-            yield f"fedmeta adapt {run} --support DIR --query DIR", "label images of your own"
+        if adaptation := self._config and adaptation_of(self._config.task):
+            options, what = adaptation
+            yield f"fedmeta adapt {run} {options}", what
 
 
 MOST_ARMS = 3
@@ -184,6 +182,20 @@ def comparison_of(config: Config) -> tuple[str, str] | None:
     effort = f"takes up to {training + 1} times as long" if training else "takes about as long again"
     arms = ["federated", *(name for name in own if name != "federated")]
     return f"--arms {','.join(arms)} --seeds 1", f"{what}; {effort}"
+
+
+def adaptation_of(task: str) -> tuple[str, str] | None:
+    """Return the options of `adapt` for a task family's runs, and what it does; None if it cannot."""
+    from fedmeta.tasks import family_kind
+    from fedmeta.tasks.own.spectrograms import SpectrogramOptions
+
+    if task == "table":
+        return "--support FILE --query FILE", "predict the rows of another table"
+    kind = family_kind(task)
+    if not hasattr(kind, "image_style") and not hasattr(kind, "read_files"):
+        return None
+    what = "sounds" if issubclass(kind.Options, SpectrogramOptions) else "images"
+    return "--support DIR --query DIR", f"label {what} of your own"
 
 
 def _quality(record: "RoundRecord") -> str:

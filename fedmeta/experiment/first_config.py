@@ -7,6 +7,12 @@ from fedmeta.config.toml import from_toml
 from fedmeta.errors import UsageError
 from fedmeta.experiment import planning
 from fedmeta.tasks.data.check import check
+from fedmeta.tasks.own.folders import LAYOUT
+
+_NEEDS = {
+    "images": f"there are no folders of classes: {LAYOUT}",
+    "text": "a text needs a folder: one text, or one folder of texts, per client",
+}
 
 
 def first_config(path: Path, skip: Sequence[str] = ()) -> str:
@@ -22,8 +28,7 @@ def first_config(path: Path, skip: Sequence[str] = ()) -> str:
     found = check(path, skip=skip)
     if found.starter is None:
         raise UsageError(
-            f"{path}: no task family reads {found.facts['what']} like these as they are: see "
-            "docs/your-own-data.md for the layouts"
+            f"{path}: {_NEEDS[found.facts['what']]} (docs/your-own-data.md shows the layouts)"
         )
     text = found.starter().text()
     planning.check(planning.resolve(from_toml(text)), trial=False)

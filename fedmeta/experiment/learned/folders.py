@@ -124,9 +124,9 @@ class Answer:
         return None if self.files[0].truth is None else self.right / len(self.files)
 
     def rows(self) -> list[Row]:
-        """Return a row of pictures for each query image: the image, then those that speak for its label.
+        """Return rows of pictures for the first `MOST_ROWS` query images.
 
-        There are `MOST_ROWS` rows at most: the first images.
+        A row has the image, then the support images that speak for its label.
         """
         found = []
         for one in self.files[:MOST_ROWS]:
@@ -141,6 +141,11 @@ class Answer:
                 )
             )
         return found
+
+    @property
+    def without_row(self) -> int:
+        """Number of query images for which `rows` has no room."""
+        return max(len(self.files) - MOST_ROWS, 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain values."""
@@ -216,9 +221,12 @@ def _reader(learned: Learned) -> Callable[[Sequence[Path], Asked], FileInputs]:
         return partial(read, parse_options(kind.Options, learned.config.data, "data"))
     style = getattr(kind, "image_style", None)
     if not isinstance(style, ImageStyle):
+        remedy = "use fedmeta.load(RUN).adapt(support_x, support_y) in Python"
+        if learned.config.task == "table":
+            remedy = "name two tables, --support FILE --query FILE"
         raise UsageError(
-            f"{learned.path} was trained on '{learned.config.task}', which does not read image files: "
-            "use fedmeta.load(RUN).adapt(support_x, support_y) in Python"
+            f"{learned.path} was trained on '{learned.config.task}', which does not read folders of "
+            f"files: {remedy}"
         )
 
     def images(files: Sequence[Path], asked: Asked) -> FileInputs:

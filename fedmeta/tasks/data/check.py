@@ -39,7 +39,7 @@ def check(path: Path, samples: int | None = None, skip: Sequence[str] = ()) -> F
 
 
 def _text(path: Path) -> Finding:
-    play = read_play(path)
+    play = read_play(path, "name the folder of a text without speakers")
     file = play.file
     alike = lookalikes(play.said)
     notes = list(file.odd)

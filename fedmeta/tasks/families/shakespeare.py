@@ -167,12 +167,16 @@ def _warn(line: str) -> None:
     log.warning("%s", line)
 
 
-def read_play(path: Path) -> Play:
+def read_play(path: Path, remedy: str = _OWN_TEXT) -> Play:
     """Read a text of blocks separated by blank lines, each a line ``SPEAKER:`` and a speech.
 
     Speeches depend only on the visible text, see `read_text`. A line of spaces is blank; trailing spaces
     of a line and extra spaces around or within a speaker's name are ignored. The official text keeps
     its few such spaces, as recorded results depend on them.
+
+    Args:
+        path: The file.
+        remedy: What to do about a text without speeches, for the message.
 
     Raises:
         DataError: If it cannot be read, or has no speech.
@@ -195,7 +199,7 @@ def read_play(path: Path) -> Play:
         else:
             left_out.append(block)
     if not said:
-        raise DataError(f"{path} has no speech (a line 'SPEAKER:' and text): {_OWN_TEXT}")
+        raise DataError(f"{path} has no speech (a line 'SPEAKER:' and text): {remedy}")
     return Play(said, file, tuple(left_out))
 
 

@@ -77,7 +77,7 @@ def check_images(folder: Path, samples: int | None = None, skip: Sequence[str] =
         *(counts.lines() or [("classes", _classes(counts.classes))] if counts else []),
         ("kinds", _most(kinds)),
         ("samples", _most(Counter({_bits(key): count for key, count in bits.items()}))),
-        ("sizes", f"{small[0]} x {small[1]} to {large[0]} x {large[1]} pixels"),
+        ("sizes", " to ".join(f"{x} x {y}" for x, y in dict.fromkeys((small, large))) + " pixels"),
         ("ink", about_ink[ink]),
         ("transparent", f"{transparent} images, placed on paper" if transparent else "none"),
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedmeta.errors import DataError
 from fedmeta.tasks.data.text_files import visible
-from fedmeta.tasks.own.counts import MOST_SKIPPED
+from fedmeta.tasks.own.counts import MOST_SKIPPED, note_fewest, span
 from fedmeta.tasks.own.finding import Finding
 from fedmeta.tasks.own.starter import Choice, Starter, Training
 from fedmeta.tasks.own.table_encoding import MOST_VALUES, filled
@@ -79,7 +79,7 @@ def check_table(path: Path, skip: Sequence[str] = ()) -> Finding:
         rows = Counter(table.columns[client])
         facts["clients"] = dict(rows)
         few = min(rows, key=lambda name: (rows[name], name))
-        each = f"{rows[few]} to {max(rows.values())} rows each (fewest: {few})"
+        each = f"{span(rows.values())} rows each{note_fewest(few, rows.values())}"
         lines.append(("clients", f"{len(rows)} by '{client}', of {each}"))
     lines.append(("target", f"'{target}', a guess" if target else "none"))
     return Finding(

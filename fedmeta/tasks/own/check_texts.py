@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedmeta.errors import DataError
 from fedmeta.tasks.data.text_files import read_text, visible
-from fedmeta.tasks.own.counts import MOST_SKIPPED
+from fedmeta.tasks.own.counts import MOST_SKIPPED, note_fewest, span
 from fedmeta.tasks.own.finding import Finding
 from fedmeta.tasks.own.folders import TEXTS, list_clients, relative
 from fedmeta.tasks.own.starter import Choice, Starter, Training
@@ -58,7 +58,7 @@ def check_texts(folder: Path, skip: Sequence[str] = ()) -> Finding:
     lines = (
         (
             "clients",
-            f"{len(sizes)}, of {sizes[few]} to {max(sizes.values())} characters (fewest: {few})",
+            f"{len(sizes)}, of {span(sizes.values())} characters{note_fewest(few, sizes.values())}",
         ),
         ("characters", f"{sum(sizes.values())}, {len(letters)} different ones"),
     )

@@ -48,7 +48,7 @@ def contact_sheet(folder: Path, samples: int | None = None) -> bytes:
         DataError: If it is no such folder, or no image can be read.
     """
     if not folder.is_dir() or kind_of(folder) is not IMAGES:
-        raise DataError(f"{folder}: pictures are of folders of images")
+        raise DataError(f"--pictures is for folders of images: {folder} is none")
     return draw_rows(_rows(list_classes(folder, IMAGES)), samples)
 
 

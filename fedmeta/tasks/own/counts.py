@@ -1,7 +1,7 @@
 """Counts a user's examples by client and class, and chooses task sizes that they allow."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,11 @@ class Counts:
         few = min(self.by_client, key=lambda name: (len(self.by_client[name]), name))
         fewest = min(self._each())
         return [
-            ("clients", f"{len(ways)}, of {_range(ways)} classes each{_by(few, ways)}"),
-            ("classes", f"{len(self.classes)} in all, of {_range(each)} {self.what} each per client"),
+            ("clients", f"{len(ways)}, of {span(ways)} classes each{note_fewest(few, ways)}"),
+            ("classes", f"{len(self.classes)} in all, of {span(each)} {self.what} each per client"),
             (
                 "possible",
-                f"{min(ways)} ways with shots + queries up to {fewest[0]}{_by(fewest[1], each)}",
+                f"{min(ways)} ways with shots + queries up to {fewest[0]}{note_fewest(fewest[1], each)}",
             ),
         ]
 
@@ -244,11 +244,12 @@ def _outermost(paths: list[str]) -> list[str]:
     return kept
 
 
-def _by(name: str, numbers: list[int]) -> str:
+def note_fewest(name: str, numbers: Collection[int]) -> str:
     """Return a note on which has the fewest, if numbers differ."""
     return f" (fewest: {name})" if min(numbers) < max(numbers) else ""
 
 
-def _range(numbers: list[int]) -> str:
+def span(numbers: Collection[int]) -> str:
+    """Return the smallest and the largest number, or one if they are equal."""
     low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low} to {high}"

@@ -108,12 +108,9 @@ def has_clients(root: Path) -> bool:
 def kind_of(root: Path) -> Kind:
     """Return the most frequent kind of file in a folder and its subfolders; `IMAGES` if empty."""
     found = dict.fromkeys((IMAGES, SOUNDS, TEXTS, ARRAYS), 0)
-    folders = [root]
-    for _ in range(3):
-        entries = [one for folder in folders for one in _entries(folder) if not is_hidden(one)]
+    for entry in _within(root):
         for kind in found:
-            found[kind] += sum(entry in kind for entry in entries)
-        folders = [entry for entry in entries if entry.is_dir()]
+            found[kind] += entry in kind
     return max(found, key=lambda kind: found[kind])
 
 
@@ -127,6 +124,8 @@ def require_data(path: Path, skip: Sequence[str] = ()) -> None:
     Raises:
         DataError: If there is nothing, or a folder is not laid out as one of the kinds of data.
     """
+    if path.is_dir() and all(entry.is_dir() for entry in _within(path)):
+        raise DataError(f"{path} holds no files: name a folder with images, sounds, texts or arrays")
     kind = kind_of(path) if path.is_dir() else IMAGES
     if kind in (TEXTS, ARRAYS):
         list_clients(path, kind, skip)
@@ -171,7 +170,7 @@ def list_classes(root: Path, kind: Kind, skip: Sequence[str] = ()) -> Listing:
             client = _name(top) if deep else ""
             files = skipped.files(one, kind, ignored)
             if not files:
-                raise DataError(f"{one} is a class without {kind.name}; {_or_skip(root, one)}")
+                raise DataError(f"{one} is a class without {kind.name}: add some, {_or_skip(root, one)}")
             rows += [(client, _name(one), _name(file), file) for file in files]
     skipped.require_all_used()
     return _listing(root, rows, tuple(ignored), bool(deep))
@@ -199,7 +198,9 @@ def list_clients(root: Path, kind: Kind, skip: Sequence[str] = ()) -> dict[str, 
             continue
         files = skipped.files(entry, kind, []) if entry.is_dir() else [entry]
         if not files:
-            raise DataError(f"{entry} is a client without {kind.name}; {_or_skip(root, entry)}")
+            raise DataError(
+                f"{entry} is a client without {kind.name}: add some, {_or_skip(root, entry)}"
+            )
         if client in found:
             raise DataError(f"{root} has two entries for client '{client}': {entry.name!a} is one")
         found[client] = tuple(files)
@@ -283,7 +284,9 @@ class Skipped:
         """Refuse a path to skip that does not exist."""
         for name, path in self._wanted.items():
             if name not in self._used:
-                hint = nearest(name, self._seen)
+                # A client is mistaken for a client, not for one of its files.
+                alike = {one for one in self._seen if one.count("/") == name.count("/")}
+                hint = nearest(name, alike or self._seen)
                 raise ConfigError(f"data.skip: nothing at '{path}' in {self.root}: {hint}", "data.skip")
 
 
@@ -318,6 +321,17 @@ def _depth(folder: Path, kind: Kind) -> int:
 def _or_skip(root: Path, entry: Path) -> str:
     name = relative(root, entry)
     return f"or leave it out: data.skip = [{name!r}], which `fedmeta init --skip` sets"
+
+
+def _within(root: Path) -> list[Path]:
+    """Return the visible entries of a folder, of its subfolders and of theirs."""
+    found: list[Path] = []
+    folders = [root]
+    for _ in range(3):
+        entries = [one for folder in folders for one in _entries(folder) if not is_hidden(one)]
+        folders = [entry for entry in entries if entry.is_dir()]
+        found += entries
+    return found
 
 
 def _name(entry: Path) -> str:

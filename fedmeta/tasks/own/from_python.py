@@ -1,5 +1,6 @@
 """Writes data from pandas, Hugging Face datasets and Flower partitioners as files that runs read."""
 
+import logging
 import os
 import re
 import tempfile
@@ -17,6 +18,8 @@ from fedmeta.tasks.own.folders import digest_of_files
 
 CLIENT = "client"
 """Column of a table with the number of a row's partition."""
+
+log = logging.getLogger(__name__)
 
 _READS = "a pandas frame, a datasets.Dataset or a partitioner of flwr_datasets"
 
@@ -36,7 +39,7 @@ def write_data(
 
     Args:
         data: A pandas frame, a ``datasets.Dataset``, or a partitioner of ``flwr_datasets``, whose
-            partitions are clients.
+            partitions are clients; empty ones are left out.
         path: The file or folder to write.
         target: The column to predict; in a table perhaps several.
         client: The column that names the client of each row; None for a partitioner.
@@ -81,11 +84,12 @@ def write_data(
 def _write_table(
     data: Any, path: Path, targets: list[str], client: str | None, inputs: list[str] | None
 ) -> dict[str, Any]:
-    parts = [_frame(part) for _, part in _parts(data, None)]
+    named = [(name, _frame(part)) for name, part in _parts(data, None)]
+    parts = [part for _, part in named]
     if client is None:
         client = CLIENT
         _require_free(parts[0])
-        parts = [part.assign(**{CLIENT: number}) for number, part in enumerate(parts)]
+        parts = [part.assign(**{CLIENT: int(name)}) for name, part in named]
     for name in (client, *targets, *(inputs or ())):
         _require_column(parts[0], name)
     for part in parts:
@@ -135,9 +139,7 @@ def _write_arrays(
 def _parts(data: Any, client: str | None) -> Iterator[tuple[str, Any]]:
     """Yield the rows of each client with its name; all rows at once if `client` is None."""
     if hasattr(data, "load_partition"):
-        digits = len(str(data.num_partitions - 1))
-        for number in range(data.num_partitions):
-            yield f"{number:0{digits}}", data.load_partition(number)
+        yield from _partitions(data)
     elif client is None:
         yield "", data
     else:
@@ -147,6 +149,22 @@ def _parts(data: Any, client: str | None) -> Iterator[tuple[str, Any]]:
         for name in np.unique(owners).tolist():
             rows = np.flatnonzero(owners == name)
             yield name, data.iloc[rows] if hasattr(data, "iloc") else data.select(rows)
+
+
+def _partitions(partitioner: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each partition that has rows with its number; log which have none."""
+    digits = len(str(partitioner.num_partitions - 1))
+    empty = []
+    for number in range(partitioner.num_partitions):
+        part = partitioner.load_partition(number)
+        if len(part):
+            yield f"{number:0{digits}}", part
+        else:
+            empty.append(str(number))
+    if len(empty) == partitioner.num_partitions:
+        raise DataError(f"there are no rows to write: all {len(empty)} partitions are empty")
+    if empty:
+        log.warning("partitions without rows are left out: %s", ", ".join(empty))
 
 
 def _frame(part: Any) -> Any:

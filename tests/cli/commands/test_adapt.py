@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -479,6 +480,18 @@ def test_pictures_show_each_image_beside_those_that_speak_for_its_label(
             assert abs(drawn - np.asarray(Image.open(file))).max() <= 1
 
 
+def test_pictures_say_how_many_images_they_leave_out(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = sorted((here / "query").rglob("*.png"))
+    for number in range(43 - len(query)):
+        shutil.copy(query[0], query[0].with_name(f"copy{number}.png"))
+    folders = ["--support", "support", "--query", "query"]
+    assert call("adapt", str(runs / "digits"), *folders, "--pictures", "why.png") == 0
+    assert capsys.readouterr().err.endswith("pictures are in why.png; 3 more images are not drawn\n")
+    assert Image.open("why.png").size[1] == 40 * (SIDE + LINE + GAP) + GAP
+
+
 def test_weights_and_pictures_go_to_different_files(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -493,7 +506,7 @@ def test_weights_and_pictures_go_to_different_files(
     [
         ("support/why.png", "support/why.png is in support, whose files are read: name one elsewhere"),
         ("query/zero/2.png", "query/zero/2.png exists: remove it, or name another file for --pictures"),
-        ("none/why.png", "cannot write none/why.png: No such file or directory"),
+        ("none/why.png", "--pictures: no folder none for why.png: create it first"),
     ],
 )
 def test_pictures_replace_no_file(

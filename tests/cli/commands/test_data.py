@@ -72,6 +72,14 @@ def test_an_unusable_file_is_one_line_and_exit_2(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("family", ["molecules", "navigation"])
+def test_to_fetch_a_family_is_told_apart_from_a_typo(
+    family: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("data", "fetch", family) == 2
+    assert f"'{family}' is a task family, not a data set" in capsys.readouterr().err
+
+
 def test_a_check_draws_pictures_where_it_is_told_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,4 +104,11 @@ def test_a_check_draws_pictures_where_it_is_told_to(
     assert not inside.exists()
     missing = tmp_path / "missing" / "own.png"
     assert call("data", "check", str(tmp_path / "own"), "--pictures", str(missing)) == 2
-    assert "cannot write" in capsys.readouterr().err
+    assert f"--pictures: no folder {missing.parent} for own.png" in capsys.readouterr().err
+    (tmp_path / "own.csv").write_text("who,score\nanna,1\n")
+    drawn = tmp_path / "table.png"
+    assert call("data", "check", str(tmp_path / "own.csv"), "--pictures", str(drawn)) == 2
+    said = capsys.readouterr()
+    assert said.err == f"fedmeta: --pictures is for folders of images: {tmp_path / 'own.csv'} is none\n"
+    assert said.out == ""
+    assert not drawn.exists()

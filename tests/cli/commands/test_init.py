@@ -162,10 +162,10 @@ def test_sounds_texts_and_tables_become_configs_that_run(here: Path) -> None:
     ("name", "words", "message"),
     [
         ("nowhere", [], "nothing at 'nowhere'"),
-        ("empty", [], "has no images"),
-        ("flat", [], "see docs/your-own-data.md"),
+        ("empty", [], "holds no files"),
+        ("flat", [], "flat: there are no folders of classes: it needs one folder for each class"),
         ("one of each", [], "too little for a task"),
-        ("play.txt", [], "no task family reads"),
+        ("play.txt", [], "play.txt: a text needs a folder"),
         ("good", ["--out", "no/such/folder.toml"], "cannot write no/such/folder.toml"),
         ("many broken", [], "cannot be used, such as"),
     ],

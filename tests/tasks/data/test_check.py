@@ -116,13 +116,15 @@ def test_clients_and_possible_tasks_are_reported_and_bad_files_named(tmp_path: P
     ("name", "message"),
     [
         ("none", "nothing at '"),
-        ("empty", "has no images"),
+        ("empty", "empty holds no files: name a folder with images, sounds, texts or arrays"),
+        ("hollow", "hollow holds no files"),
         ("bad", r"x\.png: not a PNG"),
-        ("x.txt", "no speech"),
+        ("x.txt", "has no speech .*: name the folder of a text without speakers"),
     ],
 )
 def test_unreadable_files_are_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "hollow" / "anna" / "ka").mkdir(parents=True)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_text("no image")
     (tmp_path / "x.txt").write_text("no speech")

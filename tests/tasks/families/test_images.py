@@ -240,7 +240,8 @@ CASES = {
     "blank": r"anna/a/0\.png: is blank",
     "unreadable link": r"anna/a/0\.png cannot be read: No such file",
     "a pipe": r"anna/a/0\.png",
-    "empty class": r"anna/a is a class without images; or leave it out: data\.skip = \['anna/a'\]",
+    "empty class": r"anna/a is a class without images: add some, or leave it out: data\.skip = "
+    r"\['anna/a'\]",
     "client without classes": "carl is a client without classes",
     "too deep": "more is a folder within a class",
     "image beside classes": r"anna.*images.*folders|anna has both folders and images \('x\.png'\)",

@@ -61,7 +61,7 @@ def test_the_digest_covers_every_file(here: Path) -> None:
         ({"path": "twice"}, "two entries for client 'anna'"),
         ({"path": "blank"}, "anna.txt has no text"),
         ({"path": "binary"}, "anna.txt holds zero bytes"),
-        ({"path": "hollow"}, "anna is a client without texts; or leave it out"),
+        ({"path": "hollow"}, "anna is a client without texts: add some, or leave it out"),
         ({"length": 30}, r"data\.\w+ = \d windows of 31 characters need \d+, but client '.+' has"),
         ({"skip": ["bob", "ana"]}, r"data\.skip: nothing at 'ana'.*did you mean 'anna'"),
         ({"skip": ["bob"]}, "clients = 3, but own has 2 clients"),

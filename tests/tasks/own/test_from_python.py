@@ -199,6 +199,38 @@ def test_a_dataset_gives_its_classes_by_name_and_its_images_channels_first() -> 
         arrays_of(datasets.DatasetDict(train=given))
 
 
+class Partitions:
+    """A partitioner whose partitions are pandas frames."""
+
+    def __init__(self, *parts: pd.DataFrame) -> None:
+        self.parts = parts
+        self.num_partitions = len(parts)
+
+    def load_partition(self, number: int) -> pd.DataFrame:
+        return self.parts[number]
+
+
+@pytest.mark.parametrize("path", ["own", "own.csv"])
+def test_empty_partitions_are_left_out_and_the_others_keep_their_numbers(
+    path: str, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = frame()[["dose", "score"]]
+    given = Partitions(rows[:0], rows[:12], rows[12:24], rows[:0], rows[24:])
+    family = built(write_data(given, path, target="score", inputs="dose"))
+    names = family.names if path == "own.csv" else family.items.clients
+    assert sorted(names) == ["1", "2", "4"]
+    assert len(family.pool) == 36
+    assert caplog.messages == ["partitions without rows are left out: 0, 3"]
+
+
+@pytest.mark.parametrize("path", ["own", "own.csv"])
+def test_a_partitioner_without_rows_is_refused_in_one_line(path: str, here: Path) -> None:
+    rows = frame()[["dose", "score"]]
+    with pytest.raises(DataError, match=r"^there are no rows to write: all 2 partitions are empty$"):
+        write_data(Partitions(rows[:0], rows[:0]), path, target="score", inputs="dose")
+    assert os.listdir(here) == []
+
+
 def test_each_partition_of_a_partitioner_is_a_client() -> None:
     datasets = pytest.importorskip("datasets", reason="needs the extra `datasets`")
     partitioners = pytest.importorskip("flwr_datasets.partitioner")
