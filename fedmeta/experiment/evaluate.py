@@ -76,11 +76,12 @@ def config_to_evaluate(config: Config, settings: Mapping[str, Any]) -> Config:
     changes |= {"validation_clients": 0} if other else {}
     may = [one.path for one in declared(Config) if one.key.evaluation]
     options = FAMILIES.options(config.task)
-    may += [f"data.{one.path}" for one in declared(options) if one.key.evaluation] if options else []
+    data = {f"data.{one.path}": one.key.evaluation for one in declared(options)} if options else {}
+    may += [key for key, evaluation in data.items() if evaluation]
     may = [*may, *_WITH_ANOTHER_TASK] if other else [*may, "task"]
     for key in settings:
         if not is_within(key, may):
-            raise ConfigError(_refusal(key, may, other))
+            raise ConfigError(_refusal(key, may, list(data), other))
     found = parse_options(Config, swapped(changes, settings)[0])
     require_parts(found)
     if not found.test_clients:
@@ -88,16 +89,20 @@ def config_to_evaluate(config: Config, settings: Mapping[str, Any]) -> Config:
     return found
 
 
-def _refusal(key: str, may: list[str], other: bool) -> str:
+def _refusal(key: str, may: list[str], data: list[str], other: bool) -> str:
     known = {one.path for one in declared(Config)}
-    if key not in known and key.partition(".")[0] not in known:
+    table = key.partition(".")[0]
+    if key not in known and table not in known:
         return f"unknown key '{key}': {nearest(key, may)}"
+    if data and table == "data" and key not in {"data", *data}:
+        return f"unknown key '{key}': {nearest(key, data)}"
+    tables = ", ".join(one for one in may if not is_within(one, [rest for rest in may if rest != one]))
     if not other and is_within(key, list(_WITH_ANOTHER_TASK)):
         return (
             f"{key}: it decides which data are held out, so the test could contain training data; "
-            f"without another task, set one of {', '.join(may)}"
+            f"without another task, set one of {tables}"
         )
-    return f"{key}: it decides what the run learned; an evaluation may set {', '.join(may)}"
+    return f"{key}: it decides what the run learned; an evaluation may set {tables}"
 
 
 def evaluate(learned: "Learned", settings: Mapping[str, Any] | None = None) -> Evaluated:

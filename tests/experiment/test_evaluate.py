@@ -109,6 +109,8 @@ def test_another_family_with_inputs_of_the_same_shape_is_another_domain(made: Pa
         ({"rounds": 9}, "rounds: it decides what the run learned"),
         ({"algorithm": "maml"}, "algorithm: it decides what the run learned"),
         ({"evaluation.task": 9}, "unknown key 'evaluation.task': did you mean 'evaluation.tasks'?"),
+        ({"data.test_shot": 9}, "unknown key 'data.test_shot': did you mean 'data.test_shots'?"),
+        ({"seed": 1}, "set one of transductive, device, learner, evaluation, data.test_ways"),
         ({"evaluatoin.tasks": 9}, "unknown key 'evaluatoin.tasks': did you mean"),
         ({"data.test_ways": 1}, "data.test_ways: must be at least 2"),
         ({"data.test_ways": 11}, "ways = 11, but there are 10 digits"),

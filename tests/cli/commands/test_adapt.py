@@ -489,7 +489,8 @@ def test_pictures_say_how_many_images_they_leave_out(
     folders = ["--support", "support", "--query", "query"]
     assert call("adapt", str(runs / "digits"), *folders, "--pictures", "why.png") == 0
     assert capsys.readouterr().err.endswith("pictures are in why.png; 3 more images are not drawn\n")
-    assert Image.open("why.png").size[1] == 40 * (SIDE + LINE + GAP) + GAP
+    with Image.open("why.png") as sheet:
+        assert sheet.size[1] == 40 * (SIDE + LINE + GAP) + GAP
 
 
 def test_weights_and_pictures_go_to_different_files(
