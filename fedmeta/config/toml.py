@@ -1,6 +1,7 @@
 """Reads and writes configs as TOML, and applies settings by dotted key."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,19 +49,27 @@ def find_experiment(name: str) -> Path:
         if path.is_file():
             return path
         raise ConfigError(f"no experiment file at '{name}'{_instead(path)}")
+    if path.exists():
+        raise ConfigError(f"unknown experiment '{name}': {_found(path)}")
     raise ConfigError(f"unknown experiment '{name}': {nearest(name, experiment_names())}")
 
 
 def _instead(path: Path) -> str:
     """Return the end of a message about a missing file: what was probably meant."""
-    if (path / "config.toml").is_file():
-        return f": it is a run; `fedmeta resume {path}` resumes it, {path}/config.toml has its config"
     if path.is_dir():
-        return ", but a folder"
+        return f": {_found(path)}"
     if path.stem in experiment_names():
         return f": did you mean '{path.stem}', which comes with fedmeta?"
     beside = sorted(path.parent.glob("*.toml"))
     return f": {nearest_beside(path, [one.name for one in beside])}" if beside else ""
+
+
+def _found(path: Path) -> str:
+    """Return what is at a path that is not an experiment, and the command for it."""
+    if (path / "config.toml").is_file():
+        return f"it is a run; `fedmeta resume {path}` resumes it, {path}/config.toml has its config"
+    what = "folder" if path.is_dir() else "file"
+    return f"it is a {what}; `fedmeta init {shlex.quote(str(path))}` writes a config for your own data"
 
 
 def load_config(

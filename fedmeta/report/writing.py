@@ -47,8 +47,8 @@ def write_report(
         csv: Folder for charts and tables as CSV files; None: none.
 
     Raises:
-        UsageError: If a folder is neither, the page cannot be written there, or matplotlib is missing;
-            nothing was written then.
+        UsageError: If a folder is neither, the page cannot be written there, a file is in the place of
+            a folder, or matplotlib is missing; nothing was written then.
     """
     kept = [require_folder(folder) for folder in folders]
     if png is not None:
@@ -56,6 +56,9 @@ def write_report(
     page = out or (kept[0] / REPORT if len(kept) == 1 else Path(REPORT))
     if page.is_dir():
         raise UsageError(f"--out {page} is a folder: name a file, such as {page / REPORT}")
+    for option, folder in (("--png", png), ("--csv", csv)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise UsageError(f"{option} {folder} is a file: name a folder")
     keys = Keys()
     with _uncollected():
         beside = page.resolve().parent

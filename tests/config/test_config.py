@@ -249,11 +249,26 @@ def test_a_missing_experiment_file_gets_a_hint(
     assert str(refused.value) == f"no experiment file at '{name}': {hint}"
 
 
+def test_data_in_place_of_an_experiment_are_told_how_to_become_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    (tmp_path / "doses.csv").write_text("patient,score\n")
+    init = "`fedmeta init {}` writes a config for your own data"
+    with pytest.raises(ConfigError) as refused:
+        load_config("my photos")
+    assert str(refused.value).endswith(f"'my photos': it is a folder; {init.format(repr('my photos'))}")
+    with pytest.raises(ConfigError) as refused:
+        load_config("doses.csv")
+    assert str(refused.value).endswith(f"'doses.csv': it is a file; {init.format('doses.csv')}")
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no experiment file at"):
         load_config(str(tmp_path / "none.toml"))
     (tmp_path / "studies").mkdir()
-    with pytest.raises(ConfigError, match=r"no experiment file at .*, but a folder"):
+    with pytest.raises(ConfigError, match=r"no experiment file at .*: it is a folder; `fedmeta init "):
         load_config(str(tmp_path / "studies"))
     broken = tmp_path / "broken.toml"
     broken.write_text("rounds = ")

@@ -171,6 +171,10 @@ def test_a_page_that_cannot_be_written_is_refused(digits: Path, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write to"):
         write_report([digits], tmp_path / "file" / "r.html")
+    for kind in ("png", "csv"):
+        with pytest.raises(UsageError, match=f"--{kind} .*file is a file: name a folder"):
+            write_report([digits], tmp_path / "r.html", **{kind: tmp_path / "file"})
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmeta.cli.commands import Best, Json, RunPath, Samples, TrustCode, import_torch
-from fedmeta.cli.pictures import require_new, write_pictures
+from fedmeta.cli.output_files import require_new, require_weights_file, write_pictures
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
 
@@ -92,6 +92,7 @@ def adapt(  # noqa: PLR0913 (one for each option)
 
     # Refuse before importing torch, which takes seconds.
     RunFolder.open(run_folder)
+    require_weights_file("--save", save)
     if support.is_file() and query.is_file():
         if explain or pictures:
             what = "--explain" if explain else "--pictures"

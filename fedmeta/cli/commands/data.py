@@ -9,7 +9,7 @@ import typer
 
 from fedmeta.cli.commands import Json, Samples
 from fedmeta.cli.help import App
-from fedmeta.cli.pictures import require_new, write_pictures
+from fedmeta.cli.output_files import require_new, write_pictures
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line, to_json
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedmeta.cli.commands import Best, Json, RunPath, TrustCode
+from fedmeta.cli.output_files import require_weights_file
 from fedmeta.files import one_line, to_json
 
 
@@ -30,7 +31,9 @@ def export(
     """
     from fedmeta.experiment.folder import RunFolder
 
-    RunFolder.open(run_folder)  # refuse before importing torch
+    # Refuse before importing torch.
+    RunFolder.open(run_folder)
+    require_weights_file("--out", out)
     from fedmeta.experiment.learned.model import Learned
     from fedmeta.learning.export import FILE
 

@@ -480,6 +480,18 @@ def test_pictures_show_each_image_beside_those_that_speak_for_its_label(
             assert abs(drawn - np.asarray(Image.open(file))).max() <= 1
 
 
+@pytest.mark.parametrize("command", ["adapt", "export"])
+def test_weights_do_not_replace_a_file_of_another_kind(
+    command: str, runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "notes.txt").write_text("keep me")
+    option, rest = ("--save", FOLDERS) if command == "adapt" else ("--out", [])
+    assert call(command, str(runs / "digits"), *rest, option, "notes.txt") == 2
+    told = f"fedmeta: {option}: notes.txt exists and is not a .safetensors file: name another\n"
+    assert capsys.readouterr().err == told
+    assert (here / "notes.txt").read_text() == "keep me"
+
+
 def test_pictures_say_how_many_images_they_leave_out(
     runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Writes the PNG of a command's ``--pictures`` option."""
+"""Checks and writes the files that options name."""
 
 from pathlib import Path
 
@@ -6,6 +6,12 @@ import typer
 
 from fedmeta.errors import UsageError
 from fedmeta.files import one_line, write_atomically
+
+
+def require_weights_file(option: str, file: Path | None) -> None:
+    """Refuse to replace a file that does not hold weights by its name."""
+    if file is not None and file.is_file() and file.suffix != ".safetensors":
+        raise UsageError(f"{option}: {file} exists and is not a .safetensors file: name another")
 
 
 def require_new(file: Path, *folders: Path) -> None:
