@@ -87,7 +87,7 @@ def run_online(
 ) -> OnlineRun:
     """Learn from T streams at once; the learner is not told where a segment ends.
 
-    The comparator of a segment is the same method, given the whole segment in advance: it begins anew
+    The comparator of a segment is the same method, given the whole segment in advance: it restarts
     and learns from all its examples at once, up to `steps` times; of these, and of not learning at all,
     the one with the least loss on the segment counts, for each stream.
 
