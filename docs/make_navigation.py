@@ -1,7 +1,10 @@
 """Draws the paths of a navigation run's policies before and after adaptation, without exploration noise:
 `python docs/make_navigation.py RUN docs/figures/navigation.svg`."""
 
+import io
+import re
 import sys
+from pathlib import Path
 
 import matplotlib
 
@@ -42,7 +45,11 @@ def main() -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize="small", loc="best")
     figure.tight_layout()
-    figure.savefig(sys.argv[2], metadata={"Date": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, metadata={"Date": None})
+    # Hundredths of a point are enough, but for the scale of the letters.
+    short = re.sub(r"(?<!scale\()\b(\d+\.\d\d)\d+", r"\1", drawn.getvalue())
+    Path(sys.argv[2]).write_text(short, encoding="utf-8")
 
 
 if __name__ == "__main__":

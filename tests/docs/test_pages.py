@@ -56,7 +56,7 @@ def test_no_page_has_a_gap_left_to_fill(page: Path) -> None:
     assert "@@" not in text(page)
 
 
-@pytest.mark.parametrize("picture", sorted((DOCS / "images").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("picture", sorted((DOCS / "figures").iterdir()), ids=lambda path: path.name)
 def test_a_picture_is_small_and_shown_by_a_page(picture: Path) -> None:
     assert picture.stat().st_size < 150_000
-    assert any(f"](images/{picture.name})" in text(page) for page in PAGES)
+    assert any(f"figures/{picture.name})" in text(page) for page in PAGES)
