@@ -2,9 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -114,19 +115,22 @@ class Declared:
         return f"{said} May change on resume." if self.key.resume and said else said
 
 
-def declared(kind: type[BaseModel], prefix: str = "", table: Key = USUAL) -> Iterator[Declared]:
-    """Yield each key of an options class, a table before its keys.
+@cache
+def declared(kind: type[BaseModel], prefix: str = "", table: Key = USUAL) -> tuple[Declared, ...]:
+    """Return each key of an options class, a table before its keys.
 
     Args:
         kind: The class.
         prefix: Prefix of all paths.
         table: Properties of keys without their own.
     """
+    found: list[Declared] = []
     for name, field in kind.model_fields.items():
         said = next((one for one in field.metadata if isinstance(one, Key)), Key()).within(table)
-        yield Declared(f"{prefix}{name}", field, said, kind)
+        found.append(Declared(f"{prefix}{name}", field, said, kind))
         if inner := _options_of(field):
-            yield from declared(inner, f"{prefix}{name}.", said)
+            found += declared(inner, f"{prefix}{name}.", said)
+    return tuple(found)
 
 
 def _options_of(field: FieldInfo) -> type[BaseModel] | None:

@@ -289,8 +289,9 @@ def _import_all() -> None:
 if __name__ == "__main__":
     # An editable install, and what else a site adds, lies behind the folder and the variable.
     everyones = sys.path[1 + len(_search_path()) :]
-    # Ignored where the tests run in the background of a shell.
+    # Ignored where the tests run in the background of a shell, or under nohup.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         wanted = _serve(listening, sys.stdin.fileno())
     if wanted is not None:

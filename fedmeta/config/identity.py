@@ -17,7 +17,7 @@ from fedmeta.options import Declared, Key, declared
 
 def resumable(kind: type[BaseModel]) -> list[str]:
     """Return the keys that may change on resume; a table stands for all its keys if all may."""
-    found = list(declared(kind))
+    found = declared(kind)
     fixed = [one.path for one in found if not (one.key.resume or one.options)]
     may: list[str] = []
     for one in found:

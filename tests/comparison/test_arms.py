@@ -11,6 +11,7 @@ from fedmeta.errors import ConfigError, MissingDataError
 from fedmeta.experiment import Config, experiment_names, load_config
 from fedmeta.experiment.planning import resolve
 from fedmeta.options import Options
+from fedmeta.tasks import last_family_kept
 from fedmeta.tasks.families.sinusoid import Sinusoid
 from tests.comparison.helpers import DIGITS, TINY
 
@@ -57,8 +58,11 @@ def test_all_nine_are_listed_in_the_order_of_the_page() -> None:
 
 
 def shipped() -> list[object]:
-    """All experiments; of those on Omniglot, two are enough by default, as each draws its data anew."""
-    many = [name for name in experiment_names() if name.startswith("omniglot-")][1:]
+    """All experiments; of those on Omniglot, two are enough by default, as each draws its data anew.
+
+    The comparison of methods decodes the full set for ten seconds; below, its arms have the small one.
+    """
+    many = ["methods", *[name for name in experiment_names() if name.startswith("omniglot-")][1:]]
     return [
         pytest.param(name, marks=pytest.mark.slow) if name in many else name
         for name in experiment_names()
@@ -71,23 +75,33 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("name", shipped())
-def test_the_arms_of_every_shipped_experiment_can_be_built(
-    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FEDMETA_CACHE", str(cache))
-    experiment = load_config(name)
+def assert_arms_can_be_built(experiment: Config) -> None:
     compared = experiment.compare.built_in or NINE
     named = (experiment.task, experiment.algorithm, experiment.model)
     left_out = {arm for one in named for arm in LEFT_OUT.get(one, set())}.intersection(compared)
     expected = dict.fromkeys([*compared, *experiment.compare.arms])
     try:
-        arms, notes = choose(resolve(experiment), None)
-        plans = plan_arms(experiment, arms, [0])
+        # As `compare` does.
+        with last_family_kept():
+            arms, notes = choose(resolve(experiment), None)
+            plans = plan_arms(experiment, arms, [0])
     except MissingDataError as error:
         pytest.skip(str(error))
     assert [plan.arm.name for plan in plans] == [arm for arm in expected if arm not in left_out]
     assert len(notes) == len(left_out)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_arms_of_every_shipped_experiment_can_be_built(
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDMETA_CACHE", str(cache))
+    assert_arms_can_be_built(load_config(name))
+
+
+def test_all_methods_can_be_built_on_the_small_set(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDMETA_CACHE", str(cache))
+    assert_arms_can_be_built(load_config("methods", {"data.source": "small", "data.partition": "iid"}))
 
 
 def test_settings_of_the_arms() -> None:

@@ -5,7 +5,7 @@ from hexbytes import HexBytes
 from web3.exceptions import TransactionNotFound
 
 from fedmeta.chain import Chain
-from fedmeta.chain.chain import Receipt
+from fedmeta.chain.chain import Receipt, require_rules
 from fedmeta.chain.errors import ChainError, RevertedError, RpcError
 from tests.chain.providers.helpers import (
     NOBODY,
@@ -35,6 +35,9 @@ class TestIdentity:
         block = chain.request("eth_getBlockByNumber", ("0x0", False))
         assert block["hash"] == "0x" + chain.genesis.hex()
         assert number(block["number"]) == 0
+
+    def test_its_hard_fork_is_new_enough(self, chain: Chain) -> None:
+        require_rules(chain)
 
     def test_blocks_hold_large_transactions(self, chain: Chain) -> None:
         assert number(latest(chain)["gasLimit"]) >= 60_000_000

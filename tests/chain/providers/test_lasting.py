@@ -31,7 +31,7 @@ from tests.chain.providers.helpers import (
 ROOT = Path(__file__).parents[3]
 SENT = 4
 QUICK = ["embedded", "anvil", pytest.param("ganache", marks=pytest.mark.slow)]
-"""Ganache takes seconds to start; it is opened again, and loses its owner, in the other tests."""
+"""Ganache takes seconds to start: one test below says of it what these say of the others."""
 
 
 def node_pid(folder: Path) -> int:
@@ -69,6 +69,7 @@ def holder(provider: str, folder: Path, transactions: int = SENT) -> "Iterator[t
         process.stdout.close()
 
 
+@pytest.mark.parametrize("provider", QUICK)
 def test_a_closed_chain_is_opened_as_it_was(provider: str, tmp_path: Path) -> None:
     with open_chain(options(provider), tmp_path) as chain:
         genesis = chain.genesis
@@ -112,6 +113,7 @@ def test_another_folder_is_another_chain(provider: str, tmp_path: Path) -> None:
         assert first.genesis != second.genesis
 
 
+@pytest.mark.parametrize("provider", QUICK)
 def test_a_chain_whose_owner_is_killed_keeps_every_transaction(provider: str, tmp_path: Path) -> None:
     with holder(provider, tmp_path) as (process, said):
         process.kill()
@@ -150,7 +152,7 @@ def test_a_kill_while_it_works_leaves_whole_blocks(provider: str, tmp_path: Path
         ("anvil", signal.SIGKILL),
         ("anvil", signal.SIGTERM),
         ("anvil", signal.SIGINT),
-        ("ganache", signal.SIGKILL),
+        pytest.param("ganache", signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param("ganache", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("ganache", signal.SIGINT, marks=pytest.mark.slow),
     ],
@@ -216,6 +218,7 @@ def test_a_node_that_dies_counts_as_down_not_as_an_answer(tmp_path: Path) -> Non
             chain.request("eth_chainId")
 
 
+@pytest.mark.parametrize("provider", QUICK)
 def test_a_folder_is_used_once_at_a_time(provider: str, tmp_path: Path) -> None:
     with open_chain(options(provider), tmp_path) as chain:
         with pytest.raises(UsageError, match=f"the chain in {tmp_path} is already open"):
@@ -245,10 +248,32 @@ def test_another_chain_id_is_not_the_chain_in_the_folder(provider: str, tmp_path
         open_chain(other, tmp_path)
 
 
-def test_a_folder_of_ganache_is_not_anvils(tmp_path: Path) -> None:
-    open_chain(options("ganache"), tmp_path).close()
+def test_ganache_ends_with_its_owner_and_its_chain_lasts_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    ganache = options("ganache")
+    with holder("ganache", tmp_path) as (process, said):
+        pid = node_pid(tmp_path)
+        with pytest.raises(UsageError, match=rf"open in another process \(pid {process.pid}\)"):
+            open_chain(ganache, tmp_path)
+        assert is_running(pid)
+        process.kill()
+        process.wait()
+    assert wait_until_ended(pid)
+    with open_chain(ganache, tmp_path) as chain:
+        with pytest.raises(UsageError, match=f"the chain in {tmp_path} is already open"):
+            open_chain(ganache, tmp_path)
+        assert (chain.genesis.hex(), latest(chain)["hash"]) == (said["genesis"], said["hash"])
+        assert balance(chain, NOBODY) == SENT
+        send(chain, sign(next_nonce(chain), to=NOBODY, value=1))
+        head = latest(chain)
     with pytest.raises(UsageError, match="holds a chain of ganache with chain id 31337, not of anvil"):
         open_chain(options("anvil"), tmp_path)
+    with open_chain(ganache, tmp_path) as chain:
+        assert (chain.genesis.hex(), latest(chain)["hash"]) == (said["genesis"], head["hash"])
+        assert balance(chain, NOBODY) == SENT + 1
+        # And it goes on from there.
+        send(chain, sign(next_nonce(chain), to=NOBODY, value=1))
+        assert balance(chain, NOBODY) == SENT + 2
+        assert next_nonce(chain, SPONSOR) == SENT + 2
 
 
 class TestDamage:

@@ -23,9 +23,14 @@ KINDS: list[NodeKind] = ["anvil", "ganache"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_listens_where_it_says_with_the_accounts_that_everybody_knows(
+def test_it_refuses_a_port_in_use_and_listens_where_it_says_with_the_accounts_that_everybody_knows(
     kind: NodeKind, tmp_path: Path
 ) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} is in use"):
+            start_node(kind, tmp_path, port)
+    # Nothing is left behind: the folder can be used.
     with start_node(kind, tmp_path, chain_id=1337, accounts=3) as node:
         with open_chain(ChainOptions(provider=node.url, chain_id=1337), tmp_path) as chain:
             accounts = chain.request("eth_accounts")
@@ -43,16 +48,6 @@ def test_it_listens_where_it_says_with_the_accounts_that_everybody_knows(
     assert "1337" in shown
     assert "THESE KEYS ARE PUBLIC" in shown
     assert "test test test" in shown
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_port_that_is_in_use_is_refused(kind: NodeKind, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} is in use"):
-            start_node(kind, tmp_path, port)
-    # Nothing is left behind: the folder can be used.
-    start_node(kind, tmp_path).close()
 
 
 def test_a_chosen_port_is_used(tmp_path: Path) -> None:
@@ -134,12 +129,6 @@ def test_a_hard_fork_before_shanghai_is_refused_in_one_line(
         open_chain(ChainOptions(provider=node.url), tmp_path) as chain,
         pytest.raises(UsageError, match=f"{node.url} has rules from before Shanghai, .*--hardfork"),
     ):
-        require_rules(chain)
-
-
-@pytest.mark.parametrize("kind", ["anvil", "ganache", "embedded"])
-def test_the_hard_fork_of_our_own_chains_is_new_enough(kind: str, tmp_path: Path) -> None:
-    with open_chain(ChainOptions(provider=kind), tmp_path) as chain:
         require_rules(chain)
 
 
