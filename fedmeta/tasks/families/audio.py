@@ -90,7 +90,7 @@ def read_all(
         try:
             put(place, log_mel(read_sound(file), form))
         except UnreadableError as error:
-            refused.append(f"{file}: {error}")
+            refused.append(f"{file} {error}")
     if refused:
         more = f" (and {len(refused) - 1} more files)" if refused[1:] else ""
         raise DataError(refused[0] + more)

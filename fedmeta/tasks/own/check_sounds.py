@@ -44,7 +44,8 @@ def check_sounds(folder: Path, skip: Sequence[str] = ()) -> Finding:
         seconds.append(len(sound.samples) / sound.rate)
         kept.append(place)
     if not kept:
-        raise DataError(f"{listed.files[0]}: {refused[0][1]} (and {len(refused) - 1} more files)")
+        more = f" (and {len(refused) - 1} more files)" if refused[1:] else ""
+        raise DataError(f"{listed.files[0]} {refused[0][1]}{more}")
     clients = listed.clients or ("",) * len(listed.files)
     counts = Counts.of((clients[i] for i in kept), (listed.labels[i] for i in kept), SOUNDS.name)
     notes = [f"skipped files that are not sounds: {len(listed.ignored)}"] if listed.ignored else []

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedmeta.errors import FedmetaError
+from fedmeta.errors import DataError, FedmetaError
 from fedmeta.tasks import Population, build_family, data_digest, shape_of_tasks, stream
+from fedmeta.tasks.data.check import check
 from fedmeta.tasks.families.audio import Audio
 from fedmeta.tasks.file_inputs import Asked
 from tests.tasks.own.sounds import write
@@ -58,8 +59,8 @@ def test_the_digest_covers_the_bytes(here: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (b"", {}, r"anna/eins/0\.wav: is empty"),
-        (b"RIFF....WAVE", {}, r"anna/eins/0\.wav: is not a valid WAV or FLAC file"),
+        (b"", {}, r"anna/eins/0\.wav is empty$"),
+        (b"RIFF....WAVE", {}, r"anna/eins/0\.wav is not a valid WAV or FLAC file"),
         (None, {"queries": 3}, "has 3 sounds of"),
         (None, {"seconds": 0.0}, r"data\.seconds"),
         (None, {"rate": 100}, r"data\.rate"),
@@ -78,3 +79,16 @@ def test_unusable_input_is_one_line_and_nothing_is_written(
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("files", "end"), [(1, r"0\.wav is empty$"), (3, r"0\.wav is empty \(and 2 more files\)$")]
+)
+def test_a_check_of_broken_sounds_names_one_and_counts_the_others(
+    files: int, end: str, here: Path
+) -> None:
+    (here / "broken" / "eins").mkdir(parents=True)
+    for number in range(files):
+        (here / "broken" / "eins" / f"{number}.wav").touch()
+    with pytest.raises(DataError, match=end):
+        check(here / "broken")
