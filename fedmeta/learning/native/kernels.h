@@ -116,12 +116,46 @@ static void matmul(int rows, int columns, int inner, Left a, const real *b, long
 INLINE Left plain(const real *a, long ld) { return (Left){a, ld, 1}; }
 INLINE Left transposed(const real *a, long ld) { return (Left){a, 1, ld}; }
 
-/* out [columns, ldo] = in [rows, ldi] transposed, with zeros after the rows. */
-static void transpose(int rows, int columns, const real *restrict in, long ldi, real *restrict out, long ldo) {
-    for (int j = 0; j < columns; j++) {
-        for (int i = 0; i < rows; i++) out[j * ldo + i] = in[i * ldi + j];
-        for (int i = rows; i < ldo; i++) out[j * ldo + i] = 0;
+/* Transpose a block of SIDE x SIDE numbers: halves of two rows share a vector, so that no step crosses halves. */
+#if defined(__AVX2__) && defined(DOUBLE)
+#define SIDE 4
+INLINE void transpose_block(const real *in, long ldi, real *out, long ldo) {
+    for (int j = 0; j < 4; j += 2) {
+        __m256d even = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(in + j)), _mm_loadu_pd(in + 2 * ldi + j), 1);
+        __m256d odd = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(in + ldi + j)), _mm_loadu_pd(in + 3 * ldi + j), 1);
+        _mm256_storeu_pd(out + j * ldo, _mm256_unpacklo_pd(even, odd));
+        _mm256_storeu_pd(out + (j + 1) * ldo, _mm256_unpackhi_pd(even, odd));
     }
+}
+#elif defined(__AVX2__)
+#define SIDE 8
+INLINE void transpose_block(const real *in, long ldi, real *out, long ldo) {
+    for (int j = 0; j < 8; j += 4) {
+        __m256 row[4]; /* row i, then row i + 4 */
+        for (int i = 0; i < 4; i++)
+            row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * ldi + j)), _mm_loadu_ps(in + (i + 4) * ldi + j), 1);
+        __m256 a = _mm256_unpacklo_ps(row[0], row[1]), b = _mm256_unpackhi_ps(row[0], row[1]);
+        __m256 c = _mm256_unpacklo_ps(row[2], row[3]), d = _mm256_unpackhi_ps(row[2], row[3]);
+        _mm256_storeu_ps(out + j * ldo, _mm256_shuffle_ps(a, c, 0x44));
+        _mm256_storeu_ps(out + (j + 1) * ldo, _mm256_shuffle_ps(a, c, 0xee));
+        _mm256_storeu_ps(out + (j + 2) * ldo, _mm256_shuffle_ps(b, d, 0x44));
+        _mm256_storeu_ps(out + (j + 3) * ldo, _mm256_shuffle_ps(b, d, 0xee));
+    }
+}
+#else
+#define SIDE 1
+INLINE void transpose_block(const real *in, long ldi, real *out, long ldo) { (void)ldi, (void)ldo, *out = *in; }
+#endif
+
+/* out [columns, ldo] = in [rows, ldi] transposed, with zeros after the rows; `ldo` is whole vectors. */
+static void transpose(int rows, int columns, const real *restrict in, long ldi, real *restrict out, long ldo) {
+    int high = rows / SIDE * SIDE, wide = columns / SIDE * SIDE; /* in whole blocks */
+    for (int j = 0; j < columns; j++)
+        for (long i = rows / LANES * LANES; i < ldo; i += LANES) *(vec *)(out + j * ldo + i) = (vec){0};
+    for (int j = 0; j < wide; j += SIDE)
+        for (int i = 0; i < high; i += SIDE) transpose_block(in + i * ldi + j, ldi, out + j * ldo + i, ldo);
+    for (int j = 0; j < columns; j++)
+        for (int i = j < wide ? high : 0; i < rows; i++) out[j * ldo + i] = in[i * ldi + j];
 }
 
 /* Set every row of z [rows, columns] to `bias`. */
