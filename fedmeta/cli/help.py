@@ -81,13 +81,21 @@ _PHRASES = (
 
 
 def plain(error: click.ClickException, arguments: Sequence[str] = ()) -> str:
-    """Return the message of a command-line error, worded like a config error.
+    """Return the message of a command-line error, worded like a config error, and which page helps.
 
     Args:
         error: The error.
         arguments: The words after the command's name.
     """
-    said = error.format_message().rstrip(".")
+    said = _worded(error, arguments)
+    if not isinstance(error, click.UsageError):
+        return said
+    page = f"`{error.ctx.command_path if error.ctx else 'fedmeta'} --help`"
+    return f"{said} See {page}" if said.endswith("?") else f"{said}; see {page}"
+
+
+def _worded(error: click.ClickException, arguments: Sequence[str]) -> str:
+    said = error.format_message().rstrip(".").replace(". Did you mean", ": did you mean")
     if isinstance(error, click.UsageError) and (meant := _meant(error, said, arguments)):
         return meant
     if found := re.fullmatch(r"Invalid value for '?(.+?)'?: (.+)", said):
@@ -115,8 +123,3 @@ def _meant(error: click.UsageError, said: str, arguments: Sequence[str]) -> str:
     if takes_settings and ("=" in arguments or any(one.endswith(("=", ":")) for one in arguments)):
         return f"{said}: write a setting without spaces, as -s rounds=5"
     return ""
-
-
-def hint(error: click.UsageError) -> str:
-    """Return which help page to read."""
-    return f"see `{error.ctx.command_path if error.ctx else 'fedmeta'} --help`"

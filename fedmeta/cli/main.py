@@ -12,7 +12,7 @@ import typer
 
 from fedmeta.cli import INTERRUPTED, commands
 from fedmeta.cli.commands import DEBUG
-from fedmeta.cli.help import App, hint, plain
+from fedmeta.cli.help import App, plain
 from fedmeta.cli.streams import MOST_SHOWN, LastingFile
 from fedmeta.errors import FedmetaError
 from fedmeta.files import one_line, to_json
@@ -85,8 +85,7 @@ def main(arguments: list[str] | None = None, stdout: LastingFile | None = None) 
         sys.stderr.write(error.format_message() + "\n")
         code = error.exit_code
     except click.ClickException as error:
-        more = f"; {hint(error)}" if isinstance(error, click.UsageError) else ""
-        _complain(plain(error, arguments) + more, arguments)
+        _complain(plain(error, arguments), arguments)
         code = error.exit_code
     except Exception as error:
         _complain_unexpected(error, arguments)

@@ -395,8 +395,8 @@ def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("rn quickstart", "No such command 'rn'. Did you mean 'run'?; see `fedmeta --help`"),
-        ("data lst", "No such command 'lst'. Did you mean 'list'?; see `fedmeta data --help`"),
+        ("rn quickstart", "No such command 'rn': did you mean 'run'? See `fedmeta --help`"),
+        ("data lst", "No such command 'lst': did you mean 'list'? See `fedmeta data --help`"),
         ("resume", "Missing argument 'RUN'; see `fedmeta resume --help`"),
         ("run quickstart --faults", "Option '--faults' requires an argument; see `fedmeta run --help`"),
         ("report r --json=yes", "Option '--json' does not take a value; see `fedmeta report --help`"),
