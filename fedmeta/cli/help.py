@@ -95,7 +95,10 @@ def plain(error: click.ClickException, arguments: Sequence[str] = ()) -> str:
 
 
 def _worded(error: click.ClickException, arguments: Sequence[str]) -> str:
-    said = error.format_message().rstrip(".").replace(". Did you mean", ": did you mean")
+    said = error.format_message().rstrip(".")
+    said = re.sub(r"\. \(?Did you mean (.+?\?)\)?$", r": did you mean \1", said).replace(
+        "one of:", "one of"
+    )
     if isinstance(error, click.UsageError) and (meant := _meant(error, said, arguments)):
         return meant
     if found := re.fullmatch(r"Invalid value for '?(.+?)'?: (.+)", said):

@@ -397,6 +397,10 @@ def test_no_summary_of_a_command_is_cut_off(capsys: pytest.CaptureFixture[str]) 
     [
         ("rn quickstart", "No such command 'rn': did you mean 'run'? See `fedmeta --help`"),
         ("data lst", "No such command 'lst': did you mean 'list'? See `fedmeta data --help`"),
+        (
+            "run quickstart --ound 5",
+            "No such option '--ound': did you mean one of '--json', '--out'? See `fedmeta run --help`",
+        ),
         ("resume", "Missing argument 'RUN'; see `fedmeta resume --help`"),
         ("run quickstart --faults", "Option '--faults' requires an argument; see `fedmeta run --help`"),
         ("report r --json=yes", "Option '--json' does not take a value; see `fedmeta report --help`"),
