@@ -2,12 +2,12 @@
 
 import importlib.util
 import subprocess
-import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.tags import platform_tags
 
 NATIVE = "fedmeta/learning/native"
 
@@ -29,7 +29,8 @@ class KernelHook(BuildHookInterface[Any]):
         native = _build_module(Path(self.root) / NATIVE / "build.py")
         compiler = native.find_compiler()
         if compiler is None or not native.processors():
-            self.app.display_warning("no C compiler: this wheel has no native kernels")
+            lacking = "kernels for this processor" if compiler else "C compiler"
+            self.app.display_warning(f"no {lacking}: this wheel has no native kernels")
             return
         for kind in native.processors():
             for dtype in native.DTYPES:
@@ -43,7 +44,8 @@ class KernelHook(BuildHookInterface[Any]):
                 build_data["force_include"][str(path)] = f"{NATIVE}/lib/{path.name}"
         if build_data["force_include"]:
             # The libraries know nothing of Python, so any version will do.
-            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            tags = platform_tags()
+            platform = next(tag for tag in tags if tag.startswith("linux") or "linux" not in tag)
             build_data.update(pure_python=False, tag=f"py3-none-{platform}")
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -115,7 +115,6 @@ class Declared:
         return f"{said} May change on resume." if self.key.resume and said else said
 
 
-@cache
 def declared(kind: type[BaseModel], prefix: str = "", table: Key = USUAL) -> tuple[Declared, ...]:
     """Return each key of an options class, a table before its keys.
 
@@ -124,6 +123,13 @@ def declared(kind: type[BaseModel], prefix: str = "", table: Key = USUAL) -> tup
         prefix: Prefix of all paths.
         table: Properties of keys without their own.
     """
+    # A class that still waits for another has not all of its fields.
+    find = _declared if kind.__pydantic_complete__ else _declared.__wrapped__
+    return find(kind, prefix, table)
+
+
+@lru_cache(maxsize=512)
+def _declared(kind: type[BaseModel], prefix: str, table: Key) -> tuple[Declared, ...]:
     found: list[Declared] = []
     for name, field in kind.model_fields.items():
         said = next((one for one in field.metadata if isinstance(one, Key)), Key()).within(table)

@@ -9,9 +9,20 @@ from fedmeta.files import one_line, write_atomically
 
 
 def require_weights_file(option: str, file: Path | None) -> None:
-    """Refuse to replace a file that does not hold weights by its name."""
-    if file is not None and file.is_file() and file.suffix != ".safetensors":
+    """Refuse a folder, and to replace a file that holds anything but weights."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise UsageError(f"{option}: {file} is a folder: name a file, such as model.safetensors")
+    if file.is_file() and file.stat().st_size and not _holds_weights(file):
         raise UsageError(f"{option}: {file} exists and is not a .safetensors file: name another")
+
+
+def _holds_weights(file: Path) -> bool:
+    """Return whether a file begins as the safetensors format does: a header's size, and the header."""
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size
 
 
 def require_new(file: Path, *folders: Path) -> None:

@@ -1,5 +1,6 @@
 """Reads and writes configs as TOML, and applies settings by dotted key."""
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -49,7 +50,7 @@ def find_experiment(name: str) -> Path:
         if path.is_file():
             return path
         raise ConfigError(f"no experiment file at '{name}'{_instead(path)}")
-    if path.exists():
+    if os.path.exists(name):
         raise ConfigError(f"unknown experiment '{name}': {_found(path)}")
     raise ConfigError(f"unknown experiment '{name}': {nearest(name, experiment_names())}")
 
@@ -68,8 +69,13 @@ def _found(path: Path) -> str:
     """Return what is at a path that is not an experiment, and the command for it."""
     if (path / "config.toml").is_file():
         return f"it is a run; `fedmeta resume {path}` resumes it, {path}/config.toml has its config"
+    shown = shlex.quote(str(path))
+    if (path / "compare.json").is_file():
+        return f"it is a comparison; `fedmeta report {shown}` shows it"
+    if path.is_dir() and any((one / "run.json").is_file() for one in path.iterdir()):
+        return f"it is a folder of runs; `fedmeta list runs --runs {shown}` lists them"
     what = "folder" if path.is_dir() else "file"
-    return f"it is a {what}; `fedmeta init {shlex.quote(str(path))}` writes a config for your own data"
+    return f"it is a {what}; `fedmeta init {shown}` writes a config for your own data"
 
 
 def load_config(

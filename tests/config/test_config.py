@@ -264,6 +264,25 @@ def test_data_in_place_of_an_experiment_are_told_how_to_become_one(
     assert str(refused.value).endswith(f"'doses.csv': it is a file; {init.format('doses.csv')}")
 
 
+def test_runs_and_comparisons_in_place_of_an_experiment_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("runs/one/run.json", "both/compare.json", "both/federated-seed0/run.json"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    with pytest.raises(ConfigError, match="'runs': it is a folder of runs; `fedmeta list runs "):
+        load_config("runs")
+    with pytest.raises(ConfigError, match="'both': it is a comparison; `fedmeta report both` shows it"):
+        load_config("both")
+
+
+@pytest.mark.parametrize("name", ["", "a" * 300])
+def test_no_file_has_a_name_like_that(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown experiment '.*': "):
+        load_config(name)
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no experiment file at"):
         load_config(str(tmp_path / "none.toml"))

@@ -4,6 +4,7 @@ A module holds a function of its name (``list_`` in ``list.py``), or a `typer.Ty
 """
 
 import gc
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -73,6 +74,8 @@ def import_torch() -> None:
 
     What the import creates lasts as long as the process, so later collections skip it too.
     """
+    if "torch" in sys.modules or not gc.isenabled():
+        return
     gc.disable()
     try:
         import torch  # noqa: F401 (imported for those who import it next)

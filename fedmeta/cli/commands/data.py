@@ -63,7 +63,7 @@ def fetch(
 
     if name in FAMILIES and name not in sources():
         raise UsageError(
-            f"'{name}' is a task family, not a data set: a run that lacks its data names what to fetch"
+            f"'{name}' is a task family, not a data set: `fedmeta data list` shows what can be fetched"
         )
     with _bars() as show:
         paths = download(name, folder, progress=show)

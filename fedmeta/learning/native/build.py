@@ -66,7 +66,7 @@ def why_not() -> str:
         return "native kernels need a processor with AVX2, AVX-512 or 64-bit ARM"
     if find_compiler() is None:
         return "no C compiler to build native kernels: install gcc, clang or the package ziglang"
-    return "native kernels could not be compiled; `python -m fedmeta.learning.native.build` says why"
+    return "native kernels cannot be compiled or loaded: see `python -m fedmeta.learning.native.build`"
 
 
 def own_path(dtype: str, kind: str) -> Path:

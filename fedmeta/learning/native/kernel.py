@@ -393,7 +393,11 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Load the library of a dtype; None if it cannot be had here."""
     kind = build.processor()
     path = build.build_if_missing(DTYPES[dtype], kind) if kind else None
-    return ctypes.CDLL(str(path)) if path else None
+    try:
+        return ctypes.CDLL(str(path)) if path else None
+    except OSError:
+        # Compiled elsewhere, for another C library for example.
+        return None
 
 
 @cache

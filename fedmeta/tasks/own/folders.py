@@ -1,6 +1,7 @@
 """Lists a user's folder of examples, ``DIR/<client>/<class>/file`` or ``DIR/<class>/file``."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,7 @@ def require_data(path: Path, skip: Sequence[str] = ()) -> None:
     Raises:
         DataError: If there is nothing, or a folder is not laid out as one of the kinds of data.
     """
-    if path.is_dir() and all(entry.is_dir() for entry in _within(path)):
+    if path.is_dir() and not _has_files(path):
         raise DataError(f"{path} holds no files: name a folder with images, sounds, texts or arrays")
     kind = kind_of(path) if path.is_dir() else IMAGES
     if kind in (TEXTS, ARRAYS):
@@ -133,6 +134,12 @@ def require_data(path: Path, skip: Sequence[str] = ()) -> None:
         list_classes(path, kind, skip)
     else:
         require_images(path)
+
+
+def _has_files(root: Path) -> bool:
+    """Return whether there is a visible file in a folder or, at any depth, below it."""
+    near = any(not entry.is_dir() for entry in _within(root))
+    return near or any(name[0] != "." for _, _, names in os.walk(root) for name in names)
 
 
 def list_classes(root: Path, kind: Kind, skip: Sequence[str] = ()) -> Listing:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from fedmeta.experiment import Config, run
@@ -490,6 +491,11 @@ def test_weights_do_not_replace_a_file_of_another_kind(
     told = f"fedmeta: {option}: notes.txt exists and is not a .safetensors file: name another\n"
     assert capsys.readouterr().err == told
     assert (here / "notes.txt").read_text() == "keep me"
+    assert call(command, str(runs / "digits"), *rest, option, ".") == 2
+    assert f"fedmeta: {option}: . is a folder: name a file" in capsys.readouterr().err
+    for _ in range(2):
+        assert call(command, str(runs / "digits"), *rest, option, "weights.pt") == 0
+    assert load_file(here / "weights.pt")
 
 
 def test_pictures_say_how_many_images_they_leave_out(

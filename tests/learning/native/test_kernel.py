@@ -336,10 +336,30 @@ def test_without_a_compiler_runs_use_autograd_and_say_why(
     assert choose_kernels("auto", able=False) == choose_kernels("native", able=False) == "eager"
 
 
+def test_a_library_that_cannot_be_loaded_leaves_autograd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a wheel from a machine with another C library."""
+    monkeypatch.setenv("FEDMETA_KERNELS", str(tmp_path))
+    kind = build.processor()
+    assert kind is not None
+    for dtype in build.DTYPES:
+        build.library_path(dtype, kind).write_bytes(b"no library")
+    kernel._library.cache_clear()
+    try:
+        assert choose_kernels("auto", able=True) == "eager"
+        with pytest.raises(ConfigError, match=r"cannot be compiled or loaded.* choose 'auto'"):
+            choose_kernels("native", able=True)
+    finally:
+        monkeypatch.undo()
+        kernel._library.cache_clear()
+    assert choose_kernels("auto", able=True) == "native"
+
+
 def test_a_compiler_that_fails_leaves_no_library(tmp_path: Path) -> None:
     path = tmp_path / "kernels" / "made.so"
     with pytest.raises(OSError, match="false failed"):
-        build.build(torch.float32, "avx2", ["false"], path)
+        build.build("float32", "avx2", ["false"], path)
     assert not any(path.parent.iterdir())
 
 

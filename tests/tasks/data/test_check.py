@@ -118,6 +118,7 @@ def test_clients_and_possible_tasks_are_reported_and_bad_files_named(tmp_path: P
         ("none", "nothing at '"),
         ("empty", "empty holds no files: name a folder with images, sounds, texts or arrays"),
         ("hollow", "hollow holds no files"),
+        ("deep", "deep/train/anna/ka is a folder within a class"),
         ("bad", r"x\.png: not a PNG"),
         ("x.txt", "has no speech .*: name the folder of a text without speakers"),
     ],
@@ -125,6 +126,8 @@ def test_clients_and_possible_tasks_are_reported_and_bad_files_named(tmp_path: P
 def test_unreadable_files_are_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "hollow" / "anna" / "ka").mkdir(parents=True)
+    (tmp_path / "deep" / "train" / "anna" / "ka").mkdir(parents=True)
+    (tmp_path / "deep" / "train" / "anna" / "ka" / "x.png").write_text("an image")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_text("no image")
     (tmp_path / "x.txt").write_text("no speech")
