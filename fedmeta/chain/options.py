@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedmeta.chain.providers import PROVIDERS
 from fedmeta.errors import UsageError
-from fedmeta.options import Key, Options
+from fedmeta.options import Key, Options, nearest
 
 DEFAULT_CHAIN_ID = 31337
 LOCAL_CHAIN_IDS = (DEFAULT_CHAIN_ID, 1337)
@@ -96,10 +96,9 @@ class ChainOptions(Options):
         if not provider.startswith(URL_SCHEMES):
             if re.fullmatch(r"[\w.-]+:\d+", provider):
                 raise ValueError(f"did you mean 'http://{provider}'?")
-            known = ", ".join(["none", *PROVIDERS])
-            raise ValueError(
-                f"no such provider; choose from: {known}, or the http(s):// or ws:// URL of a node"
-            )
+            known = nearest(provider, ["none", *PROVIDERS])
+            url = "" if known.endswith("?") else ", or an http(s):// or ws:// URL"
+            raise ValueError(f"no such provider: {known}{url}")
         scheme, _, rest = provider.partition("://")
         if scheme == "ipc":
             if not rest.startswith("/"):
