@@ -1,5 +1,7 @@
 """Every algorithm and model computes on the device of its state and tasks, with the same results."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,6 @@ from tests.second_device import NAME, SecondDevice, There
 THERE = torch.device(NAME)
 
 
-def build(algorithm: str, case: Case) -> Algorithm:
-    if not takes(algorithm, case):
-        pytest.skip(f"{algorithm} is not for such tasks")
-    return make_learner(algorithm, case, **FEWER.get(algorithm, {}))
-
-
 def state_of(algorithm: Algorithm, tasks: int) -> Tensors:
     drawn = algorithm.init(torch_generator(0, "init"))
     return expand_state({key: value.double() for key, value in drawn.items()}, tasks)
@@ -36,10 +32,24 @@ def require_equal(found: Tensors, expected: Tensors) -> None:
         assert torch.equal(value.cpu(), expected[key]), key
 
 
-@pytest.mark.parametrize("case", list(CASES))
-@pytest.mark.parametrize("name", list(ALGORITHMS))
+def pairs() -> list[Any]:
+    """Return each algorithm with each case that it takes.
+
+    Quick are each algorithm with its first case, and each case with an algorithm by gradient and one by
+    metric; the other pairs are slow.
+    """
+    found = []
+    for name in ALGORITHMS:
+        taken = [case for case in CASES if takes(name, CASES[case])]
+        for case in taken:
+            quick = name in ("maml", "protonet") or case == taken[0]
+            found.append(pytest.param(name, case, marks=() if quick else pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize(("name", "case"), pairs())
 def test_algorithms_and_models_stay_on_the_device_of_their_tasks(name: str, case: str) -> None:
-    algorithm = build(name, CASES[case])
+    algorithm = make_learner(name, CASES[case], **FEWER.get(name, {}))
     tasks = make_tasks(CASES[case].spec)
     state = state_of(algorithm, len(tasks))
     updates, metrics = algorithm.task_updates(state, tasks)
