@@ -26,6 +26,7 @@ LEFT_OUT = {
     "movielens": {"federated-iid", "prototypes"},
     "shakespeare": {"linear", "prototypes"},
     "protonet": {"linear"},
+    "matching": {"linear"},
     "mpn": {"linear", "prototypes"},
 }
 """By task, algorithm or model, the arms that make no sense there."""
