@@ -401,6 +401,7 @@ def test_the_width_of_vectors_changes_no_bit(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("flag", ["address", "undefined"])
 def test_sanitizers_find_nothing(flag: str, tmp_path: Path) -> None:
     """The tests of this file again, with libraries that check each access to memory."""
