@@ -9,7 +9,15 @@ from fedmeta.files import one_line, write_atomically
 
 
 def require_weights_file(option: str, file: Path | None) -> None:
-    """Refuse a folder, and to replace a file that holds anything but weights."""
+    """Refuse a folder, and to replace a file that holds anything but weights.
+
+    Args:
+        option: The option that names the file, for messages.
+        file: The file to write; None: the option was not given.
+
+    Raises:
+        UsageError: If it is refused.
+    """
     if file is None:
         return
     if file.is_dir():
@@ -26,7 +34,11 @@ def _holds_weights(file: Path) -> bool:
 
 
 def require_new(file: Path, *folders: Path) -> None:
-    """Refuse a file that exists, has no folder to go to, or is in a folder that the command reads."""
+    """Refuse a file that exists, has no folder to go to, or is in a folder that the command reads.
+
+    Raises:
+        UsageError: If it is refused.
+    """
     if file.exists():
         raise UsageError(f"{file} exists: remove it, or name another file for --pictures")
     if not file.parent.is_dir():
@@ -39,7 +51,11 @@ def require_new(file: Path, *folders: Path) -> None:
 
 
 def write_pictures(file: Path, png: bytes, left_out: int = 0) -> None:
-    """Write a PNG; say on stderr where it is, and how many images it leaves out."""
+    """Write a PNG; say on stderr where it is, and how many images it leaves out.
+
+    Raises:
+        UsageError: If the file cannot be written.
+    """
     try:
         write_atomically(file, png)
     except OSError as error:

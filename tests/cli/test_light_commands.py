@@ -215,3 +215,15 @@ def call(
         text=True,
         check=False,
     )
+
+
+def test_pytorch_is_imported_without_collecting_garbage_and_never_looked_through_again() -> None:
+    code = (
+        "import gc\nfrom fedmeta.cli.commands import import_torch\n"
+        "runs = []\ngc.collect()\ngc.callbacks.append(lambda phase, info: runs.append(phase))\n"
+        "import_torch()\nprint(len(runs), gc.get_freeze_count() > 100_000, gc.isenabled())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.split() == ["0", "True", "True"]

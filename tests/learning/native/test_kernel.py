@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -318,42 +318,40 @@ def test_shapes_without_a_kernel_are_left_to_autograd(monkeypatch: pytest.Monkey
         assert not own.takes_loss(native.objective, params, examples)
 
 
-def test_without_a_compiler_runs_use_autograd_and_say_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder of libraries for this test; afterwards the machine's own are loaded again."""
     monkeypatch.setenv("FEDMETA_KERNELS", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
     kernel._library.cache_clear()
-    try:
-        assert choose_kernels("auto", able=True) == "eager"
-        with pytest.raises(ConfigError, match=r"no C compiler .* choose 'auto' or 'eager'"):
-            choose_kernels("native", able=True)
-    finally:
-        monkeypatch.undo()
-        kernel._library.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    kernel._library.cache_clear()
     assert choose_kernels("auto", able=True) == "native"
-    assert choose_kernels("auto", able=False) == choose_kernels("native", able=False) == "eager"
 
 
-def test_a_library_that_cannot_be_loaded_leaves_autograd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_compiler_runs_use_autograd_and_say_why(
+    libraries: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", str(libraries))
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    assert choose_kernels("auto", able=True) == "eager"
+    with pytest.raises(ConfigError, match=r"no C compiler .* choose 'auto' or 'eager'"):
+        choose_kernels("native", able=True)
+
+
+def test_a_library_that_cannot_be_loaded_leaves_autograd(libraries: Path) -> None:
     """As one of a wheel from a machine with another C library."""
-    monkeypatch.setenv("FEDMETA_KERNELS", str(tmp_path))
     kind = build.processor()
     assert kind is not None
     for dtype in build.DTYPES:
-        build.library_path(dtype, kind).write_bytes(b"no library")
-    kernel._library.cache_clear()
-    try:
-        assert choose_kernels("auto", able=True) == "eager"
-        with pytest.raises(ConfigError, match=r"cannot be compiled or loaded.* choose 'auto'"):
-            choose_kernels("native", able=True)
-    finally:
-        monkeypatch.undo()
-        kernel._library.cache_clear()
-    assert choose_kernels("auto", able=True) == "native"
+        (libraries / build.library_path(dtype, kind).name).write_bytes(b"no library")
+    assert choose_kernels("auto", able=True) == "eager"
+    with pytest.raises(ConfigError, match=r"cannot be compiled or loaded.* choose 'auto'"):
+        choose_kernels("native", able=True)
+
+
+def test_what_has_no_kernel_is_computed_by_autograd() -> None:
+    assert choose_kernels("auto", able=False) == choose_kernels("native", able=False) == "eager"
 
 
 def test_a_compiler_that_fails_leaves_no_library(tmp_path: Path) -> None:
