@@ -17,7 +17,7 @@ from fedmeta.parts import FAMILIES
 if TYPE_CHECKING:
     from fedmeta.experiment.learned.model import Learned
     from fedmeta.experiment.streams import Streams
-    from fedmeta.federation import StepResult
+    from fedmeta.federation import Learner, StepResult
 
 _WITH_ANOTHER_TASK = ("task", "data", "clients", "validation_clients", "test_clients", "seed")
 
@@ -130,7 +130,9 @@ def evaluate(learned: "Learned", settings: Mapping[str, Any] | None = None) -> E
     learner = planning.check(config, trial=False)
     learned.restore_constants(learner.algorithm.model)
     if wrong := misfit(learned.state, learner.template):
-        raise UsageError(f"{learned.path}: the model does not fit these tasks: {wrong}")
+        raise UsageError(
+            f"{learned.path}: the model does not fit these tasks: {_why_not(learned, learner) or wrong}"
+        )
     with open_vector(learner) as grid:
         federation = Federation(learner, grid, in_turn=True)
         sums = federation.test(learned.state, "test", config.timeout)
@@ -147,3 +149,13 @@ def evaluate(learned: "Learned", settings: Mapping[str, Any] | None = None) -> E
         {client: merge(steps, [one], measures) for client, one in sums.items()},
         streams,
     )
+
+
+def _why_not(learned: "Learned", learner: "Learner") -> str | None:
+    """Return why a model cannot read or answer tasks, in terms of their shapes; None: no such reason."""
+    ours, theirs = learned.spec, learner.family.spec
+    if theirs.input_shape != ours.input_shape:
+        return f"its inputs have shape {list(ours.input_shape)}, and theirs {list(theirs.input_shape)}"
+    if theirs.outputs != ours.outputs:
+        return f"it has {ours.outputs} outputs, and they need {theirs.outputs}"
+    return None

@@ -48,6 +48,14 @@ class Noise:
         return TaskBatch(*sides)
 
 
+class LargerNoise(Noise):
+    spec = TaskSpec("classification", (1, 9, 9), 3, own_labels=True)
+
+
+class TwoWayNoise(Noise):
+    spec = TaskSpec("classification", (1, 8, 8), 2, own_labels=True)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
@@ -98,6 +106,23 @@ def test_another_family_with_inputs_of_the_same_shape_is_another_domain(made: Pa
     assert sorted(found.clients) == [1, 2, 3]
     with pytest.raises(UsageError, match=r"needs images"):
         fedmeta.load(made).evaluate({"task": "sinusoid", "clients": 4, "test_clients": 3})
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        (LargerNoise, r"its inputs have shape \[1, 8, 8\], and theirs \[1, 9, 9\]"),
+        (TwoWayNoise, "it has 3 outputs, and they need 2"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_tasks_is_refused_in_their_shapes(
+    tmp_path: Path, family: type[Noise], said: str
+) -> None:
+    network = {"algorithm": "maml", "model": "mlp", "network": {"hidden": [4]}}
+    run(Config(**VALUES | network | {"rounds": 1}), out=tmp_path / "digits")
+    other = {"task": f"{__name__}:{family.__name__}", "clients": 4, "test_clients": 3}
+    with pytest.raises(UsageError, match=f"does not fit these tasks: {said}$"):
+        fedmeta.load(tmp_path / "digits").evaluate(other)
 
 
 @pytest.mark.parametrize(
