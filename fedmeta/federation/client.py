@@ -1,6 +1,8 @@
 """The Flower ClientApp, and the format of its requests and replies."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import (
     ArrayRecord,
@@ -10,10 +12,12 @@ from flwr.app import (
     Message,
     MessageType,
     MetricRecord,
+    MetricRecordValues,
     RecordDict,
 )
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
+from numpy.typing import NDArray
 
 from fedmeta.federation.accounts import NONCE, PROOF, SIGNATURE, Proving, Signing
 from fedmeta.federation.client_memory import FORGOT, ClientMemory
@@ -33,57 +37,68 @@ DIVERGED = "diverged"
 PARTITION = "partition-id"
 
 
-class ReplyWriter:
-    """Writes clients' results as the content of their replies.
+@dataclass(slots=True)
+class StackedUpdate:
+    """One client's training reply, as a row of the stack in which it was computed.
+
+    Attributes:
+        codec: Codec of the state.
+        arrays: The updates of the stack's C clients, ``[C, ...]`` by key.
+        flat: The same as ``[C, n]`` (see `Codec.flat_stacks`); None if they do not fit the codec.
+        row: The client's row.
+        metrics: Its task count and metrics.
+        config: The round, and whether the client lost its memory.
+    """
+
+    codec: Codec
+    arrays: Mapping[str, NDArray[Any]]
+    flat: Sequence[NDArray[Any]] | None
+    row: int
+    metrics: dict[str, MetricRecordValues]
+    config: dict[str, ConfigRecordValues]
+
+    def write(self) -> RecordDict:
+        """Write it as Flower's records."""
+        own = {key: stack[self.row] for key, stack in self.arrays.items()}
+        return fill(
+            RecordDict(),
+            {
+                ARRAYS: self.codec.encode_arrays(own),
+                METRICS: fill(MetricRecord(), self.metrics),
+                CONFIG: fill(ConfigRecord(), self.config),
+            },
+        )
+
+
+def training_replies(
+    codec: Codec, update: CohortUpdate, round_: int, forgot: Collection[int] = ()
+) -> Iterator[StackedUpdate]:
+    """Yield the replies of ``update.clients``, in their order.
 
     Args:
         codec: Codec of the state.
-        signatures: Signs each reply as its client; None: replies are not signed.
+        update: What they computed.
+        round_: The round.
+        forgot: Clients that lost their memory.
     """
+    arrays = {key: value.numpy() for key, value in update.updates.items()}
+    metrics = {name: value.tolist() for name, value in update.metrics.items()}
+    flat = codec.flat_stacks(arrays)
+    for row, client in enumerate(update.clients):
+        values = {TASKS: update.tasks, **{name: column[row] for name, column in metrics.items()}}
+        config: dict[str, ConfigRecordValues] = {ROUND: round_}
+        if client in forgot:
+            config[FORGOT] = True
+        yield StackedUpdate(codec, arrays, flat, row, values, config)
 
-    def __init__(self, codec: Codec, signatures: Signing | None = None) -> None:
-        self.codec = codec
-        self.signatures = signatures
 
-    def training(
-        self, update: CohortUpdate, round_: int, forgot: Collection[int] = ()
-    ) -> Iterator[RecordDict]:
-        """Yield the replies of ``update.clients``, in their order.
-
-        Each is written on demand, so only one is in memory, mostly in cache.
-
-        Args:
-            update: What they computed.
-            round_: The round.
-            forgot: Clients that lost their memory.
-        """
-        arrays = {key: value.numpy() for key, value in update.updates.items()}
-        metrics = {name: value.tolist() for name, value in update.metrics.items()}
-        for row, client in enumerate(update.clients):
-            own = {key: stack[row] for key, stack in arrays.items()}
-            values = {TASKS: update.tasks, **{name: column[row] for name, column in metrics.items()}}
-            reply = fill(
-                RecordDict(),
-                {
-                    ARRAYS: self.codec.encode_arrays(own),
-                    METRICS: fill(MetricRecord(), values),
-                    CONFIG: fill(ConfigRecord(), {ROUND: round_}),
-                },
-            )
-            if client in forgot:
-                reply.config_records[CONFIG][FORGOT] = True
-            if self.signatures:
-                sign_reply(reply, client, self.codec, self.signatures)
-            yield reply
-
-    @staticmethod
-    def evaluation(sums: EvaluationSums, round_: int) -> RecordDict:
-        """Return the reply of one evaluated client: sums over its tasks, no per-task values."""
-        metrics = MetricRecord({TASKS: sums.tasks, DIVERGED: sums.diverged})
-        for name in sums.sums:
-            metrics[f"{name}-sum"] = sums.sums[name]
-            metrics[f"{name}-squares"] = sums.squares[name]
-        return RecordDict({METRICS: metrics, CONFIG: ConfigRecord({ROUND: round_})})
+def evaluation_reply(sums: EvaluationSums, round_: int) -> RecordDict:
+    """Return the reply of one evaluated client: sums over its tasks, no per-task values."""
+    metrics = MetricRecord({TASKS: sums.tasks, DIVERGED: sums.diverged})
+    for name in sums.sums:
+        metrics[f"{name}-sum"] = sums.sums[name]
+        metrics[f"{name}-squares"] = sums.squares[name]
+    return RecordDict({METRICS: metrics, CONFIG: ConfigRecord({ROUND: round_})})
 
 
 def request_content(
@@ -168,7 +183,6 @@ def build_client_app(
     codec = Codec(learner.template)
     signing = [_signing(codec, signatures)] if signatures else []
     app = ClientApp(mods=[*signing, *mods])
-    writer = ReplyWriter(codec)
     flowers = StockReplies(learner)
 
     def for_flower(message: Message) -> bool:
@@ -189,7 +203,8 @@ def build_client_app(
             return client_error(update.failures[client].reason, message)
         memory.propose(round_, update.memory)
         forgot = [client] if memory.forgot else []
-        return Message(next(writer.training(update, round_, forgot)), reply_to=message)
+        reply = next(training_replies(codec, update, round_, forgot))
+        return Message(reply.write(), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -197,7 +212,7 @@ def build_client_app(
             return flowers.evaluate(message, partition_of(context))
         arrays, round_ = read_request(message)
         sums = learner.evaluate(codec.decode(arrays), partition_of(context), round_)
-        return Message(writer.evaluation(sums, round_), reply_to=message)
+        return Message(evaluation_reply(sums, round_), reply_to=message)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:

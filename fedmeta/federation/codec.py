@@ -4,7 +4,7 @@ import hashlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -106,6 +106,24 @@ class Codec:
         self._check_keys(record)
         for slot in self.slots:
             _widen(_values(record[slot.key], slot), vector[slot.start : slot.stop])
+
+    def flat_stacks(self, arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]] | None:
+        """Return stacked tensors ``[C, ...]`` as ``[C, n]`` each, in the template's order.
+
+        None if their keys, shapes or dtypes are not those of the template.
+        """
+        if arrays.keys() != self._by_key.keys() or not arrays:
+            return None
+        for slot in self.slots:
+            stack = arrays[slot.key]
+            if stack.dtype != slot.dtype or stack.shape[1:] != slot.shape:
+                return None
+        return [arrays[s.key].reshape(-1, s.stop - s.start) for s in self.slots]
+
+    def read_row(self, stacks: Sequence[NDArray[Any]], row: int, vector: NDArray[np.float64]) -> None:
+        """Read a row of `flat_stacks` into a flat vector ``[size]``, as `read_into` does."""
+        for slot, stack in zip(self.slots, stacks, strict=True):
+            _widen(stack[row], vector[slot.start : slot.stop])
 
     def digest(self, record: ArrayRecord) -> bytes:
         """Return the SHA-256 of a record's values: `tensors_digest` of what it decodes to.

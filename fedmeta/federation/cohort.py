@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fedmeta.errors import RunError
 from fedmeta.federation.client import request_content
+from fedmeta.federation.flower import addressed
 from fedmeta.tasks import stream
 
 Settings = Mapping[str, ConfigRecordValues]
@@ -76,10 +77,11 @@ def requests(  # noqa: PLR0913 (one is optional)
         more: Config besides the round: the same for all clients, or a function of the client.
     """
     shared = request_content(arrays, round_, None if callable(more) else more)
+    like = Message(shared, 0, kind, group_id=str(round_))
     for client in clients:
         if (node := addresses.node_of(client)) is not None:
             content = request_content(arrays, round_, more(client)) if callable(more) else shared
-            yield Message(content, node, kind, group_id=str(round_))
+            yield addressed(like, content, node)
 
 
 def by_client(

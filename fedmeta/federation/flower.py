@@ -2,19 +2,22 @@
 
 import itertools
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import flwr
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from typing_extensions import override
 
 from fedmeta.errors import FedmetaError
 
 SUPPORTED = "flwr >=1.41,<1.43"
 
 try:
+    from flwr.app.metadata import Metadata
     from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
     from flwr.supercore.run import Run as Run
     from flwr.supercore.task_identity import TaskIdentity
@@ -88,6 +91,77 @@ def fill(record: RecordT, values: Mapping[str, Any]) -> RecordT:
     """Fill an empty record with values of the right types, without Flower's checks."""
     vars(record)["_data"].update(values)
     return record
+
+
+def addressed(like: Message, content: RecordDict, node: int) -> Message:
+    """Return a request with other content to another node, and with all else as in `like`.
+
+    Flower's constructor takes several times as long, and a round has a request for each client.
+    """
+    made = Message.__new__(Message)
+    metadata = _changed(like.metadata, _dst_node_id=node)
+    vars(made).update(_metadata=metadata, _content=content, _error=None)
+    return made
+
+
+def _changed(metadata: Metadata, **values: Any) -> Metadata:
+    made = Metadata.__new__(Metadata)
+    vars(made).update(vars(metadata), **values)
+    return made
+
+
+class Unwritten(Protocol):
+    """Content of a message that is not yet written as records."""
+
+    def write(self) -> RecordDict:
+        """Write it."""
+        ...
+
+
+class LazyReply(Message):
+    """A reply that stays in this process, whose content is written when it is first read.
+
+    Args:
+        unwritten: Its content.
+        reply_to: The request.
+    """
+
+    def __init__(self, unwritten: Unwritten, reply_to: Message) -> None:
+        asked, now = reply_to.metadata, time.time()
+        metadata = _changed(
+            asked,
+            _message_id="",
+            _reply_to_message_id=asked.message_id,
+            _src_node_id=asked.dst_node_id,
+            _dst_node_id=asked.src_node_id,
+            _src_task_id=asked.dst_task_id,
+            _dst_task_id=asked.src_task_id,
+            _created_at=now,
+            _ttl=asked.created_at + asked.ttl - now,
+        )
+        vars(self).update(_metadata=metadata, _content=None, _error=None, _unwritten=unwritten)
+
+    @property
+    def unwritten(self) -> Unwritten | None:
+        """The content, if nobody has read or replaced it, and so nobody can have changed it."""
+        found: Unwritten | None = vars(self)["_unwritten"]
+        return found
+
+    @override
+    def has_content(self) -> bool:
+        return True
+
+    @property
+    @override
+    def content(self) -> RecordDict:
+        if (unwritten := self.unwritten) is not None:
+            self.content = unwritten.write()
+        found: RecordDict = vars(self)["_content"]
+        return found
+
+    @content.setter
+    def content(self, value: RecordDict) -> None:
+        vars(self).update(_content=value, _unwritten=None)
 
 
 def stamp(message: Message, message_id: str) -> None:

@@ -6,17 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    ConfigRecordValues,
+    Message,
+    MetricRecord,
+    MetricRecordValues,
+    RecordDict,
+)
 from numpy.typing import NDArray
 
 from fedmeta.federation.accounts import SIGNATURE, Checking
-from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS
+from fedmeta.federation.client import ARRAYS, CONFIG, METRICS, ROUND, TASKS, StackedUpdate
 from fedmeta.federation.client_memory import FORGOT
 from fedmeta.federation.codec import Codec
+from fedmeta.federation.flower import LazyReply
 from fedmeta.federation.records import SignedUpdate
 from fedmeta.federation.refusal import Refusal, RefusalCode, RefusedError
 from fedmeta.federation.round_plan import GateOptions
 from fedmeta.tasks import Measure
+
+Metrics = Mapping[str, MetricRecordValues]
+Config = Mapping[str, ConfigRecordValues]
 
 _PARTS = {ARRAYS: ArrayRecord, METRICS: MetricRecord, CONFIG: ConfigRecord}
 
@@ -88,6 +100,7 @@ class AdmissionGate:
         values = range(codec.size) if checked is None else checked
         step = max(1, len(values) // _SAMPLED)
         self._sample = slice(None, None, step) if checked is None else checked[::step]
+        self._fitting = codec
         self._settings = {ROUND, SIGNATURE, FORGOT} if remembering else {ROUND, SIGNATURE}
 
     def check(self, client: int, round_: int, replies: Sequence[Message]) -> Update | Refusal:
@@ -109,24 +122,51 @@ class AdmissionGate:
             return Refusal(RefusalCode.UNREADABLE, {"error": type(error).__name__})
 
     def _admit(self, client: int, round_: int, reply: Message) -> Update:
-        arrays, metrics, config = _open(reply)
+        arrays, metrics, config = self._open(reply)
         if (claimed := config.get(ROUND)) != round_ or isinstance(claimed, bool):
             raise RefusedError(RefusalCode.WRONG_ROUND, claimed=show(claimed), round=round_)
         tasks = self._check_tasks(metrics)
         values = self._check_metrics(metrics)
-        self.codec.read_into(arrays, self._vector)
+        self._read(arrays)
         norm = self._check_norm()
         signed = self._check_signature(client, round_, tasks, arrays, config)
         fingerprint, forgot = self._fingerprint(norm), bool(config.get(FORGOT))
         return Update(client, tasks, self._vector, norm, values, fingerprint, signed, forgot)
 
+    def _open(self, reply: Message) -> tuple[ArrayRecord | StackedUpdate, Metrics, Config]:
+        """Return the parts of a reply; one from this process is not written as records first."""
+        if isinstance(reply, LazyReply) and self.signatures is None:
+            update = reply.unwritten
+            if isinstance(update, StackedUpdate) and self._fits(update):
+                return update, update.metrics, update.config
+        return _open(reply)
+
+    def _fits(self, update: StackedUpdate) -> bool:
+        """Return whether an update has the keys, shapes and dtypes of the state."""
+        if update.codec is not self._fitting:
+            if update.flat is None or update.codec.slots != self.codec.slots:
+                return False
+            self._fitting = update.codec
+        return update.flat is not None
+
+    def _read(self, arrays: ArrayRecord | StackedUpdate) -> None:
+        if isinstance(arrays, ArrayRecord):
+            self.codec.read_into(arrays, self._vector)
+        elif arrays.flat is not None:
+            self.codec.read_row(arrays.flat, arrays.row, self._vector)
+
     def _check_signature(
-        self, client: int, round_: int, tasks: int, arrays: ArrayRecord, config: ConfigRecord
+        self,
+        client: int,
+        round_: int,
+        tasks: int,
+        arrays: ArrayRecord | StackedUpdate,
+        config: Config,
     ) -> SignedUpdate | None:
         if extra := sorted(config.keys() - self._settings):
             raise RefusedError(RefusalCode.EXTRA_CONFIG, key=show(extra[0]))
         signature = config.get(SIGNATURE)
-        if self.signatures is None:
+        if self.signatures is None or not isinstance(arrays, ArrayRecord):
             return None
         if not isinstance(signature, bytes):
             raise RefusedError(RefusalCode.NOT_SIGNED)
@@ -140,7 +180,7 @@ class AdmissionGate:
         # the sum of some values tells these apart.
         return norm, float(self._vector[self._sample].sum())
 
-    def _check_tasks(self, metrics: MetricRecord) -> int:
+    def _check_tasks(self, metrics: Metrics) -> int:
         if TASKS not in metrics:
             raise RefusedError(RefusalCode.NO_TASK_COUNT, key=TASKS)
         tasks = metrics[TASKS]
@@ -150,7 +190,7 @@ class AdmissionGate:
             raise RefusedError(RefusalCode.TASK_COUNT, value=show(tasks), most=self.max_tasks)
         return tasks
 
-    def _check_metrics(self, metrics: MetricRecord) -> dict[str, float]:
+    def _check_metrics(self, metrics: Metrics) -> dict[str, float]:
         values: dict[str, float] = {}
         for name, measure in self.measures.items():
             value = metrics.get(name)

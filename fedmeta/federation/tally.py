@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from fedmeta.errors import DivergedError
 from fedmeta.federation.accounts import Preview, Scorer
 from fedmeta.federation.aggregation import Aggregator
-from fedmeta.federation.client import ARRAYS
+from fedmeta.federation.client import ARRAYS, StackedUpdate
 from fedmeta.federation.cohort import Receiver
+from fedmeta.federation.flower import LazyReply
 from fedmeta.federation.gate import AdmissionGate, Update
 from fedmeta.federation.records import ClientRecord, RoundRecord
 from fedmeta.federation.refusal import Refusal, RefusalCode
@@ -210,6 +211,8 @@ def _norm(vector: NDArray[np.float64]) -> float:
 
 
 def _array_bytes(message: Message) -> int:
+    if isinstance(message, LazyReply) and isinstance(message.unwritten, StackedUpdate):
+        return message.unwritten.codec.total_bytes
     try:
         arrays = message.content[ARRAYS] if message.has_content() else None
         return (

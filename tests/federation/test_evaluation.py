@@ -13,7 +13,7 @@ from scipy import stats
 
 from fedmeta.errors import RunError
 from fedmeta.federation import Learner, Plan, RoundRecord, StepResult, Workload
-from fedmeta.federation.client import ReplyWriter
+from fedmeta.federation.client import evaluation_reply
 from fedmeta.federation.evaluation import EvaluationSums, evaluate_tasks, merge
 from fedmeta.federation.federation import EvaluationGate
 from fedmeta.federation.flower import as_server, client_error, stamp
@@ -195,7 +195,7 @@ def gate() -> EvaluationGate:
 
 
 def reply(spoil: Callable[[RecordDict], object] | None = None) -> Message:
-    body = ReplyWriter.evaluation(SUMS, 5)
+    body = evaluation_reply(SUMS, 5)
     if spoil:
         spoil(body)
     with as_server():
@@ -390,7 +390,7 @@ def test_sums_are_held_to_the_bounds_of_their_measure(
     with as_server():
         request = Message(RecordDict(), 2, "evaluate")
         stamp(request, "1")
-        answer = Message(ReplyWriter.evaluation(sums, 5), reply_to=request)
+        answer = Message(evaluation_reply(sums, 5), reply_to=request)
     gate = EvaluationGate(measures, steps=1, tasks=lambda client, round_: 4)
     admitted = list(gate.admitted(5, [(0, [answer])]))
     assert len(admitted) == (reason is None)

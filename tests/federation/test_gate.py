@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmeta.federation import AdmissionGate, GateOptions
+from fedmeta.federation.client import training_replies
 from fedmeta.federation.codec import Codec
-from fedmeta.federation.flower import as_server, stamp
+from fedmeta.federation.flower import LazyReply, as_server, stamp
 from fedmeta.federation.gate import Update
+from fedmeta.federation.learner import CohortUpdate
 from fedmeta.federation.refusal import Refusal, RefusalCode
 from fedmeta.tasks import TaskSpec, build_objective
 
@@ -270,3 +272,70 @@ def test_a_record_of_any_content_raises_nothing(record: str, data: st.DataObject
     if isinstance(verdict, Refusal):
         assert verdict.reason
         assert "\n" not in verdict.reason
+
+
+STACK = torch.tensor(
+    [[1, 2, 3, 4, 5], [1, math.nan, 0, 0, 0], [0, 0, 0, 0, -math.inf], [3e38, 3e38, 0, 0, 0], [0] * 5]
+)
+"""Updates of five clients; three of them are not finite or too large."""
+
+
+def stacked(
+    loss: float = 0.5, tasks: int = 4, round_: int = ROUND, dtype: torch.dtype = torch.float32
+) -> list[LazyReply]:
+    """Replies of five clients computed together, as this process's grid sends them."""
+    updates = {"w": STACK[:, :4].reshape(5, 2, 2).to(dtype), "b": STACK[:, 4:].to(dtype)}
+    metrics = {name: torch.tensor([0.5, 0.5, 0.5, 0.5, loss], dtype=torch.float64) for name in NAMES}
+    update = CohortUpdate([0, 1, 2, 3, 4], updates, metrics, tasks)
+    request = reply(RecordDict())
+    return [LazyReply(row, reply_to=request) for row in training_replies(CODEC, update, round_)]
+
+
+def seen(verdict: Update | Refusal) -> object:
+    """Everything a verdict says, with the buffer's bits."""
+    if isinstance(verdict, Refusal):
+        return verdict.code, str(verdict), verdict.non_finite
+    return verdict.vector.tobytes(), verdict.norm, verdict.fingerprint, verdict.tasks, verdict.metrics
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"loss": math.nan}, {"loss": -1.0}, {"tasks": 5}, {"round_": 7}, {"dtype": torch.float64}],
+    ids=str,
+)
+def test_a_row_of_a_stack_is_judged_as_the_records_that_it_stands_for(change: dict[str, float]) -> None:
+    for row in range(5):
+        lazy = stacked(**change)[row]  # type: ignore[arg-type]
+        written = reply(stacked(**change)[row].content)  # type: ignore[arg-type]
+        one, other = (gate().check(CLIENT, ROUND, [sent]) for sent in (lazy, written))
+        assert seen(one) == seen(other)
+        if change != {"dtype": torch.float64}:
+            assert lazy.unwritten is not None  # no records were written
+
+
+def test_each_bad_row_of_a_stack_is_refused_alone() -> None:
+    verdicts = [gate().check(client, ROUND, [sent]) for client, sent in enumerate(stacked())]
+    assert [isinstance(verdict, Update) for verdict in verdicts] == [True, False, False, False, True]
+    assert [str(verdict) for verdict in verdicts[1:4]] == [
+        "NaN in 'w'",
+        "Inf in 'b'",
+        "norm 4.243e+38 exceeds max_norm 1000",
+    ]
+    assert isinstance(verdicts[0], Update)
+    assert verdicts[0].norm == pytest.approx(math.sqrt(55))
+
+
+def test_what_a_reader_changes_in_a_reply_of_a_stack_counts() -> None:
+    sent = stacked()[0]
+    sent.content["arrays"]["b"] = Array(float32([math.nan])[0])
+    assert str(gate().check(CLIENT, ROUND, [sent])) == "NaN in 'b'"
+    replaced = stacked()[0]
+    replaced.content = RecordDict()
+    assert seen(gate().check(CLIENT, ROUND, [replaced])) == seen(
+        gate().check(CLIENT, ROUND, [reply(RecordDict())])
+    )
+
+
+def test_a_stack_for_another_state_is_refused_by_its_records() -> None:
+    other = AdmissionGate(GateOptions(), Codec({"w": torch.zeros(2, 2)}), NAMES, asked_tasks=4)
+    assert str(other.check(CLIENT, ROUND, stacked()[:1])) == "unexpected key 'b'"

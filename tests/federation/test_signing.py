@@ -119,16 +119,16 @@ def test_a_client_that_impersonates_another_still_signs_as_itself() -> None:
 def test_updates_not_signed_by_their_client_are_quarantined(
     change: Callable[[ConfigRecord], object], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedmeta.federation import client as client_side
+    from fedmeta.federation.engines.vector import grid
 
-    signs = client_side.sign_reply
+    signs = grid.sign_reply
 
     def sign_then_change(reply: RecordDict, client: int, *rest: object) -> None:
         signs(reply, client, *rest)  # type: ignore[arg-type]
         if client == 3:
             config(change)(reply)
 
-    monkeypatch.setattr(client_side, "sign_reply", sign_then_change)
+    monkeypatch.setattr(grid, "sign_reply", sign_then_change)
     _, clients = one_round()
     assert [c.client for c in clients if not c.admitted] == [3]
     assert clients[3].reason == reason

@@ -7,7 +7,7 @@ from flwr.app import Message, RecordDict
 
 from fedmeta.federation import AdmissionGate, GateOptions, Update
 from fedmeta.federation.aggregation import AggregationOptions
-from fedmeta.federation.client import ReplyWriter
+from fedmeta.federation.client import training_replies
 from fedmeta.federation.codec import Codec
 from fedmeta.federation.flower import as_server
 from fedmeta.federation.learner import CohortUpdate
@@ -69,7 +69,7 @@ def judged(values: list[float], max_norm: float = 100.0) -> Update | Refusal:
     )
     parts = {"a": values[:2], "b": values[2:3], "c": values[3:4], "hidden": values[4:]}
     stack = {key: torch.tensor([part], dtype=torch.float32) for key, part in parts.items()}
-    content = next(ReplyWriter(CODEC).training(CohortUpdate([0], stack, {}, 1), 1))
+    content = next(training_replies(CODEC, CohortUpdate([0], stack, {}, 1), 1)).write()
     with as_server():
         request = Message(RecordDict(), 2, "train")
         return gate.check(0, 1, [Message(content, reply_to=request)])

@@ -17,10 +17,13 @@ from fedmeta.federation.client import (
     ARRAYS,
     CONFIG,
     ROUND,
-    ReplyWriter,
+    StackedUpdate,
     build_client_app,
+    evaluation_reply,
     failed,
     read_request,
+    sign_reply,
+    training_replies,
 )
 from fedmeta.federation.client_memory import COUNTED, MEMORY, OLDEST, StackMemory, read_counted
 from fedmeta.federation.client_states import ClientStates
@@ -30,6 +33,7 @@ from fedmeta.federation.evaluation import EvaluationSums
 from fedmeta.federation.failures import Failure, report
 from fedmeta.federation.faults import FaultPlan, mods_in
 from fedmeta.federation.flower import (
+    LazyReply,
     RunGrid,
     client_error,
     message_ids,
@@ -79,7 +83,6 @@ class VectorGrid(RunGrid):
         self.executor = executor
         self._clients = len(learner.workload.population)
         self._codec = Codec(learner.template)
-        self._writer = ReplyWriter(self._codec, signatures)
         self._app = build_client_app(learner, (), signatures)
         self._mods = mods or {}
         self._mods_in = mods_in(faults, learner) if faults else None
@@ -211,14 +214,14 @@ class VectorGrid(RunGrid):
             if own := self._own_app(client, round_, message.metadata.message_type):
                 yield self._ask_app(message, own)
             elif content is not None:
-                yield Message(content, reply_to=message)
+                yield self._reply(message, client, content)
             elif failure is not None:
                 report(round_, client, failure)
                 yield client_error(failure.reason, message)
 
     def _contents(
         self, chunk: list[Message], outcome: JobResult, round_: int
-    ) -> tuple[Iterator[RecordDict], dict[int, Failure]]:
+    ) -> tuple[Iterator[RecordDict | StackedUpdate], dict[int, Failure]]:
         """Return the replies' contents of clients that succeeded, in order, and the failures."""
         if isinstance(outcome, CohortUpdate):
             forgot: Collection[int] = ()
@@ -226,10 +229,20 @@ class VectorGrid(RunGrid):
                 # Clients with mods are called one by one, and store their own memory there.
                 alike = [c for c in outcome.clients if not self._own_app(c, round_, MessageType.TRAIN)]
                 forgot = self._memory.propose(round_, outcome, alike)
-            return self._writer.training(outcome, round_, forgot), outcome.failures
+            return training_replies(self._codec, outcome, round_, forgot), outcome.failures
         if isinstance(outcome, EvaluationSums):
-            return iter([self._writer.evaluation(outcome, round_)]), {}
+            return iter([evaluation_reply(outcome, round_)]), {}
         return iter(()), {self._client(chunk[0]): outcome}
+
+    def _reply(self, message: Message, client: int, content: RecordDict | StackedUpdate) -> Message:
+        if isinstance(content, RecordDict):
+            return Message(content, reply_to=message)
+        if self._signatures is None and content.flat is not None:
+            return LazyReply(content, reply_to=message)
+        written = content.write()
+        if self._signatures:
+            sign_reply(written, client, self._codec, self._signatures)
+        return Message(written, reply_to=message)
 
     def _client(self, message: Message) -> int:
         """Return the client that a request is for; -1 if there is none."""
