@@ -30,6 +30,7 @@ from fedmeta.tasks import (
     TaskBatch,
     TaskFamily,
     build_family,
+    drawing_together,
     shape_of_tasks,
     stream,
     torch_generator,
@@ -196,6 +197,16 @@ class Learner:
         rng = stream(self.workload.seed, "train", round_, client)
         return self.family.sample(client, self.workload.tasks_per_round, rng).to(self.dtype)
 
+    def sample_many(self, round_: int, clients: Sequence[int]) -> TaskBatch | None:
+        """Draw what `sample` does for each client, at once; None if that is not possible."""
+        if type(self).sample is not Learner.sample:
+            return None  # a subclass draws other tasks
+        if (family := drawing_together(self.family)) is None:
+            return None
+        rngs = [stream(self.workload.seed, "train", round_, client) for client in clients]
+        count = self.workload.tasks_per_round
+        return family.sample_many(clients, count, rngs).to(self.dtype)
+
     def train(
         self, state: Tensors, round_: int, clients: Sequence[int], memory: Tensors | None = None
     ) -> CohortUpdate:
@@ -223,6 +234,10 @@ class Learner:
 
     def train_from(self, starts: Starts, round_: int, clients: Sequence[int]) -> CohortUpdate:
         """Like `train`, with each client starting from its own state."""
+        with suppress(Exception):
+            if (tasks := self.sample_many(round_, clients)) is not None:
+                found = self.local_update(starts(clients), round_, clients, tasks)
+                return self._cohort(list(clients), found, {})
         drawn, failures = self._draw(round_, clients)
         with suppress(Exception):
             return self._stacked(starts, round_, clients, drawn, failures)

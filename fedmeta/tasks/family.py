@@ -1,11 +1,11 @@
 """The shape of tasks, and the interface of task families."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -86,6 +86,32 @@ class TaskFamily(Protocol):
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` tasks from the private data of `client`, in float32, using only `rng`."""
         ...
+
+
+class DrawsTogether(Protocol):
+    """A family that draws the tasks of many clients at once, faster than one client after the other."""
+
+    def sample_many(
+        self, clients: Sequence[int], count: int, rngs: Sequence[np.random.Generator]
+    ) -> TaskBatch:
+        """Draw `count` tasks of each client, in order, all of one split.
+
+        They are the same bits as those of `TaskFamily.sample` with each client's own generator.
+        """
+        ...
+
+
+def drawing_together(family: TaskFamily) -> DrawsTogether | None:
+    """Return the family if it has a `sample_many` that goes with its `sample`; None if not.
+
+    A subclass that overrides `sample` alone has not.
+    """
+    for kind in type(family).__mro__:
+        if "sample_many" in vars(kind):
+            return cast("DrawsTogether", family)
+        if "sample" in vars(kind):
+            return None
+    return None
 
 
 FAMILIES: Registry[type[TaskFamily]] = parts.FAMILIES

@@ -1,5 +1,7 @@
 """Sinusoid regression, MAML's toy family, with clients that differ in amplitude and phase."""
 
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
@@ -17,9 +19,10 @@ from fedmeta.tasks.seeding import stream
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
 INPUT = (-5.0, 5.0)
+REMEMBERED = 4096
+"""Clients whose intervals are kept: making a random stream takes longer than all the rest of a draw."""
 
 Values = NDArray[np.float32]
-Range = tuple[float, float] | tuple[Values, Values]
 
 
 class SinusoidOptions(Options):
@@ -48,8 +51,8 @@ class SinusoidOptions(Options):
 class Sinusoid:
     """Regress ``y = a sin(x - p)``, with ``a`` in [0.1, 5], ``p`` in [0, pi] and ``x`` in [-5, 5].
 
-    `sample` returns x and y of shape ``[T, shots or queries, 1]``. Nothing is stored per client: its
-    intervals are derived from the seed each time, so a population of any size costs nothing.
+    `sample` returns x and y of shape ``[T, shots or queries, 1]``. A client's intervals are derived from
+    the seed, and few are kept, so a population of any size costs nothing.
 
     Paper: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.1.
     """
@@ -61,6 +64,7 @@ class Sinusoid:
         self.population = population
         self.seed = seed
         self.spec = TaskSpec("regression", (1,), 1)
+        self._own = lru_cache(maxsize=REMEMBERED)(self._of_client)
 
     @staticmethod
     def digest(options: SinusoidOptions) -> str:  # noqa: ARG004
@@ -81,14 +85,23 @@ class Sinusoid:
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` waves of `client`, and points of each; float32."""
-        amplitude, phase = self._ranges(client, count, rng)
-        shots, queries = self._sizes(client)
-        # One draw for everything, with contiguous support and query: this is called for each client,
-        # maybe a thousand times a round.
-        draws = rng.random(count * (2 + shots + queries), dtype=np.float32)
-        a = _scale(draws[:count], amplitude)
-        p = _scale(draws[count : 2 * count], phase)
-        return _tasks(a, p, _scale(draws[2 * count :], INPUT), shots)
+        return self.sample_many([client], count, [rng])
+
+    def sample_many(
+        self, clients: Sequence[int], count: int, rngs: Sequence[np.random.Generator]
+    ) -> TaskBatch:
+        """Draw `count` waves of each client, all of one split, and points of each; float32."""
+        shots, queries = self._sizes(clients[0])
+        ranges = np.empty((len(clients), 2, 2, count), dtype=np.float32)
+        draws = np.empty((len(clients), count * (2 + shots + queries)), dtype=np.float32)
+        for client, rng, own, drawn in zip(clients, rngs, ranges, draws, strict=True):
+            own[:] = self._ranges(client, count, rng)
+            rng.random(out=drawn, dtype=np.float32)
+        units = draws[:, : 2 * count].reshape(len(clients), 2, count)
+        waves = units * ranges[:, :, 1] + ranges[:, :, 0]
+        x = _scale(draws[:, 2 * count :], INPUT)
+        sides = (np.ascontiguousarray(part) for part in (x[:, : count * shots], x[:, count * shots :]))
+        return _tasks(waves[:, 0].reshape(-1), waves[:, 1].reshape(-1), sides)
 
     def drifting(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
         """Draw `count` waves of `client`, in equal steps from a first one to a last one; float32."""
@@ -100,7 +113,7 @@ class Sinusoid:
             for (start, end), interval in zip(ends, self.intervals(client), strict=True)
         )
         x = _scale(rng.random(count * (shots + queries), dtype=np.float32), INPUT)
-        return _tasks(a, p, x, shots)
+        return _tasks(a, p, (x[: count * shots], x[count * shots :]))
 
     def _sizes(self, client: int) -> tuple[int, int]:
         """Return the support and query points of a client's tasks."""
@@ -109,27 +122,31 @@ class Sinusoid:
             return options.shots, options.queries
         return options.test_shots or options.shots, options.test_queries or options.queries
 
-    def _ranges(self, client: int, count: int, rng: np.random.Generator) -> tuple[Range, Range]:
-        """Return the low and high ends of amplitude and of phase, one for all waves or ``[count]``."""
+    def _ranges(self, client: int, count: int, rng: np.random.Generator) -> Values:
+        """Return low end and width of amplitude and of phase, ``[2, 2, count]`` or ``[2, 2, 1]``."""
         if self.options.partition == "natural" or self.population.split_of(client) != "train":
-            return self.intervals(client)
+            return self._own(client)
         owners = rng.integers(self.population.train, size=count).tolist()
-        lows_and_highs = np.array([self.intervals(owner) for owner in owners], dtype=np.float32)
-        amplitude, phase = lows_and_highs.transpose(1, 2, 0)
-        return (amplitude[0], amplitude[1]), (phase[0], phase[1])
+        ends = np.array([self.intervals(owner) for owner in owners], dtype=np.float32)
+        ends[:, :, 1] -= ends[:, :, 0]
+        return ends.transpose(1, 2, 0)
+
+    def _of_client(self, client: int) -> Values:
+        own = [[[low], [high - low]] for low, high in self.intervals(client)]
+        return np.array(own, dtype=np.float32)
 
 
-def _tasks(a: Values, p: Values, x: Values, shots: int) -> TaskBatch:
-    """Return waves of amplitudes ``a [T]`` and phases ``p [T]`` at points `x`, support points first."""
+def _tasks(a: Values, p: Values, points: Iterable[Values]) -> TaskBatch:
+    """Return waves of amplitudes ``a [T]`` and phases ``p [T]`` at support and query points."""
     count = len(a)
     a, p = a.reshape(count, 1, 1), p.reshape(count, 1, 1)
     sides: list[Tensor] = []
-    for points in (x[: count * shots], x[count * shots :]):
-        side = points.reshape(count, -1, 1)
+    for x in points:
+        side = x.reshape(count, -1, 1)
         sides += [torch.from_numpy(side), torch.from_numpy(a * np.sin(side - p))]
     return TaskBatch(*sides)
 
 
-def _scale(unit: Values, interval: Range) -> Values:
+def _scale(unit: Values, interval: tuple[float, float]) -> Values:
     low, high = interval
     return cast("Values", unit * np.float32(high - low) + np.float32(low))

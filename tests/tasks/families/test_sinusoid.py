@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmeta.errors import ConfigError
-from fedmeta.tasks import Population, TaskBatch, build_family, stream
+from fedmeta.tasks import Population, TaskBatch, build_family, drawing_together, stream
 from fedmeta.tasks.families.sinusoid import Sinusoid
 
 
@@ -78,6 +78,31 @@ def test_sampling_is_a_pure_function_of_seed_client_and_stream() -> None:
     assert torch.equal(first.query_y, second.query_y)
     other = family(heterogeneity=0.5).sample(2, 3, stream(4, "train", 10))
     assert not torch.equal(first.query_y, other.query_y)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"partition": "iid"}, {"shots": 3, "heterogeneity": 1.0}], ids=str
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_clients_drawn_together_have_the_bits_of_each_alone(options: dict[str, Any], count: int) -> None:
+    built, clients = family(clients=40, **options), [*range(3, 40), 0]
+    together = built.sample_many(clients, count, [stream(6, client) for client in clients])
+    alone = [built.sample(client, count, stream(6, client)) for client in clients]
+    for (name, one), (_, other) in zip(
+        together.tensors(), TaskBatch.concat(alone).tensors(), strict=True
+    ):
+        assert one.shape == other.shape
+        assert one.numpy().tobytes() == other.numpy().tobytes(), name
+
+
+def test_a_family_that_overrides_sample_alone_is_drawn_one_client_at_a_time() -> None:
+    class Own(Sinusoid):
+        def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+            return super().sample(client, count, rng)
+
+    built = family()
+    assert drawing_together(built) is built
+    assert drawing_together(Own(built.options, built.population, 7)) is None
 
 
 @pytest.mark.parametrize(
