@@ -13,6 +13,7 @@ from torch import Tensor
 from fedmeta.errors import ConfigError
 from fedmeta.options import Key, Options
 from fedmeta.tasks.batch import TaskBatch
+from fedmeta.tasks.seeding import random_order
 
 Indices = NDArray[np.int64]
 
@@ -136,7 +137,7 @@ class ClassImages:
         """
         ways, shots, queries = shape
         # Ranks of uniform draws sample without replacement for all tasks at once.
-        chosen = rng.random((count, len(self)), dtype=np.float32).argsort(axis=1)[:, :ways]
+        chosen = random_order(rng.random((count, len(self)), dtype=np.float32))[:, :ways]
         if coded:
             chosen.sort(axis=1)
             # A loop over tasks is five times faster for the few that a client draws in a round.
@@ -146,7 +147,7 @@ class ClassImages:
         keys = rng.random((count, ways, self.table.shape[1]), dtype=np.float32)
         if self.ragged:
             keys = np.maximum(keys, self._floor.take(chosen, axis=0))
-        images = keys.argsort(axis=2)[:, :, : shots + queries]
+        images = random_order(keys)[:, :, : shots + queries]
         # Flat indices take half the time of rows and columns, which matters for small tasks.
         drawn: Indices = self.table.take(images + (chosen * self.table.shape[1])[:, :, None])
         return drawn

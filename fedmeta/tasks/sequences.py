@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedmeta.options import Options
 from fedmeta.tasks.batch import Examples, TaskBatch
+from fedmeta.tasks.seeding import random_order
 
 SHOWN = "shown"
 """Name of the int64 tensor ``[T, B]`` of a sequence: the label that is shown with each example, which is
@@ -57,6 +58,6 @@ def shown_labels(labels: Tensor) -> Tensor:
 
 def _shuffled(examples: Examples, rng: np.random.Generator) -> Examples:
     shape = next(iter(examples.values())).shape[:2]
-    order = torch.from_numpy(rng.random(shape, dtype=np.float32).argsort(axis=1))
+    order = torch.from_numpy(random_order(rng.random(shape, dtype=np.float32)))
     tasks = torch.arange(shape[0]).unsqueeze(1)
     return {key: value[tasks, order] for key, value in examples.items()}

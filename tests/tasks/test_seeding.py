@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fedmeta.tasks import stream, torch_generator
+from fedmeta.tasks.seeding import random_order
 
 
 @pytest.mark.parametrize("words", [[0], [5, 0, 2**32 - 1], [2**32], [2**63 - 1, 7], [1, 2**40, 3]])
@@ -32,3 +33,10 @@ def test_torch_generators_follow_the_same_paths() -> None:
 def test_no_number_of_a_path_is_negative() -> None:
     with pytest.raises((ValueError, OverflowError)):
         stream(0, -1)
+
+
+def test_equal_random_keys_keep_their_order_on_any_processor() -> None:
+    # Few values, so that most keys have an equal one; NumPy's stable sort uses no vectors.
+    keys = np.random.default_rng(0).integers(0, 40, (50, 300)).astype(np.float32) / 8
+    keys[:, ::7] = np.inf
+    assert np.array_equal(random_order(keys), keys.argsort(axis=-1, kind="stable"))
