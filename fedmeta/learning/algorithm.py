@@ -123,7 +123,7 @@ class Algorithm(ABC):
     Options: ClassVar[type[Options]]
     about: ClassVar[About | None] = None
     """Shown by `fedmeta list algorithms`; a subclass that is a different method declares its own."""
-    second_order: ClassVar[bool] = False
+    second_order: bool = False
     """Whether `task_updates` differentiates a gradient, so a model's second derivatives are checked."""
     reads_sequences: ClassVar[bool] = False
     """Whether it takes tasks without a support set, see `fedmeta.learning.sequence`."""

@@ -4,43 +4,55 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
-from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import Algorithm, Tensors
-from fedmeta.learning.delegating import DelegatingAlgorithm
-from fedmeta.tasks import Examples, TaskBatch
+from fedmeta.tasks import TaskBatch
 
 Flat = Callable[..., list[Tensor]]
+Updates = Callable[[Tensors, TaskBatch], tuple[Tensors, Tensors]]
 Layout = tuple[tuple[str, torch.Size, tuple[int, ...], torch.dtype, torch.device], ...]
 
 
-class CompiledAlgorithm(DelegatingAlgorithm):
-    """Computes another algorithm's `task_updates` with compiled code, and delegates the rest to it.
-
-    The gradients inside `task_updates` are traced into one forward-only graph, so that second
-    derivatives, which `torch.compile` itself refuses, are compiled too. Results are equal up to
-    rounding. Each new shape of state or tasks takes about half a minute once, or less if it is in the
-    compiler's disk cache.
+def compile_updates(algorithm: Algorithm) -> Algorithm:
+    """Give an algorithm compiled code for its `task_updates`; all else stays as it is.
 
     Raises:
-        ConfigError: If there is no C++ compiler, or the algorithm cannot be traced.
+        ConfigError: If there is no C++ compiler.
+    """
+    _require_compiler()
+    # Instances may shadow methods, but mypy has no type for it.
+    vars(algorithm)["task_updates"] = _CompiledUpdates(algorithm.task_updates)
+    return algorithm
+
+
+class _CompiledUpdates:
+    """Computes an algorithm's `task_updates` with compiled code.
+
+    The gradients inside are traced into one forward-only graph, so that second derivatives, which
+    `torch.compile` itself refuses, are compiled too. Results are equal up to rounding. Each new shape of
+    state or tasks takes about half a minute once, or less if it is in the compiler's disk cache.
+
+    Args:
+        eager: The algorithm's own method.
     """
 
-    def __init__(self, algorithm: Algorithm) -> None:
-        super().__init__(algorithm)
+    def __init__(self, eager: Updates) -> None:
+        self._eager = eager
         self._compiled: dict[Layout, tuple[Flat, list[str]]] = {}
-        _require_compiler()
 
-    @override
     @torch.no_grad()
-    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
-        """Return the algorithm's per-task pseudo-gradients and metrics."""
+    def __call__(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Return per-task pseudo-gradients and metrics.
+
+        Raises:
+            ConfigError: If the method cannot be traced or compiled.
+        """
         inputs = {**state, **{f"@{name}": tensor for name, tensor in tasks.tensors()}}
         values = list(inputs.values())
         layout = tuple((key, v.shape, v.stride(), v.dtype, v.device) for key, v in inputs.items())
@@ -52,25 +64,6 @@ class CompiledAlgorithm(DelegatingAlgorithm):
             zip(metrics, results[len(state) :], strict=True)
         )
 
-    @override
-    def adapt(self, state: Tensors, support: Examples, steps: int) -> Tensors:
-        """Adapt to each task's support set; see the algorithm."""
-        return self._algorithm.adapt(state, support, steps)
-
-    @override
-    def predict(
-        self, state: Tensors, adapted: Tensors, examples: Examples, transductive: bool | None = None
-    ) -> Tensor:
-        """Predict for a half of a batch; see the algorithm."""
-        return self._algorithm.predict(state, adapted, examples, transductive)
-
-    @override
-    def trajectory(
-        self, state: Tensors, support: Examples, steps: Sequence[int]
-    ) -> Iterator[tuple[int, Tensors]]:
-        """Yield ``(step, adapted)``; see the algorithm."""
-        return self._algorithm.trajectory(state, support, steps)
-
     def _compile(self, keys: list[str], values: list[Tensor], like: TaskBatch) -> tuple[Flat, list[str]]:
         """Trace and compile for inputs laid out like `values`; also name the metrics in their order."""
         metrics: list[str] = []
@@ -78,7 +71,7 @@ class CompiledAlgorithm(DelegatingAlgorithm):
         def flat(*inputs: Tensor) -> list[Tensor]:
             state = dict(zip(keys, inputs, strict=False))
             tasks = like.with_tensors(inputs[len(keys) :])
-            updates, measured = self._algorithm.task_updates(state, tasks)
+            updates, measured = self._eager(state, tasks)
             metrics[:] = measured
             return [*(updates[key] for key in keys), *measured.values()]
 

@@ -11,17 +11,17 @@ from typing_extensions import override
 from fedmeta.errors import ConfigError, DataError
 from fedmeta.files import one_line
 from fedmeta.learning.algorithm import Algorithm, Model, Tensors
-from fedmeta.learning.delegating import DelegatingAlgorithm
 from fedmeta.learning.estimators import read_estimator
 from fedmeta.learning.head import find_head
-from fedmeta.tasks import MASK, Examples, TaskSpec
+from fedmeta.learning.local import KeyRule, LocalWork
+from fedmeta.tasks import MASK, Examples, TaskBatch, TaskSpec
 
 FEATURES, TARGETS = "features", "targets"
 LEAST = 1e-6
 """A smaller probability counts as this one, so that a vote of 0 is not an infinite loss."""
 
 
-class FittedHead(DelegatingAlgorithm):
+class FittedHead(Algorithm):
     """Trains as another algorithm does; at test, an estimator is fitted to each support set's features.
 
     The features are the model's embedding, or the input of its last linear layer, with the meta-learned
@@ -40,7 +40,15 @@ class FittedHead(DelegatingAlgorithm):
     def __init__(self, algorithm: Algorithm, head: str, seed: int) -> None:
         from sklearn.base import is_classifier, is_regressor
 
-        super().__init__(algorithm)
+        if not algorithm.objective.has_support:
+            raise ConfigError(
+                "a head is fitted to a support set, but a sequence has none: choose another data.order"
+            )
+        super().__init__(algorithm.options, algorithm.model, algorithm.spec, algorithm.transductive)
+        self._algorithm = algorithm
+        self.second_order = algorithm.second_order
+        # Shadows the static method, as which layer is the head does not change.
+        vars(self)["model_outputs"] = algorithm.model_outputs
         self._estimator = read_estimator(head, seed)
         self._name = one_line(head)
         labels = self.objective.labels and not self.spec.vocabulary
@@ -54,6 +62,38 @@ class FittedHead(DelegatingAlgorithm):
         self._identity = (
             {} if algorithm.model_outputs(self.spec) is None else identity_head(self.model, self.spec)
         )
+
+    @override
+    def init(self, generator: torch.Generator) -> Tensors:
+        """Draw the initial state; see the algorithm."""
+        return self._algorithm.init(generator)
+
+    @override
+    def task_updates(self, state: Tensors, tasks: TaskBatch) -> tuple[Tensors, Tensors]:
+        """Return per-task pseudo-gradients and metrics; see the algorithm."""
+        return self._algorithm.task_updates(state, tasks)
+
+    @override
+    def init_client(self, client: int) -> Tensors:
+        """Return a client's memory before its first round; see the algorithm."""
+        return self._algorithm.init_client(client)
+
+    @override
+    def local_update(
+        self, start: Tensors, client: Tensors, work: LocalWork
+    ) -> tuple[Tensors, Tensors, Tensors]:
+        """Do the local work of C clients, whose steps call `work`; see the algorithm."""
+        return self._algorithm.local_update(start, client, work)
+
+    @override
+    def key_rule(self, key: str) -> KeyRule:
+        """Return how the server treats updates of one tensor; see the algorithm."""
+        return self._algorithm.key_rule(key)
+
+    @override
+    def learned_rates(self, state: Tensors) -> Tensors:
+        """Return the inner learning rates of the training; see the algorithm."""
+        return self._algorithm.learned_rates(state)
 
     @property
     @override

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fedmeta.learning.algorithm import Algorithm, Tensors
-from fedmeta.learning.delegating import DelegatingAlgorithm
 from fedmeta.tasks import Examples, Objective, TaskBatch
 from fedmeta.tasks.measure import LOSS
 
@@ -38,9 +37,7 @@ class StreamLearner(Protocol):
 
 
 def stream_learner(algorithm: Algorithm) -> StreamLearner | None:
-    """Return an algorithm, compiled or not, as a stream learner; None if it cannot be one."""
-    if isinstance(algorithm, DelegatingAlgorithm):
-        algorithm = algorithm.algorithm
+    """Return an algorithm as a stream learner; None if it cannot be one."""
     return algorithm if isinstance(algorithm, StreamLearner) else None
 
 

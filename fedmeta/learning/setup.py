@@ -9,7 +9,7 @@ from torch import nn
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning.algorithm import ALGORITHMS, MODELS, Algorithm, Model
-from fedmeta.learning.compiled import CompiledAlgorithm
+from fedmeta.learning.compiled import compile_updates
 from fedmeta.learning.module import ModuleModel
 from fedmeta.learning.native.kernel import KernelPlan, build_kernel
 from fedmeta.options import Options, parse_options
@@ -143,8 +143,9 @@ def build_algorithm(setup: AlgorithmSetup, spec: TaskSpec, seed: int = 0) -> Alg
         plan: KernelPlan | None = model.kernel_plan()  # type: ignore[attr-defined]
         model.kernel = build_kernel(plan)
     algorithm = kind(options, model, spec, setup.transductive)
-    built = CompiledAlgorithm(algorithm) if setup.compile else algorithm
-    return with_head(built, setup.head, seed) if setup.head else built
+    if setup.compile:
+        algorithm = compile_updates(algorithm)
+    return with_head(algorithm, setup.head, seed) if setup.head else algorithm
 
 
 def with_head(algorithm: Algorithm, head: str, seed: int) -> Algorithm:

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -71,3 +72,12 @@ def test_without_a_compiler_the_option_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"no C\+\+ compiler 'no-such-compiler'"):
         build_algorithm(SETUP, CASE.spec)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_all_but_the_updates_is_the_algorithms_own() -> None:
+    compiled = build_algorithm(replace(SETUP, algorithm="meta_sgd", learner={}), CASE.spec)
+    assert compiled.learned_rates(compiled.init(torch_generator(0)))
+    sequences = TaskSpec("sequence", (3,), 2, instances=2)
+    plain = AlgorithmSetup("mann", {}, "mlp", {"hidden": []}, compile=True)
+    assert build_algorithm(plain, sequences).reads_sequences

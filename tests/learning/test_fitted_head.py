@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +18,8 @@ LOGISTIC = "sklearn.linear_model.LogisticRegression()"
 SEED = 3
 
 
-def build(
-    algorithm: str, case: Case, head: str, learner: dict[str, object] | None = None
-) -> tuple[Algorithm, Tensors]:
-    setup = AlgorithmSetup(algorithm, learner or {}, case.model, case.network, head=head)
+def build(algorithm: str, case: Case, head: str, compiled: bool = False) -> tuple[Algorithm, Tensors]:
+    setup = AlgorithmSetup(algorithm, {}, case.model, case.network, compile=compiled, head=head)
     made = build_algorithm(setup, case.spec, SEED)
     state = expand_state(made.init(torch_generator(0, "init")), 2)
     return made, {key: value.double() for key, value in state.items()}
@@ -42,13 +41,21 @@ def features(case: Case, state: Tensors, x: torch.Tensor) -> torch.Tensor:
     return torch.stack(rows)
 
 
+COMPILED = pytest.param(
+    True, marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+)
+
+
+@pytest.mark.parametrize("compiled", [False, COMPILED])
 @pytest.mark.parametrize("name", ["image-mlp", "user-module"])
 @pytest.mark.parametrize("algorithm", ["maml", "meta_sgd", "protonet"])
-def test_an_estimator_gets_what_the_last_layer_would_get(algorithm: str, name: str) -> None:
+def test_an_estimator_gets_what_the_last_layer_would_get(
+    algorithm: str, name: str, compiled: bool
+) -> None:
     case = CASES[name]
     if algorithm == "protonet" and name == "user-module":
         pytest.skip("a module that does not know of embeddings embeds with its head")
-    made, state = build(algorithm, case, LOGISTIC)
+    made, state = build(algorithm, case, LOGISTIC, compiled)
     tasks = make_tasks(case.spec, support=9)
     said = made.predict(state, made.adapt(state, tasks.support, 0), tasks.query).softmax(-1)
     support, query = (features(case, state, half) for half in (tasks.support_x, tasks.query_x))
@@ -128,3 +135,17 @@ def test_a_head_that_cannot_be_fitted_says_why() -> None:
     tasks = make_tasks(case.spec)
     with pytest.raises(DataError, match=r"KNeighborsClassifier\(50\)' cannot be fitted .*n_neighbors"):
         made.predict(state, made.adapt(state, tasks.support, 0), tasks.query)
+
+
+def test_tasks_without_a_support_set_are_refused() -> None:
+    spec = TaskSpec("sequence", (3,), 2, instances=2)
+    with pytest.raises(ConfigError, match="a head is fitted to a support set"):
+        build("mann", Case("mlp", {"hidden": []}, spec), LOGISTIC)
+
+
+def test_what_the_algorithm_declares_holds_with_a_head() -> None:
+    case = CASES["image-mlp"]
+    made, state = build("meta_sgd", case, LOGISTIC)
+    assert made.second_order
+    assert made.learned_rates({key: value[0] for key, value in state.items()})
+    assert build("fomaml", case, LOGISTIC)[0].second_order is False
