@@ -70,7 +70,9 @@ def config_to_evaluate(config: Config, settings: Mapping[str, Any]) -> Config:
         ConfigError: If a key must stay, is unknown, or has an invalid value.
     """
     # Nothing trains here, so the population need not suffice for it.
-    idle = {"compare": {}, "rounds": 0, "cohort": 1, "quorum": 0, "oversample": 0}
+    idle = {"compare": {}, "rounds": 0, "cohort": 1, "quorum": 0, "oversample": 0, "compile": False}
+    # The model may come from a machine that had a compiler.
+    idle |= {"kernels": "auto"} if config.kernels == "native" else {}
     changes = merge(config.model_dump() | idle, in_use(config, "federated"))
     other = settings.get("task", config.task) != config.task
     changes |= {"validation_clients": 0} if other else {}

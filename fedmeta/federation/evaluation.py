@@ -104,20 +104,21 @@ def _measure(algorithm: Algorithm, rows: Tensors, adapted: Tensors, tasks: TaskB
     objective = algorithm.objective
     prediction = algorithm.predict(rows, adapted, tasks.query)
     loss = objective.loss(prediction, tasks.query)
-    finite = _is_finite(loss)
-    measured = {LOSS: loss.where(finite, 0.0), "diverged": ~finite}
-    # The argmax of NaNs is the first class, which may be right by luck.
-    values = objective.measure(prediction, tasks.query)
-    for name in objective.measures:
-        measured[name] = values[name].where(finite, 0.0)
-    main = objective.main
+    finite, main = _is_finite(loss), objective.main
+    found = objective.measure(prediction, tasks.query)
+    values = {name: found[name] for name in objective.measures}
     if INDUCTIVE + main in quantities(algorithm):
         inductive = algorithm.predict(rows, adapted, tasks.query, transductive=False)
         sound = _is_finite(objective.loss(inductive, tasks.query))
+        worst = objective.measures[main].worst
+        if worst is None:
+            # No number stands for what is not one, so the task counts as diverged.
+            finite &= sound
         value = objective.measure(inductive, tasks.query)[main]
-        worst = objective.measures[main].worst or 0.0
-        measured[INDUCTIVE + main] = value.where(sound, worst).where(finite, 0.0)
-    return measured
+        values[INDUCTIVE + main] = value.where(sound, worst or 0.0)
+    # The argmax of NaNs is the first class, which may be right by luck.
+    measured = {name: value.where(finite, 0.0) for name, value in values.items()}
+    return {**measured, LOSS: loss.where(finite, 0.0), "diverged": ~finite}
 
 
 def _is_finite(loss: Tensor) -> Tensor:

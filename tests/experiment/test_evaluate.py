@@ -151,6 +151,12 @@ def test_settings_that_decide_what_was_learned_or_held_out_are_refused(
     assert "\n" not in str(refused.value)
 
 
+def test_a_model_that_was_compiled_is_evaluated_where_there_is_no_compiler() -> None:
+    compiled = config_to_evaluate(Config(**VALUES | {"compile": True, "kernels": "native"}), {})
+    assert (compiled.compile, compiled.kernels) == (False, "auto")
+    assert config_to_evaluate(Config(**VALUES | {"kernels": "eager"}), {}).kernels == "eager"
+
+
 def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))

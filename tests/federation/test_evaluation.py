@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -325,6 +326,29 @@ def test_the_accuracy_of_tasks_that_diverged_is_0_and_not_that_of_the_first_clas
     assert after.accuracy == after.measures["inductive_accuracy"].mean == after.ci95 == 0.0
     assert before.accuracy is not None
     assert before.accuracy > 0
+
+
+@pytest.mark.parametrize(("low", "diverged"), [(0.0, 0), (None, 5)])
+def test_an_inductive_prediction_of_nan_is_the_worst_or_diverges_if_there_is_none(
+    low: float | None, diverged: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = Learner.build(CONV)
+    algorithm, predict = built.algorithm, built.algorithm.predict
+
+    def broken(*given: Any) -> torch.Tensor:
+        return predict(*given, transductive=False) * math.nan
+
+    monkeypatch.setattr(
+        algorithm,
+        "predict",
+        lambda *given, transductive=None: broken(*given) if transductive is False else predict(*given),
+    )
+    measures = {"accuracy": Measure(higher_is_better=True, low=low)}
+    monkeypatch.setattr(algorithm.objective, "measures", measures)
+    tasks = NoisyImages(None, Population(1), 0).sample(0, 5, np.random.default_rng(0))  # type: ignore[arg-type]
+    sums = evaluate_tasks(algorithm, built.init_state(), tasks, (0,))
+    assert sums.diverged == [diverged]
+    assert sums.sums["inductive_accuracy"] == [0.0]
 
 
 class OneOffline(Sinusoid):
