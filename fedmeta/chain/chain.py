@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class _Attributes(AttributeDictMiddleware):
         return make_batch_request
 
 
-class Chain(Web3):
+class Chain(Web3, AbstractContextManager["Chain"]):
     """A `Web3` that raises `ChainError`s, safe to call from several threads.
 
     It has no name service (ENS) and no off-chain lookups; it detects proof of authority from blocks.
@@ -136,9 +136,6 @@ class Chain(Web3):
     def close(self) -> None:
         """Close the connection; stop a chain of ours, with its state saved. May be called twice."""
         self._own.close()
-
-    def __enter__(self) -> "Chain":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

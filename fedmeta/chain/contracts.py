@@ -218,10 +218,7 @@ class Contract:
     def ask(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call several views, each given as (name, *arguments), in one round trip; see `call`."""
         calls = [
-            (
-                "eth_call",
-                ({"to": self.address, "data": f"0x{self.data(*question).hex()}"}, "latest"),
-            )
+            ("eth_call", ({"to": self.address, "data": f"0x{self.data(*question).hex()}"}, "latest"))
             for question in questions
         ]
         answers = self.chain.results(calls)

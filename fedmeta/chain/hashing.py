@@ -7,6 +7,7 @@ to checksum an address, and 13 times to parse one.
 import os
 from binascii import unhexlify
 from contextlib import suppress
+from functools import lru_cache
 from importlib.util import find_spec
 
 if find_spec("sha3"):
@@ -18,8 +19,9 @@ from eth_hash.auto import keccak
 __all__ = ["created_address", "from_address", "keccak", "to_address"]
 
 
+@lru_cache(maxsize=1 << 16)
 def to_address(raw: bytes) -> str:
-    """Return 20 bytes as a checksummed address (EIP-55)."""
+    """Return 20 bytes as a checksummed address (EIP-55); cached, as it takes a hash."""
     if len(raw) != 20:
         raise ValueError(f"an address has 20 bytes, not {len(raw)}")
     digits = raw.hex()

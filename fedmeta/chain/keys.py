@@ -66,9 +66,7 @@ class Keys:
 
 
 def open_keys(
-    options: ChainOptions,
-    chain_id: int | None,
-    environment: Mapping[str, str] = os.environ,
+    options: ChainOptions, chain_id: int | None, environment: Mapping[str, str] = os.environ
 ) -> Keys:
     """Return the keys of a run's sponsor and committee; for clients' see `open_client_keys`.
 

@@ -6,9 +6,10 @@ import shutil
 import socket
 import time
 from abc import abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from fedmeta.chain.chain import Chain
 from fedmeta.chain.errors import ChainDownError, ChainError
@@ -49,7 +50,7 @@ class Identity:
     timestamp: int
 
 
-class Node(Http):
+class Node(Http, AbstractContextManager["Node"]):
     """A running node of ours as a web3 provider, ``Web3(Anvil("folder"))``; `close` stops it.
 
     A subclass names the chain, finds its program and gives the arguments.
@@ -79,8 +80,7 @@ class Node(Http):
         accounts: int = 10,
     ) -> None:
         binary = self.find()
-        if port is not None and _in_use(port):
-            raise UsageError(f"port {port} is in use: choose another")
+        _free_port(port)
         self.folder = Path(folder).absolute()
         self._lock = FileLock(self.folder / "lock", f"the chain in {self.folder}")
         try:
@@ -112,7 +112,7 @@ class Node(Http):
     ) -> tuple[NodeProcess, int]:
         """Return the process of a node that answers, and its port."""
         for _ in range(_TRIES):
-            chosen = port or _free_port()
+            chosen = _free_port(port)
             arguments = self.arguments(identity, chosen, self.folder, HARDFORK)
             process = NodeProcess([*binary, *arguments], self.folder)
             try:
@@ -136,9 +136,6 @@ class Node(Http):
     def wait(self) -> int:
         """Wait until it ends, and return its exit status."""
         return self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -237,30 +234,20 @@ def _answers(process: NodeProcess, port: int, identity: Identity) -> bool:
             # Another node may have taken the port meanwhile.
             found = chain.chain_id, genesis["gasLimit"]
             ours = found == (identity.chain_id, identity.gas_limit)
-            if ours and identity.kind == "anvil":
-                _set_clock(chain)
+            now = int(time.time())
+            if ours and identity.kind == "anvil" and now > chain.eth.get_block("latest")["timestamp"]:
+                # Its clock would continue from its saved state.
+                chain.request("anvil_setTime", (now,))
             return ours
         return False
     finally:
         provider.close()
 
 
-def _set_clock(chain: Chain) -> None:
-    """Set Anvil's clock to the current time: it would continue from its saved state."""
-    now = int(time.time())
-    if now > chain.eth.get_block("latest")["timestamp"]:
-        chain.request("anvil_setTime", (now,))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def _in_use(port: int) -> bool:
+def _free_port(wanted: int | None) -> int:
+    """Return the wanted port, or any; a `UsageError` if it is in use."""
     try:
-        socket.create_server(("127.0.0.1", port)).close()
+        with socket.create_server(("127.0.0.1", wanted or 0)) as server:
+            return int(server.getsockname()[1])
     except OSError:
-        return True
-    return False
+        raise UsageError(f"port {wanted} is in use: choose another") from None

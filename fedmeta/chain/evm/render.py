@@ -9,6 +9,8 @@ from eth_bloom.bloom import BloomFilter
 
 from fedmeta.chain.hashing import created_address, to_address
 
+Json = dict[str, Any]
+
 
 class Fault(Exception):
     """A JSON-RPC error."""
@@ -41,14 +43,6 @@ def raise_if_failed(computation: ComputationAPI) -> None:
     raise Fault(-32000, f"execution failed: {type(error).__name__}: {error}")
 
 
-Json = dict[str, Any]
-
-
-def quantity(value: int) -> str:
-    """Return a number as 0x text without leading zeros."""
-    return hex(value)
-
-
 def data(value: bytes) -> str:
     """Return bytes as 0x text."""
     return "0x" + value.hex()
@@ -62,7 +56,7 @@ def base_fee(header: BlockHeaderAPI) -> int:
 def block(header: BlockHeaderAPI, transactions: list[str]) -> Json:
     """Return a block; `transactions` are hashes."""
     return {
-        "number": quantity(header.block_number),
+        "number": hex(header.block_number),
         "hash": data(header.hash),
         "parentHash": data(header.parent_hash or b""),
         "nonce": data(header.nonce),
@@ -73,14 +67,14 @@ def block(header: BlockHeaderAPI, transactions: list[str]) -> Json:
         "stateRoot": data(header.state_root),
         "withdrawalsRoot": data(header.withdrawals_root or b""),
         "miner": to_address(header.coinbase),
-        "difficulty": quantity(header.difficulty),
+        "difficulty": hex(header.difficulty),
         "totalDifficulty": "0x0",
         "mixHash": data(header.mix_hash),
         "extraData": data(header.extra_data),
-        "gasLimit": quantity(header.gas_limit),
-        "gasUsed": quantity(header.gas_used),
-        "baseFeePerGas": quantity(base_fee(header)),
-        "timestamp": quantity(header.timestamp),
+        "gasLimit": hex(header.gas_limit),
+        "gasUsed": hex(header.gas_used),
+        "baseFeePerGas": hex(base_fee(header)),
+        "timestamp": hex(header.timestamp),
         "transactions": transactions,
         "uncles": [],
         "withdrawals": [],
@@ -91,29 +85,29 @@ def transaction(signed: SignedTransactionAPI, header: BlockHeaderAPI) -> Json:
     """Return a block's only transaction."""
     kind = getattr(signed, "type_id", None) or 0
     shown: Json = {
-        "type": quantity(kind),
-        "chainId": quantity(signed.chain_id or 0),
+        "type": hex(kind),
+        "chainId": hex(signed.chain_id or 0),
         "hash": data(signed.hash),
-        "nonce": quantity(signed.nonce),
+        "nonce": hex(signed.nonce),
         "blockHash": data(header.hash),
-        "blockNumber": quantity(header.block_number),
+        "blockNumber": hex(header.block_number),
         "transactionIndex": "0x0",
         "from": to_address(signed.sender),
         "to": to_address(signed.to) if signed.to else None,
-        "value": quantity(signed.value),
-        "gas": quantity(signed.gas),
+        "value": hex(signed.value),
+        "gas": hex(signed.gas),
         "input": data(signed.data),
-        "v": quantity(signed.y_parity if kind else signed.v),  # type: ignore[attr-defined]
-        "r": quantity(signed.r),
-        "s": quantity(signed.s),
+        "v": hex(signed.y_parity if kind else signed.v),  # type: ignore[attr-defined]
+        "r": hex(signed.r),
+        "s": hex(signed.s),
     }
     if kind == 2:
         tip = min(signed.max_priority_fee_per_gas, signed.max_fee_per_gas - base_fee(header))
-        shown["maxFeePerGas"] = quantity(signed.max_fee_per_gas)
-        shown["maxPriorityFeePerGas"] = quantity(signed.max_priority_fee_per_gas)
-        shown["gasPrice"] = quantity(base_fee(header) + tip)
+        shown["maxFeePerGas"] = hex(signed.max_fee_per_gas)
+        shown["maxPriorityFeePerGas"] = hex(signed.max_priority_fee_per_gas)
+        shown["gasPrice"] = hex(base_fee(header) + tip)
     else:
-        shown["gasPrice"] = quantity(signed.gas_price)
+        shown["gasPrice"] = hex(signed.gas_price)
     if kind:
         shown["accessList"] = [
             {"address": to_address(address), "storageKeys": [data(slot.to_bytes(32)) for slot in slots]}
@@ -134,7 +128,7 @@ def receipt(result: ReceiptAPI, shown: Json) -> Json:
     logs = [
         {
             **place,
-            "logIndex": quantity(index),
+            "logIndex": hex(index),
             "address": to_address(log.address),
             "topics": [data(topic.to_bytes(32)) for topic in log.topics],
             "data": data(log.data),
@@ -150,8 +144,8 @@ def receipt(result: ReceiptAPI, shown: Json) -> Json:
         "to": shown["to"],
         "contractAddress": None if shown["to"] else created_address(sender, nonce),
         "status": "0x1" if result.state_root == b"\x01" else "0x0",
-        "gasUsed": quantity(result.gas_used),
-        "cumulativeGasUsed": quantity(result.gas_used),
+        "gasUsed": hex(result.gas_used),
+        "cumulativeGasUsed": hex(result.gas_used),
         "effectiveGasPrice": shown["gasPrice"],
         "logs": logs,
         "logsBloom": data(int(BloomFilter(result.bloom)).to_bytes(256)),

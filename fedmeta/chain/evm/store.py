@@ -9,15 +9,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from eth.abc import AtomicWriteBatchAPI
 from eth.db.atomic import AtomicDBWriteBatch
 from eth.db.backends.base import BaseAtomicDB
 
+from fedmeta.chain.evm.render import Json
 from fedmeta.errors import UsageError
-
-Json = dict[str, Any]
 
 _FORMAT = 1
 _SCHEMA = """

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from eth.abc import StateAPI
+from eth_typing import Address
 from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
 from fedmeta.chain.evm.machine import Call, Machine
-from fedmeta.chain.evm.render import Fault, Json, base_fee, data, quantity
+from fedmeta.chain.evm.render import Fault, Json, base_fee, data
 from fedmeta.chain.evm.store import Store
 from fedmeta.chain.hashing import from_address
 from fedmeta.chain.keys import BALANCE, development_keys
@@ -89,11 +90,10 @@ class Embedded(JSONBaseProvider):
             function = self._methods.get(method)
             if function is None:
                 raise Fault(-32601, f"the method {method} does not exist")
-            try:
-                inspect.signature(function).bind(*params)
-            except TypeError as error:
-                raise Fault(_INVALID, f"{method}: {error}") from None
+            inspect.signature(function).bind(*params)
             return {"result": function(*params)}
+        except (TypeError, ValueError) as error:
+            return {"error": {"code": _INVALID, "message": f"{method}: {error}"}}
         except Fault as fault:
             shown: Json = {"code": fault.code, "message": fault.message}
             return {"error": shown if fault.data is None else {**shown, "data": data(fault.data)}}
@@ -103,17 +103,17 @@ class Embedded(JSONBaseProvider):
         return {
             "web3_clientVersion": lambda: "fedmeta embedded chain",
             "net_version": lambda: str(machine.chain_id),
-            "eth_chainId": lambda: quantity(machine.chain_id),
+            "eth_chainId": lambda: hex(machine.chain_id),
             "eth_syncing": lambda: False,
             "eth_accounts": list,
-            "eth_blockNumber": lambda: quantity(machine.number),
-            "eth_gasPrice": lambda: quantity(base_fee(machine.header(machine.number)) + _TIP),
-            "eth_maxPriorityFeePerGas": lambda: quantity(_TIP),
+            "eth_blockNumber": lambda: hex(machine.number),
+            "eth_gasPrice": lambda: hex(base_fee(machine.header(machine.number)) + _TIP),
+            "eth_maxPriorityFeePerGas": lambda: hex(_TIP),
             "eth_feeHistory": self._fee_history,
-            "eth_getBalance": lambda account, block="latest": quantity(
+            "eth_getBalance": lambda account, block="latest": hex(
                 self._state(block).get_balance(_address(account))
             ),
-            "eth_getTransactionCount": lambda account, block="latest": quantity(
+            "eth_getTransactionCount": lambda account, block="latest": hex(
                 self._state(block).get_nonce(_address(account))
             ),
             "eth_getCode": lambda account, block="latest": data(
@@ -122,13 +122,13 @@ class Embedded(JSONBaseProvider):
             "eth_getStorageAt": lambda account, slot, block="latest": data(
                 self._state(block).get_storage(_address(account), _int(slot)).to_bytes(32)
             ),
-            "eth_getBlockByNumber": self._block_by_number,
-            "eth_getBlockByHash": self._block_by_hash,
+            "eth_getBlockByNumber": lambda block, full=False: self._block("number", number(block), full),
+            "eth_getBlockByHash": lambda digest, full=False: self._block("hash", _hash(digest), full),
             "eth_getTransactionByHash": lambda digest: store.transaction(_hash(digest)),
             "eth_getTransactionReceipt": lambda digest: store.receipt(_hash(digest)),
             "eth_getLogs": self._logs,
             "eth_call": lambda call, block="latest": data(machine.call(_call(call), number(block))),
-            "eth_estimateGas": lambda call, block="latest": quantity(
+            "eth_estimateGas": lambda call, block="latest": hex(
                 machine.estimate(_call(call), number(block))
             ),
             "eth_sendRawTransaction": lambda raw: machine.submit(_bytes(raw)),
@@ -147,13 +147,8 @@ class Embedded(JSONBaseProvider):
     def _state(self, block: object) -> StateAPI:
         return self._machine.state(self._number(block))
 
-    def _block_by_number(self, block: object, full: bool = False) -> Json | None:
-        return self._full(self._store.block("number", self._number(block)), full)
-
-    def _block_by_hash(self, digest: object, full: bool = False) -> Json | None:
-        return self._full(self._store.block("hash", _hash(digest)), full)
-
-    def _full(self, block: Json | None, full: bool) -> Json | None:
+    def _block(self, column: str, value: int | str, full: bool) -> Json | None:
+        block = self._store.block(column, value)
         if block and full:
             block["transactions"] = [self._store.transaction(digest) for digest in block["transactions"]]
         return block
@@ -162,17 +157,17 @@ class Embedded(JSONBaseProvider):
         last = self._number(newest)
         first = max(last - _int(count) + 1, 0)
         headers = [self._machine.header(number) for number in range(first, last + 1)]
-        fees = [quantity(base_fee(header)) for header in headers]
+        fees = [hex(base_fee(header)) for header in headers]
         return {
-            "oldestBlock": quantity(first),
+            "oldestBlock": hex(first),
             "baseFeePerGas": [*fees, fees[-1]],
             "gasUsedRatio": [header.gas_used / header.gas_limit for header in headers],
-            "reward": [[quantity(_TIP)] * len(percentiles)] * len(headers),
+            "reward": [[hex(_TIP)] * len(percentiles)] * len(headers),
         }
 
     def _logs(self, wanted: object) -> list[Json]:
         if not isinstance(wanted, Mapping):
-            raise Fault(_INVALID, "a filter must be an object")
+            raise ValueError("a filter must be an object")
         first = self._number(wanted.get("fromBlock", "latest"))
         last = self._number(wanted.get("toBlock", "latest"))
         if "blockHash" in wanted:
@@ -193,7 +188,7 @@ class Embedded(JSONBaseProvider):
 
     def _snapshot(self) -> str:
         self._snapshots.append(self._machine.number)
-        return quantity(len(self._snapshots))
+        return hex(len(self._snapshots))
 
     def _revert(self, snapshot: object) -> bool:
         index = _int(snapshot) - 1
@@ -229,7 +224,7 @@ def _matches(topics: Sequence[str], wanted: Sequence[Any]) -> bool:
 
 def _call(call: object) -> Call:
     if not isinstance(call, Mapping):
-        raise Fault(_INVALID, "a call must be an object")
+        raise ValueError("a call must be an object")
     return Call(
         sender=_address(call["from"]) if call.get("from") else bytes(20),
         to=_address(call["to"]) if call.get("to") else b"",
@@ -240,28 +235,19 @@ def _call(call: object) -> Call:
 
 
 def _int(value: object) -> int:
-    if isinstance(value, int):
-        return value
-    try:
-        return int(str(value), 16)
-    except ValueError:
-        raise Fault(_INVALID, f"not a quantity: {value!r}") from None
+    return value if isinstance(value, int) else int(str(value), 16)
 
 
 def _bytes(value: object) -> bytes:
     text = str(value)
-    try:
-        return bytes.fromhex(text[2:] if text.startswith("0x") else "?")
-    except ValueError:
-        raise Fault(_INVALID, f"not data: {text[:80]!r}") from None
+    if not text.startswith("0x"):
+        raise ValueError(f"not data: {text[:80]!r}")
+    return bytes.fromhex(text[2:])
 
 
 def _hash(value: object) -> str:
     return data(_bytes(value))
 
 
-def _address(value: object) -> Any:
-    try:
-        return from_address(str(value))
-    except ValueError as error:
-        raise Fault(_INVALID, str(error)) from None
+def _address(value: object) -> Address:
+    return Address(from_address(str(value)))

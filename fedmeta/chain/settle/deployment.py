@@ -1,10 +1,11 @@
 """Deploys a campaign's contracts and puts its budget into escrow; safe to repeat at any point."""
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from fedmeta.chain.chain import Chain, open_chain
@@ -17,15 +18,15 @@ from fedmeta.chain.settle.campaign import bind, campaign_id, check_chain
 from fedmeta.chain.settle.journal import Journal, JournalView
 from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.chain.settle.terms import (
+    LEDGER_VIEWS,
     Addresses,
     Terms,
     check_deployed,
     difference,
     expected_terms,
-    ledger_views,
     our_contract,
 )
-from fedmeta.chain.settle.transactions import Action, Transactor
+from fedmeta.chain.settle.transactions import Action, Transactor, Wait
 from fedmeta.errors import UsageError
 from fedmeta.files import write_atomically
 
@@ -71,17 +72,24 @@ def attach(journal: JournalView, chain: Chain) -> Deployed:
 
 
 class Deployment:
-    """Deploys the contracts of a transactor's campaign, with the terms that a config and keys give."""
+    """A journal's campaign on a chain, with the terms that a config and keys give.
 
-    def __init__(self, transactor: Transactor, keys: Keys, options: ChainOptions) -> None:
-        self.transactor = transactor
-        self.chain = transactor.chain
-        self.journal = transactor.journal
-        self.keys = keys
+    A new journal is bound to the chain. `wait` waits for a block.
+    """
+
+    def __init__(
+        self, chain: Chain, journal: Journal, options: ChainOptions, keys: Keys, wait: Wait = time.sleep
+    ) -> None:
+        bind(journal, chain)
+        self.chain = chain
+        self.journal = journal
         self.options = options
+        self.keys = keys
+        self.transactor = Transactor(chain, journal, wait)
 
-    def ensure(self) -> Deployed:
-        """Return the contracts, deployed and funded; nothing is done twice.
+    @cached_property
+    def deployed(self) -> Deployed:
+        """The contracts, deployed and funded if necessary; nothing is done twice.
 
         Raises:
             WrongCampaignError: If the existing campaign has other terms or code.
@@ -101,7 +109,7 @@ class Deployment:
         views = {"name": name, "totalSupply": supply}
         token = self._created("FedToken", (name, "FED", supply), views)
         struct = terms.struct(token.address)
-        ledger = self._created("RewardLedger", (struct,), ledger_views(struct))
+        ledger = self._created("RewardLedger", (struct,), dict(zip(LEDGER_VIEWS, struct, strict=True)))
         registry = self._registry(ledger.address) if self.options.staking.enabled else None
         found = {"token": token.address, "ledger": ledger.address, "code": code}
         found |= {"registry": registry.address} if registry else {}
@@ -276,9 +284,8 @@ def _deploy_new(
             f"{journal.path} is an unfinished deployment with other settings: "
             "finish it with those, or remove the file"
         )
-    bind(journal, chain)
     try:
-        deployed = Deployment(Transactor(chain, journal), keys, options).ensure()
+        deployed = Deployment(chain, journal, options, keys).deployed
     except PoorAccountError as error:
         raise UsageError(str(error)) from None
     return Addresses(

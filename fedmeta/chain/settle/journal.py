@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 
+from fedmeta.chain.hashing import to_address
 from fedmeta.chain.merkle import contributions_tree, rewards_tree
 from fedmeta.chain.settle.journal_rows import (
     Campaign,
@@ -19,7 +20,6 @@ from fedmeta.chain.settle.journal_rows import (
     SignedRecord,
     State,
     Transaction,
-    account_text,
     contribution,
     insert,
     insert_round,
@@ -109,7 +109,7 @@ class JournalView(Reader):
 
     def rewards(self, last: int) -> dict[str, int]:
         """Return the units that the rounds up to `last` award to each account with any, by account."""
-        return {account_text(account): units for account, units in self._rewards(last)}
+        return {to_address(account): units for account, units in self._rewards(last)}
 
     def _rewards(self, last: int) -> list[tuple[bytes, int]]:
         deque(self._counted(last + 1, last), maxlen=0)
@@ -152,7 +152,7 @@ class JournalView(Reader):
     def clients(self) -> dict[str, int]:
         """Return the client of each account that contributed to a frozen round."""
         query = "SELECT account, client, max(round) FROM contributions GROUP BY account"
-        return {account_text(account): client for account, client, _ in self.rows(query)}
+        return {to_address(account): client for account, client, _ in self.rows(query)}
 
     def account(self, who: str) -> str:
         """Return the account of an address or a client's number; it must have contributed."""

@@ -5,7 +5,6 @@ import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from itertools import chain, pairwise
 from typing import Any, Literal, TypeVar
 
@@ -225,13 +224,7 @@ def rows_of(frozen: FrozenRound) -> list[Row]:
 def contribution(row: Row) -> Contribution:
     """Return the contribution in a row."""
     client, account, tasks, update, signature, score, reward = row
-    return Contribution(client, account_text(account), tasks, update, signature, score, int(reward))
-
-
-@lru_cache(maxsize=1 << 16)
-def account_text(account: bytes) -> str:
-    """Return 20 bytes as a checksummed address; cached, as it takes two hashes."""
-    return to_address(account)
+    return Contribution(client, to_address(account), tasks, update, signature, score, int(reward))
 
 
 def digest(head: tuple[int, bytes, bytes], rows: Sequence[Row]) -> bytes:

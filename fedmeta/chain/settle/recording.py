@@ -5,24 +5,22 @@ are sent again. If it is ahead, a receipt was lost or others sent a record; its 
 journal's rounds, or recording stops.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cached_property
 from pathlib import Path
 
 from web3.types import EventData
 
-from fedmeta.chain.chain import Chain, open_chain
+from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
 from fedmeta.chain.errors import ChainError, WrongCampaignError
 from fedmeta.chain.keys import Keys, open_keys
 from fedmeta.chain.options import ChainOptions
-from fedmeta.chain.settle.campaign import JOURNAL, bind
-from fedmeta.chain.settle.deployment import Deployed, Deployment, attach
+from fedmeta.chain.settle.campaign import JOURNAL
+from fedmeta.chain.settle.deployment import Deployment, attach
 from fedmeta.chain.settle.journal import Journal
 from fedmeta.chain.settle.journal_rows import Content, SignedRecord
-from fedmeta.chain.settle.transactions import Action, Transactor, Wait
+from fedmeta.chain.settle.transactions import Action
 from fedmeta.chain.signing import Signer, ledger_domain
 from fedmeta.errors import UsageError
 
@@ -41,23 +39,8 @@ def record_gas(threshold: int) -> int:
     return _RECORD_GAS + threshold * _SIGNATURE_GAS
 
 
-class Recording:
-    """The campaign of a journal on a chain; a new journal is bound to it. `wait` waits for a block."""
-
-    def __init__(
-        self, chain: Chain, journal: Journal, options: ChainOptions, keys: Keys, wait: Wait = time.sleep
-    ) -> None:
-        bind(journal, chain)
-        self.chain = chain
-        self.journal = journal
-        self.options = options
-        self.keys = keys
-        self.transactor = Transactor(chain, journal, wait)
-
-    @cached_property
-    def deployed(self) -> Deployed:
-        """The campaign's contracts, deployed and funded if necessary; see `Deployment` for errors."""
-        return Deployment(self.transactor, self.keys, self.options).ensure()
+class Recording(Deployment):
+    """Records a campaign's frozen rounds."""
 
     def forget(self) -> None:
         """Forget the contracts, as a chain that was rolled back has lost them: deploy them again."""

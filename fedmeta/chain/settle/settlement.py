@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ class Settled:
     refused: bool
 
 
-class Settlement:
+class Settlement(AbstractContextManager["Settlement"]):
     """Freezes a run's rounds; a thread connects, deploys, records and claims.
 
     Only `check` and `finish` wait for the chain, for a limited time. The chain's failures are not raised
@@ -204,9 +204,6 @@ class Settlement:
         """Stop, and close the journal. May be called twice."""
         self._end()
         self.journal.close()
-
-    def __enter__(self) -> "Settlement":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from fedmeta.chain.hashing import from_address, to_address
 from fedmeta.chain.keys import open_client_keys
 from fedmeta.chain.options import ChainOptions
 from fedmeta.chain.settle.recording import Recording, attached, record_gas
@@ -160,8 +161,10 @@ def stake(folder: Path, options: ChainOptions, step: StakeStep, who: str, signer
     """
     with attached(folder, options, signer) as recording:
         stakes, journal = Stakes(recording, signer), recording.journal
-        account = who if who.startswith("0x") else ""
-        account = account or (signer.address if signer and not who else journal.account(who))
+        if who.startswith("0x"):
+            account = _address(who)
+        else:
+            account = signer.address if signer and not who else journal.account(who)
         if step == "join":
             stakes.join([account])
         elif step == "withdraw":
@@ -169,6 +172,13 @@ def stake(folder: Path, options: ChainOptions, step: StakeStep, who: str, signer
         else:
             stakes.leave(signer or _client(recording, account))
         return account
+
+
+def _address(who: str) -> str:
+    try:
+        return to_address(from_address(who))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _client(recording: Recording, account: str) -> Signer:

@@ -15,11 +15,11 @@ from fedmeta.chain.settle.journal_rows import Campaign
 from fedmeta.errors import UsageError
 from fedmeta.files import read_json
 
-_VIEWS = (
+LEDGER_VIEWS = (
     *("token", "sponsor", "campaign", "committee", "threshold"),
     *("roundCap", "lifetimeCap", "deadline", "challengeDelay"),
 )
-"""Views of the ledger: its token, and the fields of `Terms`."""
+"""Views of the ledger, in the order of its constructor: its token, and the fields of `Terms`."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,8 @@ def expected_terms(options: ChainOptions, keys: Keys, campaign: Campaign, deadli
 
 def read_terms(ledger: Contract) -> tuple[str, Terms]:
     """Return the token and the terms of a deployed ledger."""
-    token, sponsor, campaign, *rest = ledger.many(*_VIEWS)
+    token, sponsor, campaign, *rest = ledger.many(*LEDGER_VIEWS)
     return token, Terms(sponsor, campaign.hex(), *rest)
-
-
-def ledger_views(struct: tuple[object, ...]) -> dict[str, object]:
-    """Return what a ledger made with `struct` answers, but for the deadline; see `difference`."""
-    views = dict(zip(_VIEWS, struct, strict=True))
-    del views["deadline"]
-    return views
 
 
 def difference(found: Terms, expected: Terms) -> str | None:

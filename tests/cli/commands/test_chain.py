@@ -236,6 +236,10 @@ class TestStakes:
         nobody = fedmeta("chain", "stake", "join", str(staked), cwd=here)
         assert (nobody.returncode, "name the account" in nobody.stderr) == (2, True)
 
+    def test_an_account_that_is_no_address_is_refused_in_one_line(self, staked: Path) -> None:
+        refused = fedmeta("chain", "stake", "join", str(staked), "--who", "0x12", cwd=staked)
+        assert (refused.returncode, refused.stderr) == (2, "fedmeta: not an address: '0x12'\n")
+
 
 def run_shell(line: str, environment: dict[str, str]) -> str:
     """Run a line of the page with the node's tools on the path."""
