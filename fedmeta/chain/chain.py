@@ -23,7 +23,7 @@ from fedmeta.errors import UsageError
 from fedmeta.files import one_line
 
 _AT_ONCE = 200
-"""Receipts requested in one round trip."""
+"""Most calls sent in one round trip."""
 _LONGEST_EXTRA = 2 + 2 * 32
 """Characters of a block's extra data; longer data means proof of authority, which signs there."""
 # Nodes' various messages for an unknown opcode.
@@ -89,17 +89,16 @@ class Chain(Web3, AbstractContextManager["Chain"]):
         return self.manager.request_blocking(RPCEndpoint(method), list(params))
 
     def batch(self, calls: Sequence[Call]) -> list[Any]:
-        """Return the raw results of several calls, in one round trip.
+        """Return the raw results of several calls, 200 in one round trip.
 
         A failed call has its `ChainError` in its place. Web3's own batches end at the first error, and
         take 15 times as long: 11 ms instead of 0.7 ms for four views of a contract.
         """
-        if not calls:
-            return []
         ask: Any = self._own.batch_request_func(self, self.middleware_onion)
         return [
             to_error(reply["error"]) if reply.get("error") is not None else reply.get("result")
-            for reply in ask(list(calls))
+            for some in chunks(calls, _AT_ONCE)
+            for reply in ask(list(some))
         ]
 
     def results(self, calls: Sequence[Call]) -> list[Any]:
@@ -116,8 +115,7 @@ class Chain(Web3, AbstractContextManager["Chain"]):
         Parsed here: web3's formatters take 8 times as long as the request.
         """
         calls = [("eth_getTransactionReceipt", (f"0x{one.hex()}",)) for one in transactions]
-        answers = [answer for some in chunks(calls, _AT_ONCE) for answer in self.results(some)]
-        return [_read_receipt(answer) for answer in answers]
+        return [_read_receipt(answer) for answer in self.results(calls)]
 
     def is_past(self, moment: int) -> bool:
         """Return whether the chain's time has reached `moment`, in seconds since 1970.

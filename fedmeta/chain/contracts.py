@@ -216,7 +216,7 @@ class Contract:
         return self.ask([(function, *arguments)])[0]
 
     def ask(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call several views, each given as (name, *arguments), in one round trip; see `call`."""
+        """Call several views, each given as (name, *arguments), in one batch; see `call`."""
         calls = [
             ("eth_call", ({"to": self.address, "data": f"0x{self.data(*question).hex()}"}, "latest"))
             for question in questions
@@ -230,10 +230,7 @@ class Contract:
 
     def each(self, function: str, arguments: Sequence[Any]) -> dict[Any, Any]:
         """Call a view for each argument, and return the results by argument."""
-        answers: dict[Any, Any] = {}
-        for some in chunks(arguments, _READ_AT_ONCE):
-            answers |= zip(some, self.ask([(function, one) for one in some]), strict=True)
-        return answers
+        return dict(zip(arguments, self.ask([(function, one) for one in arguments]), strict=True))
 
     def _result(self, function: str, answer: object) -> Any:
         data = bytes.fromhex(str(answer).removeprefix("0x"))
@@ -260,9 +257,6 @@ class Contract:
                 middle = (start + end) // 2
                 ranges += [(middle + 1, end), (start, middle)]
         return found
-
-
-_READ_AT_ONCE = 500
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

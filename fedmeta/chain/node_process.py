@@ -1,6 +1,7 @@
 """A node's program and process; does not import web3."""
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -11,9 +12,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from fedmeta.errors import RunError, UsageError
-from fedmeta.files import open_own, read_json, write_atomically
+from fedmeta.files import open_own
 
 NODE_MODULES = "FEDMETA_NODE_MODULES"
 """Environment variable: a node_modules folder to search first."""
@@ -72,29 +74,39 @@ def _is_script(path: Path) -> bool:
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.01
 
+_NOTE = "node.json"
+# Writes its process id, which the node then has.
+_START = 'echo "{\\"pid\\": $$}"; exec "$@" >/dev/null'
 # Waits until the pipe to us is closed, which happens however we end, then stops the node. Linux's
 # parent-death signal would be sent when the thread that started the node ends.
 _WATCHDOG = 'read _; kill -TERM "$1"'
 
 
 class NodeProcess:
-    """A node's process; its errors and its process id are in its folder, which must be locked."""
+    """A node's process; its errors and its process id are in its folder, which must be locked.
+
+    It inherits the lock on the file with its id, which lasts as long as the node; see `stop_orphan`.
+    """
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        self.folder = folder
-        self._note = folder / "node.json"
+        self._note = folder / _NOTE
         self._log = folder / "node.log"
         try:
-            with open(open_own(self._log, os.O_WRONLY | os.O_TRUNC), "wb") as log:
+            with (
+                open(open_own(self._log, os.O_WRONLY | os.O_TRUNC), "wb") as log,
+                open(open_own(self._note, os.O_WRONLY | os.O_TRUNC), "wb") as note,
+            ):
+                fcntl.flock(note, fcntl.LOCK_EX)
                 # In its own session, so Ctrl-C reaches only us and we stop it cleanly.
                 self._process = subprocess.Popen(
-                    command,
+                    ["/bin/sh", "-c", _START, "sh", *command],
                     # Anvil loads an .env file from its current folder.
                     cwd="/",
                     stdin=subprocess.DEVNULL,
-                    # Its output is a banner with private keys and a line per request.
-                    stdout=subprocess.DEVNULL,
+                    # Of the shell; the node's is a banner with private keys and a line per request.
+                    stdout=note,
                     stderr=log,
+                    pass_fds=[note.fileno()],
                     start_new_session=True,
                 )
         except OSError as error:
@@ -105,9 +117,6 @@ class NodeProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )
-        write_atomically(
-            self._note, json.dumps({"pid": self._process.pid, "folder": str(folder)}).encode()
         )
 
     @property
@@ -146,40 +155,32 @@ class NodeProcess:
 def stop_orphan(folder: Path) -> None:
     """Stop a node that an earlier process left running in `folder`, and wait until its state is saved.
 
-    The folder must be locked. Usually its watchdog is already stopping the node.
+    The folder must be locked. Usually its watchdog is already stopping the node. If no node holds the
+    lock of the file, the id in it may be another process's by now.
     """
-    note = folder / "node.json"
+    told, end = set[signal.Signals](), time.monotonic() + 2 * _STOP_SECONDS
     try:
-        content = read_json(note)
-        pid = int(content["pid"])
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError):
-        # Truncated by a crash: the watchdog stops that node.
-        note.unlink(missing_ok=True)
-        return
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        if not _is_node(pid, folder):
-            break
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, sent)
-        end = time.monotonic() + _STOP_SECONDS
-        while _is_node(pid, folder) and time.monotonic() < end:
+        file = os.fdopen(open_own(folder / _NOTE, os.O_RDWR), "rb")
+    except OSError as error:
+        raise RunError(f"{folder / _NOTE}: {error.strerror}") from None
+    with file:
+        while not _lock(file):
+            left = end - time.monotonic()
+            if left < 0:
+                raise RunError(f"a node of an earlier run still uses {folder}: stop it")
+            sent = signal.SIGTERM if left > _STOP_SECONDS else signal.SIGKILL
+            file.seek(0)
+            # The id follows the lock in a moment.
+            if sent not in told and (note := file.read()):
+                told.add(sent)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(json.loads(note)["pid"]), sent)
             time.sleep(_POLL_SECONDS)
-    else:
-        raise RunError(f"a node of an earlier run (pid {pid}) still uses {folder}: stop it")
-    note.unlink(missing_ok=True)
 
 
-def _is_node(pid: int, folder: Path) -> bool:
-    """Return whether a process is the node of `folder`: its command line names the folder."""
+def _lock(file: BinaryIO) -> bool:
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return False
-        listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
-        command = listed.stdout
-    except OSError:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    return str(folder) in command
+    return True

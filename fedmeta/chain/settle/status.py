@@ -1,10 +1,11 @@
 """Status of a deployed campaign: records, awards, payments, stakes, events and gas."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.contracts import Contract
@@ -161,17 +162,16 @@ def status(folder: Path, options: ChainOptions) -> Status:
         RunError: If the journal is damaged.
     """
     with closing(JournalView(folder / JOURNAL)) as journal:
-        found = _from_journal(journal)
+        campaign, frozen, recorded = journal.founded, journal.frozen, journal.recorded
+        at_record, known, at_end = journal.rewards(recorded), proofs(journal), journal.rewards(frozen)
+        clients = sorted(journal.clients().items(), key=lambda pair: pair[1])
+        escrow, seen, problem = None, dict[str, dict[str, Any]](), None
         try:
             with open_chain(options, folder) as chain:
-                return _with_chain(found, attach(journal, chain), journal.founded.block)
+                accounts = [account for account, _ in clients]
+                escrow, seen = _on_chain(attach(journal, chain), accounts, campaign.block)
         except FedmetaError as error:
-            return replace(found, problem=str(error))
-
-
-def _from_journal(journal: JournalView) -> Status:
-    campaign, frozen, recorded = journal.founded, journal.frozen, journal.recorded
-    at_record, known, at_end = journal.rewards(recorded), proofs(journal), journal.rewards(frozen)
+            problem = str(error)
     return Status(
         campaign=f"0x{campaign.campaign.hex()}",
         run=f"0x{campaign.run.hex()}",
@@ -183,7 +183,7 @@ def _from_journal(journal: JournalView) -> Status:
         budget=campaign.budget,
         frozen=frozen,
         recorded=recorded,
-        escrow=None,
+        escrow=escrow,
         participants=tuple(
             Participant(
                 client,
@@ -191,38 +191,40 @@ def _from_journal(journal: JournalView) -> Status:
                 frozen=at_end.get(account, 0),
                 awarded=at_record.get(account, 0),
                 proof=known.get(account),
+                **seen.get(account, {}),
             )
-            for account, client in sorted(journal.clients().items(), key=lambda pair: pair[1])
+            for account, client in clients
         ),
-        problem=None,
+        problem=problem,
     )
 
 
-def _with_chain(found: Status, deployed: Deployed, since: int) -> Status:
+def _on_chain(
+    deployed: Deployed, accounts: Sequence[str], since: int
+) -> tuple[Escrow, dict[str, dict[str, Any]]]:
+    """Return the ledger's accounts, and the fields of each `Participant` that the chain knows."""
     names = ("funded", "awarded", "paid", "nextRound", "epoch", "deadline")
-    accounts = [p.account for p in found.participants]
     claimed = deployed.ledger.each("claimed", accounts)
     balances = deployed.token.each("balanceOf", accounts)
-    members: Mapping[str, tuple[int, ...]] = dict.fromkeys(accounts, (0,))
-    slashes: dict[str, list[Slashed]] = defaultdict(list)
+    stakes, slashes = dict.fromkeys(accounts, 0), defaultdict[str, list[Slashed]](list)
     if deployed.registry is not None:
-        members = deployed.registry.each("members", accounts)
+        stakes = {
+            account: one[0] for account, one in deployed.registry.each("members", accounts).items()
+        }
         for event in deployed.registry.events("Slashed", since):
             values = event["args"]
             part = Slashed(values["amount"], f"0x{values['evidenceHash'].hex()}")
             slashes[values["account"]].append(part)
-    participants = tuple(
-        replace(
-            p,
-            claimed=claimed[p.account],
-            balance=balances[p.account],
-            stake=members[p.account][0],
-            slashes=tuple(slashes[p.account]),
-        )
-        for p in found.participants
-    )
-    escrow = Escrow(*deployed.ledger.many(*names))
-    return replace(found, escrow=escrow, participants=participants)
+    seen = {
+        one: {
+            "claimed": claimed[one],
+            "balance": balances[one],
+            "stake": stakes[one],
+            "slashes": tuple(slashes[one]),
+        }
+        for one in accounts
+    }
+    return Escrow(*deployed.ledger.many(*names)), seen
 
 
 @dataclass(frozen=True)

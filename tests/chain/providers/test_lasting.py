@@ -182,6 +182,38 @@ def test_a_node_that_was_left_behind_is_stopped_and_its_state_kept(kind: str, tm
         assert latest(chain)["hash"] == said["hash"]
 
 
+DYING = """
+import os, signal, subprocess, sys
+from fedmeta.chain import node_process, start_node
+
+class Popen(subprocess.Popen):
+    started = False
+
+    def __init__(self, *arguments, **options):
+        if Popen.started:
+            os.kill(os.getpid(), signal.SIGKILL)
+        Popen.started = True
+        super().__init__(*arguments, **options)
+
+node_process.subprocess.Popen = Popen
+start_node(*sys.argv[1:])
+"""
+"""Starts a node, and dies before it has started the watchdog."""
+
+
+@pytest.mark.parametrize("kind", QUICK[1:])
+def test_a_node_whose_owner_dies_before_anybody_watches_it_is_stopped(kind: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DYING, kind, str(tmp_path)]
+    assert processes.Popen(command, cwd=ROOT).wait() == -signal.SIGKILL
+    with open_chain(options(kind), tmp_path) as chain:
+        genesis, pid = chain.genesis, node_pid(tmp_path)
+        listed = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
+        # The watchdog is told the pid, not the folder.
+        assert listed.stdout.split() == [str(pid)]
+    with open_chain(options(kind), tmp_path) as chain:
+        assert chain.genesis == genesis
+
+
 def children(pid: int) -> set[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return {int(child) for child in listed}
