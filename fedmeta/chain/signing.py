@@ -3,13 +3,14 @@
 The types match `contracts/src`; those of clients and nodes are not checked on the chain.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import rlp  # type: ignore[import-untyped]
 from coincurve import PrivateKey, PublicKey
 from eth_typing import ChecksumAddress, HexAddress, HexStr
 
-from fedmeta.chain.hashing import keccak, to_address
+from fedmeta.chain.hashing import from_address, keccak, to_address
 
 SIGNATURE_LENGTH = 65
 
@@ -41,11 +42,14 @@ class Signer:
         signature = self._key.sign_recoverable(digest, hasher=None)
         return signature[:64] + bytes([27 + signature[64]])
 
-    def sign_transaction(self, transaction: dict[str, Any]) -> tuple[bytes, bytes]:
+    def sign_transaction(self, transaction: Mapping[str, object]) -> tuple[bytes, bytes]:
         """Sign a transaction of web3's fields, and return it and its hash."""
         from eth_account import Account
 
-        signed = Account.sign_transaction(transaction, self._key.secret)
+        fields: dict[str, Any] = {"value": 0, "data": b"", "to": "", **transaction}
+        if fields["to"]:
+            fields["to"] = to_address(from_address(fields["to"]))
+        signed = Account.sign_transaction(fields, self._key.secret)
         return bytes(signed.raw_transaction), bytes(signed.hash)
 
 

@@ -162,7 +162,7 @@ class Transactor:
         if refused:
             raise tried
         nonce = slow.nonce if slow else int(known[0], 16)
-        values: dict[str, Any] = {"chainId": self.chain.chain_id, "nonce": nonce, "gas": gas, **fees}
+        values: dict[str, object] = {"chainId": self.chain.chain_id, "nonce": nonce, "gas": gas, **fees}
         values |= {"to": action.to or "", "value": action.value, "data": action.data}
         raw, digest = signer.sign_transaction(values)
         transaction = Transaction(digest, action.key, signer.address, nonce, raw)
