@@ -82,6 +82,8 @@ class Objective(ABC):
     by which models are compared; without any, that is the loss."""
     labels: ClassVar[bool] = False
     """Whether targets ``y`` are labels, and predictions their logits."""
+    class_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the labels, if they mean the same in all tasks; empty: they have none."""
     has_support: ClassVar[bool] = True
     """Whether tasks have a support set; without one, batch norm takes its statistics from the examples
     themselves."""

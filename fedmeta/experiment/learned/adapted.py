@@ -235,8 +235,12 @@ def to_targets(objective: Objective, dtype: torch.dtype, y: Array, examples: int
     Raises:
         UsageError: If their number is wrong, or they do not fit the objective.
     """
-    if len(y) != examples:
-        raise UsageError(f"support_y has {len(y)} entries for {examples} examples of support_x")
+    try:
+        entries = len(y)
+    except TypeError:
+        raise UsageError("support_y must have an entry for each example of support_x") from None
+    if entries != examples:
+        raise UsageError(f"support_y has {entries} entries for {examples} examples of support_x")
     spec = objective.spec
     if not objective.labels:
         values = _tensor(y, "support_y").to(dtype)

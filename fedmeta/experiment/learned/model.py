@@ -43,6 +43,7 @@ from fedmeta.learning.module import ModuleModel
 from fedmeta.learning.native.kernel import available as kernels_available
 from fedmeta.learning.setup import algorithm_kind
 from fedmeta.tasks import OBJECTIVES, TaskSpec, build_family, shape_of_tasks
+from fedmeta.tasks.policy_gradient import PolicyGradient
 
 
 class Learned:
@@ -152,9 +153,11 @@ class Learned:
 
         Raises:
             ConfigError: If `head` does not describe an estimator for these tasks.
-            UsageError: If the examples do not fit the run, or have too many classes.
+            UsageError: If the examples do not fit the run, or have too many classes; or its tasks have
+                no support set of examples with targets.
             DivergedError: If the weights became non-finite.
         """
+        self._require_support()
         steps = self.config.evaluation.steps[-1] if steps is None else steps
         if steps < 0:
             raise UsageError(f"steps must be 0 or more (got {steps})")
@@ -241,6 +244,15 @@ class Learned:
             raise UsageError(f"{self.path}: the checkpoint of round {self.round} does not fit the model")
         model.constants = self.constants
 
+    def _require_support(self) -> None:
+        objective = self._trained.algorithm.objective
+        if isinstance(objective, PolicyGradient) or not objective.has_support:
+            have = "sequences" if objective.labels else "episodes"
+            raise UsageError(
+                f"{self.path}: tasks of its kind are {have}, without a support set of examples and "
+                "targets to adapt to; `fedmeta evaluate` tests it"
+            )
+
     def _numbered(self, targets: Targets, most: int | None) -> Targets:
         """Check the classes, and map them to the network's outputs if these are fixed."""
         classes = targets.classes
@@ -250,7 +262,7 @@ class Learned:
             raise UsageError(f"the support set has only one class, '{classes[0]}'")
         if most is None:
             return targets
-        if self.config.data.get("labels") == "global" or self.config.task == "table":
+        if not self.spec.own_labels:
             return self._by_output(targets)
         if len(classes) > most:
             free = [name for name in ALGORITHMS if getattr(ALGORITHMS.get(name), "any_ways", False)]
@@ -263,14 +275,16 @@ class Learned:
     def _by_output(self, targets: Targets) -> Targets:
         classes = targets.classes or ()
         outputs = range(self.spec.outputs)
+        names = self._trained.algorithm.objective.class_names
         try:
-            numbers = [int(str(name)) for name in classes]
+            numbers = [names.index(name) if name in names else int(str(name)) for name in classes]
         except ValueError:
             numbers = [-1]
         if not all(number in outputs for number in numbers):
+            how = f"call them {' and '.join(map(repr, names))}, or" if names else "name classes"
             raise UsageError(
                 "this run's labels mean the same in every task: "
-                f"name classes by number, from 0 to {outputs[-1]}"
+                f"{how} by number, from 0 to {outputs[-1]}"
             )
         y = torch.tensor(numbers)[targets.y]
         known = dict(zip(numbers, classes, strict=True))

@@ -24,6 +24,7 @@ class Screening(Classification):
     is the difference of the two logits. It does not depend on how many examples are active.
     """
 
+    class_names = ("inactive", "active")
     measures: ClassVar[Mapping[str, Measure]] = {
         "auc": Measure(higher_is_better=True, low=0.0, high=1.0)
     }

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,8 @@ from fedmeta.experiment.checkpoint import DamagedCheckpointError
 from fedmeta.experiment.learned.model import Learned
 from fedmeta.experiment.planning import check
 from fedmeta.learning import expand_state
-from fedmeta.tasks import TaskBatch, stream
+from fedmeta.options import Options
+from fedmeta.tasks import Population, TaskBatch, TaskSpec, stream
 from tests.experiment.helpers import TINY
 
 SHORT = {"rounds": 3, "checkpoint_every": 1}
@@ -146,6 +147,64 @@ def test_labels_that_mean_the_same_in_every_task_are_numbers_of_outputs(tmp_path
         learned.adapt(x, ["7", "2", "2", "ten"])
 
 
+class Assays:
+    """Molecules are four numbers; an active one has more in the first."""
+
+    Options: ClassVar[type[Options]] = Options
+    spec = TaskSpec("screening", (4,), 2)
+
+    def __init__(self, options: Options, population: Population, seed: int) -> None:
+        self.population = population
+
+    def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
+        y = torch.tensor([0, 1, 0, 1]).repeat(count, 1)
+        halves = [torch.from_numpy(rng.normal(size=(count, 4, 4))).float() for _ in range(2)]
+        for x in halves:
+            x[..., 0] += 3 * y
+        return TaskBatch(*({"x": x, "y": y} for x in halves))
+
+
+def test_labels_of_a_screening_are_names_that_the_order_of_letters_does_not_change(
+    tmp_path: Path,
+) -> None:
+    values = {**DIGITS, "task": f"{__name__}:Assays", "data": {}}
+    learned = Learned.open(run(Config(**values), out=tmp_path / "r").run)
+    x = torch.tensor([[9.0, 0, 0, 0], [-9.0, 0, 0, 0]])
+    adapted = learned.adapt(x, ["active", "inactive"], steps=50)
+    assert adapted.classes == ("inactive", "active")
+    assert adapted.predict(x).argmax(1).tolist() == [1, 0]
+    assert learned.adapt(x, ["1", "0"]).classes == ("0", "1")
+    with pytest.raises(UsageError, match="call them 'inactive' and 'active', or by number, from 0 to 1"):
+        learned.adapt(x, ["active", "idle"])
+
+
+@pytest.mark.parametrize(
+    ("values", "have"),
+    [
+        (
+            {
+                **DIGITS,
+                "algorithm": "mann",
+                "network": {"hidden": []},
+                "learner": {"slots": 4, "hidden": 4, "width": 4},
+                "data": {"ways": 3, "queries": 2, "order": "sequence"},
+            },
+            "sequences",
+        ),
+        (
+            {**DIGITS, "task": "navigation", "data": {"episodes": 2, "horizon": 2}},
+            "episodes",
+        ),
+    ],
+)
+def test_tasks_without_examples_to_adapt_to_are_said_in_one_line(
+    tmp_path: Path, values: dict[str, Any], have: str
+) -> None:
+    learned = Learned.open(run(Config(**values), out=tmp_path / "r").run)
+    with pytest.raises(UsageError, match=f"tasks of its kind are {have}, without a support set"):
+        learned.adapt(torch.rand(2, 1, 8, 8), [0, 1])
+
+
 def test_more_steps_fit_the_support_better(runs: Path) -> None:
     learned, mine = fedmeta.load(runs / "digits"), task(runs / "digits")
     x, y = mine.support_x[0], mine.support_y[0]
@@ -159,6 +218,7 @@ def test_more_steps_fit_the_support_better(runs: Path) -> None:
     [
         (torch.rand(3, 1, 9, 9), [0, 1, 2], {}, r"support_x has shape \[3, 1, 9, 9\], but this run"),
         (torch.rand(3, 1, 8, 8), [0, 1], {}, "2 entries for 3 examples"),
+        (torch.rand(1, 1, 8, 8), torch.tensor(0), {}, "an entry for each example"),
         (torch.rand(2, 1, 8, 8), [0, 0], {}, "only one class"),
         (torch.rand(2, 1, 8, 8), [0, "a"], {}, "labels of one type"),
         (torch.rand(2, 1, 8, 8), [[0], [1]], {}, "one label per example"),
