@@ -132,10 +132,12 @@ def validation_value(path: Path, measure: str, worst: float | None, step: int) -
 
     Returns:
         The mean over their tasks, in which clients that did not answer count as the worst; infinite if
-        the loss of one is.
+        the loss of one is. If none ever answered, the worst value.
     """
-    [*_, last] = (row["evaluation"] for row in RunFolder(path).metrics() if row["evaluation"])
-    return _tracked_values(last, measure, worst)[0][step]
+    evaluations = [row["evaluation"] for row in RunFolder(path).metrics() if row["evaluation"]]
+    if not evaluations:
+        return math.inf if worst is None else worst
+    return _tracked_values(evaluations[-1], measure, worst)[0][step]
 
 
 def _by_step(steps: Iterable[Mapping[str, Any]], measure: str) -> dict[int, Tested]:

@@ -169,7 +169,9 @@ def with_proximal(learner: Learner, config: Mapping[str, Any]) -> Learner:
     Raises:
         ValueError: If it is not a number of at least 0.
     """
-    mu = config.get(PROXIMAL, 0.0)
+    if PROXIMAL not in config:
+        return learner
+    mu = config[PROXIMAL]
     if isinstance(mu, bool) or not isinstance(mu, int | float) or not 0 <= mu < math.inf:
         raise ValueError(f"'{PROXIMAL}' = {mu!r} is not a number of at least 0")
     if mu == learner.workload.proximal_mu:

@@ -21,7 +21,8 @@ class Workload:
         tasks_per_client: Tasks of a client in each local step.
         local_steps: Meta-steps that a client takes before it replies.
         local_lr: Step size of the local steps.
-        proximal_mu: Weight of FedProx's term ``mu / 2 |theta - theta_0|^2`` in each local step.
+        proximal_mu: Weight of FedProx's term ``mu / 2 |theta - theta_0|^2`` in each local step;
+            None: the algorithm's own.
         dtype: Data type of state, tasks and updates.
         evaluation_tasks: Tasks on which each held-out client is evaluated.
         evaluation_steps: Adaptation steps after which it is evaluated, increasing.
@@ -42,7 +43,7 @@ class Workload:
     evaluation_tasks: int = 100
     evaluation_steps: tuple[int, ...] = (0, 1, 3, 5, 10)
     track_tasks: int = 20
-    proximal_mu: float = 0.0
+    proximal_mu: float | None = None
     postprocessors: Sequence[Mapping[str, Any]] = ()
     device: str = "cpu"
 

@@ -43,7 +43,8 @@ class LocalWork:
         steps: Local steps of each client.
         rate: Step size of the local steps.
         task_updates: Computes each task's pseudo-gradient.
-        proximal_mu: Weight of FedProx's term in each step; 0: none.
+        proximal_mu: Weight of FedProx's term in each step; None: the algorithm's own, which is 0 but for
+            FedProx.
         seed: Seed of the run.
         round: The round.
     """
@@ -53,7 +54,7 @@ class LocalWork:
     steps: int
     rate: float
     task_updates: TaskUpdates
-    proximal_mu: float = 0.0
+    proximal_mu: float | None = None
     seed: int = 0
     round: int = 0
 

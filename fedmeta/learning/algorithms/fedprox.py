@@ -44,5 +44,5 @@ class FedProx(FedAvg):
     def local_update(
         self, start: Tensors, client: Tensors, work: LocalWork
     ) -> tuple[Tensors, Tensors, Tensors]:
-        mu = work.proximal_mu or self.options.mu
+        mu = self.options.mu if work.proximal_mu is None else work.proximal_mu
         return super().local_update(start, client, replace(work, proximal_mu=mu))

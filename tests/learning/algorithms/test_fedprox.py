@@ -55,3 +55,13 @@ def test_the_first_local_step_is_that_of_fedavg() -> None:
     work = replace(linear(2.0), rate=0.1, steps=1)
     work = replace(work, tasks=work.tasks[:1])
     assert_same(learner.local_update(start, {}, work)[0], plain.local_update(start, {}, work)[0])
+
+
+def test_a_strategy_may_turn_the_term_off() -> None:
+    """Flower's FedProx sends its own weight, and 0 is one."""
+    learner, plain = (make_learner(name, CASES["sinusoid-mlp"]) for name in ("fedprox", "fedavg"))
+    start = {"x": torch.tensor([7.0], dtype=torch.float64)}
+    work = replace(linear(2.0), rate=0.1)
+    free = plain.local_update(start, {}, work)[0]
+    assert_same(learner.local_update(start, {}, replace(work, proximal_mu=0.0))[0], free)
+    assert not torch.equal(learner.local_update(start, {}, work)[0]["x"], free["x"])
