@@ -1,5 +1,6 @@
 """Settings of arms are chosen on validation clients, by a search that a comparison resumes."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from fedmeta.cli.comparison_display import chosen_settings
 from fedmeta.comparison.arms import choose
 from fedmeta.comparison.compare import CompareListener, Comparison, Execution, compare
+from fedmeta.comparison.results import validation_value
 from fedmeta.comparison.search import plan_search
 from fedmeta.errors import ConfigError
 from fedmeta.experiment import Config, RunFolder, planning, run
@@ -175,3 +177,10 @@ def test_a_search_needs_validation_clients(tmp_path: Path) -> None:
     wanted = config(search=GRID).model_copy(update={"validation_clients": 0})
     with pytest.raises(ConfigError, match=r"compare\.search needs validation_clients of at least 1"):
         compare(wanted, arms=["federated"], seeds=1, execution=Execution(tmp_path / "compare-tiny", 1))
+
+
+def test_a_run_that_no_validation_client_answered_has_the_worst_value(tmp_path: Path) -> None:
+    unasked = {"rounds": 1, "evaluation": {**TINY["evaluation"], "every": 0}}
+    path = run(Config(**TINY | unasked), out=tmp_path / "run").run
+    assert validation_value(path, "accuracy", 0.0, 1) == 0.0
+    assert validation_value(path, "loss", None, 1) == math.inf
