@@ -65,9 +65,9 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
     Hochreiter, Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
-    enter, forget, candidate, leave = gates.chunk(4, dim=-1)
-    cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
-    return torch.sigmoid(leave) * torch.tanh(cell), cell
+    input_, forget, candidate, output = gates.chunk(4, dim=-1)
+    cell = torch.sigmoid(forget) * cell + torch.sigmoid(input_) * torch.tanh(candidate)
+    return torch.sigmoid(output) * torch.tanh(cell), cell
 
 
 class RecurrentWeight:
@@ -211,3 +211,19 @@ def sum_patches(patches: Tensor, height: int, width: int, stride: int) -> Tensor
 @sum_patches.register_fake
 def _(patches: Tensor, height: int, width: int, stride: int) -> Tensor:  # noqa: ARG001
     return patches.new_empty(patches.shape[0], height, width, patches.shape[-1])
+
+
+def with_one(features: Tensor) -> Tensor:
+    """Append a feature that is 1, so that the last row of weights is the bias."""
+    return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
+
+
+def preprocessed(values: Tensor, p: float) -> Tensor:
+    """Return log-magnitude and sign, ``[..., 2]`` (Andrychowicz et al. 2016, appendix A).
+
+    They are ``(log|x| / p, sign x)`` where ``|x| >= exp(-p)``, and ``(-1, exp(p) x)`` elsewhere.
+    """
+    least = math.exp(-p)
+    size = values.abs().clamp(min=least).log() / p
+    sign = torch.where(values.abs() >= least, values.sign(), values / least)
+    return torch.stack([size, sign], -1)

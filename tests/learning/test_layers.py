@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fedmeta.learning.layers import convolve
+from fedmeta.learning.layers import convolve, preprocessed
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -25,3 +27,25 @@ def test_first_and_second_derivatives_are_right(stride: int) -> None:
     weight = torch.randn(1, 18, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, w: convolve(x, w, stride), (images, weight))
     assert torch.autograd.gradgradcheck(lambda x, w: convolve(x, w, stride), (images, weight))
+
+
+@pytest.mark.parametrize(
+    ("p", "given", "expected"),
+    [
+        (
+            10.0,
+            [math.e, -math.exp(-5.0), math.exp(-11.0), 0.0],
+            [[0.1, 1.0], [-0.5, -1.0], [-1.0, math.exp(-1.0)], [-1.0, 0.0]],
+        ),
+        (
+            7.0,
+            [math.exp(-3.4), -math.exp(-14.0), 0.0],
+            [[-3.4 / 7, 1.0], [-1.0, -math.exp(-7.0)], [-1.0, 0.0]],
+        ),
+    ],
+)
+def test_small_numbers_are_scaled_and_large_ones_become_logarithms(
+    p: float, given: list[float], expected: list[list[float]]
+) -> None:
+    found = preprocessed(torch.tensor(given, dtype=torch.float64), p)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))

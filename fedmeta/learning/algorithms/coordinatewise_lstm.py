@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
-from fedmeta.learning.algorithms.lstm_optimizer import RULE, LSTMOptimizer, preprocessed
-from fedmeta.learning.layers import init_lstm, linear, lstm_cell, uniform
+from fedmeta.learning.algorithms.lstm_optimizer import RULE, SCALE, LSTMOptimizer
+from fedmeta.learning.layers import init_lstm, linear, lstm_cell, preprocessed, uniform
 from fedmeta.options import Options as BaseOptions
 
 
@@ -89,7 +89,7 @@ class CoordinatewiseLSTM(LSTMOptimizer):
     def move(
         self, rule: Tensors, weights: Tensor, gradient: Tensor, loss: Tensor, memory: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        seen, after = preprocessed(gradient), []
+        seen, after = preprocessed(gradient, SCALE), []
         for layer, (hidden, cell) in (("lstm0", memory[:2]), ("lstm1", memory[2:])):
             gates = torch.baddbmm(linear(rule, layer, seen), hidden, rule[f"{layer}.recurrent"])
             seen, cell = lstm_cell(gates, cell)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.inner import AdaptationOptions, Gradient, WeightAdaptation, gradients, leaves
-from fedmeta.learning.layers import linear, lstm_cell, uniform
+from fedmeta.learning.layers import linear, lstm_cell, preprocessed, uniform
 from fedmeta.tasks import Examples, TaskBatch
 
 RULE = "@rule."
@@ -178,7 +178,8 @@ class LSTMOptimizer(WeightAdaptation):
         """
         hidden, cell, forget, enter = memory
         seen = torch.cat(
-            [preprocessed(gradient), preprocessed(loss.view(-1, 1).expand_as(gradient))], -1
+            [preprocessed(gradient, SCALE), preprocessed(loss.view(-1, 1).expand_as(gradient), SCALE)],
+            -1,
         )
         gates = torch.baddbmm(linear(rule, "lstm", seen), hidden, rule["lstm.recurrent"])
         hidden, cell = lstm_cell(gates, cell)
@@ -197,17 +198,6 @@ class LSTMOptimizer(WeightAdaptation):
             return self.inner_gradient(weights, support, create_graph=True)
         made = self.inner_gradient(leaves(weights), support)
         return Gradient(made.values, made.loss.detach(), made.prediction.detach())
-
-
-def preprocessed(values: Tensor) -> Tensor:
-    """Return log-magnitude and sign, ``[..., 2]`` (Andrychowicz et al. 2016, appendix A).
-
-    They are ``(log|x| / p, sign x)`` where ``|x| >= exp(-p)``, and ``(-1, exp(p) x)`` elsewhere.
-    """
-    least = math.exp(-SCALE)
-    size = values.abs().clamp(min=least).log() / SCALE
-    sign = torch.where(values.abs() >= least, values.sign(), values / least)
-    return torch.stack([size, sign], -1)
 
 
 def _joined(weights: Tensors) -> Tensor:

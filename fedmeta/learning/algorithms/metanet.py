@@ -18,7 +18,9 @@ from fedmeta.learning.layers import (
     init_lstm,
     linear,
     lstm_cell,
+    preprocessed,
     uniform,
+    with_one,
 )
 
 HIDDEN, OUTPUT = "metanet.hidden", "metanet.output"
@@ -127,7 +129,7 @@ class MetaNet(EmbeddingAlgorithm):
 
     def _fast(self, own: Tensors, gradient: Tensor) -> Tensor:
         """Compute ``m``: fast weights ``[T, S, in, out]`` from each example's gradients."""
-        values = preprocessed(gradient).flatten(1, -2)
+        values = preprocessed(gradient, SCALE).flatten(1, -2)
         for layer in range(LAYERS):
             values = linear(own, f"{FAST}{layer}", values)
             values = F.relu(values) if layer < LAYERS - 1 else values
@@ -137,7 +139,7 @@ class MetaNet(EmbeddingAlgorithm):
         """Compute ``d``: fast weights ``[T, in, out]`` from the gradients of all examples in turn."""
         tasks, count = gradient.shape[:2]
         # Each weight is a row of the LSTM's batch.
-        steps = preprocessed(gradient).flatten(2, 3)
+        steps = preprocessed(gradient, SCALE).flatten(2, 3)
         into = linear(own, DYNAMIC, steps.flatten(1, 2)).view(tasks, count, steps.shape[2], -1)
         recurrent = RecurrentWeight(own[f"{DYNAMIC}.recurrent"])
         hidden = cell = into.new_zeros(tasks, steps.shape[2], self.options.maker)
@@ -150,11 +152,6 @@ class MetaNet(EmbeddingAlgorithm):
 
 def _init_augmented(fan_in: int, fan_out: int, generator: torch.Generator) -> Tensor:
     return uniform((fan_in + 1, fan_out), 1 / math.sqrt(fan_in), generator)
-
-
-def with_one(features: Tensor) -> Tensor:
-    """Append 1 to ``[T, B, D]``, so that the last row of weights is the bias."""
-    return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
 
 
 def example_gradients(
@@ -179,17 +176,6 @@ def example_gradients(
     back = (error @ second[:, :-1].mT) * (hidden > 0)
     by_first = features.unsqueeze(-1) * back.unsqueeze(-2)
     return by_first, with_one(hidden).unsqueeze(-1) * error.unsqueeze(-2)
-
-
-def preprocessed(gradient: Tensor) -> Tensor:
-    """Return a gradient's logarithm and sign, ``[..., 2]`` (Andrychowicz et al., appendix A).
-
-    ``(log|g| / 7, sgn g)``, or ``(-1, exp(7) g)`` where ``|g| < exp(-7)``.
-    """
-    size = gradient.abs()
-    large = size >= math.exp(-SCALE)
-    first = torch.where(large, size.clamp(min=math.exp(-SCALE)).log() / SCALE, -1.0)
-    return torch.stack([first, torch.where(large, gradient.sign(), math.exp(SCALE) * gradient)], dim=-1)
 
 
 def _attended(x: Tensor, fast: Tensor, attention: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from fedmeta import options
 from fedmeta.about import About
 from fedmeta.learning.algorithm import Tensors
 from fedmeta.learning.embedding import EmbeddingAlgorithm, Support
+from fedmeta.learning.layers import with_one
 
 HEAD = "head"
 LOG_RIDGE, SCALE, SHIFT = "r2d2.log_ridge", "r2d2.scale", "r2d2.shift"
@@ -65,7 +66,7 @@ class R2D2(EmbeddingAlgorithm):
     @override
     def condition(self, own: Tensors, support: Support) -> Tensors:
         """Return ``W [T, D + 1, ways]``."""
-        features = with_constant(support.features) * support.valid.unsqueeze(-1)
+        features = with_one(support.features) * support.valid.unsqueeze(-1)
         identity = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
         kernel = features @ features.mT + own[LOG_RIDGE].exp().view(-1, 1, 1) * identity
         # Not `solve`, which raises where features are not finite: such an update is refused later.
@@ -75,9 +76,4 @@ class R2D2(EmbeddingAlgorithm):
     def answer(self, own: Tensors, known: Tensors, features: Tensor) -> Tensor:
         """Return ``alpha X' W + beta``."""
         scale, shift = own[SCALE].view(-1, 1, 1), own[SHIFT].view(-1, 1, 1)
-        return scale * (with_constant(features) @ known[HEAD]) + shift
-
-
-def with_constant(features: Tensor) -> Tensor:
-    """Append a feature that is 1."""
-    return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
+        return scale * (with_one(features) @ known[HEAD]) + shift

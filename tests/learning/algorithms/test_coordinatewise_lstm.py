@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmeta.learning import Algorithm, Tensors
-from fedmeta.learning.algorithms.lstm_optimizer import preprocessed
+from fedmeta.learning.layers import preprocessed
 from fedmeta.tasks import TaskBatch
 from tests.learning.algorithms.test_maml import loss_of
 from tests.learning.cases import (
@@ -104,7 +104,7 @@ def written_out(
         slopes = torch.autograd.grad(loss, list(module.parameters()))
         named = from_module(name, list(slopes), weights)
         gradient = torch.cat([named[key].flatten() for key in shapes])
-        inputs = preprocessed(gradient)[None]
+        inputs = preprocessed(gradient, 10.0)[None]
         output, memory = torch.func.functional_call(lstm, loaded, (inputs, memory))
         flat = flat + SCALE * (output[0] @ rule["step.weight"] + rule["step.bias"])[:, 0]
         query = tasks[task : task + 1].query

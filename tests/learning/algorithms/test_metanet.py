@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedmeta.learning import Tensors, expand_state
-from fedmeta.learning.algorithms.metanet import preprocessed
 from fedmeta.tasks import TaskBatch
 from tests.learning.cases import CASES, make_learner, make_state, make_tasks
 
@@ -109,12 +108,6 @@ def test_update_is_that_of_the_papers_algorithm_1() -> None:
         for key, value in zip(own, expected, strict=True):
             wanted = torch.zeros_like(own[key]) if value is None else value
             torch.testing.assert_close(updates[key][task], wanted, rtol=1e-7, atol=1e-11, msg=key)
-
-
-def test_gradients_enter_as_logarithm_and_sign() -> None:
-    given = torch.tensor([math.exp(-3.4), -math.exp(-14.0), 0.0]).double()
-    expected = torch.tensor([[-3.4 / 7, 1.0], [-1.0, -math.exp(-7.0)], [-1.0, 0.0]]).double()
-    torch.testing.assert_close(preprocessed(given), expected)
 
 
 def test_every_network_but_the_guess_gets_a_gradient_from_any_initial_state() -> None:
