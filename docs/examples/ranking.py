@@ -78,5 +78,6 @@ def _mean_of_pairs(values: Tensor, examples: Examples) -> Tensor:
 
 def _discounted(gains: Tensor) -> Tensor:
     """Return ``sum_k gain_k / log2(k + 1)`` of the first five of the ordered gains."""
-    places = torch.arange(2, 2 + min(CUT, gains.shape[1]), dtype=gains.dtype)
+    count = min(CUT, gains.shape[1])
+    places = torch.arange(2, 2 + count, dtype=gains.dtype, device=gains.device)
     return (gains[:, :CUT] / places.log2()).sum(1)

@@ -87,7 +87,7 @@ class RidgeHead(Algorithm):
 
     def _solve(self, state: Tensors, support: Examples) -> Tensor:
         features = self._features(state, support, None)
-        identity = torch.eye(features.shape[1], dtype=features.dtype)
+        identity = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
         ridge = state[LOG_RIDGE].exp().view(-1, 1, 1)
         # S support points need a system of S rows only, however many features there are.
         kernel = features @ features.mT + ridge * identity

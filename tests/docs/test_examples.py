@@ -18,12 +18,14 @@ from fedmeta.experiment.planning import resolve, workload
 from fedmeta.federation import Learner
 from fedmeta.federation.part_tables import read_postprocessors
 from fedmeta.learning import Algorithm, AlgorithmSetup, LocalWork, Tensors, build_algorithm, build_model
+from fedmeta.learning.algorithm_trial import try_on_device
 from fedmeta.parts import POSTPROCESSORS
 from fedmeta.tasks import Population, TaskBatch, TaskFamily, TaskSpec, build_family, stream
 from fedmeta.tasks import torch_generator as generator
 from fedmeta.training import evaluate
 from tests import processes
 from tests.learning.cases import assert_gradient, loss_after, make_state, make_tasks
+from tests.second_device import NAME, SecondDevice
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 SPEC = TaskSpec("regression", (1,), 1)
@@ -234,6 +236,12 @@ def test_a_meta_gradient_is_that_of_finite_differences(
     updates, metrics = algorithm.task_updates(state, tasks)
     assert_gradient(lambda moved: loss_after(algorithm, moved, tasks, steps), state, updates)
     assert float(metrics["loss"].sum()) == pytest.approx(loss_after(algorithm, state, tasks, steps))
+
+
+@pytest.mark.parametrize("name", ["ridge:RidgeHead", "anil:ANIL"])
+def test_algorithms_compute_on_the_device_of_their_tasks(name: str) -> None:
+    with SecondDevice():
+        try_on_device(learner(name), make_tasks(SPEC), torch.float64, torch.device(NAME), name)
 
 
 def test_anil_moves_the_head_of_a_task_and_nothing_else() -> None:

@@ -13,10 +13,12 @@ import torch
 from sklearn.metrics import ndcg_score
 
 from fedmeta import Population, RunFolder, TaskBatch, TaskSpec, run
-from fedmeta.learning import AlgorithmSetup, build_algorithm
+from fedmeta.learning import Algorithm, AlgorithmSetup, build_algorithm
+from fedmeta.learning.algorithm_trial import try_on_device
 from fedmeta.tasks import Examples, Objective, build_family, build_objective, padded, stream
 from fedmeta.tasks.family_check import CheckedFamily
 from tests.learning.cases import assert_gradient, loss_after, make_state
+from tests.second_device import NAME, SecondDevice
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
@@ -71,13 +73,20 @@ def test_ndcg_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
 
-def test_a_meta_gradient_through_it_is_that_of_finite_differences() -> None:
-    spec = TaskSpec("ranking:Ranking", (6,), 1)
-    learner = build_algorithm(
-        AlgorithmSetup("maml", {"inner_lr": 0.3, "inner_steps": 2}, "mlp", {"hidden": [5]}), spec
-    )
+def ranker() -> Algorithm:
+    setup = AlgorithmSetup("maml", {"inner_lr": 0.3, "inner_steps": 2}, "mlp", {"hidden": [5]})
+    return build_algorithm(setup, TaskSpec("ranking:Ranking", (6,), 1))
+
+
+def test_it_computes_on_the_device_of_its_tasks() -> None:
     tasks = users().sample(1, 2, stream(0, "test")).to(torch.float64)
-    state = make_state(learner)
+    with SecondDevice():
+        try_on_device(ranker(), tasks, torch.float64, torch.device(NAME), "ranking")
+
+
+def test_a_meta_gradient_through_it_is_that_of_finite_differences() -> None:
+    learner, state = ranker(), make_state(ranker())
+    tasks = users().sample(1, 2, stream(0, "test")).to(torch.float64)
     updates, metrics = learner.task_updates(state, tasks)
     assert_gradient(lambda moved: loss_after(learner, moved, tasks, 2), state, updates)
     assert list(metrics) == [

@@ -1,4 +1,4 @@
-"""Bulyan of Krum."""
+"""Bulyan: Krum selection, then a trimmed mean about the median."""
 
 from collections.abc import Sequence
 

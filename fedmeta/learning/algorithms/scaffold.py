@@ -1,4 +1,4 @@
-"""SCAFFOLD: federated averaging without client drift."""
+"""SCAFFOLD: federated averaging corrected for client drift."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Transformer in context: the support set is the prompt."""
+"""Transformer in context: a transformer that reads the support set as context."""
 
 from typing import Self
 
