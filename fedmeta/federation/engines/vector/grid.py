@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import groupby
-from typing import overload
+from typing import NamedTuple, overload
 
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
@@ -48,6 +48,14 @@ from fedmeta.learning.device import one_thread
 
 FIRST_NODE = 2
 """Node 1 is the server, as in Flower."""
+
+
+class _Asked(NamedTuple):
+    """A request, the client that it is for, and the client's own app; None: the common one."""
+
+    message: Message
+    client: int
+    own_app: ClientApp | None
 
 
 class VectorGrid(RunGrid):
@@ -119,9 +127,10 @@ class VectorGrid(RunGrid):
         """Accept messages, to be answered when they are pulled."""
         ids = []
         for message in messages:
-            stamp(message, next(self._ids))
-            self._pushed[message.metadata.message_id] = message
-            ids.append(message.metadata.message_id)
+            message_id = next(self._ids)
+            stamp(message, message_id)
+            self._pushed[message_id] = message
+            ids.append(message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -155,63 +164,65 @@ class VectorGrid(RunGrid):
         return message.metadata.message_type, id(shared)
 
     def _answer_alike(self, kind: str, messages: list[Message], deadline: float) -> Iterator[Message]:
-        request = self._read(kind, messages)
+        clients = [self._client(message) for message in messages]
+        request = self._read(kind, messages[0]) if min(clients) >= 0 else None
         if request is None:
-            for message in messages:
-                if time.monotonic() > deadline:
-                    return
-                yield self._ask_app(message, self._modded.get(self._client(message), self._app))
+            apps = [self._modded.get(client, self._app) for client in clients]
+            yield from self._ask_apps(messages, apps, deadline)
             return
         state, round_ = request
-        own = [self._own_app(self._client(message), round_, kind) for message in messages]
+        own = [self._own_app(client, round_, kind) for client in clients]
         if all(own) or not _is_plain(messages[0]):
-            for message, app in zip(messages, own, strict=True):
-                if time.monotonic() > deadline:
-                    return
-                yield self._ask_app(message, app or self._app)
+            yield from self._ask_apps(messages, [app or self._app for app in own], deadline)
             return
+        asked = [_Asked(*one) for one in zip(messages, clients, own, strict=True)]
         size = self.learner.chunk_clients if kind == MessageType.TRAIN else 1
-        chunks = [messages[first : first + size] for first in range(0, len(messages), size)]
+        chunks = [asked[first : first + size] for first in range(0, len(asked), size)]
         jobs = _Jobs(lambda chunk: self._job(kind, round_, chunk), chunks)
         for chunk, outcome in zip(chunks, self.executor.run(state, jobs, deadline), strict=False):
             yield from self._replies(chunk, outcome, round_)
 
-    def _read(self, kind: str, messages: list[Message]) -> tuple[Tensors, int] | None:
+    def _ask_apps(
+        self, messages: list[Message], apps: list[ClientApp], deadline: float
+    ) -> Iterator[Message]:
+        for message, app in zip(messages, apps, strict=True):
+            if time.monotonic() > deadline:
+                return
+            yield self._ask_app(message, app)
+
+    def _read(self, kind: str, message: Message) -> tuple[Tensors, int] | None:
         """Decode a broadcast once for all its receivers; None if each needs its own call."""
-        nodes = [message.metadata.dst_node_id for message in messages]
-        known = all(self.client_of(node) is not None for node in nodes)
-        if kind not in (MessageType.TRAIN, MessageType.EVALUATE) or not known:
+        if kind not in (MessageType.TRAIN, MessageType.EVALUATE):
             return None
-        if is_stock(messages[0]):
+        if is_stock(message):
             return None
         try:
-            arrays, round_ = read_request(messages[0])
+            arrays, round_ = read_request(message)
             return self._codec.decode(arrays), round_
         except (ValueError, AttributeError):
             return None
 
-    def _job(self, kind: str, round_: int, chunk: list[Message]) -> Job:
+    def _job(self, kind: str, round_: int, chunk: Sequence[_Asked]) -> Job:
         # Clients with mods are in the stack too: mods of one client must not change the last bits of
         # another client's update.
-        clients = tuple(self._client(message) for message in chunk)
+        clients = tuple(asked.client for asked in chunk)
         if kind == MessageType.TRAIN:
             return TrainJob(round_, clients, self._remembered(chunk, clients))
         return EvaluateJob(clients[0], round_)
 
-    def _remembered(self, chunk: list[Message], clients: tuple[int, ...]) -> Tensors:
+    def _remembered(self, chunk: Sequence[_Asked], clients: tuple[int, ...]) -> Tensors:
         """Return the memory that the clients of a chunk start from, as their requests say."""
         if not self._memory:
             return {}
-        said = [read_counted(message.content.config_records[CONFIG]) for message in chunk]
+        said = [read_counted(asked.message.content.config_records[CONFIG]) for asked in chunk]
         return self._memory.begin(clients, [last for last, _ in said], said[0][1])
 
-    def _replies(self, chunk: list[Message], outcome: JobResult, round_: int) -> Iterator[Message]:
+    def _replies(self, chunk: Sequence[_Asked], outcome: JobResult, round_: int) -> Iterator[Message]:
         written, failures = self._contents(chunk, outcome, round_)
-        for message in chunk:
-            client = self._client(message)
+        for message, client, own in chunk:
             failure = failures.get(client)
             content = None if failure is not None else next(written)
-            if own := self._own_app(client, round_, message.metadata.message_type):
+            if own:
                 yield self._ask_app(message, own)
             elif content is not None:
                 yield self._reply(message, client, content)
@@ -220,19 +231,20 @@ class VectorGrid(RunGrid):
                 yield client_error(failure.reason, message)
 
     def _contents(
-        self, chunk: list[Message], outcome: JobResult, round_: int
+        self, chunk: Sequence[_Asked], outcome: JobResult, round_: int
     ) -> tuple[Iterator[RecordDict | StackedUpdate], dict[int, Failure]]:
         """Return the replies' contents of clients that succeeded, in order, and the failures."""
         if isinstance(outcome, CohortUpdate):
             forgot: Collection[int] = ()
             if self._memory:
                 # Clients with mods are called one by one, and store their own memory there.
-                alike = [c for c in outcome.clients if not self._own_app(c, round_, MessageType.TRAIN)]
+                own = {asked.client for asked in chunk if asked.own_app}
+                alike = [client for client in outcome.clients if client not in own]
                 forgot = self._memory.propose(round_, outcome, alike)
             return training_replies(self._codec, outcome, round_, forgot), outcome.failures
         if isinstance(outcome, EvaluationSums):
             return iter([evaluation_reply(outcome, round_)]), {}
-        return iter(()), {self._client(chunk[0]): outcome}
+        return iter(()), {chunk[0].client: outcome}
 
     def _reply(self, message: Message, client: int, content: RecordDict | StackedUpdate) -> Message:
         if isinstance(content, RecordDict):
@@ -287,7 +299,9 @@ def _is_plain(message: Message) -> bool:
 class _Jobs(Sequence[Job]):
     """Builds each job on demand, so that clients' memory is loaded only then."""
 
-    def __init__(self, make: Callable[[list[Message]], Job], chunks: Sequence[list[Message]]) -> None:
+    def __init__(
+        self, make: Callable[[Sequence[_Asked]], Job], chunks: Sequence[Sequence[_Asked]]
+    ) -> None:
         self._make = make
         self._chunks = chunks
 
