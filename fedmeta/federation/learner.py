@@ -33,6 +33,7 @@ from fedmeta.tasks import (
     drawing_together,
     shape_of_tasks,
     stream,
+    streams,
     torch_generator,
 )
 from fedmeta.tasks.family_check import CheckedFamily
@@ -203,7 +204,7 @@ class Learner:
             return None  # a subclass draws other tasks
         if (family := drawing_together(self.family)) is None:
             return None
-        rngs = [stream(self.workload.seed, "train", round_, client) for client in clients]
+        rngs = streams(self.workload.seed, "train", round_, last=clients)
         count = self.workload.tasks_per_round
         return family.sample_many(clients, count, rngs).to(self.dtype)
 

@@ -1,7 +1,6 @@
 """Sinusoid regression, MAML's toy family, with clients that differ in amplitude and phase."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from fedmeta.options import Key, Options
 from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.population import Population
-from fedmeta.tasks.seeding import stream
+from fedmeta.tasks.seeding import stream, streams
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
@@ -64,7 +63,7 @@ class Sinusoid:
         self.population = population
         self.seed = seed
         self.spec = TaskSpec("regression", (1,), 1)
-        self._own = lru_cache(maxsize=REMEMBERED)(self._of_client)
+        self._known: dict[int, Values] = {}
 
     @staticmethod
     def digest(options: SinusoidOptions) -> str:  # noqa: ARG004
@@ -73,10 +72,13 @@ class Sinusoid:
 
     def intervals(self, client: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return a client's intervals ``(low, high)`` of amplitude and of phase."""
+        return self._intervals(stream(self.seed, "client", client))
+
+    def _intervals(self, rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
         width = 1.0 - self.options.heterogeneity
         if width == 1.0:
             return AMPLITUDE, PHASE
-        places = stream(self.seed, "client", client).random(2)
+        places = rng.random(2)
         own = []
         for (low, high), place in zip((AMPLITUDE, PHASE), places.tolist(), strict=True):
             start = low + place * (1.0 - width) * (high - low)
@@ -92,6 +94,7 @@ class Sinusoid:
     ) -> TaskBatch:
         """Draw `count` waves of each client, all of one split, and points of each; float32."""
         shots, queries = self._sizes(clients[0])
+        self._learn_intervals(clients)
         ranges = np.empty((len(clients), 2, 2, count), dtype=np.float32)
         draws = np.empty((len(clients), count * (2 + shots + queries)), dtype=np.float32)
         for client, rng, own, drawn in zip(clients, rngs, ranges, draws, strict=True):
@@ -125,15 +128,20 @@ class Sinusoid:
     def _ranges(self, client: int, count: int, rng: np.random.Generator) -> Values:
         """Return low end and width of amplitude and of phase, ``[2, 2, count]`` or ``[2, 2, 1]``."""
         if self.options.partition == "natural" or self.population.split_of(client) != "train":
-            return self._own(client)
+            return self._known[client]
         owners = rng.integers(self.population.train, size=count).tolist()
         ends = np.array([self.intervals(owner) for owner in owners], dtype=np.float32)
         ends[:, :, 1] -= ends[:, :, 0]
         return ends.transpose(1, 2, 0)
 
-    def _of_client(self, client: int) -> Values:
-        own = [[[low], [high - low]] for low, high in self.intervals(client)]
-        return np.array(own, dtype=np.float32)
+    def _learn_intervals(self, clients: Sequence[int]) -> None:
+        """Derive the low ends and widths, ``[2, 2, 1]``, of clients whose are not known."""
+        new = [client for client in clients if client not in self._known]
+        if len(self._known) + len(new) > REMEMBERED:
+            self._known, new = {}, list(clients)
+        for client, rng in zip(new, streams(self.seed, "client", last=new), strict=True):
+            own = [[[low], [high - low]] for low, high in self._intervals(rng)]
+            self._known[client] = np.array(own, dtype=np.float32)
 
 
 def _tasks(a: Values, p: Values, points: Iterable[Values]) -> TaskBatch:
