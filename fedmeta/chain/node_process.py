@@ -110,7 +110,8 @@ class NodeProcess:
                     start_new_session=True,
                 )
         except OSError as error:
-            raise RunError(f"{command[0]} cannot be started: {error.strerror}") from None
+            what = error.filename or command[0]
+            raise RunError(f"{what}: {error.strerror}, so {command[0]} cannot be started") from None
         self._watchdog = subprocess.Popen(
             ["/bin/sh", "-c", _WATCHDOG, "sh", str(self._process.pid)],
             stdin=subprocess.PIPE,
@@ -155,7 +156,8 @@ class NodeProcess:
 def stop_orphan(folder: Path) -> None:
     """Stop a node that an earlier process left running in `folder`, and wait until its state is saved.
 
-    The folder must be locked. Usually its watchdog is already stopping the node. If no node holds the
+    The folder must be locked, and on a local disk: over NFS a lock does not outlive the process that
+    took it. Usually its watchdog is already stopping the node. If no node holds the
     lock of the file, the id in it may be another process's by now.
     """
     told, end = set[signal.Signals](), time.monotonic() + 2 * _STOP_SECONDS
@@ -171,11 +173,19 @@ def stop_orphan(folder: Path) -> None:
             sent = signal.SIGTERM if left > _STOP_SECONDS else signal.SIGKILL
             file.seek(0)
             # The id follows the lock in a moment.
-            if sent not in told and (note := file.read()):
+            if sent not in told and (pid := _pid_in(file.read())):
                 told.add(sent)
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(json.loads(note)["pid"]), sent)
+                    os.kill(pid, sent)
             time.sleep(_POLL_SECONDS)
+
+
+def _pid_in(note: bytes) -> int | None:
+    """Return the process id in a note; None if it is not whole, as on a full disk."""
+    try:
+        return int(json.loads(note)["pid"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -118,7 +118,8 @@ class Codec:
             stack = arrays[slot.key]
             if stack.dtype != slot.dtype or stack.shape[1:] != slot.shape:
                 return None
-        return [arrays[s.key].reshape(-1, s.stop - s.start) for s in self.slots]
+        stacks = [(arrays[slot.key], slot.stop - slot.start) for slot in self.slots]
+        return [stack.reshape(len(stack), size) for stack, size in stacks]
 
     def read_row(self, stacks: Sequence[NDArray[Any]], row: int, vector: NDArray[np.float64]) -> None:
         """Read a row of `flat_stacks` into a flat vector ``[size]``, as `read_into` does."""

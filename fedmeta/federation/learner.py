@@ -202,6 +202,9 @@ class Learner:
         """Draw what `sample` does for each client, at once; None if that is not possible."""
         if type(self).sample is not Learner.sample:
             return None  # a subclass draws other tasks
+        population = self.workload.population
+        if len({population.split_of(client) for client in clients}) != 1:
+            return None
         if (family := drawing_together(self.family)) is None:
             return None
         rngs = streams(self.workload.seed, "train", round_, last=clients)

@@ -11,12 +11,13 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep up to 1 GiB of freed memory; does nothing without glibc.
+    """Ask glibc to keep freed memory, up to 1 GiB at the heap's end; does nothing without glibc.
 
     A meta-gradient allocates and frees the same tens of megabytes each time. By default glibc returns
     them to the system, which costs thousands of page faults a step and up to a third of the time of
     Conv4: blocks of over 32 MiB are mapped anew each time, unless no block is. See ``M_MMAP_MAX``,
-    ``M_TRIM_THRESHOLD`` and ``M_TOP_PAD`` in mallopt(3).
+    ``M_TRIM_THRESHOLD`` and ``M_TOP_PAD`` in mallopt(3). What is freed below a block in use stays, so
+    that a process is as large as it ever was.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_MAX, 0)

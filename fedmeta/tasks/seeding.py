@@ -43,7 +43,8 @@ def stream(seed: int, *path: int | str) -> np.random.Generator:
 def streams(seed: int, *path: int | str, last: Sequence[int]) -> list[np.random.Generator]:
     """Return the generators ``stream(seed, *path, number)`` of many last numbers, such as clients.
 
-    From `TOGETHER` on they are seeded together, in a fraction of the time.
+    From `TOGETHER` on they are seeded together, in a fraction of the time; these draw the same numbers,
+    but cannot ``spawn``.
     """
     words = _words(seed, path)
     if len(last) < TOGETHER or max(*words, *last) >= WORD:

@@ -61,6 +61,19 @@ def test_decoded_tensors_own_their_memory() -> None:
     np.testing.assert_array_equal(record["w"].numpy(), WEIGHTS)
 
 
+def test_rows_of_a_stack_are_read_like_records_and_may_hold_an_empty_tensor() -> None:
+    template = {"w": torch.zeros(2), "none": torch.zeros(0, 3), "b": torch.zeros(1, 2)}
+    codec = Codec(template)
+    rows = [{key: torch.rand_like(value) for key, value in template.items()} for _ in range(3)]
+    stacks = codec.flat_stacks({key: torch.stack([r[key] for r in rows]).numpy() for key in template})
+    assert stacks is not None
+    for row, one in enumerate(rows):
+        found, expected = np.empty(4), np.empty(4)
+        codec.read_row(stacks, row, found)
+        codec.read_into(codec.encode(one), expected)
+        assert np.array_equal(found, expected)
+
+
 def test_the_flat_vector_keeps_the_order_of_the_template() -> None:
     template = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor([[3.0], [4.0]], dtype=torch.float64)}
     codec = Codec(template)

@@ -38,4 +38,6 @@ def faults(mode: str, kilobytes: int, blocks: int) -> int:
 def test_memory_that_a_step_freed_is_not_faulted_in_again(kilobytes: int, blocks: int) -> None:
     """At least 25 MB a step are 6,400 pages, which 20 steps without it fault in again and again."""
     kept = faults(str(Path(allocator.__file__)), kilobytes, blocks)
-    assert kept < 2_000 < faults("default", kilobytes, blocks)
+    # Where the kernel backs large blocks with huge pages, few faults are left to save.
+    assert kept < 2_000
+    assert kept < faults("default", kilobytes, blocks)

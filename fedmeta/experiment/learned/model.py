@@ -141,7 +141,8 @@ class Learned:
         Args:
             support_x: Examples ``[S, *input_shape]``.
             support_y: A label per example, of any sortable type; classes may differ in size. With
-                ``data.labels = "global"`` labels are the numbers of outputs. For text ``[S, length]`` or
+                ``data.labels = "global"``, and of a table, labels are the numbers of outputs; those of a
+                screening are ``inactive`` and ``active``, or 0 and 1. For text ``[S, length]`` or
                 ``[S]``; for regression ``[S, outputs]``.
             steps: Adaptation steps; None: the last of the run's ``evaluation.steps``. Algorithms
                 without an inner loop ignore it.
@@ -262,7 +263,8 @@ class Learned:
             raise UsageError(f"the support set has only one class, '{classes[0]}'")
         if most is None:
             return targets
-        if not self.spec.own_labels:
+        fixed = self.config.data.get("labels") == "global" or self.config.task == "table"
+        if fixed or self._trained.algorithm.objective.class_names:
             return self._by_output(targets)
         if len(classes) > most:
             free = [name for name in ALGORITHMS if getattr(ALGORITHMS.get(name), "any_ways", False)]
@@ -280,7 +282,7 @@ class Learned:
             numbers = [names.index(name) if name in names else int(str(name)) for name in classes]
         except ValueError:
             numbers = [-1]
-        if not all(number in outputs for number in numbers):
+        if not all(number in outputs for number in numbers) or len(set(numbers)) < len(numbers):
             how = f"call them {' and '.join(map(repr, names))}, or" if names else "name classes"
             raise UsageError(
                 "this run's labels mean the same in every task: "

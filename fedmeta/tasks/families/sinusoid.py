@@ -139,8 +139,12 @@ class Sinusoid:
         new = [client for client in clients if client not in self._known]
         if len(self._known) + len(new) > REMEMBERED:
             self._known, new = {}, list(clients)
-        for client, rng in zip(new, streams(self.seed, "client", last=new), strict=True):
-            own = [[[low], [high - low]] for low, high in self._intervals(rng)]
+        if type(self).intervals is Sinusoid.intervals:
+            found = map(self._intervals, streams(self.seed, "client", last=new))
+        else:
+            found = map(self.intervals, new)
+        for client, intervals in zip(new, found, strict=True):
+            own = [[[low], [high - low]] for low, high in intervals]
             self._known[client] = np.array(own, dtype=np.float32)
 
 

@@ -1,6 +1,7 @@
 """Chain state survives: a chain that was closed, killed or left behind reopens unchanged."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from fedmeta.chain import node_process
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import ChainDownError
+from fedmeta.chain.node_process import stop_orphan
 from fedmeta.errors import RunError, UsageError
 from tests import processes
 from tests.chain.providers.helpers import (
@@ -132,7 +135,9 @@ def test_a_kill_while_it_works_leaves_whole_blocks(provider: str, tmp_path: Path
     try:
         begun = {"embedded": "embedded.sqlite", "anvil": "node.json", "ganache": "node.json"}
         end = time.monotonic() + 20
-        while not (tmp_path / begun[provider]).exists() and time.monotonic() < end:
+        note = tmp_path / begun[provider]
+        # The file is there before the node has written its id.
+        while not (note.exists() and note.stat().st_size) and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(delay)
     finally:
@@ -238,6 +243,18 @@ def test_a_note_that_was_cut_off_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "node.json").write_text('{"pid": 1', encoding="utf-8")
     with open_chain(options("anvil"), tmp_path) as chain:
         assert chain.chain_id == 31337
+
+
+def test_a_note_that_stays_cut_off_while_a_node_holds_it_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_process, "_STOP_SECONDS", 0.1)
+    with (tmp_path / "node.json").open("w", encoding="utf-8") as note:
+        note.write("{")
+        note.flush()
+        fcntl.flock(note, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match=r"a node of an earlier run still uses .*: stop it"):
+            stop_orphan(tmp_path)
 
 
 def test_a_node_that_dies_counts_as_down_not_as_an_answer(tmp_path: Path) -> None:

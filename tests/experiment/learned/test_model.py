@@ -174,8 +174,9 @@ def test_labels_of_a_screening_are_names_that_the_order_of_letters_does_not_chan
     assert adapted.classes == ("inactive", "active")
     assert adapted.predict(x).argmax(1).tolist() == [1, 0]
     assert learned.adapt(x, ["1", "0"]).classes == ("0", "1")
-    with pytest.raises(UsageError, match="call them 'inactive' and 'active', or by number, from 0 to 1"):
-        learned.adapt(x, ["active", "idle"])
+    for labels in (["active", "idle"], ["1", "active"]):
+        with pytest.raises(UsageError, match="call them 'inactive' and 'active', or by number, from 0"):
+            learned.adapt(x, labels)
 
 
 @pytest.mark.parametrize(

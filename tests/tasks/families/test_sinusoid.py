@@ -4,10 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typing_extensions import override
 
 from fedmeta.errors import ConfigError
 from fedmeta.tasks import Population, TaskBatch, build_family, drawing_together, stream
-from fedmeta.tasks.families.sinusoid import Sinusoid
+from fedmeta.tasks.families.sinusoid import Sinusoid, SinusoidOptions
 
 
 def family(clients: int = 3, **options: Any) -> Sinusoid:
@@ -93,6 +94,20 @@ def test_clients_drawn_together_have_the_bits_of_each_alone(options: dict[str, A
     ):
         assert one.shape == other.shape
         assert one.numpy().tobytes() == other.numpy().tobytes(), name
+
+
+class OneWave(Sinusoid):
+    """Every client's wave has amplitude 1 and phase 0."""
+
+    @override
+    def intervals(self, client: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (1.0, 1.0), (0.0, 0.0)
+
+
+def test_a_family_that_overrides_the_intervals_draws_from_its_own() -> None:
+    made = OneWave(SinusoidOptions(), Population(50), 0)
+    tasks = made.sample_many(range(40), 1, [stream(1, client) for client in range(40)])
+    torch.testing.assert_close(tasks.query_y, tasks.query_x.sin(), rtol=0.0, atol=1e-6)
 
 
 def test_a_family_that_overrides_sample_alone_is_drawn_one_client_at_a_time() -> None:
