@@ -79,3 +79,16 @@ def test_a_run_imports_neither_pytorchs_compiler_nor_scikit_learn(
     )
     shown = processes.run([sys.executable, "-c", script], cwd=tmp_path)
     assert shown.stdout == "[]\n", shown.stderr
+
+
+def test_no_lazy_name_is_that_of_a_module_beside_it() -> None:
+    """Importing the module would take the place of what the package exports."""
+    clashes = []
+    for package in Path(fedmeta.__file__).parent.rglob("__init__.py"):
+        source = package.read_text(encoding="utf-8")
+        if "lazy_names" in source:
+            modules = {path.stem for path in package.parent.iterdir()}
+            nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+            exported = {alias.name for node in nodes for alias in node.names}
+            clashes += [f"{package.parent.name}.{name}" for name in exported & modules]
+    assert clashes == []

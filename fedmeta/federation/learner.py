@@ -31,9 +31,9 @@ from fedmeta.tasks import (
     TaskFamily,
     build_family,
     drawing_together,
+    many_streams,
     shape_of_tasks,
     stream,
-    streams,
     torch_generator,
 )
 from fedmeta.tasks.family_check import CheckedFamily
@@ -207,7 +207,7 @@ class Learner:
             return None
         if (family := drawing_together(self.family)) is None:
             return None
-        rngs = streams(self.workload.seed, "train", round_, last=clients)
+        rngs = many_streams(self.workload.seed, "train", round_, last=clients)
         count = self.workload.tasks_per_round
         return family.sample_many(clients, count, rngs).to(self.dtype)
 

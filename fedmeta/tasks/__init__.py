@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedmeta.tasks.measure import Measure
     from fedmeta.tasks.objective import OBJECTIVES, Objective, build_objective, mean_of_examples
     from fedmeta.tasks.population import Population, Split
-    from fedmeta.tasks.seeding import stream, streams, torch_generator
+    from fedmeta.tasks.seeding import many_streams, stream, torch_generator
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -54,10 +54,10 @@ __all__ = [
     "drawing_together",
     "family_kind",
     "last_family_kept",
+    "many_streams",
     "mean_of_examples",
     "padded",
     "shape_of_tasks",
     "stream",
-    "streams",
     "torch_generator",
 ]

@@ -40,7 +40,7 @@ def stream(seed: int, *path: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(_seeds(seed, path)))
 
 
-def streams(seed: int, *path: int | str, last: Sequence[int]) -> list[np.random.Generator]:
+def many_streams(seed: int, *path: int | str, last: Sequence[int]) -> list[np.random.Generator]:
     """Return the generators ``stream(seed, *path, number)`` of many last numbers, such as clients.
 
     From `TOGETHER` on they are seeded together, in a fraction of the time; these draw the same numbers,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedmeta.tasks import stream, streams, torch_generator
+from fedmeta.tasks import many_streams, stream, torch_generator
 from fedmeta.tasks.seeding import random_order
 
 
@@ -19,7 +19,7 @@ def test_a_stream_is_that_of_numpys_seed_sequence_of_the_same_words(words: list[
     "last", [range(3), range(100), range(2**32 - 50, 2**32), range(2**32 - 9, 2**32 + 40)]
 )
 def test_many_streams_are_those_of_numpys_seed_sequences(path: list[int], last: range) -> None:
-    for number, one in zip(last, streams(*path, last=last), strict=True):
+    for number, one in zip(last, many_streams(*path, last=last), strict=True):
         expected = np.random.default_rng(np.random.SeedSequence([*path, number]))
         assert one.bit_generator.state == expected.bit_generator.state
 

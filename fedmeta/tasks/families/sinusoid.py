@@ -13,7 +13,7 @@ from fedmeta.options import Key, Options
 from fedmeta.tasks.batch import TaskBatch
 from fedmeta.tasks.family import TaskSpec
 from fedmeta.tasks.population import Population
-from fedmeta.tasks.seeding import stream, streams
+from fedmeta.tasks.seeding import many_streams, stream
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, float(np.pi))
@@ -140,7 +140,7 @@ class Sinusoid:
         if len(self._known) + len(new) > REMEMBERED:
             self._known, new = {}, list(clients)
         if type(self).intervals is Sinusoid.intervals:
-            found = map(self._intervals, streams(self.seed, "client", last=new))
+            found = map(self._intervals, many_streams(self.seed, "client", last=new))
         else:
             found = map(self.intervals, new)
         for client, intervals in zip(new, found, strict=True):
