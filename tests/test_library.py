@@ -89,6 +89,6 @@ def test_no_lazy_name_is_that_of_a_module_beside_it() -> None:
         if "lazy_names" in source:
             modules = {path.stem for path in package.parent.iterdir()}
             nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
-            exported = {alias.name for node in nodes for alias in node.names}
+            exported = {alias.name for node in nodes if node.module != "fedmeta" for alias in node.names}
             clashes += [f"{package.parent.name}.{name}" for name in exported & modules]
     assert clashes == []
