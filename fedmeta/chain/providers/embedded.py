@@ -31,6 +31,10 @@ _LATEST = ("latest", "pending", "safe", "finalized")
 _INVALID = -32602
 
 
+class _MalformedError(ValueError):
+    """The parameters of a request cannot be read."""
+
+
 class Embedded(JSONBaseProvider):
     """A chain in this process as a web3 provider: ``Web3(fedmeta.chain.embedded(folder))``.
 
@@ -90,9 +94,9 @@ class Embedded(JSONBaseProvider):
             function = self._methods.get(method)
             if function is None:
                 raise Fault(-32601, f"the method {method} does not exist")
-            inspect.signature(function).bind(*params)
+            _bind(function, params)
             return {"result": function(*params)}
-        except (TypeError, ValueError) as error:
+        except _MalformedError as error:
             return {"error": {"code": _INVALID, "message": f"{method}: {error}"}}
         except Fault as fault:
             shown: Json = {"code": fault.code, "message": fault.message}
@@ -120,7 +124,7 @@ class Embedded(JSONBaseProvider):
                 self._state(block).get_code(_address(account))
             ),
             "eth_getStorageAt": lambda account, slot, block="latest": data(
-                self._state(block).get_storage(_address(account), _int(slot)).to_bytes(32)
+                self._state(block).get_storage(_address(account), _slot(slot)).to_bytes(32)
             ),
             "eth_getBlockByNumber": lambda block, full=False: self._block("number", number(block), full),
             "eth_getBlockByHash": lambda digest, full=False: self._block("hash", _hash(digest), full),
@@ -153,7 +157,7 @@ class Embedded(JSONBaseProvider):
             block["transactions"] = [self._store.transaction(digest) for digest in block["transactions"]]
         return block
 
-    def _fee_history(self, count: object, newest: object, percentiles: Sequence[object] = ()) -> Json:
+    def _fee_history(self, count: object, newest: object, percentiles: object = ()) -> Json:
         last = self._number(newest)
         first = max(last - _int(count) + 1, 0)
         headers = [self._machine.header(number) for number in range(first, last + 1)]
@@ -162,12 +166,12 @@ class Embedded(JSONBaseProvider):
             "oldestBlock": hex(first),
             "baseFeePerGas": [*fees, fees[-1]],
             "gasUsedRatio": [header.gas_used / header.gas_limit for header in headers],
-            "reward": [[hex(_TIP)] * len(percentiles)] * len(headers),
+            "reward": [[hex(_TIP)] * len(_list(percentiles))] * len(headers),
         }
 
     def _logs(self, wanted: object) -> list[Json]:
         if not isinstance(wanted, Mapping):
-            raise ValueError("a filter must be an object")
+            raise _MalformedError("a filter must be an object")
         first = self._number(wanted.get("fromBlock", "latest"))
         last = self._number(wanted.get("toBlock", "latest"))
         if "blockHash" in wanted:
@@ -176,8 +180,8 @@ class Embedded(JSONBaseProvider):
                 raise Fault(-32000, "unknown block")
             first = last = _int(block["number"])
         addresses = wanted.get("address") or []
-        addresses = [addresses] if isinstance(addresses, str) else addresses
-        topics = wanted.get("topics") or []
+        addresses = [addresses] if isinstance(addresses, str) else _list(addresses)
+        topics = _list(wanted.get("topics") or [])
         return [
             log for log in self._store.logs(first, last, addresses) if _matches(log["topics"], topics)
         ]
@@ -224,7 +228,7 @@ def _matches(topics: Sequence[str], wanted: Sequence[Any]) -> bool:
 
 def _call(call: object) -> Call:
     if not isinstance(call, Mapping):
-        raise ValueError("a call must be an object")
+        raise _MalformedError("a call must be an object")
     return Call(
         sender=_address(call["from"]) if call.get("from") else bytes(20),
         to=_address(call["to"]) if call.get("to") else b"",
@@ -234,15 +238,41 @@ def _call(call: object) -> Call:
     )
 
 
+def _bind(function: Callable[..., object], params: Sequence[object]) -> None:
+    try:
+        inspect.signature(function).bind(*params)
+    except TypeError as error:
+        raise _MalformedError(str(error)) from None
+
+
 def _int(value: object) -> int:
-    return value if isinstance(value, int) else int(str(value), 16)
+    try:
+        return value if isinstance(value, int) else int(str(value), 16)
+    except ValueError:
+        raise _MalformedError(f"not a number: {str(value)[:80]!r}") from None
+
+
+def _slot(value: object) -> int:
+    slot = _int(value)
+    if not 0 <= slot < 2**256:
+        raise _MalformedError(f"not a storage slot: {str(value)[:80]!r}")
+    return slot
+
+
+def _list(value: object) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise _MalformedError(f"not a list: {str(value)[:80]!r}")
+    return value
 
 
 def _bytes(value: object) -> bytes:
     text = str(value)
-    if not text.startswith("0x"):
-        raise ValueError(f"not data: {text[:80]!r}")
-    return bytes.fromhex(text[2:])
+    try:
+        if not text.startswith("0x"):
+            raise ValueError
+        return bytes.fromhex(text[2:])
+    except ValueError:
+        raise _MalformedError(f"not data: {text[:80]!r}") from None
 
 
 def _hash(value: object) -> str:
@@ -250,4 +280,7 @@ def _hash(value: object) -> str:
 
 
 def _address(value: object) -> Address:
-    return Address(from_address(str(value)))
+    try:
+        return Address(from_address(str(value)))
+    except ValueError as error:
+        raise _MalformedError(str(error)) from None

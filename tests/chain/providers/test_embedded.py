@@ -1,6 +1,7 @@
 """Specifics of the embedded chain: its machine, store and methods."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from web3.middleware import (
     SignAndSendRawMiddlewareBuilder,
 )
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
+from web3.types import RPCEndpoint
 
 import fedmeta.chain
 from fedmeta.chain import Chain, ChainOptions, Node, development_keys, start_node
 from fedmeta.chain.chain import open_chain
 from fedmeta.chain.errors import RevertedError, RpcError
+from fedmeta.chain.evm.store import Store
 from fedmeta.chain.hashing import keccak
 from tests.chain.providers.helpers import (
     NOBODY,
@@ -195,6 +198,11 @@ def test_whole_transactions_are_shown_on_request(chain: Chain) -> None:
         ("eth_call", ({"to": NOBODY, "data": "0xzz"}, "latest")),
         ("eth_call", ({"to": 5}, "latest")),
         ("eth_getLogs", (5,)),
+        ("eth_getLogs", ({"address": 5},)),
+        ("eth_getLogs", ({"topics": 5},)),
+        ("eth_feeHistory", ("0x2", "latest", 5)),
+        ("eth_getStorageAt", (NOBODY, "0x" + "ff" * 40)),
+        ("eth_getBalance", (NOBODY, "soon")),
         ("eth_getLogs", ({"blockHash": "0x12"},)),
         ("eth_chainId", (1, 2)),
         ("eth_sendRawTransaction", (None,)),
@@ -321,3 +329,17 @@ class TestMiddlewareOfAUser:
 
 def url_of(node: Node) -> ChainOptions:
     return ChainOptions(provider=node.url)
+
+
+def test_a_fault_of_ours_is_not_a_refusal_of_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Store, column: str, value: object) -> None:
+        raise ValueError(f"{column} {value} is damaged")
+
+    monkeypatch.setattr(Store, "block", broken)
+    with (
+        closing(fedmeta.chain.embedded(tmp_path)) as provider,
+        pytest.raises(ValueError, match="is damaged"),
+    ):
+        provider.make_request(RPCEndpoint("eth_getBlockByNumber"), ["0x1", False])

@@ -229,8 +229,10 @@ class TestStakes:
         said(fedmeta(*own[:2], "withdraw", *own[3:], cwd=staked))
         assert token.functions.balanceOf(account.address).call() == 25 * 10**6
 
-    def test_a_campaign_without_stakes_says_so(self, here: Path, staked: Path) -> None:
-        refused = fedmeta("chain", "stake", "join", "run", "--who", "0", cwd=here)
+    def test_a_campaign_without_stakes_says_so(self, here: Path, url: str, staked: Path) -> None:
+        on = ("-s", f"chain.provider={url}", "-s", "rounds=1")
+        said(fedmeta("run", "./tiny.toml", *on, "--out", "unstaked", cwd=here))
+        refused = fedmeta("chain", "stake", "join", "unstaked", "--who", "0", cwd=here)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
         assert "this campaign has no stakes" in refused.stderr
         nobody = fedmeta("chain", "stake", "join", str(staked), cwd=here)
