@@ -250,8 +250,8 @@ class Learned:
         if isinstance(objective, PolicyGradient) or not objective.has_support:
             have = "sequences" if objective.labels else "episodes"
             raise UsageError(
-                f"{self.path}: tasks of its kind are {have}, without a support set of examples and "
-                "targets to adapt to; `fedmeta evaluate` tests it"
+                f"{self.path}: its tasks are {have}, which have no support set of examples and targets "
+                "to adapt to; `fedmeta evaluate` tests it"
             )
 
     def _numbered(self, targets: Targets, most: int | None) -> Targets:

@@ -202,7 +202,7 @@ def test_tasks_without_examples_to_adapt_to_are_said_in_one_line(
     tmp_path: Path, values: dict[str, Any], have: str
 ) -> None:
     learned = Learned.open(run(Config(**values), out=tmp_path / "r").run)
-    with pytest.raises(UsageError, match=f"tasks of its kind are {have}, without a support set"):
+    with pytest.raises(UsageError, match=f"its tasks are {have}, which have no support set"):
         learned.adapt(torch.rand(2, 1, 8, 8), [0, 1])
 
 
