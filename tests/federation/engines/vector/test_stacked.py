@@ -1,6 +1,7 @@
 """A stacked cohort computes what the same ClientApp computes one client at a time."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fedmeta.federation.engines.vector.jobs import InProcess
 from fedmeta.federation.flower import as_server, new_context
 from fedmeta.learning import AlgorithmSetup
 from fedmeta.learning.device import one_thread
-from fedmeta.tasks import Population, stream
+from fedmeta.tasks import Population, TaskBatch, stream
 from tests.federation.helpers import SINUSOID, algorithm, train_requests
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -139,3 +140,31 @@ def test_pushed_messages_are_answered_once_when_pulled() -> None:
         assert len(set(ids)) == 3
         assert list(grid.pull_messages(ids)) == []
         assert all(isinstance(reply.content["arrays"], ArrayRecord) for reply in replies)
+
+
+def test_a_chunk_is_drawn_together_and_not_client_by_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The module has the name that the function of the streams of many clients once had.
+    import_module("fedmeta.tasks.streams")
+    learner = Learner.build(SINUSOID)
+    state, clients = learner.init_state(), list(SINUSOID.population.clients("train"))
+    alone = TaskBatch.concat([learner.sample(1, client) for client in clients])
+    expected = learner.train(state, 1, clients).updates
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("drawn one by one")
+
+    monkeypatch.setattr(learner.family, "sample", refuse)
+    together = learner.sample_many(1, clients)
+    assert together is not None
+    for (name, one), (_, other) in zip(together.tensors(), alone.tensors(), strict=True):
+        assert torch.equal(one, other), name
+    update = learner.train(state, 1, clients)
+    assert (update.failures, update.clients) == ({}, clients)
+    for key, value in update.updates.items():
+        assert torch.equal(value, expected[key])
+
+
+def test_clients_of_two_splits_are_not_drawn_together() -> None:
+    learner = Learner.build(SINUSOID)
+    mixed = [SINUSOID.population.clients(split)[0] for split in ("train", "test")]
+    assert learner.sample_many(1, mixed) is None
