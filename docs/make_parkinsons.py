@@ -1,11 +1,12 @@
 """Prints the tables of docs/results.md on Parkinson's telemonitoring: every patient is held out once.
 
-    python docs/make_parkinsons.py [-s key=value ...] [--arms federated,fedavg] [--folds 6]
+    python docs/make_parkinsons.py [-s key=value ...] [--arms federated,fedavg] [--folds 6] [--seeds 3]
 
 The patients are dealt to folds. For each fold, its patients are the test clients of
 simulations/parkinsons.toml, those of the next fold the validation clients, and the rest train. All
 methods predict the same recordings of the same tasks. A method's settings are chosen in each fold by
-the mean absolute error of the validation patients. Intervals are over patients.
+the mean absolute error of the validation patients, for each seed. A patient's error is the mean over
+the seeds; intervals are over patients.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--arms", default="federated,centralized,local,fedavg")
     parser.add_argument("--folds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=1, help="how many; the first is 0")
     given = parser.parse_args()
     order = [int(one) + 1 for one in stream(0, "folds").permutation(PATIENTS)]
     folds = [order[place :: given.folds] for place in range(given.folds)]
@@ -54,14 +56,23 @@ def main() -> None:
             "test_clients": len(fold),
             "validation_clients": len(folds[(place + 1) % given.folds]),
         }
-        results = baselines(settings)
-        for arm in filter(None, given.arms.split(",")):
-            results[arm] = arm_scores(arm, settings)
-        for name, (scores, setting) in results.items():
-            found[name] = found.get(name, {}) | scores
-            chosen.setdefault(name, Counter())[setting] += 1
+        by_seed: dict[str, list[tuple[Scores, str]]] = {}
+        for seed in range(given.seeds):
+            of_seed = {**settings, "seed": seed}
+            results = baselines(of_seed)
+            results |= {arm: arm_scores(arm, of_seed) for arm in filter(None, given.arms.split(","))}
+            for name, result in results.items():
+                by_seed.setdefault(name, []).append(result)
+        for name, of_method in by_seed.items():
+            found[name] = found.get(name, {}) | _mean([scores for scores, _ in of_method])
+            chosen.setdefault(name, Counter()).update(setting for _, setting in of_method)
         print(f"fold {place + 1} of {given.folds}", flush=True)
     show(found, chosen)
+
+
+def _mean(by_seed: Sequence[Scores]) -> Scores:
+    """Return the patients' mean errors over the seeds."""
+    return {patient: float(np.mean([one[patient] for one in by_seed])) for patient in by_seed[0]}
 
 
 def arm_scores(arm: str, settings: Mapping[str, Any]) -> tuple[Scores, str]:
@@ -190,7 +201,7 @@ def line(tasks: TaskBatch, penalty: float) -> Values:
 def show(found: Mapping[str, Scores], chosen: Mapping[str, Counter[str]]) -> None:
     """Print a row for each method: its error, and the difference to the support mean by patient."""
     base = found["mean of the support scores"]
-    print("| method | mean absolute error | minus the mean of the support scores | settings, folds |")
+    print("| method | mean absolute error | minus the mean of the support scores | settings, times |")
     print("|---|---|---|---|")
     for name, scores in found.items():
         values = np.array([scores[patient] for patient in base])

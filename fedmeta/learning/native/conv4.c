@@ -2,8 +2,10 @@
  *
  *   xhat = (z - mean) rstd,  y = gamma xhat + beta,  a = max over the window of relu(y)
  *
- * Images are channels-last, [B, height, width, D], with the channels padded to D columns. A pass keeps z and the
- * pooled a; xhat, dy and dz are recomputed line by line while the patches of those lines are in the cache.
+ * The B images of a batch lie side by side at each pixel, [height, width, B, D], with the channels padded to D columns.
+ * So neighbouring pixels of a line are the rows of one matrix, and a convolution is nine matrix products, one for each
+ * tap of its kernel, without copies. Where the next convolution takes every second pixel, the even columns of a line
+ * come first, then the odd ones. A pass keeps z and the pooled a; xhat, dy and dz are recomputed strip by strip.
  */
 #include "kernels.h"
 #include "loss.h"
@@ -11,14 +13,12 @@
 #define BLOCKS 4
 #define EPSILON 1e-5
 #define NO_WINNER 255          /* index of a window whose largest y is not positive */
-#define PATCH_BYTES (192 << 10) /* of patches at a time, with room for the weights in a second-level cache */
+#define STRIP_BYTES (96 << 10) /* of z at a time, with room for what it is computed from in a second-level cache */
 
-/* Sizes of a block: input images, output lines and columns, pooled ones; K values a patch. */
+/* Sizes of a block: input images, output lines and columns, pooled ones. */
 typedef struct {
-    int in_height, in_width, in_channels;
+    int in_height, in_width;
     int height, width, pooled_height, pooled_width, window_height, window_width;
-    int K;
-    int lines; /* whose patches are computed together */
     size_t weight, gamma, beta;
 } Shape;
 
@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
     int height, width, channels, filters, strided, outputs;
     int D, stride, pixels; /* padded filters; pixels of a feature image at the head */
+    int strip;             /* rows of z that are computed together */
     Shape shapes[BLOCKS];
     size_t head, head_bias;
     Layout layout;
@@ -33,14 +34,12 @@ typedef struct {
 
 static int at_least_one(int n) { return n < 1 ? 1 : n; }
 
-static void plan_block(Net *net, Shape *s, int height, int width, int channels, int filters_in) {
-    s->in_height = height, s->in_width = width, s->in_channels = channels, s->K = 9 * channels;
+static void plan_block(Net *net, Shape *s, int height, int width, int channels, int room) {
+    s->in_height = height, s->in_width = width;
     s->height = (height - 1) / net->stride + 1, s->width = (width - 1) / net->stride + 1;
     s->window_height = net->strided || s->height < 2 ? 1 : 2, s->window_width = net->strided || s->width < 2 ? 1 : 2;
-    /* A Hessian-vector product adds two sums in turns, so that the lines must not depend on the padding. */
-    s->lines = at_least_one((int)(PATCH_BYTES / ((size_t)s->width * 9 * filters_in * sizeof(real))));
     s->pooled_height = s->height / s->window_height, s->pooled_width = s->width / s->window_width;
-    s->weight = add_matrix(&net->layout, 9, filters_in, channels, 1, net->filters);
+    s->weight = add_matrix(&net->layout, 9, channels, room, 1, net->filters);
     s->gamma = add_dense(&net->layout, 1, net->filters);
     s->beta = add_dense(&net->layout, 1, net->filters);
 }
@@ -49,10 +48,12 @@ static void plan_net(Net *net, const int *sizes) {
     *net = (Net){.height = sizes[0], .width = sizes[1], .channels = sizes[2], .filters = sizes[3],
                  .strided = sizes[4], .outputs = sizes[5]};
     net->D = padded(net->filters), net->stride = net->strided ? 2 : 1;
+    /* A Hessian-vector product adds two sums in turns, so that the strips must not depend on the padding. */
+    net->strip = at_least_one((int)(STRIP_BYTES / (net->filters * sizeof(real))));
     plan_block(net, net->shapes, net->height, net->width, net->channels, net->channels);
     for (int i = 1; i < BLOCKS; i++) {
         const Shape *below = net->shapes + i - 1;
-        plan_block(net, net->shapes + i, below->pooled_height, below->pooled_width, net->D, net->filters);
+        plan_block(net, net->shapes + i, below->pooled_height, below->pooled_width, net->filters, net->D);
     }
     const Shape *last = net->shapes + BLOCKS - 1;
     net->pixels = net->strided ? 1 : last->pooled_height * last->pooled_width;
@@ -66,8 +67,8 @@ static int outputs_per_example(const Net *net) { return (void)net, 1; }
 static int output_width(const Net *net) { return net->outputs ? net->outputs : net->pixels * net->filters; }
 static int inputs_valid(const Net *net, const void *x, size_t examples) { return (void)net, (void)x, (void)examples, 1; }
 
-/* What a block keeps of a pass: z [B, height, width, D]; a, its gradient da and the place of each maximum in its
- * window, [B, pooled, D]; by channel mean, rstd, and the means of dy and dy xhat; and tangents. */
+/* What a block keeps of a pass: z [height, width, B, D]; a, its gradient da and the place of each maximum in its
+ * window, [pooled, B, D]; by channel mean, rstd, and the means of dy and dy xhat; and tangents. */
 typedef struct {
     const real *in, *in_dot;
     real *z, *a, *da;
@@ -79,12 +80,14 @@ typedef struct {
 typedef struct {
     Outputs out;
     int batch, stats;
+    const real *x;
+    real *x_t;      /* [height, width, channels, padded B]: the input images */
     real *features; /* [B, pixels D] */
     Block blocks[BLOCKS];
 } Pass;
 
 typedef struct {
-    real *patches, *dz, *dz_dot, *weight_t, *v_weight_t; /* of a few lines; transposed weights */
+    real *patches, *dz, *dz_dot, *weight_t, *v_weight_t; /* of a strip; transposed weights */
     real *features, *da_dot[2];
     double *sums;
     real *scale, *terms[4];
@@ -96,6 +99,7 @@ static size_t pooled_of(const Shape *s, int images) { return (size_t)images * s-
 static void lay_pass(const Net *net, int examples, int stats, int tangents, Arena *arena, Pass *pass) {
     pass->batch = examples, pass->stats = stats ? stats : examples;
     lay_outputs(&pass->out, examples, output_width(net), tangents, arena);
+    pass->x_t = take_reals(arena, (size_t)net->height * net->width * net->channels * padded(examples));
     pass->features = take_reals(arena, (size_t)examples * net->pixels * net->D);
     for (int i = 0; i < BLOCKS; i++) {
         const Shape *s = net->shapes + i;
@@ -111,18 +115,14 @@ static void lay_pass(const Net *net, int examples, int stats, int tangents, Aren
 }
 
 static void lay_scratch(const Net *net, int examples, Arena *arena, Scratch *scratch) {
-    size_t patches = 0, rows = 0, weights = 0, a = 0;
+    size_t rows = examples > net->strip ? examples : net->strip, a = 0;
     for (int i = 0; i < BLOCKS; i++) {
-        const Shape *s = net->shapes + i;
-        size_t lines = (size_t)s->lines * s->width, pooled = pooled_of(s, examples) * net->D;
-        patches = lines * s->K > patches ? lines * s->K : patches;
-        rows = lines > rows ? lines : rows;
-        weights = (size_t)s->K > weights ? (size_t)s->K : weights;
+        size_t pooled = pooled_of(net->shapes + i, examples) * net->D;
         a = pooled > a ? pooled : a;
     }
     size_t features = (size_t)net->pixels * net->D, head = features * padded(at_least_one(net->outputs));
-    size_t most = weights * net->D > head ? weights * net->D : head;
-    scratch->patches = take_reals(arena, patches);
+    size_t weights = (size_t)9 * net->filters * net->D, most = weights > head ? weights : head;
+    scratch->patches = take_reals(arena, (size_t)9 * net->channels * rows);
     scratch->dz = take_reals(arena, rows * net->D), scratch->dz_dot = take_reals(arena, rows * net->D);
     scratch->weight_t = take_reals(arena, most), scratch->v_weight_t = take_reals(arena, most);
     scratch->features = take_reals(arena, examples * features);
@@ -133,98 +133,119 @@ static void lay_scratch(const Net *net, int examples, Arena *arena, Scratch *scr
 }
 
 static void set_inputs(Pass *pass, const void *x) {
-    pass->blocks[0].in = x, pass->blocks[0].in_dot = NULL;
+    pass->x = x, pass->blocks[0].in = pass->x_t, pass->blocks[0].in_dot = NULL;
     for (int i = 1; i < BLOCKS; i++) {
         pass->blocks[i].in = pass->blocks[i - 1].a;
         pass->blocks[i].in_dot = pass->blocks[i - 1].a_dot;
     }
 }
 
-/* ---- patches ------------------------------------------------------------------------------------- */
+/* ---- convolutions ------------------------------------------------------------------------------- */
 
-/* A run of output lines, counted over all images. */
+/* Pixels [x, x + count) of line y of z, with all images. */
 typedef struct {
-    int first, count;
-} Lines;
+    int y, x, count;
+} Strip;
 
-#define FOR_LINES(s, images, lines)                                                                       \
-    for (Lines lines = {0, 0};                                                                             \
-         lines.count = (images) * (s)->height - lines.first < (s)->lines ? (images) * (s)->height - lines.first \
-                                                                              : (s)->lines,          \
-               lines.count > 0;                                                                            \
-         lines.first += lines.count)
-
-/* The part of a kernel's row that lies within the image: columns [from, from + count) of three. */
-INLINE void clip(const Shape *s, int left, int *from, int *count) {
-    *from = left < 0 ? -left : 0;
-    *count = (left + 3 > s->in_width ? s->in_width - left : 3) - *from;
+/* The strip after `strip`; the first one after {0}. At the end `count` is 0. */
+static Strip next_strip(const Net *net, const Shape *s, int images, Strip strip) {
+    strip.x += strip.count;
+    if (strip.x == s->width) strip.x = 0, strip.y++;
+    int most = at_least_one(net->strip / images), left = strip.y < s->height ? s->width - strip.x : 0;
+    strip.count = left < most ? left : most;
+    return strip;
 }
 
-/* patches [count width, 3, 3, C] of some lines; zeros outside of the image. */
-static void gather_patches(const Net *net, const Shape *s, const real *restrict in, Lines lines, real *restrict patch) {
-    int C = s->in_channels, from, count;
-    for (int line = lines.first; line < lines.first + lines.count; line++) {
-        const real *image = in + (size_t)(line / s->height) * s->in_height * s->in_width * C;
-        int top = line % s->height * net->stride - 1;
-        for (int x = 0; x < s->width; x++) {
-            int left = x * net->stride - 1;
-            clip(s, left, &from, &count);
-            for (int r = 0; r < 3; r++, patch += 3 * C) {
-                if (top + r < 0 || top + r >= s->in_height) {
-                    memset(patch, 0, 3 * C * sizeof(real));
-                    continue;
-                }
-                const real *source = image + ((size_t)(top + r) * s->in_width + left + from) * C;
-                if (count < 3) memset(patch, 0, 3 * C * sizeof(real));
-                if (C == 1)
-                    for (int j = 0; j < count; j++) patch[from + j] = source[j];
-                else memcpy(patch + from * C, source, (size_t)count * C * sizeof(real));
+#define FOR_STRIPS(net, s, images, strip)                                                          \
+    for (Strip strip = next_strip(net, s, images, (Strip){0}); strip.count; strip = next_strip(net, s, images, strip))
+
+static int rows_in(Strip strip, int images) { return strip.count * images; }
+
+/* The first row of a strip in z. */
+static size_t row_of(const Shape *s, Strip strip, int images) { return ((size_t)strip.y * s->width + strip.x) * images; }
+
+/* The place of a column in its line of `width` columns. */
+INLINE int place_of(const Net *net, int width, int column) {
+    return net->stride == 1 ? column : column % 2 * ((width + 1) / 2) + column / 2;
+}
+
+/* The rows of a strip that tap (r, c) of the kernel multiplies, and those of the input that it multiplies them with;
+ * none where the tap is outside of the image. */
+typedef struct {
+    int rows;
+    size_t out, in;
+} Tap;
+
+static Tap tap_of(const Net *net, const Shape *s, Strip strip, int images, int r, int c) {
+    int y = strip.y * net->stride + r - 1, end = (s->in_width - c + net->stride) / net->stride;
+    int from = strip.x < 1 && !c ? 1 : strip.x, to = strip.x + strip.count < end ? strip.x + strip.count : end;
+    if (y < 0 || y >= s->in_height || from >= to) return (Tap){0};
+    size_t pixel = (size_t)y * s->in_width + place_of(net, s->in_width, from * net->stride + c - 1);
+    return (Tap){(to - from) * images, (size_t)(from - strip.x) * images, pixel * images};
+}
+
+#define CENTRE 4 /* the tap that is never outside, and so comes first */
+
+#define FOR_TAPS(k, tap)                                                                           \
+    for (int turn = 0, k = CENTRE; turn < 9; k = turn++ < CENTRE ? turn - 1 : turn)                 \
+        for (Tap tap = tap_of(net, s, strip, images, k / 3, k % 3); tap.rows; tap.rows = 0)
+
+/* patches [9 C, rows] of the transposed input images at a strip; zeros outside of the image. */
+static void gather_patches(const Net *net, int images, const real *restrict x_t, Strip strip, real *restrict patches) {
+    int C = net->channels, room = padded(images);
+    for (int k = 0; k < 9; k++)
+        for (int j = 0; j < C; j++)
+            for (int column = strip.x; column < strip.x + strip.count; column++, patches += images) {
+                int y = strip.y * net->stride + k / 3 - 1, x = column * net->stride + k % 3 - 1;
+                int inside = y >= 0 && y < net->height && x >= 0 && x < net->width;
+                if (inside) memcpy(patches, x_t + (((size_t)y * net->width + x) * C + j) * room, images * sizeof(real));
+                else memset(patches, 0, images * sizeof(real));
             }
-        }
+}
+
+/* z of a strip = (or +=) the convolution of `in` with a weight. */
+static void convolve(const Net *net, const Shape *s, int images, const real *in, Strip strip, const real *weight,
+                     Scratch *scratch, real *z, int add) {
+    int D = net->D, K = 9 * net->channels;
+    z += row_of(s, strip, images) * D;
+    if (s == net->shapes) {
+        int rows = rows_in(strip, images);
+        gather_patches(net, images, in, strip, scratch->patches);
+        matmul(rows, D, K, transposed(scratch->patches, rows), weight, D, z, D, add);
+        return;
     }
+    FOR_TAPS(k, tap)
+        matmul(tap.rows, D, net->filters, plain(in + tap.in * D, D), weight + (size_t)k * D * D, D, z + tap.out * D, D,
+               add || k != CENTRE);
 }
 
-/* The adjoint: add every patch back to its place. */
-static void scatter_patches(const Net *net, const Shape *s, const real *restrict patch, Lines lines, real *restrict out) {
-    int C = s->in_channels, from, count;
-    for (int line = lines.first; line < lines.first + lines.count; line++) {
-        real *image = out + (size_t)(line / s->height) * s->in_height * s->in_width * C;
-        int top = line % s->height * net->stride - 1;
-        for (int x = 0; x < s->width; x++) {
-            int left = x * net->stride - 1;
-            clip(s, left, &from, &count);
-            for (int r = 0; r < 3; r++, patch += 3 * C) {
-                if (top + r < 0 || top + r >= s->in_height) continue;
-                real *restrict to = image + ((size_t)(top + r) * s->in_width + left + from) * C;
-                const real *restrict source = patch + from * C;
-                for (int j = 0; j < count * C; j++) to[j] += source[j];
-            }
-        }
+/* dW += the input at each tap, transposed, times dz of a strip. */
+static void weight_gradient(const Net *net, const Shape *s, int images, const real *in, Strip strip, const real *dz,
+                            Scratch *scratch, real *dw) {
+    int D = net->D, K = 9 * net->channels;
+    if (s == net->shapes) {
+        int rows = rows_in(strip, images);
+        gather_patches(net, images, in, strip, scratch->patches);
+        matmul(K, D, rows, plain(scratch->patches, rows), dz, D, dw, D, 1);
+        return;
     }
+    FOR_TAPS(k, tap)
+        matmul(net->filters, D, tap.rows, transposed(in + tap.in * D, D), dz + tap.out * D, D, dw + (size_t)k * D * D, D, 1);
 }
 
-/* z of some lines = (or +=) patches of `in` times a weight. */
-static void convolve(const Net *net, const Shape *s, const real *in, Lines lines, const real *weight, Scratch *scratch,
-                     real *z, int add) {
-    gather_patches(net, s, in, lines, scratch->patches);
-    matmul(lines.count * s->width, net->D, s->K, plain(scratch->patches, s->K), weight, net->D,
-           z + (size_t)lines.first * s->width * net->D, net->D, add);
+/* d_in += dz of a strip times the transposed weight of each tap. */
+static void input_gradient(const Net *net, const Shape *s, int images, Strip strip, const real *dz, const real *weight_t,
+                           real *d_in) {
+    int D = net->D, filters = net->filters;
+    FOR_TAPS(k, tap)
+        matmul(tap.rows, D, filters, plain(dz + tap.out * D, D), weight_t + (size_t)k * filters * D, D, d_in + tap.in * D, D, 1);
 }
 
-/* dW (+)= patches of `in`, transposed, times dz of some lines. */
-static void weight_gradient(const Net *net, const Shape *s, const real *in, Lines lines, const real *dz, Scratch *scratch,
-                            real *dw, int add) {
-    gather_patches(net, s, in, lines, scratch->patches);
-    matmul(s->K, net->D, lines.count * s->width, transposed(scratch->patches, s->K), dz, net->D, dw, net->D, add);
-}
-
-/* d_in += the patches dz W' of some lines; with `dz_2`, dz W' + dz_2 W_2'. */
-static void input_gradient(const Net *net, const Shape *s, Lines lines, const real *dz, const real *weight_t,
-                           const real *dz_2, const real *weight_2_t, Scratch *scratch, real *d_in) {
-    int rows = lines.count * s->width;
-    matmul(rows, s->K, net->filters, plain(dz, net->D), weight_t, s->K, scratch->patches, s->K, 0);
-    if (dz_2) matmul(rows, s->K, net->filters, plain(dz_2, net->D), weight_2_t, s->K, scratch->patches, s->K, 1);
-    scatter_patches(net, s, scratch->patches, lines, d_in);
+/* weight_t [9, filters, D]: the weight of each tap, transposed. */
+static void transpose_taps(const Net *net, const real *weight, real *weight_t) {
+    int D = net->D, filters = net->filters;
+    for (int k = 0; k < 9; k++)
+        transpose(filters, filters, weight + (size_t)k * D * D, D, weight_t + (size_t)k * filters * D, D);
 }
 
 /* ---- forward ------------------------------------------------------------------------------------- */
@@ -241,42 +262,50 @@ static void add_moments(int rows, int D, const real *restrict z, const real *res
         }
 }
 
+/* a and the places of the maxima at a pixel, from the pixels of z in its window, [rows, columns] of them. */
+INLINE void pool_window(int rows, int columns, int images, int D, const real *restrict z, size_t line, const Block *b,
+                        const real *restrict scale, const real *restrict beta, real *restrict a, uint8_t *restrict index) {
+    const real *restrict mean = b->mean;
+    size_t pixel = (size_t)images * D;
+    for (int n = 0; n < images; n++, z += D, a += D, index += D)
+        for (int j = 0; j < D; j++) {
+            real most = 0;
+            int winner = NO_WINNER;
+            for (int r = 0; r < rows; r++)
+                for (int q = 0; q < columns; q++) {
+                    real value = (z[r * line + q * pixel + j] - mean[j]) * scale[j] + beta[j];
+                    winner = value > most ? 2 * r + q : winner;
+                    most = value > most ? value : most;
+                }
+            a[j] = most, index[j] = (uint8_t)winner;
+        }
+}
+
 /* Batch norm, ReLU and pooling: a and the place of each maximum, from z. */
 static void pool(const Net *net, const Shape *s, int images, const Block *b, const real *scale, const real *beta) {
-    int D = net->D;
-    const real *restrict mean = b->mean;
-    for (int n = 0; n < images; n++)
-        for (int y = 0; y < s->pooled_height; y++)
-            for (int x = 0; x < s->pooled_width; x++) {
-                size_t to = (((size_t)n * s->pooled_height + y) * s->pooled_width + x) * D;
-                real *restrict a = b->a + to;
-                uint8_t *restrict index = b->index + to;
-                for (int j = 0; j < D; j++) a[j] = 0;
-                memset(index, NO_WINNER, D);
-                for (int r = 0; r < s->window_height; r++)
-                    for (int q = 0; q < s->window_width; q++) {
-                        const real *restrict z = b->z + (((size_t)n * s->height + y * s->window_height + r) * s->width +
-                                                         x * s->window_width + q) * D;
-                        uint8_t place = (uint8_t)(2 * r + q);
-                        for (int j = 0; j < D; j++) {
-                            real value = (z[j] - mean[j]) * scale[j] + beta[j];
-                            index[j] = value > a[j] ? place : index[j];
-                            a[j] = value > a[j] ? value : a[j];
-                        }
-                    }
-            }
+    int D = net->D, high = s->window_height, wide = s->window_width;
+    size_t pixel = (size_t)images * D, line = s->width * pixel;
+    for (int y = 0; y < s->pooled_height; y++)
+        for (int x = 0; x < s->pooled_width; x++) {
+            const real *z = b->z + y * high * line + x * wide * pixel;
+            size_t to = ((size_t)y * s->pooled_width + place_of(net, s->pooled_width, x)) * pixel;
+            real *a = b->a + to;
+            uint8_t *index = b->index + to;
+            if (high == 1 && wide == 1) pool_window(1, 1, images, D, z, line, b, scale, beta, a, index);
+            else if (high == 2 && wide == 2) pool_window(2, 2, images, D, z, line, b, scale, beta, a, index);
+            else pool_window(high, wide, images, D, z, line, b, scale, beta, a, index);
+        }
 }
 
 static void forward_block(const Net *net, const Shape *s, const real *p, Pass *pass, Block *b, Scratch *scratch) {
-    int D = net->D;
+    int D = net->D, images = pass->batch;
     double *sum = scratch->sums, *square = sum + D, count = (double)rows_of(s, pass->stats);
     memset(sum, 0, 2 * D * sizeof(double));
-    FOR_LINES(s, pass->batch, lines) {
-        convolve(net, s, b->in, lines, p + s->weight, scratch, b->z, 0);
-        int counted = pass->stats * s->height - lines.first;
-        counted = counted < lines.count ? counted : lines.count;
-        if (counted > 0)
-            add_moments(counted * s->width, D, b->z + (size_t)lines.first * s->width * D, b->z, sum, square);
+    FOR_STRIPS(net, s, images, strip) {
+        convolve(net, s, images, b->in, strip, p + s->weight, scratch, b->z, 0);
+        int pixels = pass->stats < images ? strip.count : 1, rows = pass->stats < images ? pass->stats : rows_in(strip, images);
+        for (int x = 0; x < pixels; x++)
+            add_moments(rows, D, b->z + (row_of(s, strip, images) + (size_t)x * images) * D, b->z, sum, square);
     }
     for (int j = 0; j < D; j++) {
         double mean = sum[j] / count, variance = square[j] / count - mean * mean;
@@ -284,36 +313,34 @@ static void forward_block(const Net *net, const Shape *s, const real *p, Pass *p
         b->rstd[j] = (real)(1 / sqrt((variance > 0 ? variance : 0) + EPSILON));
         scratch->scale[j] = b->rstd[j] * p[s->gamma + j];
     }
-    pool(net, s, pass->batch, b, scratch->scale, p + s->beta);
+    pool(net, s, images, b, scratch->scale, p + s->beta);
 }
 
 /* features [B, pixels D] of the last block's a, averaged over the image if strided. */
 static void gather_features(const Net *net, int images, const real *restrict a, real *restrict features) {
     const Shape *last = net->shapes + BLOCKS - 1;
     int D = net->D, pixels = last->pooled_height * last->pooled_width;
-    if (!net->strided) {
-        memcpy(features, a, (size_t)images * pixels * D * sizeof(real));
-        return;
-    }
-    memset(features, 0, (size_t)images * D * sizeof(real));
-    for (int n = 0; n < images; n++, features += D) {
-        for (int i = 0; i < pixels; i++, a += D)
-            for (int j = 0; j < D; j++) features[j] += a[j];
-        for (int j = 0; j < D; j++) features[j] /= pixels;
-    }
+    if (net->strided) memset(features, 0, (size_t)images * D * sizeof(real));
+    for (int i = 0; i < pixels; i++)
+        for (int n = 0; n < images; n++, a += D) {
+            real *restrict to = features + (net->strided ? (size_t)n : (size_t)n * pixels + i) * D;
+            if (!net->strided) memcpy(to, a, D * sizeof(real));
+            else
+                for (int j = 0; j < D; j++) to[j] += a[j];
+        }
+    if (net->strided)
+        for (int i = 0; i < images * D; i++) features[i] /= pixels;
 }
 
 /* The adjoint of `gather_features`. */
 static void scatter_features(const Net *net, int images, const real *restrict features, real *restrict a) {
     const Shape *last = net->shapes + BLOCKS - 1;
     int D = net->D, pixels = last->pooled_height * last->pooled_width;
-    if (!net->strided) {
-        memcpy(a, features, (size_t)images * pixels * D * sizeof(real));
-        return;
-    }
-    for (int n = 0; n < images; n++, features += D)
-        for (int i = 0; i < pixels; i++, a += D)
-            for (int j = 0; j < D; j++) a[j] = features[j] / pixels;
+    for (int i = 0; i < pixels; i++)
+        for (int n = 0; n < images; n++, a += D) {
+            const real *restrict from = features + (net->strided ? (size_t)n : (size_t)n * pixels + i) * D;
+            for (int j = 0; j < D; j++) a[j] = net->strided ? from[j] / pixels : from[j];
+        }
 }
 
 /* Copy features without the padding of their channels to outputs, or back. */
@@ -328,6 +355,8 @@ static void copy_features(const Net *net, int images, real *features, real *out,
 }
 
 static void forward(const Net *net, const real *p, Pass *pass, Scratch *scratch) {
+    int values = net->height * net->width * net->channels;
+    transpose(pass->batch, values, pass->x, values, pass->x_t, padded(pass->batch));
     for (int i = 0; i < BLOCKS; i++) forward_block(net, net->shapes + i, p, pass, pass->blocks + i, scratch);
     gather_features(net, pass->batch, pass->blocks[BLOCKS - 1].a, pass->features);
     int room = pass->out.room, inner = net->pixels * net->D;
@@ -341,28 +370,28 @@ static void forward(const Net *net, const real *p, Pass *pass, Scratch *scratch)
 
 /* ---- backward ------------------------------------------------------------------------------------ */
 
-/* Row (n, y, x) of z as a part of its window: its row in pooled tensors, and its place; -1 if pooling drops it. */
-INLINE long window_of(const Shape *s, int n, int y, int x, uint8_t *place) {
+/* Pixel (y, x) of z as a part of its window: the pixel of pooled tensors, and its place; -1 if pooling drops it. */
+INLINE long window_of(const Net *net, const Shape *s, int y, int x, uint8_t *place) {
     int up = y / s->window_height, left = x / s->window_width;
     *place = (uint8_t)(2 * (y % s->window_height) + x % s->window_width);
     if (up >= s->pooled_height || left >= s->pooled_width) return -1;
-    return ((long)n * s->pooled_height + up) * s->pooled_width + left;
+    return (long)up * s->pooled_width + place_of(net, s->pooled_width, left);
 }
 
 /* The means of dy and of dy xhat over the rows that count in batch norm's statistics, and the gradients of beta
  * and gamma, which are their sums over all rows. */
 static void norm_gradient(const Net *net, const Shape *s, Pass *pass, Block *b, Scratch *scratch, real *d_gamma,
                           real *d_beta) {
-    int D = net->D;
+    int D = net->D, images = pass->batch;
     double *restrict sum = scratch->sums, *restrict along = scratch->sums + D, count = (double)rows_of(s, pass->stats);
     const real *restrict mean = b->mean;
     memset(sum, 0, 2 * D * sizeof(double));
-    for (int line = 0; line < pass->batch * s->pooled_height * s->window_height; line++) {
-        int n = line / (s->pooled_height * s->window_height), y = line % (s->pooled_height * s->window_height);
-        for (int x = 0; x < s->pooled_width * s->window_width; x++) {
-            uint8_t place;
-            long at = window_of(s, n, y, x, &place) * D;
-            const real *restrict da = b->da + at, *restrict z = b->z + (((size_t)n * s->height + y) * s->width + x) * D;
+    for (int pixel = 0; pixel < s->height * s->width; pixel++) {
+        uint8_t place;
+        long window = window_of(net, s, pixel / s->width, pixel % s->width, &place);
+        for (int n = 0; n < images && window >= 0; n++) {
+            size_t at = ((size_t)window * images + n) * D;
+            const real *restrict da = b->da + at, *restrict z = b->z + ((size_t)pixel * images + n) * D;
             const uint8_t *restrict index = b->index + at;
             for (int j = 0; j < D; j++) {
                 real dy = index[j] == place ? da[j] : 0;
@@ -377,20 +406,22 @@ static void norm_gradient(const Net *net, const Shape *s, Pass *pass, Block *b, 
     }
 }
 
-/* dz = gamma rstd (dy - mean(dy) - xhat mean(dy xhat)) of some lines; rows outside of the statistics have dy alone. */
-static void norm_back(const Net *net, const Shape *s, const Pass *pass, const Block *b, const real *gamma, Lines lines,
+/* dz = gamma rstd (dy - mean(dy) - xhat mean(dy xhat)) of a strip; rows outside of the statistics have dy alone. */
+static void norm_back(const Net *net, const Shape *s, const Pass *pass, const Block *b, const real *gamma, Strip strip,
                       real *dz) {
-    int D = net->D;
+    int D = net->D, images = pass->batch;
     const real *restrict mean = b->mean, *restrict rstd = b->rstd;
     const real *restrict mean_dy = b->mean_dy, *restrict along = b->mean_dy_xhat;
-    for (int line = lines.first; line < lines.first + lines.count; line++) {
-        int n = line / s->height, y = line % s->height, counts = n < pass->stats;
-        for (int x = 0; x < s->width; x++, dz += D) {
-            uint8_t place;
-            long row = window_of(s, n, y, x, &place), at = row < 0 ? 0 : row * D;
-            if (row < 0) place = NO_WINNER - 1;
+    const real *z_at = b->z + row_of(s, strip, images) * D;
+    for (int x = strip.x; x < strip.x + strip.count; x++) {
+        uint8_t place;
+        long window = window_of(net, s, strip.y, x, &place);
+        if (window < 0) window = 0, place = NO_WINNER - 1;
+        for (int n = 0; n < images; n++, dz += D, z_at += D) {
+            int counts = n < pass->stats;
+            size_t at = ((size_t)window * images + n) * D;
             real *restrict out = dz;
-            const real *restrict da = b->da + at, *restrict z = b->z + ((size_t)line * s->width + x) * D;
+            const real *restrict da = b->da + at, *restrict z = z_at;
             const uint8_t *restrict index = b->index + at;
             for (int j = 0; j < D; j++) {
                 real dy = index[j] == place ? da[j] : 0;
@@ -401,17 +432,23 @@ static void norm_back(const Net *net, const Shape *s, const Pass *pass, const Bl
     }
 }
 
+/* Set the gradients of a block's weight, and of its input where one is wanted, to zero, to be added to. */
+static void clear_gradients(const Net *net, const Shape *s, int images, real *dw, real *d_in) {
+    int first = s == net->shapes;
+    memset(dw, 0, (size_t)9 * (first ? net->channels : net->D) * net->D * sizeof(real));
+    if (d_in) memset(d_in, 0, (size_t)s->in_height * s->in_width * images * net->D * sizeof(real));
+}
+
 static void backward_block(const Net *net, const Shape *s, const real *p, Pass *pass, Block *b, Scratch *scratch, real *g,
                            real *d_in) {
+    int images = pass->batch;
     norm_gradient(net, s, pass, b, scratch, g + s->gamma, g + s->beta);
-    if (d_in) {
-        transpose(s->K, net->filters, p + s->weight, net->D, scratch->weight_t, s->K);
-        memset(d_in, 0, (size_t)pass->batch * s->in_height * s->in_width * s->in_channels * sizeof(real));
-    }
-    FOR_LINES(s, pass->batch, lines) {
-        norm_back(net, s, pass, b, p + s->gamma, lines, scratch->dz);
-        weight_gradient(net, s, b->in, lines, scratch->dz, scratch, g + s->weight, lines.first > 0);
-        if (d_in) input_gradient(net, s, lines, scratch->dz, scratch->weight_t, NULL, NULL, scratch, d_in);
+    clear_gradients(net, s, images, g + s->weight, d_in);
+    if (d_in) transpose_taps(net, p + s->weight, scratch->weight_t);
+    FOR_STRIPS(net, s, images, strip) {
+        norm_back(net, s, pass, b, p + s->gamma, strip, scratch->dz);
+        weight_gradient(net, s, images, b->in, strip, scratch->dz, scratch, g + s->weight);
+        if (d_in) input_gradient(net, s, images, strip, scratch->dz, scratch->weight_t, d_in);
     }
 }
 
@@ -442,33 +479,32 @@ static void pool_tangent(const Net *net, const Shape *s, int images, const Block
     const real *restrict mean = b->mean, *restrict rstd = b->rstd;
     const real *restrict mean_dot = b->mean_dot, *restrict along = b->along_dot;
     memset(b->a_dot, 0, pooled_of(s, images) * D * sizeof(real));
-    for (int n = 0; n < images; n++)
-        for (int y = 0; y < s->height; y++)
-            for (int x = 0; x < s->width; x++) {
-                uint8_t place;
-                long row = window_of(s, n, y, x, &place);
-                if (row < 0) continue;
-                size_t at = (((size_t)n * s->height + y) * s->width + x) * D;
-                const real *restrict z = b->z + at, *restrict z_dot = b->z_dot + at;
-                const uint8_t *restrict index = b->index + row * D;
-                real *restrict a_dot = b->a_dot + row * D;
-                for (int j = 0; j < D; j++) {
-                    real xhat = (z[j] - mean[j]) * rstd[j];
-                    real xhat_dot = rstd[j] * (z_dot[j] - mean_dot[j] - xhat * along[j]);
-                    real y_dot = v_beta[j] + v_gamma[j] * xhat + gamma[j] * xhat_dot;
-                    a_dot[j] = index[j] == place ? y_dot : a_dot[j];
-                }
+    for (int pixel = 0; pixel < s->height * s->width; pixel++) {
+        uint8_t place;
+        long window = window_of(net, s, pixel / s->width, pixel % s->width, &place);
+        for (int n = 0; n < images && window >= 0; n++) {
+            size_t at = ((size_t)pixel * images + n) * D, to = ((size_t)window * images + n) * D;
+            const real *restrict z = b->z + at, *restrict z_dot = b->z_dot + at;
+            const uint8_t *restrict index = b->index + to;
+            real *restrict a_dot = b->a_dot + to;
+            for (int j = 0; j < D; j++) {
+                real xhat = (z[j] - mean[j]) * rstd[j];
+                real xhat_dot = rstd[j] * (z_dot[j] - mean_dot[j] - xhat * along[j]);
+                real y_dot = v_beta[j] + v_gamma[j] * xhat + gamma[j] * xhat_dot;
+                a_dot[j] = index[j] == place ? y_dot : a_dot[j];
             }
+        }
+    }
 }
 
 static void forward_block_tangent(const Net *net, const Shape *s, const real *p, const real *v, Pass *pass, Block *b,
                                   Scratch *scratch) {
-    int D = net->D;
-    size_t rows = rows_of(s, pass->batch);
+    int D = net->D, images = pass->batch;
+    size_t rows = rows_of(s, images);
     double *restrict sum = scratch->sums, *restrict along = scratch->sums + D;
-    FOR_LINES(s, pass->batch, lines) {
-        convolve(net, s, b->in, lines, v + s->weight, scratch, b->z_dot, 0);
-        if (b->in_dot) convolve(net, s, b->in_dot, lines, p + s->weight, scratch, b->z_dot, 1);
+    FOR_STRIPS(net, s, images, strip) {
+        convolve(net, s, images, b->in, strip, v + s->weight, scratch, b->z_dot, 0);
+        if (b->in_dot) convolve(net, s, images, b->in_dot, strip, p + s->weight, scratch, b->z_dot, 1);
     }
     memset(sum, 0, 2 * D * sizeof(double));
     for (size_t i = 0; i < rows; i++) {
@@ -482,7 +518,7 @@ static void forward_block_tangent(const Net *net, const Shape *s, const real *p,
         b->mean_dot[j] = (real)(sum[j] / (double)rows);
         b->along_dot[j] = (real)(along[j] * b->rstd[j] / (double)rows);
     }
-    pool_tangent(net, s, pass->batch, b, p + s->gamma, v + s->gamma, v + s->beta);
+    pool_tangent(net, s, images, b, p + s->gamma, v + s->gamma, v + s->beta);
 }
 
 static void forward_tangent(const Net *net, const real *p, const real *v, Pass *pass, Scratch *scratch) {
@@ -501,33 +537,34 @@ static void forward_tangent(const Net *net, const real *p, const real *v, Pass *
 /* The sums over rows of dy_dot and of (dy xhat)_dot, which are the tangents of beta's and gamma's gradients. */
 static void norm_gradient_tangent(const Net *net, const Shape *s, const Pass *pass, const Block *b, const real *da_dot,
                                   Scratch *scratch, real *d_gamma, real *d_beta) {
-    int D = net->D;
+    int D = net->D, images = pass->batch;
     double *restrict sum = scratch->sums, *restrict along = scratch->sums + D;
     const real *restrict mean = b->mean, *restrict rstd = b->rstd;
     memset(sum, 0, 2 * D * sizeof(double));
-    for (size_t i = 0; i < rows_of(s, pass->batch); i++) {
+    for (int pixel = 0; pixel < s->height * s->width; pixel++) {
         uint8_t place;
-        int pixel = (int)(i % ((size_t)s->height * s->width));
-        long row = window_of(s, (int)(i / ((size_t)s->height * s->width)), pixel / s->width, pixel % s->width, &place);
-        if (row < 0) continue;
-        const real *restrict z = b->z + i * D, *restrict z_dot = b->z_dot + i * D;
-        const real *restrict da = b->da + row * D, *restrict dot = da_dot + row * D;
-        const uint8_t *restrict index = b->index + row * D;
-        for (int j = 0; j < D; j++) {
-            real dy = index[j] == place ? da[j] : 0, dy_dot = index[j] == place ? dot[j] : 0;
-            real xhat = (z[j] - mean[j]) * rstd[j];
-            real xhat_dot = rstd[j] * (z_dot[j] - b->mean_dot[j] - xhat * b->along_dot[j]);
-            sum[j] += dy_dot;
-            along[j] += (double)(dy_dot * xhat + dy * xhat_dot);
+        long window = window_of(net, s, pixel / s->width, pixel % s->width, &place);
+        for (int n = 0; n < images && window >= 0; n++) {
+            size_t i = ((size_t)pixel * images + n) * D, at = ((size_t)window * images + n) * D;
+            const real *restrict z = b->z + i, *restrict z_dot = b->z_dot + i;
+            const real *restrict da = b->da + at, *restrict dot = da_dot + at;
+            const uint8_t *restrict index = b->index + at;
+            for (int j = 0; j < D; j++) {
+                real dy = index[j] == place ? da[j] : 0, dy_dot = index[j] == place ? dot[j] : 0;
+                real xhat = (z[j] - mean[j]) * rstd[j];
+                real xhat_dot = rstd[j] * (z_dot[j] - b->mean_dot[j] - xhat * b->along_dot[j]);
+                sum[j] += dy_dot;
+                along[j] += (double)(dy_dot * xhat + dy * xhat_dot);
+            }
         }
     }
     for (int j = 0; j < D; j++) d_beta[j] = (real)sum[j], d_gamma[j] = (real)along[j];
 }
 
-/* dz and its tangent, of some lines:
+/* dz and its tangent, of a strip:
  * dz_dot = (gamma rstd)_dot (dy - mean(dy) - xhat mean(dy xhat))
  *          + gamma rstd (dy_dot - mean(dy_dot) - xhat_dot mean(dy xhat) - xhat mean((dy xhat)_dot)) */
-static void norm_back_tangent(const Net *net, const Shape *s, const Block *b, const real *da_dot, Lines lines,
+static void norm_back_tangent(const Net *net, const Shape *s, int images, const Block *b, const real *da_dot, Strip strip,
                               Scratch *scratch) {
     int D = net->D;
     const real *restrict mean = b->mean, *restrict rstd = b->rstd, *restrict mean_dot = b->mean_dot;
@@ -535,12 +572,13 @@ static void norm_back_tangent(const Net *net, const Shape *s, const Block *b, co
     const real *restrict scale = scratch->scale, *restrict scale_dot = scratch->terms[0];
     const real *restrict mean_dy_dot = scratch->terms[1], *restrict mean_along_dot = scratch->terms[2];
     real *dz_at = scratch->dz, *dz_dot_at = scratch->dz_dot;
-    for (int line = lines.first; line < lines.first + lines.count; line++)
-        for (int x = 0; x < s->width; x++, dz_at += D, dz_dot_at += D) {
-            uint8_t place;
-            long row = window_of(s, line / s->height, line % s->height, x, &place), at = row < 0 ? 0 : row * D;
-            if (row < 0) place = NO_WINNER - 1;
-            size_t i = ((size_t)line * s->width + x) * D;
+    size_t i = row_of(s, strip, images) * D;
+    for (int x = strip.x; x < strip.x + strip.count; x++) {
+        uint8_t place;
+        long window = window_of(net, s, strip.y, x, &place);
+        if (window < 0) window = 0, place = NO_WINNER - 1;
+        for (int n = 0; n < images; n++, dz_at += D, dz_dot_at += D, i += D) {
+            size_t at = ((size_t)window * images + n) * D;
             const real *restrict z = b->z + i, *restrict z_dot = b->z_dot + i;
             const real *restrict da = b->da + at, *restrict dot = da_dot + at;
             const uint8_t *restrict index = b->index + at;
@@ -555,11 +593,13 @@ static void norm_back_tangent(const Net *net, const Shape *s, const Block *b, co
                 dz_dot[j] = scale_dot[j] * centred + scale[j] * centred_dot;
             }
         }
+    }
 }
 
 static void backward_block_tangent(const Net *net, const Shape *s, const real *p, const real *v, Pass *pass, Block *b,
                                    const real *da_dot, Scratch *scratch, real *hv, real *d_in) {
-    real rows = (real)rows_of(s, pass->batch);
+    int images = pass->batch;
+    real rows = (real)rows_of(s, images), *dw = hv + s->weight;
     norm_gradient_tangent(net, s, pass, b, da_dot, scratch, hv + s->gamma, hv + s->beta);
     for (int j = 0; j < net->D; j++) {
         real rstd = b->rstd[j], rstd_dot = -rstd * rstd * b->along_dot[j];
@@ -567,17 +607,15 @@ static void backward_block_tangent(const Net *net, const Shape *s, const real *p
         scratch->terms[0][j] = rstd_dot * p[s->gamma + j] + rstd * v[s->gamma + j];
         scratch->terms[1][j] = hv[s->beta + j] / rows, scratch->terms[2][j] = hv[s->gamma + j] / rows;
     }
-    if (d_in) {
-        transpose(s->K, net->filters, p + s->weight, net->D, scratch->weight_t, s->K);
-        transpose(s->K, net->filters, v + s->weight, net->D, scratch->v_weight_t, s->K);
-        memset(d_in, 0, (size_t)pass->batch * s->in_height * s->in_width * s->in_channels * sizeof(real));
-    }
-    FOR_LINES(s, pass->batch, lines) {
-        norm_back_tangent(net, s, b, da_dot, lines, scratch);
-        weight_gradient(net, s, b->in, lines, scratch->dz_dot, scratch, hv + s->weight, lines.first > 0);
+    clear_gradients(net, s, images, dw, d_in);
+    if (d_in) transpose_taps(net, p + s->weight, scratch->weight_t), transpose_taps(net, v + s->weight, scratch->v_weight_t);
+    FOR_STRIPS(net, s, images, strip) {
+        norm_back_tangent(net, s, images, b, da_dot, strip, scratch);
+        weight_gradient(net, s, images, b->in, strip, scratch->dz_dot, scratch, dw);
         if (!d_in) continue;
-        weight_gradient(net, s, b->in_dot, lines, scratch->dz, scratch, hv + s->weight, 1);
-        input_gradient(net, s, lines, scratch->dz_dot, scratch->weight_t, scratch->dz, scratch->v_weight_t, scratch, d_in);
+        weight_gradient(net, s, images, b->in_dot, strip, scratch->dz, scratch, dw);
+        input_gradient(net, s, images, strip, scratch->dz_dot, scratch->weight_t, d_in);
+        input_gradient(net, s, images, strip, scratch->dz, scratch->v_weight_t, d_in);
     }
 }
 
