@@ -6,7 +6,7 @@ The patients are dealt to folds. For each fold, its patients are the test client
 simulations/parkinsons.toml, those of the next fold the validation clients, and the rest train. All
 methods predict the same recordings of the same tasks. A method's settings are chosen in each fold by
 the mean absolute error of the validation patients, for each seed. A patient's error is the mean over
-the seeds; intervals are over patients.
+the seeds; intervals are over patients, without those for whom fine-tuning diverged with some seed.
 """
 
 import argparse
@@ -30,6 +30,8 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     "fedavg": {"local_lr": [0.01, 0.03], "learner.inner_lr": [0.01, 0.03, 0.1]},
 }
 GRIDS |= {arm: {"learner.inner_lr": [0.01, 0.03, 0.1]} for arm in ("federated", "centralized", "local")}
+DIVERGED = 100.0
+"""A patient's error in points from which a method diverged; the scale ends at 176."""
 PENALTIES = [0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5]
 Scores = dict[int, float]
 """The mean absolute error in points of each patient."""
@@ -207,7 +209,12 @@ def show(found: Mapping[str, Scores], chosen: Mapping[str, Counter[str]]) -> Non
         values = np.array([scores[patient] for patient in base])
         difference = values - np.array(list(base.values()))
         settings = "; ".join(f"{setting}: {count}" for setting, count in chosen[name].items())
-        print(f"| {name} | {interval(values, 2)} | {interval(difference, 2, '+')} | {settings} |")
+        kept = values < DIVERGED
+        without = "" if kept.all() else f" without {(~kept).sum()} of {len(kept)} patients"
+        print(
+            f"| {name} | {interval(values[kept], 2)}{without} | "
+            f"{interval(difference[kept], 2, '+')}{without} | {settings} |"
+        )
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ class MemoryNetwork:
 
     ``lrua``: Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016, "Meta-Learning with
     Memory-Augmented Neural Networks", section 3: each of the heads writes its key where it read last or
-    to a slot that was used least, then reads the slots that resemble its key. The controller does not
-    see what was read.
+    to a slot that was used least, then reads the slots that resemble its key, or reads first. The
+    controller does not see what was read.
 
     ``ntm``: Graves, Wayne, Danihelka 2014, "Neural Turing Machines", section 3: a head that erases and
     adds, and heads that read; each addresses by content, interpolates with its last location, shifts
@@ -59,6 +59,7 @@ class MemoryNetwork:
         addressing: How heads find their slots.
         decay: Fraction of a slot's usage that remains after a step (``lrua``).
         scale: Factor of the cosines before the softmax (``lrua``).
+        read_first: Whether a step reads before it writes (``lrua``).
     """
 
     inputs: int
@@ -69,6 +70,7 @@ class MemoryNetwork:
     addressing: Addressing = "lrua"
     decay: float = 0.99
     scale: float = 1.0
+    read_first: bool = False
 
     @property
     def outputs(self) -> int:
@@ -165,7 +167,9 @@ class MemoryNetwork:
         key = torch.tanh(key).view(*key.shape[:-1], self.reads, self.width)
         slots = Slots(state["memory"], state["reading"], state["usage"])
         heads = LRUAHeads(key, torch.sigmoid(gate).unsqueeze(-1))
-        slots, found, access = least_recently_used(slots, heads, self.decay, self.scale)
+        slots, found, access = least_recently_used(
+            slots, heads, self.decay, self.scale, read_first=self.read_first
+        )
         after = {"hidden": hidden, "cell": cell, **slots._asdict()}
         return torch.cat([hidden, found.flatten(2)], dim=-1), after, access
 
@@ -250,7 +254,7 @@ def origins(access: Access) -> Tensor:
 
 
 def least_recently_used(
-    slots: Slots, heads: LRUAHeads, decay: float, scale: float
+    slots: Slots, heads: LRUAHeads, decay: float, scale: float, *, read_first: bool = False
 ) -> tuple[Slots, Tensor, "Access"]:
     """Write and read once (Santoro et al. 2016, equations 2 to 8).
 
@@ -262,6 +266,8 @@ def least_recently_used(
         heads: The heads' controls.
         decay: Fraction of the usage that remains.
         scale: Factor of the cosines, 1 in the paper.
+        read_first: Read what was there before this step. Otherwise each head finds what it has just
+            written, which is most like its key.
 
     Returns:
         The memory after; what each head read, ``[T, B, heads, width]``; and where.
@@ -274,12 +280,13 @@ def least_recently_used(
         least = F.one_hot(order, usage.shape[-1]).to(memory.dtype)
         kept = (1 - least.sum(2)).unsqueeze(-1)
     writing = gate * reading + (1 - gate) * least
-    memory = memory * kept + writing.mT @ key
-    reading = (scale * cosines(key, memory)).softmax(-1)
+    written = memory * kept + writing.mT @ key
+    seen = memory if read_first else written
+    reading = (scale * cosines(key, seen)).softmax(-1)
     # Usage only orders the slots, and an order has no derivative.
     usage = decay * usage + (reading + writing).detach().sum(2)
     access = Access(reading.detach(), writing.detach(), kept.squeeze(-1))
-    return Slots(memory, reading, usage), reading @ memory, access
+    return Slots(written, reading, usage), reading @ seen, access
 
 
 class Heads(NamedTuple):

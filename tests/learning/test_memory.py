@@ -17,9 +17,16 @@ from fedmeta.tasks import torch_generator
 Values = NDArray[np.float64]
 
 
-def network(addressing: Addressing, slots: int = 6) -> MemoryNetwork:
+def network(addressing: Addressing, slots: int = 6, read_first: bool = False) -> MemoryNetwork:
     return MemoryNetwork(
-        inputs=3, hidden=7, slots=slots, width=4, reads=2, addressing=addressing, scale=3.0
+        inputs=3,
+        hidden=7,
+        slots=slots,
+        width=4,
+        reads=2,
+        addressing=addressing,
+        scale=3.0,
+        read_first=read_first,
     )
 
 
@@ -78,14 +85,16 @@ def lrua(net: MemoryNetwork, weights: Tensors, x: Tensor) -> Values:
             alpha = sigmoid(said[net.reads * net.width + head])
             for i in range(net.slots):  # equation 7
                 writing[head, i] = alpha * reading[head, i] + (1 - alpha) * (i == least[head])
+        before = memory.copy()
         memory[least] = 0.0
         for i in range(net.slots):  # equation 8
             memory[i] += sum(writing[head, i] * keys[head] for head in range(net.reads))
+        seen = before if net.read_first else memory
         found = []
         for head in range(net.reads):  # equations 2 to 4
-            alike = [cosine(keys[head], slot) if slot.any() else 0.0 for slot in memory]
+            alike = [cosine(keys[head], slot) if slot.any() else 0.0 for slot in seen]
             reading[head] = softmax(net.scale * np.array(alike))
-            found.append(sum(reading[head, i] * memory[i] for i in range(net.slots)))
+            found.append(sum(reading[head, i] * seen[i] for i in range(net.slots)))
         usage = net.decay * usage + reading.sum(0) + writing.sum(0)  # equation 5
         outputs.append(np.concatenate([hidden, *found]))
     return np.stack(outputs)
@@ -122,10 +131,10 @@ def ntm(net: MemoryNetwork, weights: Tensors, x: Tensor) -> Values:
     return np.stack(outputs)
 
 
-@pytest.mark.parametrize("addressing", ["lrua", "ntm"])
-def test_outputs_are_those_of_the_papers_equations(addressing: Addressing) -> None:
+@pytest.mark.parametrize(("addressing", "read_first"), [("lrua", False), ("lrua", True), ("ntm", False)])
+def test_outputs_are_those_of_the_papers_equations(addressing: Addressing, read_first: bool) -> None:
     """Ten steps of two heads on six slots, so that slots are used again; two tasks, three rows each."""
-    net = network(addressing)
+    net = network(addressing, read_first=read_first)
     weights, x = drawn(net, 2), torch.randn(2, 3, 10, 3, generator=torch_generator(1)).double()
     outputs, _ = net.run(weights, x, net.begin(x))
     for task in range(2):

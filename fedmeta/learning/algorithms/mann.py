@@ -62,6 +62,8 @@ class MANN(SequenceAlgorithm):
             usage_decay: Fraction of a slot's usage that remains after a step, with ``lrua``.
             scale: Factor of the cosines before the softmax, with ``lrua``; 1 in the paper. With a
                 larger one, heads read fewer slots, and training needs fewer tasks.
+            first: What a step does first, with ``lrua``: ``write``, as the paper's equations have it, or
+                ``read``, so that no head finds what it has just written.
         """
 
         addressing: Literal["lrua", "ntm"] = "lrua"
@@ -71,6 +73,7 @@ class MANN(SequenceAlgorithm):
         reads: PositiveInt = 4
         usage_decay: float = Field(default=0.99, ge=0, le=1)
         scale: float = Field(default=1.0, gt=0)
+        first: Literal["write", "read"] = "write"
 
     options: Options
 
@@ -86,6 +89,7 @@ class MANN(SequenceAlgorithm):
             addressing=options.addressing,
             decay=options.usage_decay,
             scale=options.scale,
+            read_first=options.first == "read",
         )
         super().__init__(options, model, spec, transductive)
 
@@ -123,8 +127,11 @@ class MANN(SequenceAlgorithm):
         What is missing from a sum of 1 is read from the query's own write and from empty slots.
         """
         before, after = self._trace(own, known, support, features)
-        held = origins(before) * after.kept[0].unsqueeze(-1)
-        total = held.sum(-1) + after.writes[0].sum(2)
+        held = origins(before)
+        total = held.sum(-1)
+        if not self.network.read_first:
+            held = held * after.kept[0].unsqueeze(-1)
+            total = held.sum(-1) + after.writes[0].sum(2)
         parts = held / total.clamp(min=torch.finfo(held.dtype).tiny).unsqueeze(-1)
         return (after.reads[0].mean(2).unsqueeze(2) @ parts).squeeze(2)
 

@@ -5,6 +5,7 @@ import torch
 
 from fedmeta.errors import ConfigError
 from fedmeta.learning import Algorithm, Tensors
+from fedmeta.learning.algorithms.mann import MANN
 from fedmeta.tasks import TaskBatch, TaskSpec
 from fedmeta.tasks.sequences import SHOWN, shown_labels
 from tests.learning.cases import CASES, Case, assert_gradient, make_learner, make_state, make_tasks
@@ -25,11 +26,11 @@ def logits(learner: Algorithm, state: Tensors, tasks: TaskBatch) -> torch.Tensor
     return learner.predict(state, learner.adapt(state, tasks.support, 1), tasks.query)
 
 
-@pytest.mark.parametrize("addressing", ["lrua", "ntm"])
+@pytest.mark.parametrize("options", [{}, {"first": "read"}, {"addressing": "ntm"}], ids=str)
 @pytest.mark.parametrize("sequence", [True, False])
-def test_update_is_the_derivative_of_the_loss(addressing: str, sequence: bool) -> None:
+def test_update_is_the_derivative_of_the_loss(options: dict[str, str], sequence: bool) -> None:
     case = READS if sequence else CASES["image-mlp"]
-    learner = make_learner("mann", case, addressing=addressing, **SMALL)
+    learner = make_learner("mann", case, **options, **SMALL)
     tasks = sequences() if sequence else make_tasks(case.spec)
     state = make_state(learner)
     updates, _ = learner.task_updates(state, tasks)
@@ -53,6 +54,19 @@ def test_the_last_of_a_sequence_is_predicted_as_a_query_after_the_rest(addressin
         query = {"x": tasks.query["x"][:, [end, 0]]}
         said = asked.predict(state, asked.adapt(state, support, 1), query)
         torch.testing.assert_close(said[:, 0], whole[:, end])
+
+
+def test_what_reads_first_cannot_see_what_a_query_writes() -> None:
+    """So the weights of the support examples make up all that is read, once slots hold something."""
+    spec = TaskSpec("classification", (4,), 3)
+    learner = make_learner("mann", Case("mlp", READS.network, spec), first="read", **SMALL)
+    assert isinstance(learner, MANN)
+    tasks, state = make_tasks(spec, support=6, query=2), make_state(learner)
+    _, own = learner.split(state)
+    support = learner._embedded(state, tasks.support)
+    features = learner._features(state, tasks.query)
+    shares = learner.weigh(own, learner.condition(own, support), support, features)
+    torch.testing.assert_close(shares.sum(-1), torch.ones_like(shares[..., 0]))
 
 
 def test_a_prediction_depends_on_nothing_that_comes_later() -> None:
