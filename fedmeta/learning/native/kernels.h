@@ -77,20 +77,19 @@ INLINE void tile(int R, int V, int inner, Left a, const real *b, long ldb, real 
         for (int j = 0; j < V; j++) *(vec *)(c + i * ldc + j * LANES) = sum[i][j];
 }
 
-/* All rows of a panel of V vectors, `TALL` at a time and then what is left. */
+/* All rows of a panel of V vectors, `TALL` at a time. The last ones are shared out evenly: a tile of less than four
+ * rows takes as long as one of four. */
+#define TILE(V, R)                                                                                  \
+    case R: tile(R, V, inner, a, b, ldb, c, ldc, add); break;
 #define PANEL(V, TALL)                                                                              \
     static void panel##V(int rows, int inner, Left a, const real *b, long ldb, real *c, long ldc, int add) { \
-        int i = 0;                                                                                   \
-        for (; i + TALL <= rows; i += TALL)                                                          \
-            tile(TALL, V, inner, (Left){a.at + i * a.row, a.row, a.inner}, b, ldb, c + i * ldc, ldc, add); \
-        if (TALL > 4 && rows - i == 5)                                                               \
-            tile(5, V, inner, (Left){a.at + i * a.row, a.row, a.inner}, b, ldb, c + i * ldc, ldc, add), i += 5; \
-        if (rows - i >= 4)                                                                           \
-            tile(4, V, inner, (Left){a.at + i * a.row, a.row, a.inner}, b, ldb, c + i * ldc, ldc, add), i += 4; \
-        if (rows - i >= 2)                                                                           \
-            tile(2, V, inner, (Left){a.at + i * a.row, a.row, a.inner}, b, ldb, c + i * ldc, ldc, add), i += 2; \
-        if (rows - i >= 1)                                                                           \
-            tile(1, V, inner, (Left){a.at + i * a.row, a.row, a.inner}, b, ldb, c + i * ldc, ldc, add); \
+        while (rows) {                                                                               \
+            int high = rows >= TALL + 4 || rows == TALL ? TALL : rows > TALL ? (rows + 1) / 2 : rows; \
+            switch (high) {                                                                          \
+                TILE(V, 1) TILE(V, 2) TILE(V, 3) TILE(V, 4) TILE(V, 5) TILE(V, 6) TILE(V, 7) TILE(V, 8) \
+            }                                                                                        \
+            rows -= high, a.at += high * a.row, c += high * ldc;                                     \
+        }                                                                                            \
     }
 /* Tiles fill the 32 registers of AVX-512 and ARM, or the 16 of AVX2. */
 #if VECTOR_BYTES == 32
