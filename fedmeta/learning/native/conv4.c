@@ -184,10 +184,11 @@ static Tap tap_of(const Net *net, const Shape *s, Strip strip, int images, int r
     return (Tap){(to - from) * images, (size_t)(from - strip.x) * images, pixel * images};
 }
 
-#define CENTRE 4 /* the tap that is never outside, and so comes first */
+/* The taps, 3 r + c, in the order in which their products are added up: first the centre, which is never outside. */
+static const int TAPS[9] = {4, 0, 1, 2, 3, 5, 6, 7, 8};
 
 #define FOR_TAPS(k, tap)                                                                           \
-    for (int turn = 0, k = CENTRE; turn < 9; k = turn++ < CENTRE ? turn - 1 : turn)                 \
+    for (int turn = 0, k = TAPS[0]; turn < 9; k = TAPS[++turn % 9])                                 \
         for (Tap tap = tap_of(net, s, strip, images, k / 3, k % 3); tap.rows; tap.rows = 0)
 
 /* patches [9 C, rows] of the transposed input images at a strip; zeros outside of the image. */
@@ -216,7 +217,7 @@ static void convolve(const Net *net, const Shape *s, int images, const real *in,
     }
     FOR_TAPS(k, tap)
         matmul(tap.rows, D, net->filters, plain(in + tap.in * D, D), weight + (size_t)k * D * D, D, z + tap.out * D, D,
-               add || k != CENTRE);
+               add || turn);
 }
 
 /* dW += the input at each tap, transposed, times dz of a strip. */
