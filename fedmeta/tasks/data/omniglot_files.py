@@ -34,7 +34,7 @@ class Characters:
     """Drawings of characters.
 
     Attributes:
-        images: ``[N, 28, 28]``, uint8, ink 255.
+        images: ``[N, size, size]``, uint8, ink 255.
         character: ``[N]``, which character each image shows.
         names: The name of each character, such as ``Korean/character07``.
         files: ``[characters]``, the index of the zip file each one comes from.
@@ -51,7 +51,7 @@ class Characters:
         return tuple(name.partition("/")[0] for name in self.names)
 
 
-def read_characters(files: Sequence[Path], source: str) -> Characters:
+def read_characters(files: Sequence[Path], source: str, size: int = SIDE) -> Characters:
     """Read official zip files in order, skipping alphabets that an earlier file has.
 
     The result is cached under the SHA-256 of the files, so a second read takes milliseconds.
@@ -59,31 +59,33 @@ def read_characters(files: Sequence[Path], source: str) -> Characters:
     Args:
         files: The zip files.
         source: Their data set, for messages.
+        size: Side of the images in pixels, at most 105, that of the files.
 
     Raises:
         DataError: If a file is corrupt or holds no drawings, or Pillow is missing to decode them.
     """
     sums = [sha256_of(file, MOST_BYTES) for file in files]
-    key = hashlib.sha256(" ".join([_FORMAT, *sums]).encode()).hexdigest()[:32]
+    sized = [f"size {size}"] if size != SIDE else []
+    key = hashlib.sha256(" ".join([_FORMAT, *sums, *sized]).encode()).hexdigest()[:32]
     cached = cache_folder() / "decoded" / f"omniglot-{key}.npz"
     known = _load(cached)
     if known is None:
-        known = _decode_all(files, source)
+        known = _decode_all(files, source, size)
         _save(known, cached)
     return known
 
 
-def shrink(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Average ``[B, 105, 105]`` over each of 28 x 28 cells; 255 is a cell full of ink.
+def shrink(ink: NDArray[np.float32], size: int = SIDE) -> NDArray[np.uint8]:
+    """Average ``[B, 105, 105]`` over each of `size` x `size` cells; 255 is a cell full of ink.
 
-    A cell is 3.75 pixels wide; a pixel on its border is weighted by the area inside.
+    Of 28 x 28, a cell is 3.75 pixels wide; a pixel on its border is weighted by the area inside.
     """
-    weights = area_weights(SIDE, PAGE)
+    weights = area_weights(size, PAGE)
     grey: NDArray[np.uint8] = np.rint(weights @ ink @ weights.T * 255.0).astype(np.uint8)
     return grey
 
 
-def _decode_all(files: Sequence[Path], source: str) -> Characters:
+def _decode_all(files: Sequence[Path], source: str, size: int) -> Characters:
     images: list[NDArray[np.uint8]] = []
     names: list[str] = []
     origin: list[int] = []
@@ -91,7 +93,7 @@ def _decode_all(files: Sequence[Path], source: str) -> Characters:
         earlier = {name.partition("/")[0] for name in names}
         try:
             for name, drawings in _decode(file, earlier):
-                images.append(shrink(drawings))
+                images.append(shrink(drawings, size))
                 names.append(name)
                 origin.append(place)
         except BROKEN as error:

@@ -13,7 +13,7 @@ from fedmeta.errors import ConfigError
 from fedmeta.options import Key, Options, nearest
 from fedmeta.tasks.augmentation import AugmentationOptions, augment
 from fedmeta.tasks.batch import TaskBatch
-from fedmeta.tasks.data.omniglot_files import SIDE, Characters, read_characters
+from fedmeta.tasks.data.omniglot_files import PAGE, SIDE, Characters, read_characters
 from fedmeta.tasks.data.sources import digest_of, locate, source_named
 from fedmeta.tasks.episodes import ClassImages, LabelOptions, gather
 from fedmeta.tasks.family import TaskSpec
@@ -38,6 +38,7 @@ class OmniglotOptions(LabelOptions, OrderOptions, PartitionOptions, Augmentation
         test_partition: How held-out clients' characters are dealt, with the same schemes. It is a
             separate key so that runs with different `partition` are tested on the same tasks.
         source: ``small``: both small official sets, 242 characters; ``full``: all 1,623.
+        size: Side of the images in pixels; the files have 105.
         split: What training and test never share: ``alphabets`` or ``characters``.
         test_alphabets: Alphabets for test clients; None: Sanskrit and Tagalog of the small sets, the
             evaluation set of the full one.
@@ -55,6 +56,7 @@ class OmniglotOptions(LabelOptions, OrderOptions, PartitionOptions, Augmentation
 
     test_partition: Scheme = "iid"
     source: Literal["small", "full"] = "small"
+    size: int = Field(default=SIDE, ge=8, le=PAGE)
     split: Literal["alphabets", "characters"] = "alphabets"
     # TOML only has lists, so these two are lenient where all other keys are strict.
     test_alphabets: tuple[str, ...] | None = Field(default=None, strict=False)
@@ -66,7 +68,7 @@ class OmniglotOptions(LabelOptions, OrderOptions, PartitionOptions, Augmentation
 
 
 class Omniglot:
-    """N-way K-shot tasks over characters; x ``[T, ways * shots, 1, 28, 28]`` in [0, 1], ink 1.
+    """N-way K-shot tasks over characters; x ``[T, ways * shots, 1, size, size]`` in [0, 1], ink 1.
 
     Characters are split first (see `split_characters`) and then dealt to the clients of their split, so
     a character, with its drawings and rotations, has one owner. Labels are drawn for every task; with
@@ -85,7 +87,7 @@ class Omniglot:
     def __init__(self, options: OmniglotOptions, population: Population, seed: int) -> None:
         self.options = options
         self.population = population
-        self.characters = read_characters(_files(options), SOURCES[options.source])
+        self.characters = read_characters(_files(options), SOURCES[options.source], options.size)
         self.split = split_characters(self.characters, options, stream(seed, "omniglot", "split"))
         self.owned: list[Indices] = []
         for split in ("train", "validation", "test"):
@@ -111,7 +113,7 @@ class Omniglot:
         return digest_of(_files(options))
 
     def sample(self, client: int, count: int, rng: np.random.Generator) -> TaskBatch:
-        """Draw `count` tasks of `client`; x ``[T, ways * shots, 1, 28, 28]``, see `OrderOptions`."""
+        """Draw `count` tasks of `client`; x ``[T, ways * shots, 1, size, size]``, see `OrderOptions`."""
         held_out = self.population.split_of(client) != "train"
         shape = self.options.shape(held_out)
         if held_out and self.options.test_drawers == "two":
@@ -217,7 +219,7 @@ def _spec(options: OmniglotOptions, classes: int) -> TaskSpec:
     own = options.labels == "task"
     return TaskSpec(
         options.objective,
-        (1, SIDE, SIDE),
+        (1, options.size, options.size),
         options.head(classes),
         own_labels=own,
         new_classes=not own,

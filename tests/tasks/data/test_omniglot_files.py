@@ -38,6 +38,15 @@ def test_shrinking_averages_ink_over_the_area_of_a_cell() -> None:
     assert (shrink(page)[0, :, 4] == 68).all()
 
 
+def test_images_of_another_size_are_cached_apart(tiny: list[Path]) -> None:
+    small, whole = read_characters(tiny, "omniglot"), read_characters(tiny, "omniglot", size=105)
+    assert (small.images.shape[1:], whole.images.shape[1:]) == ((28, 28), (105, 105))
+    assert set(np.unique(whole.images)) == {0, 255}
+    assert np.array_equal(shrink((whole.images > 0).astype(np.float32)), small.images)
+    for size, known in ((28, small), (105, whole)):
+        assert np.array_equal(read_characters(tiny, "omniglot", size).images, known.images)
+
+
 def test_an_alphabet_that_both_files_hold_is_read_once(tiny: list[Path]) -> None:
     known = read_characters(tiny, "omniglot")
     assert known.names == (
