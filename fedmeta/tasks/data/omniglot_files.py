@@ -19,7 +19,8 @@ from fedmeta.tasks.data.sources import cache_folder, how_to_fetch, sha256_of
 from fedmeta.tasks.image_files import area_weights
 from fedmeta.tasks.image_pixels import UnreadableError, decode
 
-PAGE, SIDE = 105, 28
+PAGE = 105
+SIDE = 28
 MOST_BYTES = 1 << 25
 """Bytes of a zip file; the largest official one has 9.5 million."""
 _MOST_DRAWING = 1 << 18
