@@ -22,8 +22,10 @@ Values = NDArray[np.float64]
 
 def config_of(experiment: str, arm: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> Config:
     """Return the config of an arm with settings of its own, as `fedmeta compare` would run it."""
-    arms = {f"compare.arms.{arm}.{key}": value for key, value in own.items()}
-    config = load_config(experiment, {**settings, f"compare.arms.{arm}": {}, **arms})
+    changes = {f"compare.arms.{arm}.{key}": value for key, value in own.items()}
+    if arm not in load_config(experiment, settings).compare.arms:
+        changes = {f"compare.arms.{arm}": {}, **changes}
+    config = load_config(experiment, {**settings, **changes})
     return plan_arms(config, choose(planning.resolve(config), [arm])[0], [config.seed])[0].configs[0]
 
 
