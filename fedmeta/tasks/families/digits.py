@@ -10,7 +10,9 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fedmeta.options import Options
 from fedmeta.tasks.image_files import ImageStyle
@@ -28,9 +30,12 @@ class DigitsOptions(RotatedDigitsOptions):
 
     Attributes:
         layout: ``flat`` gives inputs of shape ``(64,)``, ``image`` of shape ``(1, 8, 8)``.
+        size: Side of the images in pixels; they are enlarged (bilinear) from the 8 of the data, so that
+            a network trained on 28 x 28 pixels can be tested on them.
     """
 
     layout: Literal["flat", "image"] = "flat"
+    size: int = Field(default=SIDE, ge=SIDE, le=105)
 
 
 class Digits(RotatedDigits):
@@ -48,9 +53,12 @@ class Digits(RotatedDigits):
 
     def __init__(self, options: DigitsOptions, population: Population, seed: int) -> None:
         super().__init__(options, population, seed)
+        if options.size != SIDE:
+            self.pool = interpolate(self.pool, size=(options.size, options.size), mode="bilinear")
+            self.image_shape = tuple(self.pool.shape[1:])
         if options.layout == "flat":
             self.pool = self.pool.flatten(1)
-            self.spec = spec_of(options, tuple(self.pool.shape[1:]))
+        self.spec = spec_of(options, tuple(self.pool.shape[1:]))
 
     @classmethod
     def load(cls) -> tuple[Tensor, NDArray[np.int64]]:

@@ -55,6 +55,18 @@ def test_a_client_sees_its_images_turned_by_its_angle() -> None:
         np.testing.assert_allclose(seen, page, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["flat", "image"])
+def test_larger_images_show_the_same_digits(layout: str) -> None:
+    """Averaged over the area of a pixel, an enlarged image is about the original."""
+    small, large = family(layout="image"), family(layout=layout, size=24)
+    assert large.spec.input_shape == ((1, 24, 24) if layout == "image" else (576,))
+    assert large.pool.shape[1:] == large.spec.input_shape
+    back = torch.nn.functional.avg_pool2d(large.pool.view(-1, 1, 24, 24), 3)
+    assert (back - small.pool).abs().mean() < 0.25 * small.pool.abs().mean()
+    first, second = (one.sample(3, 2, stream(0, "t")) for one in (small, large))
+    assert torch.equal(first.query_y, second.query_y)
+
+
 def test_a_task_has_the_asked_ways_shots_and_queries() -> None:
     tasks = family(ways=5, shots=1, queries=4).sample(3, 7, stream(0))
     assert tasks.support_x.shape == (7, 5, 64)
