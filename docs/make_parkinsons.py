@@ -6,11 +6,12 @@ The patients are dealt to folds. For each fold, its patients are the test client
 simulations/parkinsons.toml, those of the next fold the validation clients, and the rest train. All
 methods predict the same recordings of the same tasks. A method's settings are chosen in each fold by
 the mean absolute error of the validation patients, for each seed. A patient's error is the mean over
-the seeds; intervals are over patients, without those for whom fine-tuning diverged with some seed.
+the seeds; intervals are over patients, without those for whom a method diverged with some seed.
 """
 
 import argparse
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -73,8 +74,9 @@ def main() -> None:
 
 
 def _mean(by_seed: Sequence[Scores]) -> Scores:
-    """Return the patients' mean errors over the seeds."""
-    return {patient: float(np.mean([one[patient] for one in by_seed])) for patient in by_seed[0]}
+    """Return the patients' mean errors; infinite if a method diverged with one of the seeds."""
+    errors = {patient: [one[patient] for one in by_seed] for patient in by_seed[0]}
+    return {patient: math.inf if max(of) > DIVERGED else np.mean(of) for patient, of in errors.items()}
 
 
 def arm_scores(arm: str, settings: Mapping[str, Any]) -> tuple[Scores, str]:
@@ -209,7 +211,7 @@ def show(found: Mapping[str, Scores], chosen: Mapping[str, Counter[str]]) -> Non
         values = np.array([scores[patient] for patient in base])
         difference = values - np.array(list(base.values()))
         settings = "; ".join(f"{setting}: {count}" for setting, count in chosen[name].items())
-        kept = values < DIVERGED
+        kept = np.isfinite(values)
         without = "" if kept.all() else f" without {(~kept).sum()} of {len(kept)} patients"
         print(
             f"| {name} | {interval(values[kept], 2)}{without} | "

@@ -259,7 +259,7 @@ def least_recently_used(
     """Write and read once (Santoro et al. 2016, equations 2 to 8).
 
     Head i writes to a slot of its own, the i-th least used; in the paper all heads share the least used
-    slots. The least used slots are emptied first.
+    slots. The least used slots are emptied before the write.
 
     Args:
         slots: The memory before.

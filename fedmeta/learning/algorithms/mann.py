@@ -124,7 +124,8 @@ class MANN(SequenceAlgorithm):
         """Return how much each query reads of each support example.
 
         The weight of a slot is divided among the examples in proportion to their shares of its content.
-        What is missing from a sum of 1 is read from the query's own write and from empty slots.
+        What is missing from a sum of 1 is read from empty slots and, unless heads read first, from the
+        query's own write.
         """
         before, after = self._trace(own, known, support, features)
         held = origins(before)

@@ -5,7 +5,8 @@
  * The B images of a batch lie side by side at each pixel, [height, width, B, D], with the channels padded to D columns.
  * So neighbouring pixels of a line are the rows of one matrix, and a convolution is nine matrix products, one for each
  * tap of its kernel, without copies. Where the next convolution takes every second pixel, the even columns of a line
- * come first, then the odd ones. A pass keeps z and the pooled a; xhat, dy and dz are recomputed strip by strip.
+ * come first, then the odd ones. Only the first block, whose channels are few, multiplies patches. A pass keeps the
+ * transposed input, z and the pooled a; xhat, dy and dz are recomputed strip by strip.
  */
 #include "kernels.h"
 #include "loss.h"

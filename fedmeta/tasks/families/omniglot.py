@@ -38,7 +38,8 @@ class OmniglotOptions(LabelOptions, OrderOptions, PartitionOptions, Augmentation
         test_partition: How held-out clients' characters are dealt, with the same schemes. It is a
             separate key so that runs with different `partition` are tested on the same tasks.
         source: ``small``: both small official sets, 242 characters; ``full``: all 1,623.
-        size: Side of the images in pixels; the files have 105.
+        size: Side of the images in pixels; the files have 105, which take 1.4 GB of memory for all
+            characters in four rotations.
         split: What training and test never share: ``alphabets`` or ``characters``.
         test_alphabets: Alphabets for test clients; None: Sanskrit and Tagalog of the small sets, the
             evaluation set of the full one.

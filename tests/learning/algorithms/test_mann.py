@@ -41,11 +41,11 @@ def test_update_is_the_derivative_of_the_loss(options: dict[str, str], sequence:
     assert_gradient(loss, state, updates)
 
 
-@pytest.mark.parametrize("addressing", ["lrua", "ntm"])
-def test_the_last_of_a_sequence_is_predicted_as_a_query_after_the_rest(addressing: str) -> None:
-    reader = make_learner("mann", READS, addressing=addressing, **SMALL)
+@pytest.mark.parametrize("options", [{}, {"first": "read"}, {"addressing": "ntm"}], ids=str)
+def test_the_last_of_a_sequence_is_predicted_as_a_query_after_the_rest(options: dict[str, str]) -> None:
+    reader = make_learner("mann", READS, **options, **SMALL)
     spec = TaskSpec("classification", (4,), 3)
-    asked = make_learner("mann", Case("mlp", READS.network, spec), addressing=addressing, **SMALL)
+    asked = make_learner("mann", Case("mlp", READS.network, spec), **options, **SMALL)
     tasks, state = sequences(), make_state(reader)
     whole = logits(reader, state, tasks)
     for end in (3, 7):

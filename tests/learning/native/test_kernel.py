@@ -138,6 +138,22 @@ def test_hessian_vector_products_are_differences_of_gradients(
     assert_close(found, eager.objective.hvp(eager.model, state, tasks.support, along))
 
 
+@pytest.mark.parametrize("examples", [700, 1600])
+@pytest.mark.parametrize("pooling", ["stride", "max"])
+def test_lines_of_many_images_are_computed_in_strips(
+    pooling: str, examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strip is 1,536 rows of z here: part of a line of 700 images, or one pixel of 1,600."""
+    case = Case("conv4", {"width": 8, "pooling": pooling}, images(8, 12))
+    eager, native = both(monkeypatch, "maml", case)
+    tasks, state = make_tasks(case.spec, tasks=1, support=examples), make_state(eager, tasks=1)
+    along = random_direction(state)
+    expected = eager.objective.gradient(eager.model, leaves(state), tasks.support).values
+    assert_close(native.objective.gradient(native.model, state, tasks.support).values, expected)
+    product = eager.objective.hvp(eager.model, state, tasks.support, along)
+    assert_close(native.objective.hvp(native.model, state, tasks.support, along), product)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_float32_is_as_near_to_float64_as_autograd_is(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -264,6 +264,15 @@ class TestRefusals:
             family(Population(3, 1, 2))
 
 
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("rotation", [0.0, 10.0])
+def test_tasks_have_images_of_the_size_asked_for(rotation: float) -> None:
+    built = family(Population(2, 0, 1), size=20, augment_rotation=rotation)
+    tasks = built.sample(0, 2, stream(0, "t"))
+    assert built.spec.input_shape == tasks.query_x.shape[2:] == (1, 20, 20)
+    assert 0.2 < float(tasks.query_x.max()) <= 1
+
+
 def test_a_corrupt_file_is_to_be_replaced_in_place(tiny: Path) -> None:
     (tiny / SMALL_2).write_bytes(b"PK")
     with pytest.raises(DataError, match="corrupt") as refusal:
