@@ -1,5 +1,6 @@
 """The pages agree with the files they show, the code they describe, and each other."""
 
+import importlib
 import os
 import re
 import sys
@@ -49,6 +50,17 @@ def test_the_page_of_configuration_is_what_its_script_prints() -> None:
     assert printed.returncode == 0, printed.stderr
     remedy = "run `python docs/make_config_page.py > docs/config.md`"
     assert text(DOCS / "config.md") == printed.stdout, remedy
+
+
+def test_an_arm_that_a_script_trains_keeps_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of `[compare.arms.fedavg]` in the experiment, beside what the script changes."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    config_of = importlib.import_module("turns").config_of
+    config = config_of("quickstart", "fedavg", {"seed": 1}, {"learner.inner_lr": 0.7})
+    kept = (config.local_lr, config.local_steps, config.learner["inner_lr"], config.seed)
+    assert kept == (0.5, 5, 0.7, 1)
+    # An arm that the experiment says nothing of has settings too.
+    assert config_of("quickstart", "centralized", {}, {}).training == "centralized"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

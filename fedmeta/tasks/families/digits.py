@@ -29,7 +29,8 @@ class DigitsOptions(RotatedDigitsOptions):
     """Options of `Digits`: those of episodes, labels, order, partition, augmentation, and the layout.
 
     Attributes:
-        layout: ``flat`` gives inputs of shape ``(64,)``, ``image`` of shape ``(1, 8, 8)``.
+        layout: ``flat`` gives inputs of shape ``(64,)``, ``image`` of shape ``(1, 8, 8)``, with the
+            default `size`.
         size: Side of the images in pixels; they are enlarged (bilinear) from the 8 of the data, so that
             a network trained on 28 x 28 pixels can be tested on them.
     """
